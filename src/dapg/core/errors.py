@@ -1,0 +1,29 @@
+"""Errors a user is meant to read: what is wrong, where, and what to do. The command line prints them without a traceback."""
+
+
+class DapgError(Exception):
+    """Something failed for a reason we can name (exit code 1)."""
+
+
+class UsageError(DapgError):
+    """The settings or arguments are wrong; nothing was started (exit code 2)."""
+
+
+class DataError(DapgError):
+    """A data set, picture or label file is missing, damaged or contradicts itself."""
+
+
+class WeightsError(DapgError):
+    """A weights file cannot be read or does not fit the network."""
+
+
+class TrainingError(DapgError):
+    """Training met NaN, infinity or a collapse and was stopped."""
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """``"; did you mean 'x'?"`` with the known word closest to ``word``, or ``""`` when none is close."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

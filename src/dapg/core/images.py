@@ -1,0 +1,104 @@
+"""From an encoded picture to a uint8 tensor: the one decoder of the project.
+
+Decoders differ by a grey level or so, so an experiment must use one of them throughout; ours is Pillow.
+"""
+
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from dapg.core.errors import DataError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def open_rgb(data: bytes, where: str) -> Image.Image:
+    """Decode a picture to RGB, all of it, so that a truncated file is noticed here.
+
+    Args:
+        data: the encoded file (JPEG, PNG, BMP, WebP, ...).
+        where: its path, for the error message.
+
+    Raises:
+        DataError: not a picture, or a damaged one.
+    """
+    return _convert(_identify(data, where), where)
+
+
+def _identify(data: bytes, where: str) -> Image.Image:
+    if not data:
+        raise DataError(f"{where}: the file is empty")
+    try:
+        return Image.open(io.BytesIO(data))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{where}: not a picture that can be read ({error})") from error
+
+
+def _convert(image: Image.Image, where: str) -> Image.Image:
+    try:
+        return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+        raise DataError(f"{where}: damaged picture ({error})") from error
+
+
+def decode(
+    data: bytes,
+    size: tuple[int, int],
+    box: tuple[int, int, int, int] | None = None,
+    where: str = "picture",
+    resample: Image.Resampling = Image.Resampling.BILINEAR,
+) -> UInt8[Tensor, "3 H W"]:
+    """Decode, cut out ``box`` (in pixels of the stored picture) and resize to ``size`` = (height, width).
+
+    Bilinear with Pillow's support scaling, so that shrinking does not alias. JPEGs over twice the target are decoded
+    at reduced scale (``draft``), which is several times faster and differs by less than a grey level on average.
+
+    Raises:
+        DataError: unreadable picture, or a box without area inside it.
+    """
+    image = _identify(data, where)
+    height, width = size
+    if box is None and image.format == "JPEG" and image.width > 2 * width and image.height > 2 * height:
+        image.draft("RGB", (2 * width, 2 * height))
+    picture = _convert(image, where)
+    if box is not None:
+        left, top, right, bottom = box
+        clipped = (max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height))
+        if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
+            raise DataError(f"{where}: box {box} has no area inside a picture of {picture.width} x {picture.height}")
+        picture = picture.crop(clipped)
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), resample)
+    return from_numpy(np.asarray(picture))
+
+
+def from_numpy(array: np.ndarray[Any, Any]) -> UInt8[Tensor, "3 H W"]:
+    """A (H, W, 3) uint8 array as a contiguous (3, H, W) tensor."""
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+
+def to_pil(image: UInt8[Tensor, "3 H W"]) -> Image.Image:
+    """A (3, H, W) uint8 tensor as a Pillow picture."""
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def to_float(images: UInt8[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
+    """uint8 0 ... 255 to float32 in [0, 1]."""
+    return images.to(torch.float32) / 255
+
+
+def normalise(
+    images: Float[Tensor, "*B 3 H W"],
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> Float[Tensor, "*B 3 H W"]:
+    """Float pictures in [0, 1] to zero mean and unit deviation per channel; constants of ImageNet unless given."""
+    shift = images.new_tensor(mean).view(3, 1, 1)
+    scale = images.new_tensor(std).view(3, 1, 1)
+    return (images - shift) / scale

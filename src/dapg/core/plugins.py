@@ -1,0 +1,68 @@
+"""A plug-in is a file: a name becomes a module of a folder, and the module's one public class is the plug-in.
+
+Nothing is registered. ``names`` lists files without importing them, so that help texts stay fast.
+"""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+from typing import TypeVar
+
+from dapg.core.errors import UsageError, nearest
+
+T = TypeVar("T")
+
+_PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+
+
+def _folder(package: str) -> Path:
+    """Source folder of a package below ``dapg``, for example ``methods.pretraining``."""
+    return _PACKAGE_ROOT.joinpath(*package.split("."))
+
+
+def names(package: str) -> list[str]:
+    """Names of the plug-ins in ``dapg.<package>``: its files, save those that hold no plug-in.
+
+    Files that start with an underscore, and those whose module docstring begins with ``"Contract"`` or
+    ``"Shared"``, are for the folder itself.
+    """
+    found = []
+    for path in sorted(_folder(package).glob("*.py")):
+        if path.stem.startswith("_") or summary(package, path.stem).startswith(("Contract", "Shared")):
+            continue
+        found.append(path.stem)
+    return found
+
+
+def summary(package: str, name: str) -> str:
+    """First line of the docstring of a plug-in's file, read without importing it."""
+    source = (_folder(package) / f"{name}.py").read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(source)) or ""
+    return docstring.split("\n", 1)[0]
+
+
+def load(package: str, name: str, contract: type[T]) -> type[T]:
+    """The one public class that fulfils ``contract`` in ``dapg/<package>/<name>.py``.
+
+    Raises:
+        UsageError: no such file (the nearest name is suggested), or not exactly one class in it.
+    """
+    known = names(package)
+    if name not in known:
+        hint = nearest(name, known) or f"; known: {', '.join(known)}"
+        raise UsageError(f"no {package.rsplit('.', 1)[-1]} plug-in is called {name!r}{hint}")
+    module = importlib.import_module(f"dapg.{package}.{name}")
+    classes = [
+        value
+        for key, value in vars(module).items()
+        if inspect.isclass(value)
+        and value.__module__ == module.__name__
+        and not key.startswith("_")
+        and issubclass(value, contract)
+    ]
+    if len(classes) != 1:
+        raise UsageError(
+            f"dapg/{package.replace('.', '/')}/{name}.py must hold one public {contract.__name__}, found {len(classes)}"
+        )
+    return classes[0]

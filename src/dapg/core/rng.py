@@ -1,0 +1,120 @@
+"""Randomness as an argument: seeds from names, and one independent stream per sample of a batch.
+
+Two needs, two tools. ``derive_seed`` turns names and numbers into a seed that is the same on every machine; a test
+picture's corruption hangs on it. ``SampleGenerator`` draws small parameters (crop boxes, types, severities) for a
+batch such that sample *i* of step *t* gets the same numbers whatever the batch size, process count or device.
+"""
+
+import hashlib
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as signed: the increment of SplitMix64
+_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def derive_seed(*parts: str | int) -> int:
+    """A 63-bit seed from names and numbers: BLAKE2b over their text, the same on every machine and run."""
+    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator_from(*parts: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A torch generator seeded by ``derive_seed(*parts)``."""
+    return torch.Generator(device=device).manual_seed(derive_seed(*parts))
+
+
+def _shift_right(values: Int[Tensor, "..."], bits: int) -> Int[Tensor, "..."]:
+    """Logical (unsigned) right shift; torch's own is arithmetic."""
+    return (values >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(values: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """SplitMix64's finaliser (Steele, Lea, Flood 2014) on int64, whose products wrap modulo 2^64 on CPU and GPU."""
+    values = (values ^ _shift_right(values, 30)) * _MIX_1
+    values = (values ^ _shift_right(values, 27)) * _MIX_2
+    return values ^ _shift_right(values, 31)
+
+
+class SampleGenerator:
+    """B independent random streams, one a sample; each draw is batched and has B rows.
+
+    Row *i* of any draw depends only on seed *i* and on how many draws were made before: batch composition, batch
+    size, order and device do not matter. ``fork`` gives a part of the program a stream of its own, so that an extra
+    draw there leaves all other draws as they were.
+
+    Example:
+        >>> generator = SampleGenerator(torch.tensor([3, 4]))
+        >>> bool((SampleGenerator(torch.tensor([4])).uniform(2) == generator.uniform(2)[1:]).all())
+        True
+    """
+
+    def __init__(self, seeds: Int[Tensor, "B"]) -> None:
+        self.seeds = seeds.to(torch.int64)
+        self._draws = 0
+
+    @classmethod
+    def for_step(cls, seed: int, step: int, indices: Int[Tensor, "B"]) -> "SampleGenerator":
+        """Streams of the samples with global ``indices`` of optimiser step ``step``."""
+        base = derive_seed("step", seed, step)
+        return cls(_mix(indices.to(torch.int64) * _GOLDEN + base))
+
+    def __len__(self) -> int:
+        """B, the number of streams."""
+        return len(self.seeds)
+
+    @property
+    def device(self) -> torch.device:
+        """Where draws are made."""
+        return self.seeds.device
+
+    def fork(self, name: str) -> "SampleGenerator":
+        """New streams that depend on these seeds and ``name`` only, not on draws made so far."""
+        return SampleGenerator(_mix(self.seeds + derive_seed("fork", name)))
+
+    def rows(self, rows: Int[Tensor, "b"] | Bool[Tensor, "B"]) -> "SampleGenerator":
+        """The streams of some samples, with as many draws behind them."""
+        chosen = SampleGenerator(self.seeds[rows])
+        chosen._draws = self._draws
+        return chosen
+
+    def bits(self, *size: int) -> Int[Tensor, "B ..."]:
+        """Uniform int64 of shape (B, *size), all 64 bits random."""
+        count = math.prod(size)
+        self._draws += 1
+        keys = _mix(self.seeds + self._draws * _GOLDEN)
+        counters = torch.arange(1, count + 1, device=self.device, dtype=torch.int64) * _GOLDEN
+        return _mix(keys[:, None] + counters).reshape(len(self), *size)
+
+    def uniform(self, *size: int, low: float = 0.0, high: float = 1.0) -> Float[Tensor, "B ..."]:
+        """Uniform float32 in [low, high) of shape (B, *size)."""
+        unit = _shift_right(self.bits(*size), 40).to(torch.float32) * 2.0**-24
+        return low + (high - low) * unit
+
+    def normal(self, *size: int) -> Float[Tensor, "B ..."]:
+        """Standard normal float32 of shape (B, *size), by Box and Muller."""
+        bits = self.bits(*size)
+        radius = (_shift_right(bits, 32).to(torch.float64) + 0.5) * 2.0**-32  # in (0, 1): the logarithm is finite
+        angle = (bits & 0xFFFFFFFF).to(torch.float64) * 2.0**-32
+        return ((-2 * radius.log()).sqrt() * (2 * math.pi * angle).cos()).to(torch.float32)
+
+    def integers(self, high: int, *size: int, low: int = 0) -> Int[Tensor, "B ..."]:
+        """Uniform int64 in [low, high) of shape (B, *size); spans up to 2^31."""
+        return low + (_shift_right(self.bits(*size), 32) * (high - low) >> 32)
+
+    def bernoulli(self, probability: float, *size: int) -> Bool[Tensor, "B ..."]:
+        """True with the given probability; shape (B, *size)."""
+        return self.uniform(*size) < probability
+
+    def permutation(self, n: int) -> Int[Tensor, "B {n}"]:
+        """One random order of 0 ... n-1 a sample; the first k columns are k draws without replacement."""
+        return self.bits(n).argsort(dim=1, stable=True)
+
+    def exponential(self, *size: int) -> Float[Tensor, "B ..."]:
+        """Exponential draws of rate 1; normalised over an axis they are Dirichlet(1, ..., 1)."""
+        return -torch.log1p(-self.uniform(*size))

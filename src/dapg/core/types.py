@@ -1,0 +1,126 @@
+"""The few things that travel between layers: records, batches, step results, trials and rankings."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+UNKNOWN = -1
+"""Person or camera of a record that has no label."""
+
+
+class Modality(enum.IntEnum):
+    """Kind of light. The values are the stream numbers of the published AGW code: 1 visible, 2 infrared."""
+
+    VISIBLE = 1
+    INFRARED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One picture of a data set, not opened yet.
+
+    ``path`` is relative to the data set's root, with forward slashes: it names the picture in results, and seeds
+    its test corruption. ``box`` is (left, top, right, bottom) in pixels of the stored picture; None means all of it.
+    """
+
+    path: str
+    person: int = UNKNOWN
+    camera: int = UNKNOWN
+    modality: Modality = Modality.VISIBLE
+    box: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BadImage:
+    """A picture that could not be read in training, and what stood in for it."""
+
+    path: str
+    reason: str
+    replacement: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """B pictures on one device with their labels. ``indices`` are positions in the list of records."""
+
+    images: UInt8[Tensor, "B 3 H W"]
+    persons: Int[Tensor, "B"]
+    cameras: Int[Tensor, "B"]
+    modalities: Int[Tensor, "B"]
+    indices: Int[Tensor, "B"]
+    extras: dict[str, Tensor] = field(default_factory=dict)
+    """Optional companions, first axis B: generated poses, key points."""
+    bad_images: tuple[BadImage, ...] = ()
+
+    def __len__(self) -> int:
+        """B, the number of pictures."""
+        return len(self.images)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on ``device``; copies from pinned memory overlap with computation."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return replace(
+            self,
+            images=move(self.images),
+            persons=move(self.persons),
+            cameras=move(self.cameras),
+            modalities=move(self.modalities),
+            indices=move(self.indices),
+            extras={name: move(value) for name, value in self.extras.items()},
+        )
+
+    def pin_memory(self) -> "Batch":
+        """Called by the DataLoader: page-locked copies, so that the transfer to the GPU does not wait."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            persons=self.persons.pin_memory(),
+            cameras=self.cameras.pin_memory(),
+            modalities=self.modalities.pin_memory(),
+            indices=self.indices.pin_memory(),
+            extras={name: value.pin_memory() for name, value in self.extras.items()},
+        )
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What one training step gives back: the loss to minimise and named numbers to log (detached)."""
+
+    loss: Float[Tensor, ""]
+    logs: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """The rules a ranking is scored by. See docs/protocols.md for each data set's.
+
+    ``same_person_same_camera``: gallery pictures of the query's person by the query's own camera are left out
+    (Market-1501, LLCM). ``camera_groups``: cameras of one group see one place; gallery pictures of the query's
+    group are left out, whatever the person (SYSU-MM01: cameras 2 and 3). ``unique_identity_cmc``: the CMC counts
+    persons, each at its best picture, instead of pictures (SYSU-MM01).
+    """
+
+    name: str
+    same_person_same_camera: bool = False
+    camera_groups: Mapping[int, int] = field(default_factory=dict)
+    unique_identity_cmc: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One random split of the test pictures into query and gallery set, and the rules it is scored by."""
+
+    name: str
+    mode: str
+    query: tuple[Record, ...]
+    gallery: tuple[Record, ...]
+    protocol: Protocol
+    comparable: bool = True
+    """False where the split is not the published one, so that scores must not be put beside published scores."""

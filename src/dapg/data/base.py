@@ -1,0 +1,93 @@
+"""Contract of a data set: one file, one class, records and trials. No picture is opened here."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from dapg.core.errors import DataError, UsageError, nearest
+from dapg.core.types import Record, Trial
+
+
+class Dataset(ABC):
+    """A set of pictures of people below one root, with its official splits and test protocol.
+
+    A new data set is a new file ``data/<name>.py`` with one public subclass; the contract test builds
+    ``example_layout`` with tiny pictures and checks every split and trial of it.
+    """
+
+    title: ClassVar[str]
+    """Name as the field writes it, for example ``SYSU-MM01``."""
+    licence: ClassVar[str]
+    """Under which terms the pictures may be used."""
+    access: ClassVar[str]
+    """Where to ask for a copy."""
+    splits: ClassVar[tuple[str, ...]]
+    """Names ``records`` accepts; the first is the one pre-training and fine-tuning use unless told otherwise."""
+    modes: ClassVar[tuple[str, ...]] = ()
+    """Names ``trials`` accepts; empty for sets without a test protocol."""
+
+    def __init__(self, root: Path | str) -> None:
+        """Look at the layout below ``root`` and fail early when it is not this data set's.
+
+        Raises:
+            DataError: names the first missing path and the documentation page.
+        """
+        self.root = Path(root)
+
+    @abstractmethod
+    def records(self, split: str) -> list[Record]:
+        """Every picture of a split in a fixed order, the same on every machine.
+
+        Raises:
+            UsageError: no such split.
+            DataError: files or lists of the split are missing or contradict themselves.
+        """
+
+    def trials(self, mode: str, seed: int = 0) -> list[Trial]:
+        """Query and gallery sets of a mode, one per trial of the published protocol.
+
+        Raises:
+            UsageError: no such mode, or a set without test protocol.
+        """
+        raise UsageError(f"{self.title} has no test protocol; it serves pre-training only")
+
+    def read(self, record: Record) -> bytes:
+        """The encoded picture of a record. Called in loader workers; sets in archives override it.
+
+        Raises:
+            DataError: the file is missing or cannot be read.
+        """
+        path = self.root / record.path
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror or error}") from error
+
+    @classmethod
+    @abstractmethod
+    def example_layout(cls) -> Mapping[str, str | None]:
+        """A tiny complete copy: relative path -> text of a list file, or None for a picture."""
+
+    def check_split(self, split: str) -> None:
+        """Refuse an unknown split with the nearest name."""
+        if split not in self.splits:
+            raise UsageError(
+                f"{self.title} has no split {split!r}{nearest(split, list(self.splits))}; "
+                f"known: {', '.join(self.splits)}"
+            )
+
+    def check_mode(self, mode: str) -> None:
+        """Refuse an unknown mode with the nearest name."""
+        if mode not in self.modes:
+            raise UsageError(
+                f"{self.title} has no mode {mode!r}{nearest(mode, list(self.modes))}; known: {', '.join(self.modes)}"
+            )
+
+    def require(self, *relative: str) -> None:
+        """Fail with the first of the given paths that is missing below the root."""
+        if not self.root.is_dir():
+            raise DataError(f"{self.title} not found: {self.root} is not a folder. See docs/datasets.md.")
+        for path in relative:
+            if not (self.root / path).exists():
+                raise DataError(f"{self.title} not found under {self.root}: expected {path}. See docs/datasets.md.")
