@@ -1,0 +1,134 @@
+"""Files that are whole or absent: atomic writes, JSON, and a lock that dies with its process."""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from dapg.core.errors import DapgError
+
+try:
+    import fcntl
+except ImportError:  # Windows: runs work, but two of them in one folder are not told apart
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends without an error.
+
+    The content is flushed to the disk before the rename, so that a killed process or a power cut leaves the old
+    file or the new one. A full disk is reported as such, and the old file stays.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, final)
+    except OSError as error:
+        raise DapgError(f"could not write {final}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write_bytes(path: Path | str, data: bytes) -> None:
+    """Write a whole binary file or nothing."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def atomic_write_text(path: Path | str, text: str) -> None:
+    """Write a whole UTF-8 text file or nothing."""
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write JSON with sorted keys and two-space indents; NaN and infinity become null, which JSON has no word for."""
+    text = json.dumps(_finite(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    atomic_write_text(path, text + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file; a damaged one is named.
+
+    Raises:
+        DapgError: missing, or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DapgError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DapgError(f"{path} is not valid JSON ({error})") from error
+
+
+def sha256(path: Path | str) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+class FolderLock:
+    """Only one process at a time works in a folder; the system frees the lock when the process dies, however it dies.
+
+    A POSIX record lock: unlike ``flock`` it is not inherited by loader workers, which may outlive a killed run by
+    some seconds.
+    """
+
+    def __init__(self, folder: Path, rank: int = 0, patience: float = 15.0) -> None:
+        self.path = folder / f".lock.{rank}"
+        self.patience = patience
+        self._handle: IO[str] | None = None
+
+    def acquire(self) -> None:
+        """Take the lock; wait a little for a dying process to let go.
+
+        Raises:
+            DapgError: another live process works in this folder.
+        """
+        if fcntl is None:
+            return
+        handle = self.path.open("a+")
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    handle.seek(0)
+                    owner = handle.read().strip() or "unknown"
+                    handle.close()
+                    raise DapgError(
+                        f"{self.path.parent} is in use by process {owner}; stop it or give another --out"
+                    ) from None
+                time.sleep(0.2)
+        handle.seek(0)
+        handle.truncate()
+        handle.write(str(os.getpid()))
+        handle.flush()
+        self._handle = handle
+
+    def release(self) -> None:
+        """Let go of the lock."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None

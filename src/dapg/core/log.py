@@ -1,0 +1,73 @@
+"""Numbers of a run as files: metrics.jsonl while it goes, metrics.csv beside it, TensorBoard if asked for."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from dapg.core.files import atomic_write_text
+
+JSONL, CSV = "metrics.jsonl", "metrics.csv"
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a last line cut by a kill is left out."""
+    path = folder / JSONL
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+class MetricsLog:
+    """Appends one JSON line per report; only rank 0 has one. Lines after ``last_step`` of an earlier try are dropped."""
+
+    def __init__(self, folder: Path, last_step: int = 0, tensorboard: bool = False) -> None:
+        self.folder = folder
+        kept = [line for line in read_metrics(folder) if line.get("step", 0) <= last_step]
+        atomic_write_text(folder / JSONL, "".join(json.dumps(line) + "\n" for line in kept))
+        self._handle = (folder / JSONL).open("a", encoding="utf-8")
+        self._board = _board(folder) if tensorboard else None
+
+    def write(self, step: int, kind: str, values: dict[str, float]) -> None:
+        """One line: step, kind (train or validation) and named numbers; not-finite ones become null."""
+        finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        self._handle.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
+        self._handle.flush()
+        if self._board is not None:
+            for key, value in values.items():
+                self._board.add_scalar(f"{kind}/{key}", value, step)
+
+    def write_csv(self) -> None:
+        """All lines so far as one table."""
+        lines = read_metrics(self.folder)
+        columns = list(dict.fromkeys(key for line in lines for key in line))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+        atomic_write_text(self.folder / CSV, text.getvalue())
+
+    def close(self) -> None:
+        """Write the table and close the files."""
+        self.write_csv()
+        self._handle.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _board(folder: Path) -> Any:
+    from dapg.core.errors import UsageError
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError("TensorBoard is not installed: pip install 'dapg[track]'") from error
+    return SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]

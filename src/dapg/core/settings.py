@@ -1,0 +1,135 @@
+"""Settings are frozen dataclasses: to plain values and back, compared with a reason, without any command-line package."""
+
+import dataclasses
+import enum
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from dapg.core.errors import UsageError, nearest
+
+T = TypeVar("T")
+
+RUN_ONLY = {"run_only": True}
+"""Field metadata of settings that do not change the result: device, workers, logging, output folder."""
+
+
+def run_only(default: Any) -> Any:
+    """A dataclass field that does not count when two runs are compared."""
+    return dataclasses.field(default=default, metadata=RUN_ONLY)
+
+
+def to_dict(settings: Any) -> Any:
+    """Nested plain values (dict, list, str, int, float, bool, None) that YAML and JSON can hold."""
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        return {field.name: to_dict(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+    if isinstance(settings, enum.Enum):
+        return settings.name.lower()
+    if isinstance(settings, Path):
+        return str(settings)
+    if isinstance(settings, dict):
+        return {str(key): to_dict(value) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [to_dict(value) for value in settings]
+    return settings
+
+
+def from_dict(kind: type[T], values: dict[str, Any], where: str = "settings") -> T:
+    """Build a settings dataclass from plain values; missing ones take their defaults.
+
+    Raises:
+        UsageError: an unknown key (the nearest name is suggested) or a value of the wrong kind.
+    """
+    hints = typing.get_type_hints(kind)
+    known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise UsageError(f"{where} has no key {key!r}{nearest(key, list(known))}")
+    return kind(**{key: _coerce(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, dict):
+            raise UsageError(f"{where} must be a mapping, not {value!r}")
+        return from_dict(hint, value, where)
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UsageError(f"{where} must be a list, not {value!r}")
+        inner = typing.get_args(hint)
+        kinds = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is Ellipsis else list(inner)
+        if len(kinds) != len(value):
+            raise UsageError(f"{where} must have {len(kinds)} entries, not {len(value)}")
+        return tuple(_coerce(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+    if origin is typing.Literal:
+        if value not in typing.get_args(hint):
+            raise UsageError(f"{where} must be one of {', '.join(map(str, typing.get_args(hint)))}, not {value!r}")
+        return value
+    if origin in (types.UnionType, typing.Union):
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        return None if value is None else _coerce(kinds[0], value, where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
+        raise UsageError(f"{where} must be {hint.__name__}, not {value!r}")
+    return value
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level with dotted keys."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            result.update(flat(value, f"{prefix}{key}."))
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def run_only_keys(settings: Any, prefix: str = "") -> set[str]:
+    """Dotted names of the fields that do not change a result."""
+    keys: set[str] = set()
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if field.metadata.get("run_only"):
+            keys.add(prefix + field.name)
+        elif dataclasses.is_dataclass(value):
+            keys |= run_only_keys(value, f"{prefix}{field.name}.")
+    return keys
+
+
+def differences(settings: Any, stored: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (stored value, new value) of what would change the result."""
+    new, old = flat(to_dict(settings)), flat(stored)
+    ignored = run_only_keys(settings)
+    return {
+        key: (old.get(key), new.get(key))
+        for key in sorted(new.keys() | old.keys())
+        if key not in ignored and old.get(key) != new.get(key)
+    }
+
+
+def dump_yaml(values: dict[str, Any]) -> str:
+    """YAML with keys in the order given."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds one mapping.
+
+    Raises:
+        UsageError: missing, or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must hold a mapping of settings")
+    return values

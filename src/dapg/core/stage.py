@@ -1,0 +1,139 @@
+"""A stage is a function from settings and folders to a folder: config.yaml first, result.json last.
+
+A finished folder with equal settings is reused, one with other settings is an error that names the difference, an
+unfinished one is resumed.
+"""
+
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dapg import __version__
+from dapg.core.errors import DapgError, UsageError
+from dapg.core.files import FolderLock, atomic_write_text, read_json, write_json
+from dapg.core.settings import differences, dump_yaml, read_yaml, to_dict
+
+CONFIG, RESULT, ENVIRONMENT = "config.yaml", "result.json", "environment.json"
+
+
+@dataclass
+class Stage:
+    """One run's folder.
+
+    ``extendable`` maps a dotted key that may grow (training steps) to the word for it; growing it goes on from the
+    last checkpoint instead of failing.
+    """
+
+    folder: Path
+    settings: Any
+    kind: str
+    rank: int = 0
+    extendable: tuple[str, ...] = ()
+    started: float = field(default_factory=time.time)
+    extended_from: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    def open(self) -> dict[str, Any] | None:
+        """Take the folder; the stored result if the same work is finished already, else None.
+
+        Raises:
+            UsageError: the folder holds another run.
+            DapgError: another process works in it, or it cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DapgError(f"cannot create {self.folder}: {error.strerror or error}") from error
+        self._lock = FolderLock(self.folder, self.rank)
+        self._lock.acquire()
+        try:
+            return self._compare()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _compare(self) -> dict[str, Any] | None:
+        config = self.folder / CONFIG
+        if config.exists():
+            different = differences(self.settings, self._settings_of(read_yaml(config)))
+            for key in self.extendable:
+                if key in different and _grows(*different[key]):
+                    self.extended_from[key] = different.pop(key)
+            if different:
+                listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in different.items())
+                raise UsageError(f"{self.folder} holds a run with other settings ({listed}); give another --out")
+            if not self.extended_from and (self.folder / RESULT).exists():
+                return dict(read_json(self.folder / RESULT))
+        elif any(path for path in self.folder.iterdir() if not path.name.startswith(".")):
+            raise UsageError(f"{self.folder} is not empty and holds no {CONFIG}; give another --out")
+        if self.rank == 0:
+            if self.extended_from:
+                (self.folder / RESULT).unlink(missing_ok=True)
+            atomic_write_text(config, f"# dapg {self.kind}\n" + dump_yaml({"stage": self.kind, **to_dict(self.settings)}))
+            write_json(self.folder / ENVIRONMENT, environment())
+        return None
+
+    def _settings_of(self, stored: dict[str, Any]) -> dict[str, Any]:
+        kind = stored.pop("stage", None)
+        if kind != self.kind:
+            raise UsageError(f"{self.folder} holds a run of `{kind}`, not of `{self.kind}`; give another --out")
+        return stored
+
+    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Write the result, the last file of a run, and give the folder back."""
+        whole = {"stage": self.kind, "dapg_version": __version__, **result}
+        if self.rank == 0:
+            write_json(self.folder / RESULT, whole)
+        self.close()
+        return whole
+
+    def close(self) -> None:
+        """Give the folder back without a result; the work can be taken up again."""
+        self._lock.release()
+
+
+def _grows(old: Any, new: Any) -> bool:
+    numbers = isinstance(old, int | float) and isinstance(new, int | float)
+    return bool(numbers and new > old > 0)
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to know about where a result was made: command, versions, commit, machine."""
+    import torch
+
+    packages = {}
+    for name in ("torch", "numpy", "pillow", "accelerate", "safetensors"):
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = "not installed"
+    return {
+        "command": sys.argv,
+        "dapg_version": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": packages,
+        "machine": platform.platform(),
+        "processor": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree dapg was imported from, with ``-dirty`` when changed; None for an installed wheel."""
+    here = Path(__file__).resolve().parents[3]
+    if not (here / ".git").exists():
+        return None
+    try:
+        options = {"cwd": here, "capture_output": True, "text": True, "timeout": 10}
+        head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, **options).stdout.strip()  # type: ignore[call-overload]
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], check=True, **options).stdout  # type: ignore[call-overload]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("-dirty" if dirty.strip() else "")
