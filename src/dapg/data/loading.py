@@ -1,0 +1,144 @@
+"""Shared by all data sets: from records to batches on a device. Workers decode, cut and resize; the rest is the device's."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from dapg.core.errors import DataError
+from dapg.core.images import decode
+from dapg.core.settings import run_only
+from dapg.core.types import UNKNOWN, BadImage, Batch, Record
+from dapg.data.base import Dataset
+from dapg.data.samplers import LocalBatches
+
+_MAX_REPLACEMENTS = 100
+"""Unreadable pictures in a row after which the data set, not the picture, is at fault."""
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """How pictures are read."""
+
+    height: int = 256
+    """Rows of the decoded picture, before any augmentation (the paper: 256)."""
+    width: int = 128
+    """Columns of the decoded picture (the paper: 128)."""
+    on_bad_image: Literal["replace", "fail"] = "replace"
+    """An unreadable picture in training: use the next one of the same person (or the next one) and list it in the
+    result, or stop. Test pictures always stop."""
+    workers: int = run_only(2)
+    """Loader processes per training process; 0 decodes in the training process."""
+    prefetch: int = run_only(4)
+    """Batches a worker prepares ahead."""
+
+
+@dataclass(frozen=True)
+class _Item:
+    index: int
+    image: Tensor
+    record: Record
+    bad: tuple[BadImage, ...]
+
+
+class _Pictures(TorchDataset[_Item]):
+    """Decodes record number i; in training an unreadable one gives way by a fixed rule."""
+
+    def __init__(self, dataset: Dataset, records: Sequence[Record], config: LoaderConfig, replace: bool) -> None:
+        self.dataset, self.records, self.config, self.replace = dataset, records, config, replace
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> _Item:
+        bad: list[tuple[Record, str]] = []
+        for candidate in self._candidates(index):
+            record = self.records[candidate]
+            try:
+                data = self.dataset.read(record)
+                image = decode(data, (self.config.height, self.config.width), record.box, record.path)
+            except DataError as error:
+                if not self.replace:
+                    raise
+                bad.append((record, str(error)))
+                continue
+            notes = tuple(BadImage(broken.path, reason, record.path) for broken, reason in bad)
+            return _Item(candidate, image, record, notes)
+        listed = ", ".join(record.path for record, _ in bad[:5])
+        raise DataError(f"{len(bad)} pictures in a row cannot be read ({listed}, ...); first: {bad[0][1]}")
+
+    def _candidates(self, index: int) -> Iterator[int]:
+        """The picture itself, then the following ones of the same person and modality, then just the following ones."""
+        yield index
+        if not self.replace:
+            return
+        wanted, count = self.records[index], len(self.records)
+        following = [(index + offset) % count for offset in range(1, min(count, _MAX_REPLACEMENTS))]
+        same = [
+            other
+            for other in following
+            if wanted.person != UNKNOWN
+            and (self.records[other].person, self.records[other].modality) == (wanted.person, wanted.modality)
+        ]
+        yield from same
+        yield from (other for other in following if other not in set(same))
+
+
+def collate(items: list[_Item]) -> Batch:
+    """Stack decoded pictures and their labels."""
+    return Batch(
+        images=torch.stack([item.image for item in items]),
+        persons=torch.tensor([item.record.person for item in items]),
+        cameras=torch.tensor([item.record.camera for item in items]),
+        modalities=torch.tensor([int(item.record.modality) for item in items]),
+        indices=torch.tensor([item.index for item in items]),
+        bad_images=tuple(bad for item in items for bad in item.bad),
+    )
+
+
+def training_batches(
+    dataset: Dataset, records: Sequence[Record], batches: LocalBatches, config: LoaderConfig, pin_memory: bool
+) -> Iterator[Batch]:
+    """This process's batches in the order of ``batches``, on the CPU.
+
+    Raises:
+        DataError: an unreadable picture with ``on_bad_image: fail``, or too many in a row.
+    """
+    pictures = _Pictures(dataset, records, config, replace=config.on_bad_image == "replace")
+    loader = DataLoader(
+        pictures,
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=config.workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        prefetch_factor=config.prefetch if config.workers else None,
+    )
+    yield from _with_plain_errors(loader)
+
+
+def ordered_batches(
+    dataset: Dataset, records: Sequence[Record], batch_size: int, config: LoaderConfig, pin_memory: bool = False
+) -> Iterator[Batch]:
+    """All pictures once, in order; an unreadable one is an error, since a score over fewer pictures is another score."""
+    loader = DataLoader(
+        _Pictures(dataset, records, config, replace=False),
+        batch_size=batch_size,
+        num_workers=config.workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+    )
+    yield from _with_plain_errors(loader)
+
+
+def _with_plain_errors(loader: DataLoader[_Item]) -> Iterator[Batch]:
+    """A worker's DataError arrives wrapped in its traceback; hand on the message alone."""
+    try:
+        yield from loader
+    except DataError as error:
+        lines = [line for line in str(error).strip().splitlines() if line.startswith("dapg.core.errors.DataError: ")]
+        message = lines[-1].removeprefix("dapg.core.errors.DataError: ") if lines else str(error)
+        raise DataError(message) from None

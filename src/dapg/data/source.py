@@ -1,0 +1,71 @@
+"""Shared by all stages: which data set, where, and how much of it."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+
+from dapg.core import plugins
+from dapg.core.errors import UsageError
+from dapg.core.rng import generator_from
+from dapg.core.types import Record
+from dapg.data.base import Dataset
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """A data set by name; on the command line ``--data sysu=/path`` or ``--data /path`` (a folder) says both."""
+
+    name: str = "synthetic"
+    """A file of ``dapg/data``: synthetic (embedded), folder, ..."""
+    root: str = ""
+    """Where the pictures are; empty: the environment variable DAPG_DATA_<NAME>, or the embedded set."""
+    split: str = ""
+    """Empty: the first split of the data set, which is its training or pre-training part."""
+    subset: int = 0
+    """Use only this many pictures, drawn once by the seed; 0 uses all."""
+
+
+def parse_source(text: str) -> dict[str, str]:
+    """``name``, ``name=path`` or ``path`` as settings."""
+    name, equals, path = text.partition("=")
+    known = plugins.names("data")
+    if equals and name in known:
+        return {"name": name, "root": path}
+    if text in known:
+        return {"name": text}
+    return {"name": "folder", "root": text}
+
+
+def open_dataset(config: DataConfig) -> Dataset:
+    """The data set object; nothing but its lists is read.
+
+    Raises:
+        UsageError: unknown name.
+        DataError: the layout under the root is not that data set's.
+    """
+    kind = plugins.load("data", config.name, Dataset)  # type: ignore[type-abstract]
+    root = config.root or os.environ.get(f"DAPG_DATA_{config.name.upper()}", "")
+    if root:
+        return kind(root)
+    if getattr(kind, "embedded", False):
+        return kind()  # type: ignore[call-arg]
+    raise UsageError(f"where is {kind.title}? Give --data {config.name}=PATH or set DAPG_DATA_{config.name.upper()}")
+
+
+def select_records(dataset: Dataset, config: DataConfig, seed: int) -> list[Record]:
+    """The records of the split, or a random subset of them in their own order."""
+    records = dataset.records(config.split or dataset.splits[0])
+    if not config.subset:
+        return records
+    if config.subset > len(records):
+        raise UsageError(f"--data.subset {config.subset} asks for more than the {len(records)} pictures there are")
+    import torch
+
+    chosen = torch.randperm(len(records), generator=generator_from("subset", seed))[: config.subset]
+    return [records[index] for index in sorted(chosen.tolist())]
+
+
+def list_hash(records: list[Record]) -> str:
+    """A short hash of paths and labels, to say which pictures a result was made from."""
+    text = "\n".join(f"{r.path}\t{r.person}\t{r.camera}\t{int(r.modality)}\t{r.box}" for r in records)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
