@@ -48,7 +48,7 @@ class _Gather(torch.autograd.Function):
         return gather_without_gradient(local)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         size = len(total) // dist.get_world_size()

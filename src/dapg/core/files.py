@@ -15,7 +15,9 @@ from dapg.core.errors import DapgError
 try:
     import fcntl
 except ImportError:  # Windows: runs work, but two of them in one folder are not told apart
-    fcntl = None  # type: ignore[assignment]
+    _CAN_LOCK = False
+else:
+    _CAN_LOCK = True
 
 
 @contextlib.contextmanager
@@ -32,7 +34,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
-        os.replace(temporary, final)
+        temporary.replace(final)
     except OSError as error:
         raise DapgError(f"could not write {final}: {error.strerror or error}") from error
     finally:
@@ -104,7 +106,7 @@ class FolderLock:
         Raises:
             DapgError: another live process works in this folder.
         """
-        if fcntl is None:
+        if not _CAN_LOCK:
             return
         handle = self.path.open("a+")
         deadline = time.monotonic() + self.patience

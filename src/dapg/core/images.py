@@ -4,11 +4,11 @@ Decoders differ by a grey level or so, so an experiment must use one of them thr
 """
 
 import io
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -78,7 +78,7 @@ def decode(
     return from_numpy(np.asarray(picture))
 
 
-def from_numpy(array: np.ndarray[Any, Any]) -> UInt8[Tensor, "3 H W"]:
+def from_numpy(array: NDArray[np.uint8]) -> UInt8[Tensor, "3 H W"]:
     """A (H, W, 3) uint8 array as a contiguous (3, H, W) tensor."""
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 

@@ -27,7 +27,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 class MetricsLog:
-    """Appends one JSON line per report; only rank 0 has one. Lines after ``last_step`` of an earlier try are dropped."""
+    """One JSON line per report, written by rank 0. Lines after ``last_step``, of an earlier try, are dropped."""
 
     def __init__(self, folder: Path, last_step: int = 0, tensorboard: bool = False) -> None:
         self.folder = folder
@@ -70,4 +70,4 @@ def _board(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UsageError("TensorBoard is not installed: pip install 'dapg[track]'") from error
-    return SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder / "tensorboard"))

@@ -1,4 +1,4 @@
-"""Settings are frozen dataclasses: to plain values and back, compared with a reason, without any command-line package."""
+"""Settings are frozen dataclasses: to plain values and back, and compared, without any command-line package."""
 
 import dataclasses
 import enum

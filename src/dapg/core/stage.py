@@ -73,7 +73,8 @@ class Stage:
         if self.rank == 0:
             if self.extended_from:
                 (self.folder / RESULT).unlink(missing_ok=True)
-            atomic_write_text(config, f"# dapg {self.kind}\n" + dump_yaml({"stage": self.kind, **to_dict(self.settings)}))
+            values = {"stage": self.kind, **to_dict(self.settings)}
+            atomic_write_text(config, f"# dapg {self.kind}\n{dump_yaml(values)}")
             write_json(self.folder / ENVIRONMENT, environment())
         return None
 
@@ -126,7 +127,7 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree dapg was imported from, with ``-dirty`` when changed; None for an installed wheel."""
+    """The commit of the source tree dapg runs from, ``-dirty`` when changed; None for an installed wheel."""
     here = Path(__file__).resolve().parents[3]
     if not (here / ".git").exists():
         return None
@@ -136,4 +137,4 @@ def _commit() -> str | None:
         dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], check=True, **options).stdout  # type: ignore[call-overload]
     except (OSError, subprocess.SubprocessError):
         return None
-    return head + ("-dirty" if dirty.strip() else "")
+    return f"{head}-dirty" if dirty.strip() else str(head)

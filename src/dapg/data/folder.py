@@ -27,7 +27,8 @@ class Folder(Dataset):
     """All pictures below a folder, or those that ``labels.csv`` in it lists.
 
     Columns of the CSV: ``path`` (relative to the folder) and, each optional, ``person`` (any text), ``camera``
-    (a whole number), ``modality`` (visible or infrared), ``split`` (any name) and ``left, top, right, bottom`` (a box in pixels).
+    (a whole number), ``modality`` (visible or infrared), ``split`` (train, val or test) and ``left, top, right,
+    bottom`` (a box in pixels).
     Without CSV every picture is visible and nobody is known, which is all that pre-training needs.
     """
 

@@ -1,4 +1,4 @@
-"""Shared by all data sets: from records to batches on a device. Workers decode, cut and resize; the rest is the device's."""
+"""Shared by all data sets: from records to batches. Workers decode, cut and resize; the device does the rest."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -111,7 +111,7 @@ def training_batches(
     pictures = _Pictures(dataset, records, config, replace=config.on_bad_image == "replace")
     loader = DataLoader(
         pictures,
-        batch_sampler=batches,  # type: ignore[arg-type]
+        batch_sampler=batches,
         num_workers=config.workers,
         collate_fn=collate,
         pin_memory=pin_memory,
@@ -123,7 +123,7 @@ def training_batches(
 def ordered_batches(
     dataset: Dataset, records: Sequence[Record], batch_size: int, config: LoaderConfig, pin_memory: bool = False
 ) -> Iterator[Batch]:
-    """All pictures once, in order; an unreadable one is an error, since a score over fewer pictures is another score."""
+    """All pictures once, in order; an unreadable one is an error: a score over fewer pictures is another score."""
     loader = DataLoader(
         _Pictures(dataset, records, config, replace=False),
         batch_size=batch_size,

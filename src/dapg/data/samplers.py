@@ -5,7 +5,7 @@ step t is a number, not a replay, and two processes see exactly the pictures tha
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -13,6 +13,7 @@ from dapg.core.errors import UsageError
 from dapg.core.rng import generator_from
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Global batches by step."""
 
@@ -59,7 +60,13 @@ class LocalBatches:
     """
 
     def __init__(
-        self, sampler: Sampler, start_step: int, end_step: int, rank: int = 0, world_size: int = 1, accumulation: int = 1
+        self,
+        sampler: Sampler,
+        start_step: int,
+        end_step: int,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulation: int = 1,
     ) -> None:
         if sampler.batch_size % (world_size * accumulation):
             raise UsageError(
