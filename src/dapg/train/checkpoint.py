@@ -1,0 +1,161 @@
+"""Checkpoints that survive a kill at any moment: a folder appears whole or not at all.
+
+``checkpoints/step_00000100/`` holds ``method.safetensors`` (rank 0's weights and buffers, readable by anything),
+``rank<r>.pt`` (each process's own state) and ``manifest.json``. It is written under a temporary name and renamed.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from dapg.core import distributed
+from dapg.core.errors import DapgError, TrainingError
+from dapg.core.files import read_json, write_json
+
+FOLDER = "checkpoints"
+_PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint on disk."""
+
+    folder: Path
+    step: int
+    world_size: int
+    score: float | None
+
+
+def whole_checkpoints(run: Path) -> list[Checkpoint]:
+    """All checkpoints of a run that were written to the end, oldest first."""
+    found = []
+    for folder in sorted((run / FOLDER).glob("step_*")):
+        manifest = folder / "manifest.json"
+        if folder.name.endswith(_PARTIAL) or not manifest.exists():
+            continue
+        facts = read_json(manifest)
+        sizes = facts["files"]
+        if all((folder / name).exists() and (folder / name).stat().st_size == size for name, size in sizes.items()):
+            found.append(Checkpoint(folder, facts["step"], facts["world_size"], facts.get("score")))
+    return found
+
+
+def save(
+    run: Path,
+    step: int,
+    method: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    score: float | None = None,
+) -> Path:
+    """Write the state of all processes; every process must call it.
+
+    Args:
+        run: the run's folder.
+        step: optimiser steps done.
+        method: the unwrapped method.
+        optimizer: its state is the same on all processes and is stored once.
+        state: plain values and tensors of this process (mixed-precision scaler, counters).
+        score: validation score, to know the best one.
+
+    Raises:
+        TrainingError: the disk is full or cannot be written; earlier checkpoints are untouched.
+    """
+    final = run / FOLDER / f"step_{step:08d}"
+    partial = final.with_name(final.name + _PARTIAL)
+    rank = distributed.rank()
+    error: OSError | RuntimeError | None = None
+    try:
+        if rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        distributed.barrier()
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
+        own: dict[str, Any] = {"state": state, "threads": torch.get_num_threads()}
+        if rank == 0:
+            own["optimizer"] = optimizer.state_dict()
+            save_file(tensors, partial / "method.safetensors")
+        else:
+            trained = {name for name, _ in method.named_parameters()}
+            own["buffers"] = {name: tensor for name, tensor in tensors.items() if name not in trained}
+        torch.save(own, partial / f"rank{rank}.pt")
+    except (OSError, RuntimeError) as caught:  # torch.save reports a full disk as RuntimeError
+        error = caught
+    failed = distributed.any_process(error is not None, next(method.parameters()).device)
+    if failed:
+        if rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+        reason = error or "another process failed"
+        raise TrainingError(f"could not write checkpoint {final}: {reason}{_last_good(run)}") from error
+    if rank == 0:
+        _publish(partial, final, {"step": step, "world_size": distributed.world_size(), "score": score})
+    distributed.barrier()
+    return final
+
+
+def _publish(partial: Path, final: Path, facts: dict[str, Any]) -> None:
+    """Flush everything, then one rename makes the checkpoint exist."""
+    files = sorted(path for path in partial.iterdir() if path.is_file())
+    write_json(partial / "manifest.json", {**facts, "files": {path.name: path.stat().st_size for path in files}})
+    for path in [*files, partial]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    shutil.rmtree(final, ignore_errors=True)  # of an earlier, longer try; its steps are being done again
+    partial.rename(final)
+
+
+def _last_good(run: Path) -> str:
+    whole = whole_checkpoints(run)
+    return f"; last good checkpoint: {whole[-1].folder}" if whole else "; there is no earlier checkpoint"
+
+
+def last_good(run: Path) -> str:
+    """``"; last good checkpoint: ..."`` for error messages."""
+    return _last_good(run)
+
+
+def load(checkpoint: Checkpoint, method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Bring method and optimiser back to a checkpoint; returns this process's plain state.
+
+    With another number of processes than at writing, every process takes rank 0's buffers: allowed, not bit-equal.
+
+    Raises:
+        DapgError: a file cannot be read although the manifest says it is whole.
+    """
+    rank = distributed.rank()
+    try:
+        tensors = load_file(checkpoint.folder / "method.safetensors")
+        shared = torch.load(checkpoint.folder / "rank0.pt", map_location="cpu", weights_only=True)
+        own = shared
+        if rank > 0 and checkpoint.world_size == distributed.world_size():
+            own = torch.load(checkpoint.folder / f"rank{rank}.pt", map_location="cpu", weights_only=True)
+    except Exception as error:  # safetensors, zip and pickle each raise their own kind
+        raise DapgError(f"checkpoint {checkpoint.folder} cannot be read ({error}); delete it to use an older one") from error
+    method.load_state_dict({**tensors, **own.get("buffers", {})})
+    optimizer.load_state_dict(shared["optimizer"])
+    return dict(own["state"])
+
+
+def prune(run: Path, keep_last: int, keep_best: bool) -> None:
+    """Delete old checkpoints and half-written ones, save the last k and the best by validation score."""
+    if distributed.rank() > 0:
+        return
+    for partial in (run / FOLDER).glob(f"*{_PARTIAL}"):
+        shutil.rmtree(partial, ignore_errors=True)
+    whole = whole_checkpoints(run)
+    kept = set(whole[-max(keep_last, 1) :])
+    scored = [checkpoint for checkpoint in whole if checkpoint.score is not None]
+    if keep_best and scored:
+        kept.add(max(scored, key=lambda checkpoint: (checkpoint.score, checkpoint.step)))
+    for checkpoint in whole:
+        if checkpoint not in kept:
+            shutil.rmtree(checkpoint.folder, ignore_errors=True)

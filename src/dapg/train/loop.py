@@ -1,0 +1,502 @@
+"""The one training loop: batches in, checkpoints and numbers out. It knows ``methods/base.py`` and no method.
+
+Accelerate carries devices, mixed precision and data parallelism (several processes are launched by torchrun). What
+makes a run exactly resumable is not there but in three habits: the pictures of step t and all draws for them are
+functions of (seed, t), nothing else has memory than the method and the optimiser, and both are in the checkpoint.
+"""
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from torch import Tensor
+from tqdm import tqdm
+
+from dapg.core import distributed
+from dapg.core.errors import DapgError, TrainingError, UsageError
+from dapg.core.log import MetricsLog
+from dapg.core.rng import SampleGenerator, derive_seed
+from dapg.core.settings import run_only
+from dapg.core.types import BadImage, Batch, Record, StepResult
+from dapg.data.base import Dataset
+from dapg.data.loading import LoaderConfig, training_batches
+from dapg.data.samplers import LocalBatches, Sampler
+from dapg.methods.base import Method
+from dapg.train import checkpoint
+from dapg.train.optimizers import OptimizerConfig, ScheduleConfig, build_optimizer, learning_rate
+
+Validate = Callable[[Method], dict[str, float]]
+"""Scores of a method, the first of which chooses the best checkpoint (higher is better)."""
+
+COLLAPSED_STD = 0.05
+"""Below this share of an even spread (see ``losses/spread.py``) features count as collapsed."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how large, how often."""
+
+    steps: int = 0
+    """Optimiser steps; 0: ``epochs`` decides."""
+    epochs: float = 200.0
+    """Passes over the pictures, when ``steps`` is 0."""
+    batch_size: int = 256
+    """Pictures per optimiser step, over all processes and accumulated parts."""
+    accumulation: int = 1
+    """Parts a batch is split into, one after the other, to save memory."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Autocast type; weights stay in fp32."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient; 0 does not clip."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimiser, learning rate, weight decay."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """Course of the learning rate."""
+    validate_every: int = 0
+    """Steps between validations; 0: at the end only."""
+    early_stop: int = 0
+    """Stop after this many validations without a better score; 0 never."""
+    on_collapse: Literal["stop", "warn"] = "stop"
+    """What to do when the features of all pictures have become one."""
+    checkpoint_every: int = run_only(200)
+    """Steps between checkpoints."""
+    keep_last: int = run_only(2)
+    """Checkpoints kept, besides the best."""
+    log_every: int = run_only(10)
+    """Steps between lines of metrics.jsonl."""
+    tensorboard: bool = run_only(False)
+    """Write TensorBoard files too (extra ``track``)."""
+    compile: bool = run_only(False)
+    """Compile the backbone with torch.compile."""
+
+    def total_steps(self, pictures: int) -> int:
+        """Optimiser steps of the whole run."""
+        return self.steps or max(1, round(self.epochs * pictures / self.batch_size))
+
+
+@dataclass
+class Progress:
+    """What the loop remembers beside method and optimiser; in every checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    best_score: float | None = None
+    best_step: int = 0
+    worse_validations: int = 0
+    collapsed_logs: int = 0
+    bad_images: dict[str, list[str]] = field(default_factory=dict)
+    logs: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+class Terminated(DapgError):
+    """SIGTERM arrived; the work is saved and can be resumed (exit code 143)."""
+
+
+class _Interrupt:
+    """Remembers SIGTERM until the current step is done."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._main = threading.current_thread() is threading.main_thread()
+        self._before: Any = signal.signal(signal.SIGTERM, self._note) if self._main else None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+
+    def restore(self) -> None:
+        if self._main:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+class _FiniteCheck:
+    """Looks at each step's loss. On a GPU it looks one step late, so that the queue of kernels never runs dry."""
+
+    def __init__(self, run: Path, records: Sequence[Record], late: bool) -> None:
+        self.run, self.records, self.late = run, records, late
+        self._pending: deque[tuple[int, Tensor, list[Tensor], dict[str, Tensor]]] = deque()
+
+    def add(self, step: int, losses: list[Tensor], indices: list[Tensor], logs: dict[str, Tensor]) -> None:
+        self._pending.append((step, torch.stack(losses).isfinite().all(), indices, logs))
+        self.settle(leave=int(self.late))
+
+    def settle(self, leave: int = 0) -> None:
+        """Check all but the newest ``leave`` steps.
+
+        Raises:
+            TrainingError: a loss is NaN or infinite; names step, terms, pictures and last good checkpoint.
+        """
+        while len(self._pending) > leave:
+            step, finite, indices, logs = self._pending.popleft()
+            if bool(finite):
+                continue
+            numbers = torch.cat(indices).tolist()
+            files = ", ".join(self.records[number].path for number in numbers[:8])
+            more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
+            terms = ", ".join(f"{name} {float(value):.4g}" for name, value in logs.items())
+            raise TrainingError(
+                f"the loss is not finite at step {step + 1} ({terms}); pictures of this process: {files}{more}"
+                f"{checkpoint.last_good(self.run)}. Try a lower learning rate, clipping or fp32."
+            )
+
+
+@dataclass
+class Trainer:
+    """Everything one call of ``train`` works with; built by ``train``, not by hand."""
+
+    method: Method
+    records: Sequence[Record]
+    config: TrainConfig
+    run: Path
+    seed: int
+    total_steps: int
+    accelerator: Any
+    model: Any
+    optimizer: Any
+    batches: LocalBatches
+    metrics: MetricsLog | None
+    validate: Validate | None
+    progress: Progress
+
+    @property
+    def device(self) -> torch.device:
+        """Where the method lives."""
+        return torch.device(self.accelerator.device)
+
+
+def train(
+    method: Method,
+    dataset: Dataset,
+    records: Sequence[Record],
+    sampler: Sampler,
+    config: TrainConfig,
+    loader: LoaderConfig,
+    run: Path,
+    seed: int,
+    device: str = "auto",
+    validate: Validate | None = None,
+    show_progress: bool = True,
+) -> Progress:
+    """Train a method to the last step, from its newest whole checkpoint if there is one.
+
+    Args:
+        method: on any device; it is moved.
+        dataset: opens the records.
+        records: what the sampler's numbers stand for.
+        sampler: the pictures of each step.
+        config: length, optimiser, precision.
+        loader: decoding.
+        run: folder for checkpoints and metrics.
+        seed: of every draw.
+        device: auto, cpu, cuda or cuda:N.
+        validate: called on rank 0 every ``validate_every`` steps and at the end.
+        show_progress: a progress bar on the terminal.
+
+    Raises:
+        TrainingError: NaN, infinity, collapse or a full disk.
+        Terminated: SIGTERM; the checkpoint is named.
+    """
+    total = config.total_steps(len(records))
+    trainer = _set_up(method, records, sampler, config, run, seed, total, device, validate)
+    trainer.batches.start_step = trainer.progress.step
+    source = training_batches(
+        dataset, records, trainer.batches, loader, pin_memory=trainer.device.type == "cuda"
+    )
+    interrupt = _Interrupt()
+    try:
+        with _bar(trainer, show_progress) as bar:
+            _run(trainer, iter(source), interrupt, bar)
+    except torch.cuda.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the GPU is out of memory at step {trainer.progress.step + 1}; lower --train.batch_size, raise "
+            f"--train.accumulation or use --train.precision bf16{checkpoint.last_good(run)}"
+        ) from error
+    finally:
+        interrupt.restore()
+        if trainer.metrics is not None:
+            trainer.metrics.close()
+    return trainer.progress
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is the GPU where there is one.
+
+    Raises:
+        UsageError: a GPU was asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"no such device: {name!r}; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: this torch ({torch.__version__}) sees no GPU; use --device cpu")
+    return device
+
+
+def _set_up(
+    method: Method,
+    records: Sequence[Record],
+    sampler: Sampler,
+    config: TrainConfig,
+    run: Path,
+    seed: int,
+    total: int,
+    device: str,
+    validate: Validate | None,
+) -> Trainer:
+    distributed.die_with_parent()
+    target = resolve_device(device)
+    if config.precision == "fp16" and target.type == "cpu":
+        raise UsageError("--train.precision fp16 needs a GPU; use bf16 or fp32")
+    AcceleratorState._reset_state()  # a process may run several stages with different settings
+    accelerator = Accelerator(
+        mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
+        cpu=target.type == "cpu",
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+    )
+    if target.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        if accelerator.num_processes > 1:
+            method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    method.to(accelerator.device)
+    groups = method.parameter_groups(_base_rate(config), config.optimizer.weight_decay)
+    optimizer = build_optimizer(config.optimizer, groups)
+    if config.compile:
+        method.backbone.compile()
+    model, optimizer = accelerator.prepare(method, optimizer)
+    for group in optimizer.param_groups:
+        group.setdefault("base_lr", group["lr"])
+    progress = _restore(run, method, optimizer, accelerator)
+    if progress.step > total:
+        raise UsageError(f"{run} has already trained {progress.step} steps, more than the {total} asked for")
+    batches = LocalBatches(
+        sampler, 0, total, accelerator.process_index, accelerator.num_processes, config.accumulation
+    )
+    metrics = MetricsLog(run, progress.step, config.tensorboard) if accelerator.is_main_process else None
+    return Trainer(
+        method, records, config, run, seed, total, accelerator, model, optimizer, batches, metrics, validate, progress
+    )
+
+
+def _base_rate(config: TrainConfig) -> float:
+    """Learning rate for this batch size: linear scaling (Goyal et al. 2017) from the batch it is given for."""
+    reference = config.optimizer.lr_batch
+    return config.optimizer.lr * (config.batch_size / reference if reference else 1.0)
+
+
+def _restore(run: Path, method: Method, optimizer: Any, accelerator: Any) -> Progress:
+    checkpoint.prune(run, keep_last=10**9, keep_best=True)
+    distributed.barrier()
+    whole = checkpoint.whole_checkpoints(run)
+    if not whole:
+        return Progress()
+    state = checkpoint.load(whole[-1], method, optimizer.optimizer)
+    if accelerator.scaler is not None and state.get("scaler"):
+        accelerator.scaler.load_state_dict(state["scaler"])
+    return Progress(**state["progress"])
+
+
+def _run(trainer: Trainer, source: Iterator[Batch], interrupt: _Interrupt, bar: Any) -> None:
+    config, progress = trainer.config, trainer.progress
+    check = _FiniteCheck(trainer.run, trainer.records, late=trainer.device.type == "cuda")
+    sums: dict[str, Tensor] = {}
+    since_log = 0
+    window = _Window(progress)
+    while progress.step < trainer.total_steps:
+        step = progress.step
+        lr_factor = learning_rate(step, trainer.total_steps, 1.0, config.schedule, _steps_per_epoch(trainer))
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * lr_factor
+        logs = _one_step(trainer, source, step, window, check)
+        progress.step = step + 1
+        trainer.method.after_step(progress.step, trainer.total_steps)
+        since_log += 1
+        for name, value in logs.items():
+            sums[name] = sums[name] + value if name in sums else value
+        bar.update(1)
+        last = progress.step == trainer.total_steps
+        if progress.step % config.log_every == 0 or last:
+            check.settle()
+            window.close(progress)
+            _log(trainer, sums, since_log, window, bar)
+            sums, since_log = {}, 0
+        stop = _validate_if_due(trainer, last)
+        stopping = _asked_to_stop(trainer, interrupt)
+        if progress.step % config.checkpoint_every == 0 or last or stop or stopping:
+            check.settle()
+            window.close(progress)
+            saved = _save(trainer)
+            if stopping and not last:
+                raise Terminated(f"stopped by SIGTERM at step {progress.step}; checkpoint: {saved}. Run it again to go on.")
+        if stop:
+            return
+
+
+def _one_step(
+    trainer: Trainer, source: Iterator[Batch], step: int, window: "_Window", check: _FiniteCheck
+) -> dict[str, Tensor]:
+    """Forward and backward of every part, then one optimiser step; returns the averaged logs."""
+    config, accelerator = trainer.config, trainer.accelerator
+    torch.manual_seed(derive_seed("torch", trainer.seed, step, distributed.rank()))  # for dropout inside networks
+    trainer.model.train()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    logs: dict[str, Tensor] = {}
+    losses: list[Tensor] = []
+    indices: list[Tensor] = []
+    for part in range(config.accumulation):
+        waiting = time.perf_counter()
+        batch = next(source)
+        window.waited += time.perf_counter() - waiting
+        window.pictures += len(batch)
+        for bad in batch.bad_images:
+            trainer.progress.bad_images[bad.path] = [bad.reason, bad.replacement]
+        first = trainer.batches.first_position(part)
+        positions = torch.arange(first, first + len(batch))
+        indices.append(batch.indices)
+        batch = batch.to(trainer.device)
+        generator = SampleGenerator.for_step(trainer.seed, step, positions.to(trainer.device))
+        if part + 1 < config.accumulation:
+            with accelerator.no_sync(trainer.model):
+                result = _forward_backward(trainer, batch, generator)
+        else:
+            result = _forward_backward(trainer, batch, generator)
+        losses.append(result.loss.detach())
+        for name, value in {"loss": result.loss.detach(), **result.logs}.items():
+            share = value.detach().float() / config.accumulation
+            logs[name] = logs[name] + share if name in logs else share
+    check.add(step, losses, indices, logs)
+    if config.clip_norm > 0:
+        logs["gradient_norm"] = accelerator.clip_grad_norm_(trainer.model.parameters(), config.clip_norm).detach()
+    trainer.optimizer.step()
+    return logs
+
+
+def _forward_backward(trainer: Trainer, batch: Batch, generator: SampleGenerator) -> StepResult:
+    result: StepResult = trainer.model(batch, generator)
+    trainer.accelerator.backward(result.loss / trainer.config.accumulation)
+    return result
+
+
+def _steps_per_epoch(trainer: Trainer) -> float:
+    return len(trainer.records) / trainer.config.batch_size
+
+
+class _Window:
+    """Time and pictures since the last log line."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.waited, self.pictures, self._opened = 0.0, 0, time.perf_counter()
+        self.rate, self.wait_share = 0.0, 0.0
+
+    def close(self, progress: Progress) -> None:
+        """Book the window into the run's totals and open the next one."""
+        seconds = time.perf_counter() - self._opened
+        progress.seconds += seconds
+        progress.waited += self.waited
+        if self.pictures:
+            self.rate = self.pictures * distributed.world_size() / max(seconds, 1e-9)
+            self.wait_share = self.waited / max(seconds, 1e-9)
+        self.waited, self.pictures, self._opened = 0.0, 0, time.perf_counter()
+
+
+def _log(trainer: Trainer, sums: dict[str, Tensor], count: int, window: _Window, bar: Any) -> None:
+    """Average over the steps since the last line (and over processes), write, and look for a collapse."""
+    progress = trainer.progress
+    names = list(sums)
+    means = torch.stack([sums[name].float() for name in names]) / count
+    if distributed.active():
+        means = trainer.accelerator.reduce(means, reduction="mean")
+    progress.logs = dict(zip(names, means.tolist(), strict=True))
+    spread = progress.logs.get("feature_std", 1.0)
+    progress.collapsed_logs = progress.collapsed_logs + 1 if spread < COLLAPSED_STD else 0
+    if trainer.metrics is not None:
+        values = {
+            **progress.logs,
+            "lr": trainer.optimizer.param_groups[0]["lr"],
+            "pictures_per_second": window.rate,
+            "data_wait": window.wait_share,
+        }
+        trainer.metrics.write(progress.step, "train", values)
+    bar.set_postfix_str(f"loss {progress.logs['loss']:.3f}, {window.rate:.0f} pictures/s", refresh=False)
+    if progress.collapsed_logs == 3:
+        message = (
+            f"the features have collapsed at step {progress.step}: their spread is {spread:.3g} of an even one"
+            f"{checkpoint.last_good(trainer.run)}. Try a lower learning rate or temperature."
+        )
+        if trainer.config.on_collapse == "stop":
+            raise TrainingError(message)
+        tqdm.write(f"warning: {message}")
+
+
+def _validate_if_due(trainer: Trainer, last: bool) -> bool:
+    """Scores of rank 0; True when early stopping ends the run."""
+    config, progress = trainer.config, trainer.progress
+    due = last or (config.validate_every > 0 and progress.step % config.validate_every == 0)
+    if trainer.validate is None or not due:
+        return False
+    if trainer.accelerator.is_main_process:
+        trainer.method.eval()
+        with torch.no_grad():
+            progress.scores = trainer.validate(trainer.method)
+        score = next(iter(progress.scores.values()))
+        if progress.best_score is None or score > progress.best_score:
+            progress.best_score, progress.best_step, progress.worse_validations = score, progress.step, 0
+        else:
+            progress.worse_validations += 1
+        if trainer.metrics is not None:
+            trainer.metrics.write(progress.step, "validation", progress.scores)
+    stop = config.early_stop > 0 and progress.worse_validations >= config.early_stop
+    return distributed.any_process(stop, trainer.device) and not last
+
+
+def _asked_to_stop(trainer: Trainer, interrupt: _Interrupt) -> bool:
+    """Whether any process got SIGTERM; asked every step on CPUs, every tenth on GPUs, where asking waits."""
+    if distributed.active() and trainer.device.type == "cuda" and trainer.progress.step % 10:
+        return False
+    return distributed.any_process(interrupt.received, trainer.device)
+
+
+def _save(trainer: Trainer) -> Path:
+    progress, accelerator = trainer.progress, trainer.accelerator
+    state: dict[str, Any] = {"progress": asdict(progress)}
+    if accelerator.scaler is not None:
+        state["scaler"] = accelerator.scaler.state_dict()
+    scored_now = progress.best_score is not None and progress.best_step == progress.step
+    saved = checkpoint.save(
+        trainer.run,
+        progress.step,
+        trainer.method,
+        trainer.optimizer.optimizer,
+        state,
+        progress.best_score if scored_now else None,
+    )
+    checkpoint.prune(trainer.run, trainer.config.keep_last, keep_best=True)
+    if trainer.metrics is not None:
+        trainer.metrics.write_csv()
+    return saved
+
+
+def _bar(trainer: Trainer, show: bool) -> Any:
+    hidden = not show or not trainer.accelerator.is_main_process
+    return tqdm(
+        total=trainer.total_steps,
+        initial=trainer.progress.step,
+        unit="step",
+        desc="training",
+        disable=True if hidden else None,  # None: only on a terminal
+        dynamic_ncols=True,
+    )
+
+
