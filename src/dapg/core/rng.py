@@ -29,6 +29,11 @@ def generator_from(*parts: str | int, device: torch.device | str = "cpu") -> tor
     return torch.Generator(device=device).manual_seed(derive_seed(*parts))
 
 
+def _signed(number: int) -> int:
+    """The int64 a Python integer wraps to; torch refuses larger ones."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
 def _shift_right(values: Int[Tensor, "..."], bits: int) -> Int[Tensor, "..."]:
     """Logical (unsigned) right shift; torch's own is arithmetic."""
     return (values >> bits) & ((1 << (64 - bits)) - 1)
@@ -87,7 +92,7 @@ class SampleGenerator:
         """Uniform int64 of shape (B, *size), all 64 bits random."""
         count = math.prod(size)
         self._draws += 1
-        keys = _mix(self.seeds + self._draws * _GOLDEN)
+        keys = _mix(self.seeds + _signed(self._draws * _GOLDEN))
         counters = torch.arange(1, count + 1, device=self.device, dtype=torch.int64) * _GOLDEN
         return _mix(keys[:, None] + counters).reshape(len(self), *size)
 
