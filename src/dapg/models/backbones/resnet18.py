@@ -1,0 +1,12 @@
+"""ResNet-18: 512 channels at width 1."""
+
+from typing import ClassVar
+
+from dapg.models.backbones._resnet import BasicBlock, ResNet
+
+
+class ResNet18(ResNet):
+    """He et al. 2016, table 1, the 18-layer column."""
+
+    block: ClassVar = BasicBlock
+    depths: ClassVar[tuple[int, int, int, int]] = (2, 2, 2, 2)
