@@ -1,0 +1,200 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dapg.core.errors import UsageError
+from dapg.train.optimizers import (
+    LARS,
+    OptimizerConfig,
+    ScheduleConfig,
+    build_optimizer,
+    learning_rate,
+    set_learning_rates,
+    split_groups,
+)
+
+
+def network(seed: int = 0) -> nn.Module:
+    built = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).double()
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in built.parameters():
+        nn.init.normal_(parameter, generator=generator)
+    return built
+
+
+def run(module: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    generator = torch.Generator().manual_seed(9)
+    for _ in range(steps):
+        inputs = torch.randn(8, 3, generator=generator, dtype=torch.float64)
+        optimizer.zero_grad()
+        module(inputs).square().mean().backward()
+        optimizer.step()
+
+
+def test_lars_against_the_papers_equation_in_plain_numbers() -> None:
+    """Two tensors, three steps with changing rate, everything in Python floats."""
+    weight, bias = [0.6, -0.8], [0.5]
+    rates, gradients = [0.1, 0.2, 0.05], [([0.3, 0.4], [1.0]), ([-1.0, 0.5], [0.2]), ([0.0, 2.0], [-0.4])]
+    tensors = [torch.tensor(weight, dtype=torch.float64), torch.tensor(bias, dtype=torch.float64)]
+    optimizer = LARS(
+        [{"params": [tensors[0]]}, {"params": [tensors[1]], "adapt": False, "weight_decay": 0.0}],
+        lr=1.0,
+        momentum=0.9,
+        weight_decay=0.01,
+        trust_coefficient=0.02,
+    )
+    velocity_w, velocity_b = [0.0, 0.0], [0.0]
+    for rate, (slope_w, slope_b) in zip(rates, gradients, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        tensors[0].grad = torch.tensor(slope_w, dtype=torch.float64)
+        tensors[1].grad = torch.tensor(slope_b, dtype=torch.float64)
+        optimizer.step()
+        length, steepness = math.hypot(*weight), math.hypot(*slope_w)
+        local = 0.02 * length / (steepness + 0.01 * length)
+        velocity_w = [
+            0.9 * v + rate * local * (g + 0.01 * w) for v, g, w in zip(velocity_w, slope_w, weight, strict=True)
+        ]
+        weight = [w - v for w, v in zip(weight, velocity_w, strict=True)]
+        velocity_b = [0.9 * v + rate * g for v, g in zip(velocity_b, slope_b, strict=True)]
+        bias = [b - v for b, v in zip(bias, velocity_b, strict=True)]
+        assert tensors[0].tolist() == pytest.approx(weight, rel=1e-12)
+        assert tensors[1].tolist() == pytest.approx(bias, rel=1e-12)
+
+
+def test_lars_moves_a_weight_by_its_share_whatever_the_gradients_size() -> None:
+    for scale in (1e-4, 1.0, 1e4):
+        weight = torch.tensor([3.0, 4.0])
+        optimizer = LARS([weight], lr=1.0, momentum=0.0, trust_coefficient=0.001)
+        weight.grad = torch.tensor([scale, 0.0])
+        optimizer.step()
+        assert (weight - torch.tensor([3.0, 4.0])).norm().item() == pytest.approx(0.005, rel=1e-3)
+
+
+def test_lars_does_not_freeze_or_break_on_zeros() -> None:
+    zero, still = torch.zeros(2), torch.ones(2)
+    optimizer = LARS([zero, still], lr=0.1, momentum=0.0)
+    zero.grad, still.grad = torch.tensor([1.0, -1.0]), torch.zeros(2)
+    optimizer.step()
+    assert zero.tolist() == pytest.approx([-0.1, 0.1])
+    assert still.tolist() == [1.0, 1.0]
+
+
+def test_adapted_lars_with_adaptation_off_is_sgd() -> None:
+    one, two = network(), network()
+    run(one, LARS([{"params": one.parameters(), "adapt": False}], lr=0.05, momentum=0.9, weight_decay=0.01), 4)
+    run(two, torch.optim.SGD(two.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01), 4)
+    for mine, theirs in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lars"])
+def test_saving_and_continuing_equals_going_on(name: str) -> None:
+    straight, resumed = network(), network()
+    first = build_optimizer(name, split_groups(straight, 0.1, 1e-3))
+    second = build_optimizer(name, split_groups(resumed, 0.1, 1e-3))
+    run(straight, first, 3)
+    run(resumed, second, 3)
+    state = copy.deepcopy(second.state_dict())
+    third = build_optimizer(name, split_groups(resumed, 0.7, 0.5))
+    third.load_state_dict(state)
+    run(straight, first, 2)
+    run(resumed, third, 2)
+    for mine, theirs in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    "name, reference",
+    [
+        ("sgd", lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.01)),
+        ("adam", lambda p: torch.optim.Adam(p, lr=0.1, betas=(0.7, 0.9), eps=1e-6, weight_decay=0.01)),
+        ("adamw", lambda p: torch.optim.AdamW(p, lr=0.1, betas=(0.7, 0.9), eps=1e-6, weight_decay=0.01)),
+    ],
+)
+def test_settings_reach_the_optimiser(name: str, reference: object) -> None:
+    one, two = network(), network()
+    config = OptimizerConfig(name, 0.1, 0.01, 0.8, nesterov=name == "sgd", beta_1=0.7, beta_2=0.9, epsilon=1e-6)
+    run(one, config.build([{"params": one.parameters()}]), 3)
+    run(two, reference(two.parameters()), 3)
+    for mine, theirs in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_groups_keep_their_rates_and_frozen_parameters_stay_out() -> None:
+    module = network()
+    module[0].requires_grad_(False)
+    groups = [
+        {"params": module[0].parameters()},
+        {"params": module[3].parameters(), "lr": 0.5},
+        {"params": module[1].parameters()},
+    ]
+    optimizer = build_optimizer("sgd", groups, lr=0.1, weight_decay=0.3)
+    assert [(group["lr"], group["base_lr"], group["weight_decay"]) for group in optimizer.param_groups] == [
+        (0.5, 0.5, 0.3),
+        (0.1, 0.1, 0.3),
+    ]
+    set_learning_rates(optimizer, 5, 10, ScheduleConfig("cosine"))
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.25, 0.05])
+    with pytest.raises(UsageError, match="nothing to train"):
+        build_optimizer("sgd", [{"params": module[0].parameters()}])
+
+
+def test_split_groups_keeps_decay_from_biases_and_norms() -> None:
+    weights, others = split_groups(network(), 0.1, 0.01)
+    assert [tuple(parameter.shape) for parameter in weights["params"]] == [(4, 3), (2, 4)]
+    assert [tuple(parameter.shape) for parameter in others["params"]] == [(4,), (4,), (4,), (2,)]
+    assert (weights["weight_decay"], weights["adapt"]) == (0.01, True)
+    assert (others["weight_decay"], others["adapt"]) == (0.0, False)
+
+
+def test_bad_settings_are_refused() -> None:
+    groups = [{"params": list(network().parameters())}]
+    for bad, message in (
+        ({"name": "adma"}, "did you mean 'adam'"),
+        ({"name": "sgd", "lr": -1.0}, "learning rate"),
+        ({"name": "sgd", "lr": float("nan")}, "learning rate"),
+        ({"name": "adam", "nesterov": True}, "nesterov"),
+        ({"name": "adam", "beta_1": 1.5}, "beta"),
+        ({"name": "lars", "trust_coefficient": 0.0}, "trust_coefficient"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            build_optimizer(groups=groups, **bad)
+
+
+def test_cosine_by_hand() -> None:
+    rates = [learning_rate(step, 8, 2.0, "cosine") for step in (0, 2, 4, 8, 20)]
+    assert rates == pytest.approx([2.0, 1 + 2**-0.5, 1.0, 0.0, 0.0])
+
+
+def test_warm_up_by_hand() -> None:
+    rates = [learning_rate(step, 12, 1.0, "cosine", warmup_steps=4) for step in (0, 1, 3, 4, 8)]
+    assert rates == pytest.approx([0.25, 0.5, 1.0, 1.0, 0.5])
+    assert learning_rate(7, 8, 3.0, "constant", warmup_steps=10) == pytest.approx(2.4)
+
+
+def test_the_published_agw_schedule() -> None:
+    """81 epochs at 0.1: rise over ten, fall at 20 and 50. Here one step stands for an epoch."""
+    rates = [learning_rate(e, 81, 0.1, "step", 10, (20, 50), 0.1) for e in range(81)]
+    expected = [0.1 * (e + 1) / 10 if e < 10 else 0.1 if e < 20 else 0.01 if e < 50 else 0.001 for e in range(81)]
+    assert rates == pytest.approx(expected)
+
+
+def test_bad_schedules_are_refused() -> None:
+    for bad, message in (
+        ({"schedule": "step"}, "milestones"),
+        ({"schedule": "step", "milestones": (5, 3)}, "milestones"),
+        ({"warmup_steps": -1}, "warmup_steps"),
+        ({"gamma": 0.0}, "gamma"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            ScheduleConfig(**bad)
+        with pytest.raises(UsageError, match=message):
+            learning_rate(0, 10, 0.1, **bad)
+    with pytest.raises(UsageError, match="did you mean 'cosine'"):
+        learning_rate(0, 10, 0.1, "cosin")
+    with pytest.raises(UsageError, match="step -1"):
+        learning_rate(-1, 10, 0.1)
