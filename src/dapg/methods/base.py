@@ -39,8 +39,14 @@ class Method(nn.Module, ABC):
     """The network being trained, whose weights the next stage takes."""
 
     def __init__(self, config: Any, backbone: Backbone, facts: DataFacts) -> None:
+        """Subclasses take one argument more, ``generator``, from which the weights of heads are drawn."""
         super().__init__()
-        self.config, self.backbone, self.facts = config, backbone, facts
+        self.backbone, self.facts = backbone, facts
+
+    @property
+    @abstractmethod
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the pictures that ``encode`` expects."""
 
     @classmethod
     def paper(cls) -> Any:

@@ -1,0 +1,82 @@
+"""SimCLR: two views of each picture find each other among the batch's others (Chen et al. 2020)."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from dapg.augment.views import ViewConfig, standard_view
+from dapg.core import distributed
+from dapg.core.rng import SampleGenerator
+from dapg.core.types import Batch, Modality, StepResult
+from dapg.losses.info_nce import nt_xent
+from dapg.losses.spread import effective_rank, feature_std
+from dapg.methods.base import DataFacts, Method
+from dapg.models.backbones.base import Backbone
+from dapg.models.heads.simclr import SimCLRHead
+from dapg.models.pooling import average_pool
+
+
+class SimCLR(Method):
+    """Normalised temperature-scaled cross entropy over 2B views."""
+
+    headline = "backbone"
+
+    @dataclass(frozen=True)
+    class Config:
+        """Temperature and head of lightly's ImageNet benchmark; views of LUPerson's recipe."""
+
+        temperature: float = 0.1
+        """Softmax temperature."""
+        head: SimCLRHead.Config = field(default_factory=SimCLRHead.Config)
+        """Projection head."""
+        views: ViewConfig = field(default_factory=ViewConfig)
+        """How the two views are made."""
+
+    @classmethod
+    def paper(cls) -> "SimCLR.Config":
+        """SimCLR as published: strong colour jitter, crops from 8 % of the area, no erasing."""
+        views = ViewConfig(crop_scale=(0.08, 1.0), jitter=0.8, jitter_strength=(0.8, 0.8, 0.8, 0.2), erasing=0.0)
+        return cls.Config(views=views)
+
+    def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
+        super().__init__(config, backbone, facts)
+        self.settings = config
+        self.head = SimCLRHead(backbone.feature_dim, config.head, generator)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the views."""
+        return self.settings.views.size
+
+    def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
+        """NT-Xent over the views of all processes; both views go through the network in one pass."""
+        views = torch.cat([self._view(batch, generator.fork("first")), self._view(batch, generator.fork("second"))])
+        first, second = functional.normalize(self.head(average_pool(self.backbone(views)))).chunk(2)
+        loss = nt_xent(
+            first,
+            second,
+            self.settings.temperature,
+            all_a=distributed.gather(first),
+            all_b=distributed.gather(second),
+            row_offset=distributed.first_row(len(first)),
+        )
+        logs = {
+            "positive_similarity": (first * second).sum(dim=1).mean().detach(),
+            "feature_std": feature_std(first),
+            "effective_rank": effective_rank(first),
+        }
+        return StepResult(loss, logs)
+
+    def encode(self, images: Float[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
+        """``backbone``: pooled feature map; ``projection``: what the loss compares."""
+        pooled = average_pool(self.backbone(images))
+        return {
+            "backbone": functional.normalize(pooled),
+            "projection": functional.normalize(self.head(pooled)),
+        }
+
+    def _view(self, batch: Batch, generator: SampleGenerator) -> Float[Tensor, "B 3 h w"]:
+        return standard_view(batch.images, self.settings.views, generator, self.backbone.mean, self.backbone.std)
