@@ -79,6 +79,28 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+def merge(defaults: T, values: dict[str, Any], where: str = "settings") -> T:
+    """``defaults`` with the given plain values in place of its own, at any depth.
+
+    Raises:
+        UsageError: an unknown key (the nearest name is suggested) or a value of the wrong kind.
+    """
+    hints = typing.get_type_hints(type(defaults))
+    known = [field.name for field in dataclasses.fields(defaults)]  # type: ignore[arg-type]
+    changed: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise UsageError(f"{where} has no key {key!r}{nearest(key, known)}")
+        current = getattr(defaults, key)
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, dict):
+                raise UsageError(f"{where}.{key} must be a mapping, not {value!r}")
+            changed[key] = merge(current, value, f"{where}.{key}")
+        else:
+            changed[key] = _coerce(hints[key], value, f"{where}.{key}")
+    return dataclasses.replace(defaults, **changed)  # type: ignore[type-var]
+
+
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one level with dotted keys."""
     result: dict[str, Any] = {}

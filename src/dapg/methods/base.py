@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -38,8 +39,8 @@ class Method(nn.Module, ABC):
     backbone: Backbone
     """The network being trained, whose weights the next stage takes."""
 
-    def __init__(self, config: Any, backbone: Backbone, facts: DataFacts) -> None:
-        """Subclasses take one argument more, ``generator``, from which the weights of heads are drawn."""
+    def __init__(self, config: Any, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
+        """A subclass draws the weights of its heads from ``generator``; the backbone comes with weights."""
         super().__init__()
         self.backbone, self.facts = backbone, facts
 

@@ -46,7 +46,7 @@ class MoCoV2(Method):
         return cls.Config(temperature=0.2, views=replace(ViewConfig(), jitter=0.8, erasing=0.0))
 
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
-        super().__init__(config, backbone, facts)
+        super().__init__(config, backbone, facts, generator)
         self.settings = config
         self.head = MoCoHead(backbone.feature_dim, config.head, generator)
         self.key_backbone = momentum_copy(backbone)

@@ -42,7 +42,7 @@ class SimCLR(Method):
         return cls.Config(views=views)
 
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
-        super().__init__(config, backbone, facts)
+        super().__init__(config, backbone, facts, generator)
         self.settings = config
         self.head = SimCLRHead(backbone.feature_dim, config.head, generator)
 

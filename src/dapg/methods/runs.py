@@ -1,0 +1,83 @@
+"""Shared by all stages: build a method from settings, and load one from a finished run's folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from dapg.core import plugins
+from dapg.core.errors import DapgError, UsageError, WeightsError
+from dapg.core.files import read_json
+from dapg.core.rng import generator_from
+from dapg.core.settings import from_dict, read_yaml
+from dapg.core.stage import CONFIG, RESULT
+from dapg.methods.base import DataFacts, Method
+from dapg.models.backbones.base import Backbone
+
+METHOD_WEIGHTS, BACKBONE_WEIGHTS = "method.safetensors", "backbone.safetensors"
+FOLDERS = {"pretrain": "methods.pretraining", "align": "methods.alignment", "finetune": "methods.finetuning"}
+"""Stage -> folder of its methods."""
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The network and where its first weights come from."""
+
+    name: str = "resnet50"
+    """A file of ``dapg/models/backbones``."""
+    init: str = "random"
+    """random, imagenet (embedded for mobilenet_v2), a weights file, or the folder of a finished run."""
+    width: float = 1.0
+    """Multiplies all channel counts."""
+    last_stride: int = 2
+    """Stride of the last stage: 2 as for ImageNet, 1 as in re-identification networks."""
+
+
+def backbone_settings(config: BackboneConfig) -> Any:
+    """The backbone's own settings from ours.
+
+    Raises:
+        UsageError: a setting that this backbone does not have was changed.
+    """
+    kind = plugins.load("models.backbones", config.name, Backbone)  # type: ignore[type-abstract]
+    values: dict[str, Any] = {"width": config.width, "last_stride": config.last_stride}
+    return from_dict(kind.Config, values, f"backbone {config.name}")
+
+
+def method_class(stage: str, name: str) -> type[Method]:
+    """The method plug-in of a stage by name."""
+    return plugins.load(FOLDERS[stage], name, Method)  # type: ignore[type-abstract]
+
+
+def load_method(folder: Path) -> Method:
+    """The trained method of a finished run, in evaluation mode on the CPU.
+
+    Raises:
+        UsageError: not a training run's folder, or an unfinished one.
+        WeightsError: the weights do not fit the settings beside them.
+    """
+    if not (folder / CONFIG).exists():
+        raise UsageError(f"{folder} is not a run: it has no {CONFIG}")
+    if not (folder / RESULT).exists():
+        raise UsageError(f"the run in {folder} is not finished: run its command again to go on")
+    stored = read_yaml(folder / CONFIG)
+    stage = stored.get("stage")
+    if stage not in FOLDERS:
+        raise UsageError(f"{folder} holds a run of `{stage}`, which has no weights")
+    kind = method_class(stage, stored["name"])
+    result = read_json(folder / RESULT)
+    facts = DataFacts(pictures=result["facts"]["pictures"], persons=tuple(result["facts"]["persons"]))
+    network = from_dict(BackboneConfig, stored["backbone"], "backbone")
+    backbone_kind = plugins.load("models.backbones", network.name, Backbone)  # type: ignore[type-abstract]
+    backbone = backbone_kind(backbone_settings(network), None)
+    backbone.mean, backbone.std = tuple(result["mean"]), tuple(result["std"])
+    settings = from_dict(kind.Config, stored["method"], "method")
+    method = kind(settings, backbone, facts, generator_from("placeholder weights"))
+    try:
+        method.load_state_dict(load_file(folder / METHOD_WEIGHTS))
+    except (DapgError, OSError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"{folder / METHOD_WEIGHTS} does not fit the settings beside it: {error}") from error
+    return method.eval().requires_grad_(False)
+
+
