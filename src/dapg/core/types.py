@@ -103,13 +103,15 @@ class Protocol:
 
     ``same_person_same_camera``: gallery pictures of the query's person by the query's own camera are left out
     (Market-1501, LLCM). ``camera_groups``: cameras of one group see one place; gallery pictures of the query's
-    group are left out, whatever the person (SYSU-MM01: cameras 2 and 3). ``unique_identity_cmc``: the CMC counts
-    persons, each at its best picture, instead of pictures (SYSU-MM01).
+    group are left out, whatever the person (SYSU-MM01: cameras 2 and 3); cameras not named belong to no group.
+    ``junk_persons``: gallery pictures with these labels are left out for every query (Market-1501: -1).
+    ``unique_identity_cmc``: the CMC counts persons, each at its best picture, instead of pictures (SYSU-MM01, LLCM).
     """
 
     name: str
     same_person_same_camera: bool = False
     camera_groups: Mapping[int, int] = field(default_factory=dict)
+    junk_persons: tuple[int, ...] = ()
     unique_identity_cmc: bool = False
 
 
