@@ -1,4 +1,4 @@
-"""The standard view of contrastive pre-training: one random crop with colours, blur and erasing, ready for the network."""
+"""The standard view of contrastive pre-training: a random crop with colours, blur and erasing, normalised."""
 
 from dataclasses import dataclass
 
@@ -59,9 +59,7 @@ def standard_view(
     view = basic.horizontal_flip(view, generator.fork("flip"), config.flip)
     if config.jitter > 0:
         brightness, contrast, saturation, hue = config.jitter_strength
-        view = basic.colour_jitter(
-            view, generator.fork("jitter"), brightness, contrast, saturation, hue, config.jitter
-        )
+        view = basic.colour_jitter(view, generator.fork("jitter"), brightness, contrast, saturation, hue, config.jitter)
     view = basic.to_grey(view, generator.fork("grey"), config.grey)
     if config.blur > 0:
         low, high = (sigma * config.height / 256 for sigma in config.blur_sigma)

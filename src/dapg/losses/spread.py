@@ -1,5 +1,7 @@
 """How far features are spread: the numbers that show a collapse before any score does."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,11 +13,12 @@ def feature_std(features: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
     Unit features spread evenly over the sphere give 1, identical ones 0 (the check of SimSiam, Chen and He 2021,
     section 4.1, scaled so that it does not depend on D).
     """
-    return features.detach().float().std(dim=0, unbiased=False).mean() * features.shape[1] ** 0.5
+    spread: Tensor = features.detach().float().std(dim=0, unbiased=False).mean()
+    return spread * math.sqrt(features.shape[1])
 
 
 def effective_rank(features: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
-    """exp of the entropy of the normalised singular values (Roy and Vetterli 2007): 1 collapsed, min(B, D) at most."""
+    """Exp of the entropy of the normalised singular values (Roy and Vetterli 2007): 1 collapsed, min(B, D) at most."""
     values = torch.linalg.svdvals(features.detach().float())
     shares = values / values.sum().clamp_min(1e-12)
     return torch.exp(-(shares * shares.clamp_min(1e-12).log()).sum())

@@ -1,4 +1,4 @@
-"""Contract of a method: pre-training, alignment and fine-tuning answer the same few calls, and the loop knows no others."""
+"""Contract of a method: pre-training, alignment and fine-tuning answer the same few calls; the loop knows no others."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ class Method(nn.Module, ABC):
         """The training step, under the name that data-parallel wrappers call."""
         return self.training_step(batch, generator)
 
-    def after_step(self, step: int, total_steps: int) -> None:  # noqa: B027 - most methods need nothing here
+    def after_step(self, step: int, total_steps: int) -> None:
         """Called after each optimiser step (counted from 1): momentum update, queue push."""
 
     @abstractmethod
@@ -75,12 +75,12 @@ class Method(nn.Module, ABC):
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Optimiser groups: weights with decay; biases and normalisation without (one-dimensional parameters).
 
-        Each group carries ``lr``; the loop multiplies it by the schedule's factor.
+        Each group carries ``lr``, which the schedule multiplies, and ``adapt``, which says whether LARS scales it.
         """
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return [
-            {"params": [p for p in trained if p.ndim > 1], "lr": lr, "weight_decay": weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "lr": lr, "weight_decay": 0.0},
+            {"params": [p for p in trained if p.ndim > 1], "lr": lr, "weight_decay": weight_decay, "adapt": True},
+            {"params": [p for p in trained if p.ndim <= 1], "lr": lr, "weight_decay": 0.0, "adapt": False},
         ]
 
     def transferable_state(self) -> dict[str, Tensor]:

@@ -79,5 +79,3 @@ def load_method(folder: Path) -> Method:
     except (DapgError, OSError, RuntimeError, ValueError) as error:
         raise WeightsError(f"{folder / METHOD_WEIGHTS} does not fit the settings beside it: {error}") from error
     return method.eval().requires_grad_(False)
-
-

@@ -139,7 +139,9 @@ def load(checkpoint: Checkpoint, method: nn.Module, optimizer: torch.optim.Optim
         if rank > 0 and checkpoint.world_size == distributed.world_size():
             own = torch.load(checkpoint.folder / f"rank{rank}.pt", map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, zip and pickle each raise their own kind
-        raise DapgError(f"checkpoint {checkpoint.folder} cannot be read ({error}); delete it to use an older one") from error
+        raise DapgError(
+            f"checkpoint {checkpoint.folder} cannot be read ({error}); delete it to use an older one"
+        ) from error
     method.load_state_dict({**tensors, **own.get("buffers", {})})
     optimizer.load_state_dict(shared["optimizer"])
     return dict(own["state"])

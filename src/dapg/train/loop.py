@@ -26,13 +26,13 @@ from dapg.core.errors import DapgError, TrainingError, UsageError
 from dapg.core.log import MetricsLog
 from dapg.core.rng import SampleGenerator, derive_seed
 from dapg.core.settings import run_only
-from dapg.core.types import BadImage, Batch, Record, StepResult
+from dapg.core.types import Batch, Record, StepResult
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.samplers import LocalBatches, Sampler
 from dapg.methods.base import Method
 from dapg.train import checkpoint
-from dapg.train.optimizers import OptimizerConfig, ScheduleConfig, build_optimizer, learning_rate
+from dapg.train.optimizers import OptimizerConfig, ScheduleConfig, set_learning_rates
 
 Validate = Callable[[Method], dict[str, float]]
 """Scores of a method, the first of which chooses the best checkpoint (higher is better)."""
@@ -59,6 +59,8 @@ class TrainConfig:
     """Largest norm of the gradient; 0 does not clip."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimiser, learning rate, weight decay."""
+    lr_batch: int = 256
+    """The batch size that ``optimizer.lr`` is meant for; the rate used is lr x batch_size / lr_batch. 0: no scaling."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Course of the learning rate."""
     validate_every: int = 0
@@ -209,9 +211,7 @@ def train(
     total = config.total_steps(len(records))
     trainer = _set_up(method, records, sampler, config, run, seed, total, device, validate)
     trainer.batches.start_step = trainer.progress.step
-    source = training_batches(
-        dataset, records, trainer.batches, loader, pin_memory=trainer.device.type == "cuda"
-    )
+    source = training_batches(dataset, records, trainer.batches, loader, pin_memory=trainer.device.type == "cuda")
     interrupt = _Interrupt()
     try:
         with _bar(trainer, show_progress) as bar:
@@ -269,21 +269,17 @@ def _set_up(
     if target.type == "cuda":
         torch.backends.cudnn.benchmark = True
         if accelerator.num_processes > 1:
-            method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
+            method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
     method.to(accelerator.device)
     groups = method.parameter_groups(_base_rate(config), config.optimizer.weight_decay)
-    optimizer = build_optimizer(config.optimizer, groups)
+    optimizer = config.optimizer.build(groups)
     if config.compile:
         method.backbone.compile()
     model, optimizer = accelerator.prepare(method, optimizer)
-    for group in optimizer.param_groups:
-        group.setdefault("base_lr", group["lr"])
     progress = _restore(run, method, optimizer, accelerator)
     if progress.step > total:
         raise UsageError(f"{run} has already trained {progress.step} steps, more than the {total} asked for")
-    batches = LocalBatches(
-        sampler, 0, total, accelerator.process_index, accelerator.num_processes, config.accumulation
-    )
+    batches = LocalBatches(sampler, 0, total, accelerator.process_index, accelerator.num_processes, config.accumulation)
     metrics = MetricsLog(run, progress.step, config.tensorboard) if accelerator.is_main_process else None
     return Trainer(
         method, records, config, run, seed, total, accelerator, model, optimizer, batches, metrics, validate, progress
@@ -292,8 +288,7 @@ def _set_up(
 
 def _base_rate(config: TrainConfig) -> float:
     """Learning rate for this batch size: linear scaling (Goyal et al. 2017) from the batch it is given for."""
-    reference = config.optimizer.lr_batch
-    return config.optimizer.lr * (config.batch_size / reference if reference else 1.0)
+    return config.optimizer.lr * (config.batch_size / config.lr_batch if config.lr_batch else 1.0)
 
 
 def _restore(run: Path, method: Method, optimizer: Any, accelerator: Any) -> Progress:
@@ -316,9 +311,7 @@ def _run(trainer: Trainer, source: Iterator[Batch], interrupt: _Interrupt, bar: 
     window = _Window(progress)
     while progress.step < trainer.total_steps:
         step = progress.step
-        lr_factor = learning_rate(step, trainer.total_steps, 1.0, config.schedule, _steps_per_epoch(trainer))
-        for group in trainer.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * lr_factor
+        set_learning_rates(trainer.optimizer, step, trainer.total_steps, config.schedule)
         logs = _one_step(trainer, source, step, window, check)
         progress.step = step + 1
         trainer.method.after_step(progress.step, trainer.total_steps)
@@ -332,14 +325,16 @@ def _run(trainer: Trainer, source: Iterator[Batch], interrupt: _Interrupt, bar: 
             window.close(progress)
             _log(trainer, sums, since_log, window, bar)
             sums, since_log = {}, 0
-        stop = _validate_if_due(trainer, last)
+        stop, best = _validate_if_due(trainer, last)
         stopping = _asked_to_stop(trainer, interrupt)
-        if progress.step % config.checkpoint_every == 0 or last or stop or stopping:
+        if progress.step % config.checkpoint_every == 0 or last or stop or best or stopping:
             check.settle()
             window.close(progress)
             saved = _save(trainer)
             if stopping and not last:
-                raise Terminated(f"stopped by SIGTERM at step {progress.step}; checkpoint: {saved}. Run it again to go on.")
+                raise Terminated(
+                    f"stopped by SIGTERM at step {progress.step}; checkpoint: {saved}. Run it again to go on."
+                )
         if stop:
             return
 
@@ -389,10 +384,6 @@ def _forward_backward(trainer: Trainer, batch: Batch, generator: SampleGenerator
     return result
 
 
-def _steps_per_epoch(trainer: Trainer) -> float:
-    return len(trainer.records) / trainer.config.batch_size
-
-
 class _Window:
     """Time and pictures since the last log line."""
 
@@ -440,12 +431,12 @@ def _log(trainer: Trainer, sums: dict[str, Tensor], count: int, window: _Window,
         tqdm.write(f"warning: {message}")
 
 
-def _validate_if_due(trainer: Trainer, last: bool) -> bool:
-    """Scores of rank 0; True when early stopping ends the run."""
+def _validate_if_due(trainer: Trainer, last: bool) -> tuple[bool, bool]:
+    """Scores of rank 0; whether early stopping ends the run, and whether this is the best score so far."""
     config, progress = trainer.config, trainer.progress
     due = last or (config.validate_every > 0 and progress.step % config.validate_every == 0)
     if trainer.validate is None or not due:
-        return False
+        return False, False
     if trainer.accelerator.is_main_process:
         trainer.method.eval()
         with torch.no_grad():
@@ -458,7 +449,8 @@ def _validate_if_due(trainer: Trainer, last: bool) -> bool:
         if trainer.metrics is not None:
             trainer.metrics.write(progress.step, "validation", progress.scores)
     stop = config.early_stop > 0 and progress.worse_validations >= config.early_stop
-    return distributed.any_process(stop, trainer.device) and not last
+    best = progress.best_step == progress.step
+    return distributed.any_process(stop, trainer.device) and not last, distributed.any_process(best, trainer.device)
 
 
 def _asked_to_stop(trainer: Trainer, interrupt: _Interrupt) -> bool:
@@ -498,5 +490,3 @@ def _bar(trainer: Trainer, show: bool) -> Any:
         disable=True if hidden else None,  # None: only on a terminal
         dynamic_ncols=True,
     )
-
-

@@ -45,7 +45,9 @@ class PretrainSettings:
     """auto, cpu, cuda or cuda:N."""
 
 
-def pretrain(settings: PretrainSettings, validate: Validate | None = None, show_progress: bool = True) -> dict[str, Any]:
+def pretrain(
+    settings: PretrainSettings, validate: Validate | None = None, show_progress: bool = True
+) -> dict[str, Any]:
     """Run (or go on with, or reuse) one pre-training; returns the content of result.json.
 
     The folder then holds config.yaml, environment.json, metrics.jsonl and .csv, checkpoints, ``backbone.safetensors``
@@ -128,5 +130,3 @@ def _all_bad_images(progress: Progress) -> dict[str, list[str]]:
     parts: list[dict[str, list[str]] | None] = [None] * distributed.world_size()
     dist.all_gather_object(parts, progress.bad_images)
     return {path: note for part in parts if part for path, note in part.items()}
-
-

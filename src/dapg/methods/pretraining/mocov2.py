@@ -1,6 +1,7 @@
 """MoCo v2: two views, a momentum encoder and a queue of earlier keys (He et al. 2020, Chen et al. 2020)."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -88,6 +89,11 @@ class MoCoV2(Method):
             "backbone": functional.normalize(pooled),
             "projection": functional.normalize(self.head(pooled)),
         }
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """One group: MoCo's code decays biases and batch norms too."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return [{"params": trained, "lr": lr, "weight_decay": weight_decay}]
 
     def _view(self, batch: Batch, generator: SampleGenerator) -> Float[Tensor, "B 3 h w"]:
         return standard_view(batch.images, self.settings.views, generator, self.backbone.mean, self.backbone.std)

@@ -1,0 +1,7 @@
+"""``python -m dapg`` is the command line."""
+
+import sys
+
+from dapg.cli import main
+
+sys.exit(main())

@@ -1,0 +1,100 @@
+"""The only command line: finds the command's file, runs it, and turns errors into one line and an exit code.
+
+Nothing heavy is imported here, so that ``dapg --help`` answers at once. Exit codes: 0 done, 2 wrong use, 1 failed,
+130 interrupted from the keyboard, 143 stopped by SIGTERM with the checkpoint named.
+"""
+
+import importlib
+import os
+import sys
+
+from dapg import __version__
+from dapg.core import plugins
+from dapg.core.errors import DapgError, UsageError, nearest
+
+_USAGE = """usage: dapg COMMAND [OPTIONS]
+
+Pre-training for visible-infrared person re-identification that survives fog, noise, blur and compression.
+
+commands:
+{commands}
+
+  dapg COMMAND --help    what a command takes, with examples
+  dapg --version         the version
+  dapg COMMAND --debug   show the full traceback of an error
+
+first steps:
+  dapg demo                                       the whole pipeline on embedded people, a page at the end
+  dapg pretrain mocov2 --data FOLDER --out RUN    pre-train on your own pictures
+  dapg evaluate RUN --data synthetic --out SCORES score what came out
+"""
+
+
+def commands() -> dict[str, str]:
+    """Command -> its file in ``dapg/commands``: ``data verify`` is ``data_verify.py``."""
+    return {name.replace("_", " "): name for name in plugins.names("commands")}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line and return the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words or os.environ.get("DAPG_DEBUG") == "1"
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _dispatch(words)
+    except UsageError as error:
+        return _report(error, 2, debug)
+    except DapgError as error:
+        return _report(error, 143 if type(error).__name__ == "Terminated" else 1, debug)
+    except KeyboardInterrupt:
+        print("dapg: interrupted; finished checkpoints are kept, run the command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        print(f"dapg: unexpected {type(error).__name__}: {error}", file=sys.stderr)
+        return _report(error, 1, debug, "this is a bug; run again with --debug and report the traceback")
+
+
+def _dispatch(words: list[str]) -> int:
+    known = commands()
+    if not words or words[0] in ("-h", "--help", "help"):
+        width = max(map(len, known))
+        lines = [f"  {name:{width}}  {plugins.summary('commands', file)}" for name, file in known.items()]
+        print(_USAGE.format(commands="\n".join(lines)), end="")
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"dapg {__version__}")
+        return 0
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if name in known and len(words) >= length:
+            module = importlib.import_module(f"dapg.commands.{known[name]}")
+            module.main(words[length:], f"dapg {name}")
+            return 0
+    group = sorted(name for name in known if name.startswith(words[0] + " "))
+    if group:
+        if len(words) == 1 or words[1] in ("-h", "--help"):
+            lines = [f"  dapg {name:16}  {plugins.summary('commands', known[name])}" for name in group]
+            print(f"usage: dapg {words[0]} COMMAND [OPTIONS]\n\n" + "\n".join(lines))
+            return 0 if len(words) > 1 else 2
+        hint = nearest(" ".join(words[:2]), group)
+        raise UsageError(f"no command is called {' '.join(words[:2])!r}{hint or '; known: ' + ', '.join(group)}")
+    raise UsageError(f"no command is called {words[0]!r}{nearest(words[0], list(known))}; see dapg --help")
+
+
+def _report(error: BaseException, code: int, debug: bool, note: str = "") -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    if note:
+        print(f"dapg: {note}", file=sys.stderr)
+    else:
+        print(f"dapg: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

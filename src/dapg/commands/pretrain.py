@@ -1,0 +1,73 @@
+"""Pre-train a backbone on unlabelled pictures of people."""
+
+from dapg.commands._settings import parse, take_option, take_positional, wants_help
+from dapg.core import distributed, plugins
+from dapg.core.errors import UsageError
+from dapg.core.settings import read_yaml
+
+_HELP = """usage: dapg pretrain METHOD [--preset {{{presets}}}] [OPTIONS]
+
+Pre-train a backbone on unlabelled pictures of people. Killed runs go on where they stopped when the same command is
+given again; a finished run is reused.
+
+methods:
+{methods}
+
+  dapg pretrain METHOD --help    all options of a method, with the preset's values
+
+examples:
+  dapg pretrain mocov2 --preset tiny --out outputs/pretrain/first
+  dapg pretrain simclr --preset tiny --data /path/to/pictures --train.steps 500
+  dapg pretrain mocov2 --preset gpu --data luperson=/data/LUPerson --data.subset 20000
+  dapg pretrain mocov2 --config outputs/pretrain/first/config.yaml --seed 1 --out outputs/pretrain/second
+  torchrun --nproc-per-node 4 -m dapg pretrain mocov2 --data luperson=/data/LUPerson
+"""
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, run, and say where the result is."""
+    from pathlib import Path
+
+    methods = plugins.names("methods.pretraining")
+    if wants_help(words):
+        from dapg.recipes.pretraining import PRESETS
+
+        listed = "\n".join(f"  {name:12}  {plugins.summary('methods.pretraining', name)}" for name in methods)
+        print(_HELP.format(presets=",".join(PRESETS), methods=listed), end="")
+        return
+    method, words = _method(words, methods, program)
+    preset, words = take_option(words, "--preset", "recommended")
+
+    from dapg.recipes.pretraining import settings as recipe
+    from dapg.train.stage import pretrain
+
+    description = f"{plugins.summary('methods.pretraining', method)}\nValues shown are those of --preset {preset}."
+    settings = parse(f"{program} {method}", recipe(method, preset), words, description, positionals=("name",))
+    result = pretrain(settings)
+    if distributed.rank() == 0:
+        folder = Path(settings.out)
+        done = "already finished, reused" if result.get("reused") else "done"
+        print(
+            f"{done}: {result['steps']} steps in {result['seconds']:.0f} s "
+            f"({result['pictures_per_second']:.0f} pictures/s), loss {result['logs'].get('loss', float('nan')):.3f}"
+        )
+        if result["extended_from"]:
+            print(f"this run was extended; before: {result['extended_from']}")
+        if result["bad_images"]:
+            print(f"{len(result['bad_images'])} unreadable pictures were replaced; {folder / 'result.json'} lists them")
+        print(f"weights for the next stage: {folder / 'backbone.safetensors'}")
+
+
+def _method(words: list[str], methods: list[str], program: str) -> tuple[str, list[str]]:
+    """The method by place, or from the --config file."""
+    if words and not words[0].startswith("-"):
+        return take_positional(words, "method", methods, program)
+    config, _ = take_option(words, "--config", "")
+    if config:
+        from pathlib import Path
+
+        stored = read_yaml(Path(config))
+        if stored.get("stage", "pretrain") != "pretrain" or "name" not in stored:
+            raise UsageError(f"{config} is not the settings of a pre-training run")
+        return take_positional([stored["name"], *words], "method", methods, program)
+    return take_positional(words, "method", methods, program)

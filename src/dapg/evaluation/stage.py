@@ -1,0 +1,218 @@
+"""Evaluation as a stage: a model and a test protocol in, scores, ranked lists and a result out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dapg.core.errors import UsageError
+from dapg.core.files import atomic_path, sha256
+from dapg.core.images import to_pil
+from dapg.core.rng import generator_from
+from dapg.core.settings import run_only
+from dapg.core.stage import Stage
+from dapg.core.types import Record, Trial
+from dapg.data.base import Dataset
+from dapg.data.loading import LoaderConfig, ordered_batches
+from dapg.data.source import DataConfig, list_hash, open_dataset
+from dapg.evaluation.encoders import Encoder, MethodEncoder, build_encoder
+from dapg.evaluation.extract import CENTRED, centre_per_camera, extract
+from dapg.evaluation.metrics import Scores, mean_scores, score_features
+from dapg.evaluation.ranking import rank
+from dapg.methods.base import Method
+from dapg.methods.runs import METHOD_WEIGHTS, BackboneConfig
+
+PICTURES = "pictures"
+_THUMBNAIL = (128, 64)
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Everything a score depends on."""
+
+    model: str
+    """Folder of a finished run, ``histogram``, ``random``, ``imagenet`` or a weights file."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Test data."""
+    mode: str = ""
+    """Test mode of the data set, e.g. all, indoor, visible; empty: its first."""
+    feature: str = ""
+    """Feature to report; empty: the model's headline. All features are scored and stored."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """Network for ``random``, ``imagenet`` and weights files; a run brings its own."""
+    height: int = 256
+    """Rows of the input, where the model does not say."""
+    width: int = 128
+    """Columns of the input, where the model does not say."""
+    max_rank: int = 20
+    """Length of the CMC curve."""
+    ranked_lists: int = 10
+    """Queries whose ranked list is drawn."""
+    seed: int = 0
+    """Of random weights, and of which queries are drawn."""
+    batch_size: int = run_only(64)
+    """Pictures encoded at once."""
+    workers: int = run_only(2)
+    """Loader processes."""
+    out: str = run_only("")
+    """Folder of the result."""
+    device: str = run_only("auto")
+    """auto, cpu, cuda or cuda:N."""
+
+
+def evaluate(settings: EvaluateSettings, device: torch.device, show_progress: bool = True) -> dict[str, Any]:
+    """Score a model by a data set's protocol; returns the content of result.json.
+
+    Raises:
+        UsageError: unknown model, mode or feature, or the folder holds another evaluation.
+        DataError: the data set or one of its test pictures cannot be read.
+    """
+    folder = Path(settings.out)
+    stage = Stage(folder, settings, "evaluate")
+    finished = stage.open()
+    if finished is not None:
+        stage.close()
+        return {**finished, "reused": True}
+    try:
+        dataset = open_dataset(settings.data)
+        mode = settings.mode or _first_mode(dataset)
+        trials = dataset.trials(mode, settings.seed)
+        encoder = build_encoder(
+            settings.model, settings.backbone, (settings.height, settings.width), settings.seed, device
+        )
+        features, records = trial_features(
+            encoder, dataset, trials, settings.batch_size, settings.workers, show_progress
+        )
+        feature = settings.feature or encoder.headline
+        if feature not in features:
+            raise UsageError(f"{settings.model} has no feature {feature!r}; it has {', '.join(features)}")
+        scores = {name: score_trials(values, records, trials, settings.max_rank) for name, values in features.items()}
+        result = {
+            "model": settings.model,
+            "data": {"name": dataset.title, "mode": mode, "hash": list_hash(list(records))},
+            "protocol": trials[0].protocol.name,
+            "comparable": all(trial.comparable for trial in trials),
+            "trials": [{"name": t.name, "queries": len(t.query), "gallery": len(t.gallery)} for t in trials],
+            "feature": feature,
+            "scores": {name: _summary(trials_scores) for name, trials_scores in scores.items()},
+            "weights": _weights_hash(settings.model),
+            "ranked_lists": _ranked_lists(folder, dataset, trials[0], features[feature], records, settings),
+        }
+        return stage.finish(result)
+    finally:
+        stage.close()
+
+
+def validator(dataset: Dataset, mode: str, device: torch.device, batch_size: int = 64, workers: int = 0) -> Any:
+    """A callable for the training loop: rank-1, mAP and mINP (in that order: mAP chooses) of the headline feature."""
+    trials = dataset.trials(mode)
+
+    def validate(method: Method) -> dict[str, float]:
+        encoder = MethodEncoder(method, device)
+        features, records = trial_features(encoder, dataset, trials, batch_size, workers, show_progress=False)
+        means = mean_scores(score_trials(features[encoder.headline], records, trials, 20))
+        return {"mAP": means["mAP"], "rank-1": means["cmc"][0], "mINP": means["mINP"]}  # type: ignore[index,dict-item]
+
+    return validate
+
+
+def trial_features(
+    encoder: Encoder, dataset: Dataset, trials: Sequence[Trial], batch_size: int, workers: int, show_progress: bool
+) -> tuple[dict[str, Tensor], dict[Record, int]]:
+    """Features of every picture of the trials, each encoded once, raw and centred per camera; and their rows."""
+    records: dict[Record, int] = {}
+    for trial in trials:
+        for record in (*trial.query, *trial.gallery):
+            records.setdefault(record, len(records))
+    loader = LoaderConfig(workers=workers)
+    features = extract(encoder, dataset, list(records), batch_size, loader, show_progress)
+    cameras = torch.tensor([record.camera for record in records])
+    centred = {name + CENTRED: centre_per_camera(values, cameras) for name, values in features.items()}
+    return {**features, **centred}, records
+
+
+def score_trials(features: Tensor, rows: dict[Record, int], trials: Sequence[Trial], max_rank: int) -> list[Scores]:
+    """Scores of each trial from one table of features."""
+    return [score_features(**_trial_arguments(features, rows, trial), max_rank=max_rank) for trial in trials]
+
+
+def _trial_arguments(features: Tensor, rows: dict[Record, int], trial: Trial) -> dict[str, Any]:
+    """What ``score_features`` and ``rank`` both take."""
+    arguments: dict[str, Any] = {"protocol": trial.protocol}
+    for side, records in (("query", trial.query), ("gallery", trial.gallery)):
+        arguments[f"{side}_features"] = features[torch.tensor([rows[record] for record in records])]
+        arguments[f"{side}_persons"] = torch.tensor([record.person for record in records])
+        arguments[f"{side}_cameras"] = torch.tensor([record.camera for record in records])
+    return arguments
+
+
+def _summary(trials: list[Scores]) -> dict[str, Any]:
+    """Mean over the trials as the papers print it, and each trial's numbers."""
+    return {
+        **mean_scores(trials),
+        "queries": trials[0].queries,
+        "valid_queries": trials[0].valid_queries,
+        "per_trial": [{"rank-1": t.rank(1), "mAP": t.mAP, "mINP": t.mINP} for t in trials],
+    }
+
+
+def _first_mode(dataset: Dataset) -> str:
+    if not dataset.modes:
+        raise UsageError(f"{dataset.title} has no test protocol; it serves pre-training only")
+    return dataset.modes[0]
+
+
+def _weights_hash(model: str) -> str | None:
+    path = Path(model) / METHOD_WEIGHTS if Path(model).is_dir() else Path(model)
+    return sha256(path) if path.is_file() else None
+
+
+def _ranked_lists(
+    folder: Path, dataset: Dataset, trial: Trial, features: Tensor, rows: dict[Record, int], settings: EvaluateSettings
+) -> list[dict[str, Any]]:
+    """The first answers of some random queries, with thumbnails beside the result, for the report to draw."""
+    count = min(settings.ranked_lists, len(trial.query))
+    order = torch.randperm(len(trial.query), generator=generator_from("ranked lists", settings.seed))
+    chosen = [trial.query[index] for index in order[:count].sort().values.tolist()]
+    if not chosen:
+        return []
+    part = replace(trial, query=tuple(chosen))
+    ranking = rank(**_trial_arguments(features, rows, part), top=10)
+    lists = []
+    used: dict[Record, None] = {}
+    for query, answers, matches in zip(chosen, ranking.gallery.tolist(), ranking.matches.tolist(), strict=True):
+        shown = [(trial.gallery[place], match) for place, match in zip(answers, matches, strict=True) if place >= 0]
+        used.update(dict.fromkeys((query, *(record for record, _ in shown))))
+        lists.append(
+            {
+                "query": _described(query),
+                "answers": [{**_described(record), "match": match} for record, match in shown],
+            }
+        )
+    _save_thumbnails(folder, dataset, list(used))
+    return lists
+
+
+def _described(record: Record) -> dict[str, Any]:
+    return {
+        "path": record.path,
+        "person": record.person,
+        "camera": record.camera,
+        "picture": f"{PICTURES}/{_file_name(record)}",
+    }
+
+
+def _file_name(record: Record) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in record.path) + ".jpg"
+
+
+def _save_thumbnails(folder: Path, dataset: Dataset, records: list[Record]) -> None:
+    config = LoaderConfig(height=_THUMBNAIL[0], width=_THUMBNAIL[1], workers=0)
+    (folder / PICTURES).mkdir(exist_ok=True)
+    for batch in ordered_batches(dataset, records, 64, config):
+        for index, image in zip(batch.indices.tolist(), batch.images, strict=True):
+            with atomic_path(folder / PICTURES / _file_name(records[index])) as temporary:
+                to_pil(image).save(temporary, format="JPEG", quality=85)

@@ -1,0 +1,109 @@
+"""What to run in pre-training: complete settings for each method at each scale.
+
+``demo`` proves the machinery in a minute, ``tiny`` is for experiments on two cores (at most four minutes a training),
+``gpu`` for one GPU (under an hour), ``recommended`` and ``paper`` for LUPerson-sized data. Measured times are in
+docs/results.md.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from dapg.core.errors import UsageError, nearest
+from dapg.data.loading import LoaderConfig
+from dapg.data.source import DataConfig
+from dapg.methods.runs import BackboneConfig, method_class
+from dapg.train.loop import TrainConfig
+from dapg.train.optimizers import OptimizerConfig, ScheduleConfig
+from dapg.train.stage import PretrainSettings
+
+PRESETS = ("recommended", "paper", "gpu", "tiny", "demo")
+
+
+def settings(method: str, preset: str = "recommended") -> PretrainSettings:
+    """Complete settings of a method at a scale.
+
+    Raises:
+        UsageError: unknown method or preset.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"no preset is called {preset!r}{nearest(preset, list(PRESETS))}; known: {', '.join(PRESETS)}")
+    kind = method_class("pretrain", method)
+    builders: dict[str, Callable[[str, Any], PretrainSettings]] = {
+        "recommended": _recommended,
+        "paper": lambda name, config: replace(_recommended(name, kind.paper()), out=f"outputs/pretrain/{name}-paper"),
+        "gpu": _gpu,
+        "tiny": _tiny,
+        "demo": _demo,
+    }
+    return builders[preset](method, kind.Config())
+
+
+def _recommended(name: str, config: Any) -> PretrainSettings:
+    """ResNet-50 at 256 x 128, 200 epochs, cosine, linear scaling from 256 pictures (LUPerson's schedule).
+
+    SimCLR takes LARS as published (lightly's ImageNet benchmark: 0.3 per 256 pictures, ten warm-up epochs; the 160
+    warm-up steps stand for those on 4 million pictures at their batch).
+    """
+    optimizer, warmup = OptimizerConfig("sgd", lr=0.03, weight_decay=1e-4), 0
+    if name == "simclr":
+        optimizer, warmup = OptimizerConfig("lars", lr=0.3, weight_decay=1e-6), 1000
+    return PretrainSettings(
+        name=name,
+        method=config,
+        data=DataConfig(name="luperson"),
+        backbone=BackboneConfig("resnet50"),
+        train=TrainConfig(
+            epochs=200, batch_size=256, optimizer=optimizer, schedule=ScheduleConfig("cosine", warmup), precision="bf16"
+        ),
+        loader=LoaderConfig(workers=8),
+        out=f"outputs/pretrain/{name}",
+    )
+
+
+def _gpu(name: str, config: Any) -> PretrainSettings:
+    """ResNet-50 on one GPU in under an hour: 10,000 pictures, 200 epochs, bf16."""
+    base = _recommended(name, config)
+    train = replace(base.train, epochs=200, schedule=replace(base.train.schedule, warmup_steps=200))
+    return replace(base, data=DataConfig(), train=train, out=f"outputs/pretrain/{name}-gpu")
+
+
+def _tiny(name: str, config: Any) -> PretrainSettings:
+    """A quarter-width ResNet-18 at 128 x 64 with AdamW, 64 pictures a step."""
+    return PretrainSettings(
+        name=name,
+        method=_small(config, 128, 64),
+        backbone=BackboneConfig("resnet18", width=0.25),
+        loader=LoaderConfig(height=128, width=64, workers=1),
+        train=TrainConfig(
+            steps=300,
+            batch_size=64,
+            lr_batch=0,
+            optimizer=OptimizerConfig("adamw", lr=2e-3, weight_decay=1e-4),
+            schedule=ScheduleConfig("cosine", warmup_steps=20),
+            checkpoint_every=50,
+        ),
+        out=f"outputs/pretrain/{name}-tiny",
+    )
+
+
+def _demo(name: str, config: Any) -> PretrainSettings:
+    """The tiny network at 64 x 32 for about half a minute: shows that everything runs, not how well it can."""
+    base = _tiny(name, config)
+    return replace(
+        base,
+        method=_small(config, 64, 32),
+        loader=replace(base.loader, height=64, width=32),
+        train=replace(base.train, steps=120, checkpoint_every=40),
+        out=f"outputs/pretrain/{name}-demo",
+    )
+
+
+def _small(config: Any, height: int, width: int) -> Any:
+    """The method's settings for a small input, a small head and little data."""
+    changes: dict[str, Any] = {"views": replace(config.views, height=height, width=width)}
+    if hasattr(config, "head"):
+        changes["head"] = replace(config.head, hidden_dim=256, output_dim=64)
+    if hasattr(config, "momentum"):
+        changes["momentum"] = 0.99
+    return replace(config, **changes)
