@@ -137,7 +137,7 @@ def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="both"):
         nt_xent(query, query, 0.1, all_a=query)
     with pytest.raises(ValueError, match="gathered"):
-        nt_xent(query, query, 0.1, all_a=query, all_b=query, offset=1)
+        nt_xent(query, query, 0.1, all_a=query, all_b=query, row_offset=1)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])

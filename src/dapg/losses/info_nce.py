@@ -55,7 +55,7 @@ def nt_xent(
     temperature: float,
     all_a: Float[Tensor, "N D"] | None = None,
     all_b: Float[Tensor, "N D"] | None = None,
-    offset: int = 0,
+    row_offset: int = 0,
 ) -> Float[Tensor, ""]:
     """SimCLR's loss (Chen et al. 2020, Eq. 1): each of 2 B views finds its partner among all 2 N - 1 other views.
 
@@ -68,7 +68,7 @@ def nt_xent(
         temperature: above 0.
         all_a: first views of every process, in order of rank; None: ``features_a`` is all there is.
         all_b: second views of every process.
-        offset: the row of ``all_a`` at which this process's rows start.
+        row_offset: the row of ``all_a`` at which this process's rows start.
     """
     _check_temperature(temperature)
     if (all_a is None) != (all_b is None):
@@ -76,20 +76,20 @@ def nt_xent(
     columns_a = features_a if all_a is None else all_a
     columns_b = features_b if all_b is None else all_b
     count = len(features_a)
-    if offset < 0 or offset + count > len(columns_a):
-        raise ValueError(f"rows {offset} to {offset + count} do not lie within {len(columns_a)} gathered rows")
+    if row_offset < 0 or row_offset + count > len(columns_a):
+        raise ValueError(f"rows {row_offset} to {row_offset + count} do not lie within {len(columns_a)} gathered rows")
     with torch.autocast(features_a.device.type, enabled=False):
         rows = torch.cat([_wide(features_a), _wide(features_b)])  # (2 B, D)
         columns = torch.cat([_wide(columns_a), _wide(columns_b)])  # (2 N, D)
         similarity = rows @ columns.T / temperature
-        own, partner = _places(count, len(columns_a), offset, rows.device)
+        own, partner = _places(count, len(columns_a), row_offset, rows.device)
         similarity = similarity.scatter(1, own[:, None], float("-inf"))
         return (similarity.logsumexp(dim=1) - similarity.gather(1, partner[:, None])[:, 0]).mean()
 
 
-def _places(count: int, total: int, offset: int, device: torch.device) -> tuple[Int[Tensor, "R"], Int[Tensor, "R"]]:
+def _places(count: int, total: int, row_offset: int, device: torch.device) -> tuple[Int[Tensor, "R"], Int[Tensor, "R"]]:
     """For each row: the column of itself, and the column of the other view of its picture."""
-    first = torch.arange(offset, offset + count, device=device)
+    first = torch.arange(row_offset, row_offset + count, device=device)
     return torch.cat([first, first + total]), torch.cat([first + total, first])
 
 

@@ -1,9 +1,8 @@
 """Optimisers by name, LARS among them, and the learning rate as a pure function of the step."""
 
 import math
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Literal, get_args, overload
 
 import torch
@@ -19,12 +18,14 @@ ParameterGroup = dict[str, Any]
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Which optimiser, and its settings; those that another one reads are ignored by it."""
+    """Which optimiser, and its settings; those that belong to another one are ignored."""
 
     name: OptimizerName = "sgd"
     """sgd, adam, adamw or lars."""
     lr: float = 0.03
-    """Base learning rate, before warm-up and schedule."""
+    """Base learning rate, before warm-up and schedule (0.03 for 256 pictures: MoCo)."""
+    lr_batch: int = 256
+    """Batch size the rate is given for; it is scaled linearly to the run's. 0: the rate holds for any batch size."""
     weight_decay: float = 1e-4
     """Weight decay: added to the gradient (sgd, adam, lars) or taken from the weights (adamw)."""
     momentum: float = 0.9
@@ -40,66 +41,66 @@ class OptimizerConfig:
     trust_coefficient: float = 1e-3
     """Share of a weight's length that LARS moves it by (You et al. 2017)."""
 
-    def build(self, groups: Iterable[ParameterGroup]) -> torch.optim.Optimizer:
-        """The optimiser over these parameter groups."""
-        return build_optimizer(groups=groups, **asdict(self))
-
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How the learning rate moves; all lengths count optimiser steps."""
+    """How the learning rate moves."""
 
-    schedule: ScheduleName = "cosine"
-    """constant, cosine (to 0 at the last step) or step (times ``gamma`` at each milestone)."""
-    warmup_steps: int = 0
-    """Steps over which the rate rises linearly to its base value."""
-    milestones: tuple[int, ...] = ()
-    """Steps at which a ``step`` schedule falls."""
+    name: ScheduleName = "cosine"
+    """constant, cosine (to 0 at the end) or step (times ``gamma`` at each milestone)."""
+    unit: Literal["steps", "epochs"] = "epochs"
+    """What ``warmup`` and ``milestones`` count."""
+    warmup: float = 0.0
+    """Length of the linear rise to the base rate."""
+    milestones: tuple[float, ...] = ()
+    """Where a ``step`` schedule falls, counted from the start of training."""
     gamma: float = 0.1
     """Factor at each milestone."""
+    by_epoch: bool = False
+    """Hold the rate within an epoch, as the published MoCo and AGW code does; otherwise it moves with every step."""
 
     def __post_init__(self) -> None:
         """Refuse values that give no schedule."""
-        _check_schedule(**asdict(self))
+        if self.warmup < 0:
+            raise UsageError(f"warmup is 0 or above, got {self.warmup}")
+        rising = list(self.milestones) == sorted(set(self.milestones)) and min(self.milestones, default=1) > 0
+        if self.name == "step" and not (self.milestones and rising):
+            raise UsageError(f"a step schedule has rising milestones above 0, got {self.milestones}")
+        if self.gamma <= 0:
+            raise UsageError(f"gamma is above 0, got {self.gamma}")
 
 
-def build_optimizer(
-    name: str,
-    groups: Iterable[ParameterGroup],
-    lr: float = 0.03,
-    weight_decay: float = 1e-4,
-    momentum: float = 0.9,
-    nesterov: bool = False,
-    beta_1: float = 0.9,
-    beta_2: float = 0.999,
-    epsilon: float = 1e-8,
-    trust_coefficient: float = 1e-3,
-) -> torch.optim.Optimizer:
-    """An optimiser over parameter groups; the group's own ``lr`` and ``weight_decay`` win over the defaults.
+def build_optimizer(config: OptimizerConfig, groups: Iterable[ParameterGroup]) -> torch.optim.Optimizer:
+    """An optimiser over parameter groups; a group's own ``lr`` and ``weight_decay`` win over the settings'.
 
-    Parameters that take no gradient are left out, and a parameter in two groups is refused by torch. Each group
-    remembers its rate as ``base_lr``, from which ``set_learning_rates`` starts.
+    Parameters that take no gradient are left out. Each group remembers its rate as ``base_lr``, which the schedule's
+    factor multiplies.
 
     Raises:
         UsageError: unknown name, a value out of range, or nothing to train.
     """
     known = list(get_args(OptimizerName))
-    if name not in known:
-        raise UsageError(f"no optimiser is called {name!r}{nearest(name, known)}; known: {', '.join(known)}")
-    kept = _trainable(groups, lr, weight_decay)
-    if nesterov and (name != "sgd" or momentum <= 0):
+    if config.name not in known:
+        raise UsageError(
+            f"no optimiser is called {config.name!r}{nearest(config.name, known)}; known: {', '.join(known)}"
+        )
+    if config.nesterov and (config.name != "sgd" or config.momentum <= 0):
         raise UsageError("nesterov belongs to sgd with a momentum above 0")
-    betas = (beta_1, beta_2)
+    kept = _trainable(groups, config.lr, config.weight_decay)
+    lr, decay, momentum = config.lr, config.weight_decay, config.momentum
+    betas = (config.beta_1, config.beta_2)
     try:
-        if name == "sgd":
-            return torch.optim.SGD(kept, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
-        if name == "adam":
-            return torch.optim.Adam(kept, lr=lr, betas=betas, eps=epsilon, weight_decay=weight_decay)
-        if name == "adamw":
-            return torch.optim.AdamW(kept, lr=lr, betas=betas, eps=epsilon, weight_decay=weight_decay)
-        return LARS(kept, lr, momentum, weight_decay, trust_coefficient)
+        match config.name:
+            case "sgd":
+                return torch.optim.SGD(kept, lr, momentum, weight_decay=decay, nesterov=config.nesterov)
+            case "adam":
+                return torch.optim.Adam(kept, lr, betas, config.epsilon, decay)
+            case "adamw":
+                return torch.optim.AdamW(kept, lr, betas, config.epsilon, decay)
+            case "lars":
+                return LARS(kept, lr, momentum, decay, config.trust_coefficient)
     except ValueError as error:
-        raise UsageError(f"{name} does not accept its settings: {error}") from error
+        raise UsageError(f"{config.name} does not accept its settings: {error}") from error
 
 
 def _trainable(groups: Iterable[ParameterGroup], lr: float, weight_decay: float) -> list[ParameterGroup]:
@@ -195,49 +196,30 @@ class LARS(torch.optim.Optimizer):
 
 
 def learning_rate(
-    step: int,
-    total_steps: int,
-    base: float,
-    schedule: str = "cosine",
-    warmup_steps: int = 0,
-    milestones: Sequence[int] = (),
-    gamma: float = 0.1,
+    step: int, total_steps: int, base: float, schedule: ScheduleConfig, steps_per_epoch: float = 1.0
 ) -> float:
     """Learning rate of optimiser step ``step`` = 0, 1, ... of ``total_steps``; no state, so resuming is a number.
 
-    Warm-up: base * (step + 1) / warmup_steps, so that the last warm-up step already has the base rate. Then
-    ``constant``: base. ``cosine``: base * (1 + cos(pi * progress)) / 2, where progress runs from 0 at the first step
-    after warm-up to 1 at ``total_steps``. ``step``: base * gamma^(milestones reached), counted from step 0.
+    Warm-up: base * (t + 1) / warmup for t below warmup, so that its last step has the base rate already. Then
+    ``constant``: base. ``cosine``: base * (1 + cos(pi * progress)) / 2, where progress runs from 0 at the end of the
+    warm-up to 1 at the end of training. ``step``: base * gamma^(milestones reached). t counts steps, or whole epochs
+    with ``by_epoch``.
 
     Raises:
-        UsageError: unknown schedule, or lengths that make no sense.
+        UsageError: a step or length that makes no sense.
     """
-    _check_schedule(schedule, warmup_steps, milestones, gamma)
-    if step < 0 or total_steps < 1:
-        raise UsageError(f"a step is 0 or above and a run has at least one, got step {step} of {total_steps}")
-    if step < warmup_steps:
-        return base * (step + 1) / warmup_steps
-    if schedule == "constant":
+    if step < 0 or total_steps < 1 or steps_per_epoch <= 0:
+        raise UsageError(f"no learning rate for step {step} of {total_steps} with {steps_per_epoch} steps per epoch")
+    ticks_per_step = 1 / steps_per_epoch if schedule.by_epoch else 1.0
+    ticks_per_unit = ticks_per_step * (steps_per_epoch if schedule.unit == "epochs" else 1.0)
+    now = math.floor(step / steps_per_epoch) if schedule.by_epoch else step
+    warmup, total = schedule.warmup * ticks_per_unit, total_steps * ticks_per_step
+    if now < warmup:
+        return base * min((now + 1) / warmup, 1.0)
+    if schedule.name == "constant":
         return base
-    if schedule == "step":
-        return float(base * gamma ** bisect_right(milestones, step))
-    progress = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
+    if schedule.name == "step":
+        reached = sum(now >= milestone * ticks_per_unit for milestone in schedule.milestones)
+        return float(base * schedule.gamma**reached)
+    progress = min((now - warmup) / max(total - warmup, 1e-9), 1.0)
     return base * (1 + math.cos(math.pi * progress)) / 2
-
-
-def _check_schedule(schedule: str, warmup_steps: int, milestones: Sequence[int], gamma: float) -> None:
-    known = list(get_args(ScheduleName))
-    if schedule not in known:
-        raise UsageError(f"no schedule is called {schedule!r}{nearest(schedule, known)}; known: {', '.join(known)}")
-    if warmup_steps < 0:
-        raise UsageError(f"warmup_steps is 0 or above, got {warmup_steps}")
-    if schedule == "step" and (not milestones or list(milestones) != sorted(set(milestones)) or milestones[0] < 1):
-        raise UsageError(f"a step schedule has rising milestones above 0, got {tuple(milestones)}")
-    if gamma <= 0:
-        raise UsageError(f"gamma is above 0, got {gamma}")
-
-
-def set_learning_rates(optimizer: torch.optim.Optimizer, step: int, total_steps: int, schedule: ScheduleConfig) -> None:
-    """Give every group the rate of this step, from its own ``base_lr``."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, total_steps, group["base_lr"], **asdict(schedule))
