@@ -1,0 +1,1 @@
+"""Synthetic visible-infrared people: a small renderer over the CC0 MakeHuman kit (extra ``synth``)."""

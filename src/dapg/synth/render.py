@@ -1,0 +1,533 @@
+"""Renders a data set of synthetic people: SYSU-MM01's or RegDB's layout, with the truth of every picture beside it.
+
+A person is one unit of work. What a picture shows is drawn from (seed, person, camera, number of the picture) and
+nothing else, so that one process and many write the same files.
+"""
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from tqdm import tqdm
+
+from dapg.core.errors import UsageError
+from dapg.core.files import atomic_path
+from dapg.core.settings import RUN_ONLY, run_only
+from dapg.core.stage import Stage
+from dapg.synth.arrays import Array, random_from
+from dapg.synth.kit import Kit
+from dapg.synth.poses import CANONICAL_YAWS, Pose, canonical_pose, draw_pose
+from dapg.synth.wardrobe import Person, draw_person
+
+ARCHIVE = "people.zip"
+ANNOTATIONS = "annotations.jsonl"
+HIDDEN = "hidden/unlabelled_persons.jsonl"
+"""Who the unlabelled persons are, apart from everything a method may read."""
+REGDB_TRIALS = 10
+REGDB_PICTURES = 10
+JOINT_DEPTH = {"hip": 1.7, "shoulder": 1.0, "neck": 1.5, "knee": 0.9, "eye": 0.35, "nose": 0.25, "ear": 0.3}
+"""How deep (dm) a joint lies below what covers it when it counts as visible; others 0.7."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to render, and where to."""
+
+    out: Path = field(metadata=RUN_ONLY)
+    """Folder of the new data set."""
+    assets: Path | None = run_only(None)
+    """Folder that holds makehuman_cc0 and backgrounds_cc0; DAPG_SYNTH_ASSETS when not given."""
+    persons: int = 220
+    """Labelled persons of all splits together."""
+    validation_persons: int | None = None
+    """How many of them validate; a share of 1/11 when not given (SYSU-MM01 style)."""
+    test_persons: int | None = None
+    """How many of them test; a share of 5/11 when not given (SYSU-MM01 style)."""
+    pictures_per_camera: int = 2
+    """Pictures of a person in each camera (SYSU-MM01 style; RegDB's are ten and ten)."""
+    unlabelled: int = 0
+    """Visible pictures of further persons, about three each, without labels."""
+    style: Literal["sysu", "regdb"] = "sysu"
+    """Layout and cameras: SYSU-MM01 (near infrared) or RegDB (thermal)."""
+    poses: Literal["varied", "canonical"] = "varied"
+    """Everyday poses, or the four canonical views (front, left, back, right) of the same persons."""
+    height: int = 192
+    """Rows of a picture."""
+    width: int = 96
+    """Columns of a picture."""
+    quality: int = 85
+    """JPEG quality of the stored pictures (SYSU-MM01 style; RegDB's are BMP)."""
+    archive: bool = False
+    """Write one zip file in place of a tree of folders."""
+    seed: int = 0
+    """Other seeds give other persons and pictures."""
+    processes: int = run_only(0)
+    """Worker processes; 0: one for each processor."""
+
+    def splits(self) -> dict[str, list[int]]:
+        """Person numbers of ``train``, ``val`` and ``test``: no person is in two."""
+        validation = self.persons // 11 if self.validation_persons is None else self.validation_persons
+        test = self.persons * 5 // 11 if self.test_persons is None else self.test_persons
+        train = self.persons - validation - test
+        numbers = list(range(1, self.persons + 1))
+        return {"train": numbers[:train], "val": numbers[train : train + validation], "test": numbers[train + validation :]}
+
+    def check(self) -> None:
+        """Refuse settings that make no data set.
+
+        Raises:
+            UsageError: names the setting and its range.
+        """
+        if self.persons < 0 or self.unlabelled < 0 or self.persons + self.unlabelled == 0:
+            raise UsageError("nothing to render: give --persons or --unlabelled a number above 0")
+        if self.persons > 9999:
+            raise UsageError("--persons goes up to 9999: SYSU-MM01 writes persons with four digits")
+        parts = [self.validation_persons or 0, self.test_persons or 0]
+        if min(parts) < 0 or sum(parts) > self.persons:
+            raise UsageError(f"{sum(parts)} validation and test persons do not fit into {self.persons} persons")
+        if not 1 <= self.pictures_per_camera <= 9999:
+            raise UsageError("--pictures_per_camera must lie in 1 ... 9999")
+        if self.height < 32 or self.width < 16:
+            raise UsageError("pictures must have at least 32 rows and 16 columns")
+        if not 1 <= self.quality <= 100:
+            raise UsageError("--quality must lie in 1 ... 100")
+        if self.style == "regdb" and (self.unlabelled or self.poses == "canonical"):
+            raise UsageError("--unlabelled and --poses canonical go with --style sysu")
+        if self.style == "regdb" and self.persons % 2:
+            raise UsageError("RegDB trains on one half of the persons and tests on the other: give an even --persons")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One rendered picture: where it goes, its encoded bytes, and what is known about it."""
+
+    path: str
+    data: bytes
+    truth: dict[str, Any]
+
+
+def render_dataset(settings: Settings) -> Path:
+    """Render all pictures, lists and annotations; the folder they are in.
+
+    A finished folder with equal settings is left as it is.
+
+    Raises:
+        UsageError: impossible settings, or a folder that holds something else.
+        DataError: the kit or a package is missing.
+    """
+    settings.check()
+    Kit(settings.assets)  # fail before the folder is made
+    import dapg.synth.raster  # noqa: F401  (the same for a missing package)
+
+    stage = Stage(settings.out, settings, "data synth")
+    if stage.open() is not None:
+        return settings.out
+    try:
+        result = _render_all(settings)
+    except BaseException:
+        stage.close()
+        raise
+    stage.finish(result)
+    return settings.out
+
+
+def _render_all(settings: Settings) -> dict[str, Any]:
+    jobs = _jobs(settings)
+    total = sum(job.pictures for job in jobs)
+    digest = hashlib.sha256()
+    count = size = 0
+    truths: list[dict[str, Any]] = []
+    hidden: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        store = stack.enter_context(_open_store(settings))
+        results = stack.enter_context(_workers(settings, jobs))
+        bar = stack.enter_context(tqdm(total=total, unit=" pictures", desc="rendering"))
+        for pictures in results:
+            for picture in pictures:
+                store.write(picture.path, picture.data)
+                digest.update(f"{picture.path}\0".encode() + hashlib.sha256(picture.data).digest())
+                size += len(picture.data)
+                truths.append(_known(picture.truth, hidden))
+            count += len(pictures)
+            bar.update(len(pictures))
+        truths.sort(key=lambda truth: str(truth["path"]))
+        hidden.sort(key=lambda truth: str(truth["path"]))
+        annotations = _lines(truths)
+        store.write(ANNOTATIONS, annotations)
+        if hidden:
+            store.write(HIDDEN, _lines(hidden))
+        for name, text in _lists(settings, truths).items():
+            store.write(name, text.encode())
+        store.write("LICENCE.txt", LICENCE.encode())
+    return {
+        "pictures": count,
+        "bytes": size,
+        "pictures_sha256": digest.hexdigest(),
+        "annotations_sha256": hashlib.sha256(annotations).hexdigest(),
+        "numpy": np.__version__,
+    }
+
+
+LICENCE = """Pictures of people who do not exist, rendered by dapg (`dapg data synth`, see docs/synthetic.md).
+
+They may be used for any purpose: CC0 1.0 Universal, https://creativecommons.org/publicdomain/zero/1.0/
+
+Made from assets under CC0 1.0: body, clothes, hair, rig and textures of MakeHuman
+(makehumancommunity/makehuman-assets and makehumancommunity/mpfb2) and background panoramas.
+"""
+
+
+def _known(truth: dict[str, Any], hidden: list[dict[str, Any]]) -> dict[str, Any]:
+    """The truth a method may read; who an unlabelled person is goes to ``hidden``."""
+    if truth["split"] != "unlabelled":
+        return truth
+    hidden.append({"path": truth["path"], "person": truth["person"], "garments": truth["garments"]})
+    return {key: None if key == "person" else value for key, value in truth.items() if key != "garments"}
+
+
+def _lines(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows).encode()
+
+
+# ---- what is to be done --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """One person and the files their pictures become."""
+
+    group: Literal["labelled", "unlabelled"]
+    number: int
+    split: str
+    paths: tuple[str, ...]
+    """For unlabelled persons: their pictures' names, given out at random so that order tells nothing."""
+    pictures: int
+
+
+def _jobs(settings: Settings) -> list[Job]:
+    each = 2 * REGDB_PICTURES if settings.style == "regdb" else 6 * _per_camera(settings)
+    jobs = [
+        Job("labelled", number, split, (), each) for split, numbers in settings.splits().items() for number in numbers
+    ]
+    generator = random_from(settings.seed, "unlabelled names")
+    names = [f"unlabelled/{i + 1:05d}.jpg" for i in generator.permutation(settings.unlabelled)]
+    number = 0
+    while names:
+        number += 1
+        mine = min(int(generator.integers(1, 6)), len(names))
+        jobs.append(Job("unlabelled", number, "unlabelled", tuple(names[:mine]), mine))
+        names = names[mine:]
+    return jobs
+
+
+def _per_camera(settings: Settings) -> int:
+    return len(CANONICAL_YAWS) if settings.poses == "canonical" else settings.pictures_per_camera
+
+
+def _workers(settings: Settings, jobs: list[Job]) -> AbstractContextManager[Iterator[list[Picture]]]:
+    processes = min(settings.processes or os.cpu_count() or 1, max(1, len(jobs)))
+    return _Pool(settings, jobs, processes)
+
+
+class _Pool:
+    """The results of all jobs in order, from this process or from several."""
+
+    def __init__(self, settings: Settings, jobs: list[Job], processes: int) -> None:
+        self._settings, self._jobs, self._processes = settings, jobs, processes
+        self._pool: Any = None
+
+    def __enter__(self) -> Iterator[list[Picture]]:
+        work = partial(render_job, self._settings)
+        if self._processes == 1:
+            return map(work, self._jobs)
+        # spawn: a forked copy of a process that runs threads (torch, numba) may hang.
+        self._pool = multiprocessing.get_context("spawn").Pool(self._processes, _one_thread)
+        results: Iterator[list[Picture]] = self._pool.imap(work, self._jobs, chunksize=2)
+        return results
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool.join()
+
+
+def _one_thread() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+# ---- one person ----------------------------------------------------------------------------------------------------
+
+_kits: dict[Path | None, Kit] = {}
+
+
+def _kit(settings: Settings) -> Kit:
+    if settings.assets not in _kits:
+        _kits[settings.assets] = Kit(settings.assets)
+    return _kits[settings.assets]
+
+
+def render_job(settings: Settings, job: Job) -> list[Picture]:
+    """All pictures of one person."""
+    from dapg.synth.figure import Figure
+
+    kit = _kit(settings)
+    figure = Figure(kit, draw_person(settings.seed, job.group, job.number))
+    if job.group == "unlabelled":
+        return _unlabelled(settings, kit, figure, job)
+    if settings.style == "regdb":
+        return _regdb(settings, kit, figure, job)
+    return _sysu(settings, kit, figure, job)
+
+
+def _sysu(settings: Settings, kit: Kit, figure: Any, job: Job) -> list[Picture]:
+    from dapg.synth.cameras import SYSU_CAMERAS, canonical_view, draw_view
+
+    pictures = []
+    carries = figure.person.bag.cut == "hand bag"
+    for camera in SYSU_CAMERAS:
+        track = random_from(settings.seed, "track", job.number, camera.number)
+        yaw, light, place = float(track.uniform(0, 360)), float(track.uniform(0.85, 1.15)), float(track.uniform(0, 512))
+        for index in range(_per_camera(settings)):
+            generator = random_from(settings.seed, settings.poses, job.number, camera.number, index)
+            if settings.poses == "canonical":
+                name = list(CANONICAL_YAWS)[index]
+                pose, view = canonical_pose(), replace(canonical_view(CANONICAL_YAWS[name]), place=place)
+                pose = replace(pose, kind=f"canonical {name}")
+            else:
+                pose = draw_pose(generator, carries)
+                view = draw_view(generator, camera, yaw + float(generator.normal(0, 28)), light, place)
+            path = f"cam{camera.number}/{job.number:04d}/{index + 1:04d}.jpg"
+            shot = _Shot(settings, kit, figure, pose, view)
+            pictures.append(shot.take(camera, generator, path, job.number, job.split))
+    return pictures
+
+
+def _unlabelled(settings: Settings, kit: Kit, figure: Any, job: Job) -> list[Picture]:
+    from dapg.synth.cameras import draw_street_camera, draw_view
+
+    pictures = []
+    carries = figure.person.bag.cut == "hand bag"
+    for index, path in enumerate(job.paths):
+        generator = random_from(settings.seed, "unlabelled", job.number, index)
+        camera = draw_street_camera(generator, kit)
+        place, yaw = float(generator.uniform(0, 512)), float(generator.uniform(0, 360))
+        pose, view = draw_pose(generator, carries), draw_view(generator, camera, yaw, 1.0, place)
+        shot = _Shot(settings, kit, figure, pose, view)
+        pictures.append(shot.take(camera, generator, path, job.number, job.split))
+    return pictures
+
+
+def _regdb(settings: Settings, kit: Kit, figure: Any, job: Job) -> list[Picture]:
+    """Ten moments, each seen by the visible and the thermal camera at once, all from the front or all from behind."""
+    from dapg.synth.cameras import REGDB_CAMERAS, draw_view
+
+    pictures = []
+    track = random_from(settings.seed, "regdb track", job.number)
+    side = str(track.choice(["front", "back"]))
+    yaw = (0.0 if side == "front" else 180.0) + float(track.normal(0, 18))
+    place = float(track.uniform(0, 512))
+    carries = figure.person.bag.cut == "hand bag"
+    for index in range(REGDB_PICTURES):
+        generator = random_from(settings.seed, "regdb", job.number, index)
+        pose = draw_pose(generator, carries)
+        view = draw_view(generator, REGDB_CAMERAS[0], yaw + float(generator.normal(0, 10)), 1.0, place)
+        shot = _Shot(settings, kit, figure, pose, view)  # one geometry for both cameras
+        number = (job.number - 1) * REGDB_PICTURES + index + 1
+        for camera, folder, letter in zip(REGDB_CAMERAS, ("Visible", "Thermal"), "vt", strict=True):
+            path = f"{folder}/{job.number}/{figure.person.sex}_{side}_{letter}_{number:05d}_{job.number}.bmp"
+            pictures.append(shot.take(camera, generator, path, job.number, job.split))
+    return pictures
+
+
+class _Shot:
+    """The geometry of one pose and view; every camera that sees it exposes the same G-buffer."""
+
+    def __init__(self, settings: Settings, kit: Kit, figure: Any, pose: Pose, view: Any) -> None:
+        from dapg.synth.cameras import SUPERSAMPLING, occlusion, project
+        from dapg.synth.paint import paint
+        from dapg.synth.raster import rasterise
+
+        self._settings, self._kit, self._pose, self._view = settings, kit, pose, view
+        self._person: Person = figure.person
+        size = (settings.height * SUPERSAMPLING, settings.width * SUPERSAMPLING)
+        scene, key_points = figure.posed(pose)
+        projection = project(scene, figure.drawn, view, *size)
+        points = projection(scene.vertices.astype(np.float64))
+        self._turn = projection.turn
+        self._buffer = rasterise(scene, points.astype(np.float32), *size)
+        self._looks = paint(figure, self._buffer)
+        covered = occlusion(view, *size)
+        self._truth = {
+            "key_points": _visibility(projection(key_points), self._buffer.depth, covered, SUPERSAMPLING),
+            "box": _box(points[figure.drawn], settings.height, settings.width, SUPERSAMPLING),
+            "mask_area": round(float((self._buffer.mask & ~covered).mean()), 3),
+        }
+
+    def take(self, camera: Any, generator: np.random.Generator, path: str, person: int, split: str) -> Picture:
+        """What one camera records, encoded, with its truth."""
+        from dapg.synth.cameras import expose
+
+        settings, view = self._settings, self._view
+        pixels = expose(
+            self._kit,
+            camera,
+            view,
+            self._buffer,
+            self._looks,
+            self._turn,
+            generator,
+            settings.height,
+            settings.width,
+        )
+        truth = {
+            "path": path,
+            "person": person,
+            "camera": camera.number,
+            "modality": camera.light,
+            "split": split,
+            **self._truth,
+            "yaw": round(view.yaw, 1),
+            "elevation": round(view.elevation, 1),
+            "occluder": view.occluder[0],
+            "pose": self._pose.description(),
+            "garments": self._person.garments(),
+        }
+        return Picture(path, _encode(pixels, path, settings.quality), truth)
+
+
+def _encode(pixels: UInt8[Array, "H W 3"], path: str, quality: int) -> bytes:
+    stream = io.BytesIO()
+    if path.endswith(".bmp"):
+        Image.fromarray(pixels).save(stream, "BMP")
+    else:
+        Image.fromarray(pixels).save(stream, "JPEG", quality=quality, optimize=True)
+    return stream.getvalue()
+
+
+def _visibility(
+    points: Float[Array, "18 3"], depth: Float[Array, "H W"], covered: Bool[Array, "H W"], factor: int
+) -> list[list[float]]:
+    """x, y in stored pixels and 2 visible, 1 hidden, 0 outside the picture."""
+    from dapg.synth.poses import KEY_POINTS
+
+    rows = []
+    for name, (x, y, z) in zip(KEY_POINTS, points, strict=True):
+        inside = 0 <= x < depth.shape[1] and 0 <= y < depth.shape[0]
+        flag = 0
+        if inside:
+            limit = JOINT_DEPTH.get(name.rsplit("_", 1)[-1], 0.7)
+            hidden = covered[int(y), int(x)] or depth[int(y), int(x)] > z + limit
+            flag = 1 if hidden else 2
+        rows.append([round(float(x) / factor, 1), round(float(y) / factor, 1), flag])
+    return rows
+
+
+def _box(points: Float[Array, "N 3"], height: int, width: int, factor: int) -> list[int]:
+    """Left, top, right, bottom of the person inside the picture, stored pixels."""
+    low, high = points.min(0) / factor, points.max(0) / factor
+    return [
+        max(0, int(np.floor(low[0]))),
+        max(0, int(np.floor(low[1]))),
+        min(width, int(np.ceil(high[0]))),
+        min(height, int(np.ceil(high[1]))),
+    ]
+
+
+# ---- lists and files -----------------------------------------------------------------------------------------------
+
+
+def _lists(settings: Settings, truths: list[dict[str, Any]]) -> dict[str, str]:
+    """Split lists as the layout has them: relative path -> text."""
+    if not settings.persons:
+        return {}
+    if settings.style == "regdb":
+        return _regdb_lists(settings, truths)
+    splits = settings.splits()
+    numbers = {"train": splits["train"], "val": splits["val"], "test": splits["test"]}
+    numbers["available"] = sorted(splits["train"] + splits["val"] + splits["test"])
+    return {f"exp/{name}_id.txt": ",".join(map(str, ids)) + "\n" for name, ids in numbers.items()}
+
+
+def _regdb_lists(settings: Settings, truths: list[dict[str, Any]]) -> dict[str, str]:
+    """Ten random halves; labels are numbered anew inside each half."""
+    paths: dict[tuple[str, int], list[str]] = {}
+    for truth in truths:
+        folder = str(truth["path"]).split("/")[0].lower()
+        paths.setdefault((folder, int(truth["person"])), []).append(str(truth["path"]))
+    lists = {}
+    for trial in range(1, REGDB_TRIALS + 1):
+        order = random_from(settings.seed, "regdb trial", trial).permutation(settings.persons) + 1
+        half = settings.persons // 2
+        for split, ids in {"train": sorted(order[:half]), "test": sorted(order[half:])}.items():
+            for folder in ("visible", "thermal"):
+                rows = [
+                    f"{path} {label}" for label, person in enumerate(ids) for path in sorted(paths[folder, int(person)])
+                ]
+                lists[f"idx/{split}_{folder}_{trial}.txt"] = "\n".join(rows) + "\n"
+    return lists
+
+
+class _Store(Protocol):
+    def write(self, path: str, data: bytes) -> None:
+        """Put one file there."""
+
+
+def _open_store(settings: Settings) -> AbstractContextManager[_Store]:
+    return _ZipStore(settings.out / ARCHIVE) if settings.archive else _FolderStore(settings.out)
+
+
+class _FolderStore:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> "_FolderStore":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def write(self, path: str, data: bytes) -> None:
+        final = self._folder / path
+        final.parent.mkdir(parents=True, exist_ok=True)
+        # No fsync a picture: result.json, written last, says that all are there.
+        temporary = final.with_name(f".{final.name}.tmp")
+        temporary.write_bytes(data)
+        temporary.replace(final)
+
+
+class _ZipStore:
+    """One zip with a fixed date on every member, so that equal content gives an equal file."""
+
+    def __init__(self, path: Path) -> None:
+        self._stack = ExitStack()
+        self._path = path
+
+    def __enter__(self) -> "_ZipStore":
+        temporary = self._stack.enter_context(atomic_path(self._path))
+        self._zip = self._stack.enter_context(zipfile.ZipFile(temporary, "w"))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def write(self, path: str, data: bytes) -> None:
+        member = zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0))
+        member.external_attr = 0o644 << 16
+        member.create_system = 3
+        packed = path.endswith((".jpg", ".bmp"))
+        self._zip.writestr(member, data, zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED)
+
