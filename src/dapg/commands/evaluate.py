@@ -26,7 +26,7 @@ def main(words: list[str], program: str) -> None:
 
     from dapg.evaluation.stage import EvaluateSettings, evaluate
     from dapg.recipes.evaluation import default_out
-    from dapg.train.loop import resolve_device
+    from dapg.core.device import resolve_device
 
     model, words = take_positional(words, "MODEL", None, program)
     defaults = EvaluateSettings(model=model)

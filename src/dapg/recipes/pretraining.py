@@ -42,20 +42,17 @@ def settings(method: str, preset: str = "recommended") -> PretrainSettings:
 def _recommended(name: str, config: Any) -> PretrainSettings:
     """ResNet-50 at 256 x 128, 200 epochs, cosine, linear scaling from 256 pictures (LUPerson's schedule).
 
-    SimCLR takes LARS as published (lightly's ImageNet benchmark: 0.3 per 256 pictures, ten warm-up epochs; the 160
-    warm-up steps stand for those on 4 million pictures at their batch).
+    SimCLR takes LARS as published (lightly's ImageNet benchmark: 0.3 per 256 pictures, ten warm-up epochs).
     """
-    optimizer, warmup = OptimizerConfig("sgd", lr=0.03, weight_decay=1e-4), 0
+    optimizer, schedule = OptimizerConfig("sgd", lr=0.03, weight_decay=1e-4), ScheduleConfig(by_epoch=True)
     if name == "simclr":
-        optimizer, warmup = OptimizerConfig("lars", lr=0.3, weight_decay=1e-6), 1000
+        optimizer, schedule = OptimizerConfig("lars", lr=0.3, weight_decay=1e-6), ScheduleConfig(warmup=10)
     return PretrainSettings(
         name=name,
         method=config,
         data=DataConfig(name="luperson"),
         backbone=BackboneConfig("resnet50"),
-        train=TrainConfig(
-            epochs=200, batch_size=256, optimizer=optimizer, schedule=ScheduleConfig("cosine", warmup), precision="bf16"
-        ),
+        train=TrainConfig(epochs=200, batch_size=256, optimizer=optimizer, schedule=schedule, precision="bf16"),
         loader=LoaderConfig(workers=8),
         out=f"outputs/pretrain/{name}",
     )
@@ -64,8 +61,7 @@ def _recommended(name: str, config: Any) -> PretrainSettings:
 def _gpu(name: str, config: Any) -> PretrainSettings:
     """ResNet-50 on one GPU in under an hour: 10,000 pictures, 200 epochs, bf16."""
     base = _recommended(name, config)
-    train = replace(base.train, epochs=200, schedule=replace(base.train.schedule, warmup_steps=200))
-    return replace(base, data=DataConfig(), train=train, out=f"outputs/pretrain/{name}-gpu")
+    return replace(base, data=DataConfig(), out=f"outputs/pretrain/{name}-gpu")
 
 
 def _tiny(name: str, config: Any) -> PretrainSettings:
@@ -78,9 +74,8 @@ def _tiny(name: str, config: Any) -> PretrainSettings:
         train=TrainConfig(
             steps=300,
             batch_size=64,
-            lr_batch=0,
-            optimizer=OptimizerConfig("adamw", lr=2e-3, weight_decay=1e-4),
-            schedule=ScheduleConfig("cosine", warmup_steps=20),
+            optimizer=OptimizerConfig("adamw", lr=2e-3, lr_batch=0, weight_decay=1e-4),
+            schedule=ScheduleConfig(unit="steps", warmup=20),
             checkpoint_every=50,
         ),
         out=f"outputs/pretrain/{name}-tiny",

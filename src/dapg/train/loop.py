@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dapg.core import distributed
+from dapg.core.device import resolve_device
 from dapg.core.errors import DapgError, TrainingError, UsageError
 from dapg.core.log import MetricsLog
 from dapg.core.rng import SampleGenerator, derive_seed
@@ -32,7 +33,7 @@ from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.samplers import LocalBatches, Sampler
 from dapg.methods.base import Method
 from dapg.train import checkpoint
-from dapg.train.optimizers import OptimizerConfig, ScheduleConfig, set_learning_rates
+from dapg.train.optimizers import OptimizerConfig, ScheduleConfig, build_optimizer, learning_rate
 
 Validate = Callable[[Method], dict[str, float]]
 """Scores of a method, the first of which chooses the best checkpoint (higher is better)."""
@@ -59,8 +60,6 @@ class TrainConfig:
     """Largest norm of the gradient; 0 does not clip."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimiser, learning rate, weight decay."""
-    lr_batch: int = 256
-    """The batch size that ``optimizer.lr`` is meant for; the rate used is lr x batch_size / lr_batch. 0: no scaling."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Course of the learning rate."""
     validate_every: int = 0
@@ -228,23 +227,6 @@ def train(
     return trainer.progress
 
 
-def resolve_device(name: str) -> torch.device:
-    """``auto`` is the GPU where there is one.
-
-    Raises:
-        UsageError: a GPU was asked for and there is none.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"no such device: {name!r}; use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"--device {name}: this torch ({torch.__version__}) sees no GPU; use --device cpu")
-    return device
-
-
 def _set_up(
     method: Method,
     records: Sequence[Record],
@@ -272,7 +254,7 @@ def _set_up(
             method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
     method.to(accelerator.device)
     groups = method.parameter_groups(_base_rate(config), config.optimizer.weight_decay)
-    optimizer = config.optimizer.build(groups)
+    optimizer = build_optimizer(config.optimizer, groups)
     if config.compile:
         method.backbone.compile()
     model, optimizer = accelerator.prepare(method, optimizer)
@@ -288,7 +270,8 @@ def _set_up(
 
 def _base_rate(config: TrainConfig) -> float:
     """Learning rate for this batch size: linear scaling (Goyal et al. 2017) from the batch it is given for."""
-    return config.optimizer.lr * (config.batch_size / config.lr_batch if config.lr_batch else 1.0)
+    reference = config.optimizer.lr_batch
+    return config.optimizer.lr * (config.batch_size / reference if reference else 1.0)
 
 
 def _restore(run: Path, method: Method, optimizer: Any, accelerator: Any) -> Progress:
@@ -311,7 +294,9 @@ def _run(trainer: Trainer, source: Iterator[Batch], interrupt: _Interrupt, bar: 
     window = _Window(progress)
     while progress.step < trainer.total_steps:
         step = progress.step
-        set_learning_rates(trainer.optimizer, step, trainer.total_steps, config.schedule)
+        factor = learning_rate(step, trainer.total_steps, 1.0, config.schedule, len(trainer.records) / config.batch_size)
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
         logs = _one_step(trainer, source, step, window, check)
         progress.step = step + 1
         trainer.method.after_step(progress.step, trainer.total_steps)

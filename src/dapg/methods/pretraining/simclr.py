@@ -61,7 +61,7 @@ class SimCLR(Method):
             self.settings.temperature,
             all_a=distributed.gather(first),
             all_b=distributed.gather(second),
-            offset=distributed.first_row(len(first)),
+            row_offset=distributed.first_row(len(first)),
         )
         logs = {
             "positive_similarity": (first * second).sum(dim=1).mean().detach(),
