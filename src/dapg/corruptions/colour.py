@@ -32,12 +32,23 @@ def rgb_to_hsv(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     return torch.stack([hue, saturation, value], dim=1)
 
 
+_SECTOR = ((0, 1, 2, 2, 3, 0, 0), (3, 0, 0, 1, 2, 2, 3), (2, 2, 3, 0, 0, 1, 2))
+"""For red, green, blue: which of v, q, p, t a channel is in each sixth of the colour circle (the seventh for h = 1)."""
+
+
 def hsv_to_rgb(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-    """The inverse of ``rgb_to_hsv``: v - v s max(0, min(k, 4 - k, 1)) with k = (n + 6 h) mod 6, n = 5, 3, 1."""
+    """The inverse of ``rgb_to_hsv``, step by step as scikit-image does it (Smith 1978)."""
     hue, saturation, value = images.unbind(dim=1)
-    chroma = value * saturation
-    channels = []
-    for offset in (5, 3, 1):
-        position = (hue * 6 + offset) % 6
-        channels.append(value - chroma * torch.minimum(position, 4 - position).clamp(0, 1))
-    return torch.stack(channels, dim=1)
+    sector = (hue * 6).floor()
+    within = hue * 6 - sector
+    parts = torch.stack(
+        [
+            value,
+            value * (1 - within * saturation),
+            value * (1 - saturation),
+            value * (1 - (1 - within) * saturation),
+        ],
+        dim=1,
+    )
+    table = torch.tensor(_SECTOR, device=images.device)
+    return parts.gather(1, table[:, sector.long()].transpose(0, 1))

@@ -1,0 +1,281 @@
+"""Digital damage: contrast, elastic transform, pixelate and JPEG compression of ImageNet-C.
+
+Constants: bethgelab/imagecorruptions; hendrycks/robustness has another, much stronger elastic transform.
+"""
+
+import functools
+import io
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped, UInt8
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from dapg.core.rng import SampleGenerator
+from dapg.corruptions.base import Corruption, Parameters, by_severity, per_sample, pick, to_bytes
+from dapg.corruptions.filters import gaussian, pad_axis
+
+
+class Contrast(Corruption):
+    """Pull every channel towards its mean over the picture."""
+
+    name = "contrast"
+    family = "digital"
+    precision = torch.float64
+    margin = 0.0
+    FACTOR = (0.4, 0.3, 0.2, 0.1, 0.05)
+
+    def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
+        return {"factor": pick(self.FACTOR, severity, torch.float64)}
+
+    def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
+        # Summed pixel after pixel like NumPy over two axes: with a mean of exactly half a level the last bit of the
+        # sum decides whether whole levels survive truncation.
+        exact = images.dtype == torch.float64
+        total = images.flatten(2).cumsum(dim=2)[..., -1] if exact else images.sum(dim=(2, 3))
+        mean = (total / images[0, 0].numel())[..., None, None]
+        return (images - mean).mul_(per_sample(parameters["factor"]).to(images.dtype)).add_(mean)
+
+
+class ElasticTransform(Corruption):
+    """A smooth random displacement of all pixels, the milder variant of imagecorruptions.
+
+    Uniform fields of ±0.005 H, smoothed with σ = 1 % of each side (cut at 3 σ) and scaled by α, say where each pixel
+    is read, bilinear, with the picture mirrored at its edges.
+    """
+
+    name = "elastic_transform"
+    family = "digital"
+    ALPHA = (12.5, 16.25, 21.25, 25.0, 30.0)
+
+    def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
+        """``field`` (B, 2, H, W): columns, then rows, uniform in [0, 1)."""
+        return {"alpha": pick(self.ALPHA, severity), "field": generator.uniform_field(2, *shape[-2:])}
+
+    def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
+        height, width = images.shape[-2:]
+        result = torch.empty_like(images)
+        step = 4 if images.device.type == "cpu" else max(len(images), 1)
+        for part in torch.arange(len(images), device=images.device).split(step):
+            strength = per_sample(parameters["alpha"][part])
+            noise = (parameters["field"][part] * 2).sub_(1).mul_(strength * (0.005 * height))
+            moved = gaussian(noise, (0.01 * height, 0.01 * width), "reflect", 3.0)
+            row = torch.arange(height, device=images.device, dtype=torch.float32)[:, None]
+            column = torch.arange(width, device=images.device, dtype=torch.float32)
+            grid = torch.stack(
+                [
+                    (moved[:, 0] + column).mul_(2 / width).add_(1 / width - 1),
+                    (moved[:, 1] + row).mul_(2 / height).add_(1 / height - 1),
+                ],
+                dim=-1,
+            )
+            result[part] = functional.grid_sample(images[part], grid, padding_mode="reflection", align_corners=False)
+        return result
+
+
+class Pixelate(Corruption):
+    """Shrink with a box filter, enlarge by repeating pixels."""
+
+    name = "pixelate"
+    family = "digital"
+    SHARE = (0.6, 0.5, 0.4, 0.3, 0.25)
+
+    def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
+        return {"severity": severity}
+
+    def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
+        return self._pixelate(images, parameters["severity"], whole_levels=False)
+
+    def apply(self, images: Shaped[Tensor, "B 3 H W"], parameters: Parameters) -> Shaped[Tensor, "B 3 H W"]:
+        """uint8 is rounded after each axis, not truncated: the reference shrinks in Pillow, on whole grey levels."""
+        if images.dtype != torch.uint8:
+            return super().apply(images, parameters)
+        return self._pixelate(images.to(torch.float32), parameters["severity"], whole_levels=True).to(torch.uint8)
+
+    def _pixelate(
+        self, images: Float[Tensor, "B 3 H W"], severity: Int[Tensor, "B"], whole_levels: bool
+    ) -> Float[Tensor, "B 3 H W"]:
+        height, width = images.shape[-2:]
+        result = torch.empty_like(images)
+        for level, rows in by_severity(severity):
+            share = self.SHARE[level - 1]
+            small = _box_shrink(images[rows], -1, int(width * share), whole_levels)
+            small = _box_shrink(small, -2, int(height * share), whole_levels)
+            large = small.index_select(-1, _repeat_index(small.shape[-1], width, images.device))
+            result[rows] = large.index_select(-2, _repeat_index(small.shape[-2], height, images.device))
+        return result
+
+
+@functools.lru_cache(maxsize=64)
+def _box_windows(length: int, size: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Pillow's box filter as a list of (source index, weight) per tap: whole pixels whose centres fall into a cell."""
+    scale = length / size
+    starts, counts = [], []
+    for cell in range(size):
+        centre = (cell + 0.5) * scale
+        inside = [
+            pixel
+            for pixel in range(max(0, int(centre - scale)), min(length, int(centre + scale) + 1))
+            if -0.5 < (pixel - centre + 0.5) / scale <= 0.5
+        ]
+        starts.append(inside[0])
+        counts.append(len(inside))
+    start, count = torch.tensor(starts), torch.tensor(counts)
+    taps = []
+    for tap in range(max(counts)):
+        weight = (tap < count) / count
+        taps.append(((start + tap).clamp(max=length - 1).to(device), weight.to(torch.float32).to(device)))
+    return taps
+
+
+def _box_shrink(images: Float[Tensor, "B C H W"], axis: int, size: int, whole_levels: bool) -> Tensor:
+    """Box-filtered shrinking of one axis to ``size`` pixels, rounded half up if asked for."""
+    total: Tensor | None = None
+    for index, weight in _box_windows(images.shape[axis], size, images.device):
+        part = images.index_select(axis + 4, index).mul_(weight if axis == -1 else weight[:, None])
+        total = part if total is None else total.add_(part)
+    assert total is not None
+    return total.add_(0.5 + 1e-4).floor_() if whole_levels else total
+
+
+@functools.lru_cache(maxsize=64)
+def _repeat_index(size: int, length: int, device: torch.device) -> Int[Tensor, "N"]:
+    """Which of ``size`` pixels covers the centre of each of ``length`` pixels."""
+    return ((torch.arange(length, dtype=torch.float64) + 0.5) * (size / length)).long().to(device)
+
+
+class JpegCompression(Corruption):
+    """A round trip through JPEG at low quality with 4:2:0 chroma.
+
+    On the CPU Pillow's codec serves, as in the reference. On a GPU the transform, the standard's tables and the chroma
+    sampling run in torch; entropy coding loses nothing and is left out.
+    """
+
+    name = "jpeg_compression"
+    family = "digital"
+    QUALITY = (25, 18, 15, 10, 7)
+
+    def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
+        return {"severity": severity}
+
+    def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
+        if images.device.type == "cpu":
+            return self._through_codec(images.mul(255).round_().clamp_(0, 255).to(torch.uint8), parameters) / 255
+        result = torch.empty_like(images)
+        for level, rows in by_severity(parameters["severity"]):
+            result[rows] = jpeg_by_dct(images[rows], self.QUALITY[level - 1])
+        return result
+
+    def apply(self, images: Shaped[Tensor, "B 3 H W"], parameters: Parameters) -> Shaped[Tensor, "B 3 H W"]:
+        """uint8 goes straight through the codec; a decoder rounds, so nothing is truncated."""
+        if images.dtype != torch.uint8:
+            return super().apply(images, parameters)
+        if images.device.type == "cpu":
+            return self._through_codec(images, parameters)
+        return to_bytes(self.transform(images.to(torch.float32) / 255, parameters).mul_(255).round_().div_(255))
+
+    def _through_codec(self, images: UInt8[Tensor, "B 3 H W"], parameters: Parameters) -> UInt8[Tensor, "B 3 H W"]:
+        qualities = [self.QUALITY[level - 1] for level in parameters["severity"].tolist()]
+        arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
+        workers = min(torch.get_num_threads(), len(arrays))
+        if workers <= 1:
+            decoded = [_codec_round_trip(a, q) for a, q in zip(arrays, qualities, strict=True)]
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                decoded = list(pool.map(_codec_round_trip, arrays, qualities))
+        if not decoded:
+            return images.clone()
+        return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous()
+
+
+def _codec_round_trip(array: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """Encode and decode one (H, W, 3) picture with Pillow."""
+    encoded = io.BytesIO()
+    Image.fromarray(array).save(encoded, "JPEG", quality=quality)
+    return np.asarray(Image.open(encoded))
+
+
+_LUMA_TABLE = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+_CHROMA_TABLE = (
+    (17, 18, 24, 47, 99, 99, 99, 99),
+    (18, 21, 26, 66, 99, 99, 99, 99),
+    (24, 26, 56, 99, 99, 99, 99, 99),
+    (47, 66, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+)
+"""Example tables K.1 and K.2 of ITU-T T.81, scaled by quality as libjpeg does."""
+
+
+@functools.lru_cache(maxsize=32)
+def _quantisation(quality: int, chroma: bool, device: torch.device) -> Float[Tensor, "8 8"]:
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    table = torch.tensor(_CHROMA_TABLE if chroma else _LUMA_TABLE)
+    return ((table * scale + 50) // 100).clamp(1, 255).to(torch.float32).to(device)
+
+
+@functools.lru_cache(maxsize=8)
+def _dct_matrix(device: torch.device) -> Float[Tensor, "8 8"]:
+    """Orthonormal DCT-II of eight samples."""
+    k = torch.arange(8, dtype=torch.float64)
+    matrix = torch.cos((2 * k[None, :] + 1) * k[:, None] * math.pi / 16) / 2
+    matrix[0] /= math.sqrt(2)
+    return matrix.to(torch.float32).to(device)
+
+
+def _quantise_blocks(plane: Float[Tensor, "B H W"], table: Float[Tensor, "8 8"]) -> Float[Tensor, "B H W"]:
+    """What is left of a plane (-128 ... 127, sides multiples of 8) after DCT, rounding to the table, and back."""
+    count, height, width = plane.shape
+    matrix = _dct_matrix(plane.device)
+    blocks = plane.reshape(count, height // 8, 8, width // 8, 8).transpose(2, 3)
+    coefficients = (matrix @ blocks @ matrix.T / table).round() * table
+    return (matrix.T @ coefficients @ matrix).transpose(2, 3).reshape(count, height, width).round().clamp(-128, 127)
+
+
+def jpeg_by_dct(images: Float[Tensor, "B 3 H W"], quality: int) -> Float[Tensor, "B 3 H W"]:
+    """JPEG's loss in torch: YCbCr, chroma halved by box means and enlarged by triangles, quantised 8 x 8 DCT."""
+    height, width = images.shape[-2:]
+    bytes_ = images.mul(255).round().clamp(0, 255)
+    bytes_ = pad_axis(pad_axis(bytes_, -2, 0, -height % 16, "nearest"), -1, 0, -width % 16, "nearest")
+    red, green, blue = bytes_.unbind(dim=1)
+    luma = (0.299 * red + 0.587 * green + 0.114 * blue).round()
+    chroma = torch.stack(
+        [
+            (-0.168735892 * red - 0.331264108 * green + 0.5 * blue + 128).round(),
+            (0.5 * red - 0.418687589 * green - 0.081312411 * blue + 128).round(),
+        ],
+        dim=1,
+    )
+    halved = functional.avg_pool2d(chroma, 2).round()
+    luma = _quantise_blocks(luma - 128, _quantisation(quality, False, images.device)) + 128
+    small = _quantise_blocks(halved.flatten(0, 1) - 128, _quantisation(quality, True, images.device))
+    small = small.reshape(halved.shape)[..., : (height + 1) // 2, : (width + 1) // 2]
+    # libjpeg's "fancy" upsampling weighs 3 : 1, which is bilinear with aligned pixel centres.
+    large = functional.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
+    luma = luma[:, :height, :width]
+    blue_difference, red_difference = large[..., :height, :width].unbind(dim=1)
+    restored = torch.stack(
+        [
+            luma + 1.402 * red_difference,
+            luma - 0.344136286 * blue_difference - 0.714136286 * red_difference,
+            luma + 1.772 * blue_difference,
+        ],
+        dim=1,
+    )
+    return restored.round().clamp(0, 255) / 255

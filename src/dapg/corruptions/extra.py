@@ -1,0 +1,251 @@
+"""Extra corruptions, kept for tests: ImageNet-C's speckle noise, Gaussian blur, spatter, saturate, and CIL's rain.
+
+Constants: bethgelab/imagecorruptions for the first four; MinghuiChen43/CIL-ReID with albumentations 0.5.2 for rain.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from dapg.core.rng import SampleGenerator
+from dapg.corruptions.base import Corruption, Parameters, by_severity, per_sample, pick
+from dapg.corruptions.colour import hsv_to_rgb, rgb_to_hsv
+from dapg.corruptions.filters import box_mean, gaussian, pad
+
+
+class SpeckleNoise(Corruption):
+    """x + x N(0, σ²) for every element: noise that grows with the light."""
+
+    name = "speckle_noise"
+    family = "extra"
+    DEVIATION = (0.15, 0.2, 0.35, 0.45, 0.6)
+
+    def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
+        return {"deviation": pick(self.DEVIATION, severity), "noise": generator.normal_field(*shape[1:])}
+
+    def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
+        return images * (parameters["noise"] * per_sample(parameters["deviation"])).add_(1)
+
+
+class GaussianBlur(Corruption):
+    """Gaussian blur of every channel."""
+
+    name = "gaussian_blur"
+    family = "extra"
+    margin = 0.0
+    SIGMA = (1.0, 2.0, 3.0, 4.0, 6.0)
+
+    def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
+        return {"severity": severity}
+
+    def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
+        result = torch.empty_like(images)
+        for level, rows in by_severity(parameters["severity"]):
+            result[rows] = gaussian(images[rows], self.SIGMA[level - 1])
+        return result
+
+
+class Saturate(Corruption):
+    """Saturation of HSV times a plus b, clipped; pixels without colour count as red, as in the reference."""
+
+    name = "saturate"
+    family = "extra"
+    precision = torch.float64
+    margin = 0.0
+    FACTOR_RISE = ((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 0.2))
+
+    def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
+        return {
+            "factor": pick([f for f, _ in self.FACTOR_RISE], severity, torch.float64),
+            "rise": pick([r for _, r in self.FACTOR_RISE], severity, torch.float64),
+        }
+
+    def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
+        hue, saturation, value = rgb_to_hsv(images).unbind(dim=1)
+        factor = parameters["factor"].to(images.dtype)[:, None, None]
+        rise = parameters["rise"].to(images.dtype)[:, None, None]
+        return hsv_to_rgb(torch.stack([hue, (saturation * factor + rise).clamp_(0, 1), value], dim=1))
+
+
+class Spatter(Corruption):
+    """Drops of water (severities 1 to 3) or splashes of mud (4 and 5) on the lens."""
+
+    name = "spatter"
+    family = "extra"
+    # mean, deviation, blur, threshold, strength of water or blur of mud, mud
+    TABLE = (
+        (0.65, 0.3, 4.0, 0.69, 0.6, False),
+        (0.65, 0.3, 3.0, 0.68, 0.6, False),
+        (0.65, 0.3, 2.0, 0.68, 0.5, False),
+        (0.65, 0.3, 1.0, 0.65, 1.5, True),
+        (0.67, 0.4, 1.0, 0.65, 1.5, True),
+    )
+    WATER = (175, 238, 238)
+    MUD = (63, 42, 20)
+
+    def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
+        return {"severity": severity, "noise": generator.normal_field(*shape[-2:])}
+
+    def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
+        result = torch.empty_like(images)
+        for level, rows in by_severity(parameters["severity"]):
+            mean, deviation, blur, threshold, strength, mud = self.TABLE[level - 1]
+            liquid = gaussian(parameters["noise"][rows] * deviation + mean, blur)
+            colour = images.new_tensor(self.MUD if mud else self.WATER)[:, None, None] / 255
+            if mud:
+                mask = gaussian((liquid > threshold).to(torch.float32), strength)[:, None]
+                mask = functional.threshold(mask, math.nextafter(0.8, 0), 0.0)
+                result[rows] = images[rows] * (1 - mask) + mask * colour
+            else:
+                mask = _water_mask(functional.threshold(liquid, math.nextafter(threshold, 0), 0.0))[:, None]
+                result[rows] = images[rows] + mask * strength * colour
+        return result
+
+
+def _water_mask(liquid: Float[Tensor, "B H W"]) -> Float[Tensor, "B H W"]:
+    """How strongly each drop shines, largest 1: thickness times an embossed distance to the drops' edges."""
+    layer = liquid.mul(255).to(torch.int32) % 256
+    distance = distance_to_edges(canny(layer, 50, 150)).clamp(max=20)
+    smooth = box_mean(distance, 3).to(torch.int64)
+    equal = equalise(smooth).to(torch.float32)
+    # Right and below minus left and above: light from one side.
+    outside = pad(equal, 1, 1, "mirror")
+    height, width = equal.shape[-2:]
+    embossed = torch.zeros_like(equal)
+    for row, weights in enumerate(((-2, -1, 0), (-1, 1, 1), (0, 1, 2))):
+        for column, weight in enumerate(weights):
+            embossed.add_(outside[:, row : row + height, column : column + width], alpha=weight)
+    embossed = box_mean(embossed.clamp_(0, 255), 3).round_()
+    shine = layer * embossed
+    return shine / shine.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+
+
+def canny(layer: Int[Tensor, "B H W"], low: int, high: int) -> Bool[Tensor, "B H W"]:
+    """Canny's edges of 0 ... 255 pictures as OpenCV finds them: 3 x 3 Sobel, |x| + |y|, thresholds with hysteresis."""
+    height, width = layer.shape[-2:]
+    outside = pad(layer, 1, 1, "nearest")
+
+    def at(row: int, column: int) -> Tensor:
+        return outside[:, 1 + row : 1 + row + height, 1 + column : 1 + column + width]
+
+    across = at(-1, 1) + 2 * at(0, 1) + at(1, 1) - at(-1, -1) - 2 * at(0, -1) - at(1, -1)
+    down = at(1, -1) + 2 * at(1, 0) + at(1, 1) - at(-1, -1) - 2 * at(-1, 0) - at(-1, 1)
+    strength = across.abs() + down.abs()
+    around = functional.pad(strength, (1, 1, 1, 1))
+
+    def near(row: int, column: int) -> Tensor:
+        return around[:, 1 + row : 1 + row + height, 1 + column : 1 + column + width]
+
+    # Direction in four sectors; tan 22.5° in 15 binary digits, as in OpenCV.
+    tangent = across.abs().long() * 13573
+    climb = down.abs().long() << 15
+    flat = climb < tangent
+    steep = climb > tangent + (across.abs().long() << 16)
+    falling = (across < 0) != (down < 0)
+    ridge_flat = (strength > near(0, -1)) & (strength >= near(0, 1))
+    ridge_steep = (strength > near(-1, 0)) & (strength >= near(1, 0))
+    diagonal = torch.where(
+        falling,
+        (strength > near(-1, 1)) & (strength > near(1, -1)),
+        (strength > near(-1, -1)) & (strength > near(1, 1)),
+    )
+    ridge = torch.where(flat, ridge_flat, torch.where(steep, ridge_steep, diagonal))
+    possible = ridge & (strength > low)
+    edges = possible & (strength > high)
+    while True:
+        grown = functional.max_pool2d(edges.to(torch.float32), 3, stride=1, padding=1).bool() & possible
+        if torch.equal(grown, edges):
+            return edges
+        edges = grown
+
+
+def distance_to_edges(edges: Bool[Tensor, "B H W"], farthest: int = 20) -> Float[Tensor, "B H W"]:
+    """Chamfer distance to the nearest edge pixel with OpenCV's 5 x 5 mask (1, 1.4, 2.1969), up to ``farthest``."""
+    height, width = edges.shape[-2:]
+    large = 1e4
+    distance = torch.where(edges, 0.0, large)
+    moves = [(dr, dc) for dr in range(-2, 3) for dc in range(-2, 3) if {abs(dr), abs(dc)} in ({0, 1}, {1}, {1, 2})]
+    costs = {1: 1.0, 2: 1.4, 5: 2.1969}
+    for _ in range(farthest):
+        around = functional.pad(distance, (2, 2, 2, 2), value=large)
+        nearer = distance
+        for dr, dc in moves:
+            part = around[:, 2 + dr : 2 + dr + height, 2 + dc : 2 + dc + width]
+            nearer = torch.minimum(nearer, part + costs[dr * dr + dc * dc])
+        if torch.equal(nearer, distance):
+            break
+        distance = nearer
+    return distance
+
+
+def equalise(images: Int[Tensor, "B H W"]) -> Int[Tensor, "B H W"]:
+    """Histogram equalisation of 0 ... 255 pictures as in OpenCV; a picture of one grey level stays."""
+    flat = images.flatten(1).long()
+    histogram = torch.zeros(len(images), 256, device=images.device, dtype=torch.int64)
+    histogram.scatter_add_(1, flat, torch.ones_like(flat))
+    first = (histogram > 0).int().argmax(dim=1, keepdim=True)
+    lowest = histogram.gather(1, first)
+    scale = 255.0 / (flat.shape[1] - lowest).clamp(min=1).to(torch.float32)
+    table = ((histogram.cumsum(dim=1) - lowest) * scale).round().clamp(0, 255).long()
+    same = lowest == flat.shape[1]
+    return torch.where(same, flat, table.gather(1, flat)).reshape(images.shape)
+
+
+class Rain(Corruption):
+    """Slanted grey streaks, a box blur, and a darker picture.
+
+    Drizzle at severity 1, heavy rain at 2 and 3, a torrent at 4 and 5. The reference sends the result through 8-bit
+    HLS and back to multiply lightness by 1; only its rounding (up to a few levels in strong colours) is left out.
+    """
+
+    name = "rain"
+    family = "extra"
+    # area of the picture per drop, length of a drop, side of the blur, darkening
+    TABLE = ((770, 10, 3, 0.10), (600, 30, 4, 0.15), (600, 30, 5, 0.20), (500, 60, 6, 0.25), (500, 60, 7, 0.30))
+    COLOUR = 200 / 255
+
+    def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
+        """``slant`` (B,), one for all drops, and ``drops`` (B, N, 2) columns and rows; unused places are -1000."""
+        height, width = shape[-2:]
+        slant = generator.uniform(low=-10.0, high=10.0).trunc().long()
+        most = max(height * width // 500, 1)
+        place = generator.uniform(most, 2)
+        length = pick([row[1] for row in self.TABLE], severity).long()
+        count = height * width // pick([row[0] for row in self.TABLE], severity).long()
+        columns = (place[..., 0] * (width - slant.abs() + 1)[:, None]).long() + slant.clamp(max=0).abs()[:, None]
+        rows = (place[..., 1] * ((height - length).clamp(min=0) + 1)[:, None]).long()
+        used = torch.arange(most, device=generator.device) < count[:, None]
+        drops = torch.where(used[..., None], torch.stack([columns, rows], dim=-1), -1000)
+        return {"severity": severity, "slant": slant, "drops": drops}
+
+    def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
+        result = torch.empty_like(images)
+        for level, rows in by_severity(parameters["severity"]):
+            _, length, side, darkening = self.TABLE[level - 1]
+            streaks = rain_streaks(
+                parameters["drops"][rows], parameters["slant"][rows], length, images.shape[-2], images.shape[-1]
+            )
+            wet = images[rows].masked_fill(streaks[:, None], self.COLOUR)
+            result[rows] = box_mean(wet, side) - darkening
+        return result
+
+
+def rain_streaks(
+    drops: Int[Tensor, "B N 2"], slant: Int[Tensor, "B"], length: int, height: int, width: int
+) -> Bool[Tensor, "B {height} {width}"]:
+    """Pixels on the lines from each (x, y) to (x + slant, y + length), as OpenCV draws them: from left to right."""
+    step = torch.arange(length + 1, device=drops.device)
+    steps_from_left = torch.where(slant[:, None] < 0, length - step, step)
+    # Bresenham's line: half a pixel rounds down, seen from the left end.
+    aside = -((length - 2 * steps_from_left * slant.abs()[:, None]) // (2 * length))
+    left = drops[..., 0] + slant.clamp(max=0)[:, None]
+    columns = left[..., None] + aside[:, None, :]
+    rows = drops[..., 1, None] + step
+    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    index = torch.where(inside, rows * width + columns, height * width).flatten(1)
+    canvas = torch.zeros(len(drops), height * width + 1, dtype=torch.bool, device=drops.device)
+    canvas.scatter_(1, index, True)
+    return canvas[:, :-1].reshape(-1, height, width)

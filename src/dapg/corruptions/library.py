@@ -1,0 +1,199 @@
+"""Shared: names, families and lists of all corruptions, and mixed batches of them."""
+
+import functools
+import importlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from dapg.core.errors import UsageError, nearest
+from dapg.core.rng import SampleGenerator
+from dapg.corruptions.base import Corruption, Parameters, move, take
+
+IMAGENET_C = (
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+)
+"""The 15 common corruptions, in ImageNet-C's order: those stage 1 may draw, hence *seen*."""
+
+UNSEEN = ("speckle_noise", "gaussian_blur", "spatter", "saturate", "rain")
+"""The 5 that only tests use."""
+
+SEEN = IMAGENET_C
+
+VISIBLE_20 = (*IMAGENET_C, *UNSEEN)
+"""The 20 of CIL, and so of SYSU-C and RegDB-C, in the order of CIL-ReID."""
+
+NONE = "none"
+"""A picture left as it is, an entry of the infrared list."""
+
+INFRARED_20 = (*(name for name in VISIBLE_20 if name != "saturate"), NONE)
+"""The 20 of ML-MDA's infrared pictures: no saturate, and ``none`` instead."""
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+@functools.cache
+def corruptions() -> dict[str, Corruption]:
+    """Every corruption by name: one object of each class in this folder's files, those of the lists first."""
+    found: dict[str, Corruption] = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path.stem.startswith("_"):
+            continue
+        module = importlib.import_module(f"dapg.corruptions.{path.stem}")
+        for value in vars(module).values():
+            if not inspect.isclass(value) or value.__module__ != module.__name__ or inspect.isabstract(value):
+                continue
+            if issubclass(value, Corruption):
+                found[value.name] = value()
+    ordered = [*(name for name in VISIBLE_20 if name in found), *sorted(set(found) - set(VISIBLE_20))]
+    return {name: found[name] for name in ordered}
+
+
+def names() -> list[str]:
+    """Names of all corruptions."""
+    return list(corruptions())
+
+
+def get(name: str) -> Corruption:
+    """The corruption of a name.
+
+    Raises:
+        UsageError: there is none; the nearest name is suggested.
+    """
+    known = corruptions()
+    if name not in known:
+        raise UsageError(f"no corruption is called {name!r}{nearest(name, list(known))}; known: {', '.join(known)}")
+    return known[name]
+
+
+def families() -> dict[str, list[str]]:
+    """Family -> names of its corruptions: noise, blur, weather, digital, extra."""
+    grouped: dict[str, list[str]] = {}
+    for name, corruption in corruptions().items():
+        grouped.setdefault(corruption.family, []).append(name)
+    return grouped
+
+
+def without_family(family: str, among: Sequence[str] = IMAGENET_C) -> tuple[str, ...]:
+    """The names that are not of a family: what stage 1 draws from when a family is left out for the test.
+
+    Raises:
+        UsageError: no such family.
+    """
+    known = families()
+    if family not in known:
+        raise UsageError(f"no family of corruptions is called {family!r}; known: {', '.join(known)}")
+    return tuple(name for name in among if name not in known[family])
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Corruption ``name`` of some rows of a batch, with every random choice made."""
+
+    name: str
+    rows: Int[Tensor, "b"]
+    parameters: Parameters
+
+    def to(self, device: torch.device | str) -> "Draw":
+        """The same draw on another device."""
+        return Draw(self.name, self.rows.to(device), move(self.parameters, device))
+
+
+def draw(
+    shape: torch.Size, names: Sequence[str], severities: Int[Tensor, "B"], generator: SampleGenerator
+) -> list[Draw]:
+    """One corruption a sample for pictures of ``shape`` = (B, C, H, W): parameters grouped by type.
+
+    Row i depends on ``names[i]``, ``severities[i]`` and stream i only. ``none`` leaves a picture as it is. With C = 1
+    noise is equal on all three channels.
+
+    Raises:
+        UsageError: an unknown name, a severity outside 1 ... 5, or pictures below 32 pixels.
+    """
+    if min(shape[-2:]) < 32:
+        raise UsageError(
+            f"corruptions need pictures of 32 pixels or more on both sides, these have {tuple(shape[-2:])}"
+        )
+    if len(names) != len(severities) or len(names) != shape[0]:
+        raise UsageError(f"{shape[0]} pictures need as many names and severities, not {len(names)}, {len(severities)}")
+    if len(names) > 0 and not 1 <= int(severities.min()) <= int(severities.max()) <= 5:
+        raise UsageError("severities are 1, 2, 3, 4 or 5")
+    draws = []
+    for name in sorted(set(names) - {NONE}):
+        corruption = get(name)
+        rows = torch.tensor([i for i, other in enumerate(names) if other == name], device=generator.device)
+        group = torch.Size((len(rows), *shape[1:]))
+        severity = severities.to(generator.device)[rows]
+        draws.append(Draw(name, rows, corruption.draw(group, severity, generator.rows(rows).fork(name))))
+    return draws
+
+
+def apply(images: Shaped[Tensor, "B 3 H W"], draws: Sequence[Draw], chunk: int = 64) -> Shaped[Tensor, "B 3 H W"]:
+    """Corrupt a batch with draws made before, on the pictures' device; uint8 or float in [0, 1], the same out.
+
+    At most ``chunk`` pictures of a type are worked on at once, which bounds the memory of intermediate results.
+    """
+    result = images.clone()
+    for group in draws:
+        corruption = get(group.name)
+        moved = group.to(images.device)
+        for start in range(0, len(moved.rows), chunk):
+            part = slice(start, start + chunk)
+            rows = moved.rows[part]
+            result[rows] = corruption.apply(images[rows], take(moved.parameters, part))
+    return result
+
+
+def corrupt(
+    images: Shaped[Tensor, "B 3 H W"],
+    names: Sequence[str] | str,
+    severities: Int[Tensor, "B"] | int,
+    generator: SampleGenerator,
+    chunk: int = 64,
+    equal_channels: bool = False,
+) -> Shaped[Tensor, "B 3 H W"]:
+    """Draw and apply: one named corruption a sample, or one name and one severity for all.
+
+    ``chunk`` bounds how many pictures are drawn for and worked on at once; it changes nothing in the result.
+    ``equal_channels`` is for infrared pictures: the same noise on all three channels.
+
+    Raises:
+        UsageError: as ``draw``.
+
+    Example:
+        >>> pictures = torch.zeros(2, 3, 64, 32, dtype=torch.uint8)
+        >>> corrupt(pictures, ["fog", "rain"], torch.tensor([1, 3]), SampleGenerator(torch.tensor([7, 8]))).shape
+        torch.Size([2, 3, 64, 32])
+    """
+    named = [names] * len(images) if isinstance(names, str) else list(names)
+    levels = severities if isinstance(severities, Tensor) else torch.full((len(images),), severities)
+    channels = 1 if equal_channels else 3
+    if len(images) <= chunk:
+        shape = torch.Size((len(images), channels, *images.shape[-2:]))
+        return apply(images, draw(shape, named, levels, generator), chunk)
+    parts = []
+    for start in range(0, len(images), chunk):
+        rows = slice(start, start + chunk)
+        index = torch.arange(len(images), device=generator.device)[rows]
+        shape = torch.Size((len(index), channels, *images.shape[-2:]))
+        parts.append(apply(images[rows], draw(shape, named[rows], levels[rows], generator.rows(index)), chunk))
+    return torch.cat(parts)
