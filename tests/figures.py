@@ -39,7 +39,9 @@ def make_figures(root: Path, persons: int = 8, pictures: int = 2) -> Path:
                 path = f"camera{camera}/{person:03d}_{picture}.png"
                 (root / path).parent.mkdir(parents=True, exist_ok=True)
                 draw_person(person, camera, picture, modality == "infrared").save(root / path)
-                rows.append((path, f"person {person:03d}", camera, modality, "train" if person < persons / 2 else "test"))
+                rows.append(
+                    (path, f"person {person:03d}", camera, modality, "train" if person < persons / 2 else "test")
+                )
     with (root / "labels.csv").open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         writer.writerow(("path", "person", "camera", "modality", "split"))

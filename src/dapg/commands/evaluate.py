@@ -24,9 +24,9 @@ def main(words: list[str], program: str) -> None:
         return
     from pathlib import Path
 
+    from dapg.core.device import resolve_device
     from dapg.evaluation.stage import EvaluateSettings, evaluate
     from dapg.recipes.evaluation import default_out
-    from dapg.core.device import resolve_device
 
     model, words = take_positional(words, "MODEL", None, program)
     defaults = EvaluateSettings(model=model)

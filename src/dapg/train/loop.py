@@ -294,7 +294,9 @@ def _run(trainer: Trainer, source: Iterator[Batch], interrupt: _Interrupt, bar: 
     window = _Window(progress)
     while progress.step < trainer.total_steps:
         step = progress.step
-        factor = learning_rate(step, trainer.total_steps, 1.0, config.schedule, len(trainer.records) / config.batch_size)
+        factor = learning_rate(
+            step, trainer.total_steps, 1.0, config.schedule, len(trainer.records) / config.batch_size
+        )
         for group in trainer.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         logs = _one_step(trainer, source, step, window, check)

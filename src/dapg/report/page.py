@@ -1,0 +1,126 @@
+"""One self-contained HTML page from run folders: tables, curves, ranked lists with green and red frames, settings."""
+
+import base64
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dapg.core.files import atomic_write_text
+from dapg.core.settings import dump_yaml
+from dapg.report.collect import Run
+from dapg.report.plots import cmc_curves, training_curves
+from dapg.report.tables import score_rows, to_csv, to_html, to_markdown, training_rows
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em; }
+h1 { font-size: 1.6em; margin-bottom: .2em } h2 { margin-top: 2em; border-bottom: 1px solid #ddd } h3 { margin-top: 1.4em }
+table { border-collapse: collapse; font-size: .92em } th, td { padding: .25em .7em; border-bottom: 1px solid #e5e5e5; text-align: left }
+th { color: #555; font-weight: 600 } td.number { text-align: right; font-variant-numeric: tabular-nums }
+.wide { overflow-x: auto } .note { color: #666; font-size: .9em } svg { max-width: 100%; height: auto }
+.list { display: flex; gap: 6px; align-items: flex-end; margin: 8px 0; overflow-x: auto }
+.list figure { margin: 0; text-align: center; font-size: 11px; color: #666 }
+.list img { width: 56px; height: 112px; object-fit: cover; display: block; border: 4px solid transparent; border-radius: 3px }
+.query { margin-right: 14px !important } .query img { border-color: #555 }
+.right img { border-color: #1a9850 } .wrong img { border-color: #d73027 } .right b { color: #1a9850 } .wrong b { color: #d73027 }
+pre { background: #f6f6f6; padding: .8em; overflow-x: auto; font-size: 12px } details { margin: .6em 0 } summary { cursor: pointer }
+"""
+
+
+def write_page(runs: Sequence[Run], path: Path, title: str = "dapg report") -> list[Path]:
+    """Write the page, and its score table as Markdown and CSV beside it; returns the paths.
+
+    Nothing is loaded from elsewhere: pictures and curves are inside the file.
+    """
+    sections = [_scores(runs), _training(runs), _ranked_lists(runs), _details(runs)]
+    text = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head><body>'
+        f"<h1>{html.escape(title)}</h1>{_made(runs)}{''.join(sections)}</body></html>\n"
+    )
+    atomic_write_text(path, text)
+    written = [path]
+    rows = score_rows(runs)
+    if rows:
+        for suffix, table in ((".md", to_markdown(rows)), (".csv", to_csv(rows))):
+            atomic_write_text(path.with_suffix(suffix), table)
+            written.append(path.with_suffix(suffix))
+    return written
+
+
+def _made(runs: Sequence[Run]) -> str:
+    environment = next((run.environment for run in runs if run.environment), {})
+    facts = [
+        f"dapg {environment.get('dapg_version', '?')}",
+        f"commit {(environment.get('commit') or 'unknown')[:12]}",
+        f"torch {environment.get('packages', {}).get('torch', '?')}",
+        f"device {environment.get('device', '?')}",
+        str(environment.get("machine", "")),
+    ]
+    return f'<p class="note">{html.escape(", ".join(facts))}</p>'
+
+
+def _scores(runs: Sequence[Run]) -> str:
+    rows = score_rows(runs)
+    if not rows:
+        return ""
+    text = "<h2>Scores</h2><p>In percent; the mean over the trials of the protocol.</p>" + to_html(rows)
+    if any(run.result and run.result.get("comparable") is False for run in runs):
+        text += (
+            '<p class="note">At least one of these splits is not a published one: its scores say how methods compare '
+            "here, and nothing about SYSU-MM01 or RegDB.</p>"
+        )
+    return text + f"<h3>CMC</h3>{cmc_curves(runs)}"
+
+
+def _training(runs: Sequence[Run]) -> str:
+    rows = training_rows(runs)
+    if not rows:
+        return ""
+    curves = [
+        f"<h3>{html.escape(run.title)}</h3>{drawn}"
+        for run in runs
+        if run.stage != "evaluate" and (drawn := training_curves(run))
+    ]
+    return f"<h2>Training</h2>{to_html(rows)}{''.join(curves)}"
+
+
+def _ranked_lists(runs: Sequence[Run]) -> str:
+    parts = []
+    for run in runs:
+        lists = (run.result or {}).get("ranked_lists") or []
+        if lists:
+            rows = "".join(_ranked_list(run.folder, entry) for entry in lists)
+            where = f"{run.result['data']['name']}, {run.result['data']['mode']}" if run.result else ""
+            parts.append(f"<h3>{html.escape(run.title)} <small>({html.escape(where)})</small></h3>{rows}")
+    if not parts:
+        return ""
+    intro = "<p>Left the query, then its nearest gallery pictures: green ✓ the same person, red ✗ another one.</p>"
+    return f"<h2>Ranked lists</h2>{intro}{''.join(parts)}"
+
+
+def _ranked_list(folder: Path, entry: dict[str, Any]) -> str:
+    figures = [_figure(folder, entry["query"], "query", f"camera {entry['query']['camera']}")]
+    for answer in entry["answers"]:
+        kind, mark = ("right", "✓") if answer["match"] else ("wrong", "✗")
+        figures.append(_figure(folder, answer, kind, f"<b>{mark}</b> camera {answer['camera']}"))
+    return f'<div class="list">{"".join(figures)}</div>'
+
+
+def _figure(folder: Path, entry: dict[str, Any], kind: str, caption: str) -> str:
+    picture = folder / entry["picture"]
+    data = base64.b64encode(picture.read_bytes()).decode() if picture.exists() else ""
+    title = html.escape(f"{entry['path']}, person {entry['person']}", quote=True)
+    source = f"data:image/jpeg;base64,{data}"
+    return f'<figure class="{kind}"><img src="{source}" alt="{title}" title="{title}"><span>{caption}</span></figure>'
+
+
+def _details(runs: Sequence[Run]) -> str:
+    parts = ["<h2>Settings</h2>"]
+    for run in runs:
+        command = " ".join(map(str, run.environment.get("command", [])))
+        parts.append(
+            f"<details><summary>{html.escape(run.stage)}: {html.escape(str(run.folder))}</summary>"
+            f"<pre>{html.escape(command)}</pre><pre>{html.escape(dump_yaml(run.settings))}</pre></details>"
+        )
+    return "".join(parts)

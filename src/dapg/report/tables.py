@@ -1,0 +1,100 @@
+"""Score tables: one list of rows, written as Markdown, CSV or HTML."""
+
+import csv
+import html
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from dapg.report.collect import Run
+
+Row = dict[str, str]
+
+
+def score_rows(runs: Sequence[Run]) -> list[Row]:
+    """One row per evaluation and feature, the reported feature first; scores in percent with one decimal.
+
+    With several trials the number is their mean, as the papers print it.
+    """
+    rows = []
+    for run in runs:
+        if run.stage != "evaluate" or run.result is None:
+            continue
+        headline = run.result["feature"]
+        for feature in sorted(run.result["scores"], key=lambda name: (name != headline, name)):
+            scores = run.result["scores"][feature]
+            rows.append(
+                {
+                    "model": run.title,
+                    "data": f"{run.result['data']['name']}, {run.result['data']['mode']}",
+                    "feature": feature,
+                    "rank-1": _percent(scores["cmc"][0]),
+                    "rank-5": _percent(scores["cmc"][min(4, len(scores["cmc"]) - 1)]),
+                    "mAP": _percent(scores["mAP"]),
+                    "mINP": _percent(scores["mINP"]),
+                    "trials": str(len(run.result["trials"])),
+                }
+            )
+    return rows
+
+
+def training_rows(runs: Sequence[Run]) -> list[Row]:
+    """One row per training run: length, speed, last loss."""
+    rows = []
+    for run in runs:
+        if run.stage == "evaluate" or "train" not in run.settings:
+            continue
+        done = run.result or {}
+        backbone = run.settings.get("backbone", {})
+        rows.append(
+            {
+                "run": run.folder.name,
+                "method": str(run.settings.get("name", run.stage)),
+                "backbone": f"{backbone.get('name')} x {backbone.get('width')}, from {backbone.get('init')}",
+                "steps": str(done.get("steps", "unfinished")),
+                "seconds": _number(done.get("seconds"), 0),
+                "pictures/s": _number(done.get("pictures_per_second"), 0),
+                "waiting for data": f"{100 * done['data_wait']:.1f} %" if "data_wait" in done else "",
+                "loss": _number(done.get("logs", {}).get("loss"), 3),
+                "unreadable pictures": str(len(done.get("bad_images", {}))),
+            }
+        )
+    return rows
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """A GitHub table."""
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(row[column].replace("|", "\\|") for column in columns) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Comma-separated values with a header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def to_html(rows: Sequence[Row]) -> str:
+    """A plain table; cells that look like numbers are set flush right."""
+    columns = list(rows[0])
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(_cell(row[column]) for column in columns) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(text: str) -> str:
+    number = text.replace(".", "", 1).replace("-", "", 1).replace(" %", "").isdigit()
+    return f'<td class="number">{html.escape(text)}</td>' if number else f"<td>{html.escape(text)}</td>"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _number(value: Any, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
