@@ -347,9 +347,7 @@ def _record(
     grain = (np.clip(small + noise * (0.6 + 0.8 * np.sqrt(small)), 0, 1) * 255 + 0.5).astype(np.uint8)
     _, code = cv2.imencode(".jpg", grain[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, camera.quality])
     recorded = cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1]
-    full = (
-        recorded if size == (width, height) else cv2.resize(recorded, (width, height), interpolation=cv2.INTER_LINEAR)
-    )
+    full = recorded if size == (width, height) else cv2.resize(recorded, (width, height), interpolation=cv2.INTER_LINEAR)
     if camera.light != "visible":  # exactly grey, though stored with three channels
         full = np.repeat(full[..., 1:2], 3, axis=2)
     return np.ascontiguousarray(full)

@@ -106,10 +106,7 @@ class Figure:
             surface = self._kit.garment("hair", person.hair.cut)
             clip = None
             if person.hat.cut != "none":
-                offset = (
-                    self.body[self._kit.group["body"], 1].max()
-                    - self._kit.base.vertices[:, 1][self._kit.group["body"]].max()
-                )
+                offset = self.body[self._kit.group["body"], 1].max() - self._kit.base.vertices[:, 1][self._kit.group["body"]].max()
                 clip = line + 0.2 - offset - surface.rest[:, 1]
             self._surface("hair", surface, 0.2, clip=clip, hide=True, see_through=True)
         if person.hat.cut != "none":

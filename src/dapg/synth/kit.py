@@ -100,9 +100,7 @@ def find_kit(assets: Path | str | None) -> tuple[Path, Path]:
     backgrounds = kit.parent / "backgrounds_cc0"
     for path in (kit / "base", kit / "rig", kit / "targets", kit / "clothes", kit / "hair", kit / "textures"):
         if not path.is_dir():
-            raise DataError(
-                f"MakeHuman kit not found under {folder}: expected the folder {path}. See docs/synthetic.md."
-            )
+            raise DataError(f"MakeHuman kit not found under {folder}: expected the folder {path}. See docs/synthetic.md.")
     if not any(backgrounds.glob("*.png")):
         raise DataError(f"no background panorama found: expected {backgrounds}/*.png. See docs/synthetic.md.")
     return kit, backgrounds

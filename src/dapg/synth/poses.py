@@ -12,26 +12,10 @@ from jaxtyping import Float
 from dapg.synth.arrays import Array
 from dapg.synth.kit import Kit
 
-KEY_POINTS = [
-    "nose",
-    "neck",
-    "right_shoulder",
-    "right_elbow",
-    "right_wrist",
-    "left_shoulder",
-    "left_elbow",
-    "left_wrist",
-    "right_hip",
-    "right_knee",
-    "right_ankle",
-    "left_hip",
-    "left_knee",
-    "left_ankle",
-    "right_eye",
-    "left_eye",
-    "right_ear",
-    "left_ear",
-]
+KEY_POINTS = (
+    "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist "
+    "right_hip right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear"
+).split()
 """Order of the 18 key points: COCO plus neck, as OpenPose writes them."""
 
 CANONICAL_YAWS = {"front": 0.0, "left": 270.0, "back": 180.0, "right": 90.0}

@@ -82,11 +82,7 @@ class Settings:
         test = self.persons * 5 // 11 if self.test_persons is None else self.test_persons
         train = self.persons - validation - test
         numbers = list(range(1, self.persons + 1))
-        return {
-            "train": numbers[:train],
-            "val": numbers[train : train + validation],
-            "test": numbers[train + validation :],
-        }
+        return {"train": numbers[:train], "val": numbers[train : train + validation], "test": numbers[train + validation :]}
 
     def check(self) -> None:
         """Refuse settings that make no data set.
@@ -534,3 +530,4 @@ class _ZipStore:
         member.create_system = 3
         packed = path.endswith((".jpg", ".bmp"))
         self._zip.writestr(member, data, zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED)
+

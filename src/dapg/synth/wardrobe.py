@@ -288,9 +288,9 @@ def draw_person(seed: int, group: str, number: int) -> Person:
     bag_cut, hat_cut = _pick(generator, BAGS), _pick(generator, HATS)
     bag = _garment(generator, bag_cut, BAG_DYES, ("polyester", "leather"), {"plain": 2.0, "band": 1.0})
     hat = _garment(generator, hat_cut, BAG_DYES, ("cotton", "wool"), {"plain": 1.0})
-    scarf_cut = (
-        "scarf" if generator.random() < (0.3 if upper.cut in ("coat", "hooded jacket", "blazer") else 0.08) else "none"
-    )
+    scarf_cut = "scarf" if generator.random() < (0.3 if upper.cut in ("coat", "hooded jacket", "blazer") else 0.08) else "none"
     scarf = _garment(generator, scarf_cut, UPPER_DYES, ("wool",), {"plain": 1.0, "stripes": 1.0})
     skin = str(generator.choice(np.array(SKINS[sex])))
-    return Person(sex, targets, skin, float(generator.uniform(0.62, 0.78)), hair, upper, lower, shoes, bag, hat, scarf)
+    return Person(
+        sex, targets, skin, float(generator.uniform(0.62, 0.78)), hair, upper, lower, shoes, bag, hat, scarf
+    )
