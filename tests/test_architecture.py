@@ -1,0 +1,148 @@
+"""The layers of ARCHITECTURE.md, read from the imports: a module knows lower rows and its own folder, nothing else."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dapg
+
+PACKAGE = Path(dapg.__file__).resolve().parent
+ROWS = (
+    ("__main__",),
+    ("cli",),
+    ("commands",),
+    ("recipes",),
+    ("report", "search", "export"),
+    ("train", "evaluation", "pose", "synth"),
+    ("methods",),
+    ("augment", "data"),
+    ("corruptions", "losses", "models"),
+    ("core",),
+)
+"""Top to bottom; names are folders or files directly below the package."""
+
+ROW_OF = {part: number for number, row in enumerate(ROWS) for part in row}
+COMMAND_LINE = {"cli", "__main__", "commands"}
+
+
+def part_of(path: Path) -> str:
+    """Folder or file directly below the package that a source file belongs to."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported(source: str, module: str) -> Iterator[tuple[int, str]]:
+    """(line, absolute dotted name) of every import anywhere in a file, relative ones resolved against ``module``.
+
+    Names taken from the package itself, or a dynamic ``import_module("dapg.x")``, count too.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = module.split(".")[: -node.level] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = ast.unparse(node.func)
+            if called.endswith(("import_module", "__import__")):
+                yield node.lineno, str(node.args[0].value)
+
+
+def offences(path: Path, source: str) -> list[str]:
+    """One readable line per import that breaks the rule."""
+    relative = path.relative_to(PACKAGE)
+    own = part_of(path)
+    module = ".".join(("dapg", *relative.with_suffix("").parts))
+    found = []
+    for line, name in imported(source, module):
+        parts = name.split(".")
+        if parts[0] == "jsonargparse" and own not in COMMAND_LINE:
+            found.append(f"src/dapg/{relative}:{line}: {name} belongs to the command line only")
+        if parts[0] == "torch" and own == "report":
+            found.append(f"src/dapg/{relative}:{line}: {name}: the report touches no tensor")
+        if parts[0] != "dapg" or len(parts) == 1 or parts[1] not in ROW_OF:
+            continue
+        if parts[1] != own and ROW_OF[parts[1]] <= ROW_OF[own]:
+            direction = "sideways" if ROW_OF[parts[1]] == ROW_OF[own] else "up"
+            found.append(f"src/dapg/{relative}:{line}: {own} imports {direction}: {name}")
+    return found
+
+
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def test_every_file_belongs_to_a_row() -> None:
+    homeless = [str(path.relative_to(PACKAGE)) for path in SOURCES if part_of(path) not in ROW_OF]
+    assert not homeless, f"not in any row of the architecture: {homeless}"
+    assert len(SOURCES) > 40
+
+
+def test_imports_point_downwards() -> None:
+    broken = [line for path in SOURCES for line in offences(path, path.read_text(encoding="utf-8"))]
+    assert not broken, "\n" + "\n".join(broken)
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "expected"),
+    [
+        ("losses/x.py", "from dapg.models import pooling", "sideways"),
+        ("core/x.py", "def f():\n    import dapg.data.folder", "up"),
+        ("train/x.py", "from ..evaluation import stage", "sideways"),
+        ("methods/pretraining/x.py", "from ...train import loop", "up"),
+        ("data/x.py", "import importlib\nimportlib.import_module('dapg.methods.base')", "up"),
+        ("evaluation/x.py", "from dapg import train", "sideways"),
+        ("data/x.py", "def f():\n    from jsonargparse import Namespace", "command line only"),
+        ("report/x.py", "import torch.nn", "no tensor"),
+        ("methods/pretraining/x.py", "from ..base import Method\nfrom dapg.core import rng\nimport torch", None),
+        ("commands/x.py", "import jsonargparse\nfrom dapg.recipes import pretraining", None),
+    ],
+)
+def test_the_reader_itself_sees_each_kind_of_import(file: str, source: str, expected: str | None) -> None:
+    found = offences(PACKAGE / file, source)
+    assert (len(found) == 1 and expected in found[0]) if expected else not found, found
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter without the test's import hook."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=PACKAGE.parent)
+
+
+_BLOCKER = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ImportError(f"{{name}} is blocked")
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def stage_modules() -> list[str]:
+    return [f"dapg.{path.parent.name}.stage" for path in SOURCES if path.name == "stage.py" and part_of(path) != "core"]
+
+
+def test_the_library_imports_without_the_command_line_package() -> None:
+    modules = [*stage_modules(), "dapg.recipes.pretraining", "dapg.recipes.evaluation", "dapg.report.page"]
+    assert {"dapg.train.stage", "dapg.evaluation.stage"} <= set(modules)
+    if not (PACKAGE / "models" / "weights.py").exists():
+        pytest.skip("dapg.models.weights has not landed")
+    lines = "\n".join(f"import {module}" for module in modules)
+    run = python(_BLOCKER.format(blocked=("jsonargparse",)) + lines)
+    assert run.returncode == 0, run.stderr
+
+
+def test_the_report_works_without_torch() -> None:
+    run = python(_BLOCKER.format(blocked=("torch",)) + "import dapg.report.page, dapg.report.collect")
+    assert run.returncode == 0, run.stderr
+
+
+def test_the_blocker_blocks() -> None:
+    assert (
+        "jsonargparse is blocked" in python(_BLOCKER.format(blocked=("jsonargparse",)) + "import jsonargparse").stderr
+    )
