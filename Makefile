@@ -1,0 +1,49 @@
+# Every target sets up what it needs in .venv first. Bring your own torch: make demo CONSTRAINTS=/dev/null
+PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= outputs/demo
+# Two test processes with one thread each beat one process with two.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format bench docs clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# One stamp per set of extras; it is older than the project's dependency lists when they change.
+$(VENV)/.%: pyproject.toml $(CONSTRAINTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[$*]'
+	touch $@
+
+demo: $(VENV)/.plot ## The whole pipeline on embedded people, a page at the end
+	$(BIN)/dapg demo --out $(OUT)
+
+test: $(VENV)/.test ## Fast tests
+	$(PYTEST) -m "not slow and not cuda"
+
+test-slow: $(VENV)/.test ## All tests
+	$(PYTEST) -m "not cuda"
+
+lint: $(VENV)/.lint ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.lint ## Let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test ## Figures of the docs: start-up, kills, data waiting
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/kill_resume.py
+	$(BIN)/python benchmarks/data_wait.py
+
+docs: $(VENV)/.docs ## Documentation as HTML in docs/_build
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+clean: ## Remove the environment and caches, not outputs
+	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,156 @@
+"""Every method found keeps the contract of methods/base.py, before anyone writes a test for it."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dapg.core import plugins
+from dapg.core.rng import SampleGenerator, generator_from
+from dapg.core.types import Batch, Modality
+from dapg.methods.base import DataFacts, Method
+from dapg.methods.runs import FOLDERS, method_class
+from dapg.models.backbones.resnet18 import ResNet18
+
+METHODS = [
+    (stage, name) for stage, folder in FOLDERS.items() if plugins.exists(folder) for name in plugins.names(folder)
+]
+SIZE, COUNT = (64, 32), 12
+
+
+def small_config(kind: type[Method], config: Any = None) -> Any:
+    """The method's settings at a small size, without touching what makes it the method."""
+    config = kind.Config() if config is None else config
+    changes: dict[str, Any] = {"views": replace(config.views, height=SIZE[0], width=SIZE[1])}
+    if hasattr(config, "head"):
+        changes["head"] = replace(config.head, hidden_dim=32, output_dim=16)
+    return replace(config, **changes)
+
+
+def build(stage: str, name: str, config: Any = None) -> Method:
+    kind = method_class(stage, name)
+    backbone = ResNet18(ResNet18.Config(width=0.125), generator_from("backbone"))
+    return kind(small_config(kind, config), backbone, DataFacts(200, tuple(range(6))), generator_from("head"))
+
+
+def some_batch() -> Batch:
+    """Pictures with structure: smooth random fields, two of each person, one per modality."""
+    generator = generator_from("batch")
+    coarse = torch.rand(COUNT, 3, 8, 4, generator=generator)
+    images = torch.nn.functional.interpolate(coarse, size=(128, 64), mode="bilinear").mul(255).to(torch.uint8)
+    persons = torch.arange(COUNT) % 6
+    modalities = torch.arange(COUNT) // 6 + 1
+    return Batch(images, persons, modalities.clone(), modalities, torch.arange(COUNT))
+
+
+def draws(step: int) -> SampleGenerator:
+    return SampleGenerator.for_step(0, step, torch.arange(COUNT))
+
+
+def train_steps(method: Method, optimizer: torch.optim.Optimizer, steps: range, same_views: bool = False) -> list[float]:
+    method.train()
+    losses = []
+    for step in steps:
+        result = method(some_batch(), draws(0 if same_views else step))
+        optimizer.zero_grad(set_to_none=True)
+        result.loss.backward()
+        optimizer.step()
+        method.after_step(step + 1, 100)
+        losses.append(result.loss.item())
+    return losses
+
+
+def optimizer_of(method: Method, lr: float = 3e-3) -> torch.optim.Optimizer:
+    return torch.optim.Adam(method.parameter_groups(lr, 0.0))
+
+
+@pytest.mark.parametrize("stage, name", METHODS)
+class TestEveryMethod:
+    def test_loss_is_finite_and_logs_are_detached_scalars(self, stage: str, name: str) -> None:
+        for config in (None, method_class(stage, name).paper()):
+            result = build(stage, name, config).train()(some_batch(), draws(0))
+            assert torch.isfinite(result.loss)
+            assert result.logs
+            for value in result.logs.values():
+                assert value.ndim == 0
+                assert not value.requires_grad
+
+    def test_one_batch_overfits(self, stage: str, name: str) -> None:
+        """Fixed pictures and views: the loss must fall to under half of where it begins.
+
+        A queue holds one key here: with the same pictures in every step, older ones would be the query's own.
+        """
+        config = method_class(stage, name).Config()
+        method = build(stage, name, replace(config, queue=1) if hasattr(config, "queue") else config)
+        losses = train_steps(method, optimizer_of(method), range(60), same_views=True)
+        settled = losses[5]  # queues start empty, so the first losses are easier
+        assert min(losses[-5:]) < settled / 2, losses
+
+    def test_save_load_continue_is_equal(self, stage: str, name: str) -> None:
+        method = build(stage, name)
+        optimizer = optimizer_of(method)
+        train_steps(method, optimizer, range(3))
+        saved, saved_optimizer = copy.deepcopy(method.state_dict()), copy.deepcopy(optimizer.state_dict())
+        expected = train_steps(method, optimizer, range(3, 6))
+
+        again = build(stage, name)
+        fresh = optimizer_of(again)
+        again.load_state_dict(saved)
+        fresh.load_state_dict(saved_optimizer)
+        assert train_steps(again, fresh, range(3, 6)) == expected
+        for key, tensor in method.state_dict().items():
+            assert torch.equal(again.state_dict()[key], tensor), key
+
+    def test_same_generator_same_loss(self, stage: str, name: str) -> None:
+        """After one step, since a queue is empty before it."""
+
+        def second_loss(step: int) -> Tensor:
+            method = build(stage, name)
+            train_steps(method, optimizer_of(method), range(1))
+            return method(some_batch(), draws(step)).loss.detach()
+
+        assert torch.equal(second_loss(4), second_loss(4))
+        assert not torch.equal(second_loss(4), second_loss(5))
+
+    def test_every_trained_parameter_gets_a_gradient_and_a_group(self, stage: str, name: str) -> None:
+        method = build(stage, name).train()
+        method(some_batch(), draws(0)).loss.backward()
+        trained = {key: value for key, value in method.named_parameters() if value.requires_grad}
+        silent = [key for key, value in trained.items() if value.grad is None]
+        assert not silent
+        grouped: list[Tensor] = [value for group in method.parameter_groups(0.1, 0.1) for value in group["params"]]
+        assert {id(value) for value in grouped} == {id(value) for value in trained.values()}
+        assert len(grouped) == len(trained)
+
+    def test_features_are_unit_rows_and_the_headline_is_among_them(self, stage: str, name: str) -> None:
+        method = build(stage, name).eval()
+        images = torch.randn(5, 3, *method.input_size)
+        for modality in Modality:
+            features = method.encode(images, modality)
+            assert method.headline in features
+            for values in features.values():
+                assert values.shape[0] == 5
+                torch.testing.assert_close(values.norm(dim=1), torch.ones(5))
+
+    def test_features_do_not_depend_on_the_batch_around(self, stage: str, name: str) -> None:
+        method = build(stage, name).eval()
+        images = torch.randn(4, 3, *method.input_size)
+        whole = method.encode(images, Modality.VISIBLE)[method.headline]
+        alone = method.encode(images[2:3], Modality.VISIBLE)[method.headline]
+        torch.testing.assert_close(whole[2:3], alone, atol=1e-5, rtol=1e-4)
+
+    def test_transferable_state_loads_into_a_fresh_backbone(self, stage: str, name: str) -> None:
+        method = build(stage, name)
+        train_steps(method, optimizer_of(method), range(1))
+        backbone = ResNet18(ResNet18.Config(width=0.125), generator_from("another"))
+        backbone.load_state_dict(method.transferable_state())
+        images = torch.randn(2, 3, *SIZE)
+        torch.testing.assert_close(backbone.eval()(images), method.backbone.eval()(images))
+
+
+def test_methods_were_found() -> None:
+    assert ("pretrain", "mocov2") in METHODS
+    assert ("pretrain", "simclr") in METHODS
