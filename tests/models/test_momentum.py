@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from dapg.core.errors import UsageError
 from dapg.models.momentum import KeyQueue, momentum_at, momentum_copy, update_momentum
 
 
@@ -50,7 +51,7 @@ def test_buffers_stay_or_are_copied() -> None:
 def test_another_network_or_momentum_is_refused() -> None:
     with pytest.raises(ValueError, match="not a copy"):
         update_momentum(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2)), 0.9)
-    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+    with pytest.raises(UsageError, match=r"\[0, 1\]"):
         update_momentum(nn.Linear(2, 2), nn.Linear(2, 2), 1.1)
 
 
