@@ -22,8 +22,6 @@ from dapg.models.backbones.base import Backbone
 from dapg.models.backbones.mobilenet_v2 import MobileNetV2
 from dapg.models.backbones.resnet18 import ResNet18
 from dapg.models.weights import (
-    LUPERSON_MEAN,
-    LUPERSON_STD,
     backbone_from_file,
     export_flat,
     init_backbone,
@@ -143,10 +141,14 @@ def test_normalisation_comes_from_the_file_or_its_name(tmp_path: Path) -> None:
     assert backbone.std == pytest.approx((0.1, 0.2, 1.0))
     assert "pixel_mean" in report.normalisation
 
-    torch.save(trained(), tmp_path / "lup_moco_r50.pth")
-    report = load_backbone(backbone, tmp_path / "lup_moco_r50.pth")
-    assert (backbone.mean, backbone.std) == (LUPERSON_MEAN, LUPERSON_STD)
-    assert "LUPerson" in report.normalisation
+    for name, mean, std in (
+        ("lup_moco_r50", (0.3525, 0.3106, 0.3140), (0.2660, 0.2522, 0.2505)),
+        ("lupws_r50", (0.3452, 0.3070, 0.3114), (0.2633, 0.2500, 0.2480)),
+    ):
+        torch.save(trained(), tmp_path / f"{name}.pth")
+        report = load_backbone(backbone, tmp_path / f"{name}.pth")
+        assert (backbone.mean, backbone.std) == (mean, std)
+        assert "LUPerson" in report.normalisation
 
 
 def test_our_own_file_comes_back_whole_and_with_equal_bytes(tmp_path: Path) -> None:
