@@ -427,7 +427,14 @@ def test_a_damaged_download_shows_in_torchvisions_name(tmp_path: Path) -> None:
 
 def test_metadata_is_checked(tmp_path: Path) -> None:
     tensors = {name: value.contiguous() for name, value in network().state_dict().items()}
-    good = {"format": "dapg backbone 1", "architecture": "resnet18", "config": {}, "mean": [0, 0, 0], "std": [1, 1, 1]}
+    good = {
+        "format": "dapg backbone 1",
+        "architecture": "resnet18",
+        "config": {},
+        "mean": [0, 0, 0],
+        "std": [1, 1, 1],
+        "metadata": {},
+    }
     path = tmp_path / "own.safetensors"
     for bad, message in (
         ("no json", "damaged"),
@@ -435,11 +442,14 @@ def test_metadata_is_checked(tmp_path: Path) -> None:
         (json.dumps({**good, "format": "dapg backbone 99"}), "not written by this version"),
         (json.dumps({key: value for key, value in good.items() if key != "std"}), "does not state its std"),
         (json.dumps({**good, "mean": [0.5]}), "three numbers"),
-        (json.dumps({**good, "std": "wide"}), "three numbers"),
+        (json.dumps({**good, "std": [0.5, "wide", 1]}), "three numbers"),
+        (json.dumps({**good, "metadata": "none"}), "does not state its metadata"),
     ):
-        save_file(tensors, path, {"dapg": bad})
+        save_file(network(1).state_dict(), path, {"dapg": bad})
+        backbone = network()
         with pytest.raises(WeightsError, match=message):
-            load_backbone(network(), path)
+            load_backbone(backbone, path)
+        assert untouched(backbone)
     save_file(tensors, path, {"dapg": json.dumps({**good, "architecture": "resnet999"})})
     with pytest.raises(WeightsError, match="cannot be built here"):
         backbone_from_file(path)

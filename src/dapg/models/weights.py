@@ -239,12 +239,12 @@ def _fill(backbone: Backbone, content: Content, path: Path, source: str) -> Weig
     if len(matched) < REQUIRED_SHARE * len(counted):
         raise WeightsError(_refusal(backbone, best, matched, counted, content, source))
     for name, tensor in best.fitting.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
             raise WeightsError(f"{source}: {name} holds values that are not finite; the file is of no use")
+    mean, std, normalisation = _normalisation(content, path)
     with torch.no_grad():
         for name, tensor in best.fitting.items():
             expected[name].copy_(tensor)  # state_dict shares memory with the network
-    mean, std, normalisation = _normalisation(content, path)
     backbone.mean, backbone.std = mean, std
     used = {best.file_names[name] for name in best.fitting}
     return WeightsReport(
