@@ -102,9 +102,10 @@ def test_a_push_before_backward_leaves_the_loss_alone() -> None:
     queue = KeyQueue(4, 2)
     queue.push(torch.ones(2, 2))
     query = torch.ones(1, 2, requires_grad=True)
-    keys, _, valid = queue.contents()
-    loss = (query @ keys[valid].T).sum()
-    queue.push(torch.full((4, 2), 5.0))
+    keys, labels, _ = queue.contents()
+    loss = (query @ keys.T).sum()  # backward needs the keys of now
+    queue.push(torch.full((4, 2), 5.0), torch.tensor([1, 2, 3, 4]))
+    assert labels.tolist() == [-1, -1, -1, -1]
     loss.backward()
     assert query.grad is not None
     assert query.grad.tolist() == [[2.0, 2.0]]
