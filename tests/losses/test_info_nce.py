@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from dapg.core.errors import UsageError
 from dapg.losses.info_nce import multi_positive_info_nce, nt_xent
 
 
@@ -130,9 +131,9 @@ def test_gradients_equal_finite_differences(reduction: str) -> None:
 def test_wrong_arguments_are_refused() -> None:
     query, positives, negatives = fixture()
     for temperature in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="temperature"):
+        with pytest.raises(UsageError, match="temperature"):
             multi_positive_info_nce(query, positives, negatives, temperature)
-        with pytest.raises(ValueError, match="temperature"):
+        with pytest.raises(UsageError, match="temperature"):
             nt_xent(query, query, temperature)
     with pytest.raises(ValueError, match="both"):
         nt_xent(query, query, 0.1, all_a=query)

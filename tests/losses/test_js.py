@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from dapg.core.errors import UsageError
 from dapg.losses.js import js_divergence, log_feature_distribution, log_similarity_distribution
 from dapg.losses.regression import regression
 
@@ -102,3 +103,11 @@ def test_regression_holds_its_target_fixed() -> None:
     regression(a, b).backward()
     assert a.grad is not None
     assert b.grad is None
+
+
+def test_a_temperature_of_nothing_is_refused() -> None:
+    features = random_features(1, 2, 4)
+    with pytest.raises(UsageError, match="temperature"):
+        log_similarity_distribution(features, features[0], 0.0)
+    with pytest.raises(UsageError, match="temperature"):
+        log_feature_distribution(features, -1.0)

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from dapg.core.errors import UsageError
 from dapg.models.momentum import KeyQueue, momentum_at, momentum_copy, update_momentum
 
 
@@ -50,7 +51,7 @@ def test_buffers_stay_or_are_copied() -> None:
 def test_another_network_or_momentum_is_refused() -> None:
     with pytest.raises(ValueError, match="not a copy"):
         update_momentum(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2)), 0.9)
-    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+    with pytest.raises(UsageError, match=r"\[0, 1\]"):
         update_momentum(nn.Linear(2, 2), nn.Linear(2, 2), 1.1)
 
 
@@ -101,9 +102,10 @@ def test_a_push_before_backward_leaves_the_loss_alone() -> None:
     queue = KeyQueue(4, 2)
     queue.push(torch.ones(2, 2))
     query = torch.ones(1, 2, requires_grad=True)
-    keys, _, valid = queue.contents()
-    loss = (query @ keys[valid].T).sum()
-    queue.push(torch.full((4, 2), 5.0))
+    keys, labels, _ = queue.contents()
+    loss = (query @ keys.T).sum()  # backward needs the keys of now
+    queue.push(torch.full((4, 2), 5.0), torch.tensor([1, 2, 3, 4]))
+    assert labels.tolist() == [-1, -1, -1, -1]
     loss.backward()
     assert query.grad is not None
     assert query.grad.tolist() == [[2.0, 2.0]]

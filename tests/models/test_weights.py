@@ -22,8 +22,6 @@ from dapg.models.backbones.base import Backbone
 from dapg.models.backbones.mobilenet_v2 import MobileNetV2
 from dapg.models.backbones.resnet18 import ResNet18
 from dapg.models.weights import (
-    LUPERSON_MEAN,
-    LUPERSON_STD,
     backbone_from_file,
     export_flat,
     init_backbone,
@@ -143,10 +141,14 @@ def test_normalisation_comes_from_the_file_or_its_name(tmp_path: Path) -> None:
     assert backbone.std == pytest.approx((0.1, 0.2, 1.0))
     assert "pixel_mean" in report.normalisation
 
-    torch.save(trained(), tmp_path / "lup_moco_r50.pth")
-    report = load_backbone(backbone, tmp_path / "lup_moco_r50.pth")
-    assert (backbone.mean, backbone.std) == (LUPERSON_MEAN, LUPERSON_STD)
-    assert "LUPerson" in report.normalisation
+    for name, mean, std in (
+        ("lup_moco_r50", (0.3525, 0.3106, 0.3140), (0.2660, 0.2522, 0.2505)),
+        ("lupws_r50", (0.3452, 0.3070, 0.3114), (0.2633, 0.2500, 0.2480)),
+    ):
+        torch.save(trained(), tmp_path / f"{name}.pth")
+        report = load_backbone(backbone, tmp_path / f"{name}.pth")
+        assert (backbone.mean, backbone.std) == (mean, std)
+        assert "LUPerson" in report.normalisation
 
 
 def test_our_own_file_comes_back_whole_and_with_equal_bytes(tmp_path: Path) -> None:
@@ -425,7 +427,14 @@ def test_a_damaged_download_shows_in_torchvisions_name(tmp_path: Path) -> None:
 
 def test_metadata_is_checked(tmp_path: Path) -> None:
     tensors = {name: value.contiguous() for name, value in network().state_dict().items()}
-    good = {"format": "dapg backbone 1", "architecture": "resnet18", "config": {}, "mean": [0, 0, 0], "std": [1, 1, 1]}
+    good = {
+        "format": "dapg backbone 1",
+        "architecture": "resnet18",
+        "config": {},
+        "mean": [0, 0, 0],
+        "std": [1, 1, 1],
+        "metadata": {},
+    }
     path = tmp_path / "own.safetensors"
     for bad, message in (
         ("no json", "damaged"),
@@ -433,11 +442,14 @@ def test_metadata_is_checked(tmp_path: Path) -> None:
         (json.dumps({**good, "format": "dapg backbone 99"}), "not written by this version"),
         (json.dumps({key: value for key, value in good.items() if key != "std"}), "does not state its std"),
         (json.dumps({**good, "mean": [0.5]}), "three numbers"),
-        (json.dumps({**good, "std": "wide"}), "three numbers"),
+        (json.dumps({**good, "std": [0.5, "wide", 1]}), "three numbers"),
+        (json.dumps({**good, "metadata": "none"}), "does not state its metadata"),
     ):
-        save_file(tensors, path, {"dapg": bad})
+        save_file(network(1).state_dict(), path, {"dapg": bad})
+        backbone = network()
         with pytest.raises(WeightsError, match=message):
-            load_backbone(network(), path)
+            load_backbone(backbone, path)
+        assert untouched(backbone)
     save_file(tensors, path, {"dapg": json.dumps({**good, "architecture": "resnet999"})})
     with pytest.raises(WeightsError, match="cannot be built here"):
         backbone_from_file(path)

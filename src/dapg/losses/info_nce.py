@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dapg.core.errors import UsageError
+
 Reduction = Literal["sum_inside", "mean_outside"]
 
 
@@ -34,10 +36,13 @@ def multi_positive_info_nce(
         reduction: where the sum over positives stands.
         valid: which negatives count, for all queries or for each; None: all. The others have no influence on value
             and gradient: unfilled slots of a queue, or keys of the query's own picture.
+
+    Raises:
+        UsageError: temperature not above 0, or an unknown reduction.
     """
     _check_temperature(temperature)
     if reduction not in ("sum_inside", "mean_outside"):
-        raise ValueError(f"reduction is 'sum_inside' or 'mean_outside', got {reduction!r}")
+        raise UsageError(f"reduction is 'sum_inside' or 'mean_outside', got {reduction!r}")
     with torch.autocast(query.device.type, enabled=False):
         query, positives, negatives = _wide(query), _wide(positives), _wide(negatives)
         positive = torch.einsum("bd,bpd->bp", query, positives) / temperature
@@ -69,6 +74,10 @@ def nt_xent(
         all_a: first views of every process, in order of rank; None: ``features_a`` is all there is.
         all_b: second views of every process.
         row_offset: the row of ``all_a`` at which this process's rows start.
+
+    Raises:
+        UsageError: temperature not above 0.
+        ValueError: gathered rows that cannot be those of this process.
     """
     _check_temperature(temperature)
     if (all_a is None) != (all_b is None):
@@ -100,4 +109,4 @@ def _wide(features: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
 
 def _check_temperature(temperature: float) -> None:
     if not temperature > 0:
-        raise ValueError(f"temperature is above 0, got {temperature}")
+        raise UsageError(f"temperature is above 0, got {temperature}")

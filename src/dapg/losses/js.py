@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dapg.core.errors import UsageError
+
 
 def js_divergence(log_probabilities: Float[Tensor, "B P N"]) -> Float[Tensor, ""]:
     """Mean over the batch of the Jensen-Shannon divergence of P distributions over N outcomes, in nats.
@@ -31,7 +33,7 @@ def log_similarity_distribution(
     key counts, as before the first push to a queue, every distribution is the uniform one, so that they agree.
     """
     if not temperature > 0:
-        raise ValueError(f"temperature is above 0, got {temperature}")
+        raise UsageError(f"temperature is above 0, got {temperature}")
     with torch.autocast(features.device.type, enabled=False):
         wide = torch.promote_types(features.dtype, torch.float32)
         similarity = features.to(wide) @ keys.to(wide).T / temperature  # (B, P, K)
@@ -45,6 +47,6 @@ def log_similarity_distribution(
 def log_feature_distribution(features: Float[Tensor, "B P D"], temperature: float) -> Float[Tensor, "B P D"]:
     """Log softmax over the feature's own dimensions, the other reading of Eq. 3 (as CIL regularises features)."""
     if not temperature > 0:
-        raise ValueError(f"temperature is above 0, got {temperature}")
+        raise UsageError(f"temperature is above 0, got {temperature}")
     wide = torch.promote_types(features.dtype, torch.float32)
     return (features.to(wide) / temperature).log_softmax(dim=2)

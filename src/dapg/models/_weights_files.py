@@ -122,12 +122,13 @@ def _companion(path: Path, digest: str) -> dict[str, Any] | None:
 
 
 def _checked(description: Any, expected: str, path: Path) -> dict[str, Any]:
-    needed = ("architecture", "config", "mean", "std")
+    """What a file of ours says about itself, with every part of the kind it must be."""
     if not isinstance(description, dict) or description.get("format") != expected:
         raise WeightsError(f"{path} was not written by this version: expected {expected!r}")
-    absent = [key for key in needed if key not in description]
-    if absent:
-        raise WeightsError(f"{path} does not state its {', '.join(absent)}")
+    kinds = {"architecture": str, "config": dict, "mean": list, "std": list, "metadata": dict}
+    wrong = [key for key, kind in kinds.items() if not isinstance(description.get(key), kind)]
+    if wrong:
+        raise WeightsError(f"{path} does not state its {', '.join(wrong)} as it should")
     return description
 
 

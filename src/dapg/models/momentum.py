@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from dapg.core.errors import UsageError
 from dapg.core.types import UNKNOWN
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -32,7 +33,7 @@ def update_momentum(
             mode (MoCo, BYOL); ``copy`` takes the online network's, for a target that only runs in evaluation mode.
     """
     if not 0 <= momentum <= 1:
-        raise ValueError(f"momentum is in [0, 1], got {momentum}")
+        raise UsageError(f"momentum is in [0, 1], got {momentum}")
     targets, sources = dict(target.named_parameters()), dict(online.named_parameters())
     if targets.keys() != sources.keys():
         raise ValueError(f"not a copy of the online network: {sorted(targets.keys() ^ sources.keys())[:3]} differ")
@@ -65,7 +66,7 @@ class KeyQueue(nn.Module):
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         if size < 1 or dim < 1:
-            raise ValueError(f"a queue holds at least one key of one value, got {size} of {dim}")
+            raise UsageError(f"a queue holds at least one key of one value, got {size} of {dim}")
         self.register_buffer("keys", torch.zeros(size, dim))
         self.register_buffer("labels", torch.full((size,), UNKNOWN, dtype=torch.int64))
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))

@@ -30,8 +30,12 @@ REQUIRED_SHARE = 0.9
 BACKBONE_FILE = "backbone.safetensors"
 """What a finished training run leaves for the next stage."""
 
-LUPERSON_MEAN, LUPERSON_STD = (0.3525, 0.3106, 0.3140), (0.2660, 0.2522, 0.2505)
-"""Normalisation the released LUPerson weights were trained with (DengpanFu/LUPerson, entry "lup")."""
+KNOWN_NORMALISATION: dict[str, tuple[str, Triple, Triple]] = {
+    "lup_moco_r50": ("LUPerson's", (0.3525, 0.3106, 0.3140), (0.2660, 0.2522, 0.2505)),
+    "lupws_r50": ("LUPerson-NL's", (0.3452, 0.3070, 0.3114), (0.2633, 0.2500, 0.2480)),
+}
+"""Released files that do not state their normalisation: beginning of the name, whose, mean, std (training scripts of
+DengpanFu/LUPerson, entry "lup", and DengpanFu/LUPerson-NL)."""
 
 _SMALL = 4096
 """Values of a convolution below which float16 saves nothing. The first blocks of ImageNet's MobileNetV2 have channels
@@ -235,12 +239,12 @@ def _fill(backbone: Backbone, content: Content, path: Path, source: str) -> Weig
     if len(matched) < REQUIRED_SHARE * len(counted):
         raise WeightsError(_refusal(backbone, best, matched, counted, content, source))
     for name, tensor in best.fitting.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
             raise WeightsError(f"{source}: {name} holds values that are not finite; the file is of no use")
+    mean, std, normalisation = _normalisation(content, path)
     with torch.no_grad():
         for name, tensor in best.fitting.items():
             expected[name].copy_(tensor)  # state_dict shares memory with the network
-    mean, std, normalisation = _normalisation(content, path)
     backbone.mean, backbone.std = mean, std
     used = {best.file_names[name] for name in best.fitting}
     return WeightsReport(
@@ -386,8 +390,9 @@ def _normalisation(content: Content, path: Path) -> tuple[Triple, Triple, str]:
             _triple((std.flatten() / scale).tolist(), path),
             "pixel_mean and pixel_std of the file",
         )
-    if path.stem.startswith("lup_moco_r50"):
-        return LUPERSON_MEAN, LUPERSON_STD, "LUPerson's, by the file's name"
+    for name, (whose, known_mean, known_std) in KNOWN_NORMALISATION.items():
+        if path.stem.startswith(name):
+            return known_mean, known_std, f"{whose}, by the file's name"
     return IMAGENET_MEAN, IMAGENET_STD, "ImageNet's, as the file states none"
 
 
