@@ -7,7 +7,7 @@ looked up in it. Where a match has exactly the distance of another picture, gall
 Rules and formulas: docs/protocols.md.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dapg.core.errors import UsageError
-from dapg.core.types import UNKNOWN, Protocol
+from dapg.core.types import UNKNOWN, Protocol, Record, Trial
 
 _CPU_ELEMENTS = 2_000_000
 """Distances worked on at a time by one thread: two copies of them fit in the processor's cache or nearly so."""
@@ -119,6 +119,64 @@ def score_features(
         parts.append(_score_block(products.neg_(), start, sheet))
         del products
     return _collect(torch.cat(parts) if parts else torch.empty(0, 3, dtype=torch.float64), sheet, max_rank)
+
+
+def score_trials(
+    features: Float[Tensor, "N D"], rows: Mapping[Record, int], trials: Sequence[Trial], max_rank: int = 20
+) -> list[Scores]:
+    """Scores of each trial from one table of unit features; trials with the same queries share their distances.
+
+    Args:
+        features: one row a picture.
+        rows: the row of each record of the trials.
+        trials: trials of one mode.
+        max_rank: length of the curves.
+
+    Raises:
+        UsageError: as ``score``.
+    """
+    found: dict[int, Scores] = {}
+    waiting = list(range(len(trials)))
+    while waiting:
+        together = [number for number in waiting if trials[number].query == trials[waiting[0]].query]
+        waiting = [number for number in waiting if number not in together]
+        scores = _score_together(features, rows, [trials[number] for number in together], max_rank)
+        found.update(zip(together, scores, strict=True))
+    return [found[number] for number in range(len(trials))]
+
+
+def _score_together(
+    features: Float[Tensor, "N D"], rows: Mapping[Record, int], trials: Sequence[Trial], max_rank: int
+) -> list[Scores]:
+    """Trials with the same queries: each query is multiplied once with every picture that is in some gallery."""
+    device = features.device
+    query = torch.tensor([rows[record] for record in trials[0].query], device=device)
+    gallery = [torch.tensor([rows[record] for record in trial.gallery], device=device) for trial in trials]
+    union = torch.cat(gallery).unique(sorted=True)  # type: ignore[no-untyped-call]
+    columns = [torch.searchsorted(union, numbers) for numbers in gallery]
+    sheets = [_sheet_of(trial, device) for trial in trials]
+    gallery_features = features[union]
+    parts: list[list[Tensor]] = [[] for _ in trials]
+    step = max(1, _PRODUCT_ELEMENTS // max(1, len(union)))
+    for start in range(0, len(query), step):
+        distances = (features[query[start : start + step]] @ gallery_features.T).neg_()
+        for part, sheet, chosen in zip(parts, sheets, columns, strict=True):
+            part.append(_score_block(distances.index_select(1, chosen), start, sheet))
+    return [_collect(torch.cat(part), sheet, max_rank) for part, sheet in zip(parts, sheets, strict=True)]
+
+
+def _sheet_of(trial: Trial, device: torch.device) -> "_Sheet":
+    def labels(name: str, records: Sequence[Record]) -> Tensor:
+        return torch.tensor([getattr(record, name) for record in records], dtype=torch.int64)
+
+    return _Sheet.build(
+        labels("person", trial.query),
+        labels("person", trial.gallery),
+        labels("camera", trial.query),
+        labels("camera", trial.gallery),
+        trial.protocol,
+        device,
+    )
 
 
 def mean_scores(trials: Sequence[Scores]) -> dict[str, float | list[float]]:
