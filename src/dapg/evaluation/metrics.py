@@ -7,7 +7,8 @@ looked up in it. Where a match has exactly the distance of another picture, gall
 Rules and formulas: docs/protocols.md.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -191,6 +192,20 @@ def mean_scores(trials: Sequence[Scores]) -> dict[str, float | list[float]]:
     }
 
 
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[int]:
+    """Every operation on one thread within the block; gives the number of threads that are free for chunks instead.
+
+    Splitting each of many small operations over threads mostly waits, worst on a machine that has other work.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
 @dataclass(frozen=True)
 class _Sheet:
     """The labels of one scoring, prepared once: who matches whom, and which pairs the rules leave out.
@@ -215,6 +230,7 @@ class _Sheet:
     unique: bool
 
     @classmethod
+    @_one_thread_each()
     def build(
         cls,
         query_persons: Int[Tensor, "Q"],
@@ -293,22 +309,20 @@ def _check_shape(shape: Sequence[int], sheet: _Sheet) -> None:
 
 def _score_block(distances: Float[Tensor, "b G"], first: int, sheet: _Sheet) -> Float[Tensor, "b 3"]:
     """AP, INP and first-match rank (0: no match) of queries ``first`` ..., in chunks that bound the memory."""
-    limit = _CUDA_ELEMENTS if distances.is_cuda else _CPU_ELEMENTS
-    step = max(1, limit // max(1, distances.shape[1]))
-    starts = range(0, len(distances), step)
+    with _one_thread_each() as threads:
+        limit = _CUDA_ELEMENTS if distances.is_cuda else _CPU_ELEMENTS
+        step = max(1, min(limit // max(1, distances.shape[1]), -(-len(distances) // threads)))
+        starts = range(0, len(distances), step)
 
-    def chunk(start: int) -> Tensor:
-        return _score_chunk(distances[start : start + step], first + start, sheet)
+        def chunk(start: int) -> Tensor:
+            return _score_chunk(distances[start : start + step], first + start, sheet)
 
-    results = _in_threads(chunk, starts, 1 if distances.is_cuda else torch.get_num_threads())
+        if threads < 2 or len(starts) < 2 or distances.is_cuda:
+            results = [chunk(start) for start in starts]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                results = list(pool.map(chunk, starts))
     return torch.cat(results) if results else torch.empty(0, 3, dtype=torch.float64)
-
-
-def _in_threads(function: Callable[[int], Tensor], arguments: Sequence[int], threads: int) -> list[Tensor]:
-    if threads < 2 or len(arguments) < 2:
-        return [function(argument) for argument in arguments]
-    with ThreadPoolExecutor(min(threads, len(arguments))) as pool:
-        return list(pool.map(function, arguments))
 
 
 def _score_chunk(distances: Float[Tensor, "b G"], first: int, sheet: _Sheet) -> Float[Tensor, "b 3"]:
@@ -428,6 +442,7 @@ def _best_per_person(kept: Float[Tensor, "b g"], starts: Int[Tensor, "n"]) -> Fl
     return empty.scatter_reduce_(1, runs.expand(len(kept), -1), kept, "amin")
 
 
+@_one_thread_each()
 def _collect(rows: Float[Tensor, "Q 3"], sheet: _Sheet, max_rank: int) -> Scores:
     valid = rows[:, 2] > 0
     number = int(valid.sum())
