@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from dapg.core.errors import UsageError
-from dapg.core.types import Protocol
+from dapg.core.types import Protocol, Record, Trial
 from dapg.evaluation import metrics
-from dapg.evaluation.metrics import mean_scores, score, score_features
+from dapg.evaluation.metrics import mean_scores, score, score_features, score_trials
 
 PLAIN = Protocol("plain")
 MARKET = Protocol("market", same_person_same_camera=True, junk_persons=(-1,))
@@ -192,7 +192,7 @@ rules = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(galleries(), rules, st.sampled_from([torch.float32, torch.float64]))
 def test_equals_the_slow_loop(gallery, rules, dtype):
     protocol = Protocol("any", **rules)
@@ -272,6 +272,36 @@ def test_order_of_the_gallery_does_not_matter_without_ties():
     order = torch.randperm(90, generator=torch.Generator().manual_seed(1))
     shuffled = score(distances[:, order], persons, gallery_persons[order], cameras, gallery_cameras[order], SYSU)
     assert shuffled == score(distances, persons, gallery_persons, cameras, gallery_cameras, SYSU)
+
+
+def test_trials_that_share_queries_score_as_one_by_one(monkeypatch):
+    generator = torch.Generator().manual_seed(5)
+    persons, cameras = torch.randint(0, 6, (80,), generator=generator), torch.randint(1, 5, (80,), generator=generator)
+    records = [Record(f"{n}.jpg", int(persons[n]), int(cameras[n])) for n in range(80)]
+    features = torch.nn.functional.normalize(torch.randn(80, 8, generator=generator).double(), dim=1)
+    galleries = [torch.randperm(50, generator=generator)[:20] for _ in range(3)]
+    sides = [(list(range(50, 80)), gallery.tolist()) for gallery in galleries]
+    sides.append((list(range(60, 70)), galleries[0].tolist()))
+    trials = [
+        Trial(str(n), "any", tuple(records[i] for i in query), tuple(records[i] for i in gallery), SYSU)
+        for n, (query, gallery) in enumerate(sides)
+    ]
+    monkeypatch.setattr(metrics, "_PRODUCT_ELEMENTS", 300)
+    rows = {record: number for number, record in enumerate(records)}
+    together = score_trials(features, rows, trials, 5)
+    for scores, (query, gallery) in zip(together, sides, strict=True):
+        expected = score_features(
+            features[query],
+            features[gallery],
+            persons[query],
+            persons[gallery],
+            cameras[query],
+            cameras[gallery],
+            SYSU,
+            5,
+        )
+        assert scores.cmc == expected.cmc
+        assert scores.mAP == pytest.approx(expected.mAP, abs=1e-12)
 
 
 def test_mean_over_trials():

@@ -7,7 +7,8 @@ looked up in it. Where a match has exactly the distance of another picture, gall
 Rules and formulas: docs/protocols.md.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dapg.core.errors import UsageError
-from dapg.core.types import UNKNOWN, Protocol
+from dapg.core.types import UNKNOWN, Protocol, Record, Trial
 
 _CPU_ELEMENTS = 2_000_000
 """Distances worked on at a time by one thread: two copies of them fit in the processor's cache or nearly so."""
@@ -121,6 +122,64 @@ def score_features(
     return _collect(torch.cat(parts) if parts else torch.empty(0, 3, dtype=torch.float64), sheet, max_rank)
 
 
+def score_trials(
+    features: Float[Tensor, "N D"], rows: Mapping[Record, int], trials: Sequence[Trial], max_rank: int = 20
+) -> list[Scores]:
+    """Scores of each trial from one table of unit features; trials with the same queries share their distances.
+
+    Args:
+        features: one row a picture.
+        rows: the row of each record of the trials.
+        trials: trials of one mode.
+        max_rank: length of the curves.
+
+    Raises:
+        UsageError: as ``score``.
+    """
+    found: dict[int, Scores] = {}
+    waiting = list(range(len(trials)))
+    while waiting:
+        together = [number for number in waiting if trials[number].query == trials[waiting[0]].query]
+        waiting = [number for number in waiting if number not in together]
+        scores = _score_together(features, rows, [trials[number] for number in together], max_rank)
+        found.update(zip(together, scores, strict=True))
+    return [found[number] for number in range(len(trials))]
+
+
+def _score_together(
+    features: Float[Tensor, "N D"], rows: Mapping[Record, int], trials: Sequence[Trial], max_rank: int
+) -> list[Scores]:
+    """Trials with the same queries: each query is multiplied once with every picture that is in some gallery."""
+    device = features.device
+    query = torch.tensor([rows[record] for record in trials[0].query], device=device)
+    gallery = [torch.tensor([rows[record] for record in trial.gallery], device=device) for trial in trials]
+    union = torch.cat(gallery).unique(sorted=True)  # type: ignore[no-untyped-call]
+    columns = [torch.searchsorted(union, numbers) for numbers in gallery]
+    sheets = [_sheet_of(trial, device) for trial in trials]
+    gallery_features = features[union]
+    parts: list[list[Tensor]] = [[] for _ in trials]
+    step = max(1, _PRODUCT_ELEMENTS // max(1, len(union)))
+    for start in range(0, len(query), step):
+        distances = (features[query[start : start + step]] @ gallery_features.T).neg_()
+        for part, sheet, chosen in zip(parts, sheets, columns, strict=True):
+            part.append(_score_block(distances.index_select(1, chosen), start, sheet))
+    return [_collect(torch.cat(part), sheet, max_rank) for part, sheet in zip(parts, sheets, strict=True)]
+
+
+def _sheet_of(trial: Trial, device: torch.device) -> "_Sheet":
+    def labels(name: str, records: Sequence[Record]) -> Tensor:
+        return torch.tensor([getattr(record, name) for record in records], dtype=torch.int64)
+
+    return _Sheet.build(
+        labels("person", trial.query),
+        labels("person", trial.gallery),
+        labels("camera", trial.query),
+        labels("camera", trial.gallery),
+        trial.protocol,
+        device,
+    )
+
+
 def mean_scores(trials: Sequence[Scores]) -> dict[str, float | list[float]]:
     """Mean over trials of the curve, mAP and mINP: the number that papers print for ten trials."""
     if not trials:
@@ -131,6 +190,20 @@ def mean_scores(trials: Sequence[Scores]) -> dict[str, float | list[float]]:
         "mAP": float(np.mean([scores.mAP for scores in trials])),
         "mINP": float(np.mean([scores.mINP for scores in trials])),
     }
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[int]:
+    """Every operation on one thread within the block; gives the number of threads that are free for chunks instead.
+
+    Splitting each of many small operations over threads mostly waits, worst on a machine that has other work.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -157,6 +230,7 @@ class _Sheet:
     unique: bool
 
     @classmethod
+    @_one_thread_each()
     def build(
         cls,
         query_persons: Int[Tensor, "Q"],
@@ -235,22 +309,20 @@ def _check_shape(shape: Sequence[int], sheet: _Sheet) -> None:
 
 def _score_block(distances: Float[Tensor, "b G"], first: int, sheet: _Sheet) -> Float[Tensor, "b 3"]:
     """AP, INP and first-match rank (0: no match) of queries ``first`` ..., in chunks that bound the memory."""
-    limit = _CUDA_ELEMENTS if distances.is_cuda else _CPU_ELEMENTS
-    step = max(1, limit // max(1, distances.shape[1]))
-    starts = range(0, len(distances), step)
+    with _one_thread_each() as threads:
+        limit = _CUDA_ELEMENTS if distances.is_cuda else _CPU_ELEMENTS
+        step = max(1, min(limit // max(1, distances.shape[1]), -(-len(distances) // threads)))
+        starts = range(0, len(distances), step)
 
-    def chunk(start: int) -> Tensor:
-        return _score_chunk(distances[start : start + step], first + start, sheet)
+        def chunk(start: int) -> Tensor:
+            return _score_chunk(distances[start : start + step], first + start, sheet)
 
-    results = _in_threads(chunk, starts, 1 if distances.is_cuda else torch.get_num_threads())
+        if threads < 2 or len(starts) < 2 or distances.is_cuda:
+            results = [chunk(start) for start in starts]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                results = list(pool.map(chunk, starts))
     return torch.cat(results) if results else torch.empty(0, 3, dtype=torch.float64)
-
-
-def _in_threads(function: Callable[[int], Tensor], arguments: Sequence[int], threads: int) -> list[Tensor]:
-    if threads < 2 or len(arguments) < 2:
-        return [function(argument) for argument in arguments]
-    with ThreadPoolExecutor(min(threads, len(arguments))) as pool:
-        return list(pool.map(function, arguments))
 
 
 def _score_chunk(distances: Float[Tensor, "b G"], first: int, sheet: _Sheet) -> Float[Tensor, "b 3"]:
@@ -370,6 +442,7 @@ def _best_per_person(kept: Float[Tensor, "b g"], starts: Int[Tensor, "n"]) -> Fl
     return empty.scatter_reduce_(1, runs.expand(len(kept), -1), kept, "amin")
 
 
+@_one_thread_each()
 def _collect(rows: Float[Tensor, "Q 3"], sheet: _Sheet, max_rank: int) -> Scores:
     valid = rows[:, 2] > 0
     number = int(valid.sum())

@@ -1,0 +1,180 @@
+"""Scores of features from any program: an ``.npz`` file and a protocol's name are enough."""
+
+import dataclasses
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dapg.core.errors import DataError, UsageError, nearest
+from dapg.core.files import sha256, write_json
+from dapg.core.types import Protocol
+from dapg.data import llcm, market1501, regdb, sysu
+from dapg.evaluation.bootstrap import intervals, write_query_scores
+from dapg.evaluation.metrics import Scores, score, score_features
+from dapg.evaluation.rerank import Rerank, reranked_distances
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    "sysu": sysu.PROTOCOL,
+    "regdb": regdb.PROTOCOL,
+    "llcm": llcm.PROTOCOL,
+    "market": market1501.PROTOCOL,
+    "plain": Protocol("plain"),
+}
+"""Names that ``--protocol`` accepts. ``plain`` leaves nothing out and counts pictures, like ``regdb``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureFile:
+    """Unit features and labels of one query and one gallery set."""
+
+    query_features: Float[Tensor, "Q D"]
+    gallery_features: Float[Tensor, "G D"]
+    query_persons: Int[Tensor, "Q"]
+    gallery_persons: Int[Tensor, "G"]
+    query_cameras: Int[Tensor, "Q"] | None
+    gallery_cameras: Int[Tensor, "G"] | None
+
+
+def protocol_named(name: str) -> Protocol:
+    """The protocol of a short name.
+
+    Raises:
+        UsageError: no such name; the nearest one is suggested.
+    """
+    if name not in PROTOCOLS:
+        raise UsageError(f"no protocol {name!r}{nearest(name, list(PROTOCOLS))}; known: {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def read_features(path: Path | str, protocol: Protocol) -> FeatureFile:
+    """Read and check a feature file, and scale its features to unit length.
+
+    Keys: ``query_features`` (Q, D), ``query_persons`` (Q), ``query_cameras`` (Q), ``gallery_features`` (G, D),
+    ``gallery_persons`` (G), ``gallery_cameras`` (G); the cameras may be absent where the protocol uses none. Features
+    are floating point of any width, labels whole numbers (a float array of whole numbers is fine).
+
+    Raises:
+        DataError: the file or a key is missing, a shape does not fit, or a value is not finite.
+    """
+    needs_cameras = protocol.same_person_same_camera or bool(protocol.camera_groups)
+    wanted = ["query_features", "gallery_features", "query_persons", "gallery_persons"]
+    cameras = ["query_cameras", "gallery_cameras"]
+    try:
+        stored = np.load(path, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            raise DataError(f"{path} holds one array; expected an .npz file with {', '.join(wanted)}")
+        with stored:
+            missing = [key for key in wanted + cameras * needs_cameras if key not in stored.files]
+            if missing:
+                raise DataError(f"{path} has no {', '.join(missing)}; it has {', '.join(stored.files) or 'nothing'}")
+            arrays = {key: stored[key] for key in wanted + cameras if key in stored.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{path}: not an .npz file that can be read without pickles ({error})") from error
+    found: dict[str, Tensor | None] = dict.fromkeys(cameras)
+    widths: list[int] = []
+    for side in ("query", "gallery"):
+        features = _unit(path, f"{side}_features", arrays.pop(f"{side}_features"))
+        found[f"{side}_features"] = features
+        widths.append(features.shape[1])
+        for name in ("persons", "cameras"):
+            key = f"{side}_{name}"
+            if key in arrays:
+                found[key] = _labels(path, key, arrays[key], len(features))
+    if len(set(widths)) > 1:
+        raise DataError(f"{path}: query features have {widths[0]} numbers, gallery features {widths[1]}")
+    return FeatureFile(**found)  # type: ignore[arg-type]
+
+
+def score_file(
+    path: Path | str,
+    protocol_name: str,
+    max_rank: int = 20,
+    rerank: Rerank | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[dict[str, Any], Scores]:
+    """Score a feature file; returns the result (as it is written to JSON) and the scores with their query arrays.
+
+    The result names protocol, feature file and its hash, counts, re-ranking (null when there was none), scores, and
+    95 % intervals over test persons.
+
+    Raises:
+        UsageError: no such protocol, or no query with a match.
+        DataError: the file is not as ``read_features`` describes.
+    """
+    protocol = protocol_named(protocol_name)
+    features = read_features(path, protocol)
+    values = {field.name: getattr(features, field.name) for field in dataclasses.fields(features)}
+    labels = {name: value for name, value in values.items() if not name.endswith("_features")}
+    query, gallery = (values[f"{side}_features"].to(device) for side in ("query", "gallery"))
+    if rerank is None:
+        scores = score_features(query, gallery, **labels, protocol=protocol, max_rank=max_rank)
+    else:
+        scores = score(reranked_distances(query, gallery, rerank), **labels, protocol=protocol, max_rank=max_rank)
+    result = {
+        "features_file": str(path),
+        "sha256": sha256(path),
+        "feature": "file",
+        "protocol": protocol.name,
+        "rules": {
+            "same_person_same_camera": protocol.same_person_same_camera,
+            "camera_groups": dict(protocol.camera_groups),
+            "junk_persons": list(protocol.junk_persons),
+            "unique_identity_cmc": protocol.unique_identity_cmc,
+        },
+        "data": {"name": "features file", "mode": protocol_name, "hash": _label_hash(labels)},
+        "queries": scores.queries,
+        "valid_queries": scores.valid_queries,
+        "gallery": len(gallery),
+        "dimension": gallery.shape[1],
+        "rerank": None if rerank is None else dataclasses.asdict(rerank),
+        "scores": {"cmc": list(scores.cmc), "mAP": scores.mAP, "mINP": scores.mINP},
+        "intervals": {name: dataclasses.asdict(value) for name, value in intervals([[scores.per_query]]).items()},
+    }
+    return result, scores
+
+
+def write_result(path: Path | str, result: Mapping[str, Any], scores: Scores) -> None:
+    """Write the JSON of ``score_file`` and, beside it, the query scores that comparisons need."""
+    path = Path(path)
+    arrays = path.with_suffix(".queries.npz")
+    write_query_scores(arrays, {str(result["feature"]): [scores]})
+    write_json(path, {**result, "per_query": arrays.name})
+
+
+def _unit(path: Path | str, key: str, array: NDArray[np.generic]) -> Tensor:
+    if array.ndim != 2 or array.dtype.kind != "f" or 0 in array.shape:
+        raise DataError(f"{path}: {key} must be floating point (pictures, numbers), found {array.dtype} {array.shape}")
+    features = torch.from_numpy(array if array.dtype.itemsize > 2 else array.astype(np.float32))
+    if features.dtype not in (torch.float32, torch.float64):
+        raise DataError(f"{path}: {key} has the unusual type {array.dtype}; use float16, float32 or float64")
+    lengths = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    if not bool(lengths.isfinite().all()):
+        row = int((~lengths[:, 0].isfinite()).nonzero()[0, 0])
+        raise DataError(f"{path}: {key} row {row} holds a NaN or infinite number")
+    return features.div_(lengths.clamp_(min=1e-12))  # in place: a gallery may fill a good part of the memory
+
+
+def _labels(path: Path | str, key: str, array: NDArray[np.generic], count: int) -> Tensor:
+    if array.shape != (count,):
+        raise DataError(f"{path}: {key} must have {count} entries, one a feature, found shape {array.shape}")
+    if array.dtype.kind not in "iuf" or bool((array != np.floor(array)).any()):
+        raise DataError(f"{path}: {key} must be whole numbers, found {array.dtype}")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _label_hash(labels: Mapping[str, Tensor | None]) -> str:
+    """A short hash of persons and cameras: two files with the same one can be compared query by query."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, values in sorted(labels.items()):
+        digest.update(name.encode())
+        digest.update(b"" if values is None else values.numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,153 @@
+"""Intervals against numbers known in closed form, pairing, nesting, and the files that comparisons read."""
+
+import numpy as np
+import pytest
+import torch
+
+from dapg.core.errors import DataError, UsageError
+from dapg.core.files import write_json
+from dapg.core.types import Protocol
+from dapg.evaluation.bootstrap import (
+    compare,
+    compare_results,
+    intervals,
+    read_query_scores,
+    spread,
+    write_query_scores,
+)
+from dapg.evaluation.metrics import QueryScores, score
+
+
+def queries(persons, precision, valid=None):
+    precision = torch.as_tensor(precision, dtype=torch.float64)
+    valid = torch.ones(len(precision), dtype=torch.bool) if valid is None else torch.tensor(valid)
+    return QueryScores(
+        persons=torch.as_tensor(persons),
+        average_precision=precision.masked_fill(~valid, torch.nan),
+        inverse_negative_penalty=(precision / 2).masked_fill(~valid, torch.nan),
+        first_match=torch.where(valid, torch.where(precision > 0.5, 1, 7), 0),
+        valid=valid,
+    )
+
+
+def coins(persons=400, per_person=1, share=0.5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    hits = (torch.rand(persons, generator=generator) < share).double().repeat_interleave(per_person)
+    return queries(torch.arange(persons).repeat_interleave(per_person), hits)
+
+
+def test_width_is_that_of_a_binomial_share():
+    found = intervals([[coins()]])["mAP"]
+    assert found.value == pytest.approx(float(coins().average_precision.mean()))
+    expected = 1.96 * np.sqrt(found.value * (1 - found.value) / 400)
+    assert (found.high - found.low) / 2 == pytest.approx(expected, rel=0.1)
+    assert found.low < found.value < found.high
+
+
+def test_queries_of_a_person_are_drawn_together():
+    """Nine copies of each query say nothing new."""
+    once, often = intervals([[coins()]])["mAP"], intervals([[coins(per_person=9)]])["mAP"]
+    assert (often.low, often.high) == pytest.approx((once.low, once.high))
+
+
+def test_ten_galleries_of_a_model_are_not_ten_replicates():
+    once, often = intervals([[coins()]])["mAP"], intervals([[coins()] * 10])["mAP"]
+    assert (often.low, often.high) == pytest.approx((once.low, once.high))
+
+
+def test_the_same_people_in_every_seed_do_not_shrink_the_interval():
+    once, often = intervals([[coins()]])["mAP"], intervals([[coins()]] * 5)["mAP"]
+    assert (often.low, often.high) == pytest.approx((once.low, once.high))
+    assert often.seeds == 5
+
+
+def test_differences_between_seeds_widen_the_interval():
+    seeds = [[queries(range(50), np.full(50, level))] for level in (0.2, 0.5, 0.8)]
+    found = intervals(seeds)["mAP"]
+    assert found.value == pytest.approx(0.5)
+    # Persons are all alike here: what is left is the bootstrap of three numbers, 0.2 ... 0.8 with sd 0.2449 / sqrt 3.
+    assert found.low == pytest.approx(0.2, abs=0.07)
+    assert found.high == pytest.approx(0.8, abs=0.07)
+
+
+def test_invalid_queries_do_not_count():
+    found = intervals([[queries([1, 1, 2, 2], [0.2, 0.9, 0.4, 0.9], [True, False, True, False])]])
+    assert found["mAP"].value == pytest.approx(0.3)
+    assert found["mINP"].value == pytest.approx(0.15)
+    assert found["rank-1"].value == 0
+
+
+def test_value_is_the_mean_of_the_scores():
+    generator = torch.Generator().manual_seed(1)
+    persons, gallery = torch.randint(0, 9, (70,), generator=generator), torch.randint(0, 9, (40,), generator=generator)
+    trials = [score(torch.rand(70, 40, generator=generator), persons, gallery, None, None, Protocol("p")) for _ in "ab"]
+    found = intervals([[trial.per_query for trial in trials]])
+    assert found["mAP"].value == pytest.approx((trials[0].mAP + trials[1].mAP) / 2)
+    assert found["rank-1"].value == pytest.approx((trials[0].cmc[0] + trials[1].cmc[0]) / 2)
+
+
+def test_paired_difference_is_surer_than_two_intervals():
+    base = torch.rand(300, generator=torch.Generator().manual_seed(2)).double() * 0.9
+    first, second = queries(range(300), base), queries(range(300), base + 0.01)
+    found = compare([[first]], [[second]])["mAP"]
+    assert (found.value, found.low, found.high) == pytest.approx((0.01, 0.01, 0.01))
+    alone = intervals([[first]])["mAP"]
+    assert alone.high - alone.low > 0.05
+    back = compare([[second]], [[first]])["mAP"]
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
+
+
+def test_different_queries_are_not_compared():
+    with pytest.raises(UsageError, match="different persons"):
+        compare([[queries([1, 2], [0.1, 0.2])]], [[queries([1, 3], [0.1, 0.2])]])
+    with pytest.raises(UsageError, match="different queries"):
+        compare([[queries([1, 2], [0.1, 0.2])]], [[queries([2, 1], [0.1, 0.2])]])
+
+
+def test_spread_by_cause():
+    observations = [
+        ({"seed": seed, "gallery": gallery}, 10.0 * seed + gallery) for seed in (0, 1) for gallery in (0, 1, 2)
+    ]
+    found = spread(observations)
+    assert found["seed"] == {"levels": 2, "std": pytest.approx(np.std([1, 11], ddof=1))}
+    assert found["gallery"] == {"levels": 3, "std": pytest.approx(np.std([5, 6, 7], ddof=1))}
+    assert spread([({"seed": 0}, 0.5)])["seed"]["std"] == 0
+    with pytest.raises(UsageError, match="same causes"):
+        spread([({"seed": 0}, 0.5), ({"gallery": 0}, 0.5)])
+
+
+def saved(folder, name, precision, feature="after BN", **changes):
+    trial = score(torch.tensor(precision), torch.tensor([1, 2]), torch.tensor([1, 2, 3]), None, None, Protocol("plain"))
+    write_query_scores(folder / f"{name}.npz", {feature: [trial, trial], "other": [trial]})
+    result = {"feature": feature, "protocol": "plain", "data": {"hash": "abc"}, "per_query": f"{name}.npz", **changes}
+    write_json(folder / f"{name}.json", result)
+    return trial
+
+
+def test_files_are_read_back_and_compared(tmp_path):
+    trial = saved(tmp_path, "a", [[0.5, 0.2, 0.9], [0.1, 0.2, 0.3]])
+    saved(tmp_path, "b", [[0.1, 0.2, 0.9], [0.3, 0.2, 0.3]])
+    stored = read_query_scores(tmp_path / "a.npz")
+    assert list(stored) == ["after BN", "other"]
+    assert len(stored["after BN"]) == 2
+    assert torch.equal(stored["after BN"][1].average_precision, trial.per_query.average_precision)
+    found = compare_results([tmp_path / "a.json"], [tmp_path / "b.json"])
+    assert found["differences"]["rank-1"]["value"] == pytest.approx(1.0)
+    assert found["differences"]["mAP"]["value"] == pytest.approx(1.0 - 0.5)
+
+
+def test_unlike_results_are_refused(tmp_path):
+    rows = [[0.5, 0.2, 0.9], [0.1, 0.2, 0.3]]
+    saved(tmp_path, "a", rows)
+    saved(tmp_path, "b", rows, protocol="sysu-mm01")
+    saved(tmp_path, "c", rows, data={"hash": "xyz"})
+    with pytest.raises(UsageError, match="different protocols"):
+        compare_results([tmp_path / "a.json"], [tmp_path / "b.json"])
+    with pytest.raises(UsageError, match="different test lists"):
+        compare_results([tmp_path / "a.json"], [tmp_path / "c.json"])
+    (tmp_path / "a.npz").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"a\.npz"):
+        compare_results([tmp_path / "a.json"], [tmp_path / "a.json"])
+    write_json(tmp_path / "d.json", {"feature": "x"})
+    with pytest.raises(DataError, match="has no protocol"):
+        compare_results([tmp_path / "d.json"], [tmp_path / "d.json"])
