@@ -1,0 +1,196 @@
+"""AugMix (Hendrycks et al. 2020): three chains of one to three simple operations, mixed with the clean picture.
+
+Source: google-research/augmix. The nine operations avoid ImageNet-C's corruptions; each works on uint8 pictures and
+rounds as Pillow does, so that a chain is what the published code makes of it.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from dapg.augment.noise_chain import mix
+from dapg.core.errors import UsageError
+from dapg.core.rng import SampleGenerator
+
+OPERATIONS = (
+    "autocontrast",
+    "equalize",
+    "posterize",
+    "rotate",
+    "solarize",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+)
+"""In the order of the published list."""
+
+_AFFINE = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+
+
+def augmix(
+    images: Float[Tensor, "B 3 H W"],
+    generator: SampleGenerator,
+    severity: float = 3.0,
+    width: int = 3,
+    depth: int | None = None,
+    truncate: bool = False,
+) -> Float[Tensor, "B 3 H W"]:
+    """Mixed pictures in [0, 1].
+
+    Args:
+        images: pictures in [0, 1].
+        generator: one stream a sample.
+        severity: levels are uniform in [0.1, severity], at most 10; 3 for CIFAR and CIL, 1 in AugMix's ImageNet script.
+        width: number of chains; their weights are Dirichlet(1, ..., 1).
+        depth: operations in a chain; None draws 1, 2 or 3 for each chain.
+        truncate: end on whole grey levels, cut off, as CIL does before normalising.
+
+    Raises:
+        UsageError: severity outside [0.1, 10], or no chain or no operation asked for.
+    """
+    if not 0.1 <= severity <= 10 or width < 1 or (depth is not None and depth < 1):
+        raise UsageError("augmix: severity is 0.1 ... 10, width and depth at least 1")
+    count = len(images)
+    longest = depth or 3
+    depths = generator.integers(4, width, low=1)
+    operations = generator.integers(len(OPERATIONS), width, longest)
+    levels = generator.uniform(width, longest, low=0.1, high=severity)
+    signs = torch.where(generator.bernoulli(0.5, width, longest), -1, 1)
+    weights = generator.exponential(width)
+    weights = (weights / weights.sum(dim=1, keepdim=True)).to(images.device)
+    share = generator.uniform().to(images.device)
+
+    start = images.mul(255).round().clamp(0, 255).to(torch.uint8)
+    chains = torch.empty(count, width, *images.shape[1:], dtype=images.dtype, device=images.device)
+    for chain in range(width):
+        pictures = start.clone()
+        for step in range(longest):
+            active = (depths[:, chain] > step) | (depth is not None)
+            pictures = _one_step(
+                pictures, active, operations[:, chain, step], levels[:, chain, step], signs[:, chain, step]
+            )
+        chains[:, chain] = pictures.to(images.dtype) / 255
+    mixed = mix(images, chains, weights, share)
+    return mixed.mul(255).clamp(0, 255).floor() / 255 if truncate else mixed
+
+
+def _one_step(
+    pictures: UInt8[Tensor, "B 3 H W"],
+    active: Tensor,
+    operation: Int[Tensor, "B"],
+    level: Float[Tensor, "B"],
+    sign: Int[Tensor, "B"],
+) -> UInt8[Tensor, "B 3 H W"]:
+    """One operation for every active sample, those of a kind together."""
+    result = pictures.clone()
+    kinds = [OPERATIONS[i] if use else "" for i, use in zip(operation.tolist(), active.tolist(), strict=True)]
+    for name in sorted({*kinds} - {*_AFFINE, ""}):
+        rows = torch.tensor([i for i, kind in enumerate(kinds) if kind == name])
+        here = rows.to(pictures.device)
+        result[here] = operate(pictures[here], name, level[rows.to(level.device)], sign[rows.to(sign.device)])
+    moved = torch.tensor([i for i, kind in enumerate(kinds) if kind in _AFFINE], dtype=torch.int64)
+    if len(moved) > 0:
+        height, width = pictures.shape[-2:]
+        matrices = torch.stack(
+            [affine_matrix(kinds[i], float(level[i]), int(sign[i]), height, width) for i in moved.tolist()]
+        )
+        here = moved.to(pictures.device)
+        result[here] = warp(pictures[here], matrices.to(pictures.device))
+    return result
+
+
+def operate(
+    pictures: UInt8[Tensor, "B 3 H W"], name: str, level: Float[Tensor, "B"], sign: Int[Tensor, "B"]
+) -> UInt8[Tensor, "B 3 H W"]:
+    """One operation by name; ``level`` up to 10, ``sign`` ±1 where an operation has a direction.
+
+    Raises:
+        UsageError: no such operation.
+    """
+    if name not in OPERATIONS:
+        raise UsageError(f"AugMix has no operation {name!r}; known: {', '.join(OPERATIONS)}")
+    if name == "autocontrast":
+        return autocontrast(pictures)
+    if name == "equalize":
+        return equalize(pictures)
+    strength = level.to(pictures.device)
+    if name == "posterize":
+        return posterize(pictures, 4 - (strength * 4 / 10).long())
+    if name == "solarize":
+        return solarize(pictures, 256 - (strength * 256 / 10).long())
+    height, width = pictures.shape[-2:]
+    pairs = zip(level.tolist(), sign.tolist(), strict=True)
+    matrices = torch.stack([affine_matrix(name, value, direction, height, width) for value, direction in pairs])
+    return warp(pictures, matrices.to(pictures.device))
+
+
+def autocontrast(pictures: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 3 H W"]:
+    """Stretch every channel to 0 ... 255; flat channels stay."""
+    low = pictures.amin(dim=(2, 3), keepdim=True).to(torch.float64)
+    high = pictures.amax(dim=(2, 3), keepdim=True).to(torch.float64)
+    # Not 255 / x, which torch computes as 255 times the reciprocal: one bit off, one grey level off.
+    scale = torch.full_like(high, 255) / (high - low).clamp(min=1)
+    stretched = (pictures * scale - low * scale).clamp(0, 255).to(torch.uint8)
+    return torch.where(high > low, stretched, pictures)
+
+
+def equalize(pictures: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 3 H W"]:
+    """Equalise the histogram of every channel with Pillow's integer table."""
+    flat = pictures.flatten(2).long()
+    histogram = torch.zeros(*flat.shape[:2], 256, dtype=torch.int64, device=pictures.device)
+    histogram.scatter_add_(2, flat, torch.ones_like(flat))
+    last = 255 - (histogram > 0).flip(2).int().argmax(dim=2, keepdim=True)
+    step = (flat.shape[2] - histogram.gather(2, last)) // 255
+    before = histogram.cumsum(dim=2) - histogram
+    table = ((step // 2 + before) // step.clamp(min=1)).clamp(0, 255)
+    identity = torch.arange(256, device=pictures.device).expand_as(table)
+    table = torch.where(step > 0, table, identity)
+    return table.gather(2, flat).to(torch.uint8).reshape(pictures.shape)
+
+
+def posterize(pictures: UInt8[Tensor, "B 3 H W"], bits: Int[Tensor, "B"]) -> UInt8[Tensor, "B 3 H W"]:
+    """Keep the highest ``bits`` bits of every value."""
+    mask = 256 - 2 ** (8 - bits.clamp(0, 8))
+    return pictures & mask.to(torch.uint8)[:, None, None, None]
+
+
+def solarize(pictures: UInt8[Tensor, "B 3 H W"], threshold: Int[Tensor, "B"]) -> UInt8[Tensor, "B 3 H W"]:
+    """Turn values at or above the threshold into their negative."""
+    return torch.where(pictures < threshold[:, None, None, None], pictures, 255 - pictures)
+
+
+def affine_matrix(name: str, level: float, sign: int, height: int, width: int) -> Float[Tensor, "6"]:
+    """(a, b, c, d, e, f): output (x, y) reads input (a x + b y + c, d x + e y + f), in float64."""
+    if name == "rotate":
+        angle = -math.radians(sign * int(level * 30 / 10))
+        cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
+        across, down = width / 2, height / 2
+        offset = (across - cos * across - sin * down, down + sin * across - cos * down)
+        values = (cos, sin, offset[0], -sin, cos, offset[1])
+    elif name == "shear_x":
+        values = (1.0, sign * level * 0.3 / 10, 0.0, 0.0, 1.0, 0.0)
+    elif name == "shear_y":
+        values = (1.0, 0.0, 0.0, sign * level * 0.3 / 10, 1.0, 0.0)
+    elif name == "translate_x":
+        values = (1.0, 0.0, float(sign * int(level * (width / 3) / 10)), 0.0, 1.0, 0.0)
+    else:
+        values = (1.0, 0.0, 0.0, 0.0, 1.0, float(sign * int(level * (height / 3) / 10)))
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def warp(pictures: UInt8[Tensor, "B 3 H W"], matrices: Float[Tensor, "B 6"]) -> UInt8[Tensor, "B 3 H W"]:
+    """Affine warp, bilinear, black where the input is left; truncated to whole levels like Pillow."""
+    height, width = pictures.shape[-2:]
+    y = torch.arange(height, device=pictures.device, dtype=torch.float64)[:, None] + 0.5
+    x = torch.arange(width, device=pictures.device, dtype=torch.float64) + 0.5
+    a, b, c, d, e, f = (matrices[:, i, None, None] for i in range(6))
+    across, down = a * x + b * y + c, d * x + e * y + f
+    inside = (across >= 0) & (across < width) & (down >= 0) & (down < height)
+    grid = torch.stack([across * (2 / width) - 1, down * (2 / height) - 1], dim=-1).to(torch.float32)
+    values = functional.grid_sample(pictures.to(torch.float32), grid, padding_mode="border", align_corners=False)
+    # A two-hundredth of a level against float32's 99.998 for a value that was hit exactly.
+    return (values + 5e-3).clamp_(0, 255).mul_(inside[:, None]).to(torch.uint8)

@@ -1,0 +1,68 @@
+"""Channel augmentation (Ye et al., ICCV 2021): exchange colour channels to bring visible pictures near infrared ones.
+
+Source: mangye16/Cross-Modal-Re-ID-baseline and the authors' CAJ code. There the operations act on *normalised*
+pictures; because the channels are normalised differently, that is not the same as acting before. These functions take
+either.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dapg.augment.basic import random_erasing
+from dapg.core.errors import UsageError
+from dapg.core.rng import SampleGenerator
+
+CAJ_GREY = (0.2989, 0.5870, 0.1140)
+"""CAJ's luma weights."""
+
+KEEP, GREY = -1, 3
+"""Choices beside 0, 1 and 2, which spread that channel over all three."""
+
+
+def choose_channels(images: Float[Tensor, "B 3 H W"], choice: Int[Tensor, "B"]) -> Float[Tensor, "B 3 H W"]:
+    """Each picture with channel 0, 1 or 2 three times, as luma (``GREY``) or as it is (``KEEP``)."""
+    choice = choice.to(images.device)
+    weights = images.new_zeros(len(images), 3)
+    channel = (choice >= 0) & (choice < 3)
+    weights[channel, choice[channel]] = 1
+    weights[choice == GREY] = images.new_tensor(CAJ_GREY)
+    single = torch.einsum("bc,bchw->bhw", weights, images)[:, None].expand_as(images)
+    return torch.where((choice == KEEP)[:, None, None, None], images, single)
+
+
+def channel_exchange(
+    images: Float[Tensor, "B 3 H W"], generator: SampleGenerator, grey: int = 2
+) -> Float[Tensor, "B 3 H W"]:
+    """CAJ's ChannelExchange: one of the choices 0 ... ``grey`` with equal chance. With 2 (theirs) luma never occurs.
+
+    Raises:
+        UsageError: ``grey`` is not 2 or 3.
+    """
+    if grey not in (2, 3):
+        raise UsageError(f"channel_exchange: grey is 2 (channels only) or 3 (with luma), not {grey}")
+    return choose_channels(images, generator.integers(grey + 1))
+
+
+def channel_adapt_grey(
+    images: Float[Tensor, "B 3 H W"], generator: SampleGenerator, probability: float = 0.5
+) -> Float[Tensor, "B 3 H W"]:
+    """CAJ's ChannelAdapGray: a quarter each channel; the last quarter luma with ``probability``, else unchanged."""
+    choice = generator.integers(4)
+    grey = generator.bernoulli(probability)
+    return choose_channels(images, torch.where((choice == 3) & ~grey, KEEP, choice))
+
+
+def channel_adapt(images: Float[Tensor, "B 3 H W"], generator: SampleGenerator) -> Float[Tensor, "B 3 H W"]:
+    """CAJ's ChannelAdap: a quarter each channel, a quarter unchanged."""
+    return channel_adapt_grey(images, generator, 0.0)
+
+
+def channel_erasing(
+    images: Float[Tensor, "B 3 H W"],
+    generator: SampleGenerator,
+    probability: float = 0.5,
+    value: tuple[float, float, float] = (0.4914, 0.4822, 0.4465),
+) -> Float[Tensor, "B 3 H W"]:
+    """CAJ's ChannelRandomErasing: area 2 % to 40 %, aspect 0.3 to 1 / 0.3; ``value`` is that of normalised pictures."""
+    return random_erasing(images, generator, probability, (0.02, 0.4), (0.3, 1 / 0.3), value)
