@@ -108,7 +108,9 @@ def test_width_scales_the_channels_and_nonsense_is_refused(name: str) -> None:
         build(name, last_stride=3)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [name if name == "resnet18" else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 def test_exports_to_onnx(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from dapg.models.backbones.mobilenet_v2 import MobileNetV2
 from dapg.models.backbones.resnet18 import ResNet18
@@ -71,3 +73,43 @@ def test_names_shapes_and_counts(cls: type[torch.nn.Module], table: Table, tenso
     assert list(state) == list(table)  # torchvision's order too
     assert len(state) == tensors
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize("cls, depths", [(ResNet18, (2, 2, 2, 2)), (ResNet34, (3, 4, 6, 3)), (ResNet50, (3, 4, 6, 3))])
+@pytest.mark.parametrize("last_stride", [1, 2])
+def test_the_forward_pass_equals_one_written_from_the_names(
+    cls: type[torch.nn.Module], depths: tuple[int, ...], last_stride: int
+) -> None:
+    """A second implementation: what the tensors of a file say, and the strides of torchvision's network."""
+    generator = torch.Generator().manual_seed(0)
+    network = cls(cls.Config(width=0.125, last_stride=last_stride)).double().eval()
+    for value in network.state_dict().values():
+        if value.is_floating_point() and value.ndim == 1:  # batch norms that do something
+            value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+    weights = network.state_dict()
+
+    def convolve(x: Tensor, convolution: str, norm: str, stride: int = 1) -> Tensor:
+        kernel = weights[f"{convolution}.weight"]
+        x = functional.conv2d(x, kernel, None, stride, kernel.shape[-1] // 2)
+        scale = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + 1e-5).sqrt()
+        shift = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale
+        return x * scale[:, None, None] + shift[:, None, None]
+
+    images = torch.randn(2, 3, 64, 48, generator=generator, dtype=torch.float64)
+    x = functional.max_pool2d(convolve(images, "conv1", "bn1", 2).clamp(min=0), 3, 2, 1)
+    for stage, depth in enumerate(depths, start=1):
+        for block in range(depth):
+            name = f"layer{stage}.{block}"
+            stride = {1: 1, 2: 2, 3: 2, 4: last_stride}[stage] if block == 0 else 1
+            projected = f"{name}.downsample.0.weight" in weights
+            shortcut = convolve(x, f"{name}.downsample.0", f"{name}.downsample.1", stride) if projected else x
+            if f"{name}.conv3.weight" in weights:
+                x = convolve(x, f"{name}.conv1", f"{name}.bn1").clamp(min=0)
+                x = convolve(x, f"{name}.conv2", f"{name}.bn2", stride).clamp(min=0)
+                x = convolve(x, f"{name}.conv3", f"{name}.bn3")
+            else:
+                x = convolve(x, f"{name}.conv1", f"{name}.bn1", stride).clamp(min=0)
+                x = convolve(x, f"{name}.conv2", f"{name}.bn2")
+            x = (x + shortcut).clamp(min=0)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), x)

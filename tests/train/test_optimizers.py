@@ -12,7 +12,6 @@ from dapg.train.optimizers import (
     ScheduleConfig,
     build_optimizer,
     learning_rate,
-    split_groups,
 )
 
 
@@ -22,6 +21,16 @@ def network(seed: int = 0) -> nn.Module:
     for parameter in built.parameters():
         nn.init.normal_(parameter, generator=generator)
     return built
+
+
+def groups_of(module: nn.Module, lr: float = 0.1, weight_decay: float = 1e-3) -> list[dict[str, object]]:
+    """Weights with decay, biases and norms without."""
+    weights = [parameter for parameter in module.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in module.parameters() if parameter.ndim <= 1]
+    return [
+        {"params": weights, "lr": lr, "weight_decay": weight_decay},
+        {"params": others, "lr": lr, "weight_decay": 0.0},
+    ]
 
 
 def run(module: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
@@ -39,7 +48,7 @@ def test_lars_against_the_papers_equation_in_plain_numbers() -> None:
     rates, gradients = [0.1, 0.2, 0.05], [([0.3, 0.4], [1.0]), ([-1.0, 0.5], [0.2]), ([0.0, 2.0], [-0.4])]
     tensors = [torch.tensor(weight, dtype=torch.float64), torch.tensor(bias, dtype=torch.float64)]
     optimizer = LARS(
-        [{"params": [tensors[0]]}, {"params": [tensors[1]], "adapt": False, "weight_decay": 0.0}],
+        [{"params": [tensors[0]], "adapt": True}, {"params": [tensors[1]], "adapt": False, "weight_decay": 0.0}],
         lr=1.0,
         momentum=0.9,
         weight_decay=0.01,
@@ -66,23 +75,34 @@ def test_lars_against_the_papers_equation_in_plain_numbers() -> None:
 
 def test_lars_moves_a_weight_by_its_share_whatever_the_gradients_size() -> None:
     for scale in (1e-4, 1.0, 1e4):
-        weight = torch.tensor([3.0, 4.0])
+        weight = torch.tensor([[3.0, 4.0]])
         optimizer = LARS([weight], lr=1.0, momentum=0.0, trust_coefficient=0.001)
-        weight.grad = torch.tensor([scale, 0.0])
+        weight.grad = torch.tensor([[scale, 0.0]])
         optimizer.step()
-        assert (weight - torch.tensor([3.0, 4.0])).norm().item() == pytest.approx(0.005, rel=1e-3)
+        assert (weight - torch.tensor([[3.0, 4.0]])).norm().item() == pytest.approx(0.005, rel=1e-3)
 
 
 def test_lars_does_not_freeze_or_break_on_zeros() -> None:
-    zero, still = torch.zeros(2), torch.ones(2)
+    zero, still = torch.zeros(1, 2), torch.ones(1, 2)
     optimizer = LARS([zero, still], lr=0.1, momentum=0.0)
-    zero.grad, still.grad = torch.tensor([1.0, -1.0]), torch.zeros(2)
+    zero.grad, still.grad = torch.tensor([[1.0, -1.0]]), torch.zeros(1, 2)
     optimizer.step()
-    assert zero.tolist() == pytest.approx([-0.1, 0.1])
-    assert still.tolist() == [1.0, 1.0]
+    assert zero.flatten().tolist() == pytest.approx([-0.1, 0.1])
+    assert still.flatten().tolist() == [1.0, 1.0]
 
 
-def test_adapted_lars_with_adaptation_off_is_sgd() -> None:
+def test_lars_leaves_biases_and_norms_alone_unless_told() -> None:
+    moved = []
+    for adapt in (None, False, True):
+        bias = torch.ones(3)
+        optimizer = LARS([{"params": [bias], "adapt": adapt}], lr=1.0, momentum=0.0, trust_coefficient=0.01)
+        bias.grad = torch.full((3,), 0.5)
+        optimizer.step()
+        moved.append(1 - bias[0].item())
+    assert moved == pytest.approx([0.5, 0.5, 0.01], abs=1e-6)
+
+
+def test_lars_with_adaptation_off_is_sgd() -> None:
     one, two = network(), network()
     run(one, LARS([{"params": one.parameters(), "adapt": False}], lr=0.05, momentum=0.9, weight_decay=0.01), 4)
     run(two, torch.optim.SGD(two.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01), 4)
@@ -93,12 +113,12 @@ def test_adapted_lars_with_adaptation_off_is_sgd() -> None:
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lars"])
 def test_saving_and_continuing_equals_going_on(name: str) -> None:
     straight, resumed = network(), network()
-    first = build_optimizer(OptimizerConfig(name), split_groups(straight, 0.1, 1e-3))
-    second = build_optimizer(OptimizerConfig(name), split_groups(resumed, 0.1, 1e-3))
+    first = build_optimizer(OptimizerConfig(name), groups_of(straight))
+    second = build_optimizer(OptimizerConfig(name), groups_of(resumed))
     run(straight, first, 3)
     run(resumed, second, 3)
     state = copy.deepcopy(second.state_dict())
-    third = build_optimizer(OptimizerConfig(name), split_groups(resumed, 0.7, 0.5))
+    third = build_optimizer(OptimizerConfig(name), groups_of(resumed, 0.7, 0.5))
     third.load_state_dict(state)
     run(straight, first, 2)
     run(resumed, third, 2)
@@ -140,14 +160,6 @@ def test_groups_keep_their_rates_and_frozen_parameters_stay_out() -> None:
     ]
     with pytest.raises(UsageError, match="nothing to train"):
         build_optimizer(OptimizerConfig(), [{"params": module[0].parameters()}])
-
-
-def test_split_groups_keeps_decay_from_biases_and_norms() -> None:
-    weights, others = split_groups(network(), 0.1, 0.01)
-    assert [tuple(parameter.shape) for parameter in weights["params"]] == [(4, 3), (2, 4)]
-    assert [tuple(parameter.shape) for parameter in others["params"]] == [(4,), (4,), (4,), (2,)]
-    assert (weights["weight_decay"], weights["adapt"]) == (0.01, True)
-    assert (others["weight_decay"], others["adapt"]) == (0.0, False)
 
 
 def test_bad_settings_are_refused() -> None:

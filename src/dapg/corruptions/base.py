@@ -58,7 +58,9 @@ def to_bytes(images: Float[Tensor, "*B H W"], margin: float = 1e-3) -> UInt8[Ten
     return images.mul(255).add_(margin).clamp_(0, 255).to(torch.uint8)
 
 
-def pick(table: Sequence[float], severity: Int[Tensor, "B"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "B"]:
+def pick(
+    table: Sequence[float | int], severity: Int[Tensor, "B"], dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "B"]:
     """The entry of a severity table of five for each sample."""
     return torch.tensor(table, dtype=dtype, device=severity.device)[severity - 1]
 
@@ -70,7 +72,7 @@ def per_sample(values: Shaped[Tensor, "B"]) -> Shaped[Tensor, "B 1 1 1"]:
 
 def by_severity(severity: Int[Tensor, "B"]) -> Iterator[tuple[int, Int[Tensor, "b"]]]:
     """The severities that occur, each with the rows it occurs in."""
-    for level in severity.unique().tolist():
+    for level in sorted(set(severity.tolist())):
         yield level, (severity == level).nonzero()[:, 0]
 
 

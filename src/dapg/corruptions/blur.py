@@ -126,7 +126,7 @@ class MotionBlur(Corruption):
 def motion_trail(
     angle: Float[Tensor, "B"], radius: Float[Tensor, "B"], sigma: Float[Tensor, "B"], height: int, width: int
 ) -> dict[str, Tensor]:
-    """Offsets (B, 41, 2) in rows and columns and weights (B, 41) of the trail of imagecorruptions.
+    """``angle`` in degrees, ``offsets`` (B, 41, 2) in rows and columns and ``weights`` (B, 41) of a trail.
 
     2 r + 1 steps of one pixel with weights exp(-k² / (2 σ²)), normalised. Steps that leave a picture of (height, width)
     are dropped without normalising again, as in the reference: small pictures become darker.
@@ -139,7 +139,8 @@ def motion_trail(
     right = (steps * radians.cos() - 0.5).ceil().long()
     outside = (down.abs() >= height) | (right.abs() >= width)
     weights = weights * (outside.cumsum(dim=1) == 0)
-    return {"offsets": torch.stack([down, right], dim=2), "weights": weights.to(torch.float32)}
+    offsets = torch.stack([down, right], dim=2)
+    return {"angle": angle, "offsets": offsets, "weights": weights.to(torch.float32)}
 
 
 class ZoomBlur(Corruption):
@@ -153,8 +154,8 @@ class ZoomBlur(Corruption):
     family = "blur"
     # 12 factors at severity 1: the reference's floating-point range includes its end.
     FACTORS = (
-        tuple(1 + 0.01 * k for k in range(12)),
-        tuple(1 + 0.01 * k for k in range(16)),
+        tuple(1.0 + 0.01 * k for k in range(12)),
+        tuple(1.0 + 0.01 * k for k in range(16)),
         tuple(1 + 0.02 * k for k in range(11)),
         tuple(1 + 0.02 * k for k in range(13)),
         tuple(1 + 0.03 * k for k in range(11)),

@@ -61,7 +61,7 @@ class ElasticTransform(Corruption):
         height, width = images.shape[-2:]
         result = torch.empty_like(images)
         step = 4 if images.device.type == "cpu" else max(len(images), 1)
-        for part in torch.arange(len(images), device=images.device).split(step):
+        for part in torch.split(torch.arange(len(images), device=images.device), step):
             strength = per_sample(parameters["alpha"][part])
             noise = (parameters["field"][part] * 2).sub_(1).mul_(strength * (0.005 * height))
             moved = gaussian(noise, (0.01 * height, 0.01 * width), "reflect", 3.0)

@@ -236,16 +236,41 @@ class Rain(Corruption):
 def rain_streaks(
     drops: Int[Tensor, "B N 2"], slant: Int[Tensor, "B"], length: int, height: int, width: int
 ) -> Bool[Tensor, "B {height} {width}"]:
-    """Pixels on the lines from each (x, y) to (x + slant, y + length), as OpenCV draws them: from left to right."""
+    """Pixels on the lines from each (x, y) to (x + slant, y + length), as OpenCV draws them.
+
+    Ends outside the picture are cut back to its border first, which bends a line slightly; then Bresenham's line is
+    followed from its left end.
+    """
+    start_x, start_y = drops.unbind(dim=-1)
+    end_x, end_y = start_x + slant[:, None], start_y + length
+    # Drops begin inside, so only the lower end can be too low, and either end too far to the right.
+    visible = (start_y >= 0) & (start_y < height) & (torch.minimum(start_x, end_x) < width)
+    too_low = (end_y - (height - 1)).clamp(min=0)
+    end_x = end_x + _trunc_divide(-too_low * (end_x - start_x), end_y - start_y)
+    end_y = end_y - too_low
+    slope = (end_y - start_y, end_x - start_x)
+    start_far, end_far = (start_x - (width - 1)).clamp(min=0), (end_x - (width - 1)).clamp(min=0)
+    start_y = start_y + _trunc_divide(-start_far * slope[0], slope[1])
+    start_x = start_x - start_far
+    slope = (end_y - start_y, end_x - start_x)
+    end_y = end_y + _trunc_divide(-end_far * slope[0], slope[1])
+    end_x = end_x - end_far
+
     step = torch.arange(length + 1, device=drops.device)
-    steps_from_left = torch.where(slant[:, None] < 0, length - step, step)
-    # Bresenham's line: half a pixel rounds down, seen from the left end.
-    aside = -((length - 2 * steps_from_left * slant.abs()[:, None]) // (2 * length))
-    left = drops[..., 0] + slant.clamp(max=0)[:, None]
-    columns = left[..., None] + aside[:, None, :]
-    rows = drops[..., 1, None] + step
-    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    index = torch.where(inside, rows * width + columns, height * width).flatten(1)
+    tall, wide = (end_y - start_y)[..., None], (end_x - start_x).abs()[..., None]
+    from_left = torch.where((end_x < start_x)[..., None], tall - step, step)
+    # Half a pixel rounds down, seen from the left end.
+    aside = -((tall - 2 * from_left * wide) // (2 * tall).clamp(min=1))
+    columns = torch.minimum(start_x, end_x)[..., None] + aside
+    rows = start_y[..., None] + step
+    drawn = visible[..., None] & (step <= tall) & (columns >= 0) & (columns < width)
+    index = torch.where(drawn, rows * width + columns, height * width).flatten(1)
     canvas = torch.zeros(len(drops), height * width + 1, dtype=torch.bool, device=drops.device)
     canvas.scatter_(1, index, True)
     return canvas[:, :-1].reshape(-1, height, width)
+
+
+def _trunc_divide(numerator: Int[Tensor, "..."], denominator: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """Integer quotient rounded towards zero; 0 where nothing is to be divided."""
+    safe = torch.where(numerator == 0, 1, denominator)
+    return torch.div(numerator, torch.where(safe == 0, 1, safe), rounding_mode="trunc")

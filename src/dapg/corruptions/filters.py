@@ -104,7 +104,7 @@ def _spectrum(
 ) -> Shaped[Tensor, "h w"]:
     """Spectrum of a correlation kernel on a grid of (height, width)."""
     taps = torch.tensor(kernel, dtype=torch.float64)
-    spectrum = torch.fft.rfft2(taps, s=(height, width)).conj()
+    spectrum: Tensor = torch.fft.rfft2(taps, s=(height, width)).conj()
     return spectrum.to(torch.complex64).to(device)
 
 
@@ -130,7 +130,8 @@ def correlate(
     size = (_smooth_size(height + 2 * rows), _smooth_size(width + 2 * columns))
     spectrum = torch.fft.rfft2(padded, s=size)
     spectrum *= _spectrum(kernel, *size, images.device)
-    return torch.fft.irfft2(spectrum, s=size)[..., :height, :width]
+    filtered: Tensor = torch.fft.irfft2(spectrum, s=size)
+    return filtered[..., :height, :width]
 
 
 def shifted_sum(

@@ -45,7 +45,7 @@ class ShotNoise(Corruption):
         result = torch.empty_like(images)
         for level, rows in by_severity(parameters["severity"]):
             photons = self.PHOTONS[level - 1]
-            for row in rows.split(1 if images.device.type == "cpu" else max(len(rows), 1)):
+            for row in torch.split(rows, 1 if images.device.type == "cpu" else max(len(rows), 1)):
                 clean = images[row].clamp(0, 1)
                 grey = clean.mul(255).round_()
                 counts = _poisson_counts(grey.to(torch.int32), parameters["uniform"][row].expand_as(clean), photons)

@@ -1,11 +1,15 @@
 """Contract of a data set: one file, one class, records and trials. No picture is opened here."""
 
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from PIL import Image
+
 from dapg.core.errors import DataError, UsageError, nearest
+from dapg.core.rng import derive_seed
 from dapg.core.types import Record, Trial
 
 
@@ -69,6 +73,20 @@ class Dataset(ABC):
     def example_layout(cls) -> Mapping[str, str | None]:
         """A tiny complete copy: relative path -> text of a list file, or None for a picture."""
 
+    @classmethod
+    def write_example(cls, root: Path | str) -> None:
+        """Write ``example_layout`` below ``root``, its pictures as tiny ones of different colours.
+
+        Sets that live in archives write an archive instead.
+        """
+        for path, text in cls.example_layout().items():
+            file = Path(root) / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if text is None:
+                file.write_bytes(example_picture(path))
+            else:
+                file.write_text(text, encoding="utf-8")
+
     def check_split(self, split: str) -> None:
         """Refuse an unknown split with the nearest name."""
         if split not in self.splits:
@@ -91,3 +109,12 @@ class Dataset(ABC):
         for path in relative:
             if not (self.root / path).exists():
                 raise DataError(f"{self.title} not found under {self.root}: expected {path}. See docs/datasets.md.")
+
+
+def example_picture(path: str) -> bytes:
+    """A picture of 8 x 16 pixels in the format that the suffix names, in a colour of its own."""
+    colour = derive_seed("example", path) % 2**24
+    picture = Image.new("RGB", (8, 16), (colour & 255, colour >> 8 & 255, colour >> 16))
+    stream = io.BytesIO()
+    picture.save(stream, format=Image.registered_extensions()[Path(path).suffix.lower()])
+    return stream.getvalue()

@@ -57,35 +57,43 @@ class Camera:
 
 SYSU_CAMERAS = (
     Camera(
-        1, "visible", "lab", 9, 50, (0.90, 1.05, 0.95), 1.0, 1.0, 0.85, (0.2, 0.9, 0.4), 0.55, 0.6, 0.8, 0.016, 70, 0.06
+        1, "visible", "lab", elevation=9.0, distance=50.0, cast=(0.90, 1.05, 0.95), saturation=0.85,
+        lamp=(0.2, 0.9, 0.4), ambient=0.55, blur=0.6, resolution=0.8, noise=0.016, quality=70, looseness=0.06,
     ),
     Camera(
-        2, "visible", "lobby", 14, 45, (1.18, 1.0, 0.78), 0.95, 0.9, 0.9, (-0.5, 0.8, 0.5), 0.6, 0.4, 1.0, 0.012, 80,
-        0.08,
+        2, "visible", "lobby", elevation=14.0, distance=45.0, cast=(1.18, 1.0, 0.78), gain=0.95, gamma=0.9,
+        saturation=0.9, lamp=(-0.5, 0.8, 0.5), ambient=0.6, blur=0.4, noise=0.012, looseness=0.08,
     ),
     Camera(
-        3, "infrared", "lobby", 12, 45, gain=1.15, gamma=0.85, blur=0.7, resolution=0.9, noise=0.02, quality=70,
-        looseness=0.07,
+        3, "infrared", "lobby", elevation=12.0, distance=45.0, gain=1.15, gamma=0.85, blur=0.7, resolution=0.9,
+        noise=0.02, quality=70, looseness=0.07,
     ),
     Camera(
-        4, "visible", "park", 5, 90, (0.86, 0.98, 1.18), 1.1, 1.15, 1.1, (0.8, 0.6, 0.2), 0.38, 0.5, 0.7, 0.012, 60,
-        0.10,
+        4, "visible", "park", elevation=5.0, distance=90.0, cast=(0.86, 0.98, 1.18), gain=1.1, gamma=1.15,
+        saturation=1.1, lamp=(0.8, 0.6, 0.2), ambient=0.38, blur=0.5, resolution=0.7, noise=0.012, quality=60,
+        looseness=0.10,
     ),
     Camera(
-        5, "visible", "city", 20, 70, (1.04, 0.94, 1.04), 0.72, 0.85, 0.7, (-0.2, 0.9, -0.1), 0.65, 0.8, 0.6, 0.022, 55,
-        0.07, 0.08,
+        5, "visible", "city", elevation=20.0, distance=70.0, cast=(1.04, 0.94, 1.04), gain=0.72, gamma=0.85,
+        saturation=0.7, lamp=(-0.2, 0.9, -0.1), ambient=0.65, blur=0.8, resolution=0.6, noise=0.022, quality=55,
+        looseness=0.07, haze=0.08,
     ),
     Camera(
-        6, "infrared", "bridge", 17, 60, gain=1.0, gamma=0.9, blur=0.8, resolution=0.75, noise=0.028, quality=60,
-        looseness=0.09,
+        6, "infrared", "bridge", elevation=17.0, gain=1.0, gamma=0.9, blur=0.8, resolution=0.75, noise=0.028,
+        quality=60, looseness=0.09,
     ),
 )  # fmt: skip
-"""SYSU-MM01's six: 1 and 2 visible indoors, 3 infrared in the room of camera 2, 4 and 5 visible and 6 infrared outside."""
+"""SYSU-MM01's six: 1, 2 visible indoors, 3 infrared in the room of 2; 4, 5 visible and 6 infrared outside."""
 
 REGDB_CAMERAS = (
-    Camera(1, "visible", "esplanade", 8, 80, (1.02, 1.0, 0.97), 1.0, 1.0, 0.95, (0.5, 0.7, 0.5), 0.5, 0.5, 0.7, 0.014),
-    Camera(2, "thermal", "esplanade", 8, 80, blur=1.6, resolution=0.5, noise=0.012, quality=85),
-)
+    Camera(
+        1, "visible", "esplanade", elevation=8.0, distance=80.0, cast=(1.02, 1.0, 0.97), saturation=0.95,
+        lamp=(0.5, 0.7, 0.5), resolution=0.7, noise=0.014,
+    ),
+    Camera(
+        2, "thermal", "esplanade", elevation=8.0, distance=80.0, blur=1.6, resolution=0.5, noise=0.012, quality=85
+    ),
+)  # fmt: skip
 """RegDB's pair: one visible and one thermal camera side by side."""
 
 
@@ -346,8 +354,10 @@ def _record(
     noise = generator.standard_normal((size[1], size[0], channels), np.float32) * camera.noise
     grain = (np.clip(small + noise * (0.6 + 0.8 * np.sqrt(small)), 0, 1) * 255 + 0.5).astype(np.uint8)
     _, code = cv2.imencode(".jpg", grain[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, camera.quality])
-    recorded = cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1]
-    full = recorded if size == (width, height) else cv2.resize(recorded, (width, height), interpolation=cv2.INTER_LINEAR)
+    recorded = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))[..., ::-1]
+    full = (
+        recorded if size == (width, height) else cv2.resize(recorded, (width, height), interpolation=cv2.INTER_LINEAR)
+    )
     if camera.light != "visible":  # exactly grey, though stored with three channels
         full = np.repeat(full[..., 1:2], 3, axis=2)
     return np.ascontiguousarray(full)

@@ -88,7 +88,7 @@ class Figure:
         tights = self._kit.helper("helper-tights")
         x, y = np.abs(tights.rest[:, 0]), tights.rest[:, 1]
         clip = np.minimum(np.minimum(y - 0.15, 5.72 - y), min(garment.sleeve, 4.2) - x)
-        self._surface("upper", tights, 0.17, clip=clip, inflate=0.17)
+        self._surface("upper", tights, 0.45 if garment.cut == "vest" else 0.17, clip=clip, inflate=0.17)
         if garment.cut == "coat":
             skirt = self._kit.helper("helper-skirt")
             clip = np.minimum(skirt.rest[:, 1] - garment.hem, 1.6 - skirt.rest[:, 1])
@@ -106,7 +106,10 @@ class Figure:
             surface = self._kit.garment("hair", person.hair.cut)
             clip = None
             if person.hat.cut != "none":
-                offset = self.body[self._kit.group["body"], 1].max() - self._kit.base.vertices[:, 1][self._kit.group["body"]].max()
+                offset = (
+                    self.body[self._kit.group["body"], 1].max()
+                    - self._kit.base.vertices[:, 1][self._kit.group["body"]].max()
+                )
                 clip = line + 0.2 - offset - surface.rest[:, 1]
             self._surface("hair", surface, 0.2, clip=clip, hide=True, see_through=True)
         if person.hat.cut != "none":
@@ -119,13 +122,13 @@ class Figure:
             if brim is not None:
                 around, front = brim
                 size = np.array([half[0] + (around or 0.1), 0.07, half[2] + front])
-                vertices, triangles = _ball(centre + [0, 0.05, 0.0 if around else 0.55], size)
+                vertices, triangles = _ball(centre + np.array([0, 0.05, 0.0 if around else 0.55]), size)
                 self._rigid("hat", vertices, triangles, "head", 0.3)
         if person.scarf.cut != "none":
             neck = self.skeleton.head("neck_01")
-            vertices, triangles = _ring(neck + [0, 0.15, 0.12], 0.78, 0.30)
+            vertices, triangles = _ring(neck + np.array([0, 0.15, 0.12]), 0.78, 0.30)
             self._rigid("scarf", vertices, triangles, "spine_03", 0.15)
-            vertices, triangles = _ball(neck + [0.35, -1.3, 1.15], np.array([0.3, 1.3, 0.14]))
+            vertices, triangles = _ball(neck + np.array([0.35, -1.3, 1.15]), np.array([0.3, 1.3, 0.14]))
             self._rigid("scarf", vertices, triangles, "spine_03", 0.25)
 
     def _bag(self) -> None:
@@ -138,7 +141,7 @@ class Figure:
             self._rigid("bag", vertices, triangles, "spine_02", 0.05)
         elif cut == "shoulder bag":
             hip = self.skeleton.head("thigh_r")
-            vertices, triangles = _ball(hip + [-1.25, 0.1, 0.2], np.array([0.42, 0.85, 1.15]), square=0.4)
+            vertices, triangles = _ball(hip + np.array([-1.25, 0.1, 0.2]), np.array([0.42, 0.85, 1.15]), square=0.4)
             self._rigid("bag", vertices, triangles, "pelvis", 0.05)
         elif cut == "hand bag":
             hand = self.skeleton.head("hand_r")

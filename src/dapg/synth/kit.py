@@ -50,7 +50,7 @@ class Surface:
         scale = np.ones(3)
         if self.scales:
             scale = np.array([abs(body[a, k] - body[b, k]) / length for k, (a, b, length) in enumerate(self.scales)])
-        return (body[self.anchors] * self.weights[..., None]).sum(1) + self.offsets * scale
+        return np.asarray((body[self.anchors] * self.weights[..., None]).sum(1) + self.offsets * scale)
 
     def part(self, keep: Bool[Array, "V"]) -> "Surface":
         """The triangles all of whose vertices are kept."""
@@ -100,7 +100,9 @@ def find_kit(assets: Path | str | None) -> tuple[Path, Path]:
     backgrounds = kit.parent / "backgrounds_cc0"
     for path in (kit / "base", kit / "rig", kit / "targets", kit / "clothes", kit / "hair", kit / "textures"):
         if not path.is_dir():
-            raise DataError(f"MakeHuman kit not found under {folder}: expected the folder {path}. See docs/synthetic.md.")
+            raise DataError(
+                f"MakeHuman kit not found under {folder}: expected the folder {path}. See docs/synthetic.md."
+            )
     if not any(backgrounds.glob("*.png")):
         raise DataError(f"no background panorama found: expected {backgrounds}/*.png. See docs/synthetic.md.")
     return kit, backgrounds
@@ -216,7 +218,7 @@ class Kit:
             for vertex, weight in raw.get(bone, []):
                 weights[vertex, column] = weight
         weights[weights.sum(1) == 0, 0] = 1.0
-        return weights / weights.sum(1, keepdims=True)
+        return np.asarray(weights / weights.sum(1, keepdims=True))
 
     # ---- garments --------------------------------------------------------------------------------------------------
 

@@ -13,9 +13,10 @@ from dapg.synth.arrays import Array
 from dapg.synth.kit import Kit
 
 KEY_POINTS = (
-    "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist "
-    "right_hip right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear"
-).split()
+    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+    "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",
+    "right_ear", "left_ear",
+)  # fmt: skip
 """Order of the 18 key points: COCO plus neck, as OpenPose writes them."""
 
 CANONICAL_YAWS = {"front": 0.0, "left": 270.0, "back": 180.0, "right": 90.0}
@@ -57,7 +58,7 @@ def draw_pose(generator: np.random.Generator, carries: bool = False) -> Pose:
     """A random everyday pose; who carries a hand bag keeps one arm down."""
     draw = generator.uniform
     kind = str(generator.choice(["walk", "walk", "walk", "stand", "stand", "turn", "hold", "phone", "pockets"]))
-    head = dict(head_yaw=float(draw(-28, 28)), head_pitch=float(draw(-8, 14)))
+    head_yaw, head_pitch = float(draw(-28, 28)), float(draw(-8, 14))
     if kind == "walk":
         phase, stride = draw(0, 2 * np.pi), draw(14, 28)
         sine, cosine = float(np.sin(phase)), float(np.cos(phase))
@@ -75,14 +76,13 @@ def draw_pose(generator: np.random.Generator, carries: bool = False) -> Pose:
             (5 + 48 * max(0.0, cosine) ** 1.5, 5 + 48 * max(0.0, -cosine) ** 1.5),
             float(draw(0, 7)),
             float(6 * sine + draw(-3, 3)),
-            **head,
+            head_yaw,
+            head_pitch,
         )
-    legs = dict(
-        leg_swing=(float(draw(-6, 8)), float(draw(-6, 8))),
-        leg_spread=(float(draw(1, 8)), float(draw(1, 8))),
-        knee=(float(draw(1, 12)), float(draw(1, 12))),
-        lean=float(draw(-2, 6)),
-    )
+    leg_swing = (float(draw(-6, 8)), float(draw(-6, 8)))
+    leg_spread = (float(draw(1, 8)), float(draw(1, 8)))
+    knee = (float(draw(1, 12)), float(draw(1, 12)))
+    lean = float(draw(-2, 6))
     hanging = (float(draw(-8, 8)), float(draw(5, 13)), float(draw(8, 25)), float(draw(-5, 15)))
     raised = {
         "stand": (float(draw(-8, 8)), float(draw(5, 14)), float(draw(8, 30)), float(draw(-5, 20))),
@@ -102,9 +102,13 @@ def draw_pose(generator: np.random.Generator, carries: bool = False) -> Pose:
         (left[1], right[1]),
         (left[2], right[2]),
         (left[3], right[3]),
-        twist=float(draw(-22, 22)) if kind == "turn" else float(draw(-6, 6)),
-        **legs,
-        **head,
+        leg_swing,
+        leg_spread,
+        knee,
+        lean,
+        float(draw(-22, 22)) if kind == "turn" else float(draw(-6, 6)),
+        head_yaw,
+        head_pitch,
     )
 
 
@@ -124,7 +128,7 @@ def align(source: Float[Array, "3"], target: Float[Array, "3"]) -> Float[Array, 
     a, b = source / np.linalg.norm(source), target / np.linalg.norm(target)
     v = np.cross(a, b)
     cross = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
-    return np.eye(3) + cross + cross @ cross / (1 + a @ b)
+    return np.asarray(np.eye(3) + cross + cross @ cross / (1 + a @ b))
 
 
 class Skeleton:

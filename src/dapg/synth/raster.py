@@ -190,10 +190,8 @@ def _gather(owner, weights, triangles, uv, surface, textures, normals, rest, out
 def rasterise(scene: Scene, points: Float32[Array, "V 3"], height: int, width: int) -> GBuffer:
     """Z-buffer of a scene.
 
-    Args:
-        points: column, row (pixels) and depth towards the camera (dm) of each vertex.
-        height: rows of the picture.
-        width: columns of the picture.
+    ``points`` are column, row (pixels) and depth towards the camera (dm) of each vertex; the picture has ``height``
+    rows and ``width`` columns.
     """
     depth = np.full((height, width), -1e9, np.float32)
     owner = np.full((height, width), -1, np.int32)

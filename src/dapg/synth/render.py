@@ -47,7 +47,7 @@ class Settings:
 
     out: Path = field(metadata=RUN_ONLY)
     """Folder of the new data set."""
-    assets: Path | None = run_only(None)
+    assets: Path | None = field(default=None, metadata=RUN_ONLY)
     """Folder that holds makehuman_cc0 and backgrounds_cc0; DAPG_SYNTH_ASSETS when not given."""
     persons: int = 220
     """Labelled persons of all splits together."""
@@ -82,7 +82,11 @@ class Settings:
         test = self.persons * 5 // 11 if self.test_persons is None else self.test_persons
         train = self.persons - validation - test
         numbers = list(range(1, self.persons + 1))
-        return {"train": numbers[:train], "val": numbers[train : train + validation], "test": numbers[train + validation :]}
+        return {
+            "train": numbers[:train],
+            "val": numbers[train : train + validation],
+            "test": numbers[train + validation :],
+        }
 
     def check(self) -> None:
         """Refuse settings that make no data set.
@@ -420,7 +424,7 @@ def _encode(pixels: UInt8[Array, "H W 3"], path: str, quality: int) -> bytes:
 
 def _visibility(
     points: Float[Array, "18 3"], depth: Float[Array, "H W"], covered: Bool[Array, "H W"], factor: int
-) -> list[list[float]]:
+) -> list[list[float | int]]:
     """x, y in stored pixels and 2 visible, 1 hidden, 0 outside the picture."""
     from dapg.synth.poses import KEY_POINTS
 
@@ -530,4 +534,3 @@ class _ZipStore:
         member.create_system = 3
         packed = path.endswith((".jpg", ".bmp"))
         self._zip.writestr(member, data, zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED)
-

@@ -5,12 +5,16 @@ visible luminance, the rest hangs on dye and fabric (one fixed table) and on a d
 dyes are transparent beyond 750 nm while dark leather and carbon black are not.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from dapg.core.rng import derive_seed
 from dapg.synth.arrays import random_from
+
+Odds = Mapping[str, float | int]
+"""Name -> how often it is drawn, against the others."""
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -34,16 +38,21 @@ DYES: dict[str, tuple[float, float, float]] = {
     "pink": (0.78, 0.46, 0.56),
     "purple": (0.36, 0.20, 0.46),
 }
-UPPER_DYES = dict(
-    black=4, charcoal=2, grey=3, white=3.5, navy=2.5, blue=2, sky=1.5, red=2, burgundy=1, green=1.3, olive=1.2,
-    khaki=1.2, brown=0.8, yellow=0.9, orange=0.7, pink=1.2, purple=0.8,
-)  # fmt: skip
-LOWER_DYES = dict(
-    black=4, charcoal=1.5, grey=1.5, white=0.7, navy=2, denim=3.5, blue=0.7, khaki=1.6, brown=0.7, olive=0.9,
-    burgundy=0.4,
-)  # fmt: skip
-SHOE_DYES = dict(black=3, white=2.5, brown=1.5, grey=1, navy=0.8, red=0.7, khaki=0.6)
-BAG_DYES = dict(black=3, navy=1, brown=1, grey=1, red=1, olive=0.8, yellow=0.5, white=0.5, pink=0.5, khaki=0.6)
+UPPER_DYES = {
+    "black": 4, "charcoal": 2, "grey": 3, "white": 3.5, "navy": 2.5, "blue": 2, "sky": 1.5, "red": 2, "burgundy": 1,
+    "green": 1.3, "olive": 1.2, "khaki": 1.2, "brown": 0.8, "yellow": 0.9, "orange": 0.7, "pink": 1.2, "purple": 0.8,
+}  # fmt: skip
+LOWER_DYES = {
+    "black": 4, "charcoal": 1.5, "grey": 1.5, "white": 0.7, "navy": 2, "denim": 3.5, "blue": 0.7, "khaki": 1.6,
+    "brown": 0.7, "olive": 0.9, "burgundy": 0.4,
+}  # fmt: skip
+SHOE_DYES = {
+    "black": 3, "white": 2.5, "brown": 1.5, "grey": 1, "navy": 0.8, "red": 0.7, "khaki": 0.6,
+}  # fmt: skip
+BAG_DYES = {
+    "black": 3, "navy": 1, "brown": 1, "grey": 1, "red": 1, "olive": 0.8, "yellow": 0.5, "white": 0.5, "pink": 0.5,
+    "khaki": 0.6,
+}  # fmt: skip
 HAIR_DYES = {
     "black": ((0.05, 0.045, 0.045), 4.0),
     "dark brown": ((0.17, 0.11, 0.07), 3.0),
@@ -160,14 +169,12 @@ class Person:
 
     def garments(self) -> dict[str, str]:
         """What is worn, in words, for annotations."""
-        worn = dict(
-            upper=self.upper, lower=self.lower, shoes=self.shoes, hair=self.hair, bag=self.bag, hat=self.hat,
-            scarf=self.scarf,
-        )  # fmt: skip
+        slots = ("upper", "lower", "shoes", "hair", "bag", "hat", "scarf")
+        worn: dict[str, Garment] = {name: getattr(self, name) for name in slots}
         return {name: garment.words() for name, garment in worn.items() if garment.cut != "none"}
 
 
-def _pick(generator: np.random.Generator, odds: dict[str, float]) -> str:
+def _pick(generator: np.random.Generator, odds: Odds) -> str:
     names = list(odds)
     weights = np.array([odds[name] for name in names], float)
     return names[int(generator.choice(len(names), p=weights / weights.sum()))]
@@ -175,12 +182,12 @@ def _pick(generator: np.random.Generator, odds: dict[str, float]) -> str:
 
 def _table(dye: str, fabric: str) -> float:
     """The fixed part of a dye's near-infrared behaviour, uniform in 0 ... 1: the same for every person and seed."""
-    return derive_seed("synth", "near infrared", dye, fabric) / 2**63
+    return float(derive_seed("synth", "near infrared", dye, fabric) / 2**63)
 
 
 def _reflectance(generator: np.random.Generator, colour: tuple[float, float, float], dye: str, fabric: str) -> float:
     """Near-infrared reflectance of dyed fabric: luminance, the dye's table entry and a draw of this garment."""
-    luminance = float(np.asarray(colour) @ LUMINANCE) ** 0.7
+    luminance: float = float(np.asarray(colour) @ LUMINANCE) ** 0.7
     own = float(generator.uniform())
     if fabric == "leather":
         return 0.06 + 0.5 * luminance
@@ -195,9 +202,9 @@ def _colour(generator: np.random.Generator, dye: str) -> tuple[float, float, flo
 def _garment(
     generator: np.random.Generator,
     cut: str,
-    dyes: dict[str, float],
+    dyes: Odds,
     fabrics: tuple[str, ...],
-    patterns: dict[str, float],
+    patterns: Odds,
     sleeve: float = 9.0,
     hem: float = -9.0,
 ) -> Garment:
@@ -288,9 +295,9 @@ def draw_person(seed: int, group: str, number: int) -> Person:
     bag_cut, hat_cut = _pick(generator, BAGS), _pick(generator, HATS)
     bag = _garment(generator, bag_cut, BAG_DYES, ("polyester", "leather"), {"plain": 2.0, "band": 1.0})
     hat = _garment(generator, hat_cut, BAG_DYES, ("cotton", "wool"), {"plain": 1.0})
-    scarf_cut = "scarf" if generator.random() < (0.3 if upper.cut in ("coat", "hooded jacket", "blazer") else 0.08) else "none"
+    scarf_cut = (
+        "scarf" if generator.random() < (0.3 if upper.cut in ("coat", "hooded jacket", "blazer") else 0.08) else "none"
+    )
     scarf = _garment(generator, scarf_cut, UPPER_DYES, ("wool",), {"plain": 1.0, "stripes": 1.0})
     skin = str(generator.choice(np.array(SKINS[sex])))
-    return Person(
-        sex, targets, skin, float(generator.uniform(0.62, 0.78)), hair, upper, lower, shoes, bag, hat, scarf
-    )
+    return Person(sex, targets, skin, float(generator.uniform(0.62, 0.78)), hair, upper, lower, shoes, bag, hat, scarf)

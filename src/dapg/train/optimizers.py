@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, overload
 
 import torch
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
 from dapg.core.errors import UsageError, nearest
 
 OptimizerName = Literal["sgd", "adam", "adamw", "lars"]
 ScheduleName = Literal["constant", "cosine", "step"]
 ParameterGroup = dict[str, Any]
-"""``params`` and, where they differ from the defaults, ``lr``, ``weight_decay``, ``adapt`` (LARS), ``name``."""
+"""``params`` and, where they differ from the defaults, ``lr``, ``weight_decay``, ``adapt`` (LARS)."""
 
 
 @dataclass(frozen=True)
@@ -118,25 +119,12 @@ def _trainable(groups: Iterable[ParameterGroup], lr: float, weight_decay: float)
     return kept
 
 
-def split_groups(module: nn.Module, lr: float, weight_decay: float, name: str = "") -> list[ParameterGroup]:
-    """Weights with decay, and biases and batch norms (one axis or none) without decay and without LARS's adaptation.
-
-    What SimCLR and BYOL train with; AGW and MoCo decay everything in one group.
-    """
-    weights = [parameter for parameter in module.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in module.parameters() if parameter.ndim <= 1]
-    return [
-        {"name": f"{name}weights", "params": weights, "lr": lr, "weight_decay": weight_decay, "adapt": True},
-        {"name": f"{name}biases and norms", "params": others, "lr": lr, "weight_decay": 0.0, "adapt": False},
-    ]
-
-
 class LARS(torch.optim.Optimizer):
     """SGD with momentum whose rate is scaled for each tensor (You, Gitman, Ginsburg 2017, algorithm 1).
 
     local = coefficient * |w| / (|g| + decay * |w|); v <- momentum * v + lr * local * (g + decay * w); w <- w - v.
-    Groups with ``adapt`` False (biases, batch norms) take local = 1, and so does a tensor whose length or gradient
-    is 0, which would otherwise never move.
+    Tensors of one axis or none (biases, batch norms) take local = 1, as is usual, unless their group says ``adapt``;
+    and so does a tensor whose length or gradient is 0, which would otherwise never move.
     """
 
     def __init__(
@@ -157,7 +145,7 @@ class LARS(torch.optim.Optimizer):
             "momentum": momentum,
             "weight_decay": weight_decay,
             "trust_coefficient": trust_coefficient,
-            "adapt": True,
+            "adapt": None,
         }
         super().__init__(params, defaults)
 
@@ -175,24 +163,32 @@ class LARS(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if parameters:
+                self._update(parameters, group)
         return loss
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: ParameterGroup) -> None:
-        decay = group["weight_decay"]
-        change = gradient.add(parameter, alpha=decay) if decay else gradient.clone()
-        if group["adapt"]:
-            length, slope = parameter.norm(), gradient.norm()
-            local = group["trust_coefficient"] * length / (slope + decay * length)
-            change.mul_(torch.where((length > 0) & (slope > 0), local, 1.0))
-        state = self.state[parameter]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        velocity = state["momentum_buffer"]
-        velocity.mul_(group["momentum"]).add_(change, alpha=group["lr"])
-        parameter.sub_(velocity)
+    def _update(self, parameters: list[Tensor], group: ParameterGroup) -> None:
+        """All tensors of a group together, which on a GPU is some ten launches instead of ten for each tensor."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for parameter in parameters:
+            if "momentum_buffer" not in self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        velocities = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        changes = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
+        torch._foreach_mul_(changes, list(self._local_rates(parameters, gradients, group).unbind()))
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, changes, alpha=group["lr"])
+        torch._foreach_sub_(parameters, velocities)
+
+    @staticmethod
+    def _local_rates(parameters: list[Tensor], gradients: list[Tensor], group: ParameterGroup) -> Float[Tensor, "n"]:
+        adapts = [parameter.ndim > 1 if group["adapt"] is None else group["adapt"] for parameter in parameters]
+        lengths = torch.stack(torch._foreach_norm(parameters))
+        slopes = torch.stack(torch._foreach_norm(gradients))
+        local = group["trust_coefficient"] * lengths / (slopes + group["weight_decay"] * lengths)
+        adapted = torch.tensor(adapts, device=local.device) & (lengths > 0) & (slopes > 0)
+        return torch.where(adapted, local, 1.0)
 
 
 def learning_rate(

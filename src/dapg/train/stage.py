@@ -101,7 +101,7 @@ def pretrain(
             "bad_images": bad_images,
             "data": {"pictures": len(records), "hash": list_hash(records)},
             "facts": {"pictures": facts.pictures, "persons": list(facts.persons)},
-            "init": weights,
+            "init": "random" if weights is None else weights.record(),
             "mean": list(backbone.mean),
             "std": list(backbone.std),
             "extended_from": {key: old for key, (old, _) in stage.extended_from.items()},

@@ -1,0 +1,255 @@
+"""How hard the synthetic people are: histogram, random and ImageNet networks, and a supervised network that learns.
+
+    dapg data synth --persons 500 --validation_persons 0 --test_persons 0 --seed 1 --archive true --out train500
+    python benchmarks/synthetic_thresholds.py --train train500 [--test FOLDER] [--steps 1200]
+
+Prints a table in Markdown. The supervised network (identity + triplet loss, one core, some minutes) is trained on the
+persons of ``--train`` and tested on the embedded test persons, whom it never saw; the control is trained and tested
+with the infrared pictures dealt out to other persons.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from dapg.models.weights import init_backbone
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dapg.core.images import decode, normalise, to_float
+from dapg.core.types import Modality, Protocol, Record, Trial
+from dapg.data.base import Dataset
+from dapg.data.synthetic import Synthetic
+from dapg.evaluation.encoders import BackboneEncoder, HistogramEncoder
+from dapg.evaluation.stage import score_trials, trial_features
+
+SIZE = (96, 48)
+
+
+def same_camera_trial(dataset: Synthetic) -> Trial:
+    """First picture of each person in a visible camera against the last of all persons in the same camera."""
+    records = [r for r in dataset.records("test") if r.modality == Modality.VISIBLE]
+    query = tuple(r for r in records if r.path.endswith("0001.jpg"))
+    gallery = tuple(r for r in records if r.path.endswith("0002.jpg"))
+    return Trial("same camera", "visible", query, gallery, Protocol("same camera"))
+
+
+def rank_one(features: Tensor, rows: dict[Record, int], trials: list[Trial]) -> float:
+    return 100 * float(np.mean([scores.rank(1) for scores in score_trials(features, rows, trials, 20)]))
+
+
+def same_camera(features: Tensor, rows: dict[Record, int], trial: Trial) -> float:
+    """Mean over cameras of rank-1 inside the camera."""
+    values = []
+    for camera in (1, 2, 4, 5):
+        query = tuple(r for r in trial.query if r.camera == camera)
+        gallery = tuple(r for r in trial.gallery if r.camera == camera)
+        values.append(rank_one(features, rows, [Trial("", "", query, gallery, trial.protocol)]))
+    return float(np.mean(values))
+
+
+def untrained(dataset: Synthetic) -> list[str]:
+    """Rows of the table: encoder, same camera, visible -> visible, infrared -> visible."""
+    inside = same_camera_trial(dataset)
+    trials = {mode: dataset.trials(mode) for mode in ("visible", "all")}
+    encoders = {
+        "colour histogram": HistogramEncoder((192, 96), torch.device("cpu")),
+        "random ResNet-18": BackboneEncoder(
+            init_backbone("resnet18", None, "random", 0)[0], (192, 96), torch.device("cpu")
+        ),
+        "ImageNet MobileNetV2": BackboneEncoder(
+            init_backbone("mobilenet_v2", None, "imagenet", 0)[0], (192, 96), torch.device("cpu")
+        ),
+    }
+    lines = []
+    for name, encoder in encoders.items():
+        features, rows = trial_features(encoder, dataset, [inside, *trials["visible"], *trials["all"]], 64, 0, False)
+        for kind, values in features.items():
+            label = name + (", centred" if "centred" in kind else "")
+            figures = [same_camera(values, rows, inside)]
+            figures += [rank_one(values, rows, trials[mode]) for mode in ("visible", "all")]
+            lines.append(f"| {label} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |")
+            print(lines[-1], flush=True)
+    return lines
+
+
+# ---- supervised ----------------------------------------------------------------------------------------------------
+
+
+class Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.short = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.bn1(self.conv1(x)))
+        return functional.relu(self.bn2(self.conv2(y)) + self.short(x))
+
+
+class Small(nn.Module):
+    """Four residual blocks, features of six stripes joined: about the depth of ResNet-10."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 5, 2, 2, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        sizes = [width, width * 2, width * 4, width * 6]
+        strides = [1, 2, 2, 1]
+        inputs = [width, *sizes[:-1]]
+        self.blocks = nn.Sequential(*(Block(*parts) for parts in zip(inputs, sizes, strides, strict=True)))
+        self.reduce = nn.Conv2d(sizes[-1], 64, 1)
+        self.neck = nn.BatchNorm1d(64 * 6 + sizes[-1])
+        self.classify = nn.Linear(64 * 6 + sizes[-1], classes, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.blocks(self.stem(x))
+        stripes = functional.adaptive_avg_pool2d(self.reduce(y), (6, 1)).flatten(1)
+        feature = torch.cat([stripes, y.amax((2, 3))], dim=1)
+        return feature, self.neck(feature)
+
+
+def load(dataset: Dataset, records: list[Record]) -> Tensor:
+    return torch.stack([decode(dataset.read(record), SIZE) for record in records])
+
+
+def augment(images: Tensor, visible: Tensor, generator: torch.Generator) -> Tensor:
+    """Flip, shift, brightness, erasing; visible pictures often lose their colour (channel augmentation)."""
+    count, _, height, width = images.shape
+    x = to_float(images)
+    draw = torch.rand(count, 12, generator=generator)
+    x = torch.where((draw[:, 0] < 0.5)[:, None, None, None], x.flip(3), x)
+    padded = functional.pad(x, (4, 4, 8, 8), mode="replicate")
+    top, left = (draw[:, 1] * 17).long(), (draw[:, 2] * 9).long()
+    x = torch.stack([padded[i, :, top[i] : top[i] + height, left[i] : left[i] + width] for i in range(count)])
+    mix = torch.softmax(3 * torch.randn(count, 3, generator=generator), dim=1)
+    grey = (x * mix[:, :, None, None]).sum(1, keepdim=True).expand_as(x)
+    x = torch.where((visible & (draw[:, 3] < 0.6))[:, None, None, None], grey, x)
+    x = (x ** (2 ** (draw[:, 4] - 0.5))[:, None, None, None]) * (0.75 + 0.5 * draw[:, 5])[:, None, None, None]
+    for i in torch.nonzero(draw[:, 6] < 0.4)[:, 0].tolist():
+        h, w = int(10 + 25 * draw[i, 7]), int(8 + 16 * draw[i, 8])
+        r, c = int(draw[i, 9] * (height - h)), int(draw[i, 10] * (width - w))
+        x[i, :, r : r + h, c : c + w] = draw[i, 11]
+    return normalise(x.clamp(0, 1))
+
+
+def batch_hard(features: Tensor, labels: Tensor, margin: float = 0.3) -> Tensor:
+    distances = torch.cdist(features, features)
+    same = labels[:, None] == labels[None]
+    farthest = distances.masked_fill(~same, -1).amax(1)
+    nearest = distances.masked_fill(same, 1e9).amin(1)
+    return functional.relu(farthest - nearest + margin).mean()
+
+
+class SmallEncoder:
+    headline, input_size, device = "feature", SIZE, torch.device("cpu")
+
+    def __init__(self, network: Small) -> None:
+        self.network = network.eval()
+
+    def encode(self, images: Tensor, modality: Modality) -> dict[str, Tensor]:
+        pictures = normalise(to_float(images))
+        both = self.network(pictures)[1] + self.network(pictures.flip(3))[1]
+        return {"feature": functional.normalize(both)}
+
+
+def train(dataset: Synthetic, steps: int, width: int, shuffled: bool, limit: int, log: int = 100) -> Small:
+    """Identity and triplet loss over both modalities; ``shuffled`` gives each person another's infrared pictures."""
+    records = dataset.records("train")
+    persons = sorted({record.person for record in records})[:limit]
+    records = [record for record in records if record.person in set(persons)]
+    images = load(dataset, records)
+    label_of = {person: i for i, person in enumerate(persons)}
+    generator = torch.Generator().manual_seed(0)
+    dealt = torch.randperm(len(persons), generator=generator).tolist() if shuffled else list(range(len(persons)))
+    shots: dict[tuple[int, bool], list[int]] = {}
+    for index, record in enumerate(records):
+        infrared = record.modality == Modality.INFRARED
+        label = label_of[record.person]
+        shots.setdefault((dealt[label] if infrared else label, infrared), []).append(index)
+    torch.manual_seed(0)
+    network = Small(width, len(persons)).train()
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
+    start, total = time.time(), 0.0
+    for step in range(1, steps + 1):
+        chosen = torch.randperm(len(persons), generator=generator)[:16].tolist()
+        rows, labels, visible = [], [], []
+        for label in chosen:
+            for infrared in (False, True):
+                mine = shots[label, infrared]
+                rows += [mine[i] for i in torch.randperm(len(mine), generator=generator)[:2].tolist()]
+                labels += [label] * 2
+                visible += [not infrared] * 2
+        target = torch.tensor(labels)
+        feature, neck = network(augment(images[rows], torch.tensor(visible), generator))
+        logits = network.classify(neck)
+        loss = functional.cross_entropy(logits, target, label_smoothing=0.1)
+        loss = loss + batch_hard(functional.normalize(feature), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        total += float(loss)
+        if step % log == 0:
+            print(f"step {step} loss {total / log:.3f} {(time.time() - start) / step:.2f} s/step", flush=True)
+            total = 0.0
+    return network
+
+
+def supervised(dataset: Synthetic, network: Small, name: str, shuffled: bool) -> str:
+    """A row of the table; the control also deals out the infrared test pictures to other persons."""
+    trials = {mode: dataset.trials(mode) for mode in ("visible", "all")}
+    if shuffled:
+        people = dataset.persons("test")
+        order = torch.randperm(len(people), generator=torch.Generator().manual_seed(1)).tolist()
+        other = {person: people[order[i]] for i, person in enumerate(people)}
+        trials["all"] = [
+            Trial(
+                t.name,
+                t.mode,
+                tuple(Record(r.path, other[r.person], r.camera, r.modality) for r in t.query),
+                t.gallery,
+                t.protocol,
+            )
+            for t in trials["all"]
+        ]
+    every = [*trials["visible"], *trials["all"]]
+    features, rows = trial_features(SmallEncoder(network), dataset, every, 64, 0, False)
+    raw = features["feature"]
+    figures = [rank_one(raw, rows, trials[mode]) for mode in ("visible", "all")]
+    line = f"| {name} | - | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |"
+    print(line, flush=True)
+    return line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--train", help="a rendered set of other persons; without it only untrained rows are printed")
+    parser.add_argument("--test", help="the tested set; default: the embedded one")
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--width", type=int, default=24)
+    parser.add_argument("--persons", type=int, default=9999, help="train on the first so many persons")
+    parser.add_argument("--only", choices=["untrained", "supervised", "control"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    dataset = Synthetic(arguments.test)
+    print("| features | same camera | visible -> visible | infrared -> visible |\n|---|---|---|---|")
+    if arguments.only in (None, "untrained"):
+        untrained(dataset)
+    if not arguments.train:
+        return
+    for shuffled, key, name in (
+        (False, "supervised", "supervised, other persons"),
+        (True, "control", "the same, infrared shuffled"),
+    ):
+        if arguments.only in (None, key):
+            network = train(Synthetic(arguments.train), arguments.steps, arguments.width, shuffled, arguments.persons)
+            supervised(dataset, network, name, shuffled)
+
+
+if __name__ == "__main__":
+    main()

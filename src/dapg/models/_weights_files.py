@@ -1,0 +1,203 @@
+"""Shared by the weights loader: a weights file of any common kind becomes named tensors, and nothing of it is run."""
+
+import argparse
+import importlib
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from dapg.core.errors import DapgError, WeightsError
+from dapg.core.files import read_json, sha256
+
+LARGEST_FILE = 4 * 2**30
+"""Bytes; a checkpoint of the largest backbone with optimiser and queue stays well below."""
+LARGEST_INDEX = 64 * 2**20
+"""Bytes of the pickled index inside a torch file; that of a ResNet-50 checkpoint has about 0.1 million."""
+METADATA_KEY = "dapg"
+"""Where a safetensors file of ours says what it holds: one key, so that equal content gives equal bytes."""
+BACKBONE_FORMAT, COMPANION_FORMAT = "dapg backbone 1", "dapg flat weights 1"
+
+_WRAPPERS = ("state_dict", "model", "net", "student", "model_state_dict")
+
+
+@dataclass(frozen=True)
+class Content:
+    """Tensors of a file under its own names, unwrapped, and what the file or its companion says about them."""
+
+    tensors: dict[str, Tensor]
+    wrapper: str
+    """Keys that led to the state dict, joined by dots."""
+    sha256: str
+    metadata: dict[str, Any] | None
+    """None for files that others wrote."""
+
+
+def read(path: Path) -> Content:
+    """Read a safetensors or torch file; the content decides which it is, not the name.
+
+    Raises:
+        WeightsError: unreadable, too large, damaged, of another kind, or with more in it than tensors and values.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as handle:
+            start = handle.read(16)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+    if size > LARGEST_FILE:
+        raise WeightsError(f"{path} has {size / 2**30:.1f} GiB; weights files above {LARGEST_FILE >> 30} are refused")
+    digest = sha256(path)
+    _check_published_name(path, digest)
+    if start[8:9] == b"{":
+        tensors, metadata = _read_safetensors(path)
+        return Content(tensors, "", digest, metadata or _companion(path, digest))
+    _check_foreign(path, start, size)
+    wrapper, tensors = _unwrap(_read_torch(path, start), path)
+    return Content(tensors, wrapper, digest, _companion(path, digest))
+
+
+def _check_published_name(path: Path, digest: str) -> None:
+    """Torchvision puts the first eight digits of the hash into the name; a broken download shows there."""
+    found = re.fullmatch(r"(?:resnet\d+|mobilenet_v2)-([0-9a-f]{8})", path.stem)
+    if found and not digest.startswith(found[1]):
+        raise WeightsError(
+            f"{path}: its SHA-256 begins with {digest[:8]}, not with {found[1]} as its name says; download it again"
+        )
+
+
+def _check_foreign(path: Path, start: bytes, size: int) -> None:
+    """Name what people pass by mistake."""
+    if size == 0:
+        raise WeightsError(f"{path} is empty")
+    if start.startswith(b"version https://"):
+        raise WeightsError(f"{path} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`")
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise WeightsError(f"{path} is a web page, not a weights file: the download did not work")
+    if not start.startswith((b"PK\x03\x04", b"\x80")):
+        raise WeightsError(f"{path} is neither a safetensors nor a torch file")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    try:
+        with safe_open(path, framework="pt") as handle:
+            stored = handle.metadata() or {}
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, RuntimeError, ValueError, MemoryError) as error:
+        raise WeightsError(f"{path} is a damaged safetensors file ({error})") from error
+    if METADATA_KEY not in stored:
+        return tensors, None
+    try:
+        description = json.loads(stored[METADATA_KEY])
+    except ValueError as error:
+        raise WeightsError(f"{path}: what the file says about itself is damaged ({error})") from error
+    return tensors, _checked(description, BACKBONE_FORMAT, path)
+
+
+def _companion(path: Path, digest: str) -> dict[str, Any] | None:
+    """The description that ``export_flat`` writes beside its file."""
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        return None
+    try:
+        description = read_json(beside)
+    except DapgError:
+        return None  # somebody else's file
+    if not isinstance(description, dict) or description.get("format") != COMPANION_FORMAT:
+        return None
+    if description.get("sha256") != digest:
+        raise WeightsError(
+            f"{beside} describes another file than {path.name} (other SHA-256): export again or remove it"
+        )
+    return _checked(description, COMPANION_FORMAT, beside)
+
+
+def _checked(description: Any, expected: str, path: Path) -> dict[str, Any]:
+    needed = ("architecture", "config", "mean", "std")
+    if not isinstance(description, dict) or description.get("format") != expected:
+        raise WeightsError(f"{path} was not written by this version: expected {expected!r}")
+    absent = [key for key in needed if key not in description]
+    if absent:
+        raise WeightsError(f"{path} does not state its {', '.join(absent)}")
+    return description
+
+
+def _read_torch(path: Path, start: bytes) -> Any:
+    """Unpickle with torch's restricted reader, which builds tensors and plain values and runs nothing."""
+    if start.startswith(b"PK"):
+        _check_archive(path)
+    try:
+        with torch.serialization.safe_globals(_plain_types()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        wants = f" (it asks for {found[1]})" if found else ""
+        raise WeightsError(
+            f"{path} holds more than tensors and plain values{wants}, or is damaged; it was not opened further. If you "
+            "trust it, store its state_dict alone with torch.save"
+        ) from error
+    except Exception as error:  # damaged bytes can make the reader stumble anywhere, out of memory included
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise WeightsError(f"{path} is a damaged torch file ({reason})") from error
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse archives that unpack to more than they weigh; torch stores without compression."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise WeightsError(f"{path} is cut off or damaged ({error}); copy or download it again") from error
+    unpacked = sum(entry.file_size for entry in entries)
+    index = max((entry.file_size for entry in entries if entry.filename.endswith(".pkl")), default=0)
+    if unpacked > path.stat().st_size or index > LARGEST_INDEX:
+        raise WeightsError(
+            f"{path} unpacks to {unpacked} bytes with an index of {index}: no torch file looks like that"
+        )
+
+
+def _plain_types() -> list[Any]:
+    """Types that checkpoints of this field hold beside tensors: numpy scores and parsed arguments. None runs code."""
+    package = "numpy._core" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "numpy.core"
+    multiarray = importlib.import_module(f"{package}.multiarray")
+    kinds = "?bhilqBHILQefd"  # booleans, integers and floats of every size
+    allowed: list[Any] = [np.ndarray, np.dtype, argparse.Namespace, *{type(np.dtype(kind)) for kind in kinds}]
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1 and numpy 2 wrote different names
+        allowed += [(multiarray.scalar, f"{module}.scalar"), (multiarray._reconstruct, f"{module}._reconstruct")]
+    return allowed
+
+
+def _unwrap(content: Any, path: Path) -> tuple[str, dict[str, Tensor]]:
+    """The state dict inside a checkpoint, and the keys that led to it."""
+    wrapper: list[str] = []
+    for _ in range(4):
+        if isinstance(content, Tensor) or not isinstance(content, Mapping):
+            raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
+        inner = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        wrapper.append(inner)
+        content = content[inner]
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if not tensors:
+        raise WeightsError(f"{path} holds no tensors by name; its keys are {some([str(key) for key in content])}")
+    return ".".join(wrapper), {
+        name: tensor.detach()
+        for name, tensor in tensors.items()
+        if tensor.layout == torch.strided and tensor.device.type == "cpu"  # no sparse tensors, none without values
+    }
+
+
+def some(names: list[str] | tuple[str, ...], count: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(names[:count])
+    return shown if len(names) <= count else f"{shown} and {len(names) - count} more"

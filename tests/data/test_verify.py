@@ -1,0 +1,209 @@
+"""`verify` passes full-size copies and names every one of many things that can be wrong with them."""
+
+import contextlib
+import shutil
+
+import pytest
+
+from dapg.core.errors import UsageError
+from dapg.data.base import example_picture
+from dapg.data.verify import verify_folder
+
+
+@contextlib.contextmanager
+def changed(path, change):
+    """Change a file (bytes -> bytes, None: delete it) or make a new one; everything is as before afterwards."""
+    before = path.read_bytes() if path.exists() else None
+    after = change(before)
+    if after is None:
+        path.unlink()
+    else:
+        path.write_bytes(after)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True) if before is None else path.write_bytes(before)
+
+
+@contextlib.contextmanager
+def moved(path, to):
+    path.rename(to)
+    try:
+        yield
+    finally:
+        to.rename(path)
+
+
+def lines(change):
+    """A change of a text file's list of lines."""
+    return lambda data: ("\n".join(change(data.decode().splitlines())) + "\n").encode()
+
+
+def text(change):
+    return lambda data: change(data.decode()).encode()
+
+
+def delete(data):
+    return None
+
+
+def found(name, root, decode):
+    return [finding for finding in verify_folder(name, root, decode=decode).findings if finding.error]
+
+
+SYSU = [
+    ("a test picture is gone", "cam3/0006/0020.jpg", delete, "count", "cam3/0006"),
+    ("a training picture is gone", "cam1/0001/0003.jpg", delete, "count", "cam1"),
+    ("one picture too many", "cam2/0010/0099.jpg", lambda _: example_picture("a.jpg"), "count", "cam2/0010"),
+    (
+        "an odd file name",
+        "cam5/0010/holiday.jpeg",
+        lambda _: example_picture("b.jpg"),
+        "extra",
+        "cam5/0010/holiday.jpeg",
+    ),
+    ("a test person trains, too", "exp/train_id.txt", text(lambda t: "6," + t), "overlap", "train and test"),
+    ("a validation person trains", "exp/train_id.txt", text(lambda t: "334," + t), "overlap", "train and val"),
+    ("a person listed twice", "exp/train_id.txt", text(lambda t: "1," + t), "list", "exp/train_id.txt"),
+    (
+        "a test person is not listed",
+        "exp/test_id.txt",
+        text(lambda t: t.removeprefix("6,")),
+        "count",
+        "exp/test_id.txt",
+    ),
+    ("another test person", "exp/test_id.txt", text(lambda t: "9," + t[2:]), "count", "exp/test_id.txt"),
+    ("a list with other marks", "exp/val_id.txt", text(lambda t: t.replace(",", ";")), "list", "val"),
+    ("an empty list", "exp/test_id.txt", lambda _: b"", "list", "test"),
+    ("a person nobody photographed", "exp/val_id.txt", text(lambda t: "3," + t), "missing", "exp/val_id.txt"),
+    ("a missing list", "exp/val_id.txt", delete, "layout", "."),
+]
+
+BMP = example_picture("a.bmp")
+READ, LIST = True, False
+REGDB = [
+    ("a picture is gone", "Visible/7/male_back_v_00002_7.bmp", delete, LIST, "missing", "back_v_00002_7.bmp"),
+    ("a list is gone", "idx/test_thermal_4.txt", delete, LIST, "layout", "."),
+    ("a line is gone", "idx/train_visible_2.txt", lines(lambda x: x[1:]), LIST, "count", "train_visible_2"),
+    ("a line twice", "idx/train_visible_2.txt", lines(lambda x: [*x[1:], x[-1]]), LIST, "list", "train_visible_2"),
+    ("a wrong label", "idx/test_visible_9.txt", lines(lambda x: [x[0] + "5", *x[1:]]), LIST, "list", "test_*_9"),
+    ("no label", "idx/test_visible_9.txt", lines(lambda x: ["Visible/2", *x[1:]]), LIST, "list", "test_visible_9"),
+    ("a stranger's picture", "Thermal/5/male_back_t_00003_6.bmp", lambda _: BMP, LIST, "extra", "t_00003_6"),
+    ("the wrong light", "Visible/5/male_back_t_00003_5.bmp", lambda _: BMP, LIST, "extra", "t_00003_5"),
+    ("an empty picture", "Visible/9/male_back_v_00004_9.bmp", lambda _: b"", READ, "unreadable", "v_00004_9"),
+    ("a cut picture", "Thermal/9/male_back_t_00004_9.bmp", lambda d: d[:54], READ, "unreadable", "t_00004_9"),
+    ("text inside", "Thermal/8/male_back_t_00001_8.bmp", lambda _: b"404 not found", READ, "unreadable", "t_00001_8"),
+]
+
+
+@pytest.mark.slow
+def test_full_sysu_passes(full_sysu):
+    result = verify_folder("sysu", full_sysu)
+    assert [str(finding) for finding in result.findings if finding.error] == []
+    assert result.passed
+    assert result.counts["trainval: persons"] == 395
+    assert (result.counts["trainval: visible"], result.counts["trainval: infrared"]) == (22_258, 11_909)
+    assert (result.counts["all: query"], result.counts["all: gallery"]) == (3803, 301)
+    assert (result.counts["indoor: gallery"], result.counts["all: trials"]) == (112, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "path", "change", "kind", "where"), SYSU, ids=[row[0] for row in SYSU])
+def test_each_sysu_mutation_is_named(full_sysu, what, path, change, kind, where):
+    with changed(full_sysu / path, change):
+        findings = found("sysu", full_sysu, decode=False)
+    assert any(finding.kind == kind and finding.where == where for finding in findings), list(map(str, findings))
+
+
+@pytest.mark.slow
+def test_sysu_folders_moved_away_are_named(full_sysu):
+    with moved(full_sysu / "cam4", full_sysu / "camera4"):
+        assert "expected cam4" in found("sysu", full_sysu, decode=False)[0].message
+    with moved(full_sysu / "cam6/0333", full_sysu / "cam6/0999"):
+        findings = found("sysu", full_sysu, decode=False)
+    assert any(finding.kind == "extra" and finding.where == "cam6/0999" for finding in findings)
+    assert any(finding.kind == "count" and finding.where == "cam6/0333" for finding in findings)
+
+
+@pytest.mark.slow
+def test_one_person_under_two_names_is_named(full_sysu):
+    copy = (full_sysu / "cam1/0002/0001.jpg").read_bytes()
+    with changed(full_sysu / "cam1/0001/0001.jpg", lambda _: copy):
+        findings = found("sysu", full_sysu, decode=True)
+    assert [(finding.kind, finding.where) for finding in findings] == [("duplicate", "cam1/0001/0001.jpg")]
+    assert "cam1/0002/0001.jpg" in findings[0].message
+
+
+@pytest.mark.slow
+def test_full_regdb_passes(full_regdb):
+    result = verify_folder("regdb", full_regdb)
+    assert [str(finding) for finding in result.findings] == []
+    assert (result.counts["all: pictures"], result.counts["all: persons"]) == (8240, 412)
+    assert (result.counts["train-3: persons"], result.counts["test-3: pictures"]) == (206, 4120)
+    assert (result.counts["visible-to-thermal: query"], result.counts["visible-to-thermal: gallery"]) == (2060, 2060)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "path", "change", "decode", "kind", "where"), REGDB, ids=[row[0] for row in REGDB])
+def test_each_regdb_mutation_is_named(full_regdb, what, path, change, decode, kind, where):
+    with changed(full_regdb / path, change):
+        findings = found("regdb", full_regdb, decode)
+    assert any(finding.kind == kind and where in finding.where for finding in findings), list(map(str, findings))
+
+
+@pytest.mark.slow
+def test_regdb_person_on_both_sides_is_named(full_regdb):
+    other = (full_regdb / "idx/test_visible_6.txt").read_text().splitlines()[0].split(" ")[0]
+    with changed(full_regdb / "idx/train_visible_6.txt", lines(lambda rows: [f"{other} 0", *rows[1:]])):
+        findings = found("regdb", full_regdb, decode=False)
+    assert any(finding.kind == "overlap" and finding.where == "train-6 and test-6" for finding in findings)
+
+
+@pytest.mark.slow
+def test_regdb_person_without_thermal_pictures_is_named(full_regdb):
+    with moved(full_regdb / "Thermal/12", full_regdb / "twelve"):
+        findings = found("regdb", full_regdb, decode=False)
+    assert any(finding.kind == "missing" and finding.where == "Thermal/12" for finding in findings)
+
+
+def test_a_small_copy_fails_on_counts_only(tmp_path):
+    from dapg.data.regdb import RegDB
+
+    RegDB.write_example(tmp_path)
+    result = verify_folder("regdb", tmp_path)
+    assert not result.passed
+    assert {finding.kind for finding in result.findings} == {"count"}
+    assert "Visible: 10 persons, published 412" in " ".join(map(str, result.findings))
+
+
+def test_missing_lists_are_a_note_not_an_error(tmp_path):
+    from dapg.data.regdb import RegDB
+
+    RegDB.write_example(tmp_path)
+    shutil.rmtree(tmp_path / "idx")
+    notes = [finding for finding in verify_folder("regdb", tmp_path).findings if not finding.error]
+    assert [note.where for note in notes] == ["idx"]
+
+
+def test_unreadable_picture_is_named(tmp_path):
+    from dapg.data.market1501 import Market1501
+
+    Market1501.write_example(tmp_path)
+    path = tmp_path / "query/0001_c1s1_001051_00.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+    findings = [finding for finding in verify_folder("market1501", tmp_path).findings if finding.kind == "unreadable"]
+    assert [finding.where for finding in findings] == ["query/0001_c1s1_001051_00.jpg"]
+
+
+def test_same_file_for_one_person_is_a_note(tmp_path):
+    from dapg.data.market1501 import Market1501
+
+    Market1501.write_example(tmp_path)
+    shutil.copy(tmp_path / "query/0001_c1s1_001051_00.jpg", tmp_path / "query/0001_c1s1_001099_00.jpg")
+    findings = [finding for finding in verify_folder("market1501", tmp_path).findings if finding.kind == "duplicate"]
+    assert [finding.error for finding in findings] == [False]
+
+
+def test_unknown_data_set_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="did you mean 'regdb'"):
+        verify_folder("regbd", tmp_path)

@@ -1,0 +1,135 @@
+"""Trains a small MoCo v2 in a process of its own, so that tests can kill it or run two of it.
+
+usage: training_script.py PICTURES RUN STEPS [--accumulation A] [--workers W] [--frozen-norms] [--crash WHERE:STEP]
+
+``--crash`` kills the process with SIGKILL at an exact place: ``step`` (mid-epoch, after the backward pass),
+``write`` (while rank files are being written), ``rename`` (all files written, folder not renamed yet),
+``renamed`` (checkpoint published, old ones not pruned yet).
+"""
+
+import argparse
+import os
+import signal
+from pathlib import Path
+
+import torch
+
+from dapg.augment.views import ViewConfig
+from dapg.core import distributed
+from dapg.core.rng import generator_from
+from dapg.data.folder import Folder
+from dapg.data.loading import LoaderConfig
+from dapg.data.samplers import InfiniteSampler
+from dapg.methods.base import DataFacts
+from dapg.methods.pretraining.mocov2 import MoCoV2
+from dapg.models.backbones.resnet18 import ResNet18
+from dapg.models.heads.moco import MoCoHead
+from dapg.train import checkpoint, loop
+from dapg.train.optimizers import OptimizerConfig, ScheduleConfig
+
+
+class FrozenNorms(MoCoV2):
+    """Batch norms stay in evaluation mode: the only part of a step that sees just its own process's pictures."""
+
+    def train(self, mode: bool = True) -> "FrozenNorms":
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
+                module.eval()
+        return self
+
+
+def build(pictures: int, kind: type[MoCoV2] = MoCoV2) -> MoCoV2:
+    """An eighth-width ResNet-18 on pictures of 32 x 16."""
+    backbone = ResNet18(ResNet18.Config(width=0.125), generator_from("backbone"))
+    head = MoCoHead.Config(hidden_dim=32, output_dim=16)
+    config = MoCoV2.Config(momentum=0.9, head=head, views=ViewConfig(height=32, width=16))
+    return kind(config, backbone, DataFacts(pictures), generator_from("head"))
+
+
+def train_config(steps: int, accumulation: int = 1) -> loop.TrainConfig:
+    return loop.TrainConfig(
+        steps=steps,
+        batch_size=16,
+        accumulation=accumulation,
+        optimizer=OptimizerConfig("adamw", lr=1e-3, lr_batch=0),
+        schedule=ScheduleConfig(unit="steps", warmup=2),
+        checkpoint_every=2,
+        log_every=1,
+    )
+
+
+def crash_at(place: str, step: int) -> None:
+    """Replace one function by a version that kills this process when it is reached at the given step."""
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if place == "step":
+        after_step = MoCoV2.after_step
+        MoCoV2.after_step = lambda self, now, total: die() if now == step else after_step(self, now, total)
+    elif place == "write":
+        save = torch.save
+
+        def half(value: object, path: Path) -> None:
+            save(value, path)
+            if f"step_{step:08d}" in str(path):
+                os.truncate(path, 100)
+                die()
+
+        checkpoint.torch.save = half
+    elif place == "rename":
+        publish = checkpoint._publish
+        checkpoint._publish = lambda partial, final, facts: (
+            die() if facts["step"] == step else publish(partial, final, facts)
+        )
+    elif place == "renamed":
+        save_all = checkpoint.save
+
+        def save_and_die(run: Path, now: int, *rest: object) -> Path:
+            saved = save_all(run, now, *rest)
+            if now == step:
+                die()
+            return saved
+
+        checkpoint.save = save_and_die
+    else:
+        raise ValueError(place)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("steps", type=int)
+    parser.add_argument("--accumulation", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--frozen-norms", action="store_true")
+    parser.add_argument("--crash", default="")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.crash:
+        place, step = options.crash.split(":")
+        crash_at(place, int(step))
+    dataset = Folder(options.pictures)
+    records = dataset.records()
+    options.run.mkdir(parents=True, exist_ok=True)
+    method = build(len(records), FrozenNorms if options.frozen_norms else MoCoV2)
+    loop.train(
+        method,
+        dataset,
+        records,
+        InfiniteSampler(len(records), 16, seed=0),
+        train_config(options.steps, options.accumulation),
+        LoaderConfig(height=32, width=16, workers=options.workers),
+        options.run,
+        seed=0,
+        device="cpu",
+        show_progress=False,
+    )
+    if distributed.active():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
