@@ -41,7 +41,9 @@ def _identify(data: bytes, where: str) -> Image.Image:
         raise DataError(f"{where}: the file is empty")
     try:
         return Image.open(io.BytesIO(data))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:  # its text holds a memory address, which would differ from run to run
+        raise DataError(f"{where}: not a picture (unknown or damaged format)") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: not a picture that can be read ({error})") from error
 
 
