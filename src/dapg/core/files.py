@@ -1,6 +1,7 @@
 """Files that are whole or absent: atomic writes, JSON, and a lock that dies with its process."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -9,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from safetensors import SafetensorError
 
 from dapg.core.errors import DapgError
 
@@ -28,17 +31,25 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     file or the new one. A full disk is reported as such, and the old file stays.
     """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     try:
+        final.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         temporary.replace(final)
-    except OSError as error:
-        raise DapgError(f"could not write {final}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:  # safetensors has its own word for a full disk
+        raise DapgError(f"could not write {final}: {getattr(error, 'strerror', None) or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of killed writers; only for who holds the folder's lock."""
+    for temporary in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def atomic_write_bytes(path: Path | str, data: bytes) -> None:
@@ -104,17 +115,25 @@ class FolderLock:
         """Take the lock; wait a little for a dying process to let go.
 
         Raises:
-            DapgError: another live process works in this folder.
+            DapgError: another live process works in this folder, or it cannot be written.
         """
         if not _CAN_LOCK:
             return
-        handle = self.path.open("a+")
+        try:
+            handle = self.path.open("a+")
+        except OSError as error:
+            raise DapgError(f"cannot write in {self.path.parent}: {error.strerror or error}") from error
         deadline = time.monotonic() + self.patience
         while True:
             try:
                 fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):  # some network file systems know no locks
+                    handle.close()
+                    raise DapgError(
+                        f"cannot lock {self.path}: {error.strerror or error}; give another --out"
+                    ) from error
                 if time.monotonic() > deadline:
                     handle.seek(0)
                     owner = handle.read().strip() or "unknown"

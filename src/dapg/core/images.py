@@ -28,7 +28,12 @@ def open_rgb(data: bytes, where: str) -> Image.Image:
     Raises:
         DataError: not a picture, or a damaged one.
     """
-    return _convert(_identify(data, where), where)
+    image = _identify(data, where)
+    return _upright(_convert(image, where), _turn(image))
+
+
+def _upright(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _identify(data: bytes, where: str) -> Image.Image:
@@ -36,15 +41,56 @@ def _identify(data: bytes, where: str) -> Image.Image:
         raise DataError(f"{where}: the file is empty")
     try:
         return Image.open(io.BytesIO(data))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:  # its text holds a memory address, which would differ from run to run
+        raise DataError(f"{where}: not a picture (unknown or damaged format)") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: not a picture that can be read ({error})") from error
 
 
 def _convert(image: Image.Image, where: str) -> Image.Image:
+    if image.mode == "F":
+        raise DataError(f"{where}: floating-point pictures have no fixed white; store 8 or 16 bits")
     try:
-        return image.convert("RGB")
+        return _to_8_bit(image).convert("RGB")
     except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
         raise DataError(f"{where}: damaged picture ({error})") from error
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey (infrared cameras) by its upper byte; Pillow itself would cut everything above 255 to white.
+
+    Palettes with transparency go by way of RGBA, as Pillow advises.
+    """
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA")
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return image
+    values = np.asarray(image)
+    return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
+
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation of a JPEG -> what sets it upright (EXIF 2.3, tag 274)."""
+_KEEP_SIDES = (_UPRIGHT[2], _UPRIGHT[3], _UPRIGHT[4])
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How a JPEG of a hand-held camera must be turned; other formats are taken as they are stored."""
+    if image.format != "JPEG":
+        return None
+    try:
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a damaged note about the picture says nothing about the picture
+        return None
 
 
 def decode(
@@ -54,7 +100,7 @@ def decode(
     where: str = "picture",
     resample: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> UInt8[Tensor, "3 H W"]:
-    """Decode, cut out ``box`` (in pixels of the stored picture) and resize to ``size`` = (height, width).
+    """Decode, cut out ``box`` (in pixels of the stored picture), set upright, resize to ``size`` = (height, width).
 
     Bilinear with Pillow's support scaling, so that shrinking does not alias. JPEGs over twice the target are decoded
     at reduced scale (``draft``), which is several times faster and differs by less than a grey level on average.
@@ -64,8 +110,10 @@ def decode(
     """
     image = _identify(data, where)
     height, width = size
-    if box is None and image.format == "JPEG" and image.width > 2 * width and image.height > 2 * height:
-        image.draft("RGB", (2 * width, 2 * height))
+    turn = _turn(image)
+    stored = (width, height) if turn is None or turn in _KEEP_SIDES else (height, width)
+    if box is None and image.format == "JPEG" and image.width > 2 * stored[0] and image.height > 2 * stored[1]:
+        image.draft("RGB", (2 * stored[0], 2 * stored[1]))
     picture = _convert(image, where)
     if box is not None:
         left, top, right, bottom = box
@@ -73,6 +121,7 @@ def decode(
         if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
             raise DataError(f"{where}: box {box} has no area inside a picture of {picture.width} x {picture.height}")
         picture = picture.crop(clipped)
+    picture = _upright(picture, turn)
     if picture.size != (width, height):
         picture = picture.resize((width, height), resample)
     return from_numpy(np.asarray(picture))

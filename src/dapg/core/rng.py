@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -122,7 +123,10 @@ class SampleGenerator:
     def uniform(self, *size: int, low: float = 0.0, high: float = 1.0) -> Float[Tensor, "B ..."]:
         """Uniform float32 in [low, high) of shape (B, *size)."""
         unit = _shift_right(self.bits(*size), 40).to(torch.float32) * 2.0**-24
-        return low + (high - low) * unit
+        values = low + (high - low) * unit
+        if low < high and (low, high) != (0.0, 1.0):  # the sum is rounded, at times up to ``high`` itself
+            values = values.clamp_(max=float(np.nextafter(np.float32(high), np.float32(low))))
+        return values
 
     def normal(self, *size: int) -> Float[Tensor, "B ..."]:
         """Standard normal float32 of shape (B, *size), by Box and Muller."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import re
 import types
 import typing
 from pathlib import Path
@@ -41,42 +42,86 @@ def from_dict(kind: type[T], values: dict[str, Any], where: str = "settings") ->
     """Build a settings dataclass from plain values; missing ones take their defaults.
 
     Raises:
-        UsageError: an unknown key (the nearest name is suggested) or a value of the wrong kind.
+        UsageError: an unknown key (the nearest name is suggested), a value of the wrong kind, or a missing one that
+            has no default.
     """
     hints = typing.get_type_hints(kind)
     known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            raise UsageError(f"{where} has no key {key!r}{nearest(key, list(known))}")
+    _refuse_unknown(values, list(known), where)
+    for name, field in known.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise UsageError(f"{where} lacks {name!r}, which has no default")
     return kind(**{key: _coerce(hints[key], value, f"{where}.{key}") for key, value in values.items()})
 
 
+def _refuse_unknown(values: dict[str, Any], known: list[str], where: str) -> None:
+    for key in values:
+        if key not in known:
+            raise UsageError(f"{where} has no key {key!r}{nearest(str(key), known)}")
+
+
 def _coerce(hint: Any, value: Any, where: str) -> Any:
+    """A plain value as the hint wants it, or an error that names the place."""
+    if hint is Any:
+        return value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, dict):
             raise UsageError(f"{where} must be a mapping, not {value!r}")
         return from_dict(hint, value, where)
     origin = typing.get_origin(hint)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise UsageError(f"{where} must be a list, not {value!r}")
-        inner = typing.get_args(hint)
-        kinds = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is Ellipsis else list(inner)
-        if len(kinds) != len(value):
-            raise UsageError(f"{where} must have {len(kinds)} entries, not {len(value)}")
-        return tuple(_coerce(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+    if origin in (tuple, list):
+        return _coerce_sequence(origin, typing.get_args(hint), value, where)
     if origin is typing.Literal:
         if value not in typing.get_args(hint):
             raise UsageError(f"{where} must be one of {', '.join(map(str, typing.get_args(hint)))}, not {value!r}")
         return value
     if origin in (types.UnionType, typing.Union):
-        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
-        return None if value is None else _coerce(kinds[0], value, where)
+        return _coerce_union(typing.get_args(hint), value, where)
+    return _coerce_plain(hint, value, where) if isinstance(hint, type) else value
+
+
+def _coerce_sequence(origin: type, inner: tuple[Any, ...], value: Any, where: str) -> Any:
+    if not isinstance(value, list | tuple):
+        raise UsageError(f"{where} must be a list, not {value!r}")
+    open_ended = origin is list or (len(inner) == 2 and inner[1] is Ellipsis)
+    kinds = [inner[0]] * len(value) if open_ended else list(inner)
+    if len(kinds) != len(value):
+        raise UsageError(f"{where} must have {len(kinds)} entries, not {len(value)}")
+    return origin(_coerce(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+
+
+def _coerce_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if type(value) in kinds:
+        return value
+    problems = []
+    for kind in kinds:
+        try:
+            return _coerce(kind, value, where)
+        except UsageError as error:
+            problems.append(error)
+    raise problems[0]
+
+
+def _coerce_plain(hint: type, value: Any, where: str) -> Any:
+    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
-        raise UsageError(f"{where} must be {hint.__name__}, not {value!r}")
-    return value
+    if hint is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if issubclass(hint, enum.Enum):
+        members = {member.name.lower(): member for member in hint}
+        if value in members:
+            return members[value]
+        raise UsageError(f"{where} must be one of {', '.join(members)}, not {value!r}")
+    raise UsageError(f"{where} must be {hint.__name__}, not {value!r}")
+
+
+_EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+"""``1e-4``, which YAML 1.1 reads as text because it has no point."""
 
 
 def merge(defaults: T, values: dict[str, Any], where: str = "settings") -> T:
@@ -87,15 +132,14 @@ def merge(defaults: T, values: dict[str, Any], where: str = "settings") -> T:
     """
     hints = typing.get_type_hints(type(defaults))
     known = [field.name for field in dataclasses.fields(defaults)]  # type: ignore[arg-type]
+    _refuse_unknown(values, known, where)
     changed: dict[str, Any] = {}
     for key, value in values.items():
-        if key not in known:
-            raise UsageError(f"{where} has no key {key!r}{nearest(key, known)}")
         current = getattr(defaults, key)
-        if dataclasses.is_dataclass(current):
-            if not isinstance(value, dict):
-                raise UsageError(f"{where}.{key} must be a mapping, not {value!r}")
+        if dataclasses.is_dataclass(current) and isinstance(value, dict):
             changed[key] = merge(current, value, f"{where}.{key}")
+        elif dataclasses.is_dataclass(current) and hints[key] is Any:  # the plug-in's own settings
+            raise UsageError(f"{where}.{key} must be a mapping, not {value!r}")
         else:
             changed[key] = _coerce(hints[key], value, f"{where}.{key}")
     return dataclasses.replace(defaults, **changed)  # type: ignore[type-var]
@@ -118,7 +162,7 @@ def run_only_keys(settings: Any, prefix: str = "") -> set[str]:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if field.metadata.get("run_only"):
-            keys.add(prefix + field.name)
+            keys |= set(flat({field.name: to_dict(value)}, prefix))
         elif dataclasses.is_dataclass(value):
             keys |= run_only_keys(value, f"{prefix}{field.name}.")
     return keys
@@ -150,7 +194,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path} must hold a mapping of settings")

@@ -1,7 +1,7 @@
 """A stage is a function from settings and folders to a folder: config.yaml first, result.json last.
 
 A finished folder with equal settings is reused, one with other settings is an error that names the difference, an
-unfinished one is resumed.
+unfinished one is resumed. A folder whose run failed before it made anything but its settings counts as new.
 """
 
 import platform
@@ -15,7 +15,7 @@ from typing import Any
 
 from dapg import __version__
 from dapg.core.errors import DapgError, UsageError
-from dapg.core.files import FolderLock, atomic_write_text, read_json, write_json
+from dapg.core.files import FolderLock, atomic_write_text, read_json, remove_leftovers, write_json
 from dapg.core.settings import differences, dump_yaml, read_yaml, to_dict
 
 CONFIG, RESULT, ENVIRONMENT = "config.yaml", "result.json", "environment.json"
@@ -58,8 +58,10 @@ class Stage:
 
     def _compare(self) -> dict[str, Any] | None:
         config = self.folder / CONFIG
+        # Looked at before the config: a process of the same run that is ahead of us writes the config first.
+        present = {path.name for path in self.folder.iterdir() if not path.name.startswith(".")}
         if config.exists():
-            different = differences(self.settings, self._settings_of(read_yaml(config)))
+            different = self._differences(read_yaml(config), started=bool(present - {CONFIG, ENVIRONMENT}))
             for key in self.extendable:
                 if key in different and _grows(*different[key]):
                     self.extended_from[key] = different.pop(key)
@@ -68,9 +70,10 @@ class Stage:
                 raise UsageError(f"{self.folder} holds a run with other settings ({listed}); give another --out")
             if not self.extended_from and (self.folder / RESULT).exists():
                 return dict(read_json(self.folder / RESULT))
-        elif any(path for path in self.folder.iterdir() if not path.name.startswith(".")):
+        elif present:
             raise UsageError(f"{self.folder} is not empty and holds no {CONFIG}; give another --out")
         if self.rank == 0:
+            remove_leftovers(self.folder)
             if self.extended_from:
                 (self.folder / RESULT).unlink(missing_ok=True)
             values = {"stage": self.kind, **to_dict(self.settings)}
@@ -78,11 +81,16 @@ class Stage:
             write_json(self.folder / ENVIRONMENT, environment())
         return None
 
-    def _settings_of(self, stored: dict[str, Any]) -> dict[str, Any]:
+    def _differences(self, stored: dict[str, Any], started: bool) -> dict[str, tuple[Any, Any]]:
+        """What differs from the run in the folder; nothing when that one failed before it made anything."""
         kind = stored.pop("stage", None)
+        if kind is None:
+            raise UsageError(f"{self.folder / CONFIG} was not written by dapg; give another --out")
+        if not started:
+            return {}
         if kind != self.kind:
             raise UsageError(f"{self.folder} holds a run of `{kind}`, not of `{self.kind}`; give another --out")
-        return stored
+        return differences(self.settings, stored)
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Write the result, the last file of a run, and give the folder back."""

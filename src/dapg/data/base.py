@@ -56,6 +56,10 @@ class Dataset(ABC):
         """
         raise UsageError(f"{self.title} has no test protocol; it serves pre-training only")
 
+    def default_split(self) -> str:
+        """The split that training takes unless told otherwise: the first one."""
+        return self.splits[0]
+
     def read(self, record: Record) -> bytes:
         """The encoded picture of a record. Called in loader workers; sets in archives override it.
 

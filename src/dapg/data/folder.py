@@ -1,17 +1,21 @@
 """Your own pictures: any folder, with an optional CSV of persons, cameras and modalities."""
 
 import csv
+import difflib
 import itertools
-from collections.abc import Mapping
-from pathlib import Path
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from dapg.core.errors import DataError, UsageError
+from dapg.core.errors import DataError, UsageError, nearest
 from dapg.core.types import UNKNOWN, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 LABELS = "labels.csv"
+SPLITS = ("train", "val", "test")
+COLUMNS = ("path", "person", "camera", "modality", "split", "left", "top", "right", "bottom")
 
 _MODALITIES = {
     "visible": Modality.VISIBLE,
@@ -28,14 +32,14 @@ class Folder(Dataset):
 
     Columns of the CSV: ``path`` (relative to the folder) and, each optional, ``person`` (any text), ``camera``
     (a whole number), ``modality`` (visible or infrared), ``split`` (train, val or test) and ``left, top, right,
-    bottom`` (a box in pixels).
+    bottom`` (a box in pixels). Other columns are left alone; one that is nearly named as these is refused.
     Without CSV every picture is visible and nobody is known, which is all that pre-training needs.
     """
 
     title = "folder"
     licence = "yours; you need a lawful basis for pictures of people"
     access = "your own files"
-    splits: ClassVar[tuple[str, ...]] = ("all", "train", "val", "test")
+    splits: ClassVar[tuple[str, ...]] = ("all", *SPLITS)
     modes: ClassVar[tuple[str, ...]] = ("cross-camera", "cross-modal")
 
     def __init__(self, root: Path | str) -> None:
@@ -56,6 +60,10 @@ class Folder(Dataset):
         if split not in self._splits:
             raise UsageError(f"{self.root / LABELS} has no row with split {split!r}; use split 'all'")
         return list(self._splits[split])
+
+    def default_split(self) -> str:
+        """``train`` where labels.csv has such rows, so that nothing is trained on test pictures unasked."""
+        return "train" if "train" in self._splits else "all"
 
     def trials(self, mode: str, seed: int = 0) -> list[Trial]:
         """One trial over the test rows (all rows where there is no split column).
@@ -80,27 +88,26 @@ class Folder(Dataset):
             raise UsageError(f"scores need {needed}; {self.root / LABELS} has none. See docs/datasets.md.")
 
     def _read_labels(self, labels: Path) -> None:
-        with labels.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            if "path" not in (reader.fieldnames or []):
-                raise DataError(f"{labels}: the first line must name the columns, with `path` among them")
-            rows = list(reader)
-        persons = {name: number for number, name in enumerate(sorted({row.get("person") or "" for row in rows} - {""}))}
-        for line, row in enumerate(rows, start=2):
-            where = f"{labels}, line {line}"
+        rows = list(_rows(labels))
+        names = sorted({row.get("person", "") for _, row in rows} - {""})
+        persons = {name: number for number, name in enumerate(names)}
+        seen: dict[tuple[str, tuple[int, int, int, int] | None], str] = {}
+        for where, row in rows:
             record = Record(
-                path=(row["path"] or "").replace("\\", "/"),
-                person=persons.get(row.get("person") or "", UNKNOWN),
+                path=_inside(row["path"], where),
+                person=persons.get(row.get("person", ""), UNKNOWN),
                 camera=_whole(row.get("camera"), UNKNOWN, where, "camera"),
                 modality=_modality(row.get("modality"), where),
                 box=_box(row, where),
             )
             if not (self.root / record.path).is_file():
-                raise DataError(f"{where}: {record.path or 'empty path'} is not a file below {self.root}")
+                raise DataError(f"{where}: {record.path} is not a file below {self.root}")
+            first = seen.setdefault((record.path, record.box), where)
+            if first != where:
+                raise DataError(f"{where}: {record.path} is listed already, see {first}")
             self._splits["all"].append(record)
-            if row.get("split"):
-                self.check_split(row["split"])
-                self._splits.setdefault(row["split"], []).append(record)
+            if split := _split(row.get("split"), where):
+                self._splits.setdefault(split, []).append(record)
 
     @classmethod
     def example_layout(cls) -> Mapping[str, str | None]:
@@ -116,8 +123,62 @@ class Folder(Dataset):
 
 def picture_paths(root: Path) -> list[str]:
     """Paths of all pictures below ``root``, relative, sorted, hidden files and folders left out."""
-    found = (path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        pictures = [name for name in files if Path(name).suffix.lower() in PICTURE_SUFFIXES and name[0] != "."]
+        found += [(Path(folder) / name).relative_to(root).as_posix() for name in pictures]
+    return sorted(found)
+
+
+def _rows(labels: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """(place for messages, column -> stripped cell) of each row.
+
+    Raises:
+        DataError: not a table in UTF-8, columns without ``path`` or nearly named as ours, or a row of another length.
+    """
+    try:
+        with labels.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.reader(handle, strict=True)
+            columns = [cell.strip() for cell in next(reader, [])]
+            _check_columns(columns, labels)
+            for cells in reader:
+                where = f"{labels}, line {reader.line_num}"
+                if len(cells) not in (0, len(columns)):
+                    raise DataError(f"{where}: {len(cells)} cells, but the first line names {len(columns)} columns")
+                if cells:
+                    yield where, dict(zip(columns, (cell.strip() for cell in cells), strict=True))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{labels} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
+    except csv.Error as error:
+        raise DataError(f"{labels}, line {reader.line_num}: {error}") from error
+
+
+def _check_columns(columns: list[str], labels: Path) -> None:
+    for column in columns:
+        close = difflib.get_close_matches(column.lower(), COLUMNS, n=1, cutoff=0.8)
+        if close and column not in COLUMNS:
+            raise DataError(f"{labels}: there is no column {column!r}; did you mean {close[0]!r}?")
+    if "path" not in columns:
+        raise DataError(f"{labels}: the first line must name the columns, separated by commas, with `path` among them")
+    if len(set(columns)) < len(columns):
+        raise DataError(f"{labels}: the first line names a column twice: {', '.join(columns)}")
+
+
+def _inside(text: str, where: str) -> str:
+    """A relative path with forward slashes that stays below the folder."""
+    path = PurePosixPath(text.replace("\\", "/"))
+    if not text or path.is_absolute() or ".." in path.parts:
+        raise DataError(f"{where}: path must be relative to the folder and stay in it, not {text!r}")
+    return path.as_posix()
+
+
+def _split(text: str | None, where: str) -> str | None:
+    if text and text not in SPLITS:
+        raise DataError(f"{where}: split must be one of {', '.join(SPLITS)}, not {text!r}{nearest(text, list(SPLITS))}")
+    return text or None
 
 
 def _whole(text: str | None, default: int, where: str, column: str) -> int:
@@ -137,7 +198,7 @@ def _modality(text: str | None, where: str) -> Modality:
     return _MODALITIES[text.lower()]
 
 
-def _box(row: Mapping[str, str | None], where: str) -> tuple[int, int, int, int] | None:
+def _box(row: Mapping[str, str], where: str) -> tuple[int, int, int, int] | None:
     columns = ("left", "top", "right", "bottom")
     if not any(row.get(column) for column in columns):
         return None

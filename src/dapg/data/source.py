@@ -3,9 +3,10 @@
 import hashlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from dapg.core import plugins
-from dapg.core.errors import UsageError
+from dapg.core.errors import UsageError, nearest
 from dapg.core.rng import generator_from
 from dapg.core.types import Record
 from dapg.data.base import Dataset
@@ -26,13 +27,22 @@ class DataConfig:
 
 
 def parse_source(text: str) -> dict[str, str]:
-    """``name``, ``name=path`` or ``path`` as settings."""
+    """``name``, ``name=path`` or ``path`` as settings.
+
+    Raises:
+        UsageError: neither a data set nor a path; the nearest name is suggested.
+    """
     name, equals, path = text.partition("=")
     known = plugins.names("data")
     if equals and name in known:
         return {"name": name, "root": path}
     if text in known:
         return {"name": text}
+    looks_like_a_name = name.isidentifier() and not Path(text).exists()
+    if looks_like_a_name:
+        raise UsageError(
+            f"{name!r} is neither a data set nor a folder{nearest(name, known)}; data sets: {', '.join(known)}"
+        )
     return {"name": "folder", "root": text}
 
 
@@ -54,11 +64,13 @@ def open_dataset(config: DataConfig) -> Dataset:
 
 def select_records(dataset: Dataset, config: DataConfig, seed: int) -> list[Record]:
     """The records of the split, or a random subset of them in their own order."""
-    records = dataset.records(config.split or dataset.splits[0])
+    records = dataset.records(config.split or dataset.default_split())
     if not config.subset:
         return records
     if config.subset > len(records):
         raise UsageError(f"--data.subset {config.subset} asks for more than the {len(records)} pictures there are")
+    if config.subset < 0:
+        raise UsageError(f"--data.subset {config.subset} is no number of pictures; 0 uses all")
     import torch
 
     chosen = torch.randperm(len(records), generator=generator_from("subset", seed))[: config.subset]

@@ -1,0 +1,231 @@
+"""Settings to plain values and back; what differs; what is refused, and with which words."""
+
+import enum
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dapg.core.errors import UsageError, nearest
+from dapg.core.settings import (
+    differences,
+    dump_yaml,
+    flat,
+    from_dict,
+    merge,
+    read_yaml,
+    run_only,
+    run_only_keys,
+    to_dict,
+)
+
+
+class Light(enum.IntEnum):
+    VISIBLE = 1
+    INFRARED = 2
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 0.1
+    size: tuple[int, int] = (256, 128)
+    widths: tuple[float, ...] = (1.0, 0.5)
+    names: list[str] = field(default_factory=lambda: ["a"])
+    kind: Literal["sgd", "adam"] = "sgd"
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A nested part that does not count."""
+
+    lines: int = 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    steps: int
+    inner: Inner = field(default_factory=Inner)
+    on: bool = False
+    note: str | None = None
+    number_or_word: int | str = 0
+    maybe: Inner | None = None
+    anything: Any = None
+    folder: Path = Path("outputs")
+    light: Light = Light.VISIBLE
+    device: str = run_only("auto")
+    log: Noise = run_only(Noise())  # noqa: RUF009
+
+
+FULL = Settings(
+    steps=3,
+    inner=Inner(rate=1e-6, size=(1, 2), widths=(), names=["x", "y"], kind="adam"),
+    on=True,
+    note="ü: [x]",
+    number_or_word="word",
+    maybe=Inner(rate=2.0),
+    anything={"deep": [1]},
+    folder=Path("/a/b"),
+    light=Light.INFRARED,
+)
+
+
+@pytest.mark.parametrize("before", [Settings(1), FULL])
+def test_round_trip_through_plain_values_and_yaml(before: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_yaml(to_dict(before)), encoding="utf-8")
+    stored = read_yaml(path)
+    assert stored == to_dict(before)
+    assert from_dict(Settings, stored) == before
+    assert merge(Settings(99), stored) == before
+    assert differences(before, stored) == {}
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rate=st.floats(allow_nan=False),
+    steps=st.integers(),
+    note=st.none() | st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=8),
+)
+def test_any_number_and_text_survives_yaml(rate: float, steps: int, note: str | None) -> None:
+    import yaml
+
+    before = Settings(steps, inner=Inner(rate=rate), note=note)
+    assert from_dict(Settings, yaml.safe_load(dump_yaml(to_dict(before)))) == before
+
+
+def test_yaml_keeps_the_order_of_the_fields() -> None:
+    assert [line.split(":")[0] for line in dump_yaml(to_dict(Inner())).splitlines() if line[0] != "-"] == [
+        "rate",
+        "size",
+        "widths",
+        "names",
+        "kind",
+    ]
+
+
+@pytest.mark.parametrize("build", [lambda values: from_dict(Settings, values), lambda values: merge(FULL, values)])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 1, "inner": {"rat": 1.0}}, "settings.inner has no key 'rat'; did you mean 'rate'?"),
+        ({"steps": 1, "stepz": 2}, "settings has no key 'stepz'; did you mean 'steps'?"),
+        ({"steps": 1, "qqq": 2}, "settings has no key 'qqq'"),
+        ({"steps": 1, 7: 2}, "settings has no key 7"),
+        ({"steps": "3"}, "settings.steps must be int, not '3'"),
+        ({"steps": True}, "settings.steps must be int, not True"),
+        ({"steps": 3.0}, "settings.steps must be int, not 3.0"),
+        ({"steps": None}, "settings.steps must be int, not None"),
+        ({"steps": 1, "on": 1}, "settings.on must be bool, not 1"),
+        ({"steps": 1, "on": "yes"}, "settings.on must be bool, not 'yes'"),
+        ({"steps": 1, "inner": 5}, "settings.inner must be a mapping, not 5"),
+        ({"steps": 1, "inner": None}, "settings.inner must be a mapping, not None"),
+        ({"steps": 1, "inner": {"rate": "fast"}}, "settings.inner.rate must be float, not 'fast'"),
+        ({"steps": 1, "inner": {"rate": True}}, "settings.inner.rate must be float, not True"),
+        ({"steps": 1, "inner": {"size": [1]}}, "settings.inner.size must have 2 entries, not 1"),
+        ({"steps": 1, "inner": {"size": 3}}, "settings.inner.size must be a list, not 3"),
+        ({"steps": 1, "inner": {"size": ["1", 2]}}, "settings.inner.size must be int, not '1'"),
+        ({"steps": 1, "inner": {"widths": "ab"}}, "settings.inner.widths must be a list, not 'ab'"),
+        ({"steps": 1, "inner": {"names": [1]}}, "settings.inner.names must be str, not 1"),
+        ({"steps": 1, "inner": {"kind": "sdg"}}, "settings.inner.kind must be one of sgd, adam, not 'sdg'"),
+        ({"steps": 1, "light": "green"}, "settings.light must be one of visible, infrared, not 'green'"),
+        ({"steps": 1, "note": 3}, "settings.note must be str, not 3"),
+        ({"steps": 1, "number_or_word": None}, "settings.number_or_word must be int, not None"),
+        ({"steps": 1, "folder": 3}, "settings.folder must be Path, not 3"),
+    ],
+)
+def test_wrong_keys_and_kinds_are_refused_by_name(build: Any, values: dict[Any, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        build(values)
+    assert str(caught.value) == message
+
+
+def test_a_missing_value_without_default_is_named() -> None:
+    with pytest.raises(UsageError, match="settings lacks 'steps'"):
+        from_dict(Settings, {"on": True})
+
+
+def test_whole_numbers_and_exponents_are_numbers() -> None:
+    """YAML 1.1 reads 1e-4, without a point, as text."""
+    import yaml
+
+    for text, value in (("1e-4", 1e-4), ("3", 3.0), ("-2E+3", -2000.0), (".5e1", 5.0), ("1.5e-3", 0.0015)):
+        read = from_dict(Inner, yaml.safe_load(f"rate: {text}"))
+        assert read.rate == value
+        assert isinstance(read.rate, float)
+    assert from_dict(Settings, {"steps": 1, "note": "1e-4"}).note == "1e-4"
+
+
+def test_merge_changes_only_what_is_given_at_any_depth() -> None:
+    merged = merge(FULL, {"inner": {"rate": 5}, "device": "cpu"})
+    assert to_dict(merged) == {
+        **to_dict(FULL),
+        "inner": {**to_dict(FULL)["inner"], "rate": 5.0},
+        "device": "cpu",
+    }
+    assert merge(FULL, {}) == FULL
+    assert merge(FULL, {"maybe": None}).maybe is None
+    assert merge(Settings(1), {"maybe": {"rate": 3}}).maybe == Inner(rate=3.0)
+
+
+def test_differences_name_both_values_and_leave_out_what_does_not_count() -> None:
+    stored = to_dict(FULL)
+    changed = merge(FULL, {"inner": {"rate": 0.5, "size": [1, 9]}, "device": "cuda", "log": {"lines": 1}})
+    assert differences(changed, stored) == {"inner.rate": (1e-6, 0.5), "inner.size": ([1, 2], [1, 9])}
+    del stored["steps"]
+    stored["gone"] = 1
+    assert differences(FULL, stored) == {"gone": (1, None), "steps": (None, 3)}
+
+
+def test_run_only_keys_are_dotted_and_reach_into_parts() -> None:
+    assert run_only_keys(Settings(1)) == {"device", "log.lines"}
+
+
+def test_flat() -> None:
+    assert flat({"a": {"b": {"c": 1}, "d": [2]}, "e": None}) == {"a.b.c": 1, "a.d": [2], "e": None}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read"),
+        (b"a: [1", "is not valid YAML"),
+        (b"- 1\n- 2\n", "must hold a mapping"),
+        (b"", "must hold a mapping"),
+        (b"\xff\xfe\x00\x81", "is not valid YAML"),
+        (b"a: !!python/object/apply:os.getcwd []", "is not valid YAML"),
+    ],
+)
+def test_yaml_files_that_hold_no_settings_are_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=rf"mine\.yaml.*{message}|{message}.*mine\.yaml"):
+        read_yaml(path)
+
+
+def test_to_dict_is_json() -> None:
+    import json
+
+    assert json.loads(json.dumps(to_dict(FULL))) == to_dict(FULL)
+    assert math.isclose(to_dict(FULL)["inner"]["rate"], 1e-6)
+    assert to_dict(FULL)["light"] == "infrared"
+
+
+def test_nearest() -> None:
+    assert nearest("fgo", ["fog", "snow"]) == "; did you mean 'fog'?"
+    assert nearest("zzz", ["fog", "snow"]) == ""
+
+
+@dataclass(frozen=True)
+class Outer:
+    method: Any = field(default_factory=Inner)
+
+
+def test_a_plug_in_s_own_settings_take_a_mapping_only() -> None:
+    assert merge(Outer(), {"method": {"rate": 2}}).method == Inner(rate=2.0)
+    with pytest.raises(UsageError, match=r"settings\.method must be a mapping, not 5"):
+        merge(Outer(), {"method": 5})
