@@ -1,5 +1,9 @@
-"""Shapes in signatures are checked whenever tests run: the hook must come before the first import of dapg."""
+"""One thread per test process, and shapes in signatures checked: both before the first import of torch and dapg."""
 
-from jaxtyping import install_import_hook
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: a second thread costs more than it brings
+
+from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook("dapg", "beartype.beartype")

@@ -83,13 +83,15 @@ class TestEveryMethod:
     def test_one_batch_overfits(self, stage: str, name: str) -> None:
         """Fixed pictures and views: the loss must fall to under half of where it begins.
 
-        A queue holds one key here: with the same pictures in every step, older ones would be the query's own.
+        A queue holds one key here: with the same pictures in every step, older ones would be the query's own. A
+        momentum encoder follows faster than in a run of thousands of steps.
         """
         config = method_class(stage, name).Config()
-        method = build(stage, name, replace(config, queue=1) if hasattr(config, "queue") else config)
+        quick = {"queue": 1, "momentum": 0.9}
+        method = build(stage, name, replace(config, **{key: v for key, v in quick.items() if hasattr(config, key)}))
         losses = train_steps(method, optimizer_of(method), range(60), same_views=True)
-        settled = losses[5]  # queues start empty, so the first losses are easier
-        assert min(losses[-5:]) < settled / 2, losses
+        worst = max(losses[:6])  # queues start empty, so the very first loss may be 0
+        assert min(losses[-5:]) < worst / 2, losses
 
     def test_save_load_continue_is_equal(self, stage: str, name: str) -> None:
         method = build(stage, name)

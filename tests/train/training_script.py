@@ -53,7 +53,7 @@ def train_config(steps: int, accumulation: int = 1) -> loop.TrainConfig:
         batch_size=16,
         accumulation=accumulation,
         optimizer=OptimizerConfig("adamw", lr=1e-3, lr_batch=0),
-        schedule=ScheduleConfig(unit="steps", warmup=2),
+        schedule=ScheduleConfig(unit="steps", warmup=2.0),
         checkpoint_every=2,
         log_every=1,
     )

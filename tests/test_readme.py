@@ -1,0 +1,85 @@
+"""What the README and the docs tell a user to type works, or at least parses."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dapg.cli import commands, main
+from dapg.core import plugins
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def shell_lines() -> list[tuple[str, str]]:
+    """(page, command) of every dapg command in a shell block; continued lines joined, comments cut."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```shell\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                command = line.split(" #")[0].strip()
+                if re.search(r"(^|-m )dapg ", command):
+                    found.append((page.name, command))
+    return found
+
+
+LINES = shell_lines()
+
+
+def test_there_are_commands_to_check() -> None:
+    assert ("README.md", "dapg demo") in LINES
+    assert len(LINES) > 4
+
+
+@pytest.mark.parametrize("page, line", LINES)
+def test_command_parses(page: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every option must be known: with --print_config (or --help) nothing is run."""
+    words = shlex.split(line)
+    words = words[words.index("dapg") + 1 :]
+    words = [word for word in words if word != "..."]
+    name = next(name for name in sorted(commands(), key=len, reverse=True) if line_starts(words, name))
+    tail = ["--help"] if name == "report" else ["--print_config"]
+    try:
+        code = main([*words[: len(name.split())], *tail] if name == "report" else [*words, *tail])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    assert code == 0, capsys.readouterr().err
+
+
+def line_starts(words: list[str], name: str) -> bool:
+    return words[: len(name.split())] == name.split()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        where = (page.parent / target, page.parent / f"{target}.md")
+        assert any(path.exists() for path in where), f"{page.name} links to {target}"
+
+
+def test_the_file_tree_and_the_five_files_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in re.findall(r"`(src/dapg/[\w/.]+)`", text):
+        assert (ROOT / path).exists(), path
+    for folder in re.findall(r"^  (\w+)/ ", text, re.MULTILINE):
+        assert (ROOT / "src" / "dapg" / folder).is_dir(), folder
+
+
+def test_make_knows_the_promised_targets() -> None:
+    text = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("demo", "test", "test-slow", "lint", "bench", "docs", "help"):
+        assert re.search(rf"^{target}\s", text, re.MULTILINE), target
+
+
+def test_every_command_has_a_one_line_summary_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, file in commands().items():
+        assert plugins.summary("commands", file), name
+        try:
+            code = main([*name.split(), "--help"])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        assert code == 0
+        assert "usage: dapg" in capsys.readouterr().out

@@ -1,0 +1,95 @@
+"""The main job end to end through the command line: pictures, pre-training, scores, page."""
+
+import json
+from pathlib import Path
+
+import pytest
+from figures import make_figures
+
+from dapg.cli import main
+
+SMALL = ["--preset", "demo", "--train.steps", "4", "--train.batch_size", "16", "--loader.workers", "0", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_figures(tmp_path_factory.mktemp("figures"), persons=8, pictures=2)
+
+
+def pretrain(method: str, figures: Path, out: Path, *options: str) -> int:
+    return main(["pretrain", method, *SMALL, "--data", str(figures), "--out", str(out), *options])
+
+
+@pytest.mark.parametrize("method", ["mocov2", "simclr"])
+def test_pretrain_evaluate_report(
+    method: str, figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, scores, page = tmp_path / "run", tmp_path / "scores", tmp_path / "page.html"
+    assert pretrain(method, figures, run) == 0
+    result = json.loads((run / "result.json").read_text())
+    assert result["steps"] == 4
+    assert result["pictures_seen"] == 64
+    assert result["bad_images"] == {}
+    for name in ("config.yaml", "environment.json", "metrics.jsonl", "metrics.csv", "backbone.safetensors"):
+        assert (run / name).exists(), name
+
+    data = ["--data", str(figures), "--workers", "0", "--device", "cpu"]
+    assert main(["evaluate", str(run), *data, "--mode", "cross-modal", "--out", str(scores)]) == 0
+    assert main(["evaluate", "histogram", *data, "--out", str(tmp_path / "colours")]) == 0
+    scored = json.loads((scores / "result.json").read_text())
+    values = scored["scores"][scored["feature"]]
+    assert 0 <= values["mAP"] <= 1
+    assert values["queries"] == 8  # the test half: 4 persons x 1 infrared camera x 2 pictures
+    assert scored["comparable"] is False
+    assert scored["weights"] == result["weights"]["method.safetensors"]
+
+    assert main(["report", str(tmp_path), "--out", str(page)]) == 0
+    text = page.read_text()
+    assert f"{100 * values['mAP']:.1f}" in text
+    assert 'class="right"' in text or 'class="wrong"' in text
+    assert "data:image/jpeg;base64," in text
+    assert page.with_suffix(".md").read_text().startswith("| model |")
+    capsys.readouterr()
+
+
+def test_same_command_again_reuses_other_settings_are_named_more_steps_extend(
+    figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pretrain("mocov2", figures, tmp_path / "run") == 0
+    weights = (tmp_path / "run" / "backbone.safetensors").read_bytes()
+    capsys.readouterr()
+    assert pretrain("mocov2", figures, tmp_path / "run", "--loader.workers", "1", "--train.log_every", "1") == 0
+    assert "reused" in capsys.readouterr().out
+    assert pretrain("mocov2", figures, tmp_path / "run", "--method.temperature", "0.3") == 2
+    message = capsys.readouterr().err
+    assert "method.temperature: 0.1 there, 0.3 now" in message
+    assert "Traceback" not in message
+    assert (tmp_path / "run" / "backbone.safetensors").read_bytes() == weights
+    assert pretrain("mocov2", figures, tmp_path / "run", "--train.steps", "6") == 0
+    assert "extended" in capsys.readouterr().out
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["steps"] == 6
+    assert result["extended_from"] == {"train.steps": 4}
+    assert (tmp_path / "run" / "backbone.safetensors").read_bytes() != weights
+
+
+def test_a_run_can_be_repeated_from_its_config(figures: Path, tmp_path: Path) -> None:
+    assert pretrain("simclr", figures, tmp_path / "first", "--seed", "5") == 0
+    again = ["pretrain", "--config", str(tmp_path / "first" / "config.yaml"), "--out", str(tmp_path / "second")]
+    assert main(again) == 0
+    first, second = ((tmp_path / name / "backbone.safetensors").read_bytes() for name in ("first", "second"))
+    assert first == second
+
+
+def test_weights_of_a_run_start_the_next(figures: Path, tmp_path: Path) -> None:
+    assert pretrain("mocov2", figures, tmp_path / "first") == 0
+    assert pretrain("simclr", figures, tmp_path / "second", "--init", str(tmp_path / "first")) == 0
+    stored = json.loads((tmp_path / "second" / "result.json").read_text())["init"]
+    assert "backbone.safetensors" in json.dumps(stored)
+
+
+def test_an_unfinished_run_is_not_scored(figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pretrain("mocov2", figures, tmp_path / "run") == 0
+    (tmp_path / "run" / "result.json").unlink()
+    assert main(["evaluate", str(tmp_path / "run"), "--data", str(figures), "--out", str(tmp_path / "scores")]) == 2
+    assert "not finished" in capsys.readouterr().err

@@ -1,0 +1,221 @@
+"""The loop: accumulation, precision, stops with a reason, validation, bad pictures, length."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from figures import make_figures
+from training_script import FrozenNorms, build, train_config
+
+from dapg.core.errors import DataError, TrainingError, UsageError
+from dapg.core.log import read_metrics
+from dapg.core.rng import SampleGenerator
+from dapg.core.types import Batch, StepResult
+from dapg.data.folder import Folder
+from dapg.data.loading import LoaderConfig
+from dapg.data.samplers import InfiniteSampler
+from dapg.methods.base import Method
+from dapg.methods.pretraining.mocov2 import MoCoV2
+from dapg.train import checkpoint
+from dapg.train.loop import Progress, TrainConfig, train
+
+SMALL = LoaderConfig(height=32, width=16, workers=0)
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_figures(tmp_path_factory.mktemp("figures"), persons=10, pictures=2)
+
+
+def run(
+    figures: Path, folder: Path, config: TrainConfig, method: Method | None = None, **options: Any
+) -> tuple[Progress, Method]:
+    dataset = Folder(figures)
+    records = dataset.records("all")
+    method = method or build(len(records))
+    folder.mkdir(exist_ok=True)
+    loader = options.pop("loader", SMALL)
+    sampler = InfiniteSampler(len(records), config.batch_size, 0)
+    progress = train(
+        method, dataset, records, sampler, config, loader, folder, 0, "cpu", show_progress=False, **options
+    )
+    return progress, method
+
+
+class InBatch(FrozenNorms):
+    """A loss that is a mean over samples: what accumulation must leave equal (a contrastive one sees its part only)."""
+
+    def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
+        features = self._project(self.backbone, self.head, self._view(batch, generator))
+        loss = (features - features.roll(1, dims=1)).pow(2).sum(dim=1).mean()
+        return StepResult(loss, {})
+
+
+def test_accumulation_gives_the_same_weights(figures: Path, tmp_path: Path) -> None:
+    states = []
+    for parts in (1, 4):
+        _, method = run(figures, tmp_path / str(parts), train_config(4, parts), build(60, InBatch))
+        states.append(method.state_dict())
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_weights_move_and_lines_are_written(figures: Path, tmp_path: Path) -> None:
+    before = build(60).state_dict()["backbone.conv1.weight"].clone()
+    progress, method = run(figures, tmp_path, train_config(3))
+    assert progress.step == 3
+    assert not torch.equal(before, method.state_dict()["backbone.conv1.weight"])
+    lines = read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert {"loss", "positive_similarity", "feature_std", "effective_rank", "lr", "data_wait"} <= lines[0].keys()
+    assert lines[0]["lr"] == pytest.approx(0.5e-3)  # first of two warm-up steps
+    assert (tmp_path / "metrics.csv").read_text().startswith("step,kind,loss")
+
+
+def test_epochs_become_steps(figures: Path, tmp_path: Path) -> None:
+    assert TrainConfig(epochs=2.0, batch_size=16).total_steps(60) == 8  # 120 / 16 = 7.5
+    progress, _ = run(figures, tmp_path, replace(train_config(0), epochs=0.5))
+    assert progress.step == 2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_names_step_pictures_and_checkpoint(
+    value: float, figures: Path, tmp_path: Path
+) -> None:
+    class Breaks(MoCoV2):
+        calls = 0
+
+        def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
+            result = super().training_step(batch, generator)
+            self.calls += 1
+            return StepResult(result.loss * value, result.logs) if self.calls == 4 else result
+
+    with pytest.raises(TrainingError) as caught:
+        run(figures, tmp_path, train_config(6), build(60, Breaks))
+    message = str(caught.value)
+    assert "step 4" in message
+    assert "camera" in message  # paths of the batch's pictures
+    assert "step_00000002" in message  # the last checkpoint before it
+    assert [whole.step for whole in checkpoint.whole_checkpoints(tmp_path)] == [2]
+
+
+class Collapsing(MoCoV2):
+    """All features alike from the first step on."""
+
+    def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
+        result = super().training_step(batch, generator)
+        return StepResult(result.loss, {**result.logs, "feature_std": torch.tensor(0.001)})
+
+
+def test_a_collapse_stops_the_run_or_is_said(figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TrainingError, match="collapsed at step 3"):
+        run(figures, tmp_path / "stop", train_config(6), build(60, Collapsing))
+    progress, _ = run(
+        figures, tmp_path / "warn", replace(train_config(6), on_collapse="warn"), build(60, Collapsing)
+    )
+    assert progress.step == 6
+    assert "collapsed" in "".join(capsys.readouterr())
+
+
+def test_identical_features_really_lower_the_logged_spread(figures: Path, tmp_path: Path) -> None:
+    method = build(60)
+    for parameter in method.head.parameters():
+        torch.nn.init.zeros_(parameter)
+    with pytest.raises(TrainingError, match="collapsed"):
+        run(figures, tmp_path, replace(train_config(6), optimizer=replace(train_config(6).optimizer, lr=0.0)), method)
+
+
+def scores_of(values: list[float]) -> Callable[[Method], dict[str, float]]:
+    remaining = iter(values)
+    return lambda method: {"mAP": next(remaining)}
+
+
+def test_early_stop_and_the_best_checkpoint_is_kept(figures: Path, tmp_path: Path) -> None:
+    config = replace(train_config(12), validate_every=2, early_stop=2, keep_last=1)
+    progress, _ = run(figures, tmp_path, config, validate=scores_of([0.1, 0.5, 0.3, 0.2, 0.9, 0.9]))
+    assert (progress.step, progress.best_step, progress.best_score) == (8, 4, 0.5)
+    assert [whole.step for whole in checkpoint.whole_checkpoints(tmp_path)] == [4, 8]
+    validations = [line for line in read_metrics(tmp_path) if line["kind"] == "validation"]
+    assert [line["mAP"] for line in validations] == [0.1, 0.5, 0.3, 0.2]
+
+
+def test_validation_leaves_training_mode_and_randomness_alone(figures: Path, tmp_path: Path) -> None:
+    def noisy(method: Method) -> dict[str, float]:
+        assert not method.training
+        return {"mAP": float(torch.rand(100).sum())}
+
+    _, plain = run(figures, tmp_path / "plain", train_config(4))
+    _, validated = run(figures, tmp_path / "validated", replace(train_config(4), validate_every=1), validate=noisy)
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(validated.state_dict()[name], tensor), name
+
+
+def test_an_unreadable_picture_is_replaced_listed_and_survives_a_resume(tmp_path: Path) -> None:
+    root = make_figures(tmp_path / "figures", persons=10, pictures=2)
+    broken = root / "camera1" / "003_0.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    progress, _ = run(root, tmp_path / "run", train_config(4))
+    assert list(progress.bad_images) == ["camera1/003_0.png"]
+    reason, replacement = progress.bad_images["camera1/003_0.png"]
+    assert "003_0.png" in reason
+    assert replacement == "camera1/003_1.png"  # the same person in the same modality
+    again, _ = run(root, tmp_path / "run", train_config(5))
+    assert "camera1/003_0.png" in again.bad_images
+    with pytest.raises(DataError, match=r"003_0\.png"):
+        run(root, tmp_path / "strict", train_config(4), loader=replace(SMALL, on_bad_image="fail"))
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint(
+    figures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = torch.save
+
+    def full(value: object, path: Path) -> None:
+        if "step_00000004" in str(path):
+            raise OSError(28, "No space left on device")
+        save(value, path)
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    with pytest.raises(TrainingError, match=r"No space left.*step_00000002"):
+        run(figures, tmp_path, train_config(6))
+    assert [whole.step for whole in checkpoint.whole_checkpoints(tmp_path)] == [2]
+    assert not list((tmp_path / "checkpoints").glob("*.partial"))
+
+
+def test_a_truncated_checkpoint_is_passed_over(figures: Path, tmp_path: Path) -> None:
+    run(figures, tmp_path, train_config(4))
+    newest = checkpoint.whole_checkpoints(tmp_path)[-1]
+    weights = newest.folder / "method.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    assert [whole.step for whole in checkpoint.whole_checkpoints(tmp_path)] == [2]
+
+
+def test_bf16_trains(figures: Path, tmp_path: Path) -> None:
+    progress, method = run(figures, tmp_path, replace(train_config(3), precision="bf16"))
+    assert math.isfinite(progress.logs["loss"])
+    assert method.backbone.conv1.weight.dtype == torch.float32
+
+
+def test_wrong_use_is_refused(figures: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="fp16 needs a GPU"):
+        run(figures, tmp_path / "a", replace(train_config(3), precision="fp16"))
+    with pytest.raises(UsageError, match="split evenly"):
+        run(figures, tmp_path / "b", train_config(3, accumulation=3))
+    run(figures, tmp_path / "c", train_config(4))
+    with pytest.raises(UsageError, match="already trained 4 steps"):
+        run(figures, tmp_path / "c", train_config(2))
+    if torch.cuda.is_available():
+        return
+    with pytest.raises(UsageError, match="no GPU"):
+        dataset = Folder(figures)
+        sampler = InfiniteSampler(60, 16, 0)
+        train(build(60), dataset, dataset.records(), sampler, train_config(1), SMALL, tmp_path, 0, "cuda")
+
+
+def test_clipping_is_logged(figures: Path, tmp_path: Path) -> None:
+    progress, _ = run(figures, tmp_path, replace(train_config(3), clip_norm=0.01))
+    assert progress.logs["gradient_norm"] > 0
