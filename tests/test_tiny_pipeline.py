@@ -4,11 +4,22 @@ import json
 from pathlib import Path
 
 import pytest
-from figures import make_figures
 
 from dapg.cli import main
+from figures import make_figures
 
-SMALL = ["--preset", "demo", "--train.steps", "4", "--train.batch_size", "16", "--loader.workers", "0", "--device", "cpu"]
+SMALL = [
+    "--preset",
+    "demo",
+    "--train.steps",
+    "4",
+    "--train.batch_size",
+    "16",
+    "--loader.workers",
+    "0",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.fixture(scope="module")

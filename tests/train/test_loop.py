@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from figures import make_figures
 from training_script import FrozenNorms, build, train_config
 
 from dapg.core.errors import DataError, TrainingError, UsageError
@@ -22,6 +21,7 @@ from dapg.methods.base import Method
 from dapg.methods.pretraining.mocov2 import MoCoV2
 from dapg.train import checkpoint
 from dapg.train.loop import Progress, TrainConfig, train
+from figures import make_figures
 
 SMALL = LoaderConfig(height=32, width=16, workers=0)
 
@@ -114,9 +114,7 @@ class Collapsing(MoCoV2):
 def test_a_collapse_stops_the_run_or_is_said(figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(TrainingError, match="collapsed at step 3"):
         run(figures, tmp_path / "stop", train_config(6), build(60, Collapsing))
-    progress, _ = run(
-        figures, tmp_path / "warn", replace(train_config(6), on_collapse="warn"), build(60, Collapsing)
-    )
+    progress, _ = run(figures, tmp_path / "warn", replace(train_config(6), on_collapse="warn"), build(60, Collapsing))
     assert progress.step == 6
     assert "collapsed" in "".join(capsys.readouterr())
 

@@ -26,8 +26,12 @@ class Run:
     def title(self) -> str:
         """A short name for tables."""
         if self.stage == "evaluate":
-            return str(self.settings["model"])
-        return f"{self.settings.get('name', self.stage)} ({self.folder.name})"
+            model = str(self.settings["model"])
+            if model in ("random", "imagenet"):
+                return f"{model} {self.settings['backbone']['name']}"
+            return Path(model).name
+        name = str(self.settings.get("name", self.stage))
+        return name if name == self.folder.name else f"{name} ({self.folder.name})"
 
 
 def collect(folders: list[Path]) -> list[Run]:

@@ -10,7 +10,7 @@ from dapg.core.files import atomic_write_text
 from dapg.core.settings import dump_yaml
 from dapg.report.collect import Run
 from dapg.report.plots import cmc_curves, training_curves
-from dapg.report.tables import score_rows, to_csv, to_html, to_markdown, training_rows
+from dapg.report.tables import Row, score_rows, to_csv, to_html, to_markdown, training_rows
 
 _STYLE = Path(__file__).with_name("style.css")
 
@@ -52,13 +52,22 @@ def _scores(runs: Sequence[Run]) -> str:
     rows = score_rows(runs)
     if not rows:
         return ""
-    text = "<h2>Scores</h2><p>In percent; the mean over the trials of the protocol.</p>" + to_html(rows)
+    text = (
+        "<h2>Scores</h2><p>In percent; the mean over the trials of the protocol. Each model's reported feature, raw and "
+        "centred per camera; the tables beside this page have all features.</p>" + to_html(_reported(runs, rows))
+    )
     if any(run.result and run.result.get("comparable") is False for run in runs):
         text += (
             '<p class="note">At least one of these splits is not a published one: its scores say how methods compare '
             "here, and nothing about SYSU-MM01 or RegDB.</p>"
         )
     return text + f"<h3>CMC</h3>{cmc_curves(runs)}"
+
+
+def _reported(runs: Sequence[Run], rows: list[Row]) -> list[Row]:
+    """The rows of each model's reported feature and its variants."""
+    headlines = {run.result["feature"] for run in runs if run.stage == "evaluate" and run.result}
+    return [row for row in rows if row["feature"].split(",")[0] in headlines]
 
 
 def _training(runs: Sequence[Run]) -> str:

@@ -48,7 +48,7 @@ def _draw_cmc(axis: Any, curves: Mapping[str, Sequence[float]]) -> None:
         ranks = range(1, len(curve) + 1)
         axis.plot(ranks, [100 * value for value in curve], color=_LINES[number % len(_LINES)], label=name, marker=".")
     axis.set_ylim(0, 100)
-    axis.legend(fontsize=7, frameon=False, loc="lower right")
+    axis.legend(fontsize=7, frameon=False, loc="upper left")
 
 
 def _figure(panels: int) -> tuple[Any, list[Any]]:
