@@ -1,6 +1,6 @@
 """Scoring speed against a plain per-query NumPy evaluation of the same rules, on the same cores.
 
-    python benchmarks/evaluation_speed.py                 # table below, and benchmarks/evaluation_speed.json
+    python benchmarks/evaluation_speed.py                 # the table
     python benchmarks/evaluation_speed.py --million       # peak memory with a gallery of a million pictures
     python benchmarks/evaluation_speed.py --device cuda   # our side on a GPU
 
@@ -240,7 +240,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--million", action="store_true", help="measure the peak memory of the large case only")
     parser.add_argument("--skip-million", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--out", type=Path, help="write all figures to this JSON file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.million:
@@ -266,7 +266,8 @@ def main():
         command = [sys.executable, __file__, "--million", "--threads", str(options.threads), "--device", options.device]
         result["million"] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         print("a million: {seconds:.0f} s, peak {peak_GiB:.2f} GiB".format(**result["million"]))
-    options.out.write_text(json.dumps(result, indent=2) + "\n")
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import torch
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import write_json
 from dapg.core.types import Protocol
+from dapg.evaluation import bootstrap
 from dapg.evaluation.bootstrap import (
     compare,
     compare_results,
@@ -102,6 +103,13 @@ def test_different_queries_are_not_compared():
         compare([[queries([1, 2], [0.1, 0.2])]], [[queries([1, 3], [0.1, 0.2])]])
     with pytest.raises(UsageError, match="different queries"):
         compare([[queries([1, 2], [0.1, 0.2])]], [[queries([2, 1], [0.1, 0.2])]])
+
+
+def test_blocks_of_draws_change_nothing(monkeypatch):
+    seeds = [[coins(seed=1)], [coins(seed=2)]]
+    whole = intervals(seeds)
+    monkeypatch.setattr(bootstrap, "_BLOCK", 400 * 7)
+    assert intervals(seeds) == whole
 
 
 def test_spread_by_cause():

@@ -23,6 +23,8 @@ from dapg.evaluation.metrics import QueryScores, Scores
 MEASURES = ("rank-1", "mAP", "mINP")
 REPLICATES = 2000
 LEVEL = 0.95
+_BLOCK = 10_000_000
+"""Person weights drawn at a time."""
 _ARRAYS = ("persons", "average_precision", "inverse_negative_penalty", "first_match", "valid")
 
 
@@ -53,14 +55,9 @@ def intervals(
     Raises:
         UsageError: nothing to resample, or galleries of one model with different queries.
     """
-    draws = _Draws.make(_all_persons([seeds]), [len(seeds)], replicates, seed)
-    found = {}
-    for measure in MEASURES:
-        value, replicated = _resampled(
-            _sums(seeds, measure, draws.persons), draws.person_weights, draws.seed_weights[0]
-        )
-        found[measure] = _interval(value, replicated, draws, len(seeds))
-    return found
+    persons = _all_persons([seeds])
+    (side,) = _resample([seeds], persons, replicates, seed)
+    return {measure: _interval(*side[measure], len(persons), len(seeds)) for measure in MEASURES}
 
 
 def compare(
@@ -83,17 +80,13 @@ def compare(
         for left, right in zip(first, second, strict=True):
             if not torch.equal(left[0].persons, right[0].persons):
                 raise UsageError("the two results have different queries; only results of the same trials compare")
-    draws = _Draws.make(_all_persons([first]), [len(first), len(second)], replicates, seed)
+    persons = _all_persons([first])
+    left_side, right_side = _resample([first, second], persons, replicates, seed)
     found = {}
     for measure in MEASURES:
-        values, rows = zip(
-            *(
-                _resampled(_sums(side, measure, draws.persons), draws.person_weights, weights)
-                for side, weights in zip((first, second), draws.seed_weights, strict=True)
-            ),
-            strict=True,
-        )
-        found[measure] = _interval(values[1] - values[0], rows[1] - rows[0], draws, min(len(first), len(second)))
+        (left_value, left_drawn), (right_value, right_drawn) = left_side[measure], right_side[measure]
+        seeds = min(len(first), len(second))
+        found[measure] = _interval(right_value - left_value, right_drawn - left_drawn, len(persons), seeds)
     return found
 
 
@@ -220,44 +213,41 @@ def _all_persons(sides: Sequence[Sequence[Sequence[QueryScores]]]) -> list[int]:
     return sorted(persons)
 
 
-@dataclass(frozen=True)
-class _Draws:
-    """One set of bootstrap draws, shared by all measures and both sides of a comparison."""
-
-    persons: list[int]
-    person_weights: NDArray[np.float64]
-    """(replicates, persons): how often each person was drawn."""
-    seed_weights: list[NDArray[np.float64]]
-    """For each side (replicates, seeds): share of each seed."""
-
-    @classmethod
-    def make(cls, persons: list[int], seeds: Sequence[int], replicates: int, seed: int) -> "_Draws":
-        generator = np.random.default_rng(derive_seed("bootstrap", seed))
-        count = len(persons)
-        weights = generator.multinomial(count, np.full(count, 1 / count), size=replicates).astype(np.float64)
-        shares = [
-            generator.multinomial(number, np.full(number, 1 / number), size=replicates).astype(np.float64) / number
-            for number in seeds
-        ]
-        return cls(persons, weights, shares)
+_Resampled = dict[str, tuple[float, NDArray[np.float64]]]
+"""Measure -> the score itself and its replicates."""
 
 
-def _sums(
-    seeds: Sequence[Sequence[QueryScores]], measure: str, persons: list[int]
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """For each seed and person, the sum of the measure over queries (averaged over galleries) and the valid queries."""
-    place = {person: number for number, person in enumerate(persons)}
-    found = []
-    for trials in seeds:
-        if any(not torch.equal(trial.persons, trials[0].persons) for trial in trials):
-            raise UsageError("the galleries of one model must be searched by the same queries")
-        values = np.stack([_values(trial, measure) for trial in trials])
-        valid = np.stack([trial.valid.numpy() for trial in trials])
-        rows = np.array([place[person] for person in trials[0].persons.tolist()])
-        sums = np.bincount(rows, np.where(valid, values, 0).mean(axis=0), minlength=len(persons))
-        weights = np.bincount(rows, valid.mean(axis=0), minlength=len(persons))
-        found.append((sums.astype(np.float64), weights.astype(np.float64)))
+def _resample(
+    sides: Sequence[Sequence[Sequence[QueryScores]]], persons: list[int], replicates: int, seed: int
+) -> list[_Resampled]:
+    """Every measure of every side under the same draws of persons, and each side's own draws of seeds."""
+    totals = [[_totals(trials, persons) for trials in side] for side in sides]
+    table = np.concatenate([total for side in totals for total in side], axis=1)  # (persons, columns)
+    drawn = _draw_persons(table, replicates, np.random.default_rng(derive_seed("bootstrap persons", seed)))
+    generator = np.random.default_rng(derive_seed("bootstrap seeds", seed))
+    width = len(MEASURES) + 1
+    found, first = [], 0
+    for side in totals:
+        shares = generator.multinomial(len(side), np.full(len(side), 1 / len(side)), size=replicates) / len(side)
+        own = np.stack([total.sum(axis=0) for total in side])  # (seeds, width)
+        blocks = drawn[:, first : first + width * len(side)].reshape(replicates, len(side), width)
+        first += width * len(side)
+        found.append(_measures(own, blocks, shares))
     return found
+
+
+def _totals(trials: Sequence[QueryScores], persons: list[int]) -> NDArray[np.float64]:
+    """(persons, measures + 1): sums over a person's queries, averaged over galleries; last, its valid queries."""
+    if any(not torch.equal(trial.persons, trials[0].persons) for trial in trials):
+        raise UsageError("the galleries of one model must be searched by the same queries")
+    rows = np.searchsorted(persons, trials[0].persons.numpy())
+    valid = np.stack([trial.valid.numpy() for trial in trials])
+    columns = []
+    for measure in MEASURES:
+        values = np.stack([_values(trial, measure) for trial in trials])
+        columns.append(np.where(valid, values, 0).mean(axis=0))
+    columns.append(valid.mean(axis=0))
+    return np.stack([np.bincount(rows, column, minlength=len(persons)) for column in columns], axis=1)
 
 
 def _values(trial: QueryScores, measure: str) -> NDArray[np.float64]:
@@ -267,20 +257,30 @@ def _values(trial: QueryScores, measure: str) -> NDArray[np.float64]:
     return chosen.double().numpy()
 
 
-def _resampled(
-    sums: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
-    person_weights: NDArray[np.float64],
-    seed_weights: NDArray[np.float64],
-) -> tuple[float, NDArray[np.float64]]:
-    """The score itself and its replicates. A replicate that drew no valid query of a seed counts the seed's score."""
-    own = np.array([total.sum() / weight.sum() for total, weight in sums])
-    drawn = np.empty((len(person_weights), len(sums)))
-    for number, (total, weight) in enumerate(sums):
-        count = person_weights @ weight
-        drawn[:, number] = np.where(count > 0, person_weights @ total / np.where(count > 0, count, 1), own[number])
-    return float(own.mean()), (drawn * seed_weights).sum(axis=1)
+def _draw_persons(table: NDArray[np.float64], replicates: int, generator: np.random.Generator) -> NDArray[np.float64]:
+    """(replicates, columns): column sums with as many persons drawn with replacement as there are; in blocks."""
+    count = len(table)
+    even = np.full(count, 1 / count)
+    step = max(1, _BLOCK // count)
+    blocks = [
+        generator.multinomial(count, even, size=min(step, replicates - start)).astype(np.float64) @ table
+        for start in range(0, replicates, step)
+    ]
+    return np.concatenate(blocks)
 
 
-def _interval(value: float, replicated: NDArray[np.float64], draws: _Draws, seeds: int) -> Interval:
+def _measures(own: NDArray[np.float64], drawn: NDArray[np.float64], shares: NDArray[np.float64]) -> _Resampled:
+    """Scores from sums: own (seeds, width), drawn (replicates, seeds, width), shares (replicates, seeds).
+
+    A replicate that drew no valid query of a seed counts that seed's own score.
+    """
+    scores = own[:, :-1] / own[:, -1:]
+    counts = drawn[:, :, -1:]
+    replicated = np.where(counts > 0, drawn[:, :, :-1] / np.where(counts > 0, counts, 1), scores)
+    mixed = np.einsum("rs,rsm->rm", shares, replicated)
+    return {measure: (float(scores[:, n].mean()), mixed[:, n]) for n, measure in enumerate(MEASURES)}
+
+
+def _interval(value: float, replicated: NDArray[np.float64], persons: int, seeds: int) -> Interval:
     low, high = np.quantile(replicated, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(value, float(low), float(high), len(draws.persons), seeds)
+    return Interval(value, float(low), float(high), persons, seeds)

@@ -1,0 +1,107 @@
+"""Shared by methods that need several pictures of a person in a batch: P persons x K pictures, also cross-modal.
+
+Like the samplers of ``samplers.py`` a batch is a pure function of seed and step: resuming is a number, and the parts
+that ``LocalBatches`` hands to processes hold whole persons, because a batch goes person by person.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+
+from dapg.core.errors import UsageError
+from dapg.core.rng import generator_from
+from dapg.core.types import UNKNOWN, Modality, Record
+
+
+class IdentitySampler:
+    """``persons`` persons x ``pictures`` pictures: PK sampling of metric learning.
+
+    Persons are drawn without replacement within a batch; pictures without replacement where a person has enough, else
+    every picture once and the rest again.
+    """
+
+    def __init__(self, records: Sequence[Record], persons: int, pictures: int, seed: int) -> None:
+        """Group the records by person; pictures without a person are not used.
+
+        Raises:
+            UsageError: fewer persons than a batch holds.
+        """
+        self.persons, self.pictures, self.seed = persons, pictures, seed
+        self.batch_size = persons * pictures
+        self._groups = list(_by_person(records).values())
+        self._numbers = sum(map(len, self._groups))
+        _refuse_too_few(len(self._groups), persons, "persons")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in which as many pictures are drawn as there are."""
+        return max(1, self._numbers // self.batch_size)
+
+    def batch(self, step: int) -> list[int]:
+        """Numbers of the pictures of step ``step``, person by person."""
+        generator = generator_from("identity", self.seed, step)
+        chosen = torch.randperm(len(self._groups), generator=generator)[: self.persons].tolist()
+        return [number for group in chosen for number in _without(self._groups[group], self.pictures, generator)]
+
+
+class CrossModalSampler:
+    """``persons`` persons x (``pictures`` visible + ``pictures`` infrared): the sampler of AGW, CAJ and CIL.
+
+    Persons, among those seen in both lights, are drawn without replacement within a batch and pictures *with*
+    replacement, also where there are enough (mangye16/Cross-Modal-Re-ID-baseline, utils.IdentitySampler; its random
+    numbers are NumPy's global ones and are not reproduced). A batch holds person by person the visible, then the
+    infrared pictures. AGW's sizes are 8 x (4 + 4).
+    """
+
+    def __init__(self, records: Sequence[Record], persons: int = 8, pictures: int = 4, seed: int = 0) -> None:
+        """Group the records by person and modality.
+
+        Raises:
+            UsageError: fewer persons with both modalities than a batch holds.
+        """
+        self.persons, self.pictures, self.seed = persons, pictures, seed
+        self.batch_size = 2 * persons * pictures
+        visible, infrared = (_by_person(records, modality) for modality in Modality)
+        self._groups = [(visible[person], infrared[person]) for person in visible if person in infrared]
+        self._numbers = max(sum(map(len, visible.values())), sum(map(len, infrared.values())))
+        _refuse_too_few(len(self._groups), persons, "persons with visible and infrared pictures")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """AGW's epoch: floor(N / PK) + 1 batches, N the pictures of the larger modality (SYSU-MM01: 696)."""
+        return self._numbers // (self.persons * self.pictures) + 1
+
+    def batch(self, step: int) -> list[int]:
+        """Numbers of the pictures of step ``step``."""
+        generator = generator_from("cross-modal", self.seed, step)
+        chosen = torch.randperm(len(self._groups), generator=generator)[: self.persons].tolist()
+        batch: list[int] = []
+        for person in chosen:
+            for numbers in self._groups[person]:
+                places = torch.randint(len(numbers), (self.pictures,), generator=generator).tolist()
+                batch += [numbers[place] for place in places]
+        return batch
+
+
+def _by_person(records: Sequence[Record], modality: Modality | None = None) -> dict[int, list[int]]:
+    """Person -> numbers of the records, persons ascending."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for number, record in enumerate(records):
+        if record.person > UNKNOWN and (modality is None or record.modality == modality):
+            found[record.person].append(number)
+    return dict(sorted(found.items()))
+
+
+def _without(numbers: list[int], count: int, generator: torch.Generator) -> list[int]:
+    """``count`` of the numbers, each one as often as any other, give or take one."""
+    drawn: list[int] = []
+    while len(drawn) < count:
+        order = torch.randperm(len(numbers), generator=generator).tolist()
+        drawn += [numbers[place] for place in order[: count - len(drawn)]]
+    return drawn
+
+
+def _refuse_too_few(there: int, needed: int, what: str) -> None:
+    if there < needed:
+        raise UsageError(f"a batch of {needed} persons needs as many {what}; there are {there}")

@@ -1,0 +1,174 @@
+"""Shards: the packed set is the set, bytes and trials; order is even, resumable and split; foreign tars are read."""
+
+import io
+import itertools
+import pickle
+import tarfile
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from dapg.core.errors import DataError, UsageError
+from dapg.core.types import Modality, Record
+from dapg.data.base import example_picture
+from dapg.data.folder import Folder
+from dapg.data.market1501 import Market1501
+from dapg.data.regdb import RegDB
+from dapg.data.samplers import LocalBatches, Sampler
+from dapg.data.shards import Shards, ShardSampler, pack, write_index, write_tars
+from dapg.data.sysu import SysuMM01
+
+
+@pytest.mark.parametrize("kind", [SysuMM01, RegDB, Market1501, Folder])
+def test_a_packed_set_is_the_set(tmp_path, kind):
+    kind.write_example(tmp_path / "raw")
+    original = kind(tmp_path / "raw")
+    pack(original, tmp_path / "packed", per_shard=7)
+    packed = Shards(tmp_path / "packed")
+    assert packed.title == original.title
+    assert packed.splits[0] == original.splits[0]
+    for split in packed.splits:
+        assert packed.records(split) == original.records(split)
+        for record in packed.records(split):
+            assert packed.read(record) == original.read(record)
+    assert packed.modes
+    for mode in packed.modes:
+        assert packed.trials(mode) == original.trials(mode)
+
+
+def test_only_what_was_asked_for_is_packed(tmp_path):
+    SysuMM01.write_example(tmp_path / "raw")
+    original = SysuMM01(tmp_path / "raw")
+    counts = pack(original, tmp_path / "packed", ["train"], per_shard=10)
+    packed = Shards(tmp_path / "packed")
+    assert (packed.splits, packed.modes) == (("train",), ())
+    assert counts["pictures"] == len(original.records("train"))
+    assert counts["tars"] == len(list((tmp_path / "packed").glob("*.tar"))) == 4
+    with pytest.raises(UsageError, match="has no split 'val'"):
+        packed.records("val")
+    with pytest.raises(UsageError, match="not empty"):
+        pack(original, tmp_path / "packed")
+
+
+def test_boxes_share_one_picture(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/a.png").write_bytes(example_picture("a.png"))
+    (tmp_path / "raw/labels.csv").write_text("path,left,top,right,bottom\na.png,0,0,4,8\na.png,2,2,8,16\n")
+    pack(Folder(tmp_path / "raw"), tmp_path / "packed")
+    packed = Shards(tmp_path / "packed")
+    assert [record.box for record in packed.records("all")] == [(0, 0, 4, 8), (2, 2, 8, 16)]
+    with tarfile.open(tmp_path / "packed/shard-000000.tar") as archive:
+        assert archive.getnames() == ["000000000.png", "000000000.json"]
+
+
+def test_packing_twice_gives_the_same_bytes(tmp_path):
+    RegDB.write_example(tmp_path / "raw")
+    for name in ("one", "two"):
+        pack(RegDB(tmp_path / "raw"), tmp_path / name, ["train-1"], per_shard=9)
+    for path in (tmp_path / "one").glob("*.tar"):
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_webdataset_reads_the_tars(tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    Shards.write_example(tmp_path)
+    urls = [str(path) for path in sorted(tmp_path.glob("*.tar"))]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False))
+    assert [sample["png"] for sample in samples] == [example_picture(name) for name in Shards.example_layout()]
+
+
+def test_tars_of_other_programs_are_indexed(tmp_path):
+    with tarfile.open(tmp_path / "web.tar", "w", format=tarfile.GNU_FORMAT) as archive:
+        long_name = "x" * 150 + "/b.v2.png"  # longer than a plain header holds
+        for name, data in (("a.png", b""), (long_name, b""), ("a.cls", b"3"), ("notes.txt", b"hello")):
+            data = data or example_picture(name)
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    dataset = Shards(tmp_path)
+    assert [record.path for record in dataset.records()] == ["a.png", long_name]
+    assert [dataset.read(record) for record in dataset.records()] == [
+        example_picture("a.png"),
+        example_picture(long_name),
+    ]
+    assert (tmp_path / "index.npz").is_file()
+
+
+def test_damage_is_named(tmp_path):
+    Shards.write_example(tmp_path)
+    tar = tmp_path / "shard-000001.tar"
+    content = tar.read_bytes()
+    tar.write_bytes(content[:-512])
+    with pytest.raises(DataError, match=r"shard-000001\.tar has .* pack it again"):
+        Shards(tmp_path)
+    tar.unlink()
+    with pytest.raises(DataError, match=r"expected shard-000001\.tar"):
+        Shards(tmp_path)
+    tar.write_bytes(content)
+    with pytest.raises(DataError, match="is not in the tars"):
+        Shards(tmp_path).read(Record("c/1.png"))
+    (tmp_path / "index.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match="delete it to make it anew"):
+        Shards(tmp_path)
+
+
+def test_a_record_without_picture_is_refused(tmp_path):
+    write_tars(tmp_path, [("a.png", example_picture("a.png"))], per_shard=1)
+    with pytest.raises(DataError, match=r"first b\.png"):
+        write_index(tmp_path, {"all": [Record("b.png")]}, {}, "x")
+
+
+def test_a_read_store_survives_the_way_to_a_worker(tmp_path):
+    Shards.write_example(tmp_path)
+    dataset = Shards(tmp_path)
+    record = dataset.records()[3]
+    expected = dataset.read(record)  # opens a file, whose number must not travel
+    assert pickle.loads(pickle.dumps(dataset)).read(record) == expected
+
+
+def sampler(batch=8, seed=0, window=3):
+    return ShardSampler(np.repeat(np.arange(10), 13).tolist(), batch, seed, window)
+
+
+def test_stream_uses_every_record_once_per_epoch():
+    assert isinstance(sampler(), Sampler)
+    stream = list(itertools.chain.from_iterable(sampler(batch=10).batch(step) for step in range(26)))
+    assert set(Counter(stream[:130]).values()) == {1}
+    assert set(Counter(stream[130:]).values()) == {1}
+    assert stream[:130] != stream[130:]
+
+
+def test_stream_stays_within_a_few_tars():
+    first = [number // 13 for step in range(3) for number in sampler(batch=13).batch(step)]
+    assert len(set(first)) == 3
+    assert first != sorted(first)
+
+
+def test_stream_resumes_by_number_and_splits_over_processes():
+    walked = [sampler().batch(step) for step in range(40)]
+    assert sampler().batch(37) == walked[37]
+    backwards = sampler()
+    assert [backwards.batch(step) for step in (39, 5, 22)] == [walked[39], walked[5], walked[22]]
+    parts = [next(iter(LocalBatches(sampler(), 11, 12, rank, 2))) for rank in (0, 1)]
+    assert parts[0] + parts[1] == walked[11]
+    assert sampler(seed=1).batch(0) != walked[0]
+
+
+def test_stream_of_uneven_tars():
+    numbers = torch.randint(0, 6, (101,), generator=torch.Generator().manual_seed(0)).tolist()
+    uneven = ShardSampler(numbers, 101, 0, 2)
+    assert sorted(uneven.batch(5)) == list(range(101))
+    with pytest.raises(UsageError, match="too few"):
+        ShardSampler(numbers, 102, 0)
+
+
+def test_stream_over_a_packed_set(tmp_path):
+    RegDB.write_example(tmp_path / "raw")
+    pack(RegDB(tmp_path / "raw"), tmp_path / "packed", ["all"], per_shard=6)
+    dataset = Shards(tmp_path / "packed")
+    records = dataset.records("all")
+    for number in ShardSampler(dataset.shard_numbers, 5, 0).batch(2):
+        assert dataset.read(records[number])[:2] == b"BM"
+    assert {record.modality for record in records} == set(Modality)
