@@ -70,10 +70,14 @@ def per_sample(values: Shaped[Tensor, "B"]) -> Shaped[Tensor, "B 1 1 1"]:
     return values[:, None, None, None]
 
 
-def by_severity(severity: Int[Tensor, "B"]) -> Iterator[tuple[int, Int[Tensor, "b"]]]:
-    """The severities that occur, each with the rows it occurs in."""
-    for level in sorted(set(severity.tolist())):
-        yield level, (severity == level).nonzero()[:, 0]
+def by_severity(severity: Int[Tensor, "B"]) -> Iterator[tuple[int, Int[Tensor, "b"] | slice]]:
+    """The severities that occur, each with the rows it occurs in: a slice where it is all of them."""
+    levels = severity.tolist()
+    for level in sorted(set(levels)):
+        if levels.count(level) == len(levels):
+            yield level, slice(None)
+        else:
+            yield level, (severity == level).nonzero()[:, 0]
 
 
 def move(parameters: Parameters, device: torch.device | str) -> Parameters:
