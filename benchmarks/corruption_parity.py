@@ -80,7 +80,8 @@ def compare_random(name: str, draws: int, ours: Worker, theirs: Worker) -> list[
                 scores[statistic].append(float(gap / max(error, 1e-3)))
                 if statistic == "mean":
                     relative.append(float(gap))
-        for source, number in ((5, 6), (6, 5), (0, 5)):
+        # Angles of motion from the spot, displacements from the ramp, both behind the five pictures; of snow anywhere.
+        for source, number in ((-1, 5), (-1, 6)):
             a, b = mine[source, :, number], other[source, :, number]
             if not (np.isnan(a).any() or np.isnan(b).any()):
                 distributions.append(distance(a, b))
@@ -120,7 +121,7 @@ def main() -> None:
     options = parser.parse_args()
     theirs = Worker(reference_python(options.environment), "imagecorruptions_worker.py")
     ours = Worker(sys.executable, "dapg_worker.py")
-    chosen = options.only or [*RANDOM, *FIXED]
+    chosen = options.only or [*FIXED, *RANDOM]
     random_rows, fixed_rows = [], []
     for name in chosen:
         if name in RANDOM:

@@ -36,7 +36,7 @@ def speed(name: str, count: int) -> dict[str, float]:
 
 def describe(name: str, severity: int, draws: int, seed: int, out: str) -> dict[str, float]:
     """Statistics (pictures, draws, NAMES)."""
-    sources = [*statistics.pictures(), statistics.ramp(), statistics.point()]
+    sources = statistics.sources(name)
     rows = []
     for number, clean in enumerate(sources):
         images = torch.from_numpy(clean).permute(2, 0, 1)[None].expand(draws, -1, -1, -1).contiguous()

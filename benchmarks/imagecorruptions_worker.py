@@ -37,7 +37,7 @@ def speed(name: str, count: int) -> dict[str, float]:
 def describe(name: str, severity: int, draws: int, seed: int, out: str) -> dict[str, float]:
     """Statistics (pictures, draws, NAMES)."""
     np.random.seed(seed)  # noqa: NPY002  # the package draws from the global generator
-    sources = [*PICTURES, statistics.ramp(), statistics.point()]
+    sources = statistics.sources(name)
     table = np.stack(
         [
             statistics.describe(clean, corrupt(clean, corruption_name=name, severity=severity), name)

@@ -3,6 +3,8 @@
 Also the made-up pictures that both sides corrupt.
 """
 
+import functools
+
 import numpy as np
 
 NAMES = ("mean", "deviation", "psnr", "spectrum slope", "channel correlation", "angle", "displacement", "roughness")
@@ -36,11 +38,25 @@ def ramp(height: int = 256, width: int = 128) -> np.ndarray:
     return np.stack([x * (255 // (width - 1)), y * 255 // (height - 1), np.full_like(x, 128)], axis=-1).astype(np.uint8)
 
 
+def sources(name: str) -> list[np.ndarray]:
+    """What is corrupted: the pictures, and ramp or spot where displacements or angles are to be read."""
+    extra = {"glass_blur": [ramp()], "elastic_transform": [ramp()], "motion_blur": [point()]}
+    return [*pictures(), *extra.get(name, [])]
+
+
 def point(height: int = 256, width: int = 128) -> np.ndarray:
     """A white spot on black: where a motion blur takes it shows the angle."""
     picture = np.zeros((height, width, 3), np.uint8)
     picture[height // 2 - 1 : height // 2 + 2, width // 2 - 1 : width // 2 + 2] = 255
     return picture
+
+
+@functools.lru_cache(maxsize=4)
+def _rings(height: int, width: int) -> np.ndarray:
+    """Which of 15 rings of spatial frequency each entry of a shifted spectrum is in; 0 and 16 are left out."""
+    fy, fx = np.mgrid[:height, :width]
+    radius = np.hypot((fy - height // 2) / height, (fx - width // 2) / width)
+    return np.digitize(radius.ravel(), np.linspace(0.02, 0.5, 16))
 
 
 def describe(clean: np.ndarray, damaged: np.ndarray, name: str) -> np.ndarray:
@@ -50,10 +66,8 @@ def describe(clean: np.ndarray, damaged: np.ndarray, name: str) -> np.ndarray:
     grey = image.mean(axis=2)
     spectrum = abs(np.fft.fftshift(np.fft.fft2(grey - grey.mean()))) ** 2
     height, width = grey.shape
-    fy, fx = np.mgrid[:height, :width]
-    radius = np.hypot((fy - height // 2) / height, (fx - width // 2) / width)
-    ring = np.digitize(radius.ravel(), np.linspace(0.02, 0.5, 16))
-    power = np.array([spectrum.ravel()[ring == k].mean() for k in range(1, 16)])
+    ring = _rings(height, width)
+    power = np.bincount(ring, spectrum.ravel(), 17)[1:16] / np.bincount(ring, minlength=17)[1:16]
     slope = np.polyfit(np.log(np.linspace(0.036, 0.484, 15)), np.log(power + 1e-9), 1)[0]
     flat = (image - clean).reshape(-1, 3)
     spread = flat.std(axis=0)

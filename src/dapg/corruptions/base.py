@@ -29,6 +29,8 @@ class Corruption(ABC):
     """What uint8 pictures are computed in; float64 where the reference's last bit decides over whole grey levels."""
     margin: ClassVar[float] = 1e-3
     """Added to 0 ... 255 before truncating: see ``to_bytes``."""
+    cpu_batch: ClassVar[int] = 1
+    """Pictures worked on at once on the CPU: one stays in the cache; more where the operations are many and small."""
 
     @abstractmethod
     def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:

@@ -70,8 +70,10 @@ class GlassBlur(Corruption):
             _, reach, rounds = self.SIGMA_REACH_ROUNDS[level - 1]
             streams = generator.rows(torch.arange(len(severity), device=generator.device)[rows])
             bits = streams.fork("glass").field(rounds, height, width)
-            displacement[rows, :rounds, 0] = ((bits & 0xFFFF) * (2 * reach) >> 16).sub_(reach).to(torch.int8)
-            displacement[rows, :rounds, 1] = ((bits >> 16 & 0xFFFF) * (2 * reach) >> 16).sub_(reach).to(torch.int8)
+            # Each number's two halves are columns and rows; 0 ... 65535 becomes -reach ... reach - 1.
+            halves = bits.view(torch.int16).to(torch.float32).add_(32768).mul_(2 * reach / 65536)
+            moves = halves.to(torch.int8).sub_(reach).reshape(len(bits), rounds, height, width, 2)
+            displacement[rows, :rounds] = moves.permute(0, 1, 4, 2, 3)
         return {"severity": severity, "displacement": displacement}
 
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
@@ -84,7 +86,7 @@ class GlassBlur(Corruption):
             if images.device.type == "cpu" and len(planes) == 1:
                 shuffled = torch.stack([plane.index_select(0, source[0]) for plane in planes[0]])[None]
             else:
-                shuffled = planes.gather(2, source[:, None].expand(-1, 3, -1))
+                shuffled = planes.gather(2, source[:, None].expand(-1, 3, -1).long())
             shuffled = shuffled.reshape(blurred.shape).to(torch.float32).mul_(1 / 255)
             result[rows] = gaussian(shuffled, sigma)
         return result
@@ -94,30 +96,29 @@ def _glass_sources(displacement: Int[Tensor, "B R 2 H W"], reach: int) -> Int[Te
     """For every pixel the index (row * W + column) of the pixel whose value it has after all rounds of copying."""
     count, rounds, _, height, width = displacement.shape
     # All pictures share one numbering, so that following pointers is a plain look-up.
-    index = torch.arange(count * height * width, device=displacement.device).reshape(count, height, width)
+    number = torch.int32 if count * height * width < 2**31 else torch.int64
+    index = torch.arange(count * height * width, device=displacement.device, dtype=number)
     walked = (slice(None), slice(reach + 1, height - reach + 1), slice(reach + 1, width - reach + 1))
     total: Tensor | None = None
     for turn in range(rounds):
-        step = displacement[:, turn, 1][walked].to(torch.int64).mul_(width).add_(displacement[:, turn, 0][walked])
-        source = index.clone()
-        source[walked] += step
-        # A pixel with a higher index was walked before: what is copied from it is what it copied itself.
-        walked_before = torch.zeros(count, height, width, dtype=torch.bool, device=displacement.device)
-        walked_before[walked] = step > 0
-        inside = torch.zeros_like(walked_before)
-        inside[walked] = True
-        walked_before &= inside.flatten().index_select(0, source.flatten()).reshape(inside.shape)
-        pointer = torch.where(walked_before, source, index).flatten()
+        step = torch.zeros(count, height, width, device=displacement.device, dtype=number)
+        step[walked] = displacement[:, turn, 1][walked]
+        step[walked] *= width
+        step[walked] += displacement[:, turn, 0][walked]
+        source = step.flatten().add_(index)
+        # A pixel with a higher index was walked before: what is copied from it is what it copied itself. One that is
+        # never walked is its own source, so the chain may end there just as well.
+        pointer = torch.maximum(source, index)
         while True:
             farther = pointer.index_select(0, pointer)
             if torch.equal(farther, pointer):
                 break
             pointer = farther
-        copied = source.flatten().index_select(0, pointer)
+        copied = source.index_select(0, pointer)
         total = copied if total is None else total.index_select(0, copied)
     assert total is not None
-    offset = torch.arange(count, device=displacement.device)[:, None] * (height * width)
-    return total.reshape(count, -1) - offset
+    start = torch.arange(count, device=displacement.device, dtype=number)[:, None] * (height * width)
+    return total.reshape(count, -1) - start
 
 
 class MotionBlur(Corruption):

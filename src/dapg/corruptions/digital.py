@@ -136,11 +136,18 @@ def _box_windows(length: int, size: int) -> tuple[tuple[int, ...], tuple[int, ..
 
 
 @functools.lru_cache(maxsize=64)
-def _column_matrix(length: int, size: int, device: torch.device) -> Float[Tensor, "{length} {size}"]:
-    matrix = torch.zeros(length, size)
-    for cell, (start, count) in enumerate(zip(*_box_windows(length, size), strict=True)):
-        matrix[start : start + count, cell] = 1 / count
-    return matrix.to(device)
+def _column_blocks(length: int, size: int, device: torch.device) -> list[tuple[slice, slice, Float[Tensor, "k n"]]]:
+    """The box filter along rows as blocks (output, input, matrix) of 32 output columns."""
+    starts, counts = _box_windows(length, size)
+    blocks = []
+    for begin in range(0, size, 32):
+        cells = range(begin, min(begin + 32, size))
+        first, last = starts[begin], starts[cells[-1]] + counts[cells[-1]]
+        matrix = torch.zeros(last - first, len(cells))
+        for cell in cells:
+            matrix[starts[cell] - first : starts[cell] - first + counts[cell], cell - begin] = 1 / counts[cell]
+        blocks.append((slice(begin, begin + len(cells)), slice(first, last), matrix.to(device)))
+    return blocks
 
 
 @functools.lru_cache(maxsize=64)
@@ -155,8 +162,12 @@ def _row_taps(length: int, size: int, device: torch.device) -> list[tuple[Int[Te
 
 
 def _shrink_columns(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C H {size}"]:
-    """Box-filtered shrinking to ``size`` columns, a matrix product."""
-    return images @ _column_matrix(images.shape[-1], size, images.device)
+    """Box-filtered shrinking to ``size`` columns by small matrix products."""
+    result = images.new_empty(*images.shape[:-1], size)
+    lines, output = images.contiguous().view(-1, images.shape[-1]), result.view(-1, size)
+    for target, source, matrix in _column_blocks(images.shape[-1], size, images.device):
+        torch.mm(lines[:, source], matrix, out=output[:, target])
+    return result
 
 
 def _shrink_rows(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C {size} W"]:
@@ -177,6 +188,7 @@ class JpegCompression(Corruption):
 
     name = "jpeg_compression"
     family = "digital"
+    cpu_batch = 8  # Pillow lets go of the interpreter lock: several threads help here
     QUALITY = (25, 18, 15, 10, 7)
 
     def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
@@ -200,23 +212,27 @@ class JpegCompression(Corruption):
 
     def _through_codec(self, images: UInt8[Tensor, "B 3 H W"], parameters: Parameters) -> UInt8[Tensor, "B 3 H W"]:
         qualities = [self.QUALITY[level - 1] for level in parameters["severity"].tolist()]
-        arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
-        workers = min(torch.get_num_threads(), len(arrays))
+        result = torch.empty_like(images, memory_format=torch.contiguous_format)
+        pictures, outputs = images.contiguous().numpy(), result.numpy()
+        workers = min(torch.get_num_threads(), len(pictures))
         if workers <= 1:
-            decoded = [_codec_round_trip(a, q) for a, q in zip(arrays, qualities, strict=True)]
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                decoded = list(pool.map(_codec_round_trip, arrays, qualities))
-        if not decoded:
-            return images.clone()
-        return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous()
+            for picture, quality, output in zip(pictures, qualities, outputs, strict=True):
+                _codec_round_trip(picture, quality, output)
+            return result
+        with ThreadPoolExecutor(workers) as pool:
+            for _ in pool.map(_codec_round_trip, pictures, qualities, outputs):
+                pass
+        return result
 
 
-def _codec_round_trip(array: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """Encode and decode one (H, W, 3) picture with Pillow."""
+def _codec_round_trip(picture: NDArray[np.uint8], quality: int, output: NDArray[np.uint8]) -> None:
+    """Encode and decode one (3, H, W) picture with Pillow, into ``output``."""
+    size = (picture.shape[2], picture.shape[1])
+    bands = [Image.frombuffer("L", size, plane, "raw", "L", 0, 1) for plane in picture]
     encoded = io.BytesIO()
-    Image.fromarray(array).save(encoded, "JPEG", quality=quality)
-    return np.asarray(Image.open(encoded))
+    Image.merge("RGB", bands).save(encoded, "JPEG", quality=quality)
+    for plane, band in zip(output, Image.open(encoded).split(), strict=True):
+        plane[...] = np.asarray(band)
 
 
 _LUMA_TABLE = (

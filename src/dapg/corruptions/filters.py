@@ -79,14 +79,15 @@ def correlate_axis(
     Blocks of 64 pixels are multiplied with a band matrix: fast on both devices, and never more work than about
     twice what the kernel needs.
     """
-    result = torch.empty_like(images)
-    planes = images.reshape(-1, *images.shape[-2:])
+    result = torch.empty_like(images, memory_format=torch.contiguous_format)
+    planes = images.contiguous().view(-1, *images.shape[-2:])
     output = result.view(planes.shape)
-    for rows, columns, matrix in _band_blocks(kernel, images.shape[axis], border, images.device):
+    lines, output_lines = planes.view(-1, images.shape[-1]), result.view(-1, images.shape[-1])
+    for target, source, matrix in _band_blocks(kernel, images.shape[axis], border, images.device):
         if axis == -2:
-            torch.bmm(matrix.expand(len(planes), -1, -1), planes[:, columns], out=output[:, rows])
+            torch.bmm(matrix.expand(len(planes), -1, -1), planes[:, source], out=output[:, target])
         else:
-            output[..., rows] = planes[..., columns] @ matrix.T
+            torch.mm(lines[:, source], matrix.T, out=output_lines[:, target])
     return result
 
 
@@ -104,10 +105,10 @@ def gaussian(
 
 def box_mean(images: Float[Tensor, "*B H W"], size: int, border: Border = "mirror") -> Float[Tensor, "*B H W"]:
     """Mean of ``size`` x ``size`` pixels; an even window reaches one pixel farther up and left, as in OpenCV."""
-    before, after = size // 2, size - 1 - size // 2
-    padded = pad_axis(pad_axis(images, -2, before, after, border), -1, before, after, border)
-    flat = padded.reshape(-1, 1, *padded.shape[-2:])
-    return functional.avg_pool2d(flat, size, stride=1).reshape(images.shape)
+    ones = (1.0,) * size if size % 2 == 1 else (*(1.0,) * size, 0.0)
+    # Summed first and divided once: the mean of equal whole numbers is that number, to the last bit.
+    total = correlate_axis(correlate_axis(images, ones, -2, border), ones, -1, border)
+    return total.div_(size * size)
 
 
 @functools.lru_cache(maxsize=64)

@@ -142,7 +142,7 @@ def apply(images: Shaped[Tensor, "B 3 H W"], draws: Sequence[Draw], chunk: int =
     """Corrupt a batch with draws made before, on the pictures' device; uint8 or float in [0, 1], the same out.
 
     On a GPU at most ``chunk`` pictures of a type are worked on at once, which bounds the memory of intermediate
-    results. On the CPU it is one at a time, so that they stay in the cache.
+    results. On the CPU it is one or a few at a time, so that they stay in the cache.
     """
     result = images.clone()
     for group in draws:
@@ -161,13 +161,17 @@ def _apply_to_rows(
 ) -> None:
     """Write the corrupted rows of ``images`` into ``result``."""
     if images.device.type == "cpu":
+        chunk = corruption.cpu_batch
+    if chunk == 1:
         for place, row in enumerate(rows.tolist()):
             here = slice(row, row + 1)
             result[here] = corruption.apply(images[here], take(parameters, slice(place, place + 1)))
         return
     for start in range(0, len(rows), chunk):
         part = slice(start, start + chunk)
-        result[rows[part]] = corruption.apply(images[rows[part]], take(parameters, part))
+        # Whole rows are copied; plain indexing would go byte by byte.
+        chosen = images.index_select(0, rows[part])
+        result.index_copy_(0, rows[part], corruption.apply(chosen, take(parameters, part)))
 
 
 def corrupt(

@@ -88,9 +88,10 @@ def _poisson_counts(
     counts += behind
     # One step settles most numbers; in the tails a cell of the guide spans several counts.
     open_ = behind.nonzero()[:, 0]
-    while len(open_) > 0:
-        open_ = open_[numbers[open_] >= cumulative[base[open_] + counts[open_]]]
-        counts[open_] += 1
+    open_ = open_[numbers[open_] >= cumulative[base[open_] + counts[open_]]]
+    if len(open_) > 0:
+        rows = cumulative.reshape(256, largest)[levels[open_]]
+        counts[open_] = (rows <= numbers[open_, None]).sum(dim=1, dtype=torch.int32).clamp_(max=largest - 1)
     return counts.to(torch.float32).reshape(grey.shape)
 
 
