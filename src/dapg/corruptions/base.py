@@ -29,6 +29,8 @@ class Corruption(ABC):
     """What uint8 pictures are computed in; float64 where the reference's last bit decides over whole grey levels."""
     margin: ClassVar[float] = 1e-3
     """Added to 0 ... 255 before truncating: see ``to_bytes``."""
+    cpu_batch: ClassVar[int] = 1
+    """Pictures worked on at once on the CPU: one stays in the cache; more where the operations are many and small."""
 
     @abstractmethod
     def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
@@ -70,10 +72,14 @@ def per_sample(values: Shaped[Tensor, "B"]) -> Shaped[Tensor, "B 1 1 1"]:
     return values[:, None, None, None]
 
 
-def by_severity(severity: Int[Tensor, "B"]) -> Iterator[tuple[int, Int[Tensor, "b"]]]:
-    """The severities that occur, each with the rows it occurs in."""
-    for level in sorted(set(severity.tolist())):
-        yield level, (severity == level).nonzero()[:, 0]
+def by_severity(severity: Int[Tensor, "B"]) -> Iterator[tuple[int, Int[Tensor, "b"] | slice]]:
+    """The severities that occur, each with the rows it occurs in: a slice where it is all of them."""
+    levels = severity.tolist()
+    for level in sorted(set(levels)):
+        if levels.count(level) == len(levels):
+            yield level, slice(None)
+        else:
+            yield level, (severity == level).nonzero()[:, 0]
 
 
 def move(parameters: Parameters, device: torch.device | str) -> Parameters:

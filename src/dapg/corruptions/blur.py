@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions.base import Corruption, Parameters, by_severity, pick, to_bytes
-from dapg.corruptions.filters import centre_zoom, correlate, correlate_axis, gaussian, shifted_sum
+from dapg.corruptions.filters import correlate, correlate_axis, gaussian, shifted_sum, sum_of_zooms
 
 
 class DefocusBlur(Corruption):
@@ -45,7 +45,7 @@ def disk(radius: int, smoothing: float) -> tuple[tuple[float, ...], ...]:
     inside /= inside.sum()
     offset = torch.arange(taps, dtype=torch.float64) - taps // 2
     weights = (-0.5 * (offset / smoothing) ** 2).exp()
-    kernel = (weights / weights.sum()).tolist()
+    kernel = tuple((weights / weights.sum()).tolist())
     smooth = correlate_axis(correlate_axis(inside.float(), kernel, -2, "mirror"), kernel, -1, "mirror")
     return tuple(tuple(row) for row in smooth.tolist())
 
@@ -68,9 +68,12 @@ class GlassBlur(Corruption):
         displacement = torch.zeros(len(severity), 3, 2, height, width, dtype=torch.int8, device=generator.device)
         for level, rows in by_severity(severity):
             _, reach, rounds = self.SIGMA_REACH_ROUNDS[level - 1]
-            bits = generator.fork("glass").rows(rows).field(rounds, height, width)
-            displacement[rows, :rounds, 0] = ((bits & 0xFFFF) * (2 * reach) >> 16).sub_(reach).to(torch.int8)
-            displacement[rows, :rounds, 1] = ((bits >> 16 & 0xFFFF) * (2 * reach) >> 16).sub_(reach).to(torch.int8)
+            streams = generator.rows(torch.arange(len(severity), device=generator.device)[rows])
+            bits = streams.fork("glass").field(rounds, height, width)
+            # Each number's two halves are columns and rows; 0 ... 65535 becomes -reach ... reach - 1.
+            halves = bits.view(torch.int16).to(torch.float32).add_(32768).mul_(2 * reach / 65536)
+            moves = halves.to(torch.int8).sub_(reach).reshape(len(bits), rounds, height, width, 2)
+            displacement[rows, :rounds] = moves.permute(0, 1, 4, 2, 3)
         return {"severity": severity, "displacement": displacement}
 
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
@@ -79,31 +82,43 @@ class GlassBlur(Corruption):
             sigma, reach, rounds = self.SIGMA_REACH_ROUNDS[level - 1]
             blurred = to_bytes(gaussian(images[rows], sigma))
             source = _glass_sources(parameters["displacement"][rows, :rounds], reach)
-            shuffled = blurred.flatten(2).gather(2, source[:, None].expand(-1, 3, -1)).reshape(blurred.shape)
-            result[rows] = gaussian(shuffled.to(torch.float32).mul_(1 / 255), sigma)
+            planes = blurred.flatten(2)
+            if images.device.type == "cpu" and len(planes) == 1:
+                shuffled = torch.stack([plane.index_select(0, source[0]) for plane in planes[0]])[None]
+            else:
+                shuffled = planes.gather(2, source[:, None].expand(-1, 3, -1).long())
+            shuffled = shuffled.reshape(blurred.shape).to(torch.float32).mul_(1 / 255)
+            result[rows] = gaussian(shuffled, sigma)
         return result
 
 
 def _glass_sources(displacement: Int[Tensor, "B R 2 H W"], reach: int) -> Int[Tensor, "B N"]:
     """For every pixel the index (row * W + column) of the pixel whose value it has after all rounds of copying."""
     count, rounds, _, height, width = displacement.shape
-    index = torch.arange(height * width, device=displacement.device).reshape(height, width)
-    walked = torch.zeros(height, width, dtype=torch.bool, device=displacement.device)
-    walked[reach + 1 : height - reach + 1, reach + 1 : width - reach + 1] = True
-    total = index.flatten().expand(count, -1)
+    # All pictures share one numbering, so that following pointers is a plain look-up.
+    number = torch.int32 if count * height * width < 2**31 else torch.int64
+    index = torch.arange(count * height * width, device=displacement.device, dtype=number)
+    walked = (slice(None), slice(reach + 1, height - reach + 1), slice(reach + 1, width - reach + 1))
+    total: Tensor | None = None
     for turn in range(rounds):
-        moved = index + displacement[:, turn, 1].long() * width + displacement[:, turn, 0]
-        source = torch.where(walked, moved, index).flatten(1)
-        # A pixel with a higher index was walked before: what is copied from it is what it copied itself.
-        done_before = (source > index.flatten()) & walked.flatten()[source.clamp(0, height * width - 1)]
-        pointer = torch.where(done_before, source, index.flatten())
+        step = torch.zeros(count, height, width, device=displacement.device, dtype=number)
+        step[walked] = displacement[:, turn, 1][walked]
+        step[walked] *= width
+        step[walked] += displacement[:, turn, 0][walked]
+        source = step.flatten().add_(index)
+        # A pixel with a higher index was walked before: what is copied from it is what it copied itself. One that is
+        # never walked is its own source, so the chain may end there just as well.
+        pointer = torch.maximum(source, index)
         while True:
-            farther = pointer.gather(1, pointer)
+            farther = pointer.index_select(0, pointer)
             if torch.equal(farther, pointer):
                 break
             pointer = farther
-        total = total.gather(1, source.gather(1, pointer))
-    return total
+        copied = source.index_select(0, pointer)
+        total = copied if total is None else total.index_select(0, copied)
+    assert total is not None
+    start = torch.arange(count, device=displacement.device, dtype=number)[:, None] * (height * width)
+    return total.reshape(count, -1) - start
 
 
 class MotionBlur(Corruption):
@@ -165,14 +180,9 @@ class ZoomBlur(Corruption):
         return {"severity": severity}
 
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
-        height, width = images.shape[-2:]
         result = torch.empty_like(images)
         for level, rows in by_severity(parameters["severity"]):
             factors = self.FACTORS[level - 1]
             chosen = images[rows]
-            total = chosen * 2
-            for factor in factors[1:]:
-                layer = centre_zoom(chosen, factor)[..., :height, :width]
-                total[..., : layer.shape[-2], : layer.shape[-1]] += layer
-            result[rows] = total / (len(factors) + 1)
+            result[rows] = sum_of_zooms(chosen, factors[1:]).add_(chosen, alpha=2).div_(len(factors) + 1)
         return result

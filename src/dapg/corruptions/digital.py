@@ -26,20 +26,31 @@ class Contrast(Corruption):
 
     name = "contrast"
     family = "digital"
-    precision = torch.float64
-    margin = 0.0
     FACTOR = (0.4, 0.3, 0.2, 0.1, 0.05)
 
     def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
         return {"factor": pick(self.FACTOR, severity, torch.float64)}
 
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
-        # Summed pixel after pixel like NumPy over two axes: with a mean of exactly half a level the last bit of the
-        # sum decides whether whole levels survive truncation.
-        exact = images.dtype == torch.float64
-        total = images.flatten(2).cumsum(dim=2)[..., -1] if exact else images.sum(dim=(2, 3))
-        mean = (total / images[0, 0].numel())[..., None, None]
+        mean = images.mean(dim=(2, 3), keepdim=True)
         return (images - mean).mul_(per_sample(parameters["factor"]).to(images.dtype)).add_(mean)
+
+    def apply(self, images: Shaped[Tensor, "B 3 H W"], parameters: Parameters) -> Shaped[Tensor, "B 3 H W"]:
+        """uint8 in float64 by a table of the 256 levels.
+
+        Pixels are summed one after the other like NumPy over two axes: where the mean is exactly half a level, the
+        last bit of the sum decides whether whole levels survive truncation.
+        """
+        if images.dtype != torch.uint8:
+            return super().apply(images, parameters)
+        planes = images.flatten(2)
+        total = planes.to(torch.float64).div_(255).cumsum(dim=2)[..., -1]
+        mean = (total / planes.shape[2])[..., None]
+        level = torch.arange(256, device=images.device, dtype=torch.float64) / 255
+        table = to_bytes((level - mean) * parameters["factor"][:, None, None] + mean, 0.0)
+        start = torch.arange(table[..., 0].numel(), device=images.device, dtype=torch.int32) * 256
+        index = planes.to(torch.int32).add_(start.reshape(len(images), -1, 1))
+        return table.flatten().index_select(0, index.flatten()).reshape(images.shape)
 
 
 class ElasticTransform(Corruption):
@@ -59,23 +70,16 @@ class ElasticTransform(Corruption):
 
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
         height, width = images.shape[-2:]
-        result = torch.empty_like(images)
-        step = 4 if images.device.type == "cpu" else max(len(images), 1)
-        for part in torch.split(torch.arange(len(images), device=images.device), step):
-            strength = per_sample(parameters["alpha"][part])
-            noise = (parameters["field"][part] * 2).sub_(1).mul_(strength * (0.005 * height))
-            moved = gaussian(noise, (0.01 * height, 0.01 * width), "reflect", 3.0)
-            row = torch.arange(height, device=images.device, dtype=torch.float32)[:, None]
-            column = torch.arange(width, device=images.device, dtype=torch.float32)
-            grid = torch.stack(
-                [
-                    (moved[:, 0] + column).mul_(2 / width).add_(1 / width - 1),
-                    (moved[:, 1] + row).mul_(2 / height).add_(1 / height - 1),
-                ],
-                dim=-1,
-            )
-            result[part] = functional.grid_sample(images[part], grid, padding_mode="reflection", align_corners=False)
-        return result
+        strength = per_sample(parameters["alpha"])
+        noise = (parameters["field"] * 2).sub_(1).mul_(strength * (0.005 * height))
+        moved = gaussian(noise, (0.01 * height, 0.01 * width), "reflect", 3.0)
+        row = torch.arange(height, device=images.device, dtype=torch.float32)[:, None]
+        column = torch.arange(width, device=images.device, dtype=torch.float32)
+        grid = torch.empty(len(images), height, width, 2, device=images.device)
+        torch.add(moved[:, 0], column, out=grid[..., 0])
+        torch.add(moved[:, 1], row, out=grid[..., 1])
+        grid.mul_(grid.new_tensor([2 / width, 2 / height])).add_(grid.new_tensor([1 / width - 1, 1 / height - 1]))
+        return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
 class Pixelate(Corruption):
@@ -104,16 +108,19 @@ class Pixelate(Corruption):
         result = torch.empty_like(images)
         for level, rows in by_severity(severity):
             share = self.SHARE[level - 1]
-            small = _box_shrink(images[rows], -1, int(width * share), whole_levels)
-            small = _box_shrink(small, -2, int(height * share), whole_levels)
-            large = small.index_select(-1, _repeat_index(small.shape[-1], width, images.device))
-            result[rows] = large.index_select(-2, _repeat_index(small.shape[-2], height, images.device))
+            small = _shrink_columns(images[rows], int(width * share))
+            if whole_levels:
+                small = small.add_(0.5 + 1e-4).floor_()
+            small = _shrink_rows(small, int(height * share))
+            if whole_levels:
+                small = small.add_(0.5 + 1e-4).floor_()
+            result[rows] = functional.interpolate(small, size=(height, width), mode="nearest-exact")
         return result
 
 
 @functools.lru_cache(maxsize=64)
-def _box_windows(length: int, size: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """Pillow's box filter as a list of (source index, weight) per tap: whole pixels whose centres fall into a cell."""
+def _box_windows(length: int, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Pillow's box filter: first pixel and number of pixels of each cell, those whose centres fall into it."""
     scale = length / size
     starts, counts = [], []
     for cell in range(size):
@@ -125,28 +132,51 @@ def _box_windows(length: int, size: int, device: torch.device) -> list[tuple[Ten
         ]
         starts.append(inside[0])
         counts.append(len(inside))
-    start, count = torch.tensor(starts), torch.tensor(counts)
-    taps = []
-    for tap in range(max(counts)):
-        weight = (tap < count) / count
-        taps.append(((start + tap).clamp(max=length - 1).to(device), weight.to(torch.float32).to(device)))
-    return taps
-
-
-def _box_shrink(images: Float[Tensor, "B C H W"], axis: int, size: int, whole_levels: bool) -> Tensor:
-    """Box-filtered shrinking of one axis to ``size`` pixels, rounded half up if asked for."""
-    total: Tensor | None = None
-    for index, weight in _box_windows(images.shape[axis], size, images.device):
-        part = images.index_select(axis + 4, index).mul_(weight if axis == -1 else weight[:, None])
-        total = part if total is None else total.add_(part)
-    assert total is not None
-    return total.add_(0.5 + 1e-4).floor_() if whole_levels else total
+    return tuple(starts), tuple(counts)
 
 
 @functools.lru_cache(maxsize=64)
-def _repeat_index(size: int, length: int, device: torch.device) -> Int[Tensor, "N"]:
-    """Which of ``size`` pixels covers the centre of each of ``length`` pixels."""
-    return ((torch.arange(length, dtype=torch.float64) + 0.5) * (size / length)).long().to(device)
+def _column_blocks(length: int, size: int, device: torch.device) -> list[tuple[slice, slice, Float[Tensor, "k n"]]]:
+    """The box filter along rows as blocks (output, input, matrix) of 32 output columns."""
+    starts, counts = _box_windows(length, size)
+    blocks = []
+    for begin in range(0, size, 32):
+        cells = range(begin, min(begin + 32, size))
+        first, last = starts[begin], starts[cells[-1]] + counts[cells[-1]]
+        matrix = torch.zeros(last - first, len(cells))
+        for cell in cells:
+            matrix[starts[cell] - first : starts[cell] - first + counts[cell], cell - begin] = 1 / counts[cell]
+        blocks.append((slice(begin, begin + len(cells)), slice(first, last), matrix.to(device)))
+    return blocks
+
+
+@functools.lru_cache(maxsize=64)
+def _row_taps(length: int, size: int, device: torch.device) -> list[tuple[Int[Tensor, "N"], Float[Tensor, "N 1"]]]:
+    """For each tap of the window the input rows and their weights."""
+    start, count = (torch.tensor(values) for values in _box_windows(length, size))
+    taps = []
+    for tap in range(int(count.max())):
+        weight = ((tap < count) / count).to(torch.float32)[:, None]
+        taps.append(((start + tap).clamp(max=length - 1).to(device), weight.to(device)))
+    return taps
+
+
+def _shrink_columns(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C H {size}"]:
+    """Box-filtered shrinking to ``size`` columns by small matrix products."""
+    result = images.new_empty(*images.shape[:-1], size)
+    lines, output = images.contiguous().view(-1, images.shape[-1]), result.view(-1, size)
+    for target, source, matrix in _column_blocks(images.shape[-1], size, images.device):
+        torch.mm(lines[:, source], matrix, out=output[:, target])
+    return result
+
+
+def _shrink_rows(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C {size} W"]:
+    """Box-filtered shrinking to ``size`` rows, a weighted sum of two to five of them each."""
+    (first, weight), *others = _row_taps(images.shape[-2], size, images.device)
+    total = images.index_select(2, first).mul_(weight)
+    for index, share in others:
+        total.addcmul_(images.index_select(2, index), share)
+    return total
 
 
 class JpegCompression(Corruption):
@@ -158,6 +188,7 @@ class JpegCompression(Corruption):
 
     name = "jpeg_compression"
     family = "digital"
+    cpu_batch = 8  # Pillow lets go of the interpreter lock: several threads help here
     QUALITY = (25, 18, 15, 10, 7)
 
     def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
@@ -181,23 +212,27 @@ class JpegCompression(Corruption):
 
     def _through_codec(self, images: UInt8[Tensor, "B 3 H W"], parameters: Parameters) -> UInt8[Tensor, "B 3 H W"]:
         qualities = [self.QUALITY[level - 1] for level in parameters["severity"].tolist()]
-        arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
-        workers = min(torch.get_num_threads(), len(arrays))
+        result = torch.empty_like(images, memory_format=torch.contiguous_format)
+        pictures, outputs = images.contiguous().numpy(), result.numpy()
+        workers = min(torch.get_num_threads(), len(pictures))
         if workers <= 1:
-            decoded = [_codec_round_trip(a, q) for a, q in zip(arrays, qualities, strict=True)]
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                decoded = list(pool.map(_codec_round_trip, arrays, qualities))
-        if not decoded:
-            return images.clone()
-        return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous()
+            for picture, quality, output in zip(pictures, qualities, outputs, strict=True):
+                _codec_round_trip(picture, quality, output)
+            return result
+        with ThreadPoolExecutor(workers) as pool:
+            for _ in pool.map(_codec_round_trip, pictures, qualities, outputs):
+                pass
+        return result
 
 
-def _codec_round_trip(array: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """Encode and decode one (H, W, 3) picture with Pillow."""
+def _codec_round_trip(picture: NDArray[np.uint8], quality: int, output: NDArray[np.uint8]) -> None:
+    """Encode and decode one (3, H, W) picture with Pillow, into ``output``."""
+    size = (picture.shape[2], picture.shape[1])
+    bands = [Image.frombuffer("L", size, plane, "raw", "L", 0, 1) for plane in picture]
     encoded = io.BytesIO()
-    Image.fromarray(array).save(encoded, "JPEG", quality=quality)
-    return np.asarray(Image.open(encoded))
+    Image.merge("RGB", bands).save(encoded, "JPEG", quality=quality)
+    for plane, band in zip(output, Image.open(encoded).split(), strict=True):
+        plane[...] = np.asarray(band)
 
 
 _LUMA_TABLE = (

@@ -129,38 +129,49 @@ def draw(
     Raises:
         UsageError: an unknown name, a severity outside 1 ... 5, or pictures below 32 pixels.
     """
-    if min(shape[-2:]) < 32:
-        raise UsageError(
-            f"corruptions need pictures of 32 pixels or more on both sides, these have {tuple(shape[-2:])}"
-        )
-    if len(names) != len(severities) or len(names) != shape[0]:
-        raise UsageError(f"{shape[0]} pictures need as many names and severities, not {len(names)}, {len(severities)}")
-    if len(names) > 0 and not 1 <= int(severities.min()) <= int(severities.max()) <= 5:
-        raise UsageError("severities are 1, 2, 3, 4 or 5")
+    _check(shape, names, severities)
+    levels = severities.to(generator.device)
     draws = []
-    for name in sorted(set(names) - {NONE}):
-        corruption = get(name)
-        rows = torch.tensor([i for i, other in enumerate(names) if other == name], device=generator.device)
+    for name, rows in _rows_by_name(names, generator.device):
         group = torch.Size((len(rows), *shape[1:]))
-        severity = severities.to(generator.device)[rows]
-        draws.append(Draw(name, rows, corruption.draw(group, severity, generator.rows(rows).fork(name))))
+        draws.append(Draw(name, rows, get(name).draw(group, levels[rows], generator.rows(rows).fork(name))))
     return draws
 
 
 def apply(images: Shaped[Tensor, "B 3 H W"], draws: Sequence[Draw], chunk: int = 64) -> Shaped[Tensor, "B 3 H W"]:
     """Corrupt a batch with draws made before, on the pictures' device; uint8 or float in [0, 1], the same out.
 
-    At most ``chunk`` pictures of a type are worked on at once, which bounds the memory of intermediate results.
+    On a GPU at most ``chunk`` pictures of a type are worked on at once, which bounds the memory of intermediate
+    results. On the CPU it is one or a few at a time, so that they stay in the cache.
     """
     result = images.clone()
     for group in draws:
-        corruption = get(group.name)
         moved = group.to(images.device)
-        for start in range(0, len(moved.rows), chunk):
-            part = slice(start, start + chunk)
-            rows = moved.rows[part]
-            result[rows] = corruption.apply(images[rows], take(moved.parameters, part))
+        _apply_to_rows(get(group.name), images, result, moved.rows, moved.parameters, chunk)
     return result
+
+
+def _apply_to_rows(
+    corruption: Corruption,
+    images: Shaped[Tensor, "B 3 H W"],
+    result: Shaped[Tensor, "B 3 H W"],
+    rows: Int[Tensor, "b"],
+    parameters: Parameters,
+    chunk: int,
+) -> None:
+    """Write the corrupted rows of ``images`` into ``result``."""
+    if images.device.type == "cpu":
+        chunk = corruption.cpu_batch
+    if chunk == 1:
+        for place, row in enumerate(rows.tolist()):
+            here = slice(row, row + 1)
+            result[here] = corruption.apply(images[here], take(parameters, slice(place, place + 1)))
+        return
+    for start in range(0, len(rows), chunk):
+        part = slice(start, start + chunk)
+        # Whole rows are copied; plain indexing would go byte by byte.
+        chosen = images.index_select(0, rows[part])
+        result.index_copy_(0, rows[part], corruption.apply(chosen, take(parameters, part)))
 
 
 def corrupt(
@@ -186,14 +197,41 @@ def corrupt(
     """
     named = [names] * len(images) if isinstance(names, str) else list(names)
     levels = severities if isinstance(severities, Tensor) else torch.full((len(images),), severities)
-    channels = 1 if equal_channels else 3
-    if len(images) <= chunk:
-        shape = torch.Size((len(images), channels, *images.shape[-2:]))
-        return apply(images, draw(shape, named, levels, generator), chunk)
-    parts = []
-    for start in range(0, len(images), chunk):
-        rows = slice(start, start + chunk)
-        index = torch.arange(len(images), device=generator.device)[rows]
-        shape = torch.Size((len(index), channels, *images.shape[-2:]))
-        parts.append(apply(images[rows], draw(shape, named[rows], levels[rows], generator.rows(index)), chunk))
-    return torch.cat(parts)
+    shape = torch.Size((len(images), 1 if equal_channels else 3, *images.shape[-2:]))
+    _check(shape, named, levels)
+    levels = levels.to(generator.device)
+    if images.device.type == "cpu":
+        chunk = min(chunk, _CPU_DRAWS)
+    result = images.clone()
+    for name, rows in _rows_by_name(named, generator.device):
+        corruption = get(name)
+        for part in torch.split(rows, chunk):
+            group = torch.Size((len(part), *shape[1:]))
+            parameters = corruption.draw(group, levels[part], generator.rows(part).fork(name))
+            moved = move(parameters, images.device)
+            _apply_to_rows(corruption, images, result, part.to(images.device), moved, chunk)
+    return result
+
+
+_CPU_DRAWS = 8
+"""Pictures drawn for together on the CPU: their noise still fits into the cache."""
+
+
+def _check(shape: torch.Size, names: Sequence[str], severities: Int[Tensor, "N"]) -> None:
+    """Refuse what no corruption can do."""
+    if min(shape[-2:]) < 32:
+        raise UsageError(
+            f"corruptions need pictures of 32 pixels or more on both sides, these have {tuple(shape[-2:])}"
+        )
+    if len(names) != len(severities) or len(names) != shape[0]:
+        raise UsageError(f"{shape[0]} pictures need as many names and severities, not {len(names)}, {len(severities)}")
+    if len(names) > 0 and not 1 <= int(severities.min()) <= int(severities.max()) <= 5:
+        raise UsageError("severities are 1, 2, 3, 4 or 5")
+
+
+def _rows_by_name(names: Sequence[str], device: torch.device) -> list[tuple[str, Int[Tensor, "b"]]]:
+    """Each name that occurs, save ``none``, with its rows."""
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        rows.setdefault(name, []).append(row)
+    return [(name, torch.tensor(rows[name], device=device)) for name in sorted(set(rows) - {NONE})]

@@ -45,11 +45,10 @@ class ShotNoise(Corruption):
         result = torch.empty_like(images)
         for level, rows in by_severity(parameters["severity"]):
             photons = self.PHOTONS[level - 1]
-            for row in torch.split(rows, 1 if images.device.type == "cpu" else max(len(rows), 1)):
-                clean = images[row].clamp(0, 1)
-                grey = clean.mul(255).round_()
-                counts = _poisson_counts(grey.to(torch.int32), parameters["uniform"][row].expand_as(clean), photons)
-                result[row] = counts.mul_(1 / photons).add_(clean).sub_(grey.mul_(1 / 255))
+            clean = images[rows]
+            grey = clean.mul(255).round_().clamp_(0, 255)
+            counts = _poisson_counts(grey.to(torch.int32), parameters["uniform"][rows].expand_as(clean), photons)
+            result[rows] = counts.mul_(1 / photons).add_(clean).sub_(grey.mul_(1 / 255))
         return result
 
 
@@ -89,9 +88,10 @@ def _poisson_counts(
     counts += behind
     # One step settles most numbers; in the tails a cell of the guide spans several counts.
     open_ = behind.nonzero()[:, 0]
-    while len(open_) > 0:
-        open_ = open_[numbers[open_] >= cumulative[base[open_] + counts[open_]]]
-        counts[open_] += 1
+    open_ = open_[numbers[open_] >= cumulative[base[open_] + counts[open_]]]
+    if len(open_) > 0:
+        rows = cumulative.reshape(256, largest)[levels[open_]]
+        counts[open_] = (rows <= numbers[open_, None]).sum(dim=1, dtype=torch.int32).clamp_(max=largest - 1)
     return counts.to(torch.float32).reshape(grey.shape)
 
 
@@ -107,5 +107,11 @@ class ImpulseNoise(Corruption):
 
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
         amount, uniform = per_sample(parameters["amount"]), parameters["uniform"]
-        noisy = images.masked_fill(uniform < amount, 1.0)
-        return noisy.masked_fill_(uniform < amount / 2, 0.0)
+        # Comparisons as clipped ramps: branches on random numbers would take several times as long.
+        kept = (uniform - amount).mul_(_STEEP).add_(1).clamp_(0, 1)
+        salt = (uniform - amount / 2).mul_(_STEEP).add_(1).clamp_(0, 1)
+        return torch.lerp(salt.expand_as(images), images, kept)
+
+
+_STEEP = 1e9
+"""More than 2^24: one step of a uniform number goes through the whole ramp from 0 to 1."""

@@ -132,6 +132,7 @@ class Fog(Corruption):
 
     name = "fog"
     family = "weather"
+    cpu_batch = 8
     STRENGTH_DECAY = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))
 
     def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:

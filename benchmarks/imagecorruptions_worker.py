@@ -1,0 +1,55 @@
+"""Runs in imagecorruptions' own environment: answers one JSON request a line with one JSON line.
+
+{"do": "speed", "name", "count"}: seconds (wall, CPU) for ``count`` pictures, severities 1 to 5 in turn; "mix" as name
+takes the 15 types in turn. {"do": "describe", "name", "severity", "draws", "seed", "out"}: statistics of ``draws``
+corrupted copies of each picture, saved as a NumPy file.
+"""
+
+import json
+import sys
+import time
+import warnings
+
+warnings.filterwarnings("ignore")
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import picture_statistics as statistics  # noqa: E402
+from imagecorruptions import corrupt, get_corruption_names  # noqa: E402
+
+cv2.setNumThreads(1)
+PICTURES = statistics.pictures()
+COMMON = get_corruption_names("common")
+
+
+def speed(name: str, count: int) -> dict[str, float]:
+    """Seconds for ``count`` pictures; compiled code is warmed up before."""
+    names = COMMON if name == "mix" else [name]
+    for kind in names:
+        corrupt(PICTURES[0], corruption_name=kind, severity=3)
+    wall, cpu = time.perf_counter(), time.process_time()
+    for number in range(count):
+        kind = names[number % len(names)]
+        corrupt(PICTURES[number % 5], corruption_name=kind, severity=number % 5 + 1)
+    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
+def describe(name: str, severity: int, draws: int, seed: int, out: str) -> dict[str, float]:
+    """Statistics (pictures, draws, NAMES)."""
+    np.random.seed(seed)  # noqa: NPY002  # the package draws from the global generator
+    sources = statistics.sources(name)
+    table = np.stack(
+        [
+            statistics.describe(clean, corrupt(clean, corruption_name=name, severity=severity), name)
+            for clean in sources
+            for _ in range(draws)
+        ]
+    ).reshape(len(sources), draws, -1)
+    np.save(out, table)
+    return {}
+
+
+for line in sys.stdin:
+    request = json.loads(line)
+    function = {"speed": speed, "describe": describe}[request.pop("do")]
+    print(json.dumps(function(**request)), flush=True)

@@ -1,0 +1,410 @@
+"""Corrupted test sets: which picture gets which corruption, on the fly or as files; always the same ones.
+
+Type, severity and noise of a picture follow from a hash of (data set, relative path, repeat, seed), so that they do
+not depend on order, batch size or worker count. Pictures are corrupted one by one, on the CPU and in one thread: on
+the same machine and torch build they are equal to the last bit.
+
+``cil`` is the policy behind the published SYSU-C and RegDB-C numbers (MinghuiChen43/CIL-ReID and its visible-infrared
+version): visible pictures only, one of 20 corruptions, severity 1 to 5, after the resize to 288 x 144.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from dapg.core.errors import DataError, UsageError, nearest
+from dapg.core.files import atomic_write_bytes, read_json, sha256, write_json
+from dapg.core.images import decode, from_numpy, open_rgb, to_pil
+from dapg.core.rng import SampleGenerator, derive_seed
+from dapg.core.types import Modality, Record, Trial
+from dapg.corruptions import library
+from dapg.data.base import Dataset
+
+Side = Literal["both", "query", "gallery"]
+
+
+@dataclass(frozen=True)
+class CorruptionPolicy:
+    """Which pictures are corrupted, and how."""
+
+    name: str = "cil"
+    """For reports."""
+    visible: tuple[str, ...] = library.VISIBLE_20
+    """Corruptions of visible pictures; empty leaves them clean. ``none`` may be among them."""
+    infrared: tuple[str, ...] = ()
+    """Corruptions of infrared pictures, whose noise is equal on all channels; empty leaves them clean."""
+    lowest: int = 1
+    """Smallest severity."""
+    highest: int = 5
+    """Largest severity; severities are uniform in between."""
+    side: Side = "both"
+    """Corrupt queries, gallery pictures or both."""
+    height: int = 288
+    """Rows the picture is resized to before it is corrupted; 0 corrupts at its own size."""
+    width: int = 144
+    """Columns likewise."""
+    seed: int = 0
+    """Base seed."""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown corruptions, severities and sizes.
+
+        Raises:
+            UsageError: what is wrong.
+        """
+        for name in {*self.visible, *self.infrared} - {library.NONE}:
+            library.get(name)
+        if not 1 <= self.lowest <= self.highest <= 5:
+            raise UsageError(f"severities are a range within 1 ... 5, not {self.lowest} ... {self.highest}")
+        if (self.height, self.width) != (0, 0) and min(self.height, self.width) < 32:
+            raise UsageError(f"pictures are corrupted at 32 pixels or more, not at {self.height} x {self.width}")
+        if self.side not in ("both", "query", "gallery"):
+            raise UsageError(f"side is both, query or gallery, not {self.side!r}")
+
+    def names(self, modality: Modality) -> tuple[str, ...]:
+        """The corruptions of a kind of light."""
+        return self.visible if modality == Modality.VISIBLE else self.infrared
+
+
+def policies() -> dict[str, CorruptionPolicy]:
+    """The named policies.
+
+    ``cil``, ``seen``, ``unseen`` and each family corrupt visible pictures only; ``mlmda-C`` is the same list under
+    ML-MDA's name, ``mlmda-C*`` corrupts both kinds of light independently, ``infrared`` only the infrared pictures.
+    """
+    known = {
+        "cil": CorruptionPolicy(),
+        "mlmda-C": CorruptionPolicy(name="mlmda-C"),
+        "mlmda-C*": CorruptionPolicy(name="mlmda-C*", infrared=library.INFRARED_20),
+        "infrared": CorruptionPolicy(name="infrared", visible=(), infrared=library.INFRARED_20),
+        "seen": CorruptionPolicy(name="seen", visible=library.SEEN),
+        "unseen": CorruptionPolicy(name="unseen", visible=library.UNSEEN),
+    }
+    for family, names in library.families().items():
+        listed = tuple(name for name in names if name in library.VISIBLE_20)
+        if listed and family != "extra":
+            known[family] = CorruptionPolicy(name=family, visible=listed)
+    return known
+
+
+def policy(name: str) -> CorruptionPolicy:
+    """A named policy, or one that does a single corruption, at one severity if written ``fog-3``.
+
+    Raises:
+        UsageError: neither.
+    """
+    known = policies()
+    if name in known:
+        return known[name]
+    kind, dash, level = name.rpartition("-")
+    if dash and level.isdigit() and kind in library.corruptions():
+        return CorruptionPolicy(name=name, visible=(kind,), lowest=int(level), highest=int(level))
+    if name in library.corruptions():
+        return CorruptionPolicy(name=name, visible=(name,))
+    choices = [*known, *library.names()]
+    raise UsageError(f"no corruption policy is called {name!r}{nearest(name, choices)}; known: {', '.join(choices)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What happens to one picture."""
+
+    name: str
+    """Corruption, or ``none``."""
+    severity: int
+    """1 to 5; 0 for ``none``."""
+    seed: int
+    """Of its noise."""
+
+
+CLEAN = Assignment(library.NONE, 0, 0)
+
+
+def assign(policy: CorruptionPolicy, data_set: str, record: Record, repeat: int = 0) -> Assignment:
+    """The corruption of a picture, from its data set's name and its relative path alone."""
+    names = policy.names(record.modality)
+    if not names:
+        return CLEAN
+    where = record.path if record.box is None else f"{record.path}#{','.join(map(str, record.box))}"
+    key = ("corruption", data_set, where, repeat, policy.seed)
+    name = names[derive_seed(*key, "type") % len(names)]
+    if name == library.NONE:
+        return CLEAN
+    severity = policy.lowest + derive_seed(*key, "severity") % (policy.highest - policy.lowest + 1)
+    return Assignment(name, severity, derive_seed(*key, "noise"))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """How work is split over threads decides over last bits, so here it is not split."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def corrupt_picture(
+    picture: UInt8[Tensor, "3 H W"], assignment: Assignment, equal_channels: bool = False
+) -> UInt8[Tensor, "3 H W"]:
+    """One corrupted picture; the same arguments give the same bits whatever runs beside.
+
+    Raises:
+        UsageError: the picture has fewer than 32 pixels on a side.
+    """
+    if assignment.name == library.NONE:
+        return picture
+    with _one_thread():
+        streams = SampleGenerator(torch.tensor([assignment.seed]))
+        return library.corrupt(
+            picture[None], assignment.name, assignment.severity, streams, equal_channels=equal_channels
+        )[0]
+
+
+def corrupt_record(
+    data: bytes, record: Record, policy: CorruptionPolicy, assignment: Assignment
+) -> UInt8[Tensor, "3 H W"]:
+    """Decode a picture, resize it if the policy says so, and corrupt it.
+
+    Raises:
+        DataError: the picture cannot be read, or is too small to be corrupted at its own size.
+    """
+    if policy.height:
+        picture = decode(data, (policy.height, policy.width), record.box, record.path)
+    else:
+        whole = open_rgb(data, record.path)
+        if record.box is not None:
+            whole = whole.crop(record.box)
+        if min(whole.size) < 32:
+            raise DataError(
+                f"{record.path}: {whole.width} x {whole.height} pixels are too few for a corruption; "
+                "give the policy a height and width, so that it is resized before"
+            )
+        picture = from_numpy(np.asarray(whole))
+    return corrupt_picture(picture, assignment, record.modality == Modality.INFRARED)
+
+
+class CorruptedDataset(Dataset):
+    """A data set seen through a policy: same splits, trials, persons and cameras, corrupted pictures.
+
+    Pictures come out of ``read`` as PNG files without loss, so that every loader and stage works as before. Records
+    carry what ``read`` must know in their path: a box that was cut out (``#left,top,right,bottom``), and ``#clean``
+    for the side of a trial that the policy leaves alone.
+    """
+
+    title = "corrupted data set"
+    licence = "that of the data set below"
+    access = "made from a data set at hand"
+    splits = ()
+
+    def __init__(self, dataset: Dataset, policy: CorruptionPolicy, repeat: int = 0) -> None:
+        self.root = dataset.root
+        self.dataset = dataset
+        self.policy = policy
+        self.repeat = repeat
+
+    def records(self, split: str) -> list[Record]:
+        """The split of the data set below; all of it is corrupted, whatever the policy's side."""
+        return [_unboxed(record) for record in self.dataset.records(split)]
+
+    def trials(self, mode: str, seed: int = 0) -> list[Trial]:
+        """The trials of the data set below; the side that stays clean is marked."""
+        marked = []
+        for trial in self.dataset.trials(mode, seed):
+            query = tuple(_unboxed(record, self.policy.side == "gallery") for record in trial.query)
+            gallery = tuple(_unboxed(record, self.policy.side == "query") for record in trial.gallery)
+            marked.append(replace(trial, query=query, gallery=gallery))
+        return marked
+
+    def default_split(self) -> str:
+        """That of the data set below."""
+        return self.dataset.default_split()
+
+    def assignment(self, record: Record) -> Assignment:
+        """What happens to a record of this data set."""
+        original, clean = _original(record)
+        return CLEAN if clean else assign(self.policy, self.dataset.title, original, self.repeat)
+
+    def read(self, record: Record) -> bytes:
+        """The corrupted picture as PNG; a clean one as it is stored, unless it must be cut out."""
+        original, _ = _original(record)
+        assignment = self.assignment(record)
+        data = self.dataset.read(original)
+        if assignment.name == library.NONE and original.box is None:
+            return data
+        return _png(corrupt_record(data, original, self.policy, assignment))
+
+    @classmethod
+    def example_layout(cls) -> Mapping[str, str | None]:
+        """None: it stands on another data set."""
+        return {}
+
+
+def _unboxed(record: Record, clean: bool = False) -> Record:
+    path = record.path if record.box is None else f"{record.path}#{','.join(map(str, record.box))}"
+    return replace(record, path=f"{path}#clean" if clean else path, box=None)
+
+
+def _original(record: Record) -> tuple[Record, bool]:
+    """The record of the data set below, and whether it is to stay clean."""
+    clean = record.path.endswith("#clean")
+    path = record.path.removesuffix("#clean")
+    before, hash_sign, tail = path.rpartition("#")
+    numbers = tail.split(",")
+    if hash_sign and len(numbers) == 4 and all(n.lstrip("-").isdigit() for n in numbers):
+        left, top, right, bottom = (int(n) for n in numbers)
+        return replace(record, path=before, box=(left, top, right, bottom)), clean
+    return replace(record, path=path), clean
+
+
+def _png(picture: UInt8[Tensor, "3 H W"]) -> bytes:
+    encoded = io.BytesIO()
+    to_pil(picture).save(encoded, "PNG", compress_level=1)
+    return encoded.getvalue()
+
+
+# A copy as files
+
+POLICY_FILE = "corruption.json"
+_LISTS = {".txt", ".csv", ".json", ".jsonl", ".mat", ".npy", ".md"}
+
+
+def write_copy(
+    dataset: Dataset,
+    records: Sequence[Record],
+    policy: CorruptionPolicy,
+    folder: Path | str,
+    repeat: int = 0,
+    part: tuple[int, int] = (1, 1),
+    show_progress: bool = True,
+) -> dict[str, Any]:
+    """Write corrupted copies of pictures below ``folder``, with the same relative paths, and a manifest.
+
+    The files are PNG inside, whatever their suffix, so that nothing is lost and lists that name them stay valid;
+    pictures that the policy leaves clean and the data set's own lists (text, CSV, MAT, ...) are copied as they are.
+    ``manifest-I-of-N.jsonl`` has a line a picture: path, corruption, severity, SHA-256. A copy that was interrupted
+    goes on where it stopped; pictures whose hash is no longer right are made again.
+
+    Args:
+        dataset: where pictures are read.
+        records: what to copy; records with boxes are refused, as their files hold more than one picture.
+        policy: what is done. Its ``side`` is not looked at: a file cannot be both.
+        folder: the new root.
+        repeat: which of the repeats; each belongs in a folder of its own.
+        part: (i, n) writes the i-th of n parts, i from 1, so that n machines can share the work.
+        show_progress: draw a progress bar.
+
+    Returns:
+        Counts: pictures, written, kept, and per corruption.
+
+    Raises:
+        UsageError: a part that does not exist, a folder that holds a copy by another policy, or the data set's own.
+        DataError: a picture cannot be read.
+    """
+    index, parts = part
+    if not 1 <= index <= parts:
+        raise UsageError(f"part {index}/{parts} does not exist; the first is 1/{parts}, the last {parts}/{parts}")
+    target = Path(folder)
+    if target.resolve() == Path(dataset.root).resolve():
+        raise UsageError(f"{target} is the data set itself; a corrupted copy needs a folder of its own")
+    _check_policy(target, {"data": dataset.title, "repeat": repeat, "torch": torch.__version__, **asdict(policy)})
+    unique = {record.path: record for record in records}
+    if any(record.box is not None for record in unique.values()):
+        raise UsageError(f"{dataset.title} cuts several pictures out of one file; it can only be corrupted on the fly")
+    if index == 1:
+        _copy_lists(Path(dataset.root), target, set(unique))
+    mine = [unique[path] for place, path in enumerate(sorted(unique)) if place % parts == index - 1]
+    manifest = target / f"manifest-{index}-of-{parts}.jsonl"
+    done = _finished_lines(manifest, target)
+    counts: Counter[str] = Counter()
+    written = 0
+    with (
+        manifest.open("a", encoding="utf-8") as lines,
+        tqdm(total=len(mine), desc="corrupt", unit="picture", disable=None if show_progress else True) as bar,
+    ):
+        for record in mine:
+            assignment = assign(policy, dataset.title, record, repeat)
+            counts[assignment.name] += 1
+            bar.update()
+            if record.path in done:
+                continue
+            data = dataset.read(record)
+            if assignment.name != library.NONE:
+                data = _png(corrupt_record(data, record, policy, assignment))
+            atomic_write_bytes(target / record.path, data)
+            line = {
+                "path": record.path,
+                "corruption": assignment.name,
+                "severity": assignment.severity,
+                "sha256": hashlib.sha256(data).hexdigest(),
+            }
+            lines.write(json.dumps(line) + "\n")
+            lines.flush()
+            written += 1
+    return {
+        "pictures": len(mine),
+        "written": written,
+        "kept": len(mine) - written,
+        "corruptions": dict(sorted(counts.items())),
+    }
+
+
+def _check_policy(target: Path, settings: dict[str, Any]) -> None:
+    """Write down what the copy is, or compare with what is written there."""
+    path = target / POLICY_FILE
+    plain = json.loads(json.dumps(settings))
+    if not path.exists():
+        if target.exists() and any(target.iterdir()):
+            raise UsageError(f"{target} is not empty and holds no corrupted copy; give another folder")
+        target.mkdir(parents=True, exist_ok=True)
+        write_json(path, plain)
+        return
+    stored = read_json(path)
+    for key, value in plain.items():
+        if stored.get(key) != value:
+            raise UsageError(
+                f"{target} holds a copy with {key} = {stored.get(key)!r}, not {value!r}; give another folder"
+            )
+
+
+def _copy_lists(root: Path, target: Path, pictures: set[str]) -> None:
+    """Copy the data set's small files that are no pictures."""
+    if not root.is_dir():
+        return
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        inside = path.suffix.lower() in _LISTS and relative.as_posix() not in pictures
+        if inside and path.is_file() and not (target / relative).exists():
+            (target / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / relative)
+
+
+def _finished_lines(manifest: Path, target: Path) -> set[str]:
+    """Paths whose file is there with the hash of the manifest; other lines, and a torn last one, are dropped."""
+    if not manifest.exists():
+        return set()
+    good: dict[str, str] = {}
+    for line in manifest.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        file = target / entry["path"]
+        if file.exists() and sha256(file) == entry["sha256"]:
+            good[entry["path"]] = line
+    atomic_write_bytes(manifest, "".join(f"{line}\n" for line in good.values()).encode())
+    return set(good)
