@@ -50,7 +50,9 @@ def draws(step: int) -> SampleGenerator:
     return SampleGenerator.for_step(0, step, torch.arange(COUNT))
 
 
-def train_steps(method: Method, optimizer: torch.optim.Optimizer, steps: range, same_views: bool = False) -> list[float]:
+def train_steps(
+    method: Method, optimizer: torch.optim.Optimizer, steps: range, same_views: bool = False
+) -> list[float]:
     method.train()
     losses = []
     for step in steps:

@@ -26,7 +26,9 @@ def double_views(monkeypatch: pytest.MonkeyPatch) -> None:
     """In double precision rounding does not grow into a difference within fifty steps; in single it does."""
     for kind in (MoCoV2, SimCLR):
         view = kind._view
-        monkeypatch.setattr(kind, "_view", lambda self, batch, generator, view=view: view(self, batch, generator).double())
+        monkeypatch.setattr(
+            kind, "_view", lambda self, batch, generator, view=view: view(self, batch, generator).double()
+        )
 
 
 def batch_of(step: int) -> Batch:

@@ -11,7 +11,6 @@ import jsonargparse
 
 from dapg.core.errors import UsageError, nearest
 from dapg.core.settings import dump_yaml, flat, merge, read_yaml, to_dict
-from dapg.data.source import parse_source
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -160,6 +159,8 @@ def _long_forms(words: list[str]) -> list[str]:
                 raise UsageError(f"{option} needs a value")
             value = following
         if option == "--data":
+            from dapg.data.source import parse_source  # imports torch, which --help does without
+
             for key, part in parse_source(value).items():
                 result += [f"--data.{key}", part]
         else:

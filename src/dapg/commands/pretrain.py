@@ -1,7 +1,7 @@
 """Pre-train a backbone on unlabelled pictures of people."""
 
 from dapg.commands._settings import parse, take_option, take_positional, wants_help
-from dapg.core import distributed, plugins
+from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.settings import read_yaml
 
@@ -30,7 +30,7 @@ def main(words: list[str], program: str) -> None:
 
     methods = plugins.names("methods.pretraining")
     if wants_help(words):
-        from dapg.recipes.pretraining import PRESETS
+        from dapg.recipes.presets import PRESETS
 
         listed = "\n".join(f"  {name:12}  {plugins.summary('methods.pretraining', name)}" for name in methods)
         print(_HELP.format(presets=",".join(PRESETS), methods=listed), end="")
@@ -38,6 +38,7 @@ def main(words: list[str], program: str) -> None:
     method, words = _method(words, methods, program)
     preset, words = take_option(words, "--preset", "recommended")
 
+    from dapg.core import distributed
     from dapg.recipes.pretraining import settings as recipe
     from dapg.train.stage import pretrain
 

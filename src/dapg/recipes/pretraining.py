@@ -13,11 +13,10 @@ from dapg.core.errors import UsageError, nearest
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig
 from dapg.methods.runs import BackboneConfig, method_class
+from dapg.recipes.presets import PRESETS
 from dapg.train.loop import TrainConfig
 from dapg.train.optimizers import OptimizerConfig, ScheduleConfig
 from dapg.train.stage import PretrainSettings
-
-PRESETS = ("recommended", "paper", "gpu", "tiny", "demo")
 
 
 def settings(method: str, preset: str = "recommended") -> PretrainSettings:

@@ -12,19 +12,7 @@ from dapg.report.collect import Run
 from dapg.report.plots import cmc_curves, training_curves
 from dapg.report.tables import score_rows, to_csv, to_html, to_markdown, training_rows
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.6em; margin-bottom: .2em } h2 { margin-top: 2em; border-bottom: 1px solid #ddd } h3 { margin-top: 1.4em }
-table { border-collapse: collapse; font-size: .92em } th, td { padding: .25em .7em; border-bottom: 1px solid #e5e5e5; text-align: left }
-th { color: #555; font-weight: 600 } td.number { text-align: right; font-variant-numeric: tabular-nums }
-.wide { overflow-x: auto } .note { color: #666; font-size: .9em } svg { max-width: 100%; height: auto }
-.list { display: flex; gap: 6px; align-items: flex-end; margin: 8px 0; overflow-x: auto }
-.list figure { margin: 0; text-align: center; font-size: 11px; color: #666 }
-.list img { width: 56px; height: 112px; object-fit: cover; display: block; border: 4px solid transparent; border-radius: 3px }
-.query { margin-right: 14px !important } .query img { border-color: #555 }
-.right img { border-color: #1a9850 } .wrong img { border-color: #d73027 } .right b { color: #1a9850 } .wrong b { color: #d73027 }
-pre { background: #f6f6f6; padding: .8em; overflow-x: auto; font-size: 12px } details { margin: .6em 0 } summary { cursor: pointer }
-"""
+_STYLE = Path(__file__).with_name("style.css")
 
 
 def write_page(runs: Sequence[Run], path: Path, title: str = "dapg report") -> list[Path]:
@@ -35,7 +23,7 @@ def write_page(runs: Sequence[Run], path: Path, title: str = "dapg report") -> l
     sections = [_scores(runs), _training(runs), _ranked_lists(runs), _details(runs)]
     text = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head><body>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE.read_text()}</style></head><body>'
         f"<h1>{html.escape(title)}</h1>{_made(runs)}{''.join(sections)}</body></html>\n"
     )
     atomic_write_text(path, text)
