@@ -45,13 +45,13 @@ def _recommended(name: str, config: Any) -> PretrainSettings:
     """
     optimizer, schedule = OptimizerConfig("sgd", lr=0.03, weight_decay=1e-4), ScheduleConfig(by_epoch=True)
     if name == "simclr":
-        optimizer, schedule = OptimizerConfig("lars", lr=0.3, weight_decay=1e-6), ScheduleConfig(warmup=10)
+        optimizer, schedule = OptimizerConfig("lars", lr=0.3, weight_decay=1e-6), ScheduleConfig(warmup=10.0)
     return PretrainSettings(
         name=name,
         method=config,
         data=DataConfig(name="luperson"),
         backbone=BackboneConfig("resnet50"),
-        train=TrainConfig(epochs=200, batch_size=256, optimizer=optimizer, schedule=schedule, precision="bf16"),
+        train=TrainConfig(epochs=200.0, batch_size=256, optimizer=optimizer, schedule=schedule, precision="bf16"),
         loader=LoaderConfig(workers=8),
         out=f"outputs/pretrain/{name}",
     )
@@ -74,7 +74,7 @@ def _tiny(name: str, config: Any) -> PretrainSettings:
             steps=300,
             batch_size=64,
             optimizer=OptimizerConfig("adamw", lr=2e-3, lr_batch=0, weight_decay=1e-4),
-            schedule=ScheduleConfig(unit="steps", warmup=20),
+            schedule=ScheduleConfig(unit="steps", warmup=20.0),
             checkpoint_every=50,
         ),
         out=f"outputs/pretrain/{name}-tiny",
