@@ -24,9 +24,9 @@ class Run:
 
     @property
     def title(self) -> str:
-        """A short name for tables."""
+        """A short name for tables; the folder tells two runs of one model or method apart."""
         if self.stage == "evaluate":
-            return str(self.settings["model"])
+            return f"{self.settings['model']} ({self.folder.name})"
         return f"{self.settings.get('name', self.stage)} ({self.folder.name})"
 
 
