@@ -125,12 +125,12 @@ def test_right_and_wrong_answers_have_their_frames_and_pictures(tmp_path: Path) 
 
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
-    reader = Reader(page(tmp_path, evaluation(tmp_path / "e"), training(tmp_path / "t")))
+    whole = page(tmp_path, evaluation(tmp_path / "e"), training(tmp_path / "t"))
+    reader = Reader(whole)
     assert not {"script", "iframe", "object", "embed", "link"} & {tag for tag, _ in reader.tags}
     for tag, attributes in reader.tags:
         for name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
             assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, name, attributes[name])
-    whole = page(tmp_path, tmp_path / "e", tmp_path / "t")
     assert "@import" not in whole
     assert not re.search(r"url\((?!#|&quot;#)", whole)
 
