@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in words or os.environ.get("DAPG_DEBUG") == "1"
     words = [word for word in words if word != "--debug"]
     try:
-        return _dispatch(words)
+        return _flushed(words)
     except UsageError as error:
         return _report(error, 2, debug)
     except DapgError as error:
@@ -52,9 +52,19 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # no space, no permission: the system's word says it all
+        return _report(error, 1, debug)
     except Exception as error:
         print(f"dapg: unexpected {type(error).__name__}: {error}", file=sys.stderr)
         return _report(error, 1, debug, "this is a bug; run again with --debug and report the traceback")
+
+
+def _flushed(words: list[str]) -> int:
+    """Run, and write out all output while a vanished reader can still be noticed."""
+    try:
+        return _dispatch(words)
+    finally:
+        sys.stdout.flush()
 
 
 def _dispatch(words: list[str]) -> int:

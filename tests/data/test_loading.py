@@ -1,5 +1,6 @@
 """From records to batches: labels travel with pictures, and an unreadable picture gives way by a fixed rule."""
 
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,7 @@ def test_fail_stops_and_names_the_picture_without_a_worker_s_traceback(folder: P
     with pytest.raises(DataError) as caught:
         one_epoch(folder, config(workers, on_bad_image="fail"))
     assert str(caught.value) == "03.png: the file is empty"
+    assert not multiprocessing.active_children(), "workers end with the error, not when memory is next tidied"
 
 
 @pytest.mark.parametrize("workers", [0, 1])

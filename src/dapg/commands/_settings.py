@@ -32,9 +32,13 @@ class _Parser(jsonargparse.ArgumentParser):
         unknown = re.match(r"unrecognized arguments: (\S+)", text)
         if unknown:
             word = unknown.group(1).split("=")[0]
+            if not word.startswith("-"):
+                raise UsageError(f"unexpected word {word!r}; see {self.prog} --help")
             known = [option for option in self._option_string_actions if option.startswith("--")]
             raise UsageError(f"unknown option {word}{nearest(word, known)}; see {self.prog} --help")
         text = re.sub(r'^Parser key "([^"]+)": ', r"--\1: ", text)
+        text = re.sub(r"Expected a <class '(\w+)'>\. Got value: (.*)", r"must be \1, not '\2'", text)
+        text = re.sub(r"Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", r"must be one of \1, not '\2'", text)
         raise UsageError(f"{text}; see {self.prog} --help") from ex
 
 
@@ -58,7 +62,8 @@ def parse(program: str, defaults: T, words: list[str], description: str, positio
     config, words = _take(words, "--config")
     if config is not None:
         values = read_yaml(Path(config))
-        values.pop("stage", None)
+        for key in ("stage", *positionals):  # what is given by place does not come from the file
+            values.pop(key, None)
         defaults = merge(defaults, values, config)
     parser = _Parser(prog=program, description=description, allow_abbrev=False, formatter_class=_formatter())
     parser.add_argument("--config", metavar="FILE", help="settings as YAML, e.g. the config.yaml of an earlier run")
@@ -172,7 +177,7 @@ def _take(words: list[str], option: str) -> tuple[str | None, list[str]]:
         if word == option:
             found = next(remaining, None)
             if found is None:
-                raise UsageError(f"{option} needs a file")
+                raise UsageError(f"{option} needs a value")
         elif word.startswith(option + "="):
             found = word.split("=", 1)[1]
         else:

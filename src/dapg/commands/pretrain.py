@@ -60,15 +60,22 @@ def main(words: list[str], program: str) -> None:
 
 
 def _method(words: list[str], methods: list[str], program: str) -> tuple[str, list[str]]:
-    """The method by place, or from the --config file."""
-    if words and not words[0].startswith("-"):
-        return take_positional(words, "method", methods, program)
+    """The method by place, or from the --config file; where both name one they must agree."""
     config, _ = take_option(words, "--config", "")
-    if config:
-        from pathlib import Path
+    stored = _stored_method(config) if config else None
+    if stored is not None and (not words or words[0].startswith("-")):
+        words = [stored, *words]
+    method, rest = take_positional(words, "method", methods, program)
+    if stored not in (None, method):
+        raise UsageError(f"{config} holds settings of {stored}, not of {method}")
+    return method, rest
 
-        stored = read_yaml(Path(config))
-        if stored.get("stage", "pretrain") != "pretrain" or "name" not in stored:
-            raise UsageError(f"{config} is not the settings of a pre-training run")
-        return take_positional([stored["name"], *words], "method", methods, program)
-    return take_positional(words, "method", methods, program)
+
+def _stored_method(config: str) -> str | None:
+    from pathlib import Path
+
+    stored = read_yaml(Path(config))
+    if stored.get("stage", "pretrain") != "pretrain":
+        raise UsageError(f"{config} is not the settings of a pre-training run, but of `{stored['stage']}`")
+    name = stored.get("name")
+    return None if name is None else str(name)

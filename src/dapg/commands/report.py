@@ -1,7 +1,7 @@
 """Write one self-contained HTML page from finished runs: tables, curves, ranked lists, settings."""
 
 from dapg.commands._settings import take_option, wants_help
-from dapg.core.errors import UsageError
+from dapg.core.errors import UsageError, nearest
 
 _HELP = """usage: dapg report FOLDER [FOLDER ...] [--out PAGE.html] [--title TEXT]
 
@@ -15,10 +15,8 @@ examples:
 
 def main(words: list[str], program: str) -> None:
     """Parse and write."""
-    if not words or wants_help(words):
+    if any(wants_help([word]) for word in words):
         print(_HELP, end="")
-        if not words:
-            raise UsageError(f"{program} needs a folder")
         return
     from pathlib import Path
 
@@ -29,6 +27,9 @@ def main(words: list[str], program: str) -> None:
     title, words = take_option(words, "--title", "dapg report")
     unknown = [word for word in words if word.startswith("-")]
     if unknown:
-        raise UsageError(f"unknown option {unknown[0]}; see {program} --help")
+        hint = nearest(unknown[0], ["--out", "--title"])
+        raise UsageError(f"unknown option {unknown[0]}{hint}; see {program} --help")
+    if not words:
+        raise UsageError(f"{program} needs a folder; see {program} --help")
     for path in write_page(collect([Path(word) for word in words]), Path(out), title):
         print(f"written: {path}")

@@ -138,7 +138,9 @@ def _with_plain_errors(loader: DataLoader[_Item]) -> Iterator[Batch]:
     """A worker's DataError arrives wrapped in its traceback; hand on the message alone."""
     try:
         yield from loader
+        return
     except DataError as error:
         lines = [line for line in str(error).strip().splitlines() if line.startswith("dapg.core.errors.DataError: ")]
         message = lines[-1].removeprefix("dapg.core.errors.DataError: ") if lines else str(error)
-        raise DataError(message) from None
+        error.__traceback__ = None  # it holds the loader, whose workers then end now and not ten seconds later
+    raise DataError(message)

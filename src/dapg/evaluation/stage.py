@@ -1,5 +1,6 @@
 """Evaluation as a stage: a model and a test protocol in, scores, ranked lists and a result out."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,6 +76,7 @@ def evaluate(settings: EvaluateSettings, device: torch.device, show_progress: bo
     finished = stage.open()
     if finished is not None:
         stage.close()
+        _refuse_other_weights(folder, settings.model, finished.get("weights"))
         return {**finished, "reused": True}
     try:
         dataset = open_dataset(settings.data)
@@ -170,6 +172,16 @@ def _weights_hash(model: str) -> str | None:
     return sha256(path) if path.is_file() else None
 
 
+def _refuse_other_weights(folder: Path, model: str, scored: str | None) -> None:
+    """The path may be the same and the weights others: a run that was extended since, a file that was replaced."""
+    now = _weights_hash(model)
+    if now is not None and scored is not None and now != scored:
+        raise UsageError(
+            f"{folder} holds scores of other weights than {model} has now (SHA-256 {scored[:12]} there, {now[:12]} "
+            "now); give another --out, or delete the folder"
+        )
+
+
 def _ranked_lists(
     folder: Path, dataset: Dataset, trial: Trial, features: Tensor, rows: dict[Record, int], settings: EvaluateSettings
 ) -> list[dict[str, Any]]:
@@ -206,7 +218,10 @@ def _described(record: Record) -> dict[str, Any]:
 
 
 def _file_name(record: Record) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in record.path) + ".jpg"
+    """A readable name, and a hash that tells ``a/b.png`` from ``a_b.png`` and two boxes of one picture apart."""
+    readable = "".join(letter if letter.isalnum() else "_" for letter in record.path)[-60:]
+    digest = hashlib.sha256(f"{record.path}\t{record.box}".encode()).hexdigest()[:8]
+    return f"{readable}-{digest}.jpg"
 
 
 def _save_thumbnails(folder: Path, dataset: Dataset, records: list[Record]) -> None:

@@ -24,14 +24,13 @@ class Run:
 
     @property
     def title(self) -> str:
-        """A short name for tables."""
+        """A short name for tables; the folder tells two runs of one model or method apart."""
         if self.stage == "evaluate":
             model = str(self.settings["model"])
-            if model in ("random", "imagenet"):
-                return f"{model} {self.settings['backbone']['name']}"
-            return Path(model).name
-        name = str(self.settings.get("name", self.stage))
-        return name if name == self.folder.name else f"{name} ({self.folder.name})"
+            bare = model in ("random", "imagenet")
+            name = f"{model} {self.settings['backbone']['name']}" if bare else Path(model).name
+            return f"{name} ({self.folder.name})"
+        return f"{self.settings.get('name', self.stage)} ({self.folder.name})"
 
 
 def collect(folders: list[Path]) -> list[Run]:

@@ -97,11 +97,15 @@ def _ranked_lists(runs: Sequence[Run]) -> str:
 
 
 def _ranked_list(folder: Path, entry: dict[str, Any]) -> str:
-    figures = [_figure(folder, entry["query"], "query", f"camera {entry['query']['camera']}")]
+    figures = [_figure(folder, entry["query"], "query", f"camera {_text(entry['query']['camera'])}")]
     for answer in entry["answers"]:
         kind, mark = ("right", "✓") if answer["match"] else ("wrong", "✗")
-        figures.append(_figure(folder, answer, kind, f"<b>{mark}</b> camera {answer['camera']}"))
+        figures.append(_figure(folder, answer, kind, f"<b>{mark}</b> camera {_text(answer['camera'])}"))
     return f'<div class="list">{"".join(figures)}</div>'
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value), quote=True)
 
 
 def _figure(folder: Path, entry: dict[str, Any], kind: str, caption: str) -> str:

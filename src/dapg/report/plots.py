@@ -1,7 +1,7 @@
 """Curves as SVG text, drawn by matplotlib (extra ``plot``)."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dapg.core.errors import UsageError
@@ -29,11 +29,12 @@ def training_curves(run: Run) -> str:
 
 def cmc_curves(runs: Sequence[Run]) -> str:
     """Rank-k of every evaluation's reported feature, one panel per test mode."""
-    panels: dict[str, dict[str, Sequence[float]]] = {}
+    panels: dict[str, list[tuple[str, Sequence[float]]]] = {}
     for run in runs:
         if run.stage == "evaluate" and run.result is not None:
             where = f"{run.result['data']['name']}, {run.result['data']['mode']}"
-            panels.setdefault(where, {})[run.title] = run.result["scores"][run.result["feature"]]["cmc"]
+            curve = run.result["scores"][run.result["feature"]]["cmc"]
+            panels.setdefault(where, []).append((run.title, curve))
     if not panels:
         return ""
     figure, axes = _figure(len(panels))
@@ -43,8 +44,8 @@ def cmc_curves(runs: Sequence[Run]) -> str:
     return _svg(figure)
 
 
-def _draw_cmc(axis: Any, curves: Mapping[str, Sequence[float]]) -> None:
-    for number, (name, curve) in enumerate(curves.items()):
+def _draw_cmc(axis: Any, curves: Sequence[tuple[str, Sequence[float]]]) -> None:
+    for number, (name, curve) in enumerate(curves):
         ranks = range(1, len(curve) + 1)
         axis.plot(ranks, [100 * value for value in curve], color=_LINES[number % len(_LINES)], label=name, marker=".")
     axis.set_ylim(0, 100)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -70,7 +71,7 @@ def save(
     final = run / FOLDER / f"step_{step:08d}"
     partial = final.with_name(final.name + _PARTIAL)
     rank = distributed.rank()
-    error: OSError | RuntimeError | None = None
+    error: OSError | RuntimeError | SafetensorError | None = None
     try:
         if rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
@@ -85,7 +86,7 @@ def save(
             trained = {name for name, _ in method.named_parameters()}
             own["buffers"] = {name: tensor for name, tensor in tensors.items() if name not in trained}
         torch.save(own, partial / f"rank{rank}.pt")
-    except (OSError, RuntimeError) as caught:  # torch.save reports a full disk as RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as caught:  # torch and safetensors have own words for a full disk
         error = caught
     failed = distributed.any_process(error is not None, next(method.parameters()).device)
     if failed:

@@ -1,0 +1,180 @@
+"""`dapg pretrain` from the command line: help, near misses, settings of a file, and a run of two steps."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from dapg import cli
+from dapg.commands._settings import field_docs
+from dapg.core import plugins
+from dapg.core.settings import to_dict
+from dapg.methods.runs import method_class
+from dapg.recipes.pretraining import PRESETS, settings
+
+METHODS = plugins.names("methods.pretraining")
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    try:
+        code = cli.main(list(words))
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_help_lists_methods_and_presets(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "pretrain", "--help")
+    assert code == 0
+    assert {"simclr", "mocov2"} <= set(METHODS)
+    for word in (*METHODS, *PRESETS):
+        assert word in out
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_s_help_shows_the_docs_of_its_fields(capsys: pytest.CaptureFixture[str], method: str) -> None:
+    code, out, err = run(capsys, "pretrain", method, "--preset", "tiny", "--help")
+    assert (code, err) == (0, "")
+    text = " ".join(out.split())
+    docs = field_docs(method_class("pretrain", method).Config)
+    defaults = settings(method, "tiny")
+    nested = {name for name in docs if hasattr(getattr(defaults.method, name), "__dataclass_fields__")}
+    assert docs, "every field has a docstring"
+    for name, doc in docs.items():
+        if name in nested:
+            assert f"--method.{name}." in text
+            continue
+        assert f"--method.{name}" in text
+        assert doc in text, f"{name}: {doc}"
+    assert "--train.optimizer.lr" in text
+
+
+@pytest.mark.parametrize(
+    ("method", "preset"), [*(("simclr", preset) for preset in PRESETS), *((method, "tiny") for method in METHODS[:-1])]
+)
+def test_printed_settings_are_the_preset_and_can_be_given_back(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, method: str, preset: str
+) -> None:
+    code, out, err = run(capsys, "pretrain", method, "--preset", preset, "--print_config")
+    assert (code, err) == (0, "")
+    assert yaml.safe_load(out) == to_dict(settings(method, preset))
+    path = tmp_path / "c.yaml"
+    path.write_text(out)
+    place = (method,) if preset == "tiny" else ()
+    assert run(capsys, "pretrain", *place, "--config", str(path), "--print_config") == (0, out, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "dapg pretrain needs method (mocov2"),
+        (("--seed", "3"), "dapg pretrain needs method (mocov2"),
+        (("simclrr",), "no method is called 'simclrr'; did you mean 'simclr'?"),
+        (("simclr", "--preset", "tny"), "no preset is called 'tny'; did you mean 'tiny'?"),
+        (("simclr", "--preset"), "--preset needs a value"),
+        (("simclr", "--train.stps", "3"), "unknown option --train.stps; did you mean '--train.steps'?"),
+        (("simclr", "--train.step", "3"), "unknown option --train.step; did you mean '--train.steps'?"),
+        (("simclr", "--method.temperatur", "3"), "did you mean '--method.temperature'?"),
+        (("simclr", "--method.head.hidden", "3"), "did you mean '--method.head.hidden_dim'?"),
+        (("simclr", "--backbone.naem", "x"), "did you mean '--backbone.name'?"),
+        (("simclr", "mocov2"), "unexpected word 'mocov2'"),
+    ],
+)
+def test_wrong_use(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str) -> None:
+    code, out, err = run(capsys, "pretrain", *words)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_settings_of_another_method_or_stage_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("stage: pretrain\nname: simclr\n")
+    code, _, err = run(capsys, "pretrain", "mocov2", "--config", str(path))
+    assert code == 2
+    assert "holds settings of simclr, not of mocov2" in err
+    path.write_text("stage: evaluate\nmodel: x\n")
+    code, _, err = run(capsys, "pretrain", "simclr", "--config", str(path))
+    assert code == 2
+    assert "not the settings of a pre-training run, but of `evaluate`" in err
+    path.write_text("train: {stps: 3}\n")
+    code, _, err = run(capsys, "pretrain", "simclr", "--config", str(path))
+    assert code == 2
+    assert "has no key 'stps'; did you mean 'steps'?" in err
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = torch.Generator().manual_seed(0)
+    for number in range(9):
+        pixels = torch.randint(0, 256, (32, 16, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"")
+    return folder
+
+
+SMALL = (
+    *("--preset", "demo", "--train.batch_size", "4", "--train.steps", "2", "--backbone.width", "0.125"),
+    *("--loader.workers", "0", "--loader.height", "32", "--loader.width", "16", "--device", "cpu"),
+    *("--method.views.height", "32", "--method.views.width", "16", "--train.on_collapse", "warn"),
+)
+
+
+def test_two_steps_reused_extended_and_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path
+) -> None:
+    out = tmp_path / "run"
+    words = ("pretrain", "simclr", *SMALL, "--data", str(pictures), "--out", str(out))
+    code, said, err = run(capsys, *words)
+    assert code == 0, err
+    assert "done: 2 steps" in said
+    assert f"weights for the next stage: {out / 'backbone.safetensors'}" in said
+    written = {path.name for path in out.iterdir()}
+    assert {
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "metrics.csv",
+        "result.json",
+        "backbone.safetensors",
+        "method.safetensors",
+    } <= written
+    result = json.loads((out / "result.json").read_text())
+    assert result["steps"] == 2
+    assert result["data"]["pictures"] == 10
+
+    code, said, _ = run(capsys, *words, "--train.log_every", "1")
+    assert code == 0
+    assert "already finished, reused" in said
+
+    code, _, err = run(capsys, *words, "--seed", "1")
+    assert code == 2
+    assert "seed: 0 there, 1 now" in err
+    assert json.loads((out / "result.json").read_text()) == result
+
+    code, said, err = run(capsys, *words, "--train.steps", "3")
+    assert code == 0, err
+    assert "this run was extended; before: {'train.steps': 2}" in said
+    assert "1 unreadable pictures were replaced" in said
+    assert json.loads((out / "result.json").read_text())["bad_images"].keys() == {"broken.png"}
+
+
+def test_a_failed_start_does_not_block_the_corrected_command(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path
+) -> None:
+    out = tmp_path / "run"
+    words = ("pretrain", "simclr", *SMALL, "--out", str(out))
+    code, _, err = run(capsys, *words, "--data", str(tmp_path / "typo"))
+    assert code == 1
+    assert "is not a folder" in err
+    code, _, err = run(capsys, *words, "--data", str(pictures), "--train.batch_size", "64")
+    assert code == 2
+    assert "10 pictures are too few for a batch of 64" in err
+    code, said, err = run(capsys, *words, "--data", str(pictures))
+    assert code == 0, err
+    assert "done: 2 steps" in said

@@ -1,0 +1,253 @@
+"""The report from hand-made run folders: its numbers, its frames, and that it is one file that stands alone."""
+
+import base64
+import csv
+import html.parser
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from dapg import cli
+from dapg.core.errors import UsageError
+from dapg.report.collect import collect
+from dapg.report.page import write_page
+from dapg.report.tables import score_rows, to_csv, to_html, to_markdown, training_rows
+
+pytest.importorskip("matplotlib")
+
+EVIL = '<script>alert("x")</script>&'
+
+
+def evaluation(folder: Path, model: str = "histogram", first: float = 0.25, **result: Any) -> Path:
+    """A finished evaluation with one ranked list: a right and a wrong answer."""
+    (folder / "pictures").mkdir(parents=True)
+    entries = []
+    for number, colour in enumerate(((250, 0, 0), (0, 250, 0), (0, 0, 250))):
+        Image.new("RGB", (8, 16), colour).save(folder / "pictures" / f"{number}.jpg")
+        picture = f"pictures/{number}.jpg"
+        entries.append({"path": f"p{number}.png", "person": number, "camera": number + 1, "picture": picture})
+    settings = {"stage": "evaluate", "model": model, "out": str(folder)}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    environment = {"command": ["dapg", "evaluate", model], "dapg_version": "9.8.7", "packages": {"torch": "2.6"}}
+    (folder / "environment.json").write_text(json.dumps(environment))
+    whole = {
+        "data": {"name": "toy", "mode": "cross-modal"},
+        "comparable": False,
+        "trials": [{}, {}],
+        "feature": "main",
+        "scores": {
+            "other": {"cmc": [0.125, 0.5, 1.0], "mAP": 0.0625, "mINP": 0.03125},
+            "main": {"cmc": [first, 0.5, 0.6, 0.7, 0.8125, 1.0], "mAP": 0.4321, "mINP": 0.1234},
+        },
+        "ranked_lists": [
+            {"query": entries[0], "answers": [{**entries[1], "match": True}, {**entries[2], "match": False}]}
+        ],
+    }
+    (folder / "result.json").write_text(json.dumps({**whole, **result}))
+    return folder
+
+
+def training(folder: Path, finished: bool = True) -> Path:
+    folder.mkdir(parents=True)
+    settings = {
+        "stage": "pretrain",
+        "name": "simclr",
+        "train": {"steps": 30},
+        "backbone": {"name": "resnet18", "width": 0.25, "init": "random"},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    lines = [{"step": step, "kind": "train", "loss": 3.0 / step, "lr": 0.1, "bad": None} for step in range(1, 6)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 6, "ki')
+    if finished:
+        result = {
+            "steps": 30,
+            "seconds": 61.4,
+            "pictures_per_second": 312.6,
+            "data_wait": 0.0625,
+            "logs": {"loss": 0.6},
+            "bad_images": {"x.png": ["empty", "y.png"]},
+        }
+        (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def page(tmp_path: Path, *folders: Path, title: str = "dapg report") -> str:
+    write_page(collect(list(folders)), tmp_path / "page.html", title)
+    return (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+class Reader(html.parser.HTMLParser):
+    """Tags with their attributes, and the text between them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data + "\n"
+
+
+def test_the_page_holds_the_numbers(tmp_path: Path) -> None:
+    text = Reader(page(tmp_path, evaluation(tmp_path / "e"), training(tmp_path / "t"))).text
+    for number in ("25.0", "81.2", "43.2", "12.3", "12.5", "100.0", "6.2", "3.1"):
+        assert f"\n{number}\n" in text, number
+    for word in ("30", "61", "313", "6.2 %", "0.600", "resnet18 x 0.25, from random", "histogram (e)", "dapg 9.8.7"):
+        assert word in text, word
+    assert "not a published one" in text
+
+
+def test_right_and_wrong_answers_have_their_frames_and_pictures(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "e")
+    text = page(tmp_path, folder)
+    figures = re.findall(r'<figure class="(\w+)"><img src="data:image/jpeg;base64,([^"]+)" alt="([^"]+)"', text)
+    assert [(kind, alt) for kind, _, alt in figures] == [
+        ("query", "p0.png, person 0"),
+        ("right", "p1.png, person 1"),
+        ("wrong", "p2.png, person 2"),
+    ]
+    for number, (_, data, _) in enumerate(figures):
+        assert base64.b64decode(data) == (folder / "pictures" / f"{number}.jpg").read_bytes()
+    assert re.search(r"\.right img \{ border-color: #1a9850", text), "green"
+    assert re.search(r"\.wrong img \{ border-color: #d73027", text), "red"
+    assert text.count("✓</b> camera 2") == text.count("✗</b> camera 3") == 1
+
+
+def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
+    whole = page(tmp_path, evaluation(tmp_path / "e"), training(tmp_path / "t"))
+    reader = Reader(whole)
+    assert not {"script", "iframe", "object", "embed", "link"} & {tag for tag, _ in reader.tags}
+    for tag, attributes in reader.tags:
+        for name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, name, attributes[name])
+    assert "@import" not in whole
+    assert not re.search(r"url\((?!#|&quot;#)", whole)
+
+
+def test_text_of_others_is_escaped_everywhere(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "e", model=EVIL, data={"name": EVIL, "mode": EVIL})
+    result = json.loads((folder / "result.json").read_text())
+    for entry in (result["ranked_lists"][0]["query"], *result["ranked_lists"][0]["answers"]):
+        entry["path"] = '"><script>' + EVIL
+        entry["person"] = entry["camera"] = EVIL
+    result["scores"][EVIL] = result["scores"]["other"]
+    (folder / "result.json").write_text(json.dumps(result))
+    reader = Reader(page(tmp_path, folder, title=EVIL))
+    assert "script" not in {tag for tag, _ in reader.tags}
+    assert "alert" in reader.text, "it is shown as text"
+
+
+def test_built_twice_it_is_the_same_byte_for_byte(tmp_path: Path) -> None:
+    folders = (evaluation(tmp_path / "e"), training(tmp_path / "t"))
+    written = []
+    for name in ("one", "two"):
+        paths = write_page(collect(list(folders)), tmp_path / name / "page.html")
+        assert [path.suffix for path in paths] == [".html", ".md", ".csv"]
+        written.append([path.read_bytes() for path in paths])
+    assert written[0] == written[1]
+
+
+def test_two_evaluations_of_one_model_are_two_rows_and_two_curves(tmp_path: Path) -> None:
+    folders = (evaluation(tmp_path / "seed 0"), evaluation(tmp_path / "seed 1", first=0.375))
+    assert [row["model"] for row in score_rows(collect(list(folders)))] == [
+        *["histogram (seed 0)"] * 2,
+        *["histogram (seed 1)"] * 2,
+    ]
+    text = page(tmp_path, *folders)
+    curves = text[text.index("<h3>CMC</h3>") : text.index("<h2>Ranked lists</h2>")]
+    assert "histogram (seed 0)" in curves
+    assert "histogram (seed 1)" in curves
+
+
+def test_unfinished_runs_are_shown_as_such(tmp_path: Path) -> None:
+    folder = training(tmp_path / "t", finished=False)
+    (row,) = training_rows(collect([folder]))
+    assert (row["steps"], row["seconds"], row["loss"], row["unreadable pictures"]) == ("unfinished", "", "", "0")
+    assert "unfinished" in page(tmp_path, folder)
+    assert not (tmp_path / "page.md").exists(), "no score, no score table"
+
+
+def test_a_lost_thumbnail_does_not_lose_the_page(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "e")
+    (folder / "pictures" / "1.jpg").unlink()
+    assert 'alt="p1.png, person 1"' in page(tmp_path, folder)
+
+
+def test_tables_by_hand(tmp_path: Path) -> None:
+    rows = score_rows(collect([evaluation(tmp_path / "e", model="a|b, c")]))
+    assert [row["feature"] for row in rows] == ["main", "other"], "the reported feature first"
+    assert rows[0] == {
+        "model": "a|b, c (e)",
+        "data": "toy, cross-modal",
+        "feature": "main",
+        "rank-1": "25.0",
+        "rank-5": "81.2",
+        "mAP": "43.2",
+        "mINP": "12.3",
+        "trials": "2",
+    }
+    assert rows[1]["rank-5"] == "100.0", "a curve of three ranks ends at its last"
+    lines = to_markdown(rows).splitlines()
+    assert lines[0] == "| model | data | feature | rank-1 | rank-5 | mAP | mINP | trials |"
+    assert lines[1] == "|---|---|---|---|---|---|---|---|"
+    assert lines[2] == "| a\\|b, c (e) | toy, cross-modal | main | 25.0 | 81.2 | 43.2 | 12.3 | 2 |"
+    assert list(csv.DictReader(io.StringIO(to_csv(rows)))) == rows
+    table = to_html([{"<x>": "<b>", "n": "-12.5", "p": "3.0 %", "w": "1.2.3"}])
+    assert "<th>&lt;x&gt;</th>" in table
+    assert "<td>&lt;b&gt;</td>" in table
+    assert '<td class="number">-12.5</td>' in table
+    assert '<td class="number">3.0 %</td>' in table
+    assert "<td>1.2.3</td>" in table
+
+
+def test_collect_finds_runs_at_any_depth_once_in_order(tmp_path: Path) -> None:
+    training(tmp_path / "b" / "run")
+    evaluation(tmp_path / "b" / "run" / "evaluate-toy")
+    evaluation(tmp_path / "a")
+    found = collect([tmp_path / "b", tmp_path])
+    assert [run.folder.name for run in found] == ["run", "evaluate-toy", "a"]
+    assert [run.stage for run in found] == ["pretrain", "evaluate", "evaluate"]
+    assert [line["step"] for line in found[0].metrics] == [1, 2, 3, 4, 5]
+    with pytest.raises(UsageError, match="nowhere is not a folder"):
+        collect([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"no run \(a folder with config\.yaml\) below .*empty"):
+        collect([tmp_path / "empty"])
+
+
+def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(UsageError, match=r"pip install 'dapg\[plot\]'"):
+        page(tmp_path, evaluation(tmp_path / "e"))
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = evaluation(tmp_path / "e")
+    out = tmp_path / "new" / "first.html"
+    assert cli.main(["report", str(folder), "--out", str(out), "--title", "First look"]) == 0
+    assert f"written: {out}" in capsys.readouterr().out
+    assert "<h1>First look</h1>" in out.read_text(encoding="utf-8")
+    for words, message in (
+        ([], "dapg report needs a folder"),
+        (["--out", "x.html"], "dapg report needs a folder"),
+        ([str(folder), "--titel", "x"], "unknown option --titel; did you mean '--title'?"),
+        ([str(folder), "--out"], "--out needs a value"),
+        (["/nowhere"], "/nowhere is not a folder"),
+    ):
+        assert cli.main(["report", *words]) == 2
+        assert message in capsys.readouterr().err
+    assert cli.main(["report", str(folder), "--out", str(tmp_path)]) == 1
+    assert "could not write" in capsys.readouterr().err
+    assert cli.main(["report", "x", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: dapg report")
