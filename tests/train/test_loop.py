@@ -208,10 +208,10 @@ def test_wrong_use_is_refused(figures: Path, tmp_path: Path) -> None:
         run(figures, tmp_path / "c", train_config(2))
     if torch.cuda.is_available():
         return
+    dataset = Folder(figures)
+    records, sampler = dataset.records("all"), InfiniteSampler(60, 16, 0)
     with pytest.raises(UsageError, match="no GPU"):
-        dataset = Folder(figures)
-        sampler = InfiniteSampler(60, 16, 0)
-        train(build(60), dataset, dataset.records(), sampler, train_config(1), SMALL, tmp_path, 0, "cuda")
+        train(build(60), dataset, records, sampler, train_config(1), SMALL, tmp_path, 0, "cuda")
 
 
 def test_clipping_is_logged(figures: Path, tmp_path: Path) -> None:

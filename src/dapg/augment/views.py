@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -55,6 +56,17 @@ def standard_view(
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> Float[Tensor, "B 3 h w"]:
     """Crop, flip, jitter, grey, blur, normalise, erase: in the order of the published recipes."""
+    with torch.autocast(images.device.type, enabled=False):  # pictures stay in single precision
+        return _view(images, config, generator, mean, std)
+
+
+def _view(
+    images: UInt8[Tensor, "B 3 H W"],
+    config: ViewConfig,
+    generator: SampleGenerator,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> Float[Tensor, "B 3 h w"]:
     view = basic.random_resized_crop(images, config.size, generator.fork("crop"), config.crop_scale, config.crop_ratio)
     view = basic.horizontal_flip(view, generator.fork("flip"), config.flip)
     if config.jitter > 0:

@@ -23,7 +23,8 @@ def write_page(runs: Sequence[Run], path: Path, title: str = "dapg report") -> l
     sections = [_scores(runs), _training(runs), _ranked_lists(runs), _details(runs)]
     text = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE.read_text()}</style></head><body>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{_STYLE.read_text(encoding='utf-8')}</style></head><body>"
         f"<h1>{html.escape(title)}</h1>{_made(runs)}{''.join(sections)}</body></html>\n"
     )
     atomic_write_text(path, text)
@@ -53,8 +54,8 @@ def _scores(runs: Sequence[Run]) -> str:
     if not rows:
         return ""
     text = (
-        "<h2>Scores</h2><p>In percent; the mean over the trials of the protocol. Each model's reported feature, raw and "
-        "centred per camera; the tables beside this page have all features.</p>" + to_html(_reported(runs, rows))
+        "<h2>Scores</h2><p>In percent; the mean over the trials of the protocol. Each model's reported feature, raw "
+        "and centred per camera; the tables beside this page have all features.</p>" + to_html(_reported(runs, rows))
     )
     if any(run.result and run.result.get("comparable") is False for run in runs):
         text += (
