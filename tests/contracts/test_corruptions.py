@@ -60,6 +60,19 @@ def test_shape_range_dtype_and_untouched_input(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_channels_last_pictures_are_the_same_pictures(name):
+    images = pictures(5)
+    levels = torch.arange(1, 6)
+    for kind in (images, images.float() / 255):
+        plain = library.corrupt(kind, [name] * 5, levels, streams(5))
+        other = kind.to(memory_format=torch.channels_last)
+        assert torch.equal(library.corrupt(other, [name] * 5, levels, streams(5)), plain)
+        corruption = library.get(name)
+        drawn = corruption.draw(images.shape, levels, streams(5))
+        assert torch.equal(corruption.apply(other, drawn), corruption.apply(kind, drawn))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_float_and_bytes_show_the_same_damage(name):
     images = pictures(5)
     levels = torch.arange(1, 6)

@@ -45,6 +45,7 @@ class Corruption(ABC):
 
     def apply(self, images: Shaped[Tensor, "B 3 H W"], parameters: Parameters) -> Shaped[Tensor, "B 3 H W"]:
         """The corrupted pictures: uint8 (truncated, as in the reference) or float in [0, 1], the same out."""
+        images = images.contiguous()
         if images.dtype == torch.uint8:
             return to_bytes(self.transform(images.to(self.precision).div_(255), parameters), self.margin)
         corrupted = self.transform(images.to(torch.float32), parameters).clamp(0, 1)

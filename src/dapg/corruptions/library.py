@@ -144,6 +144,7 @@ def apply(images: Shaped[Tensor, "B 3 H W"], draws: Sequence[Draw], chunk: int =
     On a GPU at most ``chunk`` pictures of a type are worked on at once, which bounds the memory of intermediate
     results. On the CPU it is one or a few at a time, so that they stay in the cache.
     """
+    images = images.contiguous()
     result = images.clone()
     for group in draws:
         moved = group.to(images.device)
@@ -202,6 +203,7 @@ def corrupt(
     levels = levels.to(generator.device)
     if images.device.type == "cpu":
         chunk = min(chunk, _CPU_DRAWS)
+    images = images.contiguous()
     result = images.clone()
     for name, rows in _rows_by_name(named, generator.device):
         corruption = get(name)
