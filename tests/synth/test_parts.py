@@ -1,5 +1,7 @@
 """Parts of the renderer that need no kit: rasteriser, skinning, poses, wardrobe, framing, lists."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -303,3 +305,11 @@ def test_archives_of_equal_content_are_equal(tmp_path: Path) -> None:
 def test_random_streams_of_other_names_differ() -> None:
     assert random_from(0, "a", 1).random() == random_from(0, "a", 1).random()
     assert random_from(0, "a", 1).random() != random_from(0, "a", 2).random()
+
+
+@pytest.mark.parametrize(("package", "module"), [("numba", "raster"), ("cv2", "cameras")])
+def test_missing_package_is_named(package: str, module: str) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; import dapg.synth.{module}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "pip install 'dapg[synth]'" in done.stderr

@@ -57,30 +57,30 @@ class Camera:
 
 SYSU_CAMERAS = (
     Camera(
-        1, "visible", "lab", elevation=9.0, distance=50.0, cast=(0.90, 1.05, 0.95), saturation=0.85,
-        lamp=(0.2, 0.9, 0.4), ambient=0.55, blur=0.6, resolution=0.8, noise=0.016, quality=70, looseness=0.06,
+        1, "visible", "lab", elevation=9.0, distance=50.0, cast=(0.94, 1.03, 0.97), saturation=0.9,
+        lamp=(0.2, 0.9, 0.4), ambient=0.55, blur=0.6, resolution=0.8, noise=0.016, quality=70, looseness=0.04,
     ),
     Camera(
-        2, "visible", "lobby", elevation=14.0, distance=45.0, cast=(1.18, 1.0, 0.78), gain=0.95, gamma=0.9,
-        saturation=0.9, lamp=(-0.5, 0.8, 0.5), ambient=0.6, blur=0.4, noise=0.012, looseness=0.08,
+        2, "visible", "lobby", elevation=14.0, distance=45.0, cast=(1.10, 1.0, 0.87), gain=0.95, gamma=0.93,
+        saturation=0.95, lamp=(-0.5, 0.8, 0.5), ambient=0.6, blur=0.4, noise=0.012, looseness=0.06,
     ),
     Camera(
         3, "infrared", "lobby", elevation=12.0, distance=45.0, gain=1.15, gamma=0.85, blur=0.7, resolution=0.9,
-        noise=0.02, quality=70, looseness=0.07,
+        noise=0.02, quality=70, looseness=0.05,
     ),
     Camera(
-        4, "visible", "park", elevation=5.0, distance=90.0, cast=(0.86, 0.98, 1.18), gain=1.1, gamma=1.15,
-        saturation=1.1, lamp=(0.8, 0.6, 0.2), ambient=0.38, blur=0.5, resolution=0.7, noise=0.012, quality=60,
-        looseness=0.10,
+        4, "visible", "park", elevation=5.0, distance=90.0, cast=(0.92, 0.99, 1.10), gain=1.08, gamma=1.1,
+        saturation=1.05, lamp=(0.8, 0.6, 0.2), ambient=0.38, blur=0.5, resolution=0.7, noise=0.012, quality=60,
+        looseness=0.08,
     ),
     Camera(
-        5, "visible", "city", elevation=20.0, distance=70.0, cast=(1.04, 0.94, 1.04), gain=0.72, gamma=0.85,
-        saturation=0.7, lamp=(-0.2, 0.9, -0.1), ambient=0.65, blur=0.8, resolution=0.6, noise=0.022, quality=55,
-        looseness=0.07, haze=0.08,
+        5, "visible", "city", elevation=20.0, distance=70.0, cast=(1.03, 0.96, 1.03), gain=0.82, gamma=0.88,
+        saturation=0.82, lamp=(-0.2, 0.9, -0.1), ambient=0.65, blur=0.8, resolution=0.6, noise=0.022, quality=55,
+        looseness=0.05, haze=0.05,
     ),
     Camera(
         6, "infrared", "bridge", elevation=17.0, gain=1.0, gamma=0.9, blur=0.8, resolution=0.75, noise=0.028,
-        quality=60, looseness=0.09,
+        quality=60, looseness=0.07,
     ),
 )  # fmt: skip
 """SYSU-MM01's six: 1, 2 visible indoors, 3 infrared in the room of 2; 4, 5 visible and 6 infrared outside."""
@@ -165,7 +165,7 @@ def draw_view(generator: np.random.Generator, camera: Camera, yaw: float, light:
         camera.distance * float(draw(0.85, 1.15)),
         fill,
         shift,
-        float(draw(0.9, 1.1)),
+        float(draw(1.0, 1.2)),  # boxes are narrower than 1 : 2, and are widened to it
         light * float(draw(0.93, 1.07)),
         place + float(generator.normal(0, 12)),
         occluder,
