@@ -80,7 +80,7 @@ def test_same_command_again_reuses_other_settings_are_named_more_steps_extend(
     assert "extended" in capsys.readouterr().out
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["steps"] == 6
-    assert result["extended_from"] == {"train.steps": 4}
+    assert result["extended_from"] == [{"train.steps": 4}]
     assert (tmp_path / "run" / "backbone.safetensors").read_bytes() != weights
 
 

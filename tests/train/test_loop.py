@@ -156,15 +156,15 @@ def test_an_unreadable_picture_is_replaced_listed_and_survives_a_resume(tmp_path
     root = make_figures(tmp_path / "figures", persons=10, pictures=2)
     broken = root / "camera1" / "003_0.png"
     broken.write_bytes(broken.read_bytes()[:200])
-    progress, _ = run(root, tmp_path / "run", train_config(4))
+    progress, _ = run(root, tmp_path / "run", train_config(12))
     assert list(progress.bad_images) == ["camera1/003_0.png"]
     reason, replacement = progress.bad_images["camera1/003_0.png"]
     assert "003_0.png" in reason
     assert replacement == "camera1/003_1.png"  # the same person in the same modality
-    again, _ = run(root, tmp_path / "run", train_config(5))
+    again, _ = run(root, tmp_path / "run", train_config(13))
     assert "camera1/003_0.png" in again.bad_images
     with pytest.raises(DataError, match=r"003_0\.png"):
-        run(root, tmp_path / "strict", train_config(4), loader=replace(SMALL, on_bad_image="fail"))
+        run(root, tmp_path / "strict", train_config(12), loader=replace(SMALL, on_bad_image="fail"))
 
 
 def test_a_full_disk_keeps_the_earlier_checkpoint(

@@ -18,7 +18,7 @@ from dapg.core.errors import DapgError, UsageError
 from dapg.core.files import FolderLock, atomic_write_text, read_json, remove_leftovers, write_json
 from dapg.core.settings import differences, dump_yaml, read_yaml, to_dict
 
-CONFIG, RESULT, ENVIRONMENT = "config.yaml", "result.json", "environment.json"
+CONFIG, RESULT, ENVIRONMENT, EXTENSIONS = "config.yaml", "result.json", "environment.json", "extensions.json"
 
 
 @dataclass
@@ -75,6 +75,7 @@ class Stage:
         if self.rank == 0:
             remove_leftovers(self.folder)
             if self.extended_from:
+                self._note_extension()
                 (self.folder / RESULT).unlink(missing_ok=True)
             values = {"stage": self.kind, **to_dict(self.settings)}
             atomic_write_text(config, f"# dapg {self.kind}\n{dump_yaml(values)}")
@@ -91,6 +92,17 @@ class Stage:
         if kind != self.kind:
             raise UsageError(f"{self.folder} holds a run of `{kind}`, not of `{self.kind}`; give another --out")
         return differences(self.settings, stored)
+
+    def _note_extension(self) -> None:
+        """Remember what the run was before, also if this try is killed."""
+        before = {key: old for key, (old, _) in self.extended_from.items()}
+        if before not in self.extensions():
+            write_json(self.folder / EXTENSIONS, [*self.extensions(), before])
+
+    def extensions(self) -> list[dict[str, Any]]:
+        """Earlier lengths of a run that was extended, oldest first."""
+        path = self.folder / EXTENSIONS
+        return list(read_json(path)) if path.exists() else []
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Write the result, the last file of a run, and give the folder back."""

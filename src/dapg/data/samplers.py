@@ -26,7 +26,10 @@ class Sampler(Protocol):
 
 
 class InfiniteSampler:
-    """Every picture once per epoch in a new random order, epochs joined without a gap.
+    """Every epoch a new random order of all pictures, cut into whole batches.
+
+    The pictures that do not fill a batch sit this epoch out (others in the next), so that no picture is twice in one
+    batch, where it would be its own negative.
 
     Raises:
         UsageError: fewer pictures than a batch holds; a picture would meet itself as a negative.
@@ -41,15 +44,15 @@ class InfiniteSampler:
         self._orders: dict[int, list[int]] = {}
 
     def batch(self, step: int) -> list[int]:
-        """Positions step·B ... step·B + B - 1 of the endless sequence of epochs."""
-        first = step * self.batch_size
-        return [self._order(p // self.count)[p % self.count] for p in range(first, first + self.batch_size)]
+        """The step's cut of its epoch's order."""
+        epoch, place = divmod(step, self.count // self.batch_size)
+        first = place * self.batch_size
+        return self._order(epoch)[first : first + self.batch_size]
 
     def _order(self, epoch: int) -> list[int]:
         if epoch not in self._orders:
             order = torch.randperm(self.count, generator=generator_from("epoch", self.seed, epoch))
-            self._orders = {key: value for key, value in self._orders.items() if key == epoch - 1}
-            self._orders[epoch] = order.tolist()
+            self._orders = {epoch: order.tolist()}
         return self._orders[epoch]
 
 

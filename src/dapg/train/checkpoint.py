@@ -71,7 +71,7 @@ def save(
     final = run / FOLDER / f"step_{step:08d}"
     partial = final.with_name(final.name + _PARTIAL)
     rank = distributed.rank()
-    error: OSError | RuntimeError | SafetensorError | None = None
+    error: Exception | None = None
     try:
         if rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
@@ -88,15 +88,20 @@ def save(
         torch.save(own, partial / f"rank{rank}.pt")
     except (OSError, RuntimeError, SafetensorError) as caught:  # torch and safetensors have own words for a full disk
         error = caught
-    failed = distributed.any_process(error is not None, next(method.parameters()).device)
+    device = next(method.parameters()).device
+    failed = distributed.any_process(error is not None, device)  # also waits until all have written
+    if not failed:
+        try:
+            if rank == 0:
+                _publish(partial, final, {"step": step, "world_size": distributed.world_size(), "score": score})
+        except (OSError, DapgError) as caught:
+            error = caught
+        failed = distributed.any_process(error is not None, device)
     if failed:
         if rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
         reason = error or "another process failed"
-        raise TrainingError(f"could not write checkpoint {final}: {reason}{_last_good(run)}") from error
-    if rank == 0:
-        _publish(partial, final, {"step": step, "world_size": distributed.world_size(), "score": score})
-    distributed.barrier()
+        raise TrainingError(f"could not write checkpoint {final}: {reason}{last_good(run)}") from error
     return final
 
 
@@ -114,14 +119,10 @@ def _publish(partial: Path, final: Path, facts: dict[str, Any]) -> None:
     partial.rename(final)
 
 
-def _last_good(run: Path) -> str:
-    whole = whole_checkpoints(run)
-    return f"; last good checkpoint: {whole[-1].folder}" if whole else "; there is no earlier checkpoint"
-
-
 def last_good(run: Path) -> str:
     """``"; last good checkpoint: ..."`` for error messages."""
-    return _last_good(run)
+    whole = whole_checkpoints(run)
+    return f"; last good checkpoint: {whole[-1].folder}" if whole else "; there is no earlier checkpoint"
 
 
 def load(checkpoint: Checkpoint, method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

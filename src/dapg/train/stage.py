@@ -104,7 +104,7 @@ def pretrain(
             "init": "random" if weights is None else weights.record(),
             "mean": list(backbone.mean),
             "std": list(backbone.std),
-            "extended_from": {key: old for key, (old, _) in stage.extended_from.items()},
+            "extended_from": stage.extensions(),
         }
         if distributed.rank() == 0:
             result["weights"] = _save_weights(folder, method, settings)
