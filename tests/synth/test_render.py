@@ -1,5 +1,6 @@
 """Rendering with the real kit (skipped where it is not at hand): layout, truth, determinism, canonical views."""
 
+import io
 import json
 import os
 from pathlib import Path
@@ -122,3 +123,16 @@ def test_regdb_layout_pairs_both_cameras(tmp_path: Path) -> None:
     first = files["idx/test_thermal_1.txt"].decode().splitlines()
     assert len(first) == 10
     assert all(line.endswith(" 0") and line.split(" ")[0] in files for line in first)
+
+
+def test_the_embedded_set_is_what_the_renderer_makes(tmp_path: Path) -> None:
+    folder = render_dataset(
+        _settings(tmp_path / "first", persons=1, unlabelled=0, validation_persons=0, test_persons=0, quality=80)
+    )
+    mine, embedded = Synthetic(folder), Synthetic()
+    for record in mine.records("train"):
+        pictures = [np.asarray(Image.open(io.BytesIO(people.read(record))), float) for people in (mine, embedded)]
+        error = float(np.square(pictures[0] - pictures[1]).mean())
+        assert 10 * np.log10(255**2 / max(error, 1e-6)) >= 40, record.path
+        ours, theirs = mine.truth(record), embedded.truth(record)
+        assert {**ours, "split": ""} == {**theirs, "split": ""}
