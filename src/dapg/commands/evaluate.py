@@ -1,6 +1,7 @@
 """Score a model by a data set's published protocol: CMC, mAP, mINP, ranked lists."""
 
-from dapg.commands._settings import parse, take_positional, wants_help
+from dapg.commands._settings import parse, take_option, take_positional, wants_help
+from dapg.core.errors import UsageError
 
 _HELP = """usage: dapg evaluate MODEL [OPTIONS]
 
@@ -14,6 +15,10 @@ examples:
   dapg evaluate outputs/pretrain/first --data sysu=/data/SYSU-MM01 --mode all
   dapg evaluate imagenet --backbone mobilenet_v2 --out outputs/evaluate/imagenet
   dapg evaluate MODEL --help    all options
+
+Features from any other program, by the published rules (keys query_features, query_persons, query_cameras and the same
+with gallery_; cameras where the protocol needs them):
+  dapg evaluate --features file.npz --protocol sysu|regdb|llcm|market|plain [--out scores.json]
 """
 
 
@@ -21,6 +26,10 @@ def main(words: list[str], program: str) -> None:
     """Parse, score, print the table."""
     if wants_help(words):
         print(_HELP, end="")
+        return
+    features, words = take_option(words, "--features", "")
+    if features:
+        _score_file(features, words, program)
         return
     from pathlib import Path
 
@@ -42,3 +51,22 @@ def main(words: list[str], program: str) -> None:
     if not result["comparable"]:
         print("these splits are not the published ones: do not put the scores beside published ones")
     print(f"written: {Path(settings.out) / 'result.json'}")
+
+
+def _score_file(features: str, words: list[str], program: str) -> None:
+    """Scores of a feature file: the same rules, the same JSON."""
+    protocol, words = take_option(words, "--protocol", "")
+    out, words = take_option(words, "--out", "scores.json")
+    if words:
+        raise UsageError(f"unknown {words[0]!r} beside --features; see {program} --help")
+    if not protocol:
+        raise UsageError("--features needs --protocol sysu, regdb, llcm, market or plain")
+
+    from dapg.evaluation.features import score_file, write_result
+
+    result, scores = score_file(features, protocol)
+    write_result(out, result, scores)
+    print(f"{scores.queries} queries, {scores.valid_queries} with a match; protocol {result['protocol']}")
+    for name, value in (("rank-1", scores.rank(1)), ("rank-5", scores.rank(5)), ("mAP", scores.mAP)):
+        print(f"{name:7} {100 * value:5.1f}")
+    print(f"{'mINP':7} {100 * scores.mINP:5.1f}\nwritten: {out}")

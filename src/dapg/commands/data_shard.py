@@ -1,0 +1,43 @@
+"""Pack a data set into webdataset tars with an index: streamed in order, or read at random."""
+
+from dataclasses import dataclass
+
+from dapg.commands._settings import parse, take_positional, wants_help
+
+_HELP = """usage: dapg data shard SOURCE --out FOLDER [--splits [train,...]] [--per_shard N]
+
+Pack splits of a data set, and its trials, into tars of about N pictures. Training reads them with --data shards=FOLDER.
+
+examples:
+  dapg data shard luperson=/data/LUPerson --out /fast/luperson --per_shard 10000
+  dapg data shard synthetic --out outputs/shards
+"""
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """What to pack, and where to."""
+
+    out: str = "outputs/shards"
+    """New folder for the tars."""
+    splits: tuple[str, ...] = ()
+    """Splits to pack; none: all that this copy has."""
+    per_shard: int = 10_000
+    """Pictures per tar."""
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, pack, print counts."""
+    if wants_help(words):
+        print(_HELP, end="")
+        return
+    source, words = take_positional(words, "SOURCE", None, program)
+    settings = parse(program, ShardSettings(), words, _HELP)
+
+    from dapg.data.shards import pack
+    from dapg.data.source import DataConfig, open_dataset, parse_source
+
+    dataset = open_dataset(DataConfig(**parse_source(source)))  # type: ignore[arg-type]
+    written = pack(dataset, settings.out, settings.splits, settings.per_shard)
+    print(", ".join(f"{count:,} {name}" for name, count in written.items()))
+    print(f"use it: --data shards={settings.out}")

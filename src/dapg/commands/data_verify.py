@@ -1,0 +1,59 @@
+"""Check a copy of a data set: published counts, lists, unreadable and duplicate pictures, persons in two splits."""
+
+from dataclasses import dataclass
+
+from dapg.commands._settings import parse, take_positional, wants_help
+from dapg.core.errors import DataError
+
+_HELP = """usage: dapg data verify SOURCE [--decode BOOL] [--out FILE.json]
+
+Check a copy of a data set before spending hours on it. Counts of splits and trials are compared with the published
+ones, every picture is decoded, equal files and persons in two splits are named. Exit code 1 when something is wrong.
+
+examples:
+  dapg data verify sysu=/data/SYSU-MM01
+  dapg data verify /path/to/my/pictures --out verified.json
+"""
+
+
+@dataclass(frozen=True)
+class VerifySettings:
+    """What to check."""
+
+    decode: bool = True
+    """Read and decode every picture (the slow part)."""
+    threads: int = 2
+    """Pictures read at a time."""
+    out: str = ""
+    """Also write counts and findings to this JSON file."""
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, check, print counts and findings."""
+    if wants_help(words):
+        print(_HELP, end="")
+        return
+    source, words = take_positional(words, "SOURCE", None, program)
+    settings = parse(program, VerifySettings(), words, _HELP)
+
+    from dapg.core.files import write_json
+    from dapg.core.settings import to_dict
+    from dapg.data.source import DataConfig, open_dataset, parse_source
+    from dapg.data.verify import verify, verify_folder
+
+    config = DataConfig(**parse_source(source))  # type: ignore[arg-type]
+    if config.root:
+        found = verify_folder(config.name, config.root, settings.decode, settings.threads)
+    else:
+        found = verify(open_dataset(config), settings.decode, settings.threads)
+    print(f"{found.title} under {found.root}")
+    for name, count in found.counts.items():
+        print(f"  {count:>10,}  {name}")
+    for finding in found.findings:
+        print(finding)
+    if settings.out:
+        write_json(settings.out, {**to_dict(found), "passed": found.passed})
+    errors = sum(finding.error for finding in found.findings)
+    if not found.passed:
+        raise DataError(f"{found.title} under {found.root}: {errors} errors, see above and docs/datasets.md")
+    print("everything is as it should be" if not found.findings else f"no errors, {len(found.findings)} notes")
