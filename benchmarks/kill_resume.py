@@ -1,4 +1,4 @@
-"""Kill a run with SIGKILL at random moments until it is done, and compare its end with an uninterrupted run, bit by bit.
+"""Kill a run with SIGKILL at random moments, let it end, and compare it with an uninterrupted run, bit by bit.
 
 usage: python benchmarks/kill_resume.py [--kills 20] [--processes 1 2] [--seed 0]
 
@@ -18,10 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "train")]
 
-from figures import make_figures  # noqa: E402
 from test_resume import assert_equal, command, last_state, logged, run_to_end, start, workers_on  # noqa: E402
 
 from dapg.train import checkpoint  # noqa: E402
+from figures import make_figures  # noqa: E402
 
 
 def killed_run(words: list[str], run: Path, kills: int, length: float, chance: random.Random) -> tuple[int, list[int]]:
@@ -76,7 +76,8 @@ def main() -> None:
             assert logged(killed) == logged(whole)
             half = len(list(killed.glob("checkpoints/*.partial")))
             print(
-                f"{processes} process(es): {kills} kills at random moments, newest whole checkpoint after each: {reached}; "
+                f"{processes} process(es): {kills} kills at random moments, newest whole checkpoint after each: "
+                f"{reached}; "
                 f"weights, optimiser, queue, counters and log lines bit-equal to an uninterrupted run of "
                 f"{options.steps} steps; half-written checkpoints left: {half}"
             )
