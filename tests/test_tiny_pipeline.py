@@ -104,3 +104,26 @@ def test_an_unfinished_run_is_not_scored(figures: Path, tmp_path: Path, capsys: 
     (tmp_path / "run" / "result.json").unlink()
     assert main(["evaluate", str(tmp_path / "run"), "--data", str(figures), "--out", str(tmp_path / "scores")]) == 2
     assert "not finished" in capsys.readouterr().err
+
+
+def test_compare_two_results_and_refuse_training_persons(
+    figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", str(figures), "--mode", "cross-modal", "--workers", "0", "--device", "cpu"]
+    small = ["--backbone", "resnet18", "--backbone.width", "0.125", "--height", "64", "--width", "32"]
+    for name, model in (("colours", ["histogram"]), ("random", ["random", *small])):
+        assert main(["evaluate", *model, *data, "--out", str(tmp_path / name)]) == 0
+    first, second = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("colours", "random"))
+    capsys.readouterr()
+    files = [str(tmp_path / name / "result.json") for name in ("colours", "random")]
+    assert main(["evaluate", "--compare", *files]) == 0
+    printed = capsys.readouterr().out
+    gain = second["scores"]["backbone"]["mAP"] - first["scores"]["histogram"]["mAP"]
+    assert f"{'mAP':7} {100 * gain:+6.1f}" in printed
+    assert (
+        second["intervals"]["mAP"]["low"] <= second["scores"]["backbone"]["mAP"] <= second["intervals"]["mAP"]["high"]
+    )
+
+    assert pretrain("mocov2", figures, tmp_path / "leak", "--data.split", "all") == 0
+    assert main(["evaluate", str(tmp_path / "leak"), *data, "--out", str(tmp_path / "scores")]) == 2
+    assert "trained on 4" in capsys.readouterr().err

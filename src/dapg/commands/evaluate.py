@@ -19,6 +19,9 @@ examples:
 Features from any other program, by the published rules (keys query_features, query_persons, query_cameras and the same
 with gallery_; cameras where the protocol needs them):
   dapg evaluate --features file.npz --protocol sysu|regdb|llcm|market|plain [--out scores.json]
+
+Is a difference more than luck? Paired differences (second minus first) with 95 % intervals over test persons:
+  dapg evaluate --compare first/result.json second/result.json
 """
 
 
@@ -26,6 +29,9 @@ def main(words: list[str], program: str) -> None:
     """Parse, score, print the table."""
     if wants_help(words):
         print(_HELP, end="")
+        return
+    if words and words[0] == "--compare":
+        _compare(words[1:], program)
         return
     features, words = take_option(words, "--features", "")
     if features:
@@ -48,6 +54,11 @@ def main(words: list[str], program: str) -> None:
     for name, scores in sorted(result["scores"].items(), key=lambda item: item[0] != result["feature"]):
         numbers = (scores["cmc"][0], scores["cmc"][min(4, len(scores["cmc"]) - 1)], scores["mAP"], scores["mINP"])
         print(f"{name:{width}}  " + "  ".join(f"{100 * number:5.1f}" for number in numbers))
+    middle = result["intervals"]["rank-1"]
+    print(
+        f"rank-1 of {result['feature']}: 95 % interval over {middle['persons']} test persons "
+        f"{100 * middle['low']:.1f} to {100 * middle['high']:.1f}"
+    )
     if not result["comparable"]:
         print("these splits are not the published ones: do not put the scores beside published ones")
     print(f"written: {Path(settings.out) / 'result.json'}")
@@ -70,3 +81,19 @@ def _score_file(features: str, words: list[str], program: str) -> None:
     for name, value in (("rank-1", scores.rank(1)), ("rank-5", scores.rank(5)), ("mAP", scores.mAP)):
         print(f"{name:7} {100 * value:5.1f}")
     print(f"{'mINP':7} {100 * scores.mINP:5.1f}\nwritten: {out}")
+
+
+def _compare(words: list[str], program: str) -> None:
+    """Differences between two results on the same queries."""
+    if len(words) != 2 or any(word.startswith("-") for word in words):
+        raise UsageError(f"{program} --compare needs two result files")
+
+    from dapg.evaluation.bootstrap import compare_results
+
+    compared = compare_results([words[0]], [words[1]])
+    print(f"{words[1]} minus {words[0]}, protocol {compared['protocol']}")
+    for measure, interval in compared["differences"].items():
+        print(
+            f"{measure:7} {100 * interval['value']:+6.1f}   95 % interval {100 * interval['low']:+.1f} to "
+            f"{100 * interval['high']:+.1f}, {interval['persons']} test persons"
+        )

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +10,25 @@ import torch
 from torch import Tensor
 
 from dapg.core.errors import UsageError
-from dapg.core.files import atomic_path, sha256
+from dapg.core.files import atomic_path, read_json, sha256
 from dapg.core.images import to_pil
 from dapg.core.rng import generator_from
-from dapg.core.settings import run_only
-from dapg.core.stage import Stage
+from dapg.core.settings import read_yaml, run_only
+from dapg.core.stage import CONFIG, RESULT, Stage
 from dapg.core.types import Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, ordered_batches
 from dapg.data.source import DataConfig, list_hash, open_dataset
+from dapg.data.verify import unseen_trials
+from dapg.evaluation.bootstrap import intervals, write_query_scores
 from dapg.evaluation.encoders import Encoder, MethodEncoder, build_encoder
 from dapg.evaluation.extract import CENTRED, centre_per_camera, extract
-from dapg.evaluation.metrics import Scores, mean_scores, score_features
+from dapg.evaluation.metrics import Scores, mean_scores, score_trials
 from dapg.evaluation.ranking import rank
 from dapg.methods.base import Method
 from dapg.methods.runs import METHOD_WEIGHTS, BackboneConfig
 
-PICTURES = "pictures"
+PICTURES, QUERY_SCORES = "pictures", "queries.npz"
 _THUMBNAIL = (128, 64)
 
 
@@ -81,10 +83,10 @@ def evaluate(settings: EvaluateSettings, device: torch.device, show_progress: bo
     try:
         dataset = open_dataset(settings.data)
         mode = settings.mode or _first_mode(dataset)
-        trials = dataset.trials(mode, settings.seed)
         encoder = build_encoder(
             settings.model, settings.backbone, (settings.height, settings.width), settings.seed, device
         )
+        trials = _without_training_persons(dataset.trials(mode, settings.seed), settings)
         features, records = trial_features(
             encoder, dataset, trials, settings.batch_size, settings.workers, show_progress
         )
@@ -92,6 +94,8 @@ def evaluate(settings: EvaluateSettings, device: torch.device, show_progress: bo
         if feature not in features:
             raise UsageError(f"{settings.model} has no feature {feature!r}; it has {', '.join(features)}")
         scores = {name: score_trials(values, records, trials, settings.max_rank) for name, values in features.items()}
+        write_query_scores(folder / QUERY_SCORES, scores)
+        spread = intervals([[trial.per_query for trial in scores[feature]]])
         result = {
             "model": settings.model,
             "data": {"name": dataset.title, "mode": mode, "hash": list_hash(list(records))},
@@ -100,6 +104,8 @@ def evaluate(settings: EvaluateSettings, device: torch.device, show_progress: bo
             "trials": [{"name": t.name, "queries": len(t.query), "gallery": len(t.gallery)} for t in trials],
             "feature": feature,
             "scores": {name: _summary(trials_scores) for name, trials_scores in scores.items()},
+            "intervals": {measure: asdict(interval) for measure, interval in spread.items()},
+            "per_query": QUERY_SCORES,
             "weights": _weights_hash(settings.model),
             "ranked_lists": _ranked_lists(folder, dataset, trials[0], features[feature], records, settings),
         }
@@ -136,13 +142,8 @@ def trial_features(
     return {**features, **centred}, records
 
 
-def score_trials(features: Tensor, rows: dict[Record, int], trials: Sequence[Trial], max_rank: int) -> list[Scores]:
-    """Scores of each trial from one table of features."""
-    return [score_features(**_trial_arguments(features, rows, trial), max_rank=max_rank) for trial in trials]
-
-
 def _trial_arguments(features: Tensor, rows: dict[Record, int], trial: Trial) -> dict[str, Any]:
-    """What ``score_features`` and ``rank`` both take."""
+    """What ``rank`` takes."""
     arguments: dict[str, Any] = {"protocol": trial.protocol}
     for side, records in (("query", trial.query), ("gallery", trial.gallery)):
         arguments[f"{side}_features"] = features[torch.tensor([rows[record] for record in records])]
@@ -159,6 +160,21 @@ def _summary(trials: list[Scores]) -> dict[str, Any]:
         "valid_queries": trials[0].valid_queries,
         "per_trial": [{"rank-1": t.rank(1), "mAP": t.mAP, "mINP": t.mINP} for t in trials],
     }
+
+
+def _without_training_persons(trials: list[Trial], settings: EvaluateSettings) -> list[Trial]:
+    """Only trials on persons that the run did not see: RegDB's partitions are drawn from the same people.
+
+    Raises:
+        UsageError: every trial tests persons of the training part.
+    """
+    folder = Path(settings.model)
+    if not folder.is_dir():
+        return trials
+    trained_on = read_yaml(folder / CONFIG)["data"]
+    if (trained_on["name"], trained_on["root"]) != (settings.data.name, settings.data.root):
+        return trials
+    return unseen_trials(trials, read_json(folder / RESULT)["facts"]["persons"])
 
 
 def _first_mode(dataset: Dataset) -> str:
