@@ -18,6 +18,9 @@ import picture_statistics as statistics  # noqa: E402
 from imagecorruptions import corrupt, get_corruption_names  # noqa: E402
 
 cv2.setNumThreads(1)
+# This fork draws frost from all six photographs; bethgelab's and hendrycks' own code from the first five.
+_randint = np.random.randint
+np.random.randint = lambda low, *rest, **options: _randint(5 if low == 6 and not rest else low, *rest, **options)
 PICTURES = statistics.pictures()
 COMMON = get_corruption_names("common")
 

@@ -60,6 +60,7 @@ class GlassBlur(Corruption):
 
     name = "glass_blur"
     family = "blur"
+    margin = 0.0
     SIGMA_REACH_ROUNDS = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))
 
     def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
@@ -80,7 +81,7 @@ class GlassBlur(Corruption):
         result = torch.empty_like(images)
         for level, rows in by_severity(parameters["severity"]):
             sigma, reach, rounds = self.SIGMA_REACH_ROUNDS[level - 1]
-            blurred = to_bytes(gaussian(images[rows], sigma))
+            blurred = to_bytes(gaussian(images[rows], sigma), self.margin)
             source = _glass_sources(parameters["displacement"][rows, :rounds], reach)
             planes = blurred.flatten(2)
             if images.device.type == "cpu" and len(planes) == 1:
