@@ -15,6 +15,7 @@ from dapg.core.errors import DataError, UsageError
 from dapg.core.images import decode
 from dapg.core.types import Modality, Record
 from dapg.data.synthetic import EMBEDDED, KEY_POINT_NAMES, Synthetic
+from dapg.data.sysu import SysuMM01
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +204,10 @@ def test_damaged_member_is_named(people: Synthetic, tmp_path: Path) -> None:
     copy.write_bytes(whole)
     with pytest.raises(DataError, match="damaged"):
         Synthetic(copy).read(record)
+
+
+@pytest.mark.parametrize("mode", ["all", "indoor"])
+def test_galleries_equal_those_of_the_sysu_reader(folder: Path, mode: str) -> None:
+    ours, theirs = Synthetic(folder).trials(mode), SysuMM01(folder).trials(mode)
+    assert [trial.gallery for trial in ours] == [trial.gallery for trial in theirs]
+    assert set(ours[0].query) == set(theirs[0].query)
