@@ -157,9 +157,9 @@ def test_two_steps_reused_extended_and_refused(
     assert "seed: 0 there, 1 now" in err
     assert json.loads((out / "result.json").read_text()) == result
 
-    code, said, err = run(capsys, *words, "--train.steps", "3")
+    code, said, err = run(capsys, *words, "--train.steps", "9")
     assert code == 0, err
-    assert "this run was extended; before: {'train.steps': 2}" in said
+    assert "this run was extended; before: [{'train.steps': 2}]" in said
     assert "1 unreadable pictures were replaced" in said
     assert json.loads((out / "result.json").read_text())["bad_images"].keys() == {"broken.png"}
 
