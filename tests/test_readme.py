@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,34 @@ def test_every_command_has_a_one_line_summary_and_help(capsys: pytest.CaptureFix
             code = int(stop.code or 0)
         assert code == 0
         assert "usage: dapg" in capsys.readouterr().out
+
+
+EXAMPLES = {
+    "pretrain_and_score.py": ("out", "out/scores/result.json"),
+    "score_your_features.py": ("", ""),
+    "corrupt_a_picture.py": ("sheet.png", "sheet.png"),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_run(name: str, tmp_path: Path) -> None:
+    """As a user would: by path, in a process of its own."""
+    argument, made = EXAMPLES[name]
+    words = [sys.executable, str(ROOT / "examples" / name), *([argument] if argument else [])]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert (tmp_path / made).exists()
+
+
+def test_every_example_is_run() -> None:
+    assert {example.name for example in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+
+
+def test_measured_speeds_in_the_docs_are_those_behind_the_estimates() -> None:
+    """docs/results.md and recipes/presets.py hold one table."""
+    from dapg.recipes.presets import PICTURES_PER_SECOND
+
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (demo|tiny) \| (\w+) \| (\d+) \|", text, re.MULTILINE)
+    assert {(preset, method): int(rate) for preset, method, rate in rows} == PICTURES_PER_SECOND

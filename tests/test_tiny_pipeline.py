@@ -1,6 +1,11 @@
 """The main job end to end through the command line: pictures, pre-training, scores, page."""
 
 import json
+import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -127,3 +132,30 @@ def test_compare_two_results_and_refuse_training_persons(
     assert pretrain("mocov2", figures, tmp_path / "leak", "--data.split", "all") == 0
     assert main(["evaluate", str(tmp_path / "leak"), *data, "--out", str(tmp_path / "scores")]) == 2
     assert "trained on 4" in capsys.readouterr().err
+
+
+def test_sigterm_ends_with_143_and_names_the_checkpoint(figures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = [
+        sys.executable,
+        "-m",
+        "dapg",
+        "pretrain",
+        "mocov2",
+        *SMALL,
+        "--train.steps",
+        "100000",
+        "--train.log_every",
+        "1",
+    ]
+    process = subprocess.Popen([*words, "--data", str(figures), "--out", str(run)], stderr=subprocess.PIPE)
+    while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
+        assert process.poll() is None, process.communicate()[1].decode()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    message = process.communicate()[1].decode()
+    assert process.returncode == 143
+    assert "Traceback" not in message
+    saved = re.search(r"checkpoint: (\S+)\. Run it again", message)
+    assert saved
+    assert (Path(saved.group(1)) / "manifest.json").exists()

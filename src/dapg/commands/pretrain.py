@@ -1,9 +1,14 @@
 """Pre-train a backbone on unlabelled pictures of people."""
 
+from typing import TYPE_CHECKING
+
 from dapg.commands._settings import parse, take_option, take_positional, wants_help
 from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.settings import read_yaml
+
+if TYPE_CHECKING:
+    from dapg.train.stage import PretrainSettings
 
 _HELP = """usage: dapg pretrain METHOD [--preset {{{presets}}}] [OPTIONS]
 
@@ -44,6 +49,7 @@ def main(words: list[str], program: str) -> None:
 
     description = f"{plugins.summary('methods.pretraining', method)}\nValues shown are those of --preset {preset}."
     settings = parse(f"{program} {method}", recipe(method, preset), words, description, positionals=("name",))
+    _say_how_long(settings, preset)
     result = pretrain(settings)
     if distributed.rank() == 0:
         folder = Path(settings.out)
@@ -57,6 +63,17 @@ def main(words: list[str], program: str) -> None:
         if result["bad_images"]:
             print(f"{len(result['bad_images'])} unreadable pictures were replaced; {folder / 'result.json'} lists them")
         print(f"weights for the next stage: {folder / 'backbone.safetensors'}")
+
+
+def _say_how_long(settings: "PretrainSettings", preset: str) -> None:
+    """Before the first step, from measured speeds; the progress bar knows better once it runs."""
+    from dapg.core import distributed
+    from dapg.recipes.presets import expected_seconds
+
+    train = settings.train
+    seconds = expected_seconds(preset, settings.name, train.steps * train.batch_size)
+    if seconds and distributed.rank() == 0:
+        print(f"about {seconds:.0f} s on two cores for {train.steps} steps (docs/results.md)", flush=True)
 
 
 def _method(words: list[str], methods: list[str], program: str) -> tuple[str, list[str]]:

@@ -10,6 +10,7 @@ import torch
 from dapg.data.source import DataConfig
 from dapg.evaluation.stage import EvaluateSettings, evaluate
 from dapg.methods.runs import BackboneConfig
+from dapg.recipes.presets import expected_seconds
 from dapg.recipes.pretraining import settings as pretraining
 from dapg.report.collect import collect
 from dapg.report.page import write_page
@@ -55,12 +56,17 @@ def evaluations(out: Path, seed: int, device: str) -> list[EvaluateSettings]:
 def run_demo(out: Path, seed: int, steps: int, device: str, say: Callable[[str], None]) -> dict[str, Any]:
     """Run every stage (finished ones are reused) and write the page; returns its path and the score table."""
     for number, method in enumerate(METHODS, start=1):
-        say(f"[{number}/{len(METHODS) + 2}] pre-training {method} on the embedded unlabelled pictures")
-        pretrain(training_settings(out, method, seed, steps, device))
+        settings = training_settings(out, method, seed, steps, device)
+        seconds = expected_seconds("demo", method, settings.train.steps * settings.train.batch_size) or 0
+        say(
+            f"[{number}/{len(METHODS) + 2}] pre-training {method} on the embedded unlabelled pictures, "
+            f"about {seconds:.0f} s on two cores"
+        )
+        pretrain(settings)
     say(f"[{len(METHODS) + 1}/{len(METHODS) + 2}] scores on persons never seen, beside three baselines")
     target = torch.device(device)
-    for settings in evaluations(out, seed, device):
-        evaluate(settings, target)
+    for scoring in evaluations(out, seed, device):
+        evaluate(scoring, target)
     say(f"[{len(METHODS) + 2}/{len(METHODS) + 2}] report")
     runs = collect([out])
     page = out / "report.html"

@@ -1,3 +1,17 @@
 """The scales every recipe comes in; importable without torch, for help texts."""
 
 PRESETS = ("recommended", "paper", "gpu", "tiny", "demo")
+
+PICTURES_PER_SECOND = {
+    ("demo", "mocov2"): 382,
+    ("demo", "simclr"): 323,
+    ("tiny", "mocov2"): 154,
+    ("tiny", "simclr"): 139,
+}
+"""Pictures trained per second on two cores, by preset and method (docs/results.md, benchmarks/data_wait.py)."""
+
+
+def expected_seconds(preset: str, method: str, pictures: int) -> float | None:
+    """Seconds that training on so many pictures takes on two cores; None where nobody has measured it."""
+    rate = PICTURES_PER_SECOND.get((preset, method))
+    return None if rate is None else pictures / rate
