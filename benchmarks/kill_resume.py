@@ -24,40 +24,49 @@ from dapg.train import checkpoint  # noqa: E402
 from figures import make_figures  # noqa: E402
 
 
-def killed_run(words: list[str], run: Path, kills: int, length: float, chance: random.Random) -> tuple[int, list[int]]:
-    """Start, kill at a random moment of the expected remaining time, start again; returns kills and steps reached.
+def first_line(words: list[str], run: Path) -> float:
+    """Seconds from process start to the first logged step of an uninterrupted run, which is then let go to its end."""
+    started = time.monotonic()
+    process = start(words)
+    while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
+        assert process.poll() is None, process.communicate()[0].decode()
+        time.sleep(0.01)
+    seconds = time.monotonic() - started
+    output = process.communicate()[0].decode()
+    assert process.returncode == 0, output
+    return seconds
 
-    When a run ends before its kill, it is thrown away from its last third and begun again there, so that the number
-    of kills is reached.
+
+def killed_run(words: list[str], run: Path, kills: int, startup: float, chance: random.Random) -> list[int]:
+    """Start, kill at a random moment from just before the first step to three seconds after it, start again.
+
+    Returns the steps of the newest whole checkpoint after each kill. A run that ends before enough kills begins anew.
     """
-    done, reached = 0, []
-    while done < kills:
+    reached: list[int] = []
+    while len(reached) < kills:
         process = start(words)
-        deadline = time.monotonic() + chance.uniform(0.3, 1.0) * length
+        deadline = time.monotonic() + startup + chance.uniform(-0.5, 3.0)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            while workers_on(run):
-                time.sleep(0.05)
-            done += 1
-        else:
+        if process.poll() is not None:
             output = process.communicate()[0].decode()
             assert process.returncode == 0, output
+            shutil.rmtree(run)
+            continue
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        while workers_on(run):
+            time.sleep(0.05)
         whole = checkpoint.whole_checkpoints(run)
         reached.append(whole[-1].step if whole else 0)
-        if whole and process.returncode == 0:
-            for old in whole[-1:]:
-                shutil.rmtree(old.folder)
-    return done, reached
+    return reached
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     chance = random.Random(options.seed)
@@ -66,17 +75,15 @@ def main() -> None:
         for processes in options.processes:
             whole, killed = Path(folder) / f"whole{processes}", Path(folder) / f"killed{processes}"
             extra = ("--accumulation", "2", "--workers", "2")
-            started = time.monotonic()
-            run_to_end(command(figures, whole, *extra, processes=processes, steps=options.steps))
-            length = time.monotonic() - started
+            startup = first_line(command(figures, whole, *extra, processes=processes, steps=options.steps), whole)
             words = command(figures, killed, *extra, processes=processes, steps=options.steps)
-            kills, reached = killed_run(words, killed, options.kills, length, chance)
+            reached = killed_run(words, killed, options.kills, startup, chance)
             run_to_end(words)
             assert_equal(last_state(killed), last_state(whole))
             assert logged(killed) == logged(whole)
             half = len(list(killed.glob("checkpoints/*.partial")))
             print(
-                f"{processes} process(es): {kills} kills at random moments, newest whole checkpoint after each: "
+                f"{processes} process(es): {len(reached)} kills at random moments, newest whole checkpoint after each: "
                 f"{reached}; "
                 f"weights, optimiser, queue, counters and log lines bit-equal to an uninterrupted run of "
                 f"{options.steps} steps; half-written checkpoints left: {half}"
