@@ -8,23 +8,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dapg.augment.views import ViewConfig, standard_view
+from dapg.augment.views import ViewConfig
 from dapg.core import distributed
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Batch, Modality, StepResult
+from dapg.core.types import Batch, StepResult
 from dapg.losses.info_nce import multi_positive_info_nce
 from dapg.losses.spread import effective_rank, feature_std
-from dapg.methods.base import DataFacts, Method
+from dapg.methods.base import DataFacts
+from dapg.methods.pretraining._contrastive import Contrastive
 from dapg.models.backbones.base import Backbone
 from dapg.models.heads.moco import MoCoHead
 from dapg.models.momentum import KeyQueue, momentum_copy, update_momentum
 from dapg.models.pooling import average_pool
 
 
-class MoCoV2(Method):
+class MoCoV2(Contrastive):
     """A query must find its own picture's key among K earlier keys."""
-
-    headline = "backbone"
 
     @dataclass(frozen=True)
     class Config:
@@ -55,11 +54,6 @@ class MoCoV2(Method):
         self.queue = KeyQueue(max(1, min(config.queue, facts.pictures // 2)), config.head.output_dim)
         self._new_keys: list[Tensor] = []
 
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(height, width) of the views."""
-        return self.settings.views.size
-
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
         """InfoNCE (Eq. 2 with one positive) of view 1 against the key of view 2 and the queue."""
         query = self._project(self.backbone, self.head, self._view(batch, generator.fork("query")))
@@ -82,21 +76,10 @@ class MoCoV2(Method):
             self.queue.push(keys)
         self._new_keys.clear()
 
-    def encode(self, images: Float[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
-        """``backbone``: pooled feature map; ``projection``: what the loss compares."""
-        pooled = average_pool(self.backbone(images))
-        return {
-            "backbone": functional.normalize(pooled),
-            "projection": functional.normalize(self.head(pooled)),
-        }
-
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """One group: MoCo's code decays biases and batch norms too."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return [{"params": trained, "lr": lr, "weight_decay": weight_decay}]
-
-    def _view(self, batch: Batch, generator: SampleGenerator) -> Float[Tensor, "B 3 h w"]:
-        return standard_view(batch.images, self.settings.views, generator, self.backbone.mean, self.backbone.std)
 
     @staticmethod
     def _project(backbone: nn.Module, head: nn.Module, view: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:

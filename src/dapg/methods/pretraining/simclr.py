@@ -3,26 +3,23 @@
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.nn import functional
 
-from dapg.augment.views import ViewConfig, standard_view
+from dapg.augment.views import ViewConfig
 from dapg.core import distributed
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Batch, Modality, StepResult
+from dapg.core.types import Batch, StepResult
 from dapg.losses.info_nce import nt_xent
 from dapg.losses.spread import effective_rank, feature_std
-from dapg.methods.base import DataFacts, Method
+from dapg.methods.base import DataFacts
+from dapg.methods.pretraining._contrastive import Contrastive
 from dapg.models.backbones.base import Backbone
 from dapg.models.heads.simclr import SimCLRHead
 from dapg.models.pooling import average_pool
 
 
-class SimCLR(Method):
+class SimCLR(Contrastive):
     """Normalised temperature-scaled cross entropy over 2B views."""
-
-    headline = "backbone"
 
     @dataclass(frozen=True)
     class Config:
@@ -46,11 +43,6 @@ class SimCLR(Method):
         self.settings = config
         self.head = SimCLRHead(backbone.feature_dim, config.head, generator)
 
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(height, width) of the views."""
-        return self.settings.views.size
-
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
         """NT-Xent over the views of all processes; both views go through the network in one pass."""
         views = torch.cat([self._view(batch, generator.fork("first")), self._view(batch, generator.fork("second"))])
@@ -69,14 +61,3 @@ class SimCLR(Method):
             "effective_rank": effective_rank(first),
         }
         return StepResult(loss, logs)
-
-    def encode(self, images: Float[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
-        """``backbone``: pooled feature map; ``projection``: what the loss compares."""
-        pooled = average_pool(self.backbone(images))
-        return {
-            "backbone": functional.normalize(pooled),
-            "projection": functional.normalize(self.head(pooled)),
-        }
-
-    def _view(self, batch: Batch, generator: SampleGenerator) -> Float[Tensor, "B 3 h w"]:
-        return standard_view(batch.images, self.settings.views, generator, self.backbone.mean, self.backbone.std)
