@@ -159,3 +159,15 @@ def test_sigterm_ends_with_143_and_names_the_checkpoint(figures: Path, tmp_path:
     saved = re.search(r"checkpoint: (\S+)\. Run it again", message)
     assert saved
     assert (Path(saved.group(1)) / "manifest.json").exists()
+
+
+def test_validation_scores_reach_the_loop_and_are_refused_without_a_mode(
+    figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every = ["--train.validate_every", "2"]
+    assert pretrain("mocov2", figures, tmp_path / "scored", *every, "--validation", "cross-camera") == 0
+    lines = [json.loads(line) for line in (tmp_path / "scored" / "metrics.jsonl").open()]
+    assert [line["step"] for line in lines if line["kind"] == "validation"] == [2, 4]
+    assert json.loads((tmp_path / "scored" / "result.json").read_text())["best"]["score"] > 0
+    assert pretrain("mocov2", figures, tmp_path / "blind", *every) == 2
+    assert "--validation MODE" in capsys.readouterr().err

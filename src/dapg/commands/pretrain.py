@@ -8,6 +8,7 @@ from dapg.core.errors import UsageError
 from dapg.core.settings import read_yaml
 
 if TYPE_CHECKING:
+    from dapg.train.loop import Validate
     from dapg.train.stage import PretrainSettings
 
 _HELP = """usage: dapg pretrain METHOD [--preset {{{presets}}}] [OPTIONS]
@@ -50,7 +51,7 @@ def main(words: list[str], program: str) -> None:
     description = f"{plugins.summary('methods.pretraining', method)}\nValues shown are those of --preset {preset}."
     settings = parse(f"{program} {method}", recipe(method, preset), words, description, positionals=("name",))
     _say_how_long(settings, preset)
-    result = pretrain(settings)
+    result = pretrain(settings, _validation(settings))
     if distributed.rank() == 0:
         folder = Path(settings.out)
         done = "already finished, reused" if result.get("reused") else "done"
@@ -63,6 +64,18 @@ def main(words: list[str], program: str) -> None:
         if result["bad_images"]:
             print(f"{len(result['bad_images'])} unreadable pictures were replaced; {folder / 'result.json'} lists them")
         print(f"weights for the next stage: {folder / 'backbone.safetensors'}")
+
+
+def _validation(settings: "PretrainSettings") -> "Validate | None":
+    """The scores the loop asks for, by the rules of the data set that is trained on."""
+    if not settings.validation:
+        return None
+    from dapg.core.device import resolve_device
+    from dapg.data.source import open_dataset
+    from dapg.evaluation.stage import validator
+
+    validate: Validate = validator(open_dataset(settings.data), settings.validation, resolve_device(settings.device))
+    return validate
 
 
 def _say_how_long(settings: "PretrainSettings", preset: str) -> None:

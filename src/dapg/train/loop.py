@@ -207,6 +207,10 @@ def train(
         TrainingError: NaN, infinity, collapse or a full disk.
         Terminated: SIGTERM; the checkpoint is named.
     """
+    if validate is None and (config.validate_every or config.early_stop):
+        raise UsageError(
+            "--train.validate_every and --train.early_stop need --validation MODE: there is nothing to score"
+        )
     total = config.total_steps(len(records))
     trainer = _set_up(method, records, sampler, config, run, seed, total, device, validate)
     trainer.batches.start_step = trainer.progress.step
