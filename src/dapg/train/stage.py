@@ -38,7 +38,7 @@ class PretrainSettings:
     train: TrainConfig = field(default_factory=TrainConfig)
     """Length, optimiser, precision."""
     validation: str = ""
-    """Test mode of the data set, e.g. visible, scored every ``train.validate_every`` steps and at the end; empty: none."""
+    """Test mode of the data set (e.g. visible) scored every ``train.validate_every`` steps and at the end; "" none."""
     seed: int = 0
     """Of weights, order of pictures and every draw."""
     out: str = run_only("")
