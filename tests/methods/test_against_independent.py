@@ -120,5 +120,5 @@ def test_mocov2_equals_a_plain_loop_from_the_paper() -> None:
         theirs.append(loss.item())
 
     ours = our_losses(method)
-    assert len(method.queue.keys) == PICTURES // 2
+    assert len(method.keys.queue.keys) == PICTURES // 2
     assert ours == pytest.approx(theirs, abs=1e-6)

@@ -1,4 +1,4 @@
-"""What contrastive methods remember: a momentum copy of a network, and a first-in-first-out queue of keys (MoCo)."""
+"""What contrastive methods remember: a momentum copy of a network, a first-in-first-out queue of keys, both (MoCo)."""
 
 import copy
 import math
@@ -7,9 +7,13 @@ from typing import Literal, TypeVar
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
+from dapg.core import distributed
 from dapg.core.errors import UsageError
+from dapg.core.rng import SampleGenerator
 from dapg.core.types import UNKNOWN
+from dapg.models.pooling import average_pool
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -97,3 +101,51 @@ class KeyQueue(nn.Module):
         self.labels[slots] = labels[start:]
         self.position.copy_((self.position + count) % size)
         self.filled.copy_((self.filled + count).clamp(max=size))
+
+
+class KeyEncoder(nn.Module):
+    """MoCo's other half: a momentum copy of backbone and head, and the queue of the keys it made.
+
+    Keys handed to ``remember`` during a step enter the queue in ``update``, after the optimiser's step, so that the
+    step's own pictures are no negatives of each other.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, momentum: float, size: int, dim: int) -> None:
+        """Copy ``backbone`` and ``head``; the queue holds ``size`` keys of ``dim`` values."""
+        super().__init__()
+        self.momentum = momentum
+        self.backbone, self.head = momentum_copy(backbone), momentum_copy(head)
+        self.queue = KeyQueue(size, dim)
+        self._new: list[Tensor] = []
+
+    @torch.no_grad()
+    def forward(self, view: Float[Tensor, "B 3 h w"], generator: SampleGenerator) -> Float[Tensor, "B D"]:
+        """Unit keys of this process's pictures.
+
+        With several processes each picture is encoded in another process's batch, so that batch norm leaks nothing. The
+        order is the same everywhere: it hangs on the seeds of all samples (MoCo's "shuffling BN").
+        """
+        if not distributed.active():
+            return self._encode(view)
+        seeds = distributed.gather_without_gradient(generator.fork("shuffle").seeds)
+        order = seeds.argsort(stable=True)
+        first = distributed.first_row(len(view))
+        mine = order[first : first + len(view)]
+        shuffled = distributed.gather_without_gradient(view)[mine]
+        keys = distributed.gather_without_gradient(self._encode(shuffled))
+        return keys[order.argsort()][first : first + len(view)]
+
+    def remember(self, keys: Float[Tensor, "B D"]) -> None:
+        """Keep this step's keys, of all processes, for the queue."""
+        self._new.append(distributed.gather_without_gradient(keys))
+
+    def update(self, backbone: nn.Module, head: nn.Module) -> None:
+        """After the optimiser's step: follow the online network, and store the keys."""
+        update_momentum(self.backbone, backbone, self.momentum)
+        update_momentum(self.head, head, self.momentum)
+        for keys in self._new:
+            self.queue.push(keys)
+        self._new.clear()
+
+    def _encode(self, view: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
+        return functional.normalize(self.head(average_pool(self.backbone(view))))

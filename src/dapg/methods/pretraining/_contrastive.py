@@ -37,5 +37,9 @@ class Contrastive(Method):
             "projection": functional.normalize(self.head(pooled)),
         }
 
+    def project(self, view: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
+        """Unit rows that the loss compares."""
+        return functional.normalize(self.head(average_pool(self.backbone(view))))
+
     def _view(self, batch: Batch, generator: SampleGenerator) -> Float[Tensor, "B 3 h w"]:
         return standard_view(batch.images, self.settings.views, generator, self.backbone.mean, self.backbone.std)

@@ -4,12 +4,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn import functional
 
 from dapg.augment.views import ViewConfig
-from dapg.core import distributed
 from dapg.core.rng import SampleGenerator
 from dapg.core.types import Batch, StepResult
 from dapg.losses.info_nce import multi_positive_info_nce
@@ -18,8 +14,7 @@ from dapg.methods.base import DataFacts
 from dapg.methods.pretraining._contrastive import Contrastive
 from dapg.models.backbones.base import Backbone
 from dapg.models.heads.moco import MoCoHead
-from dapg.models.momentum import KeyQueue, momentum_copy, update_momentum
-from dapg.models.pooling import average_pool
+from dapg.models.momentum import KeyEncoder
 
 
 class MoCoV2(Contrastive):
@@ -49,18 +44,16 @@ class MoCoV2(Contrastive):
         super().__init__(config, backbone, facts, generator)
         self.settings = config
         self.head = MoCoHead(backbone.feature_dim, config.head, generator)
-        self.key_backbone = momentum_copy(backbone)
-        self.key_head = momentum_copy(self.head)
-        self.queue = KeyQueue(max(1, min(config.queue, facts.pictures // 2)), config.head.output_dim)
-        self._new_keys: list[Tensor] = []
+        size = max(1, min(config.queue, facts.pictures // 2))
+        self.keys = KeyEncoder(backbone, self.head, config.momentum, size, config.head.output_dim)
 
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
         """InfoNCE (Eq. 2 with one positive) of view 1 against the key of view 2 and the queue."""
-        query = self._project(self.backbone, self.head, self._view(batch, generator.fork("query")))
-        key = self._keys(self._view(batch, generator.fork("key")), generator)
-        negatives, _, filled = self.queue.contents()
+        query = self.project(self._view(batch, generator.fork("query")))
+        key = self.keys(self._view(batch, generator.fork("key")), generator)
+        negatives, _, filled = self.keys.queue.contents()
         loss = multi_positive_info_nce(query, key[:, None], negatives, self.settings.temperature, valid=filled)
-        self._new_keys.append(distributed.gather_without_gradient(key))
+        self.keys.remember(key)
         logs = {
             "positive_similarity": (query * key).sum(dim=1).mean().detach(),
             "feature_std": feature_std(query),
@@ -70,33 +63,9 @@ class MoCoV2(Contrastive):
 
     def after_step(self, step: int, total_steps: int) -> None:
         """The key encoder follows; this step's keys become negatives of the next."""
-        update_momentum(self.key_backbone, self.backbone, self.settings.momentum)
-        update_momentum(self.key_head, self.head, self.settings.momentum)
-        for keys in self._new_keys:
-            self.queue.push(keys)
-        self._new_keys.clear()
+        self.keys.update(self.backbone, self.head)
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """One group: MoCo's code decays biases and batch norms too."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return [{"params": trained, "lr": lr, "weight_decay": weight_decay}]
-
-    @staticmethod
-    def _project(backbone: nn.Module, head: nn.Module, view: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
-        return functional.normalize(head(average_pool(backbone(view))))
-
-    @torch.no_grad()
-    def _keys(self, view: Float[Tensor, "B 3 h w"], generator: SampleGenerator) -> Float[Tensor, "B D"]:
-        """Keys of this process's pictures, encoded in another process's batch so that batch norm leaks nothing.
-
-        The order is the same everywhere: it hangs on the seeds of all samples (MoCo's "shuffling BN").
-        """
-        if not distributed.active():
-            return self._project(self.key_backbone, self.key_head, view)
-        seeds = distributed.gather_without_gradient(generator.fork("shuffle").seeds)
-        order = seeds.argsort(stable=True)
-        first = distributed.first_row(len(view))
-        mine = order[first : first + len(view)]
-        shuffled = distributed.gather_without_gradient(view)[mine]
-        keys = distributed.gather_without_gradient(self._project(self.key_backbone, self.key_head, shuffled))
-        return keys[order.argsort()][first : first + len(view)]

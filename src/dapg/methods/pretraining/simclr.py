@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 import torch
-from torch.nn import functional
 
 from dapg.augment.views import ViewConfig
 from dapg.core import distributed
@@ -15,7 +14,6 @@ from dapg.methods.base import DataFacts
 from dapg.methods.pretraining._contrastive import Contrastive
 from dapg.models.backbones.base import Backbone
 from dapg.models.heads.simclr import SimCLRHead
-from dapg.models.pooling import average_pool
 
 
 class SimCLR(Contrastive):
@@ -46,7 +44,7 @@ class SimCLR(Contrastive):
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
         """NT-Xent over the views of all processes; both views go through the network in one pass."""
         views = torch.cat([self._view(batch, generator.fork("first")), self._view(batch, generator.fork("second"))])
-        first, second = functional.normalize(self.head(average_pool(self.backbone(views)))).chunk(2)
+        first, second = self.project(views).chunk(2)
         loss = nt_xent(
             first,
             second,
