@@ -24,6 +24,46 @@ Mixture = Literal["augmix", "weights"]
 """``augmix`` as above; ``weights`` leaves the anchor out: w1 x_q + w2 x1 + w3 x2."""
 
 
+Geometry = Literal["shared", "per_view"]
+"""``shared``: all noisy views show one crop; ``per_view``: x1 and x2 show crops of their own."""
+
+
+@dataclass(frozen=True)
+class ChainConfig:
+    """The noise chain of a method; defaults are the recommended preset, reasons are in docs/method.md."""
+
+    severities: tuple[int, int] = (1, 3)
+    """Smallest and largest severity; the paper gives none. Three corruptions of severity 5 leave nothing to see."""
+    leave_out: tuple[str, ...] = ()
+    """Families of the 15 corruptions that are not used: noise, blur, weather, digital."""
+    geometry: Geometry = "shared"
+    """shared: the four views are one crop, as the mixture asks; per_view: x1 and x2 have their own crop and flip."""
+    mixture: Mixture = "augmix"
+    """augmix: the clean view takes part in x_mix; weights: only the three noisy ones do."""
+    height: int = 256
+    """Rows of the pictures that are corrupted; severities are made for 256 x 128, the network's size comes after."""
+    width: int = 128
+    """Columns of the pictures that are corrupted."""
+
+    def __post_init__(self) -> None:
+        """Refuse families that do not exist and too few corruptions to draw from."""
+        if len(self.names) < 3:
+            raise UsageError(f"without {', '.join(self.leave_out)} fewer than three corruptions are left for the chain")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Corruptions to draw from."""
+        names: tuple[str, ...] = library.IMAGENET_C
+        for family in self.leave_out:
+            names = library.without_family(family, names)
+        return names
+
+
 @dataclass(frozen=True, slots=True)
 class NoiseChain:
     """The four noisy views of B samples, floats in [0, 1], and what was done to them."""

@@ -1,4 +1,4 @@
-"""The standard view of contrastive pre-training: a random crop with colours, blur and erasing, normalised."""
+"""Views of pre-training: the standard one (crop, colours, blur, erasing), and the four of the noise chain."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dapg.augment import basic
+from dapg.augment.noise_chain import ChainConfig, noise_chain
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from dapg.core.rng import SampleGenerator
 
@@ -67,12 +68,7 @@ def _view(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
 ) -> Float[Tensor, "B 3 h w"]:
-    view = basic.random_resized_crop(images, config.size, generator.fork("crop"), config.crop_scale, config.crop_ratio)
-    view = basic.horizontal_flip(view, generator.fork("flip"), config.flip)
-    if config.jitter > 0:
-        brightness, contrast, saturation, hue = config.jitter_strength
-        view = basic.colour_jitter(view, generator.fork("jitter"), brightness, contrast, saturation, hue, config.jitter)
-    view = basic.to_grey(view, generator.fork("grey"), config.grey)
+    view = _colours(_geometry(images, config, config.size, generator), config, generator)
     if config.blur > 0:
         low, high = (sigma * config.height / 256 for sigma in config.blur_sigma)
         view = basic.gaussian_blur(view, generator.fork("blur"), (low, high), config.blur)
@@ -82,3 +78,51 @@ def _view(
             view, generator.fork("erase"), config.erasing, config.erasing_area, config.erasing_aspect, (0.0, 0.0, 0.0)
         )
     return view
+
+
+def chain_views(
+    images: UInt8[Tensor, "B 3 H W"],
+    config: ViewConfig,
+    chain: ChainConfig,
+    generator: SampleGenerator,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> Float[Tensor, "4 B 3 h w"]:
+    """The noise chain's x_q, x1, x2 and x_mix of each picture, normalised.
+
+    Crop, flip, jitter and grey of ``config`` at the chain's size; the corruptions, in [0, 1]; then the network's size.
+    ``config.blur`` and ``config.erasing`` are not used: the corruptions blur and hide. With ``geometry: per_view``
+    x1 and x2 have a crop and a flip of their own, and the colours of the anchor.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        anchor, first, second = (generator.fork(name) for name in ("anchor", "first", "second"))
+        clean = _colours(_geometry(images, config, chain.size, anchor), config, anchor)
+        others = None
+        if chain.geometry == "per_view":
+            others = (
+                _colours(_geometry(images, config, chain.size, first), config, anchor),
+                _colours(_geometry(images, config, chain.size, second), config, anchor),
+            )
+        noisy = noise_chain(
+            clean, generator.fork("chain"), chain.names, chain.severities, chain.mixture, others, chunk=256
+        )
+        views = (noisy.query, noisy.first, noisy.second, noisy.mixed)
+        return torch.stack([normalise(basic.resize(view, config.size), mean, std) for view in views])
+
+
+def _geometry(
+    images: UInt8[Tensor, "B 3 H W"], config: ViewConfig, size: tuple[int, int], generator: SampleGenerator
+) -> Float[Tensor, "B 3 h w"]:
+    """Crop and flip."""
+    view = basic.random_resized_crop(images, size, generator.fork("crop"), config.crop_scale, config.crop_ratio)
+    return basic.horizontal_flip(view, generator.fork("flip"), config.flip)
+
+
+def _colours(
+    view: Float[Tensor, "B 3 h w"], config: ViewConfig, generator: SampleGenerator
+) -> Float[Tensor, "B 3 h w"]:
+    """Jitter and grey."""
+    if config.jitter > 0:
+        brightness, contrast, saturation, hue = config.jitter_strength
+        view = basic.colour_jitter(view, generator.fork("jitter"), brightness, contrast, saturation, hue, config.jitter)
+    return basic.to_grey(view, generator.fork("grey"), config.grey)

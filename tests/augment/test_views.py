@@ -1,0 +1,87 @@
+"""The noise chain's views: what is done to a picture before and after the corruptions."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dapg.augment import basic
+from dapg.augment.noise_chain import ChainConfig, noise_chain
+from dapg.augment.views import ViewConfig, chain_views
+from dapg.core.errors import UsageError
+from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD
+from dapg.core.rng import SampleGenerator
+from dapg.corruptions import library
+
+PLAIN = ViewConfig(height=64, width=32, crop_scale=(1.0, 1.0), crop_ratio=(0.5, 0.5), flip=0.0, grey=0.0)
+CHAIN = ChainConfig(height=64, width=32)
+
+
+def pictures(count: int = 4) -> torch.Tensor:
+    coarse = torch.rand(count, 3, 8, 4, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(coarse, size=(64, 32), mode="bilinear").mul(255).to(torch.uint8)
+
+
+def streams(count: int = 4) -> SampleGenerator:
+    return SampleGenerator(torch.arange(count) + 10)
+
+
+def shown(views: torch.Tensor) -> torch.Tensor:
+    """Back to [0, 1]."""
+    return views * torch.tensor(IMAGENET_STD)[:, None, None] + torch.tensor(IMAGENET_MEAN)[:, None, None]
+
+
+def test_the_views_are_the_chain_on_the_cropped_picture_in_floats() -> None:
+    """Nothing blurs or erases, although these are the config's defaults."""
+    expected = noise_chain(pictures().float() / 255, streams().fork("chain"))
+    views = shown(chain_views(pictures(), PLAIN, CHAIN, streams()))
+    for view, wanted in zip(views, (expected.query, expected.first, expected.second, expected.mixed), strict=True):
+        torch.testing.assert_close(view, wanted, atol=1e-5, rtol=0)
+
+
+def test_corruptions_come_before_the_networks_size() -> None:
+    """Corrupted at 128 x 64 and then halved, not corrupted at 64 x 32."""
+    large = replace(CHAIN, height=128, width=64)
+    clean = basic.resize(pictures(), (128, 64))
+    expected = basic.resize(noise_chain(clean, streams().fork("chain")).second, (64, 32))
+    views = shown(chain_views(pictures(), PLAIN, large, streams()))
+    assert views.shape == (4, 4, 3, 64, 32)
+    # Two ways to enlarge, equal but for rounding, which thresholds inside a corruption make larger here and there.
+    torch.testing.assert_close(views[2], expected, atol=3e-2, rtol=0)
+    small = shown(chain_views(pictures(), PLAIN, CHAIN, streams()))
+    assert float((views[2] - small[2]).abs().mean()) > 0.02
+
+
+def test_per_view_geometry_gives_x1_and_x2_their_own_crop_and_the_same_corruptions() -> None:
+    """With the whole picture as the only crop both geometries are one; with real crops x_q and x_mix stay."""
+    own = replace(CHAIN, geometry="per_view")
+    assert torch.equal(chain_views(pictures(), PLAIN, own, streams()), chain_views(pictures(), PLAIN, CHAIN, streams()))
+    cropped = replace(PLAIN, crop_scale=(0.2, 0.9), flip=0.5)
+    shared, per_view = (chain_views(pictures(), cropped, chain, streams()) for chain in (CHAIN, own))
+    assert torch.equal(shared[[0, 3]], per_view[[0, 3]])
+    for view in (1, 2):
+        assert ((shared[view] - per_view[view]).abs().mean(dim=(1, 2, 3)) > 0.05).all()
+
+
+def test_a_grey_anchor_is_grey_in_all_its_views_but_for_coloured_noise() -> None:
+    quiet = replace(CHAIN, leave_out=("noise", "weather"), geometry="per_view")
+    grey = shown(chain_views(pictures(), replace(PLAIN, grey=1.0), quiet, streams()))
+    spread = grey.amax(dim=2) - grey.amin(dim=2)
+    assert float(spread.mean()) < 0.02  # JPEG alone leaves a trace of colour
+
+
+def test_a_sample_s_views_do_not_depend_on_the_batch_around() -> None:
+    rows = torch.tensor([2, 0])
+    config = replace(PLAIN, crop_scale=(0.2, 1.0), flip=0.5, grey=0.2)
+    whole = chain_views(pictures(), config, CHAIN, streams())
+    some = chain_views(pictures()[rows], config, CHAIN, streams().rows(rows))
+    torch.testing.assert_close(some, whole[:, rows], atol=2e-2, rtol=0)
+
+
+def test_left_out_families_are_not_drawn() -> None:
+    names = replace(CHAIN, leave_out=("noise", "blur")).names
+    assert set(names) == set(library.IMAGENET_C) - set(library.families()["noise"]) - set(library.families()["blur"])
+    with pytest.raises(UsageError, match="fewer than three"):
+        ChainConfig(leave_out=("noise", "blur", "weather", "digital"))
+    with pytest.raises(UsageError, match="no family"):
+        ChainConfig(leave_out=("fog",))
