@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dapg.core.types import Protocol, Record, Trial
+from dapg.core.types import Record, Trial
 from dapg.data import market1501, regdb, sysu
+from dapg.evaluation.labels import Labels, row_numbers
 from dapg.evaluation.metrics import score, score_features, score_trials
 
 DIMENSION = 2048
@@ -33,21 +34,16 @@ class Case:
     """Unit features and labels of one protocol at its published size."""
 
     name: str
-    protocol: Protocol
     query: torch.Tensor
     gallery: torch.Tensor
-    query_persons: torch.Tensor
-    gallery_persons: torch.Tensor
-    query_cameras: torch.Tensor
-    gallery_cameras: torch.Tensor
-
-    @property
-    def labels(self):
-        return self.query_persons, self.gallery_persons, self.query_cameras, self.gallery_cameras
+    labels: Labels
 
 
-def plain_scores(distances, query_persons, gallery_persons, query_cameras, gallery_cameras, protocol):
+def plain_scores(distances, labels):
     """(cmc, mAP, mINP) of one distance matrix, query by query."""
+    protocol = labels.protocol
+    query_persons, gallery_persons = labels.query_persons.numpy(), labels.gallery_persons.numpy()
+    query_cameras, gallery_cameras = labels.query_cameras.numpy(), labels.gallery_cameras.numpy()
     order = np.argsort(distances, axis=1)
     precisions, penalties, curves = [], [], []
     groups = protocol.camera_groups
@@ -107,24 +103,15 @@ def sysu_case(generator):
 
 
 def case_of(name, trial, table, rows):
-    def labels(side, field):
-        return torch.tensor([getattr(record, field) for record in side])
-
-    sides = trial.query, trial.gallery
-    return Case(
-        name,
-        trial.protocol,
-        *(table[torch.tensor([rows[record] for record in side])] for side in sides),
-        *(labels(side, "person") for side in sides),
-        *(labels(side, "camera") for side in sides),
-    )
+    return Case(name, *(table[row_numbers(rows, side)] for side in (trial.query, trial.gallery)), Labels.of(trial))
 
 
 def regdb_case(generator):
     persons = torch.arange(206).repeat_interleave(10)
     values = features(torch.cat([persons, persons]), generator)
     ones = torch.ones_like(persons)
-    return Case("RegDB, one direction", regdb.PROTOCOL, values[:2060], values[2060:], persons, persons, ones, 2 * ones)
+    labels = Labels(persons, persons, ones, 2 * ones, regdb.PROTOCOL)
+    return Case("RegDB, one direction", values[:2060], values[2060:], labels)
 
 
 def market_case(generator):
@@ -134,16 +121,8 @@ def market_case(generator):
     values = features(torch.cat([query_persons, gallery_persons]), generator)
     cameras = torch.randint(1, 7, (len(values),), generator=generator)
     size = len(query_persons)
-    return Case(
-        "Market-1501",
-        market1501.PROTOCOL,
-        values[:size],
-        values[size:],
-        query_persons,
-        gallery_persons,
-        cameras[:size],
-        cameras[size:],
-    )
+    labels = Labels(query_persons, gallery_persons, cameras[:size], cameras[size:], market1501.PROTOCOL)
+    return Case("Market-1501", values[:size], values[size:], labels)
 
 
 def seconds(function, repeats):
@@ -164,15 +143,14 @@ def check(ours, plain):
 
 
 def measure(case, device, repeats):
-    arrays = [label.numpy() for label in case.labels]
     distances = -(case.query @ case.gallery.T)
     matrix = distances.numpy()
-    plain_time, plain_cpu, plain = seconds(lambda: plain_scores(matrix, *arrays, case.protocol), 1)
+    plain_time, plain_cpu, plain = seconds(lambda: plain_scores(matrix, case.labels), 1)
     moved = distances.to(device)
-    our_time, our_cpu, ours = seconds(lambda: score(moved, *case.labels, case.protocol, MAX_RANK), repeats)
+    our_time, our_cpu, ours = seconds(lambda: score(moved, case.labels, MAX_RANK), repeats)
     check(ours, plain)
     both = [side.to(device) for side in (case.query, case.gallery)]
-    whole_time, _, _ = seconds(lambda: score_features(*both, *case.labels, case.protocol, MAX_RANK), repeats)
+    whole_time, _, _ = seconds(lambda: score_features(*both, case.labels, MAX_RANK), repeats)
     plain_product, _, _ = seconds(lambda: case.query.numpy() @ case.gallery.numpy().T, 1)
     return {
         "case": case.name,
@@ -198,7 +176,7 @@ def measure_ten_trials(table, rows, trials, device, repeats):
         found = []
         for case in cases:
             distances = -(case.query.numpy() @ case.gallery.numpy().T)
-            found.append(plain_scores(distances, *(label.numpy() for label in case.labels), case.protocol))
+            found.append(plain_scores(distances, case.labels))
         return found
 
     plain_time, _, expected = seconds(plain, 1)
@@ -230,9 +208,10 @@ def million(device):
         block /= block.norm(dim=1, keepdim=True)
     query = torch.nn.functional.normalize(torch.randn(1000, 512, generator=generator), dim=1)
     persons = torch.randint(0, 50_000, (1_000_000,), generator=generator)
-    labels = (persons[:1000], persons, torch.ones(1000).long(), torch.randint(1, 7, (1_000_000,), generator=generator))
+    cameras = torch.ones(1000).long(), torch.randint(1, 7, (1_000_000,), generator=generator)
+    labels = Labels(persons[:1000], persons, *cameras, market1501.PROTOCOL)
     start = time.perf_counter()
-    scores = score_features(query.to(device), gallery.to(device), *labels, market1501.PROTOCOL, MAX_RANK)
+    scores = score_features(query.to(device), gallery.to(device), labels, MAX_RANK)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     took = time.perf_counter() - start
     return {"seconds": took, "peak_GiB": peak, "mAP": scores.mAP, "threads": torch.get_num_threads()}

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from dapg.core.types import Protocol
+from dapg.evaluation.labels import Labels
 from dapg.evaluation.metrics import score_features
 
 
@@ -21,15 +22,8 @@ def main() -> None:
     gallery = people[gallery_persons] + 2.5 * torch.randn(80, 64, generator=generator)
 
     same_room = Protocol("sysu-mm01", camera_groups={2: 2, 3: 2}, unique_identity_cmc=True)
-    scores = score_features(
-        functional.normalize(query),
-        functional.normalize(gallery),
-        query_persons,
-        gallery_persons,
-        query_cameras,
-        gallery_cameras,
-        same_room,
-    )
+    labels = Labels(query_persons, gallery_persons, query_cameras, gallery_cameras, same_room)
+    scores = score_features(functional.normalize(query), functional.normalize(gallery), labels)
     print(f"rank-1 {100 * scores.rank(1):.1f}, mAP {100 * scores.mAP:.1f}, mINP {100 * scores.mINP:.1f}")
 
 

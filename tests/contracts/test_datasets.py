@@ -12,6 +12,7 @@ from dapg.core.images import open_rgb
 from dapg.core.types import UNKNOWN, Modality
 from dapg.data.base import Dataset
 from dapg.data.verify import Audited, verify
+from dapg.evaluation.labels import Labels
 from dapg.evaluation.metrics import score
 
 NAMES = plugins.names("data")
@@ -89,12 +90,8 @@ def test_trials_can_be_scored(dataset):
             assert trial.mode == mode
             assert UNKNOWN not in {record.person for record in trial.query}
             generator = torch.Generator().manual_seed(0)
-            scores = score(
-                torch.rand(len(trial.query), len(trial.gallery), generator=generator),
-                *(torch.tensor([r.person for r in records]) for records in (trial.query, trial.gallery)),
-                *(torch.tensor([r.camera for r in records]) for records in (trial.query, trial.gallery)),
-                trial.protocol,
-            )
+            distances = torch.rand(len(trial.query), len(trial.gallery), generator=generator)
+            scores = score(distances, Labels.of(trial))
             assert scores.valid_queries > 0
             assert scores.cmc[-1] > 0
 

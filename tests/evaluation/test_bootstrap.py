@@ -16,6 +16,7 @@ from dapg.evaluation.bootstrap import (
     spread,
     write_query_scores,
 )
+from dapg.evaluation.labels import Labels
 from dapg.evaluation.metrics import QueryScores, score
 
 
@@ -81,7 +82,8 @@ def test_invalid_queries_do_not_count():
 def test_value_is_the_mean_of_the_scores():
     generator = torch.Generator().manual_seed(1)
     persons, gallery = torch.randint(0, 9, (70,), generator=generator), torch.randint(0, 9, (40,), generator=generator)
-    trials = [score(torch.rand(70, 40, generator=generator), persons, gallery, None, None, Protocol("p")) for _ in "ab"]
+    labels = Labels(persons, gallery, None, None, Protocol("p"))
+    trials = [score(torch.rand(70, 40, generator=generator), labels) for _ in "ab"]
     found = intervals([[trial.per_query for trial in trials]])
     assert found["mAP"].value == pytest.approx((trials[0].mAP + trials[1].mAP) / 2)
     assert found["rank-1"].value == pytest.approx((trials[0].cmc[0] + trials[1].cmc[0]) / 2)
@@ -125,7 +127,8 @@ def test_spread_by_cause():
 
 
 def saved(folder, name, precision, feature="after BN", **changes):
-    trial = score(torch.tensor(precision), torch.tensor([1, 2]), torch.tensor([1, 2, 3]), None, None, Protocol("plain"))
+    labels = Labels(torch.tensor([1, 2]), torch.tensor([1, 2, 3]), None, None, Protocol("plain"))
+    trial = score(torch.tensor(precision), labels)
     write_query_scores(folder / f"{name}.npz", {feature: [trial, trial], "other": [trial]})
     result = {"feature": feature, "protocol": "plain", "data": {"hash": "abc"}, "per_query": f"{name}.npz", **changes}
     write_json(folder / f"{name}.json", result)

@@ -9,6 +9,7 @@ import torch
 from dapg.core.errors import DataError, UsageError
 from dapg.evaluation.bootstrap import compare_results
 from dapg.evaluation.features import PROTOCOLS, read_features, score_file, write_result
+from dapg.evaluation.labels import Labels
 from dapg.evaluation.metrics import score
 from dapg.evaluation.ranking import similarity
 from dapg.evaluation.rerank import Rerank
@@ -37,8 +38,9 @@ def test_scores_are_those_of_the_tensors(tmp_path, name):
     path = saved(tmp_path / "features.npz")
     result, scores = score_file(path, name)
     tensors = {key: torch.from_numpy(value) for key, value in arrays().items()}
-    labels = [tensors[key] for key in ("query_persons", "gallery_persons", "query_cameras", "gallery_cameras")]
-    expected = score(-similarity(tensors["query_features"], tensors["gallery_features"]), *labels, PROTOCOLS[name])
+    columns = [tensors[key] for key in ("query_persons", "gallery_persons", "query_cameras", "gallery_cameras")]
+    labels = Labels(*columns, PROTOCOLS[name])
+    expected = score(-similarity(tensors["query_features"], tensors["gallery_features"]), labels)
     assert scores.cmc == expected.cmc
     assert scores.mAP == pytest.approx(expected.mAP, abs=1e-9)
     assert result["scores"]["mAP"] == scores.mAP

@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score
 from dapg.core.errors import UsageError
 from dapg.core.types import Protocol, Record, Trial
 from dapg.evaluation import metrics
+from dapg.evaluation.labels import Labels
 from dapg.evaluation.metrics import mean_scores, score, score_features, score_trials
 
 PLAIN = Protocol("plain")
@@ -21,6 +22,10 @@ LLCM = Protocol("llcm", same_person_same_camera=True, unique_identity_cmc=True)
 
 def tensor(values):
     return torch.tensor(values, dtype=torch.int64)
+
+
+def scored(distances, *labels_and_protocol, max_rank=20):
+    return score(distances, Labels(*labels_and_protocol), max_rank)
 
 
 def fixture():
@@ -36,7 +41,7 @@ def fixture():
 
 
 def test_published_sysu_rules_on_a_printed_example():
-    scores = score(*fixture(), SYSU, max_rank=4)
+    scores = scored(*fixture(), SYSU, max_rank=4)
     assert scores.cmc == (0.25, 0.5, 0.5, 1.0)
     assert scores.mAP == pytest.approx(0.4232142857, abs=1e-9)
     assert scores.mINP == pytest.approx(0.3714285714, abs=1e-9)
@@ -44,7 +49,7 @@ def test_published_sysu_rules_on_a_printed_example():
 
 
 def test_published_regdb_rules_on_a_printed_example():
-    scores = score(*fixture(), PLAIN, max_rank=4)
+    scores = scored(*fixture(), PLAIN, max_rank=4)
     assert scores.cmc == (0, 0.5, 0.5, 0.5)
     assert scores.mAP == pytest.approx(0.3607142857, abs=1e-9)
     assert scores.mINP == pytest.approx(0.3297619048, abs=1e-9)
@@ -63,7 +68,7 @@ def five_images():
 
 def test_plain_gallery_counted_by_hand():
     # matches at ranks 2, 4, 5: AP = (1/2 + 2/4 + 3/5) / 3, INP = 3/5
-    scores = score(*five_images(), PLAIN, max_rank=3)
+    scores = scored(*five_images(), PLAIN, max_rank=3)
     assert scores.cmc == (0, 1, 1)
     assert scores.mAP == pytest.approx((1 / 2 + 2 / 4 + 3 / 5) / 3)
     assert scores.mINP == pytest.approx(3 / 5)
@@ -71,7 +76,7 @@ def test_plain_gallery_counted_by_hand():
 
 def test_same_person_same_camera_counted_by_hand():
     # the last answer goes: ranks 2 and 4
-    scores = score(*five_images(), MARKET, max_rank=3)
+    scores = scored(*five_images(), MARKET, max_rank=3)
     assert scores.mAP == pytest.approx((1 / 2 + 2 / 4) / 2)
     assert scores.mINP == pytest.approx(2 / 4)
     assert scores.cmc == (0, 1, 1)
@@ -79,31 +84,31 @@ def test_same_person_same_camera_counted_by_hand():
 
 def test_camera_group_counted_by_hand():
     # cameras 2 and 3 go: 2, 2, 1 remain, so rank 3 among pictures and rank 2 among persons
-    scores = score(*five_images(), SYSU, max_rank=3)
+    scores = scored(*five_images(), SYSU, max_rank=3)
     assert scores.mAP == pytest.approx(1 / 3)
     assert scores.mINP == pytest.approx(1 / 3)
     assert scores.cmc == (0, 1, 1)
-    pictures = score(*five_images(), Protocol("pictures", camera_groups={2: 2, 3: 2}), max_rank=3)
+    pictures = scored(*five_images(), Protocol("pictures", camera_groups={2: 2, 3: 2}), max_rank=3)
     assert pictures.cmc == (0, 0, 1)
 
 
 def test_junk_is_left_out_and_distractors_stay():
     distances = torch.tensor([[0.1, 0.2, 0.3]])
-    scores = score(distances, tensor([5]), tensor([-1, 0, 5]), tensor([1]), tensor([2, 2, 2]), MARKET, max_rank=3)
+    scores = scored(distances, tensor([5]), tensor([-1, 0, 5]), tensor([1]), tensor([2, 2, 2]), MARKET, max_rank=3)
     assert scores.cmc == (0, 1, 1)
     assert scores.mAP == 0.5
 
 
 def test_negative_persons_never_match():
     arguments = (torch.tensor([[0.1, 0.2], [0.1, 0.2]]), tensor([-1, 4]), tensor([-1, 4]), None, None, PLAIN)
-    scores = score(*arguments)
+    scores = scored(*arguments)
     assert scores.per_query.valid.tolist() == [False, True]
     assert scores.cmc[0] == 0
     assert scores.cmc[1] == 1
 
 
 def test_short_gallery_pads_the_curve():
-    scores = score(torch.tensor([[0.1, 0.2]]), tensor([1]), tensor([2, 1]), None, None, PLAIN, max_rank=6)
+    scores = scored(torch.tensor([[0.1, 0.2]]), tensor([1]), tensor([2, 1]), None, None, PLAIN, max_rank=6)
     assert scores.cmc == (0, 1, 1, 1, 1, 1)
     assert scores.rank(50) == 1
 
@@ -111,22 +116,22 @@ def test_short_gallery_pads_the_curve():
 def test_ties_follow_gallery_order():
     # all equal: the order is that of the gallery, matches at 2 and 4; persons in order 7, 1, 8: place 2
     arguments = (torch.zeros(1, 4), tensor([1]), tensor([7, 1, 8, 1]), tensor([6]), tensor([1, 1, 1, 1]))
-    assert score(*arguments, PLAIN).mAP == pytest.approx((1 / 2 + 2 / 4) / 2)
-    assert score(*arguments, SYSU).cmc[:3] == (0, 1, 1)
+    assert scored(*arguments, PLAIN).mAP == pytest.approx((1 / 2 + 2 / 4) / 2)
+    assert scored(*arguments, SYSU).cmc[:3] == (0, 1, 1)
 
 
 def test_errors_say_what_is_wrong():
     distances, *labels = fixture()
     with pytest.raises(UsageError, match="give query and gallery cameras"):
-        score(distances, labels[0], labels[1], None, None, SYSU)
+        scored(distances, labels[0], labels[1], None, None, SYSU)
     with pytest.raises(UsageError, match="NaN or infinite"):
-        score(distances.index_fill(1, tensor([3]), math.nan), *labels, PLAIN)
+        scored(distances.index_fill(1, tensor([3]), math.nan), *labels, PLAIN)
     with pytest.raises(UsageError, match="NaN or infinite"):
-        score(distances.index_fill(1, tensor([3]), math.inf), *labels, PLAIN)
+        scored(distances.index_fill(1, tensor([3]), math.inf), *labels, PLAIN)
     with pytest.raises(UsageError, match="none of 5 queries"):
-        score(distances, labels[0] + 100, *labels[1:], PLAIN)
+        scored(distances, labels[0] + 100, *labels[1:], PLAIN)
     with pytest.raises(UsageError, match="do not fit"):
-        metrics._check_shape((5, 9), metrics._Sheet.build(*labels, PLAIN, torch.device("cpu")))
+        metrics._check_shape((5, 9), metrics._Sheet.build(Labels(*labels, PLAIN), torch.device("cpu")))
 
 
 def slow_scores(distances, query_persons, gallery_persons, query_cameras, gallery_cameras, protocol, max_rank=20):
@@ -198,12 +203,12 @@ def test_equals_the_slow_loop(gallery, rules, dtype):
     protocol = Protocol("any", **rules)
     distances, *labels = gallery
     cmc, mean_ap, mean_inp, valid, precisions, penalties, firsts = slow_scores(distances, *labels, protocol, max_rank=6)
-    arguments = (torch.tensor(distances, dtype=dtype), *map(tensor, labels), protocol, 6)
+    arguments = (torch.tensor(distances, dtype=dtype), *map(tensor, labels), protocol)
     if not valid:
         with pytest.raises(UsageError, match="has a match"):
-            score(*arguments)
+            scored(*arguments)
         return
-    scores = score(*arguments)
+    scores = scored(*arguments, max_rank=6)
     assert scores.cmc == pytest.approx(cmc, abs=1e-12)
     assert scores.mAP == pytest.approx(mean_ap, abs=1e-12)
     assert scores.mINP == pytest.approx(mean_inp, abs=1e-12)
@@ -232,15 +237,15 @@ def random_case(queries=60, gallery=90, persons=9, seed=0):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_chunks_and_threads_change_nothing(monkeypatch, protocol, threads):
     arguments = (*random_case(), protocol)
-    whole = score(*arguments)
+    whole = scored(*arguments)
     monkeypatch.setattr(metrics, "_CPU_ELEMENTS", 7 * 90)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert score(*arguments) == whole
+    assert scored(*arguments) == whole
 
 
 def test_average_precision_is_scikit_learns():
     distances, persons, gallery_persons, *_ = random_case()
-    scores = score(distances, persons, gallery_persons, None, None, PLAIN)
+    scores = scored(distances, persons, gallery_persons, None, None, PLAIN)
     expected = [
         average_precision_score((gallery_persons == person).numpy(), -row.numpy())
         for row, person in zip(distances, persons, strict=True)
@@ -252,7 +257,7 @@ def test_average_precision_is_scikit_learns():
 def test_low_precision_is_scored_as_its_exact_values(dtype):
     distances, *labels = random_case()
     rounded = distances.to(dtype)
-    assert score(rounded, *labels, SYSU) == score(rounded.double(), *labels, SYSU)
+    assert scored(rounded, *labels, SYSU) == scored(rounded.double(), *labels, SYSU)
 
 
 def test_features_in_blocks_equal_the_whole_matrix(monkeypatch):
@@ -260,9 +265,9 @@ def test_features_in_blocks_equal_the_whole_matrix(monkeypatch):
     query = torch.nn.functional.normalize(torch.randn(60, 16, generator=generator), dim=1)
     gallery = torch.nn.functional.normalize(torch.randn(90, 16, generator=generator), dim=1)
     labels = random_case()[1:]
-    expected = score(-(query.double() @ gallery.double().T), *labels, SYSU)
+    expected = scored(-(query.double() @ gallery.double().T), *labels, SYSU)
     monkeypatch.setattr(metrics, "_PRODUCT_ELEMENTS", 90 * 11)
-    scores = score_features(query.double(), gallery.double(), *labels, SYSU)
+    scores = score_features(query.double(), gallery.double(), Labels(*labels, SYSU))
     assert scores.cmc == expected.cmc
     assert scores.mAP == pytest.approx(expected.mAP, abs=1e-9)
 
@@ -270,8 +275,8 @@ def test_features_in_blocks_equal_the_whole_matrix(monkeypatch):
 def test_order_of_the_gallery_does_not_matter_without_ties():
     distances, persons, gallery_persons, cameras, gallery_cameras = random_case()
     order = torch.randperm(90, generator=torch.Generator().manual_seed(1))
-    shuffled = score(distances[:, order], persons, gallery_persons[order], cameras, gallery_cameras[order], SYSU)
-    assert shuffled == score(distances, persons, gallery_persons, cameras, gallery_cameras, SYSU)
+    shuffled = scored(distances[:, order], persons, gallery_persons[order], cameras, gallery_cameras[order], SYSU)
+    assert shuffled == scored(distances, persons, gallery_persons, cameras, gallery_cameras, SYSU)
 
 
 def test_trials_that_share_queries_score_as_one_by_one(monkeypatch):
@@ -293,11 +298,7 @@ def test_trials_that_share_queries_score_as_one_by_one(monkeypatch):
         expected = score_features(
             features[query],
             features[gallery],
-            persons[query],
-            persons[gallery],
-            cameras[query],
-            cameras[gallery],
-            SYSU,
+            Labels(persons[query], persons[gallery], cameras[query], cameras[gallery], SYSU),
             5,
         )
         assert scores.cmc == expected.cmc
@@ -305,8 +306,8 @@ def test_trials_that_share_queries_score_as_one_by_one(monkeypatch):
 
 
 def test_mean_over_trials():
-    first = score(*random_case(seed=1), SYSU)
-    second = score(*random_case(seed=2), SYSU)
+    first = scored(*random_case(seed=1), SYSU)
+    second = scored(*random_case(seed=2), SYSU)
     mean = mean_scores([first, second])
     assert mean["mAP"] == pytest.approx((first.mAP + second.mAP) / 2)
     assert mean["cmc"][0] == pytest.approx((first.cmc[0] + second.cmc[0]) / 2)
@@ -318,7 +319,7 @@ def test_mean_over_trials():
 def test_cuda_equals_cpu(protocol):
     distances, *labels = random_case(300, 400, 30)
     distances = (distances * 500).round()  # ties
-    ours, expected = score(distances.cuda(), *labels, protocol), score(distances, *labels, protocol)
+    ours, expected = scored(distances.cuda(), *labels, protocol), scored(distances, *labels, protocol)
     assert torch.equal(ours.per_query.first_match, expected.per_query.first_match)
     assert ours.mAP == pytest.approx(expected.mAP, abs=1e-12)
     assert ours.mINP == pytest.approx(expected.mINP, abs=1e-12)

@@ -6,6 +6,7 @@ import torch
 from dapg.core.errors import UsageError
 from dapg.core.types import Protocol
 from dapg.evaluation import ranking
+from dapg.evaluation.labels import Labels
 from dapg.evaluation.metrics import score
 from dapg.evaluation.ranking import left_out, rank, similarity, unit_rows
 
@@ -33,7 +34,7 @@ def case(queries=25, gallery=40, seed=0):
 def test_rank_is_a_stable_sort_of_what_the_rules_keep(monkeypatch, protocol, elements):
     monkeypatch.setattr(ranking, "_ELEMENTS", elements)
     query, gallery, persons, gallery_persons, cameras, gallery_cameras = case()
-    answer = rank(query, gallery, persons, gallery_persons, cameras, gallery_cameras, protocol, top=35)
+    answer = rank(query, gallery, Labels(persons, gallery_persons, cameras, gallery_cameras, protocol), top=35)
     values = similarity(query, gallery).tolist()
     for row, person in enumerate(persons.tolist()):
         kept = []
@@ -54,14 +55,15 @@ def test_rank_is_a_stable_sort_of_what_the_rules_keep(monkeypatch, protocol, ele
 
 def test_first_match_agrees_with_the_scores():
     query, gallery, *labels = case(seed=4)
-    answer = rank(query, gallery, *labels, SYSU, top=40)
-    firsts = score(-similarity(query, gallery), *labels, SYSU).per_query.first_match
+    answer = rank(query, gallery, Labels(*labels, SYSU), top=40)
+    firsts = score(-similarity(query, gallery), Labels(*labels, SYSU)).per_query.first_match
     from_list = torch.where(answer.matches.any(1), answer.matches.int().argmax(1) + 1, 0)
     assert firsts.tolist() == from_list.tolist()
 
 
 def test_top_beyond_the_gallery_is_padded():
-    answer = rank(torch.eye(2), torch.eye(2), torch.tensor([1, 2]), torch.tensor([1, 2]), None, None, PLAIN, top=3)
+    persons = torch.tensor([1, 2])
+    answer = rank(torch.eye(2), torch.eye(2), Labels(persons, persons, None, None, PLAIN), top=3)
     assert answer.gallery.tolist() == [[0, 1, -1], [1, 0, -1]]
     assert answer.similarity[0].tolist() == [1, 0, -torch.inf]
     assert answer.matches.tolist() == [[True, False, False]] * 2
@@ -70,11 +72,12 @@ def test_top_beyond_the_gallery_is_padded():
 def test_errors_name_the_cause():
     query, gallery, persons, gallery_persons, *_ = case()
     with pytest.raises(UsageError, match="give query and gallery cameras"):
-        rank(query, gallery, persons, gallery_persons, None, None, MARKET)
+        Labels(persons, gallery_persons, None, None, MARKET)
+    labels = Labels(persons, gallery_persons, None, None, PLAIN)
     with pytest.raises(UsageError, match="NaN or infinite"):
-        rank(query * torch.nan, gallery, persons, gallery_persons, None, None, PLAIN)
+        rank(query * torch.nan, gallery, labels)
     with pytest.raises(UsageError, match="at least 1"):
-        rank(query, gallery, persons, gallery_persons, None, None, PLAIN, top=0)
+        rank(query, gallery, labels, top=0)
 
 
 def test_unit_rows():
@@ -84,7 +87,6 @@ def test_unit_rows():
 
 
 def test_left_out_marks_pairs():
-    removed = left_out(
-        torch.tensor([1, 2]), torch.tensor([1, 1, -1]), torch.tensor([3, 3]), torch.tensor([3, 4, 3]), MARKET
-    )
+    persons, cameras = torch.tensor([1, 1, -1]), torch.tensor([3, 4, 3])
+    removed = left_out(Labels(torch.tensor([1, 2]), persons, torch.tensor([3, 3]), cameras, MARKET))
     assert removed.tolist() == [[True, False, True], [False, False, True]]

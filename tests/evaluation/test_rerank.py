@@ -8,6 +8,7 @@ import torch
 from dapg.core.errors import UsageError
 from dapg.core.types import Protocol
 from dapg.evaluation import rerank
+from dapg.evaluation.labels import Labels
 from dapg.evaluation.metrics import score
 from dapg.evaluation.ranking import similarity
 from dapg.evaluation.rerank import Rerank, expand_queries, k_reciprocal, reranked_distances
@@ -65,9 +66,9 @@ def test_k_reciprocal_helps_where_neighbours_know_more():
     features = torch.stack([angles.cos(), angles.sin()], dim=1).double()
     query = torch.arange(0, 144, 12)  # the first of each arc
     rest = torch.tensor([n for n in range(144) if n % 12])
-    labels = (persons[query], persons[rest], None, None, Protocol("p"))
-    before = score(-similarity(features[query], features[rest]), *labels).mAP
-    after = score(k_reciprocal(features[query], features[rest], 8, 3), *labels).mAP
+    labels = Labels(persons[query], persons[rest], None, None, Protocol("p"))
+    before = score(-similarity(features[query], features[rest]), labels).mAP
+    after = score(k_reciprocal(features[query], features[rest], 8, 3), labels).mAP
     assert after > before + 0.05
 
 

@@ -1,6 +1,7 @@
 """Scores of features from any program: an ``.npz`` file and a protocol's name are enough."""
 
 import dataclasses
+import hashlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from dapg.core.files import sha256, write_json
 from dapg.core.types import Protocol
 from dapg.data import llcm, market1501, regdb, sysu
 from dapg.evaluation.bootstrap import intervals, write_query_scores
+from dapg.evaluation.labels import Labels
 from dapg.evaluation.metrics import Scores, score, score_features
 from dapg.evaluation.rerank import Rerank, reranked_distances
 
@@ -36,10 +38,7 @@ class FeatureFile:
 
     query_features: Float[Tensor, "Q D"]
     gallery_features: Float[Tensor, "G D"]
-    query_persons: Int[Tensor, "Q"]
-    gallery_persons: Int[Tensor, "G"]
-    query_cameras: Int[Tensor, "Q"] | None
-    gallery_cameras: Int[Tensor, "G"] | None
+    labels: Labels
 
 
 def protocol_named(name: str) -> Protocol:
@@ -77,19 +76,14 @@ def read_features(path: Path | str, protocol: Protocol) -> FeatureFile:
             arrays = {key: stored[key] for key in wanted + cameras if key in stored.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(f"{path}: not an .npz file that can be read without pickles ({error})") from error
-    found: dict[str, Tensor | None] = dict.fromkeys(cameras)
-    widths: list[int] = []
-    for side in ("query", "gallery"):
-        features = _unit(path, f"{side}_features", arrays.pop(f"{side}_features"))
-        found[f"{side}_features"] = features
-        widths.append(features.shape[1])
-        for name in ("persons", "cameras"):
-            key = f"{side}_{name}"
-            if key in arrays:
-                found[key] = _labels(path, key, arrays[key], len(features))
-    if len(set(widths)) > 1:
-        raise DataError(f"{path}: query features have {widths[0]} numbers, gallery features {widths[1]}")
-    return FeatureFile(**found)  # type: ignore[arg-type]
+    query, gallery = (_unit(path, key, arrays.pop(key)) for key in wanted[:2])
+    if query.shape[1] != gallery.shape[1]:
+        raise DataError(f"{path}: query features have {query.shape[1]} numbers, gallery features {gallery.shape[1]}")
+    sizes = {"query": len(query), "gallery": len(gallery)}
+    found = {key: _labels(path, key, array, sizes[key.split("_")[0]]) for key, array in arrays.items()}
+    persons = found["query_persons"], found["gallery_persons"]
+    labels = Labels(*persons, found.get("query_cameras"), found.get("gallery_cameras"), protocol)
+    return FeatureFile(query, gallery, labels)
 
 
 def score_file(
@@ -110,13 +104,11 @@ def score_file(
     """
     protocol = protocol_named(protocol_name)
     features = read_features(path, protocol)
-    values = {field.name: getattr(features, field.name) for field in dataclasses.fields(features)}
-    labels = {name: value for name, value in values.items() if not name.endswith("_features")}
-    query, gallery = (values[f"{side}_features"].to(device) for side in ("query", "gallery"))
+    query, gallery = features.query_features.to(device), features.gallery_features.to(device)
     if rerank is None:
-        scores = score_features(query, gallery, **labels, protocol=protocol, max_rank=max_rank)
+        scores = score_features(query, gallery, features.labels, max_rank)
     else:
-        scores = score(reranked_distances(query, gallery, rerank), **labels, protocol=protocol, max_rank=max_rank)
+        scores = score(reranked_distances(query, gallery, rerank), features.labels, max_rank)
     result = {
         "features_file": str(path),
         "sha256": sha256(path),
@@ -128,7 +120,7 @@ def score_file(
             "junk_persons": list(protocol.junk_persons),
             "unique_identity_cmc": protocol.unique_identity_cmc,
         },
-        "data": {"name": "features file", "mode": protocol_name, "hash": _label_hash(labels)},
+        "data": {"name": "features file", "mode": protocol_name, "hash": _label_hash(features.labels)},
         "queries": scores.queries,
         "valid_queries": scores.valid_queries,
         "gallery": len(gallery),
@@ -169,12 +161,11 @@ def _labels(path: Path | str, key: str, array: NDArray[np.generic], count: int) 
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _label_hash(labels: Mapping[str, Tensor | None]) -> str:
+def _label_hash(labels: Labels) -> str:
     """A short hash of persons and cameras: two files with the same one can be compared query by query."""
-    import hashlib
-
     digest = hashlib.sha256()
-    for name, values in sorted(labels.items()):
+    for name in ("gallery_cameras", "gallery_persons", "query_cameras", "query_persons"):
+        values = getattr(labels, name)
         digest.update(name.encode())
         digest.update(b"" if values is None else values.numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dapg.core.errors import UsageError
 from dapg.core.types import UNKNOWN, Protocol, Record, Trial
+from dapg.evaluation.labels import Labels, row_numbers
 
 _CPU_ELEMENTS = 2_000_000
 """Distances worked on at a time by one thread: two copies of them fit in the processor's cache or nearly so."""
@@ -65,15 +66,7 @@ class Scores:
         return self.cmc[min(k, len(self.cmc)) - 1]
 
 
-def score(
-    distances: Float[Tensor, "Q G"],
-    query_persons: Int[Tensor, "Q"],
-    gallery_persons: Int[Tensor, "G"],
-    query_cameras: Int[Tensor, "Q"] | None,
-    gallery_cameras: Int[Tensor, "G"] | None,
-    protocol: Protocol,
-    max_rank: int = 20,
-) -> Scores:
+def score(distances: Float[Tensor, "Q G"], labels: Labels, max_rank: int = 20) -> Scores:
     """Score given distances (smaller is nearer; of a similarity pass its negative).
 
     With the kept gallery of a query in ascending order of distance, equal ones in gallery order, let r_1 < ... < r_P be
@@ -81,13 +74,12 @@ def score(
     ``unique_identity_cmc`` at the number of persons whose best picture comes no later than r_1. Means are taken over
     the queries with a match (Ye et al., Deep Learning for Person Re-identification, TPAMI 2022, for mINP).
 
-    Labels may lie on any device and are moved to that of the distances. A negative person matches nobody.
+    Labels may lie on any device and are moved to that of the distances.
 
     Raises:
-        UsageError: shapes that do not fit, a NaN or infinite distance, cameras missing that the protocol needs, or no
-            query with a match at all.
+        UsageError: shapes that do not fit, a NaN or infinite distance, or no query with a match at all.
     """
-    sheet = _Sheet.build(query_persons, gallery_persons, query_cameras, gallery_cameras, protocol, distances.device)
+    sheet = _Sheet.build(labels, distances.device)
     _check_shape(distances.shape, sheet)
     return _collect(_score_block(distances, 0, sheet), sheet, max_rank)
 
@@ -95,11 +87,7 @@ def score(
 def score_features(
     query_features: Float[Tensor, "Q D"],
     gallery_features: Float[Tensor, "G D"],
-    query_persons: Int[Tensor, "Q"],
-    gallery_persons: Int[Tensor, "G"],
-    query_cameras: Int[Tensor, "Q"] | None,
-    gallery_cameras: Int[Tensor, "G"] | None,
-    protocol: Protocol,
+    labels: Labels,
     max_rank: int = 20,
 ) -> Scores:
     """Score unit features by their dot product, block by block: the whole Q x G matrix never exists.
@@ -110,8 +98,7 @@ def score_features(
     Raises:
         UsageError: as ``score``.
     """
-    device = query_features.device
-    sheet = _Sheet.build(query_persons, gallery_persons, query_cameras, gallery_cameras, protocol, device)
+    sheet = _Sheet.build(labels, query_features.device)
     _check_shape((len(query_features), len(gallery_features)), sheet)
     step = max(1, _PRODUCT_ELEMENTS // max(1, len(gallery_features)))
     parts = []
@@ -151,11 +138,11 @@ def _score_together(
 ) -> list[Scores]:
     """Trials with the same queries: each query is multiplied once with every picture that is in some gallery."""
     device = features.device
-    query = torch.tensor([rows[record] for record in trials[0].query], device=device)
-    gallery = [torch.tensor([rows[record] for record in trial.gallery], device=device) for trial in trials]
+    query = row_numbers(rows, trials[0].query).to(device)
+    gallery = [row_numbers(rows, trial.gallery).to(device) for trial in trials]
     union = torch.cat(gallery).unique(sorted=True)  # type: ignore[no-untyped-call]
     columns = [torch.searchsorted(union, numbers) for numbers in gallery]
-    sheets = [_sheet_of(trial, device) for trial in trials]
+    sheets = [_Sheet.build(Labels.of(trial), device) for trial in trials]
     gallery_features = features[union]
     parts: list[list[Tensor]] = [[] for _ in trials]
     step = max(1, _PRODUCT_ELEMENTS // max(1, len(union)))
@@ -164,20 +151,6 @@ def _score_together(
         for part, sheet, chosen in zip(parts, sheets, columns, strict=True):
             part.append(_score_block(distances.index_select(1, chosen), start, sheet))
     return [_collect(torch.cat(part), sheet, max_rank) for part, sheet in zip(parts, sheets, strict=True)]
-
-
-def _sheet_of(trial: Trial, device: torch.device) -> "_Sheet":
-    def labels(name: str, records: Sequence[Record]) -> Tensor:
-        return torch.tensor([getattr(record, name) for record in records], dtype=torch.int64)
-
-    return _Sheet.build(
-        labels("person", trial.query),
-        labels("person", trial.gallery),
-        labels("camera", trial.query),
-        labels("camera", trial.gallery),
-        trial.protocol,
-        device,
-    )
 
 
 def mean_scores(trials: Sequence[Scores]) -> dict[str, float | list[float]]:
@@ -231,21 +204,11 @@ class _Sheet:
 
     @classmethod
     @_one_thread_each()
-    def build(
-        cls,
-        query_persons: Int[Tensor, "Q"],
-        gallery_persons: Int[Tensor, "G"],
-        query_cameras: Int[Tensor, "Q"] | None,
-        gallery_cameras: Int[Tensor, "G"] | None,
-        protocol: Protocol,
-        device: torch.device,
-    ) -> "_Sheet":
-        needs_cameras = protocol.same_person_same_camera or bool(protocol.camera_groups)
-        if needs_cameras and (query_cameras is None or gallery_cameras is None):
-            raise UsageError(
-                f"protocol {protocol.name!r} leaves pictures out by camera: give query and gallery cameras"
-            )
-        query_persons, gallery_persons = query_persons.to(device).long(), gallery_persons.to(device).long()
+    def build(cls, labels: Labels, device: torch.device) -> "_Sheet":
+        protocol = labels.protocol
+        query_cameras, gallery_cameras = labels.query_cameras, labels.gallery_cameras
+        query_persons = labels.query_persons.to(device).long()
+        gallery_persons = labels.gallery_persons.to(device).long()
         kept = torch.ones_like(gallery_persons, dtype=torch.bool)
         for junk in protocol.junk_persons:
             kept &= gallery_persons != junk

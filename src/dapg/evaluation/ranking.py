@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dapg.core.errors import UsageError
-from dapg.core.types import UNKNOWN, Protocol
+from dapg.core.types import UNKNOWN
+from dapg.evaluation.labels import Labels
 
 _ELEMENTS = 16_000_000
 """Similarities held at a time."""
@@ -41,43 +42,29 @@ def similarity(query: Float[Tensor, "Q D"], gallery: Float[Tensor, "G D"]) -> Fl
     return unit_rows(query) @ unit_rows(gallery).T
 
 
-def left_out(
-    query_persons: Int[Tensor, "Q"],
-    gallery_persons: Int[Tensor, "G"],
-    query_cameras: Int[Tensor, "Q"] | None,
-    gallery_cameras: Int[Tensor, "G"] | None,
-    protocol: Protocol,
-) -> Bool[Tensor, "Q G"]:
-    """True for pairs that the protocol leaves out of the ranking (see ``core.types.Protocol``).
-
-    Raises:
-        UsageError: the protocol leaves out by camera, and there are no cameras.
-    """
+def left_out(labels: Labels) -> Bool[Tensor, "Q G"]:
+    """True for pairs that the protocol leaves out of the ranking (see ``core.types.Protocol``)."""
+    protocol = labels.protocol
+    query_persons, gallery_persons = labels.query_persons, labels.gallery_persons
     removed = torch.zeros(len(query_persons), len(gallery_persons), dtype=torch.bool, device=query_persons.device)
     for junk in protocol.junk_persons:
         removed |= gallery_persons == junk
-    if not protocol.same_person_same_camera and not protocol.camera_groups:
-        return removed
-    if query_cameras is None or gallery_cameras is None:
-        raise UsageError(f"protocol {protocol.name!r} leaves pictures out by camera: give query and gallery cameras")
+    if labels.query_cameras is None or labels.gallery_cameras is None:
+        return removed  # Labels refuses this where the rules need cameras
     if protocol.same_person_same_camera:
         same_person = query_persons[:, None] == gallery_persons
-        removed |= same_person & (query_cameras[:, None] == gallery_cameras)
+        removed |= same_person & (labels.query_cameras[:, None] == labels.gallery_cameras)
     for group in set(protocol.camera_groups.values()):
         members = [camera for camera, number in protocol.camera_groups.items() if number == group]
         cameras = torch.tensor(members, device=query_persons.device)
-        removed |= torch.isin(query_cameras, cameras)[:, None] & torch.isin(gallery_cameras, cameras)
+        removed |= torch.isin(labels.query_cameras, cameras)[:, None] & torch.isin(labels.gallery_cameras, cameras)
     return removed
 
 
 def rank(
     query_features: Float[Tensor, "Q D"],
     gallery_features: Float[Tensor, "G D"],
-    query_persons: Int[Tensor, "Q"],
-    gallery_persons: Int[Tensor, "G"],
-    query_cameras: Int[Tensor, "Q"] | None,
-    gallery_cameras: Int[Tensor, "G"] | None,
-    protocol: Protocol,
+    labels: Labels,
     top: int = 10,
 ) -> Ranking:
     """The ``top`` gallery pictures of each query; equally near ones in gallery order.
@@ -86,13 +73,11 @@ def rank(
     number of queries; CUDA is used where the features are.
 
     Raises:
-        UsageError: cameras missing that the protocol needs, ``top`` below 1, or a feature that is not finite.
+        UsageError: ``top`` below 1, or a feature that is not finite.
     """
     if top < 1:
         raise UsageError(f"top must be at least 1, not {top}")
-    device = query_features.device
-    labels = [None if label is None else label.to(device) for label in (query_cameras, gallery_cameras)]
-    persons, gallery_persons = query_persons.to(device), gallery_persons.to(device)
+    labels = labels.to(query_features.device)
     query_features, gallery_features = unit_rows(query_features), unit_rows(gallery_features)
     if not bool(query_features.isfinite().all()) or not bool(gallery_features.isfinite().all()):
         raise UsageError("a feature is NaN or infinite")
@@ -100,13 +85,13 @@ def rank(
     parts = []
     for start in range(0, len(query_features), step):
         rows = slice(start, start + step)
-        cameras = None if labels[0] is None else labels[0][rows]
+        asked = labels.of_queries(rows)
         values = query_features[rows] @ gallery_features.T
-        values.masked_fill_(left_out(persons[rows], gallery_persons, cameras, labels[1], protocol), -torch.inf)
+        values.masked_fill_(left_out(asked), -torch.inf)
         indices, kept = _first(values, top)
         found = indices >= 0
-        same = gallery_persons[indices.clamp(min=0)] == persons[rows][:, None]
-        matches = same & found & (persons[rows] > UNKNOWN)[:, None]
+        same = labels.gallery_persons[indices.clamp(min=0)] == asked.query_persons[:, None]
+        matches = same & found & (asked.query_persons > UNKNOWN)[:, None]
         parts.append((indices.cpu(), kept.cpu(), matches.cpu()))
     if not parts:
         empty = torch.empty(0, top)

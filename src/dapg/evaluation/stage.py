@@ -23,6 +23,7 @@ from dapg.data.verify import unseen_trials
 from dapg.evaluation.bootstrap import intervals, write_query_scores
 from dapg.evaluation.encoders import Encoder, MethodEncoder, build_encoder
 from dapg.evaluation.extract import CENTRED, centre_per_camera, extract
+from dapg.evaluation.labels import Labels, row_numbers
 from dapg.evaluation.metrics import Scores, mean_scores, score_trials
 from dapg.evaluation.ranking import rank
 from dapg.methods.base import Method
@@ -142,16 +143,6 @@ def trial_features(
     return {**features, **centred}, records
 
 
-def _trial_arguments(features: Tensor, rows: dict[Record, int], trial: Trial) -> dict[str, Any]:
-    """What ``rank`` takes."""
-    arguments: dict[str, Any] = {"protocol": trial.protocol}
-    for side, records in (("query", trial.query), ("gallery", trial.gallery)):
-        arguments[f"{side}_features"] = features[torch.tensor([rows[record] for record in records])]
-        arguments[f"{side}_persons"] = torch.tensor([record.person for record in records])
-        arguments[f"{side}_cameras"] = torch.tensor([record.camera for record in records])
-    return arguments
-
-
 def _summary(trials: list[Scores]) -> dict[str, Any]:
     """Mean over the trials as the papers print it, and each trial's numbers."""
     return {
@@ -208,7 +199,8 @@ def _ranked_lists(
     if not chosen:
         return []
     part = replace(trial, query=tuple(chosen))
-    ranking = rank(**_trial_arguments(features, rows, part), top=10)
+    query, gallery = (features[row_numbers(rows, records)] for records in (part.query, part.gallery))
+    ranking = rank(query, gallery, Labels.of(part), top=10)
     lists = []
     used: dict[Record, None] = {}
     for query, answers, matches in zip(chosen, ranking.gallery.tolist(), ranking.matches.tolist(), strict=True):
