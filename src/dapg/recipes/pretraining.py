@@ -30,7 +30,7 @@ def settings(method: str, preset: str = "recommended") -> PretrainSettings:
     kind = method_class("pretrain", method)
     builders: dict[str, Callable[[str, Any], PretrainSettings]] = {
         "recommended": _recommended,
-        "paper": lambda name, config: replace(_recommended(name, kind.paper()), out=f"outputs/pretrain/{name}-paper"),
+        "paper": lambda name, config: _paper(name, kind.paper()),
         "gpu": _gpu,
         "tiny": _tiny,
         "demo": _demo,
@@ -41,9 +41,12 @@ def settings(method: str, preset: str = "recommended") -> PretrainSettings:
 def _recommended(name: str, config: Any) -> PretrainSettings:
     """ResNet-50 at 256 x 128, 200 epochs, cosine, linear scaling from 256 pictures (LUPerson's schedule).
 
-    SimCLR takes LARS as published (lightly's ImageNet benchmark: 0.3 per 256 pictures, ten warm-up epochs).
+    SimCLR takes LARS as published (lightly's ImageNet benchmark: 0.3 per 256 pictures, ten warm-up epochs). DAPG, whose
+    own rate does not train (see ``_paper``), takes MoCo's with ten warm-up epochs.
     """
     optimizer, schedule = OptimizerConfig("sgd", lr=0.03, weight_decay=1e-4), ScheduleConfig(by_epoch=True)
+    if name == "dapg":
+        schedule = replace(schedule, warmup=10.0)
     if name == "simclr":
         optimizer, schedule = OptimizerConfig("lars", lr=0.3, weight_decay=1e-6), ScheduleConfig(warmup=10.0)
     return PretrainSettings(
@@ -54,6 +57,25 @@ def _recommended(name: str, config: Any) -> PretrainSettings:
         train=TrainConfig(epochs=200.0, batch_size=256, optimizer=optimizer, schedule=schedule, precision="bf16"),
         loader=LoaderConfig(workers=8),
         out=f"outputs/pretrain/{name}",
+    )
+
+
+def _paper(name: str, config: Any) -> PretrainSettings:
+    """The literal settings of the method's source.
+
+    DAPG: Adam at 0.0075 (MoCo's SGD rate for the 64 pictures we suppose), 300 epochs, 20,000 pictures of LUPerson. It
+    goes on after a collapse, and says so.
+    """
+    base = replace(_recommended(name, config), out=f"outputs/pretrain/{name}-paper")
+    if name != "dapg":
+        return base
+    optimizer, schedule = OptimizerConfig("adam", lr=0.0075, lr_batch=0, weight_decay=0.0), ScheduleConfig()
+    return replace(
+        base,
+        data=replace(base.data, subset=20_000),
+        train=replace(
+            base.train, epochs=300.0, batch_size=64, optimizer=optimizer, schedule=schedule, on_collapse="warn"
+        ),
     )
 
 
@@ -100,4 +122,6 @@ def _small(config: Any, height: int, width: int) -> Any:
         changes["head"] = replace(config.head, hidden_dim=256, output_dim=64)
     if hasattr(config, "momentum"):
         changes["momentum"] = 0.99
+    if hasattr(config, "chain"):
+        changes["chain"] = replace(config.chain, height=height, width=width)
     return replace(config, **changes)

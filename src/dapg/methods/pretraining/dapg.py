@@ -1,0 +1,236 @@
+"""DAPG stage 1: robustness pre-training by a chain of corruptions (the paper's sections II-A and II-C, Fig. 3).
+
+    a       a view of the picture: crop, flip, grey
+    x_q     = c1(a), the anchor                           online encoder    -> q
+    x1, x2  = c2(x_q), c3(x1); x_mix their mixture        momentum encoder  -> k1, k2, k3: positives of Eq. 2
+                                                          online encoder    -> z1, z2, z3: p1, p2, p3 of Eq. 3-5
+    queue   earlier keys, corrupted alike: negatives of Eq. 2, and what the p are distributions over
+
+    L_total = α L_MultiContrastive(q; k1, k2, k3; queue) + (1 - α) JS(p1, p2, p3)                          (Eq. 1)
+
+docs/method.md says what the paper leaves open, and which switch here stands for which reading.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dapg.augment.channel import KEEP, choose_channels
+from dapg.augment.noise_chain import ChainConfig
+from dapg.augment.views import ViewConfig, chain_views
+from dapg.core import distributed
+from dapg.core.errors import UsageError
+from dapg.core.rng import SampleGenerator
+from dapg.core.types import Batch, StepResult
+from dapg.losses.info_nce import Reduction, multi_positive_info_nce
+from dapg.losses.js import js_divergence, log_feature_distribution, log_similarity_distribution
+from dapg.losses.spread import effective_rank, feature_std
+from dapg.methods.base import DataFacts
+from dapg.methods.pretraining._contrastive import Contrastive
+from dapg.models.backbones.base import Backbone
+from dapg.models.heads.moco import MoCoHead
+from dapg.models.momentum import KeyEncoder
+
+POSITIVES = 3
+"""x1, x2 and x_mix."""
+
+
+class DAPG(Contrastive):
+    """A corrupted picture must find three more corrupted copies of itself, and they must see all others alike."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Defaults are the recommended reading; ``paper()`` is the literal one."""
+
+        temperature: float = 0.1
+        """τ of Eq. 2. The paper's 0.7 is nearly flat; 0.1 is LUPerson's."""
+        alpha: float = 0.5
+        """α of Eq. 1: share of the contrastive term."""
+        js_weight: float = 1.0
+        """Factor of the consistency term, beside 1 - α; AugMix takes 12. 0 leaves it out, and three passes with it."""
+        js_temperature: float = 0.1
+        """Of the softmax that makes the p of Eq. 3; at 0.7 the term is nearly dead."""
+        distribution: Literal["similarities", "dimensions"] = "similarities"
+        """What that softmax runs over: similarities to the negatives, or the feature's own dimensions."""
+        positives_reduction: Reduction = "sum_inside"
+        """Eq. 2 sums the positives inside the logarithm; ``mean_outside`` pulls each of them."""
+        negatives: Literal["queue", "batch"] = "queue"
+        """Earlier keys of a momentum encoder, or the batch's other pictures, seen by the one online encoder."""
+        symmetric: bool = False
+        """Whether each of the four views is the anchor in turn, with the other three as positives."""
+        channel: float = 0.0
+        """Probability that a positive shows one colour channel three times: a bridge to infrared, not in the paper."""
+        curriculum: float = 0.0
+        """Share of the training over which the strongest severity rises from the weakest; 0: all from the start."""
+        momentum: float = 0.999
+        """Share of itself that the key encoder keeps at each step."""
+        queue: int = 65_536
+        """Keys remembered (K); at most half the number of pictures, so that no picture meets its own older key."""
+        head: MoCoHead.Config = field(default_factory=MoCoHead.Config)
+        """Projection head."""
+        views: ViewConfig = field(default_factory=lambda: ViewConfig(blur=0.0, erasing=0.0))
+        """The anchor view: the paper has crop, flip and grey only."""
+        chain: ChainConfig = field(default_factory=ChainConfig)
+        """Corruptions, severities, geometry and mixture."""
+
+    @classmethod
+    def paper(cls) -> "DAPG.Config":
+        """The printed settings: one τ of 0.7, all five severities."""
+        return cls.Config(temperature=0.7, js_temperature=0.7, chain=replace(ChainConfig(), severities=(1, 5)))
+
+    progress: Float[Tensor, ""]
+
+    def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
+        if not 0 <= config.alpha <= 1:
+            raise UsageError(f"alpha is in [0, 1], got {config.alpha}")
+        if config.js_weight < 0:
+            raise UsageError(f"js_weight is 0 or more, got {config.js_weight}")
+        super().__init__(config, backbone, facts, generator)
+        self.settings = config
+        self.head = MoCoHead(backbone.feature_dim, config.head, generator)
+        if config.negatives == "queue":
+            size = max(1, min(config.queue, facts.pictures // 2))
+            self.keys = KeyEncoder(backbone, self.head, config.momentum, size, config.head.output_dim)
+        self.register_buffer("progress", torch.zeros(()))
+
+    def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
+        """Eq. 1 for one batch: four online passes and three of the momentum encoder; one and three without Eq. 3-5."""
+        config = self.settings
+        views = self._views(batch, generator)
+        features = self.project(torch.cat(views[: self._online_views()])).unflatten(0, (-1, len(batch)))  # (V, B, D)
+        if config.negatives == "queue":
+            keys = self._momentum_keys(views, generator)  # (B, P, D)
+            negatives, _, counted = self.keys.queue.contents()
+        else:
+            keys = features.transpose(0, 1) if config.symmetric else features[1:].transpose(0, 1)
+            negatives, counted = self._others(features[-POSITIVES:].transpose(0, 1))
+        contrastive = self._contrastive(features, keys, negatives, counted)
+        consistency = torch.zeros_like(contrastive)
+        if self._uses_js():
+            consistency = self._consistency(features[-POSITIVES:].transpose(0, 1), negatives.detach(), counted)
+        terms = config.alpha * contrastive, (1 - config.alpha) * config.js_weight * consistency
+        anchor, positives = features[0].detach(), keys[:, -POSITIVES:].detach()
+        similarity = anchor @ negatives.detach().T
+        logs = {
+            "contrastive": contrastive.detach(),
+            "js": consistency.detach(),
+            "js_gradient_share": _second_share(*terms, features) if self._uses_js() else torch.zeros_like(contrastive),
+            "positive_similarity": torch.einsum("bd,bpd->bp", anchor, positives).mean(),
+            "negative_similarity": (similarity * counted).sum() / counted.expand_as(similarity).sum().clamp_min(1),
+            "feature_std": feature_std(anchor),
+            "effective_rank": effective_rank(anchor),
+        }
+        return StepResult(terms[0] + terms[1], logs)
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """The key encoder follows, this step's keys become negatives, and the curriculum moves on."""
+        if self.settings.negatives == "queue":
+            self.keys.update(self.backbone, self.head)
+        self.progress.fill_(step / total_steps)
+
+    def severities(self) -> tuple[int, int]:
+        """Weakest and strongest severity of the coming step."""
+        low, high = self.settings.chain.severities
+        if self.settings.curriculum <= 0:
+            return low, high
+        reached = min(float(self.progress) / self.settings.curriculum, 1.0)
+        return low, low + round(reached * (high - low))
+
+    def _views(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, ...]:
+        """x_q, x1, x2 and x_mix, each (B, 3, h, w); the positives with exchanged channels where that is asked for."""
+        config = self.settings
+        chain = replace(config.chain, severities=self.severities())
+        views = chain_views(
+            batch.images, config.views, chain, generator.fork("chain"), self.backbone.mean, self.backbone.std
+        )
+        if config.channel <= 0:
+            return tuple(views)
+        return views[0], *(
+            _exchange_channels(view, config.channel, generator.fork(f"channel {place}"))
+            for place, view in enumerate(views[1:])
+        )
+
+    def _online_views(self) -> int:
+        """How many of the views the online encoder must see."""
+        every = self._uses_js() or self.settings.symmetric or self.settings.negatives == "batch"
+        return 1 + POSITIVES if every else 1
+
+    def _uses_js(self) -> bool:
+        return self.settings.alpha < 1 and self.settings.js_weight > 0
+
+    def _momentum_keys(self, views: tuple[Tensor, ...], generator: SampleGenerator) -> Float[Tensor, "B P D"]:
+        """Keys of the positives (and of the anchor before them, if every view is the anchor in turn).
+
+        Of each picture one positive, drawn at random, goes to the queue, so that it holds all strengths alike.
+        """
+        encoded = views if self.settings.symmetric else views[1:]
+        keys = torch.stack([self.keys(view, generator) for view in encoded], dim=1)
+        level = generator.fork("remembered").integers(POSITIVES).to(keys.device)
+        self.keys.remember(keys[torch.arange(len(keys), device=keys.device), level - POSITIVES])
+        return keys
+
+    @staticmethod
+    def _others(positives: Float[Tensor, "B P D"]) -> tuple[Float[Tensor, "N D"], Bool[Tensor, "B N"]]:
+        """The positives of every process's pictures, and which of them show another picture than the row's."""
+        every = distributed.gather(positives)
+        first, count = distributed.first_row(len(positives)), positives.shape[1]
+        rows = torch.arange(first, first + len(positives), device=every.device)
+        owners = torch.arange(len(every), device=every.device).repeat_interleave(count)
+        return every.flatten(0, 1), rows[:, None] != owners
+
+    def _contrastive(
+        self,
+        features: Float[Tensor, "V B D"],
+        keys: Float[Tensor, "B P D"],
+        negatives: Float[Tensor, "K D"],
+        counted: Bool[Tensor, "..."],
+    ) -> Float[Tensor, ""]:
+        """Eq. 2 for the anchor, or its mean with each view as the anchor in turn."""
+        config = self.settings
+        anchors = range(len(features)) if config.symmetric else range(1)
+        losses = []
+        for anchor in anchors:
+            others = [place for place in range(keys.shape[1]) if not (config.symmetric and place == anchor)]
+            losses.append(
+                multi_positive_info_nce(
+                    features[anchor],
+                    keys[:, others],
+                    negatives,
+                    config.temperature,
+                    config.positives_reduction,
+                    counted,
+                )
+            )
+        return torch.stack(losses).mean()
+
+    def _consistency(
+        self, positives: Float[Tensor, "B P D"], negatives: Float[Tensor, "K D"], counted: Bool[Tensor, "..."]
+    ) -> Float[Tensor, ""]:
+        """Eq. 3-5: how far the three positives disagree about whom they resemble; the gradient goes to them only."""
+        temperature = self.settings.js_temperature
+        if self.settings.distribution == "dimensions":
+            return js_divergence(log_feature_distribution(positives, temperature))
+        return js_divergence(log_similarity_distribution(positives, negatives, temperature, counted))
+
+
+def _exchange_channels(
+    view: Float[Tensor, "B 3 h w"], probability: float, generator: SampleGenerator
+) -> Float[Tensor, "B 3 h w"]:
+    """One channel three times, with ``probability``; which one is drawn for each sample."""
+    keep = ~generator.fork("whether").bernoulli(probability)
+    return choose_channels(view, torch.where(keep, KEEP, generator.fork("which").integers(3)))
+
+
+def _second_share(
+    first: Float[Tensor, ""], second: Float[Tensor, ""], features: Float[Tensor, "V B D"]
+) -> Float[Tensor, ""]:
+    """The second term's share of the two gradient norms, taken at the features: no pass through the network."""
+    norms = []
+    for term in (first, second):
+        gradient = torch.autograd.grad(term, features, retain_graph=True, allow_unused=True)[0]
+        norms.append(torch.zeros_like(term) if gradient is None else gradient.detach().norm())
+    share: Tensor = norms[1] / (norms[0] + norms[1]).clamp_min(1e-12)
+    return share.detach()
