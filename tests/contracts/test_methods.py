@@ -27,6 +27,8 @@ def small_config(kind: type[Method], config: Any = None) -> Any:
     changes: dict[str, Any] = {"views": replace(config.views, height=SIZE[0], width=SIZE[1])}
     if hasattr(config, "head"):
         changes["head"] = replace(config.head, hidden_dim=32, output_dim=16)
+    if hasattr(config, "chain"):
+        changes["chain"] = replace(config.chain, height=SIZE[0], width=SIZE[1])
     return replace(config, **changes)
 
 

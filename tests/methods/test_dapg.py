@@ -75,7 +75,9 @@ def loop_loss(method: DAPG, views: list[Tensor], filled: int) -> float:
     return config.alpha * contrastive + (1 - config.alpha) * config.js_weight * consistency
 
 
-@pytest.mark.parametrize("changes", [{}, {"alpha": 0.3, "js_weight": 12.0}, {"temperature": 0.7, "js_temperature": 0.05}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"alpha": 0.3, "js_weight": 12.0}, {"temperature": 0.7, "js_temperature": 0.05}]
+)
 def test_loss_is_equations_1_to_5(changes: dict[str, Any]) -> None:
     """Batch norm in evaluation mode, so that a view's features do not depend on what else is in the pass."""
     method = method_of(**changes).eval()

@@ -100,7 +100,8 @@ class DAPG(Contrastive):
         """Eq. 1 for one batch: four online passes and three of the momentum encoder; one and three without Eq. 3-5."""
         config = self.settings
         views = self._views(batch, generator)
-        features = self.project(torch.cat(views[: self._online_views()])).unflatten(0, (-1, len(batch)))  # (V, B, D)
+        projected = self.project(torch.cat(views[: self._online_views()]))
+        features = projected.reshape(-1, len(batch), projected.shape[1])  # (V, B, D)
         if config.negatives == "queue":
             keys = self._momentum_keys(views, generator)  # (B, P, D)
             negatives, _, counted = self.keys.queue.contents()
@@ -136,7 +137,7 @@ class DAPG(Contrastive):
         low, high = self.settings.chain.severities
         if self.settings.curriculum <= 0:
             return low, high
-        reached = min(float(self.progress) / self.settings.curriculum, 1.0)
+        reached: float = min(float(self.progress) / self.settings.curriculum, 1.0)
         return low, low + round(reached * (high - low))
 
     def _views(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, ...]:
@@ -159,7 +160,8 @@ class DAPG(Contrastive):
         return 1 + POSITIVES if every else 1
 
     def _uses_js(self) -> bool:
-        return self.settings.alpha < 1 and self.settings.js_weight > 0
+        config: DAPG.Config = self.settings
+        return config.alpha < 1 and config.js_weight > 0
 
     def _momentum_keys(self, views: tuple[Tensor, ...], generator: SampleGenerator) -> Float[Tensor, "B P D"]:
         """Keys of the positives (and of the anchor before them, if every view is the anchor in turn).
