@@ -77,7 +77,7 @@ def test_weights_move_and_lines_are_written(figures: Path, tmp_path: Path) -> No
 
 
 def test_epochs_become_steps(figures: Path, tmp_path: Path) -> None:
-    assert TrainConfig(epochs=2.0, batch_size=16).total_steps(60) == 8  # 120 / 16 = 7.5
+    assert TrainConfig(epochs=2.0).total_steps(60 / 16) == 8  # 120 / 16 = 7.5
     progress, _ = run(figures, tmp_path, replace(train_config(0), epochs=0.5))
     assert progress.step == 2
 

@@ -29,7 +29,8 @@ class Dataset(ABC):
     splits: ClassVar[tuple[str, ...]]
     """Names ``records`` accepts; the first is the one pre-training and fine-tuning use unless told otherwise."""
     modes: ClassVar[tuple[str, ...]] = ()
-    """Names ``trials`` accepts; empty for sets without a test protocol."""
+    """Names ``trials`` accepts; empty for sets without a test protocol. One that is called ``validation`` scores
+    persons outside the test, to choose checkpoints by."""
 
     def __init__(self, root: Path | str) -> None:
         """Look at the layout below ``root`` and fail early when it is not this data set's.
@@ -59,6 +60,20 @@ class Dataset(ABC):
     def default_split(self) -> str:
         """The split that training takes unless told otherwise: the first one."""
         return self.splits[0]
+
+    def labelled_split(self) -> str:
+        """The split that fine-tuning takes unless told otherwise; sets with unlabelled pictures name another."""
+        return self.default_split()
+
+    def fitting_split(self, split: str) -> str:
+        """The part of a training split without the persons of mode ``validation``.
+
+        Raises:
+            UsageError: the set has no validation persons.
+        """
+        if "validation" not in self.modes:
+            raise UsageError(f"{self.title} has no validation persons; train with --selection last")
+        return split
 
     def read(self, record: Record) -> bytes:
         """The encoded picture of a record. Called in loader workers; sets in archives override it.

@@ -40,7 +40,7 @@ class Folder(Dataset):
     licence = "yours; you need a lawful basis for pictures of people"
     access = "your own files"
     splits: ClassVar[tuple[str, ...]] = ("all", *SPLITS)
-    modes: ClassVar[tuple[str, ...]] = ("cross-camera", "cross-modal")
+    modes: ClassVar[tuple[str, ...]] = ("cross-camera", "cross-modal", "validation")
 
     def __init__(self, root: Path | str) -> None:
         super().__init__(root)
@@ -69,10 +69,11 @@ class Folder(Dataset):
         """One trial over the test rows (all rows where there is no split column).
 
         cross-camera: every visible picture against all others, the query's own camera left out for its person.
-        cross-modal: infrared queries, visible gallery.
+        cross-modal: infrared queries, visible gallery. validation: the same over the val rows.
         """
         self.check_mode(mode)
-        records = self.records("test" if "test" in self._splits else "all")
+        split = "val" if mode == "validation" else "test" if "test" in self._splits else "all"
+        records = self.records(split)
         known = [record for record in records if record.person != UNKNOWN]
         visible = tuple(record for record in known if record.modality == Modality.VISIBLE)
         infrared = tuple(record for record in known if record.modality == Modality.INFRARED)

@@ -90,6 +90,10 @@ class RegDB(Dataset):
             trials.append(Trial(f"partition {number}", mode, query, gallery, PROTOCOL, comparable))
         return trials
 
+    def fitting_split(self, split: str) -> str:
+        """``fit-t`` for ``train-t``, whose other persons ``validation`` scores."""
+        return split.replace("train-", "fit-")
+
     @functools.cached_property
     def _pictures(self) -> Mapping[Modality, list[Record]]:
         """Every picture, persons in ascending order, by modality."""

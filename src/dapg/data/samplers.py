@@ -20,6 +20,11 @@ class Sampler(Protocol):
     batch_size: int
     """Pictures per optimiser step, over all processes and accumulated parts."""
 
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimiser steps of one pass, which schedules in epochs count by."""
+        ...
+
     def batch(self, step: int) -> list[int]:
         """Numbers of the pictures of step ``step`` (counted from 0), ``batch_size`` of them."""
         ...
@@ -42,6 +47,11 @@ class InfiniteSampler:
             )
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self._orders: dict[int, list[int]] = {}
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Not rounded: schedules count the pictures that sit an epoch out."""
+        return self.count / self.batch_size
 
     def batch(self, step: int) -> list[int]:
         """The step's cut of its epoch's order."""

@@ -44,7 +44,7 @@ class Synthetic(Dataset):
     licence: ClassVar[str] = "CC0-1.0"
     access: ClassVar[str] = "ships with the package; larger sets: dapg data synth (docs/synthetic.md)"
     splits: ClassVar[tuple[str, ...]] = ("unlabelled", "train", "val", "test")
-    modes: ClassVar[tuple[str, ...]] = ("all", "indoor", "visible")
+    modes: ClassVar[tuple[str, ...]] = ("all", "indoor", "visible", "validation")
     embedded: ClassVar[bool] = True
     """The set needs no root: it is inside the package."""
 
@@ -86,6 +86,10 @@ class Synthetic(Dataset):
             for record in self._shots(person, camera)
         ]
 
+    def labelled_split(self) -> str:
+        """``train``; ``val`` has other persons."""
+        return "train"
+
     def persons(self, split: str) -> list[int]:
         """Person numbers of ``train``, ``val`` or ``test``, ascending (``exp/<split>_id.txt``, first line).
 
@@ -106,13 +110,13 @@ class Synthetic(Dataset):
         of each person and visible camera (1, 2, 4, 5, or 1 and 2), chosen as the AGW code does: Python's generator,
         seeded with the trial's number 0 ... 9 (plus 10 times ``seed``), one ``choice`` per person and camera in
         ascending order. In ``visible`` every visible test picture is query and gallery; the query itself is left
-        out with all pictures of its person by its camera.
+        out with all pictures of its person by its camera. ``validation`` is ``all`` on the validation persons.
 
         Raises:
             UsageError: no such mode.
         """
         self.check_mode(mode)
-        people = self.persons("test")
+        people = self.persons("val" if mode == "validation" else "test")
         if mode == "visible":
             pictures = tuple(r for p in people for camera in VISIBLE_CAMERAS for r in self._shots(p, camera))
             protocol = Protocol("visible to visible across cameras", same_person_same_camera=True)

@@ -127,6 +127,10 @@ class SysuMM01(Dataset):
             trials.append(Trial(f"trial {trial}", mode, query, gallery, PROTOCOL, comparable))
         return trials
 
+    def fitting_split(self, split: str) -> str:
+        """``train`` for ``trainval``, whose other 99 persons ``validation`` scores."""
+        return "train" if split in ("trainval", "trainval-arrays") else split
+
     def persons(self, name: str) -> list[int]:
         """Persons of ``exp/<name>_id.txt`` (train, val or test), ascending.
 

@@ -115,9 +115,22 @@ def evaluate(settings: EvaluateSettings, device: torch.device, show_progress: bo
         stage.close()
 
 
-def validator(dataset: Dataset, mode: str, device: torch.device, batch_size: int = 64, workers: int = 0) -> Any:
-    """A callable for the training loop: rank-1, mAP and mINP (in that order: mAP chooses) of the headline feature."""
-    trials = dataset.trials(mode)
+def validator(
+    dataset: Dataset,
+    mode: str,
+    device: torch.device,
+    batch_size: int = 64,
+    workers: int = 0,
+    training_persons: Sequence[int] = (),
+) -> Any:
+    """A callable for the training loop: mAP (which chooses), rank-1 and mINP of the headline feature.
+
+    Trials that test any of ``training_persons`` are left out.
+
+    Raises:
+        UsageError: no such mode, or every trial of it tests training persons.
+    """
+    trials = unseen_trials(dataset.trials(mode), training_persons)
 
     def validate(method: Method) -> dict[str, float]:
         encoder = MethodEncoder(method, device)

@@ -83,6 +83,10 @@ class Method(nn.Module, ABC):
             {"params": [p for p in trained if p.ndim <= 1], "lr": lr, "weight_decay": 0.0, "adapt": False},
         ]
 
+    def compile_network(self) -> None:
+        """Compile what takes most of a step with ``torch.compile``."""
+        self.backbone.compile()
+
     def transferable_state(self) -> dict[str, Tensor]:
         """What the next stage may load: the backbone under torchvision's key names."""
         return dict(self.backbone.state_dict())

@@ -24,8 +24,10 @@ def average_pool(features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C"]:
     return features.mean(dim=(2, 3))
 
 
-def gem_pool(features: Float[Tensor, "B C h w"], power: float = 3.0, epsilon: float = 1e-12) -> Float[Tensor, "B C"]:
-    """(mean over positions of x^power + epsilon)^(1/power), the fixed power 3 of the published AGW code.
+def gem_pool(
+    features: Float[Tensor, "B C h w"], power: float | Float[Tensor, ""] = 3.0, epsilon: float = 1e-12
+) -> Float[Tensor, "B C"]:
+    """(mean over positions of x^power + epsilon)^(1/power); 3 is the fixed power of the published AGW code.
 
     Features come from a ReLU; a negative one counts as 0. Half-precision input is pooled in float32, where its cube
     does not overflow.

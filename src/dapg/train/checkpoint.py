@@ -149,6 +149,23 @@ def load(checkpoint: Checkpoint, method: nn.Module, optimizer: torch.optim.Optim
     return dict(own["state"])
 
 
+def load_best(run: Path, method: nn.Module) -> Checkpoint:
+    """Bring a method to the best checkpoint by validation score, which ``prune`` keeps.
+
+    Raises:
+        DapgError: no checkpoint has a score, or the best one cannot be read.
+    """
+    scored = [checkpoint for checkpoint in whole_checkpoints(run) if checkpoint.score is not None]
+    if not scored:
+        raise DapgError(f"{run} has no checkpoint with a validation score")
+    best = max(scored, key=lambda checkpoint: (checkpoint.score, checkpoint.step))
+    try:
+        method.load_state_dict(load_file(best.folder / "method.safetensors"))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise DapgError(f"the best checkpoint {best.folder} cannot be read ({error})") from error
+    return best
+
+
 def prune(run: Path, keep_last: int, keep_best: bool) -> None:
     """Delete old checkpoints and half-written ones, save the last k and the best by validation score."""
     if distributed.rank() > 0:

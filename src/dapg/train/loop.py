@@ -77,11 +77,11 @@ class TrainConfig:
     tensorboard: bool = run_only(False)
     """Write TensorBoard files too (extra ``track``)."""
     compile: bool = run_only(False)
-    """Compile the backbone with torch.compile."""
+    """Compile the network with torch.compile."""
 
-    def total_steps(self, pictures: int) -> int:
+    def total_steps(self, steps_per_epoch: float) -> int:
         """Optimiser steps of the whole run."""
-        return self.steps or max(1, round(self.epochs * pictures / self.batch_size))
+        return self.steps or max(1, round(self.epochs * steps_per_epoch))
 
 
 @dataclass
@@ -211,7 +211,7 @@ def train(
         raise UsageError(
             "--train.validate_every and --train.early_stop need --validation MODE: there is nothing to score"
         )
-    total = config.total_steps(len(records))
+    total = config.total_steps(float(sampler.steps_per_epoch))
     trainer = _set_up(method, records, sampler, config, run, seed, total, device, validate)
     trainer.batches.start_step = trainer.progress.step
     source = training_batches(dataset, records, trainer.batches, loader, pin_memory=trainer.device.type == "cuda")
@@ -260,7 +260,7 @@ def _set_up(
     groups = method.parameter_groups(_base_rate(config), config.optimizer.weight_decay)
     optimizer = build_optimizer(config.optimizer, groups)
     if config.compile:
-        method.backbone.compile()
+        method.compile_network()
     model, optimizer = accelerator.prepare(method, optimizer)
     progress = _restore(run, method, optimizer, accelerator)
     if progress.step > total:
@@ -296,11 +296,10 @@ def _run(trainer: Trainer, source: Iterator[Batch], interrupt: _Interrupt, bar: 
     sums: dict[str, Tensor] = {}
     since_log = 0
     window = _Window(progress)
+    steps_per_epoch = float(trainer.batches.sampler.steps_per_epoch)
     while progress.step < trainer.total_steps:
         step = progress.step
-        factor = learning_rate(
-            step, trainer.total_steps, 1.0, config.schedule, len(trainer.records) / config.batch_size
-        )
+        factor = learning_rate(step, trainer.total_steps, 1.0, config.schedule, steps_per_epoch)
         for group in trainer.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         logs = _one_step(trainer, source, step, window, check)

@@ -1,23 +1,30 @@
-"""Pre-training as a stage: settings in, a folder with weights, metrics and a result out."""
+"""Training as a stage: settings in, a folder with weights, metrics and a result out. Pre-training and fine-tuning."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch.distributed as dist
 from safetensors.torch import save_file
+from tqdm import tqdm
 
 from dapg.core import distributed
+from dapg.core.errors import UsageError
 from dapg.core.files import atomic_path, sha256
 from dapg.core.rng import generator_from
 from dapg.core.settings import run_only
 from dapg.core.stage import Stage
+from dapg.core.types import UNKNOWN, Modality, Record
+from dapg.data.base import Dataset
+from dapg.data.identity_sampler import CrossModalSampler
 from dapg.data.loading import LoaderConfig
-from dapg.data.samplers import InfiniteSampler
+from dapg.data.samplers import InfiniteSampler, Sampler
 from dapg.data.source import DataConfig, list_hash, open_dataset, select_records
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import BACKBONE_WEIGHTS, METHOD_WEIGHTS, BackboneConfig, backbone_settings, method_class
 from dapg.models.weights import init_backbone, save_backbone
+from dapg.train import checkpoint
 from dapg.train.loop import Progress, TrainConfig, Validate, train
 
 
@@ -47,6 +54,56 @@ class PretrainSettings:
     """auto, cpu, cuda or cuda:N."""
 
 
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """Everything a fine-tuning run depends on; ``recipes/finetuning.py`` has complete ones."""
+
+    name: str
+    """Method: a file of ``dapg/methods/finetuning``."""
+    method: Any
+    """Its own settings (the ``Config`` nested in it)."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Pictures of persons in both modalities."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """Network and first weights."""
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    """Decoding."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Length, optimiser, precision. An epoch is AGW's: as many steps as show the larger modality once, plus one."""
+    pictures: int = 4
+    """Pictures of each person and modality in a batch; ``train.batch_size`` / 2 / this are its persons (AGW: 8 x 4)."""
+    selection: Literal["last", "validation", "test"] = "last"
+    """Which weights are kept: last, after training on all training persons; validation, those that score best on
+    validation persons, who are then not trained on; test, those that score best on the test, as the published code
+    does: a score of weights chosen so is no honest test score."""
+    validate_epochs: float = 0.0
+    """Epochs between scores when ``train.validate_every`` is 0; 0 scores at the end only."""
+    seed: int = 0
+    """Of new weights, persons and pictures of each batch, and every draw."""
+    out: str = run_only("")
+    """Folder of the run."""
+    device: str = run_only("auto")
+    """auto, cpu, cuda or cuda:N."""
+
+
+MakeValidate = Callable[[Dataset, str, Sequence[int]], Validate]
+"""Scores of a data set's mode for the loop, on trials without the given training persons."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a stage trains on."""
+
+    dataset: Dataset
+    records: list[Record]
+    facts: DataFacts
+    sampler: Sampler
+    train: TrainConfig
+    validate: Validate | None
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Further lines of the result."""
+
+
 def pretrain(
     settings: PretrainSettings, validate: Validate | None = None, show_progress: bool = True
 ) -> dict[str, Any]:
@@ -59,35 +116,118 @@ def pretrain(
         UsageError: wrong settings, or the folder holds another run.
         DataError, WeightsError, TrainingError: see there.
     """
+
+    def prepare() -> _Work:
+        dataset = open_dataset(settings.data)
+        records = select_records(dataset, settings.data, settings.seed)
+        facts = DataFacts(len(records), tuple(sorted({record.person for record in records})))
+        sampler = InfiniteSampler(len(records), settings.train.batch_size, settings.seed)
+        return _Work(dataset, records, facts, sampler, settings.train, validate)
+
+    return _run("pretrain", settings, prepare, show_progress)
+
+
+def finetune(
+    settings: FinetuneSettings, make_validate: MakeValidate | None = None, show_progress: bool = True
+) -> dict[str, Any]:
+    """Run (or go on with, or reuse) one fine-tuning; returns the content of result.json.
+
+    The folder holds what ``pretrain`` leaves. Its ``method.safetensors`` are the weights that ``selection`` names.
+
+    Raises:
+        UsageError: wrong settings, no validation persons, or the folder holds another run.
+        DataError, WeightsError, TrainingError: see there.
+    """
+
+    def prepare() -> _Work:
+        dataset = open_dataset(settings.data)
+        split = settings.data.split or dataset.labelled_split()
+        if settings.selection == "validation":
+            split = dataset.fitting_split(split)
+        records = select_records(dataset, replace(settings.data, split=split), settings.seed)
+        both, single = _by_modalities(records)
+        if single:
+            tqdm.write(
+                f"warning: {len(single)} of {len(single) + len(both)} persons are not used: they have pictures in one "
+                f"modality only (person {', '.join(map(str, single[:10]))}{', ...' if len(single) > 10 else ''})"
+            )
+        sampler = CrossModalSampler(records, _persons_per_batch(settings), settings.pictures, settings.seed)
+        train_config = settings.train
+        if settings.validate_epochs > 0 and not train_config.validate_every:
+            every = max(1, round(settings.validate_epochs * sampler.steps_per_epoch))
+            train_config = replace(train_config, validate_every=every)
+        validate = None
+        if settings.selection != "last" or train_config.validate_every or train_config.early_stop:
+            if make_validate is None:
+                raise UsageError("scores during training were asked for, but nothing that scores was given")
+            mode = "validation" if settings.selection == "validation" else next(iter(dataset.modes), "")
+            if not mode:
+                raise UsageError(f"{dataset.title} has no persons to score on; use --selection last")
+            validate = make_validate(dataset, mode, both)
+        notes = {"split": split, "persons_in_one_modality": single, "steps_per_epoch": sampler.steps_per_epoch}
+        return _Work(dataset, records, DataFacts(len(records), both), sampler, train_config, validate, notes)
+
+    return _run("finetune", settings, prepare, show_progress, keep_best=settings.selection != "last")
+
+
+def _by_modalities(records: Sequence[Record]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Labelled persons with pictures in both modalities, and those with one only; both ascending."""
+    seen = {
+        modality: {record.person for record in records if record.modality == modality} - {UNKNOWN}
+        for modality in Modality
+    }
+    both = seen[Modality.VISIBLE] & seen[Modality.INFRARED]
+    single = (seen[Modality.VISIBLE] | seen[Modality.INFRARED]) - both
+    return tuple(sorted(both)), tuple(sorted(single))
+
+
+def _persons_per_batch(settings: FinetuneSettings) -> int:
+    """Persons in a batch; a process's part of it must hold whole persons, or triplets would lack positives."""
+    size, parts = settings.train.batch_size, distributed.world_size() * settings.train.accumulation
+    if settings.pictures < 1 or size < 1 or size % (2 * settings.pictures * parts):
+        raise UsageError(
+            f"--train.batch_size {size} does not part into {parts} process(es) or part(s) of whole persons with "
+            f"{settings.pictures} visible and {settings.pictures} infrared pictures each"
+        )
+    return size // (2 * settings.pictures)
+
+
+def _run(
+    kind: str,
+    settings: PretrainSettings | FinetuneSettings,
+    prepare: Callable[[], _Work],
+    show_progress: bool,
+    keep_best: bool = False,
+) -> dict[str, Any]:
+    """What every training stage does: open the folder, build, train, write weights and result."""
     folder = Path(settings.out)
-    stage = Stage(folder, settings, "pretrain", distributed.rank(), extendable=("train.steps", "train.epochs"))
+    stage = Stage(folder, settings, kind, distributed.rank(), extendable=("train.steps", "train.epochs"))
     finished = stage.open()
     if finished is not None:
         stage.close()
         return {**finished, "reused": True}
     try:
-        dataset = open_dataset(settings.data)
-        records = select_records(dataset, settings.data, settings.seed)
-        facts = DataFacts(len(records), tuple(sorted({record.person for record in records})))
+        work = prepare()
         backbone, weights = init_backbone(
             settings.backbone.name, backbone_settings(settings.backbone), settings.backbone.init, settings.seed
         )
-        kind = method_class("pretrain", settings.name)
-        method = kind(settings.method, backbone, facts, generator_from("heads", settings.seed))
-        sampler = InfiniteSampler(len(records), settings.train.batch_size, settings.seed)
+        plugin = method_class(kind, settings.name)
+        method = plugin(settings.method, backbone, work.facts, generator_from("heads", settings.seed))
         progress = train(
             method,
-            dataset,
-            records,
-            sampler,
-            settings.train,
+            work.dataset,
+            work.records,
+            work.sampler,
+            work.train,
             settings.loader,
             folder,
             settings.seed,
             settings.device,
-            validate,
+            work.validate,
             show_progress,
         )
+        if keep_best:
+            checkpoint.load_best(folder, method)
         bad_images = _all_bad_images(progress)
         result: dict[str, Any] = {
             "name": settings.name,
@@ -101,27 +241,28 @@ def pretrain(
             "scores": progress.scores,
             "best": {"score": progress.best_score, "step": progress.best_step},
             "bad_images": bad_images,
-            "data": {"pictures": len(records), "hash": list_hash(records)},
-            "facts": {"pictures": facts.pictures, "persons": list(facts.persons)},
+            "data": {"pictures": len(work.records), "hash": list_hash(work.records)},
+            "facts": {"pictures": work.facts.pictures, "persons": list(work.facts.persons)},
             "init": "random" if weights is None else weights.record(),
             "mean": list(backbone.mean),
             "std": list(backbone.std),
             "extended_from": stage.extensions(),
+            **work.notes,
         }
         if distributed.rank() == 0:
-            result["weights"] = _save_weights(folder, method, settings)
+            result["weights"] = _save_weights(folder, method, kind, settings.name)
         distributed.barrier()
         return stage.finish(result)
     finally:
         stage.close()
 
 
-def _save_weights(folder: Path, method: Method, settings: PretrainSettings) -> dict[str, str]:
+def _save_weights(folder: Path, method: Method, kind: str, name: str) -> dict[str, str]:
     """Write what the next stage takes, and the whole method for evaluation; returns their hashes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
     with atomic_path(folder / METHOD_WEIGHTS) as temporary:
         save_file(tensors, temporary)
-    save_backbone(method.backbone, folder / BACKBONE_WEIGHTS, {"stage": "pretrain", "method": settings.name})
+    save_backbone(method.backbone, folder / BACKBONE_WEIGHTS, {"stage": kind, "method": name})
     return {name: sha256(folder / name) for name in (METHOD_WEIGHTS, BACKBONE_WEIGHTS)}
 
 

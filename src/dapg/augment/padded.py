@@ -1,0 +1,68 @@
+"""The standard view of fine-tuning (AGW): pad, crop, mirror, normalise, and where asked erase."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from dapg.augment import basic
+from dapg.core.errors import UsageError
+from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise
+from dapg.core.rng import SampleGenerator
+
+
+@dataclass(frozen=True)
+class PaddedViewConfig:
+    """One view. Defaults are AGW's (train.py): 288 x 144, padding 10, no erasing, no jitter."""
+
+    height: int = 288
+    """Rows the network sees."""
+    width: int = 144
+    """Columns the network sees."""
+    padding: int = 10
+    """Black pixels added on each side before a crop of the old size."""
+    flip: float = 0.5
+    """Probability of mirroring."""
+    erasing: float = 0.0
+    """Probability of random erasing after normalising (CAJ: 0.5)."""
+    erasing_area: tuple[float, float] = (0.02, 0.4)
+    """Share of the view that is erased."""
+    erasing_value: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """What fills the hole, in the scale of normalised pictures: 0 is the mean colour."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no view."""
+        if self.padding < 0:
+            raise UsageError(f"padding is 0 or above, got {self.padding}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+
+def padded_picture(
+    images: UInt8[Tensor, "B 3 H W"], config: PaddedViewConfig, generator: SampleGenerator
+) -> Float[Tensor, "B 3 h w"]:
+    """Resize where the loader has not, pad, crop, mirror: a float picture in [0, 1], for further augmentation."""
+    picture = basic.random_padded_crop(basic.resize(images, config.size), generator.fork("crop"), config.padding)
+    return basic.horizontal_flip(picture, generator.fork("flip"), config.flip)
+
+
+def padded_view(
+    images: UInt8[Tensor, "B 3 H W"],
+    config: PaddedViewConfig,
+    generator: SampleGenerator,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> Float[Tensor, "B 3 h w"]:
+    """What the network sees of each picture in training, in single precision."""
+    with torch.autocast(images.device.type, enabled=False):
+        view = normalise(padded_picture(images, config, generator), mean, std)
+        if config.erasing <= 0:
+            return view
+        aspect = (0.3, 1 / 0.3)
+        return basic.random_erasing(
+            view, generator.fork("erase"), config.erasing, config.erasing_area, aspect, config.erasing_value
+        )

@@ -1,0 +1,72 @@
+"""Shared by the training commands: method by place or from a file, how long it takes, what came out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dapg.commands._settings import take_option, take_positional
+from dapg.core import plugins
+from dapg.core.errors import UsageError
+from dapg.core.settings import read_yaml
+
+if TYPE_CHECKING:
+    from dapg.train.stage import FinetuneSettings, PretrainSettings
+
+_KINDS = {"pretrain": "pre-training", "finetune": "fine-tuning"}
+
+
+def list_methods(folder: str) -> str:
+    """One line for each method of a folder, for help texts."""
+    return "\n".join(f"  {name:12}  {plugins.summary(folder, name)}" for name in plugins.names(folder))
+
+
+def take_method(words: list[str], folder: str, stage: str, program: str) -> tuple[str, list[str]]:
+    """The method by place, or from the --config file; where both name one they must agree.
+
+    Raises:
+        UsageError: no or an unknown method, or settings of another method or stage.
+    """
+    config, _ = take_option(words, "--config", "")
+    stored = _stored_method(config, stage) if config else None
+    if stored is not None and (not words or words[0].startswith("-")):
+        words = [stored, *words]
+    method, rest = take_positional(words, "method", plugins.names(folder), program)
+    if stored not in (None, method):
+        raise UsageError(f"{config} holds settings of {stored}, not of {method}")
+    return method, rest
+
+
+def _stored_method(config: str, stage: str) -> str | None:
+    stored = read_yaml(Path(config))
+    if stored.get("stage", stage) != stage:
+        raise UsageError(f"{config} is not the settings of a {_KINDS[stage]} run, but of `{stored['stage']}`")
+    name = stored.get("name")
+    return None if name is None else str(name)
+
+
+def say_how_long(settings: "PretrainSettings | FinetuneSettings", preset: str) -> None:
+    """Before the first step, from measured speeds; the progress bar knows better once it runs."""
+    from dapg.core import distributed
+    from dapg.recipes.presets import expected_seconds
+
+    train = settings.train
+    seconds = expected_seconds(preset, settings.name, train.steps * train.batch_size)
+    if seconds and distributed.rank() == 0:
+        print(f"about {seconds:.0f} s on two cores for {train.steps} steps (docs/results.md)", flush=True)
+
+
+def say_result(result: dict[str, Any], out: str) -> None:
+    """What a finished run did, for the terminal."""
+    from dapg.core import distributed
+
+    if distributed.rank() > 0:
+        return
+    done = "already finished, reused" if result.get("reused") else "done"
+    print(
+        f"{done}: {result['steps']} steps in {result['seconds']:.0f} s "
+        f"({result['pictures_per_second']:.0f} pictures/s), loss {result['logs'].get('loss', float('nan')):.3f}"
+    )
+    if result["extended_from"]:
+        print(f"this run was extended; before: {result['extended_from']}")
+    if result["bad_images"]:
+        listed = Path(out) / "result.json"
+        print(f"{len(result['bad_images'])} unreadable pictures were replaced; {listed} lists them")

@@ -1,0 +1,99 @@
+"""What a second modality adds to a backbone: a stem of its own, non-local blocks between the shared stages, pooling."""
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dapg.core.errors import UsageError
+from dapg.models.backbones.base import Backbone
+from dapg.models.non_local import NonLocal
+from dapg.models.pooling import average_pool, gem_pool
+
+
+@dataclass(frozen=True)
+class TwoStreamConfig:
+    """Network beyond the backbone. Defaults are AGW's, without the slips of its code (docs/finetuning.md)."""
+
+    pooling: Literal["gem", "average"] = "gem"
+    """From feature map to vector: generalised mean or average."""
+    power: float = 3.0
+    """First power of GeM (AGW: 3)."""
+    learn_power: bool = True
+    """Train the power of GeM, as the AGW paper says; its code keeps it fixed."""
+    non_local: tuple[int, int, int, int] = (0, 2, 3, 0)
+    """Non-local blocks in each stage, after its last so many blocks (AGW: 0, 2, 3, 0); at most one after each block."""
+    non_local_channels: int = 0
+    """Inner channels of non-local blocks; 0: half, as in their paper. AGW's code has 1 (``ratio // ratio``)."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that build no network."""
+        if self.power <= 0:
+            raise UsageError(f"the power of GeM is above 0, got {self.power}")
+        if min(self.non_local) < 0:
+            raise UsageError(f"numbers of non-local blocks are 0 or above, got {self.non_local}")
+
+
+class TwoStream(nn.Module):
+    """Runs a backbone on pictures of two modalities: two stems, one trunk.
+
+    The backbone's own stem is the visible one; the infrared stem starts as a copy of it. Where the stem ends is the
+    backbone's ``stem_names``: convolution and batch norm before the pooling of ResNets (AGW's split), the first
+    convolution of MobileNetV2. Non-local blocks follow the last blocks of a stage, before the resolution falls.
+
+    The backbone is an argument of ``forward``, not a part: it belongs to the method, which exports it.
+    """
+
+    def __init__(self, backbone: Backbone, config: TwoStreamConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        self.infrared_stem = nn.ModuleList(copy.deepcopy(backbone.stem_modules()))
+        self.non_local = nn.ModuleDict()
+        dims = backbone.stage_dims()
+        for (stage, blocks), wanted in zip(backbone.stages().items(), config.non_local, strict=True):
+            count = min(wanted, len(blocks))
+            layers = [NonLocal(dims[stage], config.non_local_channels, generator) for _ in range(count)]
+            if layers:
+                self.non_local[stage] = nn.ModuleList(layers)
+        if config.pooling == "gem" and config.learn_power:
+            self.power = nn.Parameter(torch.tensor(config.power))
+
+    def forward(
+        self,
+        backbone: Backbone,
+        visible: Float[Tensor, "V 3 H W"] | None = None,
+        infrared: Float[Tensor, "I 3 H W"] | None = None,
+    ) -> Float[Tensor, "B C h w"]:
+        """Feature map of the visible pictures, then of the infrared ones; either may be left out.
+
+        Raises:
+            UsageError: neither is given.
+        """
+        maps = []
+        if visible is not None:
+            maps.append(backbone.stem(visible))
+        if infrared is not None:
+            maps.append(backbone.apply_stem(list(self.infrared_stem), infrared))
+        if not maps:
+            raise UsageError("a two-stream network needs visible or infrared pictures")
+        return self._trunk(backbone, torch.cat(maps) if len(maps) > 1 else maps[0])
+
+    def _trunk(self, backbone: Backbone, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B C h2 w2"]:
+        for stage, blocks in backbone.stages().items():
+            extra = list(self.non_local[stage]) if stage in self.non_local else []  # type: ignore[call-overload]
+            first = len(blocks) - len(extra)
+            for place, block in enumerate(blocks):
+                x = block(x)
+                if place >= first:
+                    x = extra[place - first](x)
+        return x
+
+    def pool(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C"]:
+        """One vector a picture, in single precision."""
+        with torch.autocast(features.device.type, enabled=False):
+            if self.config.pooling == "average":
+                return average_pool(features.to(torch.promote_types(features.dtype, torch.float32)))
+            return gem_pool(features, self.power if self.config.learn_power else self.config.power)
