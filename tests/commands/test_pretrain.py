@@ -71,8 +71,8 @@ def test_printed_settings_are_the_preset_and_can_be_given_back(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "dapg pretrain needs method (mocov2"),
-        (("--seed", "3"), "dapg pretrain needs method (mocov2"),
+        ((), f"dapg pretrain needs method ({METHODS[0]}"),
+        (("--seed", "3"), f"dapg pretrain needs method ({METHODS[0]}"),
         (("simclrr",), "no method is called 'simclrr'; did you mean 'simclr'?"),
         (("simclr", "--preset", "tny"), "no preset is called 'tny'; did you mean 'tiny'?"),
         (("simclr", "--preset"), "--preset needs a value"),

@@ -48,6 +48,6 @@ def _pointwise(in_channels: int, out_channels: int, generator: torch.Generator) 
         layer = nn.Conv2d(in_channels, out_channels, 1)
     layer.to_empty(device="cpu")
     bound = in_channels**-0.5
-    for tensor in (layer.weight, layer.bias):
+    for tensor in layer.parameters():
         nn.init.uniform_(tensor, -bound, bound, generator=generator)
     return layer
