@@ -13,8 +13,9 @@ from PIL import Image
 
 from dapg.core.errors import DataError, UsageError
 from dapg.core.images import decode
+from dapg.core.key_points import KEY_POINT_NAMES
 from dapg.core.types import Modality, Record
-from dapg.data.synthetic import EMBEDDED, KEY_POINT_NAMES, Synthetic
+from dapg.data.synthetic import EMBEDDED, Synthetic
 from dapg.data.sysu import SysuMM01
 
 

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dapg.core.errors import DataError, UsageError
+from dapg.core.key_points import KEY_POINT_NAMES
 from dapg.synth.arrays import random_from
 from dapg.synth.cameras import View, draw_view, occlusion, project
 from dapg.synth.kit import _ranges, components, find_kit
 from dapg.synth.paint import pattern
-from dapg.synth.poses import KEY_POINTS, align, draw_pose, rotation
+from dapg.synth.poses import align, draw_pose, rotation
 from dapg.synth.raster import Scene, rasterise, skin, vertex_normals
 from dapg.synth.render import Settings, _jobs, _lists, _visibility, _ZipStore
 from dapg.synth.wardrobe import LUMINANCE, Garment, _colour, _reflectance, draw_person
@@ -199,7 +200,7 @@ def test_occluders_and_cuts_happen_and_stay_rare() -> None:
 
 
 def test_key_points_are_visible_hidden_or_outside() -> None:
-    points = np.zeros((len(KEY_POINTS), 3))
+    points = np.zeros((len(KEY_POINT_NAMES), 3))
     points[:, :2] = 5.0
     points[0] = [5, 5, 0]
     points[1] = [-3, 5, 0]

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dapg.core.errors import DataError
+from dapg.core.key_points import KEY_POINT_NAMES
 from dapg.core.types import Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
 
@@ -28,13 +29,6 @@ TRIALS = 10
 
 # Cameras 2 and 3 look into the same room: a query of camera 3 leaves out all of camera 2 (SYSU-MM01's rule).
 SAME_ROOM = {1: 1, 2: 2, 3: 2, 4: 4, 5: 5, 6: 6}
-
-KEY_POINT_NAMES = (
-    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
-    "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",
-    "right_ear", "left_ear",
-)  # fmt: skip
-"""Order of the 18 key points: COCO's joints and the neck, as OpenPose writes them."""
 
 
 class Synthetic(Dataset):

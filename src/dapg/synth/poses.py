@@ -9,15 +9,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from jaxtyping import Float
 
+from dapg.core.key_points import KEY_POINT_NAMES
 from dapg.synth.arrays import Array
 from dapg.synth.kit import Kit
-
-KEY_POINTS = (
-    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
-    "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",
-    "right_ear", "left_ear",
-)  # fmt: skip
-"""Order of the 18 key points: COCO plus neck, as OpenPose writes them."""
 
 CANONICAL_YAWS = {"front": 0.0, "left": 270.0, "back": 180.0, "right": 90.0}
 """The four canonical views: degrees the standing person has turned; ``left`` shows their left side."""
@@ -216,7 +210,7 @@ class Skeleton:
         return above
 
     def key_points(self, transforms: Float[Array, "J 4 4"]) -> Float[Array, "18 3"]:
-        """The 18 key points in the posed body, in the order of ``KEY_POINTS``."""
+        """The 18 key points in the posed body, in the order of ``KEY_POINT_NAMES``."""
 
         def moved(point: Float[Array, "3"], bone: str) -> Float[Array, "3"]:
             matrix = transforms[self.bones.index(bone)]
@@ -228,7 +222,7 @@ class Skeleton:
                 name = f"{bone}_{side[0]}"
                 places[f"{side}_{joint}"] = moved(self._heads[name], name)
         places["neck"] = (places["left_shoulder"] + places["right_shoulder"]) / 2
-        return np.stack([places[name] for name in KEY_POINTS])
+        return np.stack([places[name] for name in KEY_POINT_NAMES])
 
 
 _JOINTS = {

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from dapg.core.errors import UsageError
 from dapg.core.files import atomic_path
+from dapg.core.key_points import KEY_POINT_NAMES
 from dapg.core.settings import RUN_ONLY, run_only
 from dapg.core.stage import Stage
 from dapg.synth.arrays import Array, random_from
@@ -426,10 +427,8 @@ def _visibility(
     points: Float[Array, "18 3"], depth: Float[Array, "H W"], covered: Bool[Array, "H W"], factor: int
 ) -> list[list[float | int]]:
     """x, y in stored pixels and 2 visible, 1 hidden, 0 outside the picture."""
-    from dapg.synth.poses import KEY_POINTS
-
     rows = []
-    for name, (x, y, z) in zip(KEY_POINTS, points, strict=True):
+    for name, (x, y, z) in zip(KEY_POINT_NAMES, points, strict=True):
         inside = 0 <= x < depth.shape[1] and 0 <= y < depth.shape[0]
         flag = 0
         if inside:
