@@ -1,6 +1,8 @@
 """Are our corruptions those of imagecorruptions? Statistics of many draws from both, side by side.
 
-    python benchmarks/corruption_parity.py --environment FOLDER [--draws 200] [--out docs/parity.md]
+    python benchmarks/corruption_parity.py --environment FOLDER [--draws 200] [--keep FOLDER] [--out parity.md]
+
+With ``--keep`` the statistics of each corruption and severity are kept there, and a run that was stopped goes on.
 
 Both corrupt the same five pictures, a ramp and a spot at five severities. For each statistic the difference of the two
 means is divided by its standard error: values beyond 3 should be rare (0.3 %) if both draw from one distribution.
@@ -11,6 +13,7 @@ compared by the largest difference.
 import argparse
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,15 +45,28 @@ FIXED = (
 )
 
 
-def statistics(name: str, severity: int, draws: int, ours: Worker, theirs: Worker) -> tuple[np.ndarray, np.ndarray]:
-    """(sources, draws, statistics) of both sides, made at the same time."""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [str(Path(folder) / f"{side}.npy") for side in ("ours", "theirs")]
-        for worker, path in zip((ours, theirs), paths, strict=True):
-            worker.ask(do="describe", name=name, severity=severity, draws=draws, seed=severity, out=path)
-        for worker in (ours, theirs):
-            worker.answer()
-        return np.load(paths[0]), np.load(paths[1])
+@dataclass(frozen=True)
+class Sides:
+    """The two worker processes, and where their statistics are kept."""
+
+    ours: Worker
+    theirs: Worker
+    folder: Path
+
+    def statistics(self, name: str, severity: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
+        """(sources, draws, statistics) of both sides, made at the same time, or as they were kept."""
+        found = []
+        for side, worker in (("ours", self.ours), ("theirs", self.theirs)):
+            path = self.folder / f"{name}-{severity}-{draws}-{side}.npy"
+            found.append(path)
+            if not path.exists():
+                made = str(path.with_suffix(".part.npy"))
+                worker.ask(do="describe", name=name, severity=severity, draws=draws, seed=severity, out=made)
+        for path, worker in zip(found, (self.ours, self.theirs), strict=True):
+            if not path.exists():
+                worker.answer()
+                path.with_suffix(".part.npy").rename(path)
+        return np.load(found[0]), np.load(found[1])
 
 
 def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -63,13 +79,13 @@ def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(gap / (1.63 * np.sqrt(1 / len(ours) + 1 / len(theirs))))
 
 
-def compare_random(name: str, draws: int, ours: Worker, theirs: Worker) -> list[str]:
+def compare_random(name: str, draws: int, sides: Sides) -> list[str]:
     """A row of the table: worst differences over severities and pictures."""
     scores: dict[str, list[float]] = {statistic: [] for statistic in NAMES}
     relative: list[float] = []
     distributions: list[float] = []
     for severity in range(1, 6):
-        mine, other = statistics(name, severity, draws, ours, theirs)
+        mine, other = sides.statistics(name, severity, draws)
         for source in range(5):
             for number, statistic in enumerate(NAMES):
                 a, b = mine[source, :, number], other[source, :, number]
@@ -96,11 +112,11 @@ def compare_random(name: str, draws: int, ours: Worker, theirs: Worker) -> list[
     return row
 
 
-def compare_fixed(name: str, ours: Worker, theirs: Worker) -> list[str]:
+def compare_fixed(name: str, sides: Sides) -> list[str]:
     """A row of the second table: largest differences of mean, deviation and PSNR."""
     worst = np.zeros(len(NAMES))
     for severity in range(1, 6):
-        mine, other = statistics(name, severity, 1, ours, theirs)
+        mine, other = sides.statistics(name, severity, 1)
         worst = np.fmax(worst, np.abs(mine - other)[:5].max(axis=(0, 1)))
     return [name, *(f"{worst[NAMES.index(s)]:.3f}" for s in ("mean", "deviation", "psnr", "roughness"))]
 
@@ -116,19 +132,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--environment", type=Path, required=True, help="folder of the reference's environment")
     parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--keep", type=Path, default=None, help="folder of finished statistics")
     parser.add_argument("--only", nargs="*", default=None, help="names of corruptions")
     parser.add_argument("--out", type=Path, default=None, help="write the tables here as well")
     options = parser.parse_args()
+    folder = options.keep or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
     theirs = Worker(reference_python(options.environment), "imagecorruptions_worker.py")
-    ours = Worker(sys.executable, "dapg_worker.py")
+    sides = Sides(Worker(sys.executable, "dapg_worker.py"), theirs, folder)
     chosen = options.only or [*FIXED, *RANDOM]
     random_rows, fixed_rows = [], []
     for name in chosen:
         if name in RANDOM:
-            random_rows.append(compare_random(name, options.draws, ours, theirs))
+            random_rows.append(compare_random(name, options.draws, sides))
             print(random_rows[-1], flush=True)
         else:
-            fixed_rows.append(compare_fixed(name, ours, theirs))
+            fixed_rows.append(compare_fixed(name, sides))
             print(fixed_rows[-1], flush=True)
     head = ["corruption", "mean", "deviation", "PSNR", "slope", "channels", "roughness"]
     text = f"{options.draws} draws, 5 severities, 5 pictures of 256 x 128; worst difference in standard errors.\n\n"
@@ -138,7 +157,7 @@ def main() -> None:
     print(text)
     if options.out is not None:
         options.out.write_text(text, encoding="utf-8")
-    for worker in (ours, theirs):
+    for worker in (sides.ours, sides.theirs):
         worker.close()
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import ImageChops
 
 from dapg.core.errors import DataError, UsageError
 from dapg.core.images import open_rgb
@@ -72,16 +73,25 @@ def test_policies():
     both = corrupted.policy("mlmda-C*")
     found = {corrupted.assign(both, "set", replace(infrared, path=f"{number}.jpg")).name for number in range(2000)}
     assert found == set(library.INFRARED_20)
-    assert corrupted.policy("infrared").visible == ()
-    assert set(corrupted.policy("seen").visible) | set(corrupted.policy("unseen").visible) == set(library.VISIBLE_20)
-    assert set(corrupted.policy("blur").visible) == {n for n in library.IMAGENET_C if n.endswith("blur")}
+    assert both.names(Modality.VISIBLE) == library.VISIBLE_20
+    assert both.names(Modality.INFRARED) == library.INFRARED_20
+    assert corrupted.policy("infrared").names(Modality.VISIBLE) == ()
+    seen, unseen = (set(corrupted.policy(name).names(Modality.VISIBLE)) for name in ("seen", "unseen"))
+    assert seen | unseen == set(library.VISIBLE_20)
+    assert (len(seen), len(unseen)) == (15, 5)
+    blur = corrupted.policy("blur").names(Modality.VISIBLE)
+    assert set(blur) == {n for n in library.IMAGENET_C if n.endswith("blur")}
+    mixed = CorruptionPolicy(types=("blur", "fog", "glass_blur"), modality="both")
+    assert mixed.names(Modality.INFRARED) == (*blur, "fog")
     fog = corrupted.policy("fog-3")
-    assert (fog.visible, fog.lowest, fog.highest) == (("fog",), 3, 3)
-    assert corrupted.policy("rain").visible == ("rain",)
+    assert (fog.types, fog.severities) == (("fog",), (3,))
+    assert corrupted.policy("rain").types == ("rain",)
     with pytest.raises(UsageError, match="cil"):
         corrupted.policy("cill")
     with pytest.raises(UsageError, match="severities"):
-        CorruptionPolicy(highest=6)
+        CorruptionPolicy(severities=(5, 6))
+    with pytest.raises(UsageError, match="blur"):
+        CorruptionPolicy(types=("blurr",))
     with pytest.raises(UsageError, match="32"):
         CorruptionPolicy(height=20)
 
@@ -128,7 +138,7 @@ def test_loading_gives_the_same_bits_in_any_order_batch_and_process(pictures):
 
 def test_only_the_asked_side_is_corrupted(pictures):
     for side in ("query", "gallery"):
-        dataset = CorruptedDataset(pictures, CorruptionPolicy(side=side, infrared=("contrast",)))
+        dataset = CorruptedDataset(pictures, CorruptionPolicy(side=side, modality="both", types=("contrast",)))
         trial = dataset.trials("cross-modal")[0]
         query = {dataset.assignment(record).name for record in trial.query}
         gallery = {dataset.assignment(record).name for record in trial.gallery}
@@ -147,11 +157,11 @@ def test_boxes_are_cut_out_before(pictures):
         def records(self, split="all"):
             return [boxed]
 
-    dataset = CorruptedDataset(Boxed(pictures.root), CorruptionPolicy(visible=("none",), height=0, width=0))
+    dataset = CorruptedDataset(Boxed(pictures.root), CorruptionPolicy(types=("none",), height=0, width=0))
     (record,) = dataset.records("all")
     assert record.box is None
     assert open_rgb(dataset.read(record), "picture").size == (33, 45)
-    small = CorruptedDataset(Boxed(pictures.root), CorruptionPolicy(visible=("fog",), height=0, width=0))
+    small = CorruptedDataset(Boxed(pictures.root), CorruptionPolicy(types=("fog",), height=0, width=0))
     assert open_rgb(small.read(record), "picture").size == (33, 45)
     tiny = replace(boxed, box=(0, 0, 20, 20))
     with pytest.raises(DataError, match="too few"):
@@ -170,7 +180,8 @@ def test_copy_is_the_data_set_again_and_can_be_resumed(pictures, tmp_path):
     assert [r.path for r in copy.records("all")] == [r.path for r in listed]
     live = CorruptedDataset(pictures, policy)
     for record in listed:
-        assert copy.read(record) == live.read(record)
+        images = (open_rgb(data, record.path) for data in (copy.read(record), live.read(record)))
+        assert ImageChops.difference(*images).getbbox() is None
     lines = [json.loads(line) for line in (out / "manifest-1-of-2.jsonl").read_text().splitlines()]
     for line in lines:
         record = next(r for r in listed if r.path == line["path"])

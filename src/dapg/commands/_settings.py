@@ -1,6 +1,7 @@
 """From defaults, a --config file and dotted options to one settings object; errors name the nearest word."""
 
 import dataclasses
+import json
 import re
 import sys
 import typing
@@ -103,8 +104,11 @@ def _add_fields(parser: _Parser, defaults: Any, positionals: tuple[str, ...]) ->
     return names
 
 
-_GROUP_HELP = {"data": "NAME, NAME=PATH or a folder: shorthand for --data.name and --data.root"}
-_GROUP_METAVAR = {"data": "SOURCE"}
+_GROUP_HELP = {
+    "data": "NAME, NAME=PATH or a folder: shorthand for --data.name and --data.root",
+    "corruption": "cil, mlmda-C*, infrared, seen, unseen, a family, a corruption or e.g. fog-3: sets what follows",
+}
+_GROUP_METAVAR = {"data": "SOURCE", "corruption": "POLICY"}
 
 
 def _name_groups(parser: _Parser, defaults: Any) -> None:
@@ -145,8 +149,12 @@ def field_docs(kind: type) -> dict[str, str]:
 
 
 def _long_forms(words: list[str]) -> list[str]:
-    """``--data sysu=/x`` as --data.name and --data.root, ``--init x`` as --backbone.init."""
-    result: list[str] = []
+    """``--data sysu=/x`` as --data.name and --data.root, ``--init x`` as --backbone.init, ``--corruption x`` likewise.
+
+    What a named corruption policy says comes first, so that single options beside it win.
+    """
+    policy, words = _take(words, "--corruption")
+    result = _policy_options(policy) if policy is not None else []
     rest = iter(words)
     for word in rest:
         option, equals, value = word.partition("=")
@@ -166,6 +174,16 @@ def _long_forms(words: list[str]) -> list[str]:
         else:
             result += [_SHORTHANDS[option], value]
     return result
+
+
+def _policy_options(name: str) -> list[str]:
+    from dapg.evaluation.corrupted import policy  # imports torch, which --help does without
+
+    chosen = policy(name)
+    parts = {"types": list(chosen.types), "modality": chosen.modality, "severities": list(chosen.severities)}
+    return [
+        f"--corruption.{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in parts.items()
+    ]
 
 
 def _take(words: list[str], option: str) -> tuple[str | None, list[str]]:

@@ -1,5 +1,7 @@
 """Score a model by a data set's published protocol: CMC, mAP, mINP, ranked lists."""
 
+from typing import Any
+
 from dapg.commands._settings import parse, take_option, take_positional, wants_help
 from dapg.core.errors import UsageError
 
@@ -14,6 +16,7 @@ examples:
   dapg evaluate outputs/pretrain/first
   dapg evaluate outputs/pretrain/first --data sysu=/data/SYSU-MM01 --mode all
   dapg evaluate imagenet --backbone mobilenet_v2 --out outputs/evaluate/imagenet
+  dapg evaluate outputs/pretrain/first --corruption cil --corruption.repeats 3      corrupted pictures beside clean ones
   dapg evaluate MODEL --help    all options
 
 Features from any other program, by the published rules (keys query_features, query_persons, query_cameras and the same
@@ -59,9 +62,26 @@ def main(words: list[str], program: str) -> None:
         f"rank-1 of {result['feature']}: 95 % interval over {middle['persons']} test persons "
         f"{100 * middle['low']:.1f} to {100 * middle['high']:.1f}"
     )
+    _print_corrupted(result)
     if not result["comparable"]:
         print("these splits are not the published ones: do not put the scores beside published ones")
     print(f"written: {Path(settings.out) / 'result.json'}")
+
+
+def _print_corrupted(result: dict[str, Any]) -> None:
+    """The reported feature on each corrupted test set; the grid is for the report."""
+    rows = [row for row in result.get("corrupted", []) if row["group"] != "cell"]
+    if not rows:
+        return
+    print(f"{result['feature']} on corrupted pictures, percent (relative: corrupted / clean, rank-1)")
+    print(f"{'test set':12}  rank-1  +- repeats    mAP   mINP  relative")
+    for row in rows:
+        scores = row["scores"][result["feature"]]
+        relative = scores["relative"]["rank-1"]
+        share = "-" if relative is None else f"{relative:.2f}"
+        numbers = [100 * scores[measure] for measure in ("rank-1", "mAP", "mINP")]
+        repeats = 100 * scores["spread"]["rank-1"]["repeat"]["std"]
+        print(f"{row['name']:12}  {numbers[0]:6.1f}  {repeats:10.1f}  {numbers[1]:5.1f}  {numbers[2]:5.1f}  {share:>8}")
 
 
 def _score_file(features: str, words: list[str], program: str) -> None:

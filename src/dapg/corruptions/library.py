@@ -80,8 +80,7 @@ def get(name: str) -> Corruption:
         UsageError: there is none; the nearest name is suggested.
     """
     known = corruptions()
-    if name not in known:
-        raise UsageError(f"no corruption is called {name!r}{nearest(name, list(known))}; known: {', '.join(known)}")
+    _refuse_unknown(name, list(known))
     return known[name]
 
 
@@ -103,6 +102,34 @@ def without_family(family: str, among: Sequence[str] = IMAGENET_C) -> tuple[str,
     if family not in known:
         raise UsageError(f"no family of corruptions is called {family!r}; known: {', '.join(known)}")
     return tuple(name for name in among if name not in known[family])
+
+
+GROUPS = {"all": VISIBLE_20, "seen": SEEN, "unseen": UNSEEN}
+"""Lists of corruptions by name; the name of a family is one, too."""
+
+
+def expand(words: Sequence[str]) -> tuple[str, ...]:
+    """Corruptions, families (noise, blur, ...) and groups (all, seen, unseen) as names of corruptions, each once.
+
+    Raises:
+        UsageError: a word that is none of them; the nearest is suggested.
+
+    Example:
+        >>> expand(["noise", "fog"])
+        ('gaussian_noise', 'shot_noise', 'impulse_noise', 'fog')
+    """
+    lists = {**GROUPS, **families()}
+    found: dict[str, None] = {}
+    for word in words:
+        if word not in lists and word != NONE:
+            _refuse_unknown(word, [*lists, *names()])
+        found.update(dict.fromkeys(lists.get(word, (word,))))
+    return tuple(found)
+
+
+def _refuse_unknown(word: str, known: list[str]) -> None:
+    if word not in known:
+        raise UsageError(f"no corruption is called {word!r}{nearest(word, known)}; known: {', '.join(known)}")
 
 
 @dataclass(frozen=True, slots=True)

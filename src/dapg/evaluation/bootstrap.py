@@ -250,6 +250,12 @@ def _totals(trials: Sequence[QueryScores], persons: list[int]) -> NDArray[np.flo
     return np.stack([np.bincount(rows, column, minlength=len(persons)) for column in columns], axis=1)
 
 
+def trial_means(trial: QueryScores) -> dict[str, float]:
+    """rank-1, mAP and mINP of one trial: means over the queries with a match."""
+    valid = trial.valid.numpy()
+    return {measure: float(_values(trial, measure)[valid].mean()) for measure in MEASURES}
+
+
 def _values(trial: QueryScores, measure: str) -> NDArray[np.float64]:
     if measure == "rank-1":
         return (trial.first_match == 1).numpy().astype(np.float64)

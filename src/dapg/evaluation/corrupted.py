@@ -9,6 +9,7 @@ version): visible pictures only, one of 20 corruptions, severity 1 to 5, after t
 """
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -38,26 +39,22 @@ Side = Literal["both", "query", "gallery"]
 
 @dataclass(frozen=True)
 class CorruptionPolicy:
-    """Which pictures are corrupted, and how."""
+    """Which pictures are corrupted, and how. The defaults are CIL's, behind the published SYSU-C and RegDB-C."""
 
-    name: str = "cil"
-    """For reports."""
-    visible: tuple[str, ...] = library.VISIBLE_20
-    """Corruptions of visible pictures; empty leaves them clean. ``none`` may be among them."""
-    infrared: tuple[str, ...] = ()
-    """Corruptions of infrared pictures, whose noise is equal on all channels; empty leaves them clean."""
-    lowest: int = 1
-    """Smallest severity."""
-    highest: int = 5
-    """Largest severity; severities are uniform in between."""
+    types: tuple[str, ...] = ("all",)
+    """Corruptions, families (noise, blur, weather, digital, extra) or groups (all, seen, unseen); drawn uniformly."""
+    modality: Literal["visible", "infrared", "both"] = "visible"
+    """Kind of light that is corrupted. Infrared: noise is equal on all channels, and none takes saturate's place."""
+    severities: tuple[int, ...] = library.SEVERITIES
+    """1 (slight) to 5 (severe), drawn uniformly."""
     side: Side = "both"
     """Corrupt queries, gallery pictures or both."""
     height: int = 288
-    """Rows the picture is resized to before it is corrupted; 0 corrupts at its own size."""
+    """Rows the picture is resized to before it is corrupted; 0, also for the width, corrupts at its own size."""
     width: int = 144
     """Columns likewise."""
     seed: int = 0
-    """Base seed."""
+    """Of types, severities and noise."""
 
     def __post_init__(self) -> None:
         """Refuse unknown corruptions, severities and sizes.
@@ -65,38 +62,46 @@ class CorruptionPolicy:
         Raises:
             UsageError: what is wrong.
         """
-        for name in {*self.visible, *self.infrared} - {library.NONE}:
-            library.get(name)
-        if not 1 <= self.lowest <= self.highest <= 5:
-            raise UsageError(f"severities are a range within 1 ... 5, not {self.lowest} ... {self.highest}")
+        library.expand(self.types)
+        if not self.severities or not set(self.severities) <= set(library.SEVERITIES):
+            raise UsageError(f"severities are some of 1 ... 5, not {list(self.severities)}")
         if (self.height, self.width) != (0, 0) and min(self.height, self.width) < 32:
             raise UsageError(f"pictures are corrupted at 32 pixels or more, not at {self.height} x {self.width}")
         if self.side not in ("both", "query", "gallery"):
             raise UsageError(f"side is both, query or gallery, not {self.side!r}")
+        if self.modality not in ("both", "visible", "infrared"):
+            raise UsageError(f"modality is visible, infrared or both, not {self.modality!r}")
 
     def names(self, modality: Modality) -> tuple[str, ...]:
-        """The corruptions of a kind of light."""
-        return self.visible if modality == Modality.VISIBLE else self.infrared
+        """The corruptions of a kind of light; none at all where it stays clean."""
+        if self.modality not in ("both", modality.name.lower()):
+            return ()
+        return _names(self.types, modality == Modality.INFRARED)
+
+
+@functools.lru_cache(maxsize=256)
+def _names(types: tuple[str, ...], infrared: bool) -> tuple[str, ...]:
+    """ML-MDA's rule for infrared pictures: no saturate, as they have no colour, and ``none`` at the end instead."""
+    names = library.expand(types)
+    if not infrared or "saturate" not in names:
+        return names
+    return (*(name for name in names if name not in ("saturate", library.NONE)), library.NONE)
 
 
 def policies() -> dict[str, CorruptionPolicy]:
     """The named policies.
 
-    ``cil``, ``seen``, ``unseen`` and each family corrupt visible pictures only; ``mlmda-C`` is the same list under
-    ML-MDA's name, ``mlmda-C*`` corrupts both kinds of light independently, ``infrared`` only the infrared pictures.
+    ``cil``, the groups and each family corrupt visible pictures only; ``mlmda-C`` is the same as ``cil`` under ML-MDA's
+    name, ``mlmda-C*`` corrupts both kinds of light independently, ``infrared`` only the infrared pictures.
     """
     known = {
         "cil": CorruptionPolicy(),
-        "mlmda-C": CorruptionPolicy(name="mlmda-C"),
-        "mlmda-C*": CorruptionPolicy(name="mlmda-C*", infrared=library.INFRARED_20),
-        "infrared": CorruptionPolicy(name="infrared", visible=(), infrared=library.INFRARED_20),
-        "seen": CorruptionPolicy(name="seen", visible=library.SEEN),
-        "unseen": CorruptionPolicy(name="unseen", visible=library.UNSEEN),
+        "mlmda-C": CorruptionPolicy(),
+        "mlmda-C*": CorruptionPolicy(modality="both"),
+        "infrared": CorruptionPolicy(modality="infrared"),
     }
-    for family, names in library.families().items():
-        listed = tuple(name for name in names if name in library.VISIBLE_20)
-        if listed and family != "extra":
-            known[family] = CorruptionPolicy(name=family, visible=listed)
+    for name in (*library.GROUPS, *library.families()):
+        known[name] = CorruptionPolicy(types=(name,))
     return known
 
 
@@ -111,9 +116,9 @@ def policy(name: str) -> CorruptionPolicy:
         return known[name]
     kind, dash, level = name.rpartition("-")
     if dash and level.isdigit() and kind in library.corruptions():
-        return CorruptionPolicy(name=name, visible=(kind,), lowest=int(level), highest=int(level))
+        return CorruptionPolicy(types=(kind,), severities=(int(level),))
     if name in library.corruptions():
-        return CorruptionPolicy(name=name, visible=(name,))
+        return CorruptionPolicy(types=(name,))
     choices = [*known, *library.names()]
     raise UsageError(f"no corruption policy is called {name!r}{nearest(name, choices)}; known: {', '.join(choices)}")
 
@@ -143,7 +148,7 @@ def assign(policy: CorruptionPolicy, data_set: str, record: Record, repeat: int 
     name = names[derive_seed(*key, "type") % len(names)]
     if name == library.NONE:
         return CLEAN
-    severity = policy.lowest + derive_seed(*key, "severity") % (policy.highest - policy.lowest + 1)
+    severity = policy.severities[derive_seed(*key, "severity") % len(policy.severities)]
     return Assignment(name, severity, derive_seed(*key, "noise"))
 
 
@@ -201,9 +206,9 @@ def corrupt_record(
 class CorruptedDataset(Dataset):
     """A data set seen through a policy: same splits, trials, persons and cameras, corrupted pictures.
 
-    Pictures come out of ``read`` as PNG files without loss, so that every loader and stage works as before. Records
-    carry what ``read`` must know in their path: a box that was cut out (``#left,top,right,bottom``), and ``#clean``
-    for the side of a trial that the policy leaves alone.
+    Pictures come out of ``read`` as BMP files, not compressed and so without loss, and every loader and stage works as
+    before. Records carry what ``read`` must know in their path: a box that was cut out (``#left,top,right,bottom``),
+    and ``#clean`` for the side of a trial that the policy leaves alone.
     """
 
     title = "corrupted data set"
@@ -223,16 +228,21 @@ class CorruptedDataset(Dataset):
 
     def trials(self, mode: str, seed: int = 0) -> list[Trial]:
         """The trials of the data set below; the side that stays clean is marked."""
-        marked = []
-        for trial in self.dataset.trials(mode, seed):
-            query = tuple(_unboxed(record, self.policy.side == "gallery") for record in trial.query)
-            gallery = tuple(_unboxed(record, self.policy.side == "query") for record in trial.gallery)
-            marked.append(replace(trial, query=query, gallery=gallery))
-        return marked
+        return [self.mark(trial) for trial in self.dataset.trials(mode, seed)]
+
+    def mark(self, trial: Trial) -> Trial:
+        """A trial of the data set below as one of this."""
+        query = tuple(_unboxed(record, self.policy.side == "gallery") for record in trial.query)
+        gallery = tuple(_unboxed(record, self.policy.side == "query") for record in trial.gallery)
+        return replace(trial, query=query, gallery=gallery)
 
     def default_split(self) -> str:
         """That of the data set below."""
         return self.dataset.default_split()
+
+    def original(self, record: Record) -> Record:
+        """The record of the data set below."""
+        return _original(record)[0]
 
     def assignment(self, record: Record) -> Assignment:
         """What happens to a record of this data set."""
@@ -240,13 +250,13 @@ class CorruptedDataset(Dataset):
         return CLEAN if clean else assign(self.policy, self.dataset.title, original, self.repeat)
 
     def read(self, record: Record) -> bytes:
-        """The corrupted picture as PNG; a clean one as it is stored, unless it must be cut out."""
+        """The corrupted picture as BMP; a clean one as it is stored, unless it must be cut out."""
         original, _ = _original(record)
         assignment = self.assignment(record)
         data = self.dataset.read(original)
         if assignment.name == library.NONE and original.box is None:
             return data
-        return _png(corrupt_record(data, original, self.policy, assignment))
+        return _encoded(corrupt_record(data, original, self.policy, assignment), "BMP")
 
     @classmethod
     def example_layout(cls) -> Mapping[str, str | None]:
@@ -271,10 +281,10 @@ def _original(record: Record) -> tuple[Record, bool]:
     return replace(record, path=path), clean
 
 
-def _png(picture: UInt8[Tensor, "3 H W"]) -> bytes:
-    encoded = io.BytesIO()
-    to_pil(picture).save(encoded, "PNG", compress_level=1)
-    return encoded.getvalue()
+def _encoded(picture: UInt8[Tensor, "3 H W"], form: str, **options: int) -> bytes:
+    stream = io.BytesIO()
+    to_pil(picture).save(stream, form, **options)
+    return stream.getvalue()
 
 
 # A copy as files
@@ -344,7 +354,7 @@ def write_copy(
                 continue
             data = dataset.read(record)
             if assignment.name != library.NONE:
-                data = _png(corrupt_record(data, record, policy, assignment))
+                data = _encoded(corrupt_record(data, record, policy, assignment), "PNG", compress_level=1)
             atomic_write_bytes(target / record.path, data)
             line = {
                 "path": record.path,

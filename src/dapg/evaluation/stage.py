@@ -22,14 +22,15 @@ from dapg.data.source import DataConfig, list_hash, open_dataset
 from dapg.data.verify import unseen_trials
 from dapg.evaluation.bootstrap import intervals, write_query_scores
 from dapg.evaluation.encoders import Encoder, MethodEncoder, build_encoder
-from dapg.evaluation.extract import CENTRED, centre_per_camera, extract
+from dapg.evaluation.extract import trial_features
 from dapg.evaluation.labels import Labels, row_numbers
 from dapg.evaluation.metrics import Scores, mean_scores, score_trials
 from dapg.evaluation.ranking import rank
+from dapg.evaluation.robustness import CorruptionSettings, SetScores, score_corrupted, summary
 from dapg.methods.base import Method
 from dapg.methods.runs import METHOD_WEIGHTS, BackboneConfig
 
-PICTURES, QUERY_SCORES = "pictures", "queries.npz"
+PICTURES, QUERY_SCORES, CORRUPTED = "pictures", "queries.npz", "corrupted"
 _THUMBNAIL = (128, 64)
 
 
@@ -55,6 +56,8 @@ class EvaluateSettings:
     """Length of the CMC curve."""
     ranked_lists: int = 10
     """Queries whose ranked list is drawn."""
+    corruption: CorruptionSettings = field(default_factory=CorruptionSettings)
+    """Corrupted test pictures beside the clean ones."""
     seed: int = 0
     """Of random weights, and of which queries are drawn."""
     batch_size: int = run_only(64)
@@ -110,9 +113,42 @@ def evaluate(settings: EvaluateSettings, device: torch.device, show_progress: bo
             "weights": _weights_hash(settings.model),
             "ranked_lists": _ranked_lists(folder, dataset, trials[0], features[feature], records, settings),
         }
+        if settings.corruption.types:
+            result["corrupted"] = _corrupted(
+                encoder, dataset, trials, (features, records), scores, feature, settings, show_progress
+            )
         return stage.finish(result)
     finally:
         stage.close()
+
+
+def _corrupted(
+    encoder: Encoder,
+    dataset: Dataset,
+    trials: Sequence[Trial],
+    clean: tuple[dict[str, Tensor], dict[Record, int]],
+    clean_scores: dict[str, list[Scores]],
+    feature: str,
+    settings: EvaluateSettings,
+    show_progress: bool,
+) -> list[dict[str, Any]]:
+    """Scores on the corrupted test sets; each is kept in a file of the folder, so that a killed run goes on there."""
+    # Scores that a killed run left behind count for the same weights only.
+    kept = Path(CORRUPTED) / (_weights_hash(settings.model) or "built-in")[:12]
+    found = score_corrupted(
+        encoder,
+        dataset,
+        trials,
+        settings.corruption,
+        clean,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        folder=Path(settings.out) / kept,
+        show_progress=show_progress,
+    )
+    queries = {name: [[trial.per_query for trial in made]] for name, made in clean_scores.items()}
+    files = {name: [str(kept / path) for path in each.files()] for name, each in found.items()}
+    return summary(SetScores(queries), found, feature, files)
 
 
 def validator(
@@ -139,21 +175,6 @@ def validator(
         return {"mAP": means["mAP"], "rank-1": means["cmc"][0], "mINP": means["mINP"]}  # type: ignore[index,dict-item]
 
     return validate
-
-
-def trial_features(
-    encoder: Encoder, dataset: Dataset, trials: Sequence[Trial], batch_size: int, workers: int, show_progress: bool
-) -> tuple[dict[str, Tensor], dict[Record, int]]:
-    """Features of every picture of the trials, each encoded once, raw and centred per camera; and their rows."""
-    records: dict[Record, int] = {}
-    for trial in trials:
-        for record in (*trial.query, *trial.gallery):
-            records.setdefault(record, len(records))
-    loader = LoaderConfig(workers=workers)
-    features = extract(encoder, dataset, list(records), batch_size, loader, show_progress)
-    cameras = torch.tensor([record.camera for record in records])
-    centred = {name + CENTRED: centre_per_camera(values, cameras) for name, values in features.items()}
-    return {**features, **centred}, records
 
 
 def _summary(trials: list[Scores]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ def default_out(settings: EvaluateSettings) -> EvaluateSettings:
     if settings.out:
         return settings
     label = f"{settings.data.name}-{settings.mode or 'default'}"
+    if settings.corruption.types:
+        label += "-corrupted"
     if Path(settings.model).is_dir():
         return replace(settings, out=str(Path(settings.model) / f"evaluate-{label}"))
     name = Path(settings.model).stem
