@@ -59,10 +59,21 @@ def padded_view(
 ) -> Float[Tensor, "B 3 h w"]:
     """What the network sees of each picture in training, in single precision."""
     with torch.autocast(images.device.type, enabled=False):
-        view = normalise(padded_picture(images, config, generator), mean, std)
-        if config.erasing <= 0:
-            return view
-        aspect = (0.3, 1 / 0.3)
-        return basic.random_erasing(
-            view, generator.fork("erase"), config.erasing, config.erasing_area, aspect, config.erasing_value
-        )
+        return standardise(padded_picture(images, config, generator), config, generator, mean, std)
+
+
+def standardise(
+    picture: Float[Tensor, "B 3 h w"],
+    config: PaddedViewConfig,
+    generator: SampleGenerator,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> Float[Tensor, "B 3 h w"]:
+    """The last part of a view: normalise, and where asked erase."""
+    view = normalise(picture, mean, std)
+    if config.erasing <= 0:
+        return view
+    aspect = (0.3, 1 / 0.3)
+    return basic.random_erasing(
+        view, generator.fork("erase"), config.erasing, config.erasing_area, aspect, config.erasing_value
+    )
