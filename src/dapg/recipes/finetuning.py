@@ -47,6 +47,10 @@ def make_validate(settings: FinetuneSettings) -> MakeValidate:
     return lambda dataset, mode, persons: validator(dataset, mode, device, training_persons=persons)
 
 
+_EPOCHS = {"caj": 100.0}
+"""Published lengths that are not AGW's 81 epochs (train_ext.py of CAJ)."""
+
+
 def _recommended(name: str, config: Any) -> FinetuneSettings:
     """AGW's schedule (train.py of its code) in bf16: SGD 0.1, ten warm-up epochs, x 0.1 at 20 and 50, 81 epochs."""
     return FinetuneSettings(
@@ -56,7 +60,7 @@ def _recommended(name: str, config: Any) -> FinetuneSettings:
         backbone=BackboneConfig("resnet50", init="imagenet", last_stride=1),
         loader=LoaderConfig(height=config.views.height, width=config.views.width, workers=8),
         train=TrainConfig(
-            epochs=81.0,
+            epochs=_EPOCHS.get(name, 81.0),
             batch_size=64,
             optimizer=OptimizerConfig("sgd", lr=0.1, lr_batch=0, weight_decay=5e-4, nesterov=True),
             schedule=ScheduleConfig("step", warmup=10.0, milestones=(20.0, 50.0), by_epoch=True),
@@ -84,6 +88,10 @@ def _gpu(name: str, config: Any) -> FinetuneSettings:
     )
 
 
+_TINY_STEPS = {"cil": 200}
+"""A CIL step encodes three views of each picture and takes more than three times as long as AGW's."""
+
+
 def _tiny(name: str, config: Any) -> FinetuneSettings:
     """A quarter-width ResNet-18 at 128 x 64 with AdamW, 64 pictures a step."""
     return FinetuneSettings(
@@ -92,7 +100,7 @@ def _tiny(name: str, config: Any) -> FinetuneSettings:
         backbone=BackboneConfig("resnet18", width=0.25, last_stride=1),
         loader=LoaderConfig(height=128, width=64, workers=1),
         train=TrainConfig(
-            steps=400,
+            steps=_TINY_STEPS.get(name, 400),
             batch_size=64,
             optimizer=OptimizerConfig("adamw", lr=2e-3, lr_batch=0, weight_decay=0.02),
             schedule=ScheduleConfig(unit="steps", warmup=40.0),

@@ -1,0 +1,104 @@
+"""CAJ: channel-augmented joint learning, two visible views, enhanced triplet, flip test (Ye et al., ICCV 2021)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from dapg.augment.channel import channel_adapt_grey, channel_exchange
+from dapg.augment.padded import PaddedViewConfig, padded_picture, standardise
+from dapg.core.rng import SampleGenerator
+from dapg.core.types import Batch, StepResult
+from dapg.losses.enhanced_triplet import enhanced_triplet
+from dapg.losses.identity import accuracy, identity_loss
+from dapg.methods.finetuning._two_stream import TwoStreamMethod
+from dapg.models.two_stream import TwoStreamConfig
+
+ChannelChange = Callable[[Float[Tensor, "B 3 h w"], SampleGenerator], Float[Tensor, "B 3 h w"]]
+
+
+class CAJ(TwoStreamMethod):
+    """A modern recipe on AGW's network: channel augmentation alone is worth more than most pre-trainings in print.
+
+    Source: the folder ICCV21_CAJ of mangye16/Cross-Modal-Re-ID-baseline, ``--method adp``.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """Defaults are the published recipe without the slips of its code; docs/finetuning.md lists them."""
+
+        network: TwoStreamConfig = field(default_factory=TwoStreamConfig)
+        """Pooling and non-local blocks."""
+        change_normalised: bool = False
+        """Exchange channels after normalising, as the published code does. Channels are normalised differently, so
+        that the result is no grey picture's; ours are exchanged before, and look to the network as infrared ones do."""
+        infrared_grey: float = 0.5
+        """Probability of luma in the fourth case of ChannelAdapGray, on infrared pictures."""
+        include_self: bool = False
+        """The triplet's positives include the anchor itself at distance 0, as in the published code."""
+        legacy_weights: bool = False
+        """The triplet's weights to the letter of the published code, which vanish at large distances."""
+        saturate: bool = False
+        """Cut the squared difference off at 88 as the published code does; beyond it an anchor has no gradient."""
+        trunk_rate: float = 0.1
+        """Learning rate of backbone and non-local blocks, as a share of that of neck and classifier."""
+        flip_test: bool = True
+        """Score the mean feature of a picture and its mirror image (``testa.py``)."""
+        views: PaddedViewConfig = field(default_factory=lambda: PaddedViewConfig(erasing=0.5))
+        """What the network sees of a picture in training, before channels are exchanged."""
+
+    settings: Config
+
+    @classmethod
+    def paper(cls) -> "CAJ.Config":
+        """The published code to the letter, with the erasing colour that it puts into normalised pictures."""
+        return cls.Config(
+            network=TwoStreamConfig(learn_power=False, non_local_channels=1),
+            change_normalised=True,
+            include_self=True,
+            legacy_weights=True,
+            saturate=True,
+            views=PaddedViewConfig(erasing=0.5, erasing_value=(0.4914, 0.4822, 0.4465)),
+        )
+
+    def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
+        """Identity loss and enhanced triplet of three views: visible, visible with one channel, infrared."""
+        order = self._visible_first(batch)
+        half = len(batch) // 2
+        visible, infrared = order[:half], order[half:]
+        persons = self._classes(batch.persons[order])
+        labels = torch.cat([persons[:half], persons])
+        views = torch.cat(
+            [
+                self._changed_view(batch.images[visible], generator.rows(visible).fork("plain"), None),
+                self._changed_view(batch.images[visible], generator.rows(visible).fork("channel"), channel_exchange),
+            ]
+        )
+        adapt = partial(channel_adapt_grey, probability=self.settings.infrared_grey)
+        cold = self._changed_view(batch.images[infrared], generator.rows(infrared).fork("plain"), adapt)
+        pooled, logits = self._embed(views, cold)
+        identity = identity_loss(logits, labels)
+        triplet = self._triplet(pooled, labels)
+        logs = {"identity": identity.detach(), "triplet": triplet.detach(), "accuracy": accuracy(logits, labels)}
+        return StepResult(identity + triplet, logs)
+
+    def _triplet(self, features: Float[Tensor, "B D"], labels: Int[Tensor, "B"]) -> Float[Tensor, ""]:
+        chosen = self.settings
+        return enhanced_triplet(features, labels, chosen.include_self, chosen.legacy_weights, chosen.saturate)
+
+    def _changed_view(
+        self, images: UInt8[Tensor, "B 3 H W"], generator: SampleGenerator, change: ChannelChange | None
+    ) -> Float[Tensor, "B 3 h w"]:
+        """One view; its channels are changed before normalising and erasing, or after both as published."""
+        views = self.settings.views
+        with torch.autocast(images.device.type, enabled=False):
+            picture = padded_picture(images, views, generator)
+            if change is not None and not self.settings.change_normalised:
+                picture = change(picture, generator.fork("channels"))
+            view = standardise(picture, views, generator, self.backbone.mean, self.backbone.std)
+            if change is not None and self.settings.change_normalised:
+                view = change(view, generator.fork("channels"))
+            return view
