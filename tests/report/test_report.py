@@ -18,7 +18,7 @@ from dapg import cli
 from dapg.core.errors import UsageError
 from dapg.report.collect import collect
 from dapg.report.page import write_page
-from dapg.report.tables import score_rows, to_csv, to_html, to_markdown, training_rows
+from dapg.report.tables import corruption_rows, score_rows, to_csv, to_html, to_markdown, training_rows
 
 pytest.importorskip("matplotlib")
 
@@ -136,6 +136,35 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
             assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, name, attributes[name])
     assert "@import" not in whole
     assert not re.search(r"url\((?!#|&quot;#)", whole)
+
+
+def corrupted_set(name: str, group: str, rank_one: float, relative: float | None = 0.5, **more: Any) -> dict[str, Any]:
+    spread = {"repeat": {"levels": 3, "std": 0.015}, "trial": {"levels": 1, "std": 0.0}}
+    relatives = {"rank-1": relative, "mAP": relative, "mINP": relative}
+    spreads = dict.fromkeys(relatives, spread)
+    scores = {"rank-1": rank_one, "mAP": 0.2, "mINP": 0.1, "relative": relatives, "spread": spreads}
+    return {"name": name, "group": group, "scores": {"main": scores}, **more}
+
+
+def test_corrupted_scores_stand_beside_clean_ones(tmp_path: Path) -> None:
+    cells = [
+        corrupted_set(f"{kind} {level}", "cell", value, types=[kind], severities=[level])
+        for kind, level, value in (("fog", 1, 0.2125), ("fog", 5, 0.0375), ("rain", 1, 0.1875))
+    ]
+    rows = [corrupted_set("all", "all", 0.125), corrupted_set("seen", "list", 0.15, None), *cells]
+    folder = evaluation(tmp_path / "e", corrupted=rows)
+    clean, all_, seen = corruption_rows(collect([folder]))
+    assert (clean["pictures"], clean["rank-1"], clean["relative rank-1"]) == ("clean", "25.0", "")
+    assert (all_["pictures"], all_["rank-1"], all_["relative rank-1"]) == ("all", "12.5", "0.50")
+    assert (all_["± repeats"], all_["± trials"]) == ("1.5", ""), "one trial has no spread"
+    assert seen["relative mAP"] == "", "nothing is a share of a score of 0"
+    text = page(tmp_path, folder)
+    table, maps = text[text.index("<h2>Corrupted test pictures") :].split("</table>", 1)
+    assert "12.5" in table
+    for number in ("21.2", "3.8", "18.8", "rank-1, clean 25.0", "mAP, clean 43.2", "fog", "rain"):
+        assert f">{number}<" in maps, f"{number} is not in the heat map"
+    assert (tmp_path / "page-corrupted.csv").read_text().count("\n") == 4
+    assert corruption_rows(collect([evaluation(tmp_path / "clean")])) == []
 
 
 def test_text_of_others_is_escaped_everywhere(tmp_path: Path) -> None:

@@ -9,18 +9,18 @@ from typing import Any
 from dapg.core.files import atomic_write_text
 from dapg.core.settings import dump_yaml
 from dapg.report.collect import Run
-from dapg.report.plots import cmc_curves, training_curves
-from dapg.report.tables import Row, score_rows, to_csv, to_html, to_markdown, training_rows
+from dapg.report.plots import cmc_curves, corruption_heat_map, training_curves
+from dapg.report.tables import Row, corruption_rows, score_rows, to_csv, to_html, to_markdown, training_rows
 
 _STYLE = Path(__file__).with_name("style.css")
 
 
 def write_page(runs: Sequence[Run], path: Path, title: str = "dapg report") -> list[Path]:
-    """Write the page, and its score table as Markdown and CSV beside it; returns the paths.
+    """Write the page, and its score tables as Markdown and CSV beside it; returns the paths.
 
     Nothing is loaded from elsewhere: pictures and curves are inside the file.
     """
-    sections = [_scores(runs), _training(runs), _ranked_lists(runs), _details(runs)]
+    sections = [_scores(runs), _corrupted(runs), _training(runs), _ranked_lists(runs), _details(runs)]
     text = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -29,11 +29,12 @@ def write_page(runs: Sequence[Run], path: Path, title: str = "dapg report") -> l
     )
     atomic_write_text(path, text)
     written = [path]
-    rows = score_rows(runs)
-    if rows:
-        for suffix, table in ((".md", to_markdown(rows)), (".csv", to_csv(rows))):
-            atomic_write_text(path.with_suffix(suffix), table)
-            written.append(path.with_suffix(suffix))
+    for addition, rows in (("", score_rows(runs)), ("-corrupted", corruption_rows(runs))):
+        if rows:
+            for suffix, table in ((".md", to_markdown(rows)), (".csv", to_csv(rows))):
+                beside = path.with_name(path.stem + addition + suffix)
+                atomic_write_text(beside, table)
+                written.append(beside)
     return written
 
 
@@ -69,6 +70,19 @@ def _reported(runs: Sequence[Run], rows: list[Row]) -> list[Row]:
     """The rows of each model's reported feature and its variants."""
     headlines = {run.result["feature"] for run in runs if run.stage == "evaluate" and run.result}
     return [row for row in rows if row["feature"].split(",")[0] in headlines]
+
+
+def _corrupted(runs: Sequence[Run]) -> str:
+    rows = corruption_rows(runs)
+    if not rows:
+        return ""
+    maps = [f"<h3>{html.escape(run.title)}</h3>{drawn}" for run in runs if (drawn := corruption_heat_map(run))]
+    return (
+        "<h2>Corrupted test pictures</h2><p>In percent. <i>seen</i> are the 15 corruptions that pre-training may draw, "
+        "<i>unseen</i> the other 5; relative is the corrupted score as a share of the clean one. ± repeats is the "
+        "standard deviation over test sets with other types, severities and noise, ± trials over galleries.</p>"
+        f"{to_html(rows)}{''.join(maps)}"
+    )
 
 
 def _training(runs: Sequence[Run]) -> str:

@@ -44,6 +44,38 @@ def cmc_curves(runs: Sequence[Run]) -> str:
     return _svg(figure)
 
 
+def corruption_heat_map(run: Run) -> str:
+    """rank-1 and mAP of each corruption (rows) at each severity (columns); empty without ``detail: grid``."""
+    cells = [row for row in (run.result or {}).get("corrupted") or [] if row["group"] == "cell"]
+    if run.result is None or not cells:
+        return ""
+    names = list(dict.fromkeys(row["types"][0] for row in cells))
+    levels = sorted({row["severities"][0] for row in cells})
+    feature = run.result["feature"]
+    clean = run.result["scores"][feature]
+    figure, axes = _figure(2, height=0.22 * len(names) + 0.8)
+    for axis, measure, reference in zip(axes, ("rank-1", "mAP"), (clean["cmc"][0], clean["mAP"]), strict=True):
+        table = [[float("nan")] * len(levels) for _ in names]
+        for row in cells:
+            place = names.index(row["types"][0]), levels.index(row["severities"][0])
+            table[place[0]][place[1]] = 100 * row["scores"][feature][measure]
+        _draw_heat_map(axis, table, highest=100 * max(reference, 1e-9))
+        axis.set_xticks(range(len(levels)), [str(level) for level in levels])
+        axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+        _label(axis, f"{measure}, clean {100 * reference:.1f}", "severity")
+        axis.grid(visible=False)
+    return _svg(figure)
+
+
+def _draw_heat_map(axis: Any, table: list[list[float]], highest: float) -> None:
+    """Colours from 0 to the clean score, the number in each cell."""
+    axis.imshow(table, cmap="viridis", vmin=0, vmax=highest, aspect="auto")
+    for row, values in enumerate(table):
+        for column, value in enumerate(values):
+            ink = "white" if value < 0.6 * highest else "black"
+            axis.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=6, color=ink)
+
+
 def _draw_cmc(axis: Any, curves: Sequence[tuple[str, Sequence[float]]]) -> None:
     for number, (name, curve) in enumerate(curves):
         ranks = range(1, len(curve) + 1)
@@ -52,14 +84,14 @@ def _draw_cmc(axis: Any, curves: Sequence[tuple[str, Sequence[float]]]) -> None:
     axis.legend(fontsize=7, frameon=False, loc="upper left")
 
 
-def _figure(panels: int) -> tuple[Any, list[Any]]:
+def _figure(panels: int, height: float = 2.6) -> tuple[Any, list[Any]]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError("drawing needs matplotlib: pip install 'dapg[plot]'") from error
     columns = min(panels, 3)
     rows = -(-panels // columns)
-    figure = Figure(figsize=(4.0 * columns, 2.6 * rows), layout="constrained")
+    figure = Figure(figsize=(4.0 * columns, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for spare in axes[panels:]:
         spare.set_axis_off()

@@ -38,6 +38,51 @@ def score_rows(runs: Sequence[Run]) -> list[Row]:
     return rows
 
 
+def corruption_rows(runs: Sequence[Run]) -> list[Row]:
+    """The reported feature of each evaluation on clean pictures and on each corrupted test set, in percent.
+
+    ``±`` is the standard deviation over repeats alone, or over trials (galleries) alone; ``relative`` is the share of
+    the clean score. Single corruptions at single severities are for the heat map.
+    """
+    rows = []
+    for run in runs:
+        if run.stage != "evaluate" or run.result is None or not run.result.get("corrupted"):
+            continue
+        feature = run.result["feature"]
+        clean = run.result["scores"][feature]
+        where = {"model": run.title, "data": f"{run.result['data']['name']}, {run.result['data']['mode']}"}
+        rows.append(
+            {
+                **where,
+                "pictures": "clean",
+                "rank-1": _percent(clean["cmc"][0]),
+                "± repeats": "",
+                "± trials": "",
+                "mAP": _percent(clean["mAP"]),
+                "mINP": _percent(clean["mINP"]),
+                "relative rank-1": "",
+                "relative mAP": "",
+            }
+        )
+        rows += [{**where, **_corrupted(row, feature)} for row in run.result["corrupted"] if row["group"] != "cell"]
+    return rows
+
+
+def _corrupted(row: dict[str, Any], feature: str) -> Row:
+    scores = row["scores"][feature]
+    spread = scores["spread"]["rank-1"]
+    return {
+        "pictures": row["name"],
+        "rank-1": _percent(scores["rank-1"]),
+        "± repeats": _percent(spread["repeat"]["std"]) if spread["repeat"]["levels"] > 1 else "",
+        "± trials": _percent(spread["trial"]["std"]) if spread["trial"]["levels"] > 1 else "",
+        "mAP": _percent(scores["mAP"]),
+        "mINP": _percent(scores["mINP"]),
+        "relative rank-1": _number(scores["relative"]["rank-1"], 2),
+        "relative mAP": _number(scores["relative"]["mAP"], 2),
+    }
+
+
 def training_rows(runs: Sequence[Run]) -> list[Row]:
     """One row per training run: length, speed, last loss."""
     rows = []
