@@ -1,19 +1,19 @@
-"""Intervals against numbers known in closed form, pairing, nesting, and the files that comparisons read."""
+"""Intervals against numbers known in closed form, pairing, nesting, and the file of query scores."""
 
 import numpy as np
 import pytest
 import torch
 
-from dapg.core.errors import DataError, UsageError
-from dapg.core.files import write_json
+from dapg.core.errors import UsageError
 from dapg.core.types import Protocol
 from dapg.evaluation import bootstrap
 from dapg.evaluation.bootstrap import (
     compare,
-    compare_results,
+    holm,
     intervals,
     read_query_scores,
     spread,
+    trial_means,
     write_query_scores,
 )
 from dapg.evaluation.labels import Labels
@@ -126,39 +126,37 @@ def test_spread_by_cause():
         spread([({"seed": 0}, 0.5), ({"gallery": 0}, 0.5)])
 
 
-def saved(folder, name, precision, feature="after BN", **changes):
+def test_partitions_of_one_model_may_have_other_people():
+    """A model that was trained on none of them, such as ImageNet's, is tested on all of RegDB's partitions."""
+    found = intervals([[queries([1, 2], [0.2, 0.4]), queries([2, 3], [0.6, 0.8])]])["mAP"]
+    assert found.value == pytest.approx(0.5)
+    assert found.persons == 3
+
+
+def test_p_value_is_small_for_a_sure_difference_and_large_for_none():
+    noise = torch.randn(200, generator=torch.Generator().manual_seed(5)).double() * 0.1
+    first = queries(range(200), torch.full((200,), 0.5).double())
+    sure = compare([[first]], [[queries(range(200), 0.55 + noise)]])["mAP"]
+    none = compare([[first]], [[queries(range(200), 0.5 + noise - noise.mean())]])["mAP"]
+    assert sure.p == pytest.approx(2 / 2001)
+    assert sure.low > 0
+    assert none.p > 0.8
+    assert compare([[first]], [[first]])["mAP"].p == 1
+
+
+def test_holm_by_hand():
+    # sorted: 0.01 x 4, 0.02 x 3, 0.03 x 2 = 0.06, 0.4 x 1; monotone
+    assert holm([0.02, 0.4, 0.01, 0.03]) == pytest.approx([0.06, 0.4, 0.04, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_query_scores_are_read_back(tmp_path):
     labels = Labels(torch.tensor([1, 2]), torch.tensor([1, 2, 3]), None, None, Protocol("plain"))
-    trial = score(torch.tensor(precision), labels)
-    write_query_scores(folder / f"{name}.npz", {feature: [trial, trial], "other": [trial]})
-    result = {"feature": feature, "protocol": "plain", "data": {"hash": "abc"}, "per_query": f"{name}.npz", **changes}
-    write_json(folder / f"{name}.json", result)
-    return trial
-
-
-def test_files_are_read_back_and_compared(tmp_path):
-    trial = saved(tmp_path, "a", [[0.5, 0.2, 0.9], [0.1, 0.2, 0.3]])
-    saved(tmp_path, "b", [[0.1, 0.2, 0.9], [0.3, 0.2, 0.3]])
+    trial = score(torch.tensor([[0.5, 0.2, 0.9], [0.1, 0.2, 0.3]]), labels)
+    write_query_scores(tmp_path / "a.npz", {"after BN": [trial, trial], "other": [trial]})
     stored = read_query_scores(tmp_path / "a.npz")
     assert list(stored) == ["after BN", "other"]
     assert len(stored["after BN"]) == 2
     assert torch.equal(stored["after BN"][1].average_precision, trial.per_query.average_precision)
-    found = compare_results([tmp_path / "a.json"], [tmp_path / "b.json"])
-    assert found["differences"]["rank-1"]["value"] == pytest.approx(1.0)
-    assert found["differences"]["mAP"]["value"] == pytest.approx(1.0 - 0.5)
-
-
-def test_unlike_results_are_refused(tmp_path):
-    rows = [[0.5, 0.2, 0.9], [0.1, 0.2, 0.3]]
-    saved(tmp_path, "a", rows)
-    saved(tmp_path, "b", rows, protocol="sysu-mm01")
-    saved(tmp_path, "c", rows, data={"hash": "xyz"})
-    with pytest.raises(UsageError, match="different protocols"):
-        compare_results([tmp_path / "a.json"], [tmp_path / "b.json"])
-    with pytest.raises(UsageError, match="different test lists"):
-        compare_results([tmp_path / "a.json"], [tmp_path / "c.json"])
-    (tmp_path / "a.npz").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"a\.npz"):
-        compare_results([tmp_path / "a.json"], [tmp_path / "a.json"])
-    write_json(tmp_path / "d.json", {"feature": "x"})
-    with pytest.raises(DataError, match="has no protocol"):
-        compare_results([tmp_path / "d.json"], [tmp_path / "d.json"])
+    assert trial_means(stored["other"][0])["mAP"] == pytest.approx(trial.mAP)

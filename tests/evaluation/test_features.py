@@ -7,12 +7,21 @@ import pytest
 import torch
 
 from dapg.core.errors import DataError, UsageError
-from dapg.evaluation.bootstrap import compare_results
-from dapg.evaluation.features import PROTOCOLS, read_features, score_file, write_result
+from dapg.evaluation.bootstrap import read_query_scores
+from dapg.evaluation.comparison import compare_results
+from dapg.evaluation.features import PROTOCOLS, FileSettings, read_features, score_file, write_result
 from dapg.evaluation.labels import Labels
 from dapg.evaluation.metrics import score
 from dapg.evaluation.ranking import similarity
 from dapg.evaluation.rerank import Rerank
+
+REST = {"weight": 0.3, "neighbours": 10, "power": 3.0}
+
+
+def scored(path, name):
+    """The result, and the trials of its one feature."""
+    result, scores = score_file(path, name, FileSettings(device="cpu"))
+    return result, scores["file"]
 
 
 def arrays(queries=40, gallery=60, seed=0):
@@ -36,21 +45,22 @@ def saved(path, **changes):
 @pytest.mark.parametrize("name", list(PROTOCOLS))
 def test_scores_are_those_of_the_tensors(tmp_path, name):
     path = saved(tmp_path / "features.npz")
-    result, scores = score_file(path, name)
+    result, (scores,) = scored(path, name)
     tensors = {key: torch.from_numpy(value) for key, value in arrays().items()}
     columns = [tensors[key] for key in ("query_persons", "gallery_persons", "query_cameras", "gallery_cameras")]
     labels = Labels(*columns, PROTOCOLS[name])
     expected = score(-similarity(tensors["query_features"], tensors["gallery_features"]), labels)
     assert scores.cmc == expected.cmc
     assert scores.mAP == pytest.approx(expected.mAP, abs=1e-9)
-    assert result["scores"]["mAP"] == scores.mAP
+    assert result["scores"]["file"]["mAP"] == scores.mAP
     assert result["intervals"]["mAP"]["low"] <= scores.mAP <= result["intervals"]["mAP"]["high"]
-    assert (result["queries"], result["gallery"], result["dimension"], result["rerank"]) == (40, 60, 8, None)
+    assert (result["trials"][0]["queries"], result["trials"][0]["gallery"]) == (40, 60)
+    assert (result["dimension"], result["rerank"]) == (8, None)
 
 
 def test_cameras_are_optional_where_no_rule_needs_them(tmp_path):
     path = saved(tmp_path / "features.npz", query_cameras=None, gallery_cameras=None)
-    assert score_file(path, "regdb")[1].queries == 40
+    assert scored(path, "regdb")[1][0].queries == 40
     with pytest.raises(DataError, match="has no query_cameras, gallery_cameras"):
         score_file(path, "market")
 
@@ -60,16 +70,22 @@ def test_the_json_compares_with_itself(tmp_path):
     write_result(tmp_path / "result.json", result, scores)
     stored = json.loads((tmp_path / "result.json").read_text())
     assert stored["rules"]["camera_groups"] == {"2": 2, "3": 2}
-    found = compare_results([tmp_path / "result.json"], [tmp_path / "result.json"])
-    assert found["differences"]["mAP"] == {"value": 0, "low": 0, "high": 0, "persons": 7, "seeds": 1}
+    (found,) = compare_results([tmp_path / "result.json"], [tmp_path / "result.json"])
+    expected = {"value": 0, "low": 0, "high": 0, "persons": 7, "seeds": 1, "p": 1.0, "p_holm": 1.0}
+    assert found["differences"]["mAP"] == expected
 
 
 def test_reranking_is_named_in_the_result(tmp_path):
     path = saved(tmp_path / "features.npz")
     plain, _ = score_file(path, "plain")
-    again, _ = score_file(path, "plain", rerank=Rerank(k1=5, k2=2))
-    assert again["rerank"]["method"] == "k-reciprocal"
-    assert again["scores"] != plain["scores"]
+    settings = FileSettings(rerank=Rerank("k-reciprocal", k1=5, k2=2))
+    again, scores = score_file(path, "plain", settings)
+    assert again["rerank"] == {"method": "k-reciprocal", "k1": 5, "k2": 2, **REST}
+    assert list(again["scores"]) == ["file", "file, k-reciprocal"], "with and without, side by side"
+    assert again["scores"]["file"] == plain["scores"]["file"]
+    assert again["scores"]["file, k-reciprocal"]["mAP"] != plain["scores"]["file"]["mAP"]
+    write_result(tmp_path / "result.json", again, scores)
+    assert list(read_query_scores(tmp_path / "result.queries.npz")) == list(again["scores"])
 
 
 @pytest.mark.parametrize(

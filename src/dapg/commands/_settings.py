@@ -17,7 +17,7 @@ jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 T = TypeVar("T")
 
-_SHORTHANDS = {"--init": "--backbone.init", "--backbone": "--backbone.name"}
+_SHORTHANDS = {"--init": "--backbone.init", "--backbone": "--backbone.name", "--rerank": "--rerank.method"}
 
 
 class _Parser(jsonargparse.ArgumentParser):

@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -126,3 +127,7 @@ class Trial:
     protocol: Protocol
     comparable: bool = True
     """False where the split is not the published one, so that scores must not be put beside published scores."""
+    drawn: str = "fixed lists"
+    """Where the split comes from: the random generator and its seed, or the file."""
+    cause: Literal["gallery", "partition"] = "gallery"
+    """What another trial of the mode would change: the gallery, or the test persons and with them the model."""

@@ -69,7 +69,8 @@ class LLCM(Dataset):
             generator = random.Random(TRIALS * seed + trial)
             drawn = tuple(generator.choice(cell) for cell in self._cells(sampled))
             query, gallery = (drawn, every) if mode.endswith("released") else (every, drawn)
-            trials.append(Trial(f"trial {trial}", mode, query, gallery, PROTOCOL, comparable))
+            drawn_by = f"Python random seeded with {TRIALS * seed + trial}"
+            trials.append(Trial(f"trial {trial}", mode, query, gallery, PROTOCOL, comparable, drawn_by))
         return trials
 
     def test_persons(self) -> list[int]:

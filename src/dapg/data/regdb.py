@@ -87,7 +87,10 @@ class RegDB(Dataset):
             thermal = tuple(record for record in records if record.modality == Modality.INFRARED)
             query, gallery = (thermal, visible) if mode == "thermal-to-visible" else (visible, thermal)
             comparable = self.has_lists and mode != "validation"
-            trials.append(Trial(f"partition {number}", mode, query, gallery, PROTOCOL, comparable))
+            drawn = f"idx lists {number}" if self.has_lists else f"our rule for missing idx lists, number {number}"
+            trials.append(
+                Trial(f"partition {number}", mode, query, gallery, PROTOCOL, comparable, drawn, cause="partition")
+            )
         return trials
 
     def fitting_split(self, split: str) -> str:

@@ -29,7 +29,7 @@ from dapg.data.base import Dataset, example_picture
 from dapg.data.folder import PICTURE_SUFFIXES
 
 INDEX = "index.npz"
-_VERSION = 1
+_VERSION = 2
 
 
 class Shards(Dataset):
@@ -110,6 +110,8 @@ class TarStore:
             self.meta: dict[str, Any] = json.loads(str(self._arrays.pop("meta")))
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise DataError(f"{root / INDEX} is not a shard index ({error}); delete it to make it anew") from error
+        if self.meta["version"] != _VERSION:
+            raise DataError(f"{root / INDEX} was written by another version of dapg: pack the set again")
         for name, size in zip(self.meta["tars"], self.meta["sizes"], strict=True):
             path = root / name
             if not path.is_file():
@@ -151,7 +153,8 @@ class TarStore:
             rules = dict(trial["protocol"])
             rules["camera_groups"] = {int(key): value for key, value in rules["camera_groups"].items()}
             rules["junk_persons"] = tuple(rules["junk_persons"])
-            trials.append(Trial(trial["name"], mode, query, gallery, Protocol(**rules), trial["comparable"]))
+            rest = {key: trial[key] for key in ("name", "comparable", "drawn", "cause")}
+            trials.append(Trial(mode=mode, query=query, gallery=gallery, protocol=Protocol(**rules), **rest))
         return trials
 
     def shard_numbers(self, split: str) -> list[int]:
@@ -396,7 +399,8 @@ def write_index(
             for side, members in (("query", trial.query), ("gallery", trial.gallery)):
                 arrays[f"trial/{mode}/{number}/{side}"] = np.array([place[record] for record in members])
             protocol = {**asdict(trial.protocol), "camera_groups": dict(trial.protocol.camera_groups)}
-            modes[mode].append({"name": trial.name, "protocol": protocol, "comparable": trial.comparable})
+            kept = {key: getattr(trial, key) for key in ("name", "comparable", "drawn", "cause")}
+            modes[mode].append({**kept, "protocol": protocol})
     meta = {
         "version": _VERSION,
         "title": title,

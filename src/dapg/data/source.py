@@ -54,12 +54,18 @@ def open_dataset(config: DataConfig) -> Dataset:
         DataError: the layout under the root is not that data set's.
     """
     kind = plugins.load("data", config.name, Dataset)  # type: ignore[type-abstract]
-    root = config.root or os.environ.get(f"DAPG_DATA_{config.name.upper()}", "")
-    if root:
+    root = root_of(config)
+    if root is not None:
         return kind(root)
     if getattr(kind, "embedded", False):
         return kind()  # type: ignore[call-arg]
     raise UsageError(f"where is {kind.title}? Give --data {config.name}=PATH or set DAPG_DATA_{config.name.upper()}")
+
+
+def root_of(config: DataConfig) -> Path | None:
+    """Where the pictures are; None for an embedded set."""
+    root = config.root or os.environ.get(f"DAPG_DATA_{config.name.upper()}", "")
+    return Path(root) if root else None
 
 
 def select_records(dataset: Dataset, config: DataConfig, seed: int) -> list[Record]:

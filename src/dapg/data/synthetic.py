@@ -114,13 +114,21 @@ class Synthetic(Dataset):
         if mode == "visible":
             pictures = tuple(r for p in people for camera in VISIBLE_CAMERAS for r in self._shots(p, camera))
             protocol = Protocol("visible to visible across cameras", same_person_same_camera=True)
-            return [Trial("0", mode, pictures, pictures, protocol)]
+            return [Trial("0", mode, pictures, pictures, protocol, comparable=False)]
         query = tuple(r for p in people for camera in INFRARED_CAMERAS for r in self._shots(p, camera))
         cameras = INDOOR_CAMERAS if mode == "indoor" else VISIBLE_CAMERAS
         protocol = Protocol("SYSU-MM01 single-shot", camera_groups=SAME_ROOM, unique_identity_cmc=True)
         return [
-            Trial(str(trial), mode, query, self._gallery(people, cameras, trial + TRIALS * seed), protocol)
-            for trial in range(TRIALS)
+            Trial(
+                str(number - TRIALS * seed),
+                mode,
+                query,
+                self._gallery(people, cameras, number),
+                protocol,
+                comparable=False,
+                drawn=f"Python random seeded with {number}, as in AGW",
+            )
+            for number in range(TRIALS * seed, TRIALS * seed + TRIALS)
         ]
 
     def _gallery(self, people: list[int], cameras: tuple[int, ...], seed: int) -> tuple[Record, ...]:

@@ -120,11 +120,13 @@ class SysuMM01(Dataset):
         comparable = mode != "validation" and (official or (not multi and seed == 0))
         trials = []
         for trial in range(TRIALS):
+            number = TRIALS * seed + trial
             if official:
-                gallery = self._official_gallery(cells, trial, shots)
+                gallery, drawn = self._official_gallery(cells, trial, shots), f"rand_perm_cam.mat, row {trial + 1}"
             else:
-                gallery = self._agw_gallery(cells, random.Random(TRIALS * seed + trial), shots)
-            trials.append(Trial(f"trial {trial}", mode, query, gallery, PROTOCOL, comparable))
+                gallery = self._agw_gallery(cells, random.Random(number), shots)
+                drawn = f"Python random seeded with {number}, as in AGW"
+            trials.append(Trial(f"trial {trial}", mode, query, gallery, PROTOCOL, comparable, drawn))
         return trials
 
     def fitting_split(self, split: str) -> str:

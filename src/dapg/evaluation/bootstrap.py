@@ -7,7 +7,7 @@ are first averaged over galleries; then *persons* are drawn with replacement, al
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from dapg.core.errors import DataError, UsageError
-from dapg.core.files import atomic_path, read_json
+from dapg.core.files import atomic_path
 from dapg.core.rng import derive_seed
 from dapg.evaluation.metrics import QueryScores, Scores
 
@@ -41,19 +41,27 @@ class Interval:
     """Trained models resampled; with 1 the interval says nothing about training luck."""
 
 
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A difference of two scores, with the answer to: could it be none?"""
+
+    p: float
+    """Two-sided bootstrap p-value of no difference; never below 2 / (replicates + 1)."""
+
+
 def intervals(
     seeds: Sequence[Sequence[QueryScores]], replicates: int = REPLICATES, seed: int = 0
 ) -> dict[str, Interval]:
     """Interval of each measure.
 
     Args:
-        seeds: for each trained model, the query scores of each of its galleries (or corruption repeats). Galleries of
-            one model must have the same queries.
+        seeds: for each trained model, the query scores of each of its trials: galleries, corruption repeats, or (of a
+            model that was not trained on any of them) partitions.
         replicates: bootstrap draws.
         seed: of the draws.
 
     Raises:
-        UsageError: nothing to resample, or galleries of one model with different queries.
+        UsageError: nothing to resample.
     """
     persons = _all_persons([seeds])
     (side,) = _resample([seeds], persons, replicates, seed)
@@ -65,7 +73,7 @@ def compare(
     second: Sequence[Sequence[QueryScores]],
     replicates: int = REPLICATES,
     seed: int = 0,
-) -> dict[str, Interval]:
+) -> dict[str, Difference]:
     """Difference ``second - first`` of each measure, persons paired, seeds of the two drawn apart.
 
     An interval that does not hold 0 says that the difference is not luck of the drawn persons (and of the seeds, where
@@ -76,18 +84,34 @@ def compare(
     """
     if sorted(_all_persons([first])) != sorted(_all_persons([second])):
         raise UsageError("the two results test different persons; only results of the same trials can be compared")
-    if len(first) == len(second):
-        for left, right in zip(first, second, strict=True):
-            if not torch.equal(left[0].persons, right[0].persons):
-                raise UsageError("the two results have different queries; only results of the same trials compare")
+    if {_queries(trial) for trials in first for trial in trials} != {_queries(t) for trials in second for t in trials}:
+        raise UsageError("the two results have different queries; only results of the same trials can be compared")
     persons = _all_persons([first])
     left_side, right_side = _resample([first, second], persons, replicates, seed)
     found = {}
     for measure in MEASURES:
         (left_value, left_drawn), (right_value, right_drawn) = left_side[measure], right_side[measure]
-        seeds = min(len(first), len(second))
-        found[measure] = _interval(right_value - left_value, right_drawn - left_drawn, len(persons), seeds)
+        seeds, drawn = min(len(first), len(second)), right_drawn - left_drawn
+        interval = _interval(right_value - left_value, drawn, len(persons), seeds)
+        found[measure] = Difference(**vars(interval), p=_p_value(drawn))
     return found
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for having asked several questions (Holm, Scandinavian Journal of Statistics, 1979).
+
+    The i-th smallest of m is multiplied by m - i (i from 0), never falls below a smaller one's, and stays at most 1.
+    Calling significant what stays below a level keeps the chance of *any* wrong call below that level.
+
+    Example:
+        >>> holm([0.04, 0.01, 0.03])
+        [0.06, 0.03, 0.06]
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 def spread(observations: Sequence[tuple[Mapping[str, int | str], float]]) -> dict[str, dict[str, int | float]]:
@@ -160,49 +184,8 @@ def read_query_scores(path: Path | str) -> dict[str, list[QueryScores]]:
     return found
 
 
-def compare_results(first: Sequence[Path | str], second: Sequence[Path | str], seed: int = 0) -> dict[str, Any]:
-    """Compare result files: each side one or several JSON results (seeds) with their query scores beside them.
-
-    A result names its feature (``feature``), its protocol (``protocol``), the hash of its test list (``data.hash``) and
-    the file of its query scores (``per_query``, relative to the JSON file).
-
-    Raises:
-        UsageError: results of different protocols or test lists.
-        DataError: a file is missing or damaged.
-    """
-    sides = [[_read_result(Path(path)) for path in side] for side in (first, second)]
-    keys = {(result["protocol"], result["data"]["hash"]) for side in sides for result, _ in side}
-    if len({protocol for protocol, _ in keys}) > 1:
-        raise UsageError(f"different protocols cannot be compared: {', '.join(sorted(p for p, _ in keys))}")
-    if len(keys) > 1 and not _same_lists(sides):
-        raise UsageError("the results were made on different test lists; only equal lists can be compared")
-    differences = compare([scores for _, scores in sides[0]], [scores for _, scores in sides[1]], seed=seed)
-    return {
-        "first": [str(path) for path in first],
-        "second": [str(path) for path in second],
-        "features": [sorted({result["feature"] for result, _ in side}) for side in sides],
-        "protocol": next(iter(keys))[0],
-        "differences": {measure: asdict(interval) for measure, interval in differences.items()},
-        "replicates": REPLICATES,
-        "level": LEVEL,
-    }
-
-
-def _same_lists(sides: Sequence[Sequence[tuple[Mapping[str, Any], list[QueryScores]]]]) -> bool:
-    """Several lists are fine where they are the same ones, in order, on both sides (RegDB: one a partition)."""
-    hashes = [[result["data"]["hash"] for result, _ in side] for side in sides]
-    return hashes[0] == hashes[1]
-
-
-def _read_result(path: Path) -> tuple[Mapping[str, Any], list[QueryScores]]:
-    result = read_json(path)
-    missing = [key for key in ("feature", "protocol", "data", "per_query") if key not in result]
-    if missing:
-        raise DataError(f"{path} is not a result with query scores: it has no {', '.join(missing)}")
-    scores = read_query_scores(path.parent / result["per_query"])
-    if result["feature"] not in scores:
-        raise DataError(f"{path.parent / result['per_query']} has no scores of feature {result['feature']!r}")
-    return result, scores[result["feature"]]
+def _queries(trial: QueryScores) -> bytes:
+    return trial.persons.numpy().tobytes()
 
 
 def _all_persons(sides: Sequence[Sequence[Sequence[QueryScores]]]) -> list[int]:
@@ -237,17 +220,13 @@ def _resample(
 
 
 def _totals(trials: Sequence[QueryScores], persons: list[int]) -> NDArray[np.float64]:
-    """(persons, measures + 1): sums over a person's queries, averaged over galleries; last, its valid queries."""
-    if any(not torch.equal(trial.persons, trials[0].persons) for trial in trials):
-        raise UsageError("the galleries of one model must be searched by the same queries")
-    rows = np.searchsorted(persons, trials[0].persons.numpy())
-    valid = np.stack([trial.valid.numpy() for trial in trials])
-    columns = []
-    for measure in MEASURES:
-        values = np.stack([_values(trial, measure) for trial in trials])
-        columns.append(np.where(valid, values, 0).mean(axis=0))
-    columns.append(valid.mean(axis=0))
-    return np.stack([np.bincount(rows, column, minlength=len(persons)) for column in columns], axis=1)
+    """(persons, measures + 1): sums over a person's queries, averaged over trials; last, its valid queries."""
+    totals = np.zeros((len(persons), len(MEASURES) + 1))
+    for trial in trials:
+        rows, valid = np.searchsorted(persons, trial.persons.numpy()), trial.valid.numpy()
+        columns = [*(np.where(valid, _values(trial, measure), 0) for measure in MEASURES), valid]
+        totals += np.stack([np.bincount(rows, column, minlength=len(persons)) for column in columns], axis=1)
+    return totals / len(trials)
 
 
 def trial_means(trial: QueryScores) -> dict[str, float]:
@@ -285,6 +264,12 @@ def _measures(own: NDArray[np.float64], drawn: NDArray[np.float64], shares: NDAr
     replicated = np.where(counts > 0, drawn[:, :, :-1] / np.where(counts > 0, counts, 1), scores)
     mixed = np.einsum("rs,rsm->rm", shares, replicated)
     return {measure: (float(scores[:, n].mean()), mixed[:, n]) for n, measure in enumerate(MEASURES)}
+
+
+def _p_value(differences: NDArray[np.float64]) -> float:
+    """Twice the smaller tail beyond 0, the observed result counted as one more replicate."""
+    tail = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    return min(1.0, 2 * (tail + 1) / (len(differences) + 1))
 
 
 def _interval(value: float, replicated: NDArray[np.float64], persons: int, seeds: int) -> Interval:

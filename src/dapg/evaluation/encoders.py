@@ -60,6 +60,27 @@ class BackboneEncoder:
         return {"backbone": functional.normalize(average_pool(self.backbone(pictures)))}
 
 
+FLIPPED = ", flip-averaged"
+
+
+class FlipAveraged:
+    """Another encoder's features, and beside each the average over a picture and its mirror image, of unit length.
+
+    What CAJ and DEEN report (mangye16/Cross-Modal-Re-ID-baseline, ICCV21_CAJ/testa.py); AGW and CIL do not.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.headline, self.input_size, self.device = encoder.headline, encoder.input_size, encoder.device
+
+    def encode(self, images: UInt8[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
+        """Each feature under its name, and its average under the name with ``FLIPPED`` added."""
+        features = self.encoder.encode(images, modality)
+        mirrored = self.encoder.encode(images.flip(-1), modality)
+        averaged = {name + FLIPPED: functional.normalize(each + mirrored[name]) for name, each in features.items()}
+        return {**features, **averaged}
+
+
 class HistogramEncoder:
     """Colours alone: what any network must beat. Six stripes of a joint 8 x 8 x 8 RGB histogram, square-rooted.
 

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,16 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dapg.core.device import resolve_device
 from dapg.core.errors import DataError, UsageError, nearest
 from dapg.core.files import sha256, write_json
 from dapg.core.types import Protocol
 from dapg.data import llcm, market1501, regdb, sysu
-from dapg.evaluation.bootstrap import intervals, write_query_scores
+from dapg.evaluation.bootstrap import write_query_scores
 from dapg.evaluation.labels import Labels
 from dapg.evaluation.metrics import Scores, score, score_features
-from dapg.evaluation.rerank import Rerank, reranked_distances
+from dapg.evaluation.rerank import Rerank, reranked_distances, reranked_name
+from dapg.evaluation.result import describe_scores
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "sysu": sysu.PROTOCOL,
@@ -30,6 +32,19 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "plain": Protocol("plain"),
 }
 """Names that ``--protocol`` accepts. ``plain`` leaves nothing out and counts pictures, like ``regdb``."""
+_FEATURE = "file"
+
+
+@dataclasses.dataclass(frozen=True)
+class FileSettings:
+    """How a feature file is scored."""
+
+    max_rank: int = 20
+    """Length of the CMC curve."""
+    rerank: Rerank = dataclasses.field(default_factory=Rerank)
+    """Also score the features after k-reciprocal re-ranking or query expansion."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,56 +102,53 @@ def read_features(path: Path | str, protocol: Protocol) -> FeatureFile:
 
 
 def score_file(
-    path: Path | str,
-    protocol_name: str,
-    max_rank: int = 20,
-    rerank: Rerank | None = None,
-    device: torch.device | str = "cpu",
-) -> tuple[dict[str, Any], Scores]:
-    """Score a feature file; returns the result (as it is written to JSON) and the scores with their query arrays.
+    path: Path | str, protocol_name: str, settings: FileSettings | None = None
+) -> tuple[dict[str, Any], dict[str, list[Scores]]]:
+    """Score a feature file; returns the result (as it is written to JSON) and each feature's scores.
 
-    The result names protocol, feature file and its hash, counts, re-ranking (null when there was none), scores, and
-    95 % intervals over test persons.
+    The one feature is called ``file``; with re-ranking the result has a second row of scores under another name. It
+    says protocol and rules, hash of the file, counts, re-ranking (null when there was none), scores, and 95 %
+    intervals over test persons.
 
     Raises:
         UsageError: no such protocol, or no query with a match.
         DataError: the file is not as ``read_features`` describes.
     """
+    settings = settings or FileSettings()
     protocol = protocol_named(protocol_name)
     features = read_features(path, protocol)
+    device, rerank = resolve_device(settings.device), settings.rerank
     query, gallery = features.query_features.to(device), features.gallery_features.to(device)
-    if rerank is None:
-        scores = score_features(query, gallery, features.labels, max_rank)
-    else:
-        scores = score(reranked_distances(query, gallery, rerank), features.labels, max_rank)
-    result = {
-        "features_file": str(path),
-        "sha256": sha256(path),
-        "feature": "file",
-        "protocol": protocol.name,
-        "rules": {
-            "same_person_same_camera": protocol.same_person_same_camera,
-            "camera_groups": dict(protocol.camera_groups),
-            "junk_persons": list(protocol.junk_persons),
-            "unique_identity_cmc": protocol.unique_identity_cmc,
-        },
-        "data": {"name": "features file", "mode": protocol_name, "hash": _label_hash(features.labels)},
-        "queries": scores.queries,
-        "valid_queries": scores.valid_queries,
+    scores = {_FEATURE: [score_features(query, gallery, features.labels, settings.max_rank)]}
+    if rerank.method != "none":
+        reranked = score(reranked_distances(query, gallery, rerank), features.labels, settings.max_rank)
+        scores[reranked_name(_FEATURE, rerank)] = [reranked]
+    trial = {
+        "name": "file",
+        "queries": len(query),
         "gallery": len(gallery),
+        "drawn": "by the program that made the features",
+        "cause": "gallery",
+    }
+    result = {
+        "model": str(path),
+        "data": {"name": "features file", "mode": protocol_name, "hash": _label_hash(features.labels)},
+        **describe_scores(protocol, [trial], _FEATURE, scores),
+        "comparable": None,
+        "rerank": None if rerank.method == "none" else dataclasses.asdict(rerank),
+        "corrupted": None,
+        "weights": None,
+        "sha256": sha256(path),
         "dimension": gallery.shape[1],
-        "rerank": None if rerank is None else dataclasses.asdict(rerank),
-        "scores": {"cmc": list(scores.cmc), "mAP": scores.mAP, "mINP": scores.mINP},
-        "intervals": {name: dataclasses.asdict(value) for name, value in intervals([[scores.per_query]]).items()},
     }
     return result, scores
 
 
-def write_result(path: Path | str, result: Mapping[str, Any], scores: Scores) -> None:
+def write_result(path: Path | str, result: Mapping[str, Any], scores: Mapping[str, Sequence[Scores]]) -> None:
     """Write the JSON of ``score_file`` and, beside it, the query scores that comparisons need."""
     path = Path(path)
     arrays = path.with_suffix(".queries.npz")
-    write_query_scores(arrays, {str(result["feature"]): [scores]})
+    write_query_scores(arrays, scores)
     write_json(path, {**result, "per_query": arrays.name})
 
 

@@ -4,6 +4,7 @@ k-reciprocal: Zhong, Zheng, Cao, Li, Re-ranking Person Re-identification with k-
 Query expansion: alpha-QE of Radenović, Tolias, Chum, Fine-tuning CNN Image Retrieval, TPAMI 2019.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dapg.core.errors import UsageError
+from dapg.core.types import Record, Trial
+from dapg.evaluation.labels import Labels, row_numbers
+from dapg.evaluation.metrics import Scores, score
 from dapg.evaluation.ranking import similarity, unit_rows
 
 MAX_PICTURES = 40_000
@@ -22,7 +26,8 @@ MAX_PICTURES = 40_000
 class Rerank:
     """Which option, with the values its authors use."""
 
-    method: Literal["k-reciprocal", "query-expansion"] = "k-reciprocal"
+    method: Literal["none", "k-reciprocal", "query-expansion"] = "none"
+    """none, k-reciprocal or query-expansion."""
     k1: int = 20
     """k-reciprocal: size of the neighbourhood."""
     k2: int = 6
@@ -35,16 +40,38 @@ class Rerank:
     """query-expansion: a neighbour counts with its similarity to this power."""
 
 
+def reranked_name(feature: str, settings: Rerank) -> str:
+    """Under which name scores with the option stand beside those of the feature itself."""
+    return f"{feature}, {settings.method}"
+
+
+def score_reranked(
+    features: Float[Tensor, "N D"], rows: Mapping[Record, int], trials: Sequence[Trial], settings: Rerank, max_rank: int
+) -> list[Scores]:
+    """Scores of each trial with the option; otherwise as ``metrics.score_trials``.
+
+    Raises:
+        UsageError: as ``reranked_distances``.
+    """
+    found = []
+    for trial in trials:
+        query, gallery = (features[row_numbers(rows, records)] for records in (trial.query, trial.gallery))
+        found.append(score(reranked_distances(query, gallery, settings), Labels.of(trial), max_rank))
+    return found
+
+
 def reranked_distances(
     query: Float[Tensor, "Q D"], gallery: Float[Tensor, "G D"], settings: Rerank
 ) -> Float[Tensor, "Q G"]:
-    """Distances to score in place of ``-similarity``.
+    """Distances to score in place of ``-similarity``; ``none`` gives just that.
 
     Both options use gallery pictures as context, also those that a protocol later leaves out for some query.
 
     Raises:
         UsageError: settings out of range, or too many pictures for k-reciprocal.
     """
+    if settings.method == "none":
+        return -similarity(query, gallery)
     if settings.method == "query-expansion":
         return -similarity(expand_queries(query, gallery, settings.neighbours, settings.power), gallery)
     return k_reciprocal(query, gallery, settings.k1, settings.k2, settings.weight)

@@ -9,23 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dapg.core.errors import UsageError
+from dapg.core import plugins
+from dapg.core.errors import DataError, UsageError
 from dapg.core.files import atomic_path, read_json, sha256
 from dapg.core.images import to_pil
 from dapg.core.rng import generator_from
-from dapg.core.settings import read_yaml, run_only
+from dapg.core.settings import from_dict, read_yaml, run_only, to_dict
 from dapg.core.stage import CONFIG, RESULT, Stage
 from dapg.core.types import Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, ordered_batches
-from dapg.data.source import DataConfig, list_hash, open_dataset
-from dapg.data.verify import unseen_trials
-from dapg.evaluation.bootstrap import intervals, write_query_scores
-from dapg.evaluation.encoders import Encoder, MethodEncoder, build_encoder
+from dapg.data.shards import Shards
+from dapg.data.source import DataConfig, list_hash, open_dataset, root_of
+from dapg.data.verify import Audited, unseen_trials
+from dapg.evaluation.bootstrap import write_query_scores
+from dapg.evaluation.encoders import Encoder, FlipAveraged, MethodEncoder, build_encoder
 from dapg.evaluation.extract import trial_features
 from dapg.evaluation.labels import Labels, row_numbers
 from dapg.evaluation.metrics import Scores, mean_scores, score_trials
 from dapg.evaluation.ranking import rank
+from dapg.evaluation.rerank import Rerank, reranked_name, score_reranked
+from dapg.evaluation.result import describe_scores, describe_trial
 from dapg.evaluation.robustness import CorruptionSettings, SetScores, score_corrupted, summary
 from dapg.methods.base import Method
 from dapg.methods.runs import METHOD_WEIGHTS, BackboneConfig
@@ -54,6 +58,10 @@ class EvaluateSettings:
     """Columns of the input, where the model does not say."""
     max_rank: int = 20
     """Length of the CMC curve."""
+    flip: bool = False
+    """Also score the average of the features of a picture and its mirror image, as CAJ and DEEN report."""
+    rerank: Rerank = field(default_factory=Rerank)
+    """Also score the reported feature after k-reciprocal re-ranking or query expansion."""
     ranked_lists: int = 10
     """Queries whose ranked list is drawn."""
     corruption: CorruptionSettings = field(default_factory=CorruptionSettings)
@@ -90,7 +98,9 @@ def evaluate(settings: EvaluateSettings, device: torch.device, show_progress: bo
         encoder = build_encoder(
             settings.model, settings.backbone, (settings.height, settings.width), settings.seed, device
         )
-        trials = _without_training_persons(dataset.trials(mode, settings.seed), settings)
+        if settings.flip:
+            encoder = FlipAveraged(encoder)
+        trials = _without_training_persons(dataset.trials(mode, settings.seed), dataset, settings)
         features, records = trial_features(
             encoder, dataset, trials, settings.batch_size, settings.workers, show_progress
         )
@@ -98,17 +108,20 @@ def evaluate(settings: EvaluateSettings, device: torch.device, show_progress: bo
         if feature not in features:
             raise UsageError(f"{settings.model} has no feature {feature!r}; it has {', '.join(features)}")
         scores = {name: score_trials(values, records, trials, settings.max_rank) for name, values in features.items()}
+        if settings.rerank.method != "none":
+            reranked = score_reranked(features[feature], records, trials, settings.rerank, settings.max_rank)
+            scores[reranked_name(feature, settings.rerank)] = reranked
         write_query_scores(folder / QUERY_SCORES, scores)
-        spread = intervals([[trial.per_query for trial in scores[feature]]])
         result = {
             "model": settings.model,
+            "model_seed": _model_seed(settings),
             "data": {"name": dataset.title, "mode": mode, "hash": list_hash(list(records))},
-            "protocol": trials[0].protocol.name,
+            **describe_scores(trials[0].protocol, [describe_trial(trial) for trial in trials], feature, scores),
             "comparable": all(trial.comparable for trial in trials),
-            "trials": [{"name": t.name, "queries": len(t.query), "gallery": len(t.gallery)} for t in trials],
-            "feature": feature,
-            "scores": {name: _summary(trials_scores) for name, trials_scores in scores.items()},
-            "intervals": {measure: asdict(interval) for measure, interval in spread.items()},
+            "rerank": None if settings.rerank.method == "none" else asdict(settings.rerank),
+            "flip": settings.flip,
+            "corruption": to_dict(settings.corruption) if settings.corruption.types else None,
+            "corrupted": None,
             "per_query": QUERY_SCORES,
             "weights": _weights_hash(settings.model),
             "ranked_lists": _ranked_lists(folder, dataset, trials[0], features[feature], records, settings),
@@ -177,17 +190,16 @@ def validator(
     return validate
 
 
-def _summary(trials: list[Scores]) -> dict[str, Any]:
-    """Mean over the trials as the papers print it, and each trial's numbers."""
-    return {
-        **mean_scores(trials),
-        "queries": trials[0].queries,
-        "valid_queries": trials[0].valid_queries,
-        "per_trial": [{"rank-1": t.rank(1), "mAP": t.mAP, "mINP": t.mINP} for t in trials],
-    }
+def _model_seed(settings: EvaluateSettings) -> int | None:
+    """The seed a model was trained (or its random weights drawn) with; None where nobody knows."""
+    folder = Path(settings.model)
+    if folder.is_dir():
+        seed = read_yaml(folder / CONFIG).get("seed")
+        return None if seed is None else int(seed)
+    return settings.seed if settings.model == "random" else None
 
 
-def _without_training_persons(trials: list[Trial], settings: EvaluateSettings) -> list[Trial]:
+def _without_training_persons(trials: list[Trial], dataset: Dataset, settings: EvaluateSettings) -> list[Trial]:
     """Only trials on persons that the run did not see: RegDB's partitions are drawn from the same people.
 
     Raises:
@@ -196,10 +208,29 @@ def _without_training_persons(trials: list[Trial], settings: EvaluateSettings) -
     folder = Path(settings.model)
     if not folder.is_dir():
         return trials
-    trained_on = read_yaml(folder / CONFIG)["data"]
-    if (trained_on["name"], trained_on["root"]) != (settings.data.name, settings.data.root):
+    trained_on = from_dict(DataConfig, read_yaml(folder / CONFIG)["data"], "data")
+    if not _same_people(trained_on, settings.data, dataset):
         return trials
     return unseen_trials(trials, read_json(folder / RESULT)["facts"]["persons"])
+
+
+def _same_people(trained_on: DataConfig, tested_on: DataConfig, dataset: Dataset) -> bool:
+    """Whether equal person numbers mean equal persons: two copies of a published set, or one folder of one's own.
+
+    A packed set counts as the set it was packed from, and as any set when it is not there any more.
+    """
+    kinds = {name: plugins.load("data", name, Dataset) for name in plugins.names("data")}  # type: ignore[type-abstract]
+    title: str | None = kinds[trained_on.name].title
+    if kinds[trained_on.name] is Shards:
+        try:
+            title = open_dataset(trained_on).title
+        except DataError:
+            title = None
+    if title not in (None, dataset.title):
+        return False
+    published = {kind.title for kind in kinds.values() if issubclass(kind, Audited)}
+    roots = [root_of(config) for config in (trained_on, tested_on)]
+    return dataset.title in published or len({root and root.resolve() for root in roots}) == 1
 
 
 def _first_mode(dataset: Dataset) -> str:

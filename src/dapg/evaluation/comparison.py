@@ -1,0 +1,184 @@
+"""Result files beside each other: differences between models, and what several seeds or partitions say together.
+
+A result names its feature (``feature``), its protocol (``protocol``), the hash of its test list (``data.hash``) and the
+file of its query scores (``per_query``, relative to the JSON file).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dapg.core.errors import DataError, UsageError
+from dapg.core.files import read_json
+from dapg.core.stage import RESULT
+from dapg.evaluation.bootstrap import (
+    LEVEL,
+    MEASURES,
+    REPLICATES,
+    compare,
+    holm,
+    intervals,
+    read_query_scores,
+    spread,
+    trial_means,
+)
+from dapg.evaluation.metrics import QueryScores
+
+
+@dataclass(frozen=True)
+class _Result:
+    """One result file with the query scores of its reported feature."""
+
+    path: Path
+    content: Mapping[str, Any]
+    trials: list[QueryScores]
+
+    @property
+    def test(self) -> tuple[str, str]:
+        """Protocol and hash of the test list."""
+        return self.content["protocol"], self.content["data"]["hash"]
+
+
+def compare_results(first: Sequence[Path | str], *others: Sequence[Path | str], seed: int = 0) -> list[dict[str, Any]]:
+    """Differences between the results of one method (seeds, partitions) and those of each other: other minus first.
+
+    Args:
+        first: result files, or folders that hold one; several are the seeds or partitions of one method.
+        others: the same of each method to compare it with.
+        seed: of the bootstrap.
+
+    Returns:
+        For each of ``others`` the differences of ``bootstrap.MEASURES``, each with ``p_holm``, which counts every
+        comparison of that measure made here.
+
+    Raises:
+        UsageError: results of different protocols or test lists.
+        DataError: a file is missing or damaged.
+    """
+    start, *ends = ([_read(path) for path in side] for side in (first, *others))
+    found = []
+    for end in ends:
+        _refuse_different_tests(start, end)
+        differences = compare([one.trials for one in start], [one.trials for one in end], seed=seed)
+        found.append(
+            {
+                "first": [str(one.path) for one in start],
+                "second": [str(one.path) for one in end],
+                "features": [sorted({one.content["feature"] for one in side}) for side in (start, end)],
+                "protocol": start[0].content["protocol"],
+                "differences": {measure: asdict(difference) for measure, difference in differences.items()},
+                "replicates": REPLICATES,
+                "level": LEVEL,
+            }
+        )
+    for measure in MEASURES:
+        rows = [comparison["differences"][measure] for comparison in found]
+        for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
+            row["p_holm"] = adjusted
+    return found
+
+
+def combine_results(paths: Sequence[Path | str]) -> dict[str, Any]:
+    """Mean, interval and spread of several models of one method: seeds, RegDB's partitions, or both.
+
+    The interval draws persons and models; the spread is told apart by its cause: ``seed``, ``partition``, ``gallery``,
+    and on corrupted pictures ``repeat`` of the draw. A cause with one level has no spread to show.
+
+    Args:
+        paths: result files, or folders that hold one.
+
+    Raises:
+        UsageError: results of different protocols, modes or features, or one model twice.
+        DataError: a file is missing or damaged.
+    """
+    results = [_read(path) for path in paths]
+    for what, name in (("protocol", "protocols"), ("feature", "features")):
+        values = sorted({str(one.content[what]) for one in results})
+        if len(values) > 1:
+            raise UsageError(f"results of different {name} have no mean: {', '.join(values)}")
+    modes = sorted({f"{one.content['data']['name']}, {one.content['data']['mode']}" for one in results})
+    if len(modes) > 1:
+        raise UsageError(f"results of different tests have no mean: {'; '.join(modes)}")
+    levels = [_levels(one, number) for number, one in enumerate(results)]
+    if len({tuple(sorted(level.items())) for trials in levels for level in trials}) < sum(map(len, levels)):
+        raise UsageError("a seed and partition occurs twice; give each model's result once")
+    everywhere = [name for name in _corrupted(results[0]) if all(name in _corrupted(one) for one in results)]
+    return {
+        "results": [str(one.path) for one in results],
+        "protocol": results[0].content["protocol"],
+        "data": modes[0],
+        "feature": results[0].content["feature"],
+        "models": len(results),
+        "comparable": all(one.content.get("comparable", False) for one in results),
+        "clean": _together(
+            [
+                [(level, trial) for level, trial in zip(own, one.trials, strict=True)]
+                for own, one in zip(levels, results, strict=True)
+            ]
+        ),
+        "corrupted": {
+            name: _together([_repeats(one, name, own) for one, own in zip(results, levels, strict=True)])
+            for name in everywhere
+        },
+    }
+
+
+_Observed = list[tuple[dict[str, int | str], QueryScores]]
+"""One model's trials with the level of each cause."""
+
+
+def _together(models: Sequence[_Observed]) -> dict[str, Any]:
+    means = [(level, trial_means(trial)) for model in models for level, trial in model]
+    found = intervals([[trial for _, trial in model] for model in models])
+    return {
+        "scores": {measure: interval.value for measure, interval in found.items()},
+        "intervals": {measure: asdict(interval) for measure, interval in found.items()},
+        "spread": {measure: spread([(level, mean[measure]) for level, mean in means]) for measure in MEASURES},
+    }
+
+
+def _levels(one: _Result, number: int) -> list[dict[str, int | str]]:
+    """Seed, partition and gallery of each trial; a model that does not know its seed counts as a seed of its own."""
+    seed = one.content.get("model_seed")
+    found: list[dict[str, int | str]] = []
+    for trial in one.content["trials"]:
+        partition = trial["name"] if trial["cause"] == "partition" else "the only one"
+        gallery = trial["name"] if trial["cause"] == "gallery" else "the only one"
+        found.append({"seed": f"file {number}" if seed is None else seed, "partition": partition, "gallery": gallery})
+    return found
+
+
+def _corrupted(one: _Result) -> dict[str, Mapping[str, Any]]:
+    return {str(row["name"]): row for row in one.content.get("corrupted") or []}
+
+
+def _repeats(one: _Result, name: str, levels: Sequence[Mapping[str, int | str]]) -> _Observed:
+    found: _Observed = []
+    for repeat, file in enumerate(_corrupted(one)[name]["per_query"]):
+        trials = read_query_scores(one.path.parent / file)[one.content["feature"]]
+        found += [({**level, "repeat": repeat}, trial) for level, trial in zip(levels, trials, strict=True)]
+    return found
+
+
+def _refuse_different_tests(first: Sequence[_Result], second: Sequence[_Result]) -> None:
+    """Several lists are fine where both sides have the same ones (RegDB: one a partition)."""
+    tests = [{one.test for one in side} for side in (first, second)]
+    if tests[0] == tests[1]:
+        return
+    protocols = sorted({protocol for side in tests for protocol, _ in side})
+    if len(protocols) > 1:
+        raise UsageError(f"different protocols cannot be compared: {', '.join(protocols)}")
+    raise UsageError("the results were made on different test lists; only equal lists can be compared")
+
+
+def _read(path: Path | str) -> _Result:
+    file = Path(path) / RESULT if Path(path).is_dir() else Path(path)
+    content = read_json(file)
+    missing = [key for key in ("feature", "protocol", "data", "trials", "per_query") if key not in content]
+    if missing:
+        raise DataError(f"{file} is not a result with query scores: it has no {', '.join(missing)}")
+    scores = read_query_scores(file.parent / content["per_query"])
+    if content["feature"] not in scores:
+        raise DataError(f"{file.parent / content['per_query']} has no scores of feature {content['feature']!r}")
+    return _Result(file, content, scores[content["feature"]])

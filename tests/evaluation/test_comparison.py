@@ -1,0 +1,147 @@
+"""Result files against each other and together: numbers by hand, and refusals."""
+
+import numpy as np
+import pytest
+import torch
+
+from dapg.core.errors import DataError, UsageError
+from dapg.core.files import write_json
+from dapg.core.types import Protocol
+from dapg.evaluation.bootstrap import write_query_scores
+from dapg.evaluation.comparison import combine_results, compare_results
+from dapg.evaluation.labels import Labels
+from dapg.evaluation.metrics import score
+
+FIRST, SECOND = [[0.5, 0.2, 0.9], [0.1, 0.2, 0.3]], [[0.1, 0.2, 0.9], [0.3, 0.2, 0.3]]
+"""Rank-1 0 and 1, mAP 0.5 and 1: in FIRST each person's own picture is second."""
+
+
+def trial_of(distances, persons=(1, 2)):
+    labels = Labels(torch.tensor(persons), torch.tensor([*persons, 3]), None, None, Protocol("plain"))
+    return score(torch.tensor(distances), labels)
+
+
+def saved(folder, name, *distances, cause="gallery", names=None, persons=(1, 2), **changes):
+    """A result with one trial for each distance matrix."""
+    trials = [trial_of(each, persons) for each in distances]
+    write_query_scores(folder / f"{name}.npz", {"after BN": trials})
+    names = names or [f"trial {number}" for number in range(len(trials))]
+    content = {
+        "feature": "after BN",
+        "protocol": "plain",
+        "data": {"name": "toy", "mode": "all", "hash": "abc"},
+        "trials": [{"name": each, "cause": cause} for each in names],
+        "comparable": True,
+        "per_query": f"{name}.npz",
+        **changes,
+    }
+    write_json(folder / f"{name}.json", content)
+    return folder / f"{name}.json"
+
+
+def test_difference_is_second_minus_first(tmp_path):
+    first, second = saved(tmp_path, "a", FIRST), saved(tmp_path, "b", SECOND)
+    (found,) = compare_results([first], [second])
+    assert found["differences"]["rank-1"]["value"] == pytest.approx(1.0)
+    assert found["differences"]["mAP"]["value"] == pytest.approx(0.5)
+    assert found["first"] == [str(first)]
+
+
+def test_a_folder_stands_for_the_result_in_it(tmp_path):
+    (tmp_path / "run").mkdir()
+    saved(tmp_path / "run", "result", FIRST)
+    (found,) = compare_results([tmp_path / "run"], [tmp_path / "run" / "result.json"])
+    assert found["differences"]["mAP"]["value"] == 0
+
+
+def test_groups_of_seeds_and_holms_rule_over_several_groups(tmp_path):
+    base = [saved(tmp_path, f"base-{n}", FIRST) for n in range(3)]
+    better = [saved(tmp_path, f"better-{n}", SECOND) for n in range(2)]
+    mixed = [saved(tmp_path, "mixed-0", FIRST), saved(tmp_path, "mixed-1", SECOND)]
+    sure, unsure = compare_results(base, better, mixed)
+    assert sure["differences"]["mAP"]["value"] == pytest.approx(0.5)
+    assert unsure["differences"]["mAP"]["value"] == pytest.approx(0.25)
+    assert sure["differences"]["mAP"]["seeds"] == 2
+    assert sure["differences"]["mAP"]["p_holm"] == pytest.approx(2 * sure["differences"]["mAP"]["p"])
+    assert unsure["differences"]["mAP"]["p_holm"] == pytest.approx(unsure["differences"]["mAP"]["p"])
+
+
+def test_partitions_pair_by_their_list_in_any_order(tmp_path):
+    def side(name, distances):
+        data = {"name": "toy", "mode": "all"}
+        one = saved(tmp_path, f"{name}-1", distances, data={**data, "hash": "one"})
+        two = saved(tmp_path, f"{name}-2", distances, persons=(5, 6), data={**data, "hash": "two"})
+        return one, two
+
+    first, second = side("a", FIRST), side("b", SECOND)
+    (found,) = compare_results(first, second[::-1])
+    assert found["differences"]["mAP"]["value"] == pytest.approx(0.5)
+    with pytest.raises(UsageError, match="different test lists"):
+        compare_results(first, second[:1])
+
+
+def test_unlike_results_are_refused(tmp_path):
+    first = saved(tmp_path, "a", FIRST)
+    with pytest.raises(UsageError, match="different protocols"):
+        compare_results([first], [saved(tmp_path, "b", FIRST, protocol="sysu-mm01")])
+    other = saved(tmp_path, "c", FIRST, data={"name": "toy", "mode": "all", "hash": "xyz"})
+    with pytest.raises(UsageError, match="different test lists"):
+        compare_results([first], [other])
+    (tmp_path / "a.npz").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"a\.npz"):
+        compare_results([first], [first])
+    write_json(tmp_path / "d.json", {"feature": "x"})
+    with pytest.raises(DataError, match="has no protocol"):
+        compare_results([tmp_path / "d.json"], [tmp_path / "d.json"])
+
+
+def test_seeds_and_galleries_have_a_spread_each(tmp_path):
+    """Seed 0 scores mAP 0.5 and 0.75 on its two galleries, seed 1 scores 1.0 and 0.75."""
+    middle = [[0.1, 0.2, 0.9], [0.1, 0.2, 0.3]]
+    zero = saved(tmp_path, "zero", FIRST, middle, model_seed=0)
+    one = saved(tmp_path, "one", SECOND, middle, model_seed=1)
+    found = combine_results([zero, one])
+    assert (found["models"], found["comparable"]) == (2, True)
+    assert found["clean"]["scores"]["mAP"] == pytest.approx(0.75)
+    spread = found["clean"]["spread"]["mAP"]
+    assert spread["seed"] == {"levels": 2, "std": pytest.approx(np.std([0.625, 0.875], ddof=1))}
+    assert spread["gallery"] == {"levels": 2, "std": pytest.approx(0.0)}
+    assert spread["partition"]["levels"] == 1
+    assert found["clean"]["intervals"]["mAP"]["seeds"] == 2
+
+
+def test_partitions_are_a_cause_of_their_own(tmp_path):
+    paths = [
+        saved(tmp_path, f"p{n}", distances, cause="partition", names=[f"partition {n}"], persons=(n, n + 10))
+        for n, distances in enumerate((FIRST, SECOND), start=1)
+    ]
+    spread = combine_results(paths)["clean"]["spread"]["rank-1"]
+    assert spread["partition"] == {"levels": 2, "std": pytest.approx(np.std([0, 1], ddof=1))}
+    assert spread["gallery"]["levels"] == 1
+
+
+def test_corruption_repeats_are_a_cause_of_their_own(tmp_path):
+    paths = []
+    for seed in (0, 1):
+        files = []
+        for repeat, distances in enumerate((FIRST, SECOND, SECOND)):
+            write_query_scores(tmp_path / f"c{seed}{repeat}.npz", {"after BN": [trial_of(distances)]})
+            files.append(f"c{seed}{repeat}.npz")
+        corrupted = [{"name": "seen", "per_query": files}]
+        paths.append(saved(tmp_path, f"r{seed}", SECOND, model_seed=seed, corrupted=corrupted))
+    found = combine_results(paths)
+    assert found["clean"]["scores"]["mAP"] == 1
+    seen = found["corrupted"]["seen"]
+    assert seen["scores"]["mAP"] == pytest.approx((0.5 + 1 + 1) / 3)
+    assert seen["spread"]["mAP"]["repeat"] == {"levels": 3, "std": pytest.approx(np.std([0.5, 1, 1], ddof=1))}
+    assert seen["spread"]["mAP"]["seed"]["std"] == 0
+
+
+def test_what_has_no_mean_is_refused(tmp_path):
+    first = saved(tmp_path, "a", FIRST, model_seed=3)
+    with pytest.raises(UsageError, match="occurs twice"):
+        combine_results([first, first])
+    with pytest.raises(UsageError, match="different protocols"):
+        combine_results([first, saved(tmp_path, "b", FIRST, protocol="regdb")])
+    with pytest.raises(UsageError, match="different tests"):
+        combine_results([first, saved(tmp_path, "c", FIRST, data={"name": "toy", "mode": "indoor", "hash": "abc"})])
