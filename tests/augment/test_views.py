@@ -85,3 +85,13 @@ def test_left_out_families_are_not_drawn() -> None:
         ChainConfig(leave_out=("noise", "blur", "weather", "digital"))
     with pytest.raises(UsageError, match="no family"):
         ChainConfig(leave_out=("fog",))
+
+
+def test_solarising_turns_bright_values_into_their_negative() -> None:
+    values = torch.tensor([0.0, 0.4, 0.5, 0.9]).expand(4, 3, 2, 4)
+    expected = torch.tensor([0.0, 0.4, 0.5, 0.1]).expand(4, 3, 2, 4)
+    torch.testing.assert_close(basic.solarise(values, streams(), 1.0), expected)
+    assert torch.equal(basic.solarise(values, streams(), 0.0), values)
+    bright = torch.full((200, 3, 2, 2), 0.8)
+    share = (basic.solarise(bright, streams(200), 0.2) < 0.5).flatten(1).all(dim=1).float().mean()
+    assert float(share) == pytest.approx(0.2, abs=0.08)

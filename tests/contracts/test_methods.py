@@ -82,6 +82,17 @@ class TestEveryMethod:
                 assert value.ndim == 0
                 assert not value.requires_grad
 
+    def test_corrupted_views_train_too(self, stage: str, name: str) -> None:
+        """Where a method offers them; its two views are then parts of one noise chain."""
+        config = method_class(stage, name).Config()
+        if not hasattr(config, "pair"):
+            pytest.skip("this method has no choice of views")
+        method = build(stage, name, replace(config, pair="corrupted"))
+        losses = train_steps(method, optimizer_of(method), range(2))
+        standard = build(stage, name)
+        assert all(torch.isfinite(torch.tensor(losses)))
+        assert losses != train_steps(standard, optimizer_of(standard), range(2))
+
     def test_one_batch_overfits(self, stage: str, name: str) -> None:
         """Fixed pictures and views: the loss must fall to under half of where it begins.
 
@@ -158,5 +169,4 @@ class TestEveryMethod:
 
 
 def test_methods_were_found() -> None:
-    assert ("pretrain", "mocov2") in METHODS
-    assert ("pretrain", "simclr") in METHODS
+    assert {("pretrain", name) for name in ("byol", "mocov2", "simclr", "supervised")} <= set(METHODS)

@@ -201,6 +201,14 @@ def change_hue(images: Float[Tensor, "B 3 H W"], turns: Float[Tensor, "B"]) -> F
 _JITTERS = (change_brightness, change_contrast, change_saturation, change_hue)
 
 
+def solarise(
+    images: Float[Tensor, "B 3 H W"], generator: SampleGenerator, probability: float = 0.2, threshold: float = 0.5
+) -> Float[Tensor, "B 3 H W"]:
+    """Values from ``threshold`` on become their negative, 1 - x, with the given probability (BYOL, appendix B)."""
+    chosen = generator.bernoulli(probability)
+    return _where(chosen, torch.where(images < threshold, images, 1 - images), images)
+
+
 # Blur and erasing
 
 

@@ -36,6 +36,8 @@ class ViewConfig:
     """Probability of a Gaussian blur."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Deviation of the blur, in pixels of a picture 256 high; scaled with the view."""
+    solarise: float = 0.0
+    """Probability of turning bright values into their negative (BYOL's second view)."""
     erasing: float = 0.5
     """Probability of random erasing; the hole gets the mean colour, which is 0 after normalisation."""
     erasing_area: tuple[float, float] = (0.02, 0.6)
@@ -56,7 +58,7 @@ def standard_view(
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> Float[Tensor, "B 3 h w"]:
-    """Crop, flip, jitter, grey, blur, normalise, erase: in the order of the published recipes."""
+    """Crop, flip, jitter, grey, blur, solarise, normalise, erase: in the order of the published recipes."""
     with torch.autocast(images.device.type, enabled=False):  # pictures stay in single precision
         return _view(images, config, generator, mean, std)
 
@@ -72,6 +74,8 @@ def _view(
     if config.blur > 0:
         low, high = (sigma * config.height / 256 for sigma in config.blur_sigma)
         view = basic.gaussian_blur(view, generator.fork("blur"), (low, high), config.blur)
+    if config.solarise > 0:
+        view = basic.solarise(view, generator.fork("solarise"), config.solarise)
     view = normalise(view, mean, std)
     if config.erasing > 0:
         view = basic.random_erasing(

@@ -1,33 +1,68 @@
-"""Shared by the contrastive methods: one backbone, one projection head, standard views."""
+"""Shared by the baselines: two views of each picture, one backbone, one projection head, and the features to score."""
 
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from dapg.augment.views import standard_view
+from dapg.augment.views import ViewConfig, chain_views, standard_view
 from dapg.core.rng import SampleGenerator
 from dapg.core.types import Batch, Modality
 from dapg.methods.base import Method
 from dapg.models.heads.base import Head
 from dapg.models.pooling import average_pool
 
+Pair = Literal["standard", "corrupted"]
+"""``standard``: two independent views of the recipe; ``corrupted``: x_q and x2 of one noise chain."""
 
-class Contrastive(Method):
-    """What does not differ between methods: the input size, a view, and the features to score."""
+
+class TwoViews(Method):
+    """A method that learns from two views of each picture, made from its own ``Config``: views, pair and chain."""
 
     headline = "backbone"
     settings: Any
-    """The method's own ``Config``, which has ``views``."""
-    head: Head
-    """From the pooled feature map to what the loss compares."""
+    """The method's own ``Config``, which has ``views``, ``pair`` and ``chain``."""
 
     @property
     def input_size(self) -> tuple[int, int]:
         """(height, width) of the views."""
         size: tuple[int, int] = self.settings.views.size
         return size
+
+    def _pair(
+        self, batch: Batch, generator: SampleGenerator, streams: tuple[str, str] = ("first", "second")
+    ) -> tuple[Float[Tensor, "B 3 h w"], Float[Tensor, "B 3 h w"]]:
+        """Both views; standard ones are drawn from the forks of ``generator`` named in ``streams``."""
+        if self.settings.pair == "corrupted":
+            views = chain_views(
+                batch.images,
+                self.settings.views,
+                self.settings.chain,
+                generator.fork("chain"),
+                self.backbone.mean,
+                self.backbone.std,
+            )
+            return views[0], views[2]
+        one, other = self._view_configs()
+        return (
+            self._view(batch, one, generator.fork(streams[0])),
+            self._view(batch, other, generator.fork(streams[1])),
+        )
+
+    def _view_configs(self) -> tuple[ViewConfig, ViewConfig]:
+        """Settings of the first and of the second standard view."""
+        return self.settings.views, self.settings.views
+
+    def _view(self, batch: Batch, config: ViewConfig, generator: SampleGenerator) -> Float[Tensor, "B 3 h w"]:
+        return standard_view(batch.images, config, generator, self.backbone.mean, self.backbone.std)
+
+
+class Contrastive(TwoViews):
+    """What methods without labels share besides: a projection head, and the features to score."""
+
+    head: Head
+    """From the pooled feature map to what the loss compares."""
 
     def encode(self, images: Float[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
         """``backbone``: pooled feature map; ``projection``: what the loss compares."""
@@ -40,6 +75,3 @@ class Contrastive(Method):
     def project(self, view: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
         """Unit rows that the loss compares."""
         return functional.normalize(self.head(average_pool(self.backbone(view))))
-
-    def _view(self, batch: Batch, generator: SampleGenerator) -> Float[Tensor, "B 3 h w"]:
-        return standard_view(batch.images, self.settings.views, generator, self.backbone.mean, self.backbone.std)

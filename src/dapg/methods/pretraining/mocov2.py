@@ -5,13 +5,14 @@ from typing import Any
 
 import torch
 
+from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig
 from dapg.core.rng import SampleGenerator
 from dapg.core.types import Batch, StepResult
 from dapg.losses.info_nce import multi_positive_info_nce
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts
-from dapg.methods.pretraining._contrastive import Contrastive
+from dapg.methods.pretraining._contrastive import Contrastive, Pair
 from dapg.models.backbones.base import Backbone
 from dapg.models.heads.moco import MoCoHead
 from dapg.models.momentum import KeyEncoder
@@ -33,7 +34,11 @@ class MoCoV2(Contrastive):
         head: MoCoHead.Config = field(default_factory=MoCoHead.Config)
         """Projection head."""
         views: ViewConfig = field(default_factory=ViewConfig)
-        """How the two views are made."""
+        """How a standard view is made."""
+        pair: Pair = "standard"
+        """standard, or corrupted: the two views are x_q and x2 of one noise chain."""
+        chain: ChainConfig = field(default_factory=ChainConfig)
+        """The noise chain of corrupted views."""
 
     @classmethod
     def paper(cls) -> "MoCoV2.Config":
@@ -49,8 +54,8 @@ class MoCoV2(Contrastive):
 
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
         """InfoNCE (Eq. 2 with one positive) of view 1 against the key of view 2 and the queue."""
-        query = self.project(self._view(batch, generator.fork("query")))
-        key = self.keys(self._view(batch, generator.fork("key")), generator)
+        first, second = self._pair(batch, generator, ("query", "key"))
+        query, key = self.project(first), self.keys(second, generator)
         negatives, _, filled = self.keys.queue.contents()
         loss = multi_positive_info_nce(query, key[:, None], negatives, self.settings.temperature, valid=filled)
         self.keys.remember(key)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig
 from dapg.core import distributed
 from dapg.core.rng import SampleGenerator
@@ -11,7 +12,7 @@ from dapg.core.types import Batch, StepResult
 from dapg.losses.info_nce import nt_xent
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts
-from dapg.methods.pretraining._contrastive import Contrastive
+from dapg.methods.pretraining._contrastive import Contrastive, Pair
 from dapg.models.backbones.base import Backbone
 from dapg.models.heads.simclr import SimCLRHead
 
@@ -28,7 +29,11 @@ class SimCLR(Contrastive):
         head: SimCLRHead.Config = field(default_factory=SimCLRHead.Config)
         """Projection head."""
         views: ViewConfig = field(default_factory=ViewConfig)
-        """How the two views are made."""
+        """How a standard view is made."""
+        pair: Pair = "standard"
+        """standard, or corrupted: the two views are x_q and x2 of one noise chain."""
+        chain: ChainConfig = field(default_factory=ChainConfig)
+        """The noise chain of corrupted views."""
 
     @classmethod
     def paper(cls) -> "SimCLR.Config":
@@ -43,8 +48,7 @@ class SimCLR(Contrastive):
 
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
         """NT-Xent over the views of all processes; both views go through the network in one pass."""
-        views = torch.cat([self._view(batch, generator.fork("first")), self._view(batch, generator.fork("second"))])
-        first, second = self.project(views).chunk(2)
+        first, second = self.project(torch.cat(self._pair(batch, generator))).chunk(2)
         loss = nt_xent(
             first,
             second,
