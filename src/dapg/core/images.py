@@ -151,3 +151,18 @@ def normalise(
     shift = images.new_tensor(mean).view(3, 1, 1)
     scale = images.new_tensor(std).view(3, 1, 1)
     return (images - shift) / scale
+
+
+def upright_size(data: bytes, box: tuple[int, int, int, int] | None = None, where: str = "picture") -> tuple[int, int]:
+    """(height, width) in pixels that ``decode`` would cut out before it resizes; only the file's head is read.
+
+    Raises:
+        DataError: not a picture.
+    """
+    image = _identify(data, where)
+    width, height = image.size
+    if box is not None:
+        left, top, right, bottom = box
+        width, height = min(right, width) - max(left, 0), min(bottom, height) - max(top, 0)
+    turn = _turn(image)
+    return (height, width) if turn is None or turn in _KEEP_SIDES else (width, height)

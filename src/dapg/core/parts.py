@@ -1,0 +1,36 @@
+"""Long work in chunks, shared between machines: ``--part i/n`` takes every n-th chunk, and whoever ends last merges."""
+
+import re
+from dataclasses import dataclass
+
+from dapg.core.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Part:
+    """The ``number``-th (counted from 1) of ``count`` parts."""
+
+    number: int = 1
+    count: int = 1
+
+    def chunks(self, total: int) -> range:
+        """Numbers of the chunks that belong to this part: every chunk to exactly one part."""
+        return range(self.number - 1, total, self.count)
+
+
+def parse_part(text: str) -> Part:
+    """``i/n`` with 1 <= i <= n; the empty text is 1/1.
+
+    Raises:
+        UsageError: anything else.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text) if text else None
+    part = Part() if not text else Part(int(found[1]), int(found[2])) if found else None
+    if part is None or not 1 <= part.number <= part.count:
+        raise UsageError(f"--part must be i/n with 1 <= i <= n, such as 2/8, not {text!r}")
+    return part
+
+
+def chunk_slices(items: int, size: int) -> list[slice]:
+    """``items`` in chunks of ``size``, the last one shorter."""
+    return [slice(start, min(start + size, items)) for start in range(0, items, size)]

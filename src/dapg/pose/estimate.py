@@ -1,0 +1,260 @@
+"""Key-point estimation as a stage: a data set in, one table of key points and a sheet to look at out.
+
+The work is cut into chunks of pictures, each a small table of its own. A killed run goes on with the chunks that are
+missing; several machines share the work by ``--part i/n`` on one common folder, and whoever completes the last
+chunk joins all of them.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from dapg.core import plugins
+from dapg.core.errors import DapgError, DataError, UsageError
+from dapg.core.files import atomic_path, read_json, sha256, write_json
+from dapg.core.images import decode, upright_size
+from dapg.core.key_points import CONFIDENT
+from dapg.core.parts import Part, chunk_slices, parse_part
+from dapg.core.settings import run_only
+from dapg.core.stage import Stage
+from dapg.core.types import Record
+from dapg.data.base import Dataset
+from dapg.data.source import DataConfig, list_hash, open_dataset, select_records
+from dapg.pose.estimators.base import Estimator
+from dapg.pose.sheets import overlay_sheet
+from dapg.pose.tables import TABLE, KeyPointTable, read_table, write_table
+
+CHUNKS, SHEET = "chunks", "overlay.jpg"
+CHUNK = 256
+"""Pictures between two saved states."""
+SHEET_PICTURES = 40
+
+
+@dataclass(frozen=True)
+class EstimateSettings:
+    """What to estimate, how, and where to."""
+
+    name: str
+    """Estimator: a file of ``dapg/pose/estimators``."""
+    estimator: Any
+    """Its own settings (the ``Config`` nested in it)."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Pictures; without a split, those of all splits."""
+    part: str = run_only("")
+    """``i/n``: only this part of the work, for several machines that share the output folder."""
+    threads: int = run_only(2)
+    """Pictures decoded at a time."""
+    out: str = run_only("")
+    """Folder of the table; empty: beside the data, ``<root>-key_points`` (embedded set: outputs/pose/key_points)."""
+
+    def folder(self) -> Path:
+        """Where the table goes."""
+        if self.out:
+            return Path(self.out)
+        root = self.data.root.rstrip("/")
+        return Path(f"{root}-key_points") if root else Path("outputs/pose/key_points")
+
+
+def estimator_class(name: str) -> type[Estimator]:
+    """The estimator plug-in by name."""
+    return plugins.load("pose.estimators", name, Estimator)  # type: ignore[type-abstract]
+
+
+def all_records(dataset: Dataset, config: DataConfig, seed: int = 0) -> list[Record]:
+    """The records of the given split, or of all splits this copy has, each picture once, in order of first appearance.
+
+    Raises:
+        UsageError: no split of the data set can be read.
+    """
+    if config.split:
+        return select_records(dataset, config, seed)
+    found: dict[tuple[str, Any], Record] = {}
+    for split in dataset.splits:
+        try:
+            records = dataset.records(split)
+        except DapgError:  # a copy without this split's lists: the others still count
+            continue
+        for record in records:
+            found.setdefault((record.path, record.box), record)
+    if not found:
+        raise UsageError(f"{dataset.title} under {dataset.root}: no split can be read")
+    if config.subset:
+        return list(itertools.islice(found.values(), config.subset))
+    return list(found.values())
+
+
+def estimate(settings: EstimateSettings, show_progress: bool = True) -> dict[str, Any]:
+    """Run, go on with, or reuse one estimation; returns result.json's content, or what is still missing.
+
+    The folder then holds ``key_points.npz`` (see ``pose/tables.py``), ``overlay.jpg`` and result.json.
+
+    Raises:
+        UsageError: wrong settings, or the folder holds other work.
+        DataError, WeightsError: see there. Single unreadable pictures are listed, and have confidence 0.
+    """
+    part = parse_part(settings.part)
+    dataset = open_dataset(settings.data)
+    records = all_records(dataset, settings.data)
+    kind = estimator_class(settings.name)
+    network = kind(settings.estimator, dataset)
+    stage = Stage(settings.folder(), settings, "pose estimate")
+    finished = stage.open()
+    stage.close()  # parts work side by side; each chunk is written atomically
+    if finished is not None:
+        return {**finished, "reused": True}
+    folder = settings.folder() / CHUNKS
+    folder.mkdir(exist_ok=True)
+    _check_list(folder, records)
+    slices = chunk_slices(len(records), CHUNK)
+    _estimate_chunks(network, dataset, records, slices, part, folder, settings.threads, show_progress)
+    missing = [number for number in range(len(slices)) if not _chunk(folder, number).exists()]
+    if missing:
+        return {"chunks": len(slices), "missing": len(missing), "part": settings.part}
+    return _merge(settings, dataset, records, slices, folder)
+
+
+def _check_list(folder: Path, records: Sequence[Record]) -> None:
+    """All parts must cut the same list.
+
+    Raises:
+        DataError: the data changed since the first part began.
+    """
+    path, now = folder / "list.json", {"pictures": len(records), "hash": list_hash(list(records))}
+    if not path.exists():
+        write_json(path, now)
+    elif read_json(path) != now:
+        raise DataError(f"{path} was made from other pictures than there are now; give another --out")
+
+
+def _chunk(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.npz"
+
+
+def _estimate_chunks(
+    network: Estimator,
+    dataset: Dataset,
+    records: Sequence[Record],
+    slices: Sequence[slice],
+    part: Part,
+    folder: Path,
+    threads: int,
+    show_progress: bool,
+) -> None:
+    mine = list(part.chunks(len(slices)))
+    todo = [number for number in mine if not _chunk(folder, number).exists()]
+    total = sum(slices[number].stop - slices[number].start for number in mine)
+    left = sum(slices[number].stop - slices[number].start for number in todo)
+    bar = tqdm(total=total, initial=total - left, unit=" pictures", desc="key points", disable=not show_progress)
+    with bar, ThreadPoolExecutor(max(1, threads)) as pool:
+        for number in todo:
+            chosen = records[slices[number]]
+            points, problems = [], dict[str, str]()
+            for batch in _batches(dataset, chosen, network, pool):
+                points.append(network.estimate(batch.images, batch.sizes, batch.records))
+                points[-1][batch.unreadable, :, 2] = 0
+                problems.update(batch.problems)
+                bar.update(len(batch.records))
+            keys = tuple((record.path, record.box) for record in chosen)
+            found = torch.nan_to_num(torch.cat(points), nan=0.0, posinf=0.0, neginf=0.0)
+            write_table(_chunk(folder, number), KeyPointTable(keys, found, {"unreadable": problems}))
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Decoded pictures; a grey one stands in for each that cannot be read."""
+
+    images: UInt8[Tensor, "B 3 H W"]
+    sizes: Int[Tensor, "B 2"]
+    records: Sequence[Record]
+    problems: dict[str, str]
+    unreadable: list[int]
+
+
+def _batches(
+    dataset: Dataset, records: Sequence[Record], network: Estimator, pool: ThreadPoolExecutor
+) -> Iterator[_Pictures]:
+    """Batches of the network's size, read by threads."""
+    height, width = network.input_size
+
+    def read(record: Record) -> tuple[Tensor, tuple[int, int], str]:
+        try:
+            data = dataset.read(record)
+            size = upright_size(data, record.box, record.path)
+            return decode(data, (height, width), record.box, record.path), size, ""
+        except DataError as error:
+            return torch.full((3, height, width), 128, dtype=torch.uint8), (height, width), str(error)
+
+    for start in range(0, len(records), network.batch_size):
+        chosen = records[start : start + network.batch_size]
+        images, sizes, problems = zip(*pool.map(read, chosen), strict=True)
+        broken = [number for number, problem in enumerate(problems) if problem]
+        named = {chosen[number].path: problems[number] for number in broken}
+        yield _Pictures(torch.stack(images), torch.tensor(sizes), chosen, named, broken)
+
+
+def _merge(
+    settings: EstimateSettings, dataset: Dataset, records: Sequence[Record], slices: Sequence[slice], folder: Path
+) -> dict[str, Any]:
+    """Join the chunks; only one of several parts that end together does it."""
+    out = settings.folder()
+    stage = Stage(out, settings, "pose estimate")
+    with closing(stage):
+        finished = stage.open()
+        if finished is not None:
+            return {**finished, "reused": True}
+        tables = [read_table(_chunk(folder, number)) for number in range(len(slices))]
+        keys = tuple(key for table in tables for key in table.keys)
+        if keys != tuple((record.path, record.box) for record in records):
+            raise DataError(f"{folder} holds chunks of other pictures; give another --out")
+        about = {
+            "estimator": settings.name,
+            "settings": vars(settings.estimator) if hasattr(settings.estimator, "__dict__") else {},
+            "data": {"name": settings.data.name, "pictures": len(records), "hash": list_hash(list(records))},
+        }
+        table = KeyPointTable(keys, torch.cat([table.points for table in tables]), about)
+        write_table(out / TABLE, table)
+        _write_sheet(out / SHEET, dataset, records, table.points)
+        unreadable = {path: reason for part in tables for path, reason in part.about["unreadable"].items()}
+        found, fine = table.points[..., 2] >= CONFIDENT, table.usable()
+        unusable = [key[0] for key, good in zip(keys, fine.tolist(), strict=True) if not good]
+        result = stage.finish(
+            {
+                "pictures": len(records),
+                "detected": int(found.any(dim=1).sum()),
+                "usable": int(fine.sum()),
+                "unusable": unusable[:1000],
+                "unreadable": unreadable,
+                "mean_confidence": float(table.points[..., 2].mean()) if len(records) else 0.0,
+                "table_sha256": sha256(out / TABLE),
+            }
+        )
+    for number in range(len(slices)):
+        _chunk(folder, number).unlink(missing_ok=True)
+    return result
+
+
+def _write_sheet(path: Path, dataset: Dataset, records: Sequence[Record], points: Float[Tensor, "N 18 3"]) -> None:
+    """Some pictures spread evenly over the set, with their key points."""
+    step = max(1, len(records) // SHEET_PICTURES)
+    chosen = list(range(0, len(records), step))[:SHEET_PICTURES]
+    pictures, kept = [], []
+    for number in chosen:
+        record = records[number]
+        try:
+            pictures.append(decode(dataset.read(record), (192, 96), record.box, record.path))
+            kept.append(number)
+        except DataError:  # listed in the result already
+            continue
+    if not pictures:
+        return
+    with atomic_path(path) as temporary:
+        overlay_sheet(torch.stack(pictures), points[kept]).save(temporary, "JPEG", quality=90)
