@@ -1,0 +1,66 @@
+"""Cut people out of your own videos, for pre-training (extra `crop`)."""
+
+from dapg.commands._settings import parse, take_option, take_positional, wants_help
+from dapg.core import plugins
+
+_HELP = """usage: dapg data crop VIDEO|FOLDER --out DIR [--detector {{{names}}}] [OPTIONS]
+
+Find people in videos (or folders of frames), follow them, and write a crop of each person now and then, with
+manifest.csv. Killed runs go on where they stopped when the same command is given again.
+
+detectors:
+{detectors}
+
+examples:
+  dapg data crop street.mp4 --out outputs/crops
+  dapg data crop footage --out outputs/crops --detector yolo --detect.weights yolo11n.onnx
+  dapg data crop footage --out shared/crops --part 2/4     # on each of four machines; then once without --part
+  dapg data crop VIDEO --help                              # all options
+  dapg pretrain mocov2 --preset tiny --data outputs/crops
+
+Filming people needs a lawful basis: docs/own-footage.md.
+"""
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, crop, print counts."""
+    names = plugins.names("data.cropping.detectors")
+    if wants_help(words):
+        listed = "\n".join(f"  {name:6}  {plugins.summary('data.cropping.detectors', name)}" for name in names)
+        print(_HELP.format(names=",".join(names), detectors=listed), end="")
+        return
+    source, words = take_positional(words, "VIDEO|FOLDER", None, program)
+    name, words = take_option(words, "--detector", _stored_detector(words))
+
+    from dapg.data.cropping.crop import DETECTORS, CropSettings, crop
+    from dapg.data.cropping.detectors.base import Detector
+
+    kind = plugins.load(DETECTORS, name, Detector)  # type: ignore[type-abstract]
+    defaults = CropSettings(source=source, detector=name, detect=kind.Config())
+    description = f"Detector {name}: {plugins.summary(DETECTORS, name)}"
+    settings = parse(f"{program} {source}", defaults, words, description, positionals=("source", "detector"))
+    result = crop(settings)
+    for problem in result["unopened"]:
+        print(f"left out: {problem}")
+    if "crops" not in result:
+        print(f"part {result['part']} is done ({result['segments']} segments); when all parts are, run without --part")
+        return
+    lost = result["undecodable"] + result["missing"]
+    print(
+        f"{result['crops']:,} crops in {result['tracks']:,} tracks, from {result['boxes']:,} boxes in "
+        f"{result['frames']:,} frames looked at, of {result['videos']} video(s)"
+    )
+    print("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in result["dropped"].items()))
+    if lost:
+        print(f"{lost:,} frames could not be decoded (damaged, or the video is cut off); the rest was used")
+    print(f"use them: --data {settings.out}")
+
+
+def _stored_detector(words: list[str]) -> str:
+    """The detector that a --config file names."""
+    from pathlib import Path
+
+    from dapg.core.settings import read_yaml
+
+    config, _ = take_option(words, "--config", "")
+    return str(read_yaml(Path(config)).get("detector", "hog")) if config else "hog"

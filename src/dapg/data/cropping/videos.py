@@ -1,0 +1,194 @@
+"""Shared: videos and folders of frames, read in order; what cannot be decoded is passed over and counted."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from dapg.core.errors import DataError
+from dapg.core.images import open_rgb
+from dapg.data.cropping._opencv import opencv
+from dapg.data.folder import PICTURE_SUFFIXES
+
+VIDEO_SUFFIXES = {
+    ".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
+}  # fmt: skip
+_PATIENCE = 100
+"""Frames in a row that cannot be decoded before the rest of a video is given up."""
+_MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video file, or one folder of pictures in the order of their names. Nothing is decoded yet."""
+
+    name: str
+    """Path below what the user named, with forward slashes; the folder of its crops."""
+    path: Path
+    frames_per_second: float
+    frames: int
+    """As the file claims; 0 where it does not say."""
+    fingerprint: str
+    """Changes when the file does."""
+    pictures: tuple[str, ...] = ()
+    """File names of a folder of pictures."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One frame."""
+
+    number: int
+    """Counts the frames that could be decoded, from 0; for a folder of pictures, all its pictures."""
+    seconds: float
+    """Since the beginning, by the file's own clock."""
+    pixels: UInt8[np.ndarray, "H W 3"] | None
+    """None where this frame cannot be decoded."""
+
+
+def find_videos(source: Path, frames_per_second: float) -> tuple[list[Video], list[str]]:
+    """The videos that a path names, sorted by name, and a message for each that cannot be opened.
+
+    Args:
+        source: a video, or a folder. Below a folder every video counts, and every folder that holds pictures.
+        frames_per_second: of folders of pictures, which do not say.
+
+    Raises:
+        DataError: there is no such path, no video, or none that can be opened.
+    """
+    if source.is_file():
+        return [_open_file(source, source.name)], []
+    if not source.is_dir():
+        raise DataError(f"{source} is neither a video nor a folder")
+    videos, problems = [], []
+    for folder, folders, files in os.walk(source):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        visible = sorted(name for name in files if not name.startswith("."))
+        for name in visible:
+            path = Path(folder) / name
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                try:
+                    videos.append(_open_file(path, path.relative_to(source).as_posix()))
+                except DataError as error:
+                    problems.append(str(error))
+        pictures = tuple(name for name in visible if Path(name).suffix.lower() in PICTURE_SUFFIXES)
+        if pictures:
+            relative = Path(folder).relative_to(source).as_posix()
+            name = source.resolve().name if relative == "." else relative
+            videos.append(_folder_of_pictures(Path(folder), name, pictures, frames_per_second))
+    if not videos:
+        reason = problems[0] if problems else f"no video ({', '.join(sorted(VIDEO_SUFFIXES))}) and no picture"
+        raise DataError(f"nothing to crop below {source}: {reason}")
+    return sorted(videos, key=lambda video: video.name), problems
+
+
+class Reader:
+    """The wanted frames of a video from its beginning, in order.
+
+    Frames that are not wanted are decoded and dropped: seeking lands beside the frame asked for in many formats, and a
+    crop would be lost or doubled.
+    """
+
+    def __init__(self, video: Video, wanted: Callable[[int], bool]) -> None:
+        self.video, self.wanted = video, wanted
+        self.missing = 0
+        """After the last frame: how many fewer there were than the file claims."""
+
+    def __iter__(self) -> Iterator[Moment]:
+        """Stop asking when no more is needed; ``missing`` is known only after the last frame."""
+        return self._pictures() if self.video.pictures else self._frames()
+
+    def _frames(self) -> Iterator[Moment]:
+        cv2 = opencv()
+        capture = _capture(self.video.path)
+        number = failed = 0
+        try:
+            while failed < _PATIENCE:
+                if not capture.grab():  # the end, or a damaged frame: what follows may be fine
+                    failed += 1
+                    continue
+                failed = 0
+                if self.wanted(number):
+                    decoded, pixels = capture.retrieve()
+                    seconds = float(capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000 or number / self.video.frames_per_second
+                    yield Moment(number, seconds, np.ascontiguousarray(pixels[:, :, ::-1]) if decoded else None)
+                number += 1
+        finally:
+            capture.release()
+        self.missing = max(0, self.video.frames - number)
+
+    def _pictures(self) -> Iterator[Moment]:
+        for number, name in enumerate(self.video.pictures):
+            if not self.wanted(number):
+                continue
+            path = self.video.path / name
+            try:
+                pixels = np.array(open_rgb(path.read_bytes(), str(path)))
+            except (DataError, OSError):
+                pixels = None
+            yield Moment(number, number / self.video.frames_per_second, pixels)
+
+
+def _open_file(path: Path, name: str) -> Video:
+    capture = _capture(path)
+    cv2 = opencv()
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    frames = int(max(0, capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+    capture.release()
+    size = path.stat().st_size
+    digest = hashlib.blake2b(str(size).encode(), digest_size=8)
+    with path.open("rb") as handle:
+        digest.update(handle.read(_MEBIBYTE))
+        handle.seek(max(0, size - _MEBIBYTE))
+        digest.update(handle.read(_MEBIBYTE))
+    return Video(name, path, rate if 0 < rate < 1000 else 25.0, frames, digest.hexdigest())
+
+
+def _folder_of_pictures(path: Path, name: str, pictures: tuple[str, ...], frames_per_second: float) -> Video:
+    text = "\n".join(f"{picture}\t{(path / picture).stat().st_size}" for picture in pictures)
+    fingerprint = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return Video(name, path, frames_per_second, len(pictures), fingerprint, pictures)
+
+
+def _capture(path: Path) -> Any:
+    cv2 = opencv()
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    if not capture.isOpened():
+        raise DataError(f"{path}: not a video that can be opened (damaged, cut off before its index, or unknown codec)")
+    return capture
+
+
+def _read_file(video: Video, start: int, step: int) -> Iterator[Moment]:
+    cv2 = opencv()
+    capture = _capture(video.path)
+    try:
+        number = failed = 0
+        while failed < _PATIENCE:
+            if not capture.grab():  # the end, or a damaged frame: what follows may be fine
+                failed += 1
+                continue
+            failed = 0
+            if number >= start and (number - start) % step == 0:
+                decoded, pixels = capture.retrieve()
+                if decoded:
+                    seconds = float(capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+                    rgb = np.ascontiguousarray(pixels[:, :, ::-1])
+                    yield Moment(number, seconds or number / video.frames_per_second, rgb)
+            number += 1
+    finally:
+        capture.release()
+
+
+def _read_pictures(video: Video, start: int, step: int) -> Iterator[Moment]:
+    for number in range(start, len(video.pictures), step):
+        path = video.path / video.pictures[number]
+        try:
+            pixels = np.asarray(open_rgb(path.read_bytes(), str(path)))
+        except (DataError, OSError):
+            continue
+        yield Moment(number, number / video.frames_per_second, pixels)
