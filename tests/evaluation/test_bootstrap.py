@@ -160,3 +160,21 @@ def test_query_scores_are_read_back(tmp_path):
     assert len(stored["after BN"]) == 2
     assert torch.equal(stored["after BN"][1].average_precision, trial.per_query.average_precision)
     assert trial_means(stored["other"][0])["mAP"] == pytest.approx(trial.mAP)
+
+
+def test_sums_by_person_give_the_same_intervals_and_comparisons() -> None:
+    generator = torch.Generator().manual_seed(5)
+
+    def model() -> list[QueryScores]:
+        persons = torch.arange(12).repeat_interleave(3)
+        precision = torch.rand(36, generator=generator)
+        first = torch.randint(1, 4, (36,), generator=generator)
+        return [QueryScores(persons, precision, precision / 2, first, torch.ones(36, dtype=torch.bool))]
+
+    one, other = [model(), model()], [model(), model()]
+    summed = [[bootstrap.person_scores(trials) for trials in side] for side in (one, other)]
+    assert bootstrap.intervals(summed[0]) == bootstrap.intervals(one)
+    assert bootstrap.compare(*summed) == bootstrap.compare(one, other)
+    fewer = [bootstrap.PersonScores(scores.persons, scores.sums * 2) for scores in summed[1]]
+    with pytest.raises(UsageError, match="different queries"):
+        bootstrap.compare(summed[0], fewer)

@@ -5,6 +5,10 @@ class DapgError(Exception):
     """Something failed for a reason we can name (exit code 1)."""
 
 
+class BusyError(DapgError):
+    """Another live process works in this folder."""
+
+
 class UsageError(DapgError):
     """The settings or arguments are wrong; nothing was started (exit code 2)."""
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from safetensors import SafetensorError
 
-from dapg.core.errors import DapgError
+from dapg.core.errors import BusyError, DapgError
 
 try:
     import fcntl
@@ -115,7 +115,8 @@ class FolderLock:
         """Take the lock; wait a little for a dying process to let go.
 
         Raises:
-            DapgError: another live process works in this folder, or it cannot be written.
+            BusyError: another live process works in this folder.
+            DapgError: it cannot be written.
         """
         if not _CAN_LOCK:
             return
@@ -138,7 +139,7 @@ class FolderLock:
                     handle.seek(0)
                     owner = handle.read().strip() or "unknown"
                     handle.close()
-                    raise DapgError(
+                    raise BusyError(
                         f"{self.path.parent} is in use by process {owner}; stop it or give another --out"
                     ) from None
                 time.sleep(0.2)

@@ -4,6 +4,7 @@ Nothing is registered. ``names`` lists files without importing them, so that hel
 """
 
 import ast
+import functools
 import importlib
 import inspect
 from pathlib import Path
@@ -42,8 +43,14 @@ def names(package: str) -> list[str]:
 
 def summary(package: str, name: str) -> str:
     """First line of the docstring of a plug-in's file, read without importing it."""
-    source = (_folder(package) / f"{name}.py").read_text(encoding="utf-8")
-    docstring = ast.get_docstring(ast.parse(source)) or ""
+    path = _folder(package) / f"{name}.py"
+    return _first_line(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _first_line(path: Path, changed: int) -> str:
+    """Of a file's docstring; parsed once for each time it was ``changed``."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return docstring.split("\n", 1)[0]
 
 

@@ -135,7 +135,7 @@ def environment() -> dict[str, Any]:
     return {
         "command": sys.argv,
         "dapg_version": __version__,
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "packages": packages,
         "machine": platform.platform(),
@@ -146,7 +146,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the source tree dapg runs from, ``-dirty`` when changed; None for an installed wheel."""
     here = Path(__file__).resolve().parents[3]
     if not (here / ".git").exists():

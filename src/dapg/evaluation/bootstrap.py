@@ -49,9 +49,33 @@ class Difference(Interval):
     """Two-sided bootstrap p-value of no difference; never below 2 / (replicates + 1)."""
 
 
-def intervals(
-    seeds: Sequence[Sequence[QueryScores]], replicates: int = REPLICATES, seed: int = 0
-) -> dict[str, Interval]:
+@dataclass(frozen=True)
+class PersonScores:
+    """All that intervals need of one model: its query scores, summed over each person's queries. Some kilobytes."""
+
+    persons: tuple[int, ...]
+    """Ascending."""
+    sums: NDArray[np.float64]
+    """(persons, 4): sums of rank-1, mAP and mINP over a person's queries, averaged over trials; last, valid queries."""
+
+
+def person_scores(trials: Sequence[QueryScores]) -> PersonScores:
+    """Query scores of one model's trials, summed person by person.
+
+    Raises:
+        UsageError: no query at all.
+    """
+    persons = sorted({int(person) for trial in trials for person in trial.persons.tolist()})
+    if not persons:
+        raise UsageError("no query scores to resample")
+    return PersonScores(tuple(persons), _totals(trials, persons))
+
+
+Model = Sequence[QueryScores] | PersonScores
+"""One trained model's scores: the queries of each trial, or their sums by person."""
+
+
+def intervals(seeds: Sequence[Model], replicates: int = REPLICATES, seed: int = 0) -> dict[str, Interval]:
     """Interval of each measure.
 
     Args:
@@ -69,8 +93,8 @@ def intervals(
 
 
 def compare(
-    first: Sequence[Sequence[QueryScores]],
-    second: Sequence[Sequence[QueryScores]],
+    first: Sequence[Model],
+    second: Sequence[Model],
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[str, Difference]:
@@ -82,9 +106,9 @@ def compare(
     Raises:
         UsageError: the two were not tested on the same queries.
     """
-    if sorted(_all_persons([first])) != sorted(_all_persons([second])):
+    if _all_persons([first]) != _all_persons([second]):
         raise UsageError("the two results test different persons; only results of the same trials can be compared")
-    if {_queries(trial) for trials in first for trial in trials} != {_queries(t) for trials in second for t in trials}:
+    if _queries(first) != _queries(second):
         raise UsageError("the two results have different queries; only results of the same trials can be compared")
     persons = _all_persons([first])
     left_side, right_side = _resample([first, second], persons, replicates, seed)
@@ -184,13 +208,25 @@ def read_query_scores(path: Path | str) -> dict[str, list[QueryScores]]:
     return found
 
 
-def _queries(trial: QueryScores) -> bytes:
-    return trial.persons.numpy().tobytes()
+def _queries(side: Sequence[Model]) -> set[bytes]:
+    """What tells one list of queries from another: the persons in order, or how many queries each person has."""
+    found: set[bytes] = set()
+    for model in side:
+        if isinstance(model, PersonScores):
+            found.add(np.asarray(model.persons).tobytes() + model.sums[:, -1].tobytes())
+        else:
+            found |= {trial.persons.numpy().tobytes() for trial in model}
+    return found
 
 
-def _all_persons(sides: Sequence[Sequence[Sequence[QueryScores]]]) -> list[int]:
-    """Every person that is a query somewhere, once."""
-    persons = {int(p) for side in sides for trials in side for trial in trials for p in trial.persons.tolist()}
+def _all_persons(sides: Sequence[Sequence[Model]]) -> list[int]:
+    """Every person that is a query somewhere, once, ascending."""
+    persons: set[int] = set()
+    for model in (model for side in sides for model in side):
+        if isinstance(model, PersonScores):
+            persons.update(model.persons)
+        else:
+            persons.update(int(person) for trial in model for person in trial.persons.tolist())
     if not persons:
         raise UsageError("no query scores to resample")
     return sorted(persons)
@@ -200,11 +236,9 @@ _Resampled = dict[str, tuple[float, NDArray[np.float64]]]
 """Measure -> the score itself and its replicates."""
 
 
-def _resample(
-    sides: Sequence[Sequence[Sequence[QueryScores]]], persons: list[int], replicates: int, seed: int
-) -> list[_Resampled]:
+def _resample(sides: Sequence[Sequence[Model]], persons: list[int], replicates: int, seed: int) -> list[_Resampled]:
     """Every measure of every side under the same draws of persons, and each side's own draws of seeds."""
-    totals = [[_totals(trials, persons) for trials in side] for side in sides]
+    totals = [[_rows(model, persons) for model in side] for side in sides]
     table = np.concatenate([total for side in totals for total in side], axis=1)  # (persons, columns)
     drawn = _draw_persons(table, replicates, np.random.default_rng(derive_seed("bootstrap persons", seed)))
     generator = np.random.default_rng(derive_seed("bootstrap seeds", seed))
@@ -217,6 +251,15 @@ def _resample(
         first += width * len(side)
         found.append(_measures(own, blocks, shares))
     return found
+
+
+def _rows(model: Model, persons: list[int]) -> NDArray[np.float64]:
+    """(persons, measures + 1) sums of one model; zeros for persons whom it was not tested on."""
+    if not isinstance(model, PersonScores):
+        return _totals(model, persons)
+    totals = np.zeros((len(persons), len(MEASURES) + 1))
+    totals[np.searchsorted(persons, model.persons)] = model.sums
+    return totals
 
 
 def _totals(trials: Sequence[QueryScores], persons: list[int]) -> NDArray[np.float64]:

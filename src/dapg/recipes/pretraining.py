@@ -161,4 +161,6 @@ def _small(config: Any, height: int, width: int) -> Any:
         changes["head"] = replace(config.head, hidden_dim=256, output_dim=64)
     if hasattr(config, "momentum"):
         changes["momentum"] = 0.99
+    if hasattr(config, "negatives"):
+        changes["negatives"] = "batch"  # a momentum encoder of some hundred steps is hardly trained (docs/log.md)
     return replace(config, **changes)

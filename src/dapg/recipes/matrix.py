@@ -1,0 +1,286 @@
+"""The experiment matrix as data: pre-trainings x fine-tuners x data sets x seeds, and each cell's chain of trainings.
+
+A cell is one fine-tuned network: (nothing or) a pre-training, (nothing or) the alignment, a fine-tuning. It is scored
+in every mode of its data set, on clean and on corrupted pictures, so that Tables I and II need 7 x 2 x 2 cells and not
+twice as many. Trainings with equal settings share a folder, whichever tables ask for them.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from dapg.core import plugins
+from dapg.core.errors import UsageError
+from dapg.core.settings import to_dict
+from dapg.data.source import DataConfig
+from dapg.methods.runs import FOLDERS, BackboneConfig
+from dapg.recipes import finetuning, pretraining
+from dapg.train.stage import FinetuneSettings, PretrainSettings
+
+Scale = Literal["tiny", "gpu", "paper"]
+SCALES: tuple[Scale, ...] = ("tiny", "gpu", "paper")
+TABLES = ("table1", "table2", "table3", "fig1", "beyond")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to come by the weights that fine-tuning starts from."""
+
+    title: str
+    pretraining: str = ""
+    """A file of ``dapg/methods/pretraining``; empty: none, the start's own weights."""
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Dotted settings of the method that differ from the scale's."""
+    alignment: str = ""
+    """A file of ``dapg/methods/alignment`` to run after it; empty: none."""
+    starts: tuple[str, ...] = ("random", "imagenet")
+    """Starts with which the arm makes sense."""
+    reconstruction: bool = False
+    """Built from a title, as neither code nor text of the method is public."""
+    equal_passes: float = 0.0
+    """The method's encoder passes for each picture, to train as long as MoCo v2's two passes would; 0: equal steps."""
+
+
+CORRUPTED = {"pair": "corrupted"}
+ARMS: dict[str, Arm] = {
+    "in-sup": Arm("ImageNet, supervised", starts=("imagenet",)),
+    "none": Arm("no pre-training", starts=("random",)),
+    "pnl": Arm("PNL", "pnl"),
+    "byol": Arm("BYOL", "byol"),
+    "ssl": Arm("SSL", "channel_transformer", reconstruction=True),
+    "vtbr": Arm("VTBR", "vtbr"),
+    "simclr": Arm("SimCLR", "simclr"),
+    "dapg": Arm("DAPG, both stages", "dapg", alignment="dapg_align"),
+    "dapg-1": Arm("DAPG, stage 1", "dapg"),
+    "dapg-1-single": Arm("stage 1 without L_total: InfoNCE with one positive", "mocov2", CORRUPTED),
+    "dapg-2": Arm("stage 2 only", alignment="dapg_align"),
+    "mocov2": Arm("MoCo v2", "mocov2"),
+    "simclr-corrupted": Arm("SimCLR, corrupted views", "simclr", CORRUPTED),
+    "byol-corrupted": Arm("BYOL, corrupted views", "byol", CORRUPTED),
+    "dapg-1-passes": Arm("DAPG, stage 1, equal passes", "dapg", equal_passes=4.0),
+}
+"""Every arm by the name that ``--only`` and result files use."""
+
+_TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "table1": (("in-sup", "none", "pnl", "byol", "ssl", "vtbr", "simclr", "dapg"), ("cil", "agw")),
+    "table2": (("in-sup", "none", "pnl", "byol", "ssl", "vtbr", "simclr", "dapg"), ("cil", "agw")),
+    "table3": (("dapg-1-single", "dapg-2", "dapg-1", "dapg"), ("agw",)),
+    "fig1": (("in-sup", "none"), ("agw", "cil", "pmwgcn")),
+    "beyond": (
+        (
+            *("in-sup", "none", "mocov2", "dapg-1-single", "simclr", "simclr-corrupted", "byol", "byol-corrupted"),
+            *("dapg-1", "dapg-1-passes", "dapg"),
+        ),
+        ("agw", "cil", "caj"),
+    ),
+}
+"""Table -> its arms and fine-tuners. ``beyond`` is what a fair comparison needs and the paper does not have."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fine-tuned network and how it comes about."""
+
+    arm: str
+    finetuning: str
+    data: str
+    """synthetic, sysu or regdb, with ``-t`` for RegDB's partition t."""
+    start: str
+    """Where the very first weights come from: random or imagenet."""
+    seed: int
+    chain: tuple[PretrainSettings | FinetuneSettings, ...] = ()
+    """Trainings in order, the fine-tuning last; empty where ``missing`` says why there are none."""
+    missing: str = ""
+    """A part that is not in the package; empty: the cell can run."""
+
+    @property
+    def name(self) -> str:
+        """Unique in one experiment."""
+        return f"{self.arm}+{self.finetuning}-{self.data}-{self.start}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set to fine-tune and test on."""
+
+    name: str
+    root: str = ""
+
+
+def cells(
+    tables: Sequence[str], scale: Scale, sources: Sequence[Source], starts: Sequence[str], seeds: int, root: Path
+) -> list[Cell]:
+    """The cells of the tables, each once, seeds outermost so that every arm has one before any has two.
+
+    Args:
+        tables: of ``TABLES``.
+        scale: size of networks and trainings.
+        sources: data sets; RegDB counts ten times, once a partition.
+        starts: random, imagenet or both.
+        seeds: seeds 0, 1, ... of each cell.
+        root: where the trainings' folders are.
+
+    Raises:
+        UsageError: an unknown table, start or scale.
+    """
+    for table in tables:
+        if table not in TABLES:
+            raise UsageError(f"no table is called {table!r}; known: {', '.join(TABLES)}, all")
+    for start in starts:
+        if start not in ("random", "imagenet"):
+            raise UsageError(f"a start is random or imagenet, not {start!r}")
+    if scale not in SCALES:
+        raise UsageError(f"a scale is {', '.join(SCALES)}, not {scale!r}")
+    found: dict[str, Cell] = {}
+    for seed in range(seeds):
+        for start in starts:
+            for table in tables:
+                arms, finetuners = _TABLE_ARMS[table]
+                for source, split in _splits(sources):
+                    for finetuner in finetuners:
+                        for arm in arms:
+                            if start in ARMS[arm].starts:
+                                cell = _cell(arm, finetuner, source, split, start, seed, scale, root)
+                                found.setdefault(cell.name, cell)
+    return list(found.values())
+
+
+def tables_of(cell: Cell) -> list[str]:
+    """The tables that show a cell."""
+    return [name for name, (arms, tuners) in _TABLE_ARMS.items() if cell.arm in arms and cell.finetuning in tuners]
+
+
+def _splits(sources: Sequence[Source]) -> Iterator[tuple[Source, str]]:
+    for source in sources:
+        if source.name == "regdb":
+            yield from ((source, f"train-{partition}") for partition in range(1, 11))
+        else:
+            yield source, ""
+
+
+def _cell(
+    arm: str, finetuner: str, source: Source, split: str, start: str, seed: int, scale: Scale, root: Path
+) -> Cell:
+    data = f"{source.name}-{split.removeprefix('train-')}" if split else source.name
+    cell = Cell(arm, finetuner, data, start, seed)
+    absent = _absent(arm, finetuner)
+    if absent:
+        return replace(cell, missing=absent)
+    chain: list[PretrainSettings | FinetuneSettings] = []
+    weights = _first_weights(scale, start)
+    spec = ARMS[arm]
+    if spec.pretraining:
+        first = _pretraining(spec, scale, weights, seed)
+        first = replace(first, out=str(folder(root, "pretrain", first)))
+        chain.append(first)
+        weights = replace(weights, init=first.out)
+    last = _finetuning(finetuner, scale, weights, seed)
+    last = replace(last, data=DataConfig(source.name, source.root, split))
+    chain.append(replace(last, out=str(folder(root, "finetune", last))))
+    return replace(cell, chain=tuple(chain))
+
+
+def _absent(arm: str, finetuner: str) -> str:
+    """What a cell needs and the package does not have."""
+    spec = ARMS[arm]
+    for stage, name in (("pretrain", spec.pretraining), ("align", spec.alignment), ("finetune", finetuner)):
+        if name and not (plugins.exists(FOLDERS[stage]) and name in plugins.names(FOLDERS[stage])):
+            return f"{FOLDERS[stage].removeprefix('methods.')} method {name!r} is not in the package yet"
+    if spec.alignment:
+        return "alignment is not part of the matrix yet"
+    return ""
+
+
+def folder(root: Path, stage: str, settings: Any) -> Path:
+    """One folder for equal settings: its name ends in their hash. The place of earlier folders does not count."""
+    values = _counted(settings)
+    init = values.get("backbone", {}).get("init", "")
+    if "/" in str(init):
+        values["backbone"]["init"] = Path(init).name
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+    return root / stage / f"{settings.name}-{digest}"
+
+
+def _counted(settings: Any) -> Any:
+    """Plain values of the settings that change the result."""
+    plain = to_dict(settings)
+
+    def drop(kind: Any, values: Any) -> None:
+        for each in dataclasses.fields(kind):
+            if each.metadata.get("run_only"):
+                values.pop(each.name, None)
+            elif dataclasses.is_dataclass(getattr(kind, each.name)):
+                drop(getattr(kind, each.name), values[each.name])
+
+    drop(settings, plain)
+    return plain
+
+
+# Scales
+
+_TINY_SIZE, _TINY_CHAIN, _TINY_STEPS, _TINY_TUNE = (96, 48), (192, 96), 200, 150
+_TINY_RATES = {"random": 2e-3, "imagenet": 5e-4}
+"""AdamW's rate by start, the same for every method: one trial each."""
+
+
+def _first_weights(scale: Scale, start: str) -> BackboneConfig:
+    """The network that all arms of a scale and start share."""
+    if scale != "tiny":
+        return BackboneConfig("resnet50", init=start)
+    return (
+        BackboneConfig("mobilenet_v2", init="imagenet")
+        if start == "imagenet"
+        else BackboneConfig("resnet18", width=0.25)
+    )
+
+
+def _pretraining(spec: Arm, scale: Scale, weights: BackboneConfig, seed: int) -> PretrainSettings:
+    base = pretraining.settings(spec.pretraining, scale)
+    made = replace(base, method=changed(base.method, spec.changes), backbone=weights, seed=seed)
+    if scale == "tiny":
+        rate = _TINY_RATES["imagenet" if weights.init == "imagenet" else "random"]
+        optimizer = replace(made.train.optimizer, name="adamw", lr=rate)
+        train = replace(made.train, steps=_TINY_STEPS, optimizer=optimizer, on_collapse="warn", checkpoint_every=50)
+        method = changed(made.method, {"views.height": _TINY_SIZE[0], "views.width": _TINY_SIZE[1]})
+        method = changed(method, {"chain.height": _TINY_CHAIN[0], "chain.width": _TINY_CHAIN[1]})
+        loader = replace(made.loader, height=_TINY_CHAIN[0], width=_TINY_CHAIN[1])
+        made = replace(made, train=train, method=method, loader=loader)
+    if spec.equal_passes:
+        made = replace(made, train=_shortened(made, 2 / spec.equal_passes))
+    return made
+
+
+def _shortened(settings: PretrainSettings, share: float) -> Any:
+    """The length times ``share``, in whichever unit it is given."""
+    train = settings.train
+    if train.steps:
+        return replace(train, steps=round(train.steps * share))
+    return replace(train, epochs=train.epochs * share)
+
+
+def _finetuning(name: str, scale: Scale, weights: BackboneConfig, seed: int) -> FinetuneSettings:
+    base = finetuning.settings(name, scale)
+    made = replace(base, backbone=replace(weights, last_stride=base.backbone.last_stride), seed=seed)
+    if scale != "tiny":
+        return made
+    rate = _TINY_RATES["random" if weights.name == "resnet18" else "imagenet"]
+    optimizer = replace(made.train.optimizer, lr=rate)
+    schedule = replace(made.train.schedule, warmup=_TINY_TUNE / 10)
+    train = replace(made.train, steps=_TINY_TUNE, optimizer=optimizer, schedule=schedule, checkpoint_every=50)
+    method = changed(made.method, {"views.height": _TINY_SIZE[0], "views.width": _TINY_SIZE[1], "views.padding": 3})
+    return replace(
+        made, train=train, method=method, loader=replace(made.loader, height=_TINY_SIZE[0], width=_TINY_SIZE[1])
+    )
+
+
+def changed(settings: Any, changes: dict[str, Any]) -> Any:
+    """Frozen settings with dotted names replaced; names that the settings do not have are an error of the caller."""
+    for name, value in changes.items():
+        first, _, rest = name.partition(".")
+        inner = changed(getattr(settings, first), {rest: value}) if rest else value
+        settings = replace(settings, **{first: inner})
+    return settings

@@ -1,0 +1,324 @@
+"""Run the experiment matrix: cached, restartable, cell by cell, on one machine, several devices or a cluster.
+
+A cell leaves one file, ``results/reproduce-<scale>/<cell>.json``: hashes of data and weights, names of its runs (which
+end in a hash of their settings), scores, their sums by person (which intervals are made of), seconds and machine.
+Tables are made from these files alone. Trainings stay in the folder of runs and are shared between cells.
+"""
+
+import fnmatch
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dapg import __version__
+from dapg.core.device import resolve_device
+from dapg.core.errors import BusyError, UsageError
+from dapg.core.files import FolderLock, atomic_write_text, read_json, write_json
+from dapg.core.stage import RESULT, commit
+from dapg.data.source import DataConfig, open_dataset, select_records
+from dapg.evaluation.bootstrap import person_scores
+from dapg.evaluation.encoders import build_encoder
+from dapg.evaluation.robustness import Batches, CorruptionSettings, clean_and_corrupted
+from dapg.recipes.matrix import TABLES, Cell, Scale, Source, cells, tables_of
+from dapg.recipes.paper import SEARCHES
+from dapg.train.stage import FinetuneSettings, PretrainSettings, finetune, pretrain
+
+CONDITIONS = ("clean", "all", "seen", "unseen")
+"""Clean pictures; corrupted by any of 20 types, by one of the 15 that stage 1 may draw, by one of the other five."""
+_BYTES = {"random": 25e6, "imagenet": 150e6}
+"""Disk of a training's folder at ``tiny``, checkpoints included, by start."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What to run, and where."""
+
+    tables: tuple[str, ...] = TABLES
+    """table1, table2, table3, fig1 or beyond."""
+    scale: Scale = "tiny"
+    """tiny: minutes a cell on two cores; gpu: minutes on a GPU; paper: the published settings."""
+    sources: tuple[Source, ...] = (Source("synthetic"),)
+    """Data sets to fine-tune and test on."""
+    starts: tuple[str, ...] = ("random", "imagenet")
+    """Where the first weights come from."""
+    seeds: int = 5
+    """Seeds of each cell."""
+    repeats: int = 2
+    """Corrupted test sets of each kind."""
+    only: str = "*"
+    """Patterns of cell names, separated by spaces."""
+    runs: Path = Path("outputs/reproduce")
+    """Folder of the trainings."""
+    results: Path = Path("results")
+    """Folder of the cells' results."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+    def cells(self) -> list[Cell]:
+        """The wanted cells, those that cannot run among them.
+
+        Raises:
+            UsageError: unknown tables, starts or scale, or patterns that fit no cell.
+        """
+        wanted = cells(self.tables, self.scale, self.sources, self.starts, self.seeds, self.runs)
+        patterns = self.only.split()
+        chosen = [cell for cell in wanted if any(fnmatch.fnmatch(cell.name, pattern) for pattern in patterns)]
+        if not chosen:
+            raise UsageError(f"--only {self.only!r} fits none of the {len(wanted)} cells, such as {wanted[0].name}")
+        return chosen
+
+    @property
+    def folder(self) -> Path:
+        """Where the cells' results are."""
+        return self.results / f"reproduce-{self.scale}"
+
+    def file(self, cell: Cell) -> Path:
+        """The cell's result."""
+        return self.folder / f"{cell.name}.json"
+
+    def failure(self, cell: Cell) -> Path:
+        """Why the cell failed last time."""
+        return self.runs / "failed" / f"{cell.name}.txt"
+
+
+# What would run
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a dry run says about a cell."""
+
+    cell: Cell
+    state: str
+    """done, to run (with what is left to train), or missing (with what is)."""
+    seconds: float | None = 0.0
+    """None: nothing like it has been measured."""
+    bytes: float = 0.0
+
+
+def outlook(experiment: Experiment) -> list[Outlook]:
+    """What exists, what would run, how long it takes and how much disk it needs; shared trainings count once.
+
+    Seconds come from finished cells of the same scale, by method and start: run one of each kind, and the
+    rest is known.
+    """
+    speeds = _speeds(experiment)
+    counted: set[str] = set()
+    found = []
+    for cell in experiment.cells():
+        if cell.missing:
+            found.append(Outlook(cell, f"missing: {cell.missing}"))
+        elif experiment.file(cell).exists():
+            found.append(Outlook(cell, "done"))
+        else:
+            found.append(_left(experiment, cell, speeds, counted))
+    return found
+
+
+def _left(experiment: Experiment, cell: Cell, speeds: Mapping[tuple[str, str], float], counted: set[str]) -> Outlook:
+    """What a cell still needs; trainings in ``counted`` are another cell's to pay."""
+    seconds, parts, size = [speeds.get(("score", cell.start))], [], 0.0
+    for training in cell.chain:
+        if training.out in counted or (Path(training.out) / RESULT).exists():
+            continue
+        counted.add(training.out)
+        per_step = speeds.get((_kind(training), f"{training.name}-{cell.start}"))
+        seconds.append(None if per_step is None else per_step * _steps(training))
+        size += _BYTES[cell.start] if experiment.scale == "tiny" else 1e9
+        parts.append(f"{_kind(training)} {training.name}")
+    known = [value for value in seconds if value is not None]
+    total = sum(known) if len(known) == len(seconds) else None
+    return Outlook(cell, "to run: " + ", ".join([*parts, "score"]), total, size)
+
+
+def _steps(training: PretrainSettings | FinetuneSettings) -> int:
+    """Steps of a training; where epochs decide, its data are counted."""
+    if training.train.steps:
+        return training.train.steps
+    pictures = len(select_records(open_dataset(training.data), training.data, training.seed))
+    return training.train.total_steps(pictures / training.train.batch_size)
+
+
+def _speeds(experiment: Experiment) -> dict[tuple[str, str], float]:
+    """Median seconds of a step by stage, method and start, and of scoring a cell by start, of what is finished."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for path in sorted(experiment.folder.glob("*.json")):
+        stored = read_json(path)
+        start = stored["cell"]["start"]
+        for training in stored["trainings"]:
+            per_step = training["seconds"] / max(training["steps"], 1)
+            found.setdefault((training["stage"], f"{training['method']}-{start}"), []).append(per_step)
+        found.setdefault(("score", start), []).append(stored["scoring_seconds"])
+    return {key: statistics.median(values) for key, values in found.items()}
+
+
+# Running
+
+
+def run(experiment: Experiment, say: Say, cell_name: str = "") -> list[str]:
+    """Run what is left, cell by cell; a failing cell is noted and the others go on. Returns the names that failed.
+
+    The same command may run several times at once, on one machine or on several that share the folders: each takes the
+    cells that no other works on.
+
+    Args:
+        experiment: what to run.
+        say: takes a line of progress.
+        cell_name: run this cell only; empty: all.
+
+    Raises:
+        UsageError: no such cell, or one that cannot run.
+    """
+    waiting = [cell for cell in experiment.cells() if not cell.missing]
+    if cell_name:
+        waiting = [_named(experiment, cell_name)]
+    failed: list[str] = []
+    kept: Batches = {}
+    while waiting:
+        busy = [cell for cell in waiting if not _attempt(experiment, cell, kept, failed, say)]
+        if len(busy) == len(waiting):
+            time.sleep(5)
+        waiting = busy
+    return failed
+
+
+def _named(experiment: Experiment, name: str) -> Cell:
+    for cell in experiment.cells():
+        if cell.name == name:
+            if cell.missing:
+                raise UsageError(f"{name} cannot run: {cell.missing}")
+            return cell
+    raise UsageError(f"no cell of these tables, scale and data is called {name!r}; --dry-run lists them")
+
+
+def _attempt(experiment: Experiment, cell: Cell, kept: Batches, failed: list[str], say: Say) -> bool:
+    """Run a cell unless it is done; False where another process works on it or on one of its trainings."""
+    folder = experiment.runs / "cells" / cell.name
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(folder, patience=0.0)
+    try:
+        lock.acquire()
+    except BusyError:
+        return False
+    try:
+        if not experiment.file(cell).exists():
+            say(f"{time.strftime('%H:%M')} {cell.name}")
+            experiment.folder.mkdir(parents=True, exist_ok=True)
+            write_json(experiment.file(cell), run_cell(experiment, cell, kept))
+            experiment.failure(cell).unlink(missing_ok=True)
+    except BusyError:
+        return False
+    except Exception as error:  # one bad cell must not cost the others
+        failed.append(cell.name)
+        experiment.failure(cell).parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(experiment.failure(cell), traceback.format_exc())
+        say(f"failed: {cell.name}: {error} (all of it: {experiment.failure(cell)})")
+    finally:
+        lock.release()
+    return True
+
+
+def run_cell(experiment: Experiment, cell: Cell, kept: Batches) -> dict[str, Any]:
+    """Train what is not trained yet, score, and say how; ``kept`` holds corrupted test pictures between cells.
+
+    Raises:
+        DapgError: whatever a training or the scoring refuses.
+    """
+    trained: list[tuple[PretrainSettings | FinetuneSettings, dict[str, Any]]] = []
+    for training in cell.chain:
+        settings = replace(training, device=experiment.device)
+        result = pretrain(settings) if isinstance(settings, PretrainSettings) else finetune(settings)
+        trained.append((settings, result))
+    started = time.monotonic()
+    scores, sums, feature = _score(experiment, trained[-1][0], kept)
+    return {
+        "cell": {name: getattr(cell, name) for name in ("arm", "finetuning", "data", "start", "seed")},
+        "tables": tables_of(cell),
+        "scale": experiment.scale,
+        "repeats": experiment.repeats,
+        "trainings": [_described(settings, result) for settings, result in trained],
+        "feature": feature,
+        "scores": scores,
+        "persons": sums,
+        "scoring_seconds": round(time.monotonic() - started, 1),
+        "version": __version__,
+        "commit": commit(),
+        "machine": {
+            "device": str(resolve_device(experiment.device)),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "platform": platform.platform(),
+            "torch": torch.__version__,
+        },
+    }
+
+
+def _described(settings: PretrainSettings | FinetuneSettings, result: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "stage": _kind(settings),
+        "method": settings.name,
+        "run": Path(settings.out).name,
+        "weights": result["weights"],
+        "data": result["data"],
+        "steps": result["steps"],
+        "pictures_seen": result["pictures_seen"],
+        "seconds": round(result["seconds"], 1),
+        "logs": result["logs"],
+    }
+
+
+def _score(
+    experiment: Experiment, last: PretrainSettings | FinetuneSettings, kept: Batches
+) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Scores of the headline feature in every published mode and condition, their sums by person, its name."""
+    dataset = open_dataset(DataConfig(last.data.name, last.data.root))
+    encoder = build_encoder(last.out, last.backbone, (0, 0), 0, resolve_device(experiment.device))
+    settings = CorruptionSettings(types=("all",), repeats=experiment.repeats, detail="lists")
+    scores: dict[str, Any] = {}
+    sums: dict[str, Any] = {}
+    for mode in (mode for mode in dataset.modes if mode in SEARCHES):
+        found = clean_and_corrupted(encoder, dataset, mode, settings, kept=kept, show_progress=True)
+        for condition in CONDITIONS:
+            one = person_scores(found[condition].pooled(encoder.headline))
+            scores[f"{mode}/{condition}"] = found[condition].means(encoder.headline)
+            sums[f"{mode}/{condition}"] = {"persons": list(one.persons), "sums": one.sums.round(5).tolist()}
+    return scores, sums, encoder.headline
+
+
+def _kind(training: PretrainSettings | FinetuneSettings) -> str:
+    return "pretrain" if isinstance(training, PretrainSettings) else "finetune"
+
+
+# Several devices, clusters
+
+
+def commands(experiment: Experiment, words: Sequence[str]) -> list[str]:
+    """One command for each cell that is left, for a SLURM array or any other queue.
+
+    ``words`` are the arguments the user gave, without those that choose what is done with the plan.
+    """
+    left = [cell for cell in experiment.cells() if not cell.missing and not experiment.file(cell).exists()]
+    return [shlex.join(["dapg", "reproduce", *words, "--cell", cell.name]) for cell in left]
+
+
+def run_on(words: Sequence[str], devices: Sequence[str], say: Say) -> bool:
+    """One process for each device, each taking the cells that the others have not begun; whether all ended well."""
+    processes = []
+    for device in devices:
+        command = [sys.executable, "-m", "dapg", "reproduce", *words, "--device", device]
+        say(shlex.join(command))
+        processes.append(subprocess.Popen(command))
+    codes = [process.wait() for process in processes]
+    return not any(codes)

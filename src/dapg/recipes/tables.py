@@ -1,0 +1,304 @@
+"""The paper's tables from stored cells alone: ours beside the printed value, with intervals; byte-equal each time.
+
+Intervals are 95 % by bootstrap over test persons nested in seeds. Comparisons are paired over persons; the p-values of
+one table are corrected together by Holm's rule.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from dapg.core.files import atomic_write_text, read_json
+from dapg.evaluation.bootstrap import PersonScores, compare, holm, intervals
+from dapg.recipes import paper
+from dapg.recipes.matrix import ARMS, Cell
+from dapg.recipes.reproduce import Experiment
+
+OURS = ("dapg", "dapg-1")
+"""Arms that comparisons are made for, the whole method first; the first that has cells is taken."""
+_TITLES = {
+    "table1": "Table I: clean pictures",
+    "table2": "Table II: corrupted pictures, 20 types",
+    "table3": "Table III: ablation, AGW, corrupted pictures",
+    "fig1": "Fig. 1: what robust fine-tuning costs and gains",
+    "beyond": "Beyond the paper: equal passes, corrupted views for every method, seen and unseen types",
+}
+_CONDITIONS = {
+    "table1": ("clean",),
+    "table2": ("all",),
+    "table3": ("all",),
+    "fig1": ("clean", "all"),
+    "beyond": ("clean", "seen", "unseen"),
+}
+Group = tuple[str, str, str]
+"""Data set, start, fine-tuning."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of one table. Scores in per cent."""
+
+    table: str
+    data: str
+    start: str
+    finetuning: str
+    arm: str
+    title: str
+    mode: str
+    condition: str
+    measure: str
+    seeds: int
+    value: float | None
+    """None where no cell has run; ``state`` says why."""
+    low: float | None = None
+    high: float | None = None
+    paper: float | None = None
+    """The printed value; on other data than the paper's it is shown for orientation only."""
+    state: str = ""
+    """not run, or what is missing; empty where there is a value."""
+
+
+def lines(experiment: Experiment) -> list[Line]:
+    """Every figure of the experiment's tables, those without a value among them."""
+    stored = _stored(experiment)
+    found = []
+    for table in experiment.tables:
+        for (group, arm), members in _rows(experiment, table).items():
+            results = [stored[cell.name] for cell in members if cell.name in stored]
+            absent = members[0].missing
+            for mode in _modes(members[0].data):
+                for condition in _CONDITIONS[table]:
+                    found += _figures(table, group, arm, mode, condition, results, absent)
+    return found
+
+
+def _stored(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """Cell name -> its result file's content."""
+    return {path.stem: read_json(path) for path in sorted(experiment.folder.glob("*.json"))}
+
+
+def _rows(experiment: Experiment, table: str) -> dict[tuple[Group, str], list[Cell]]:
+    """(group, arm) -> the cells that are its seeds (and partitions)."""
+    found: dict[tuple[Group, str], list[Cell]] = {}
+    only = Experiment(**{**vars(experiment), "tables": (table,), "only": "*"})
+    for cell in only.cells():
+        data = cell.data.split("-")[0]
+        found.setdefault(((data, cell.start, cell.finetuning), cell.arm), []).append(cell)
+    return found
+
+
+def _modes(data: str) -> tuple[str, ...]:
+    return paper.SEARCHES[2:] if data.startswith("regdb") else paper.SEARCHES[:2]
+
+
+def _figures(
+    table: str,
+    group: Group,
+    arm: str,
+    mode: str,
+    condition: str,
+    results: Sequence[Mapping[str, Any]],
+    absent: str,
+) -> list[Line]:
+    """rank-1 and mAP of one row, mode and condition."""
+    data, start, finetuning = group
+    spec = ARMS[arm]
+    title = f"{spec.title} (reconstruction)" if spec.reconstruction else spec.title
+    spread = intervals([_persons(result, mode, condition) for result in results]) if results else {}
+    made = []
+    for place, measure in enumerate(("rank-1", "mAP")):
+        printed = _printed(table, arm, finetuning, mode, condition, place)
+        head = (table, data, start, finetuning, arm, title, mode, condition, measure, len(results))
+        if not results:
+            made.append(Line(*head, None, paper=printed, state=absent or "not run"))
+            continue
+        one = spread[measure]
+        value, low, high = (round(100 * number, 2) for number in (one.value, one.low, one.high))
+        made.append(Line(*head, value, low, high, printed))
+    return made
+
+
+def _persons(result: Mapping[str, Any], mode: str, condition: str) -> PersonScores:
+    stored = result["persons"][f"{mode}/{condition}"]
+    return PersonScores(tuple(stored["persons"]), np.array(stored["sums"]))
+
+
+def _printed(table: str, arm: str, finetuning: str, mode: str, condition: str, place: int) -> float | None:
+    """What the paper prints for a figure; None where it prints nothing."""
+    if table == "table3" and condition == "all":
+        names = {"dapg-1-single": 0, "dapg-2": 1, "dapg-1": 2, "dapg": 3}
+        scores = list(paper.TABLE_3.values())[names[arm]].get(mode)
+        return None if scores is None else scores[place]
+    for row in paper.TABLES_1_AND_2:
+        if (row.finetuning, row.pretraining) == (finetuning, arm) and condition in ("clean", "all"):
+            return (row.clean if condition == "clean" else row.corrupted)[mode][place]
+    return None
+
+
+# Comparisons
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ours minus another arm, in percentage points of mAP."""
+
+    table: str
+    data: str
+    start: str
+    finetuning: str
+    arm: str
+    other: str
+    mode: str
+    condition: str
+    value: float
+    low: float
+    high: float
+    p_holm: float
+    """Corrected together with all comparisons of the table."""
+
+
+def comparisons(experiment: Experiment, table: str) -> list[Comparison]:
+    """Our arm against each other one of its group, paired over test persons, corrected by Holm's rule."""
+    stored = _stored(experiment)
+    rows = {
+        key: [stored[c.name] for c in members if c.name in stored] for key, members in _rows(experiment, table).items()
+    }
+    rows = {key: results for key, results in rows.items() if results}
+    found: list[tuple[Comparison, float]] = []
+    for group in dict.fromkeys(group for group, _ in rows):
+        arms = [arm for other_group, arm in rows if other_group == group]
+        ours = next((arm for arm in OURS if arm in arms), "")
+        for mode in _modes(group[0]):
+            for condition in _CONDITIONS[table]:
+                for other in [arm for arm in arms if arm not in OURS] if ours else []:
+                    first, second = (
+                        [_persons(result, mode, condition) for result in rows[group, arm]] for arm in (other, ours)
+                    )
+                    gap = compare(first, second)["mAP"]
+                    value, low, high = (round(100 * number, 2) for number in (gap.value, gap.low, gap.high))
+                    one = Comparison(table, *group, ours, other, mode, condition, value, low, high, p_holm=0.0)
+                    found.append((one, gap.p))
+    adjusted = holm([p for _, p in found])
+    return [Comparison(**{**asdict(each), "p_holm": round(p, 4)}) for (each, _), p in zip(found, adjusted, strict=True)]
+
+
+# As text
+
+
+def write_tables(experiment: Experiment) -> str:
+    """Write ``<table>.md``, ``.csv`` and ``.tex`` below the results; returns all Markdown."""
+    every = lines(experiment)
+    texts = []
+    for table in experiment.tables:
+        part = [line for line in every if line.table == table]
+        compared = comparisons(experiment, table)
+        text = markdown(table, part, compared)
+        folder = experiment.folder / "tables"
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(folder / f"{table}.md", text)
+        atomic_write_text(folder / f"{table}.csv", _csv(part))
+        atomic_write_text(folder / f"{table}.tex", latex(table, part))
+        if compared:
+            atomic_write_text(folder / f"{table}-differences.csv", _csv(compared))
+        texts.append(text)
+    return "\n".join([*texts, claims()])
+
+
+def markdown(table: str, part: Sequence[Line], compared: Sequence[Comparison]) -> str:
+    """A table for each group, then the differences."""
+    text = [f"## {_TITLES[table]}", ""]
+    if table == "fig1":
+        text += [f"The paper's values: {paper.FIGURE_1}.", ""]
+    for group in dict.fromkeys((line.data, line.start, line.finetuning) for line in part):
+        rows = [line for line in part if (line.data, line.start, line.finetuning) == group]
+        columns = list(dict.fromkeys((line.mode, line.condition, line.measure) for line in rows))
+        text += [f"{group[2]} on {group[0]}, first weights {group[1]}; per cent, 95 % interval, [paper]", ""]
+        heads = ["pre-training", "seeds", *(" ".join(column) for column in columns)]
+        text += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+        for arm in dict.fromkeys(line.arm for line in rows):
+            own = {(line.mode, line.condition, line.measure): line for line in rows if line.arm == arm}
+            first = next(iter(own.values()))
+            cells = [_shown(own[column]) for column in columns]
+            text.append(f"| {first.title} | {first.seeds} | " + " | ".join(cells) + " |")
+        text += [""]
+        mine = [each for each in compared if (each.data, each.start, each.finetuning) == group]
+        text += _differences(mine)
+    return "\n".join(text)
+
+
+def _shown(line: Line) -> str:
+    printed = "" if line.paper is None else f" [{line.paper:.2f}]"
+    if line.value is None:
+        return line.state + printed
+    return f"{line.value:.1f} ({line.low:.1f}–{line.high:.1f}){printed}"
+
+
+def _differences(compared: Sequence[Comparison]) -> list[str]:
+    if not compared:
+        return []
+    text = [
+        f"`{compared[0].arm}` minus each other, points of mAP with 95 % interval, p after Holm's correction:",
+        "",
+        "| minus | mode | condition | difference | p |",
+        "|---|---|---|---|---|",
+    ]
+    for each in compared:
+        gap = f"{each.value:+.1f} ({each.low:+.1f} to {each.high:+.1f})"
+        text.append(f"| {each.other} | {each.mode} | {each.condition} | {gap} | {each.p_holm:.3f} |")
+    smallest = float(np.mean([(each.high - each.low) / 2 for each in compared]))
+    return [
+        *text,
+        "",
+        f"The smallest gain these cells can show, half an interval on average: {smallest:.1f} points.",
+        "",
+    ]
+
+
+def _csv(rows: Iterable[Any]) -> str:
+    """Long form: one figure a line."""
+    rows = list(rows)
+    out = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(out, [each.name for each in fields(rows[0])], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+    return out.getvalue()
+
+
+def latex(table: str, part: Sequence[Line]) -> str:
+    """A tabular for each group, rank-1 and mAP without intervals."""
+    text = [f"% {_TITLES[table]}"]
+    for group in dict.fromkeys((line.data, line.start, line.finetuning) for line in part):
+        rows = [line for line in part if (line.data, line.start, line.finetuning) == group]
+        columns = list(dict.fromkeys((line.mode, line.condition, line.measure) for line in rows))
+        text += [f"% {', '.join(group)}", f"\\begin{{tabular}}{{l{'r' * len(columns)}}}", "\\hline"]
+        text += [" & ".join(["pre-training", *(" ".join(column) for column in columns)]) + " \\\\", "\\hline"]
+        for arm in dict.fromkeys(line.arm for line in rows):
+            own = {(line.mode, line.condition, line.measure): line.value for line in rows if line.arm == arm}
+            values = ["--" if own[column] is None else f"{own[column]:.1f}" for column in columns]
+            text.append(" & ".join([ARMS[arm].title, *values]) + " \\\\")
+        text += ["\\hline", "\\end{tabular}"]
+    return "\n".join(text) + "\n"
+
+
+def claims() -> str:
+    """The gains stated in the paper's text against its own tables, and where another pre-training is ahead there."""
+    text = [
+        "## The paper's own text, checked against its tables",
+        "",
+        "| claim | stated | from the tables |",
+        "|---|---|---|",
+    ]
+    text += [f"| {claim.text} | {claim.stated:.2f} | {claim.recomputed():.2f} |" for claim in paper.CLAIMS]
+    text += ["", "Copied ImageNet figures that differ from their source:", ""]
+    for (finetuning, corrupted, mode, place), source in paper.ORIGINALS.items():
+        row = next(r for r in paper.TABLES_1_AND_2 if (r.finetuning, r.pretraining) == (finetuning, "in-sup"))
+        printed = (row.corrupted if corrupted else row.clean)[mode][place]
+        kind = "corrupted" if corrupted else "clean"
+        text.append(f"* {finetuning}, {kind}, {mode}, {('rank-1', 'mAP')[place]}: {printed:.2f}, source {source:.2f}")
+    text += ["", "Cells in which another pre-training is ahead of the paper's own:", ""]
+    return "\n".join([*text, *(f"* {line}" for line in paper.not_the_best()), ""])

@@ -1,0 +1,179 @@
+"""The matrix as data; a real cell on a small tree; a kill inside a cell; a failing cell; tables made twice."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from dapg.cli import main
+from dapg.core.errors import UsageError
+from dapg.core.rng import generator_from
+from dapg.recipes import matrix, reproduce
+from dapg.recipes.matrix import Source
+from dapg.recipes.reproduce import Experiment, outlook, run
+from dapg.recipes.tables import comparisons, lines, write_tables
+
+
+def test_tables_1_and_2_are_28_fine_tunings() -> None:
+    """Seven pre-trainings, two fine-tuners, two data sets; RegDB times its ten partitions."""
+    sources = (Source("sysu", "/data/sysu"), Source("regdb", "/data/regdb"))
+    found = matrix.cells(("table1", "table2"), "paper", sources, ("imagenet",), 1, Path("runs"))
+    one_partition = [cell for cell in found if cell.data in ("sysu", "regdb-1")]
+    assert len(one_partition) == 28
+    assert len(found) == 14 + 14 * 10
+
+
+def test_shared_trainings_share_a_folder_and_others_do_not() -> None:
+    found = matrix.cells(("table1", "beyond"), "tiny", (Source("synthetic"),), ("random",), 2, Path("runs"))
+    first = {cell.name: cell.chain[0].out for cell in found if len(cell.chain) == 2}
+    assert first["simclr+agw-synthetic-random-0"] == first["simclr+cil-synthetic-random-0"]
+    assert first["simclr+agw-synthetic-random-0"] != first["simclr+agw-synthetic-random-1"]
+    assert first["simclr+agw-synthetic-random-0"] != first["simclr-corrupted+agw-synthetic-random-0"]
+    last = [cell.chain[-1].out for cell in found if cell.chain]
+    assert len(set(last)) == len(last)
+
+
+def test_a_folder_name_does_not_depend_on_where_the_runs_are() -> None:
+    names = []
+    for root in (Path("here"), Path("/somewhere/else")):
+        found = matrix.cells(("fig1", "table1"), "tiny", (Source("synthetic"),), ("random",), 1, root)
+        names.append([Path(training.out).name for cell in found for training in cell.chain])
+    assert names[0] == names[1]
+
+
+def test_arms_share_network_and_length() -> None:
+    """Equal pictures for all, except the arm that is about equal passes."""
+    found = matrix.cells(("beyond",), "tiny", (Source("synthetic"),), ("random",), 1, Path("runs"))
+    steps = {cell.arm: cell.chain[0].train.steps for cell in found if len(cell.chain) == 2}
+    assert {value for arm, value in steps.items() if arm != "dapg-1-passes"} == {200}
+    assert steps["dapg-1-passes"] == 100
+    assert len({json.dumps(vars(replace(c.chain[-1].backbone, init=""))) for c in found if c.chain}) == 1
+
+
+def test_missing_parts_are_said_and_not_faked() -> None:
+    found = {
+        cell.arm: cell for cell in matrix.cells(("table1",), "tiny", (Source("synthetic"),), ("random",), 1, Path("r"))
+    }
+    assert found["vtbr"].missing
+    assert not found["vtbr"].chain
+    assert found["byol"].chain
+
+
+@pytest.mark.parametrize("wrong", [{"tables": ("table9",)}, {"starts": ("warm",)}, {"only": "nothing*"}])
+def test_wrong_questions_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        replace(Experiment(), **wrong).cells()
+
+
+def write_people(root: Path) -> None:
+    """Eight persons to train on, two to validate, three to test, two pictures in each of six cameras."""
+    (root / "exp").mkdir(parents=True)
+    for split, persons in (("train", range(1, 9)), ("val", range(9, 11)), ("test", range(11, 14))):
+        (root / "exp" / f"{split}_id.txt").write_text(",".join(map(str, persons)) + "\n")
+        for person in persons:
+            for camera in range(1, 7):
+                folder = root / f"cam{camera}" / f"{person:04d}"
+                folder.mkdir(parents=True)
+                for number in (1, 2):
+                    noise = torch.randint(
+                        0, 256, (24, 12, 3), generator=generator_from("picture", person, camera, number)
+                    )
+                    Image.fromarray(noise.byte().numpy()).save(folder / f"{number:04d}.jpg")
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """Three arms, two steps each, on SYSU-MM01's layout with thirteen persons."""
+    write_people(tmp_path / "sysu")
+    monkeypatch.setattr(matrix, "_TINY_SIZE", (32, 16))
+    monkeypatch.setattr(matrix, "_TINY_CHAIN", (64, 32))
+    monkeypatch.setattr(matrix, "_TINY_STEPS", 2)
+    monkeypatch.setattr(matrix, "_TINY_TUNE", 2)
+    only = "none+agw-* simclr+agw-* dapg-1+agw-*"
+    return Experiment(
+        ("beyond",), "tiny", (Source("sysu", str(tmp_path / "sysu")),), ("random",), 1, 1, only,
+        tmp_path / "runs", tmp_path / "results", "cpu",
+    )  # fmt: skip
+
+
+def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
+    small: Experiment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = outlook(small)
+    assert [each.state.split(":")[0] for each in before] == ["to run"] * 3
+    assert before[0].seconds is None  # nothing has been measured yet
+
+    # Killed after the pre-training: it is there, the cell is not.
+    real = reproduce.finetune
+
+    def killed(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    simclr = replace(small, only="simclr+agw-*")
+    monkeypatch.setattr(reproduce, "finetune", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(simclr, print)
+    (left,) = outlook(simclr)
+    assert left.state == "to run: finetune agw, score"
+    stamp = (Path(left.cell.chain[0].out) / "result.json").stat().st_mtime_ns
+    monkeypatch.setattr(reproduce, "finetune", real)
+    assert run(simclr, print) == []
+    assert (Path(left.cell.chain[0].out) / "result.json").stat().st_mtime_ns == stamp
+    assert outlook(simclr)[0].state == "done"
+
+    # A failing cell does not stop the others; its reason is kept until it works.
+    def fails(settings: Any, *rest: Any) -> Any:
+        if settings.backbone.init == "random":
+            raise UsageError("no such thing")
+        return real(settings, *rest)
+
+    monkeypatch.setattr(reproduce, "finetune", fails)
+    assert run(small, print) == ["none+agw-sysu-random-0"]
+    failed = small.failure(small.cells()[0])
+    assert "no such thing" in failed.read_text()
+    assert [each.state.split(":")[0] for each in outlook(small)] == ["to run", "done", "done"]
+    monkeypatch.setattr(reproduce, "finetune", real)
+    assert run(small, print, "none+agw-sysu-random-0") == []
+    assert not failed.exists()
+
+    # Tables: ours are there, the rest says why not; made again they are equal to the byte.
+    text = write_tables(small)
+    assert "not in the package yet" in text or "not run" in text
+    ours = [line for line in lines(small) if line.arm == "dapg-1" and line.finetuning == "agw"]
+    assert len(ours) == 2 * 3 * 2
+    assert all(line.low <= line.value <= line.high for line in ours)  # type: ignore[operator]
+    assert {each.other for each in comparisons(small, "beyond")} == {"none", "simclr"}
+    made = {path.name: path.read_bytes() for path in (small.folder / "tables").iterdir()}
+    assert set(made) == {"beyond.md", "beyond.csv", "beyond.tex", "beyond-differences.csv"}
+    assert write_tables(small) == text
+    assert {path.name: path.read_bytes() for path in (small.folder / "tables").iterdir()} == made
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = [
+        "reproduce",
+        "fig1",
+        "--seeds",
+        "1",
+        "--runs",
+        str(tmp_path / "runs"),
+        "--results",
+        str(tmp_path / "results"),
+    ]
+    assert main([*base, "--dry-run"]) == 0
+    assert "6 to run" in capsys.readouterr().out
+    assert main([*base, "--manifest", str(tmp_path / "cells.txt")]) == 0
+    commands = (tmp_path / "cells.txt").read_text().splitlines()
+    assert len(commands) == 6
+    assert commands[0].startswith("dapg reproduce fig1 --seeds 1 ")
+    assert "--cell " in commands[0]
+    for wrong in (
+        ["reproduce", "table7"],
+        ["reproduce", "fig1", "--scale", "big"],
+        ["reproduce", "fig1", "--data", "sysu"],
+    ):
+        assert main(wrong) == 2
