@@ -1,6 +1,6 @@
 """Seconds of a fine-tuning step by method, and what CIL's augmentation adds to it.
 
-usage: python benchmarks/finetuning_step.py [--preset tiny] [--device cpu] [--repeats 10]
+usage: python benchmarks/finetuning_step.py [--preset tiny] [--methods agw cil ...] [--device cpu] [--repeats 10]
 
 Pictures are random and already on the device: the loader is not measured. On a CPU the seconds are those of this
 process on the CPU (minimum of the repeats), which other programs on the machine hardly change; on a GPU wall clock.
@@ -51,6 +51,7 @@ def least_seconds(work: Callable[[], object], device: torch.device, repeats: int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--methods", nargs="+", default=plugins.names("methods.finetuning"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=10)
     options = parser.parse_args()
@@ -58,7 +59,7 @@ def main() -> None:
     print(f"{options.preset}, {device}, {torch.get_num_threads()} threads")
     print("| method | seconds of a step | of which views | views beyond AGW's |\n|---|---|---|---|")
     agw_views = 0.0
-    for name in ("agw", *(name for name in plugins.names("methods.finetuning") if name != "agw")):
+    for name in ("agw", *(name for name in options.methods if name != "agw")):
         recipe = settings(name, options.preset)
         backbone, _ = init_backbone(recipe.backbone.name, backbone_settings(recipe.backbone), "random", 0)
         kind = method_class("finetune", name)

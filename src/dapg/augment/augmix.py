@@ -56,24 +56,22 @@ def augmix(
         raise UsageError("augmix: severity is 0.1 ... 10, width and depth at least 1")
     count = len(images)
     longest = depth or 3
-    depths = generator.integers(4, width, low=1)
-    operations = generator.integers(len(OPERATIONS), width, longest)
-    levels = generator.uniform(width, longest, low=0.1, high=severity)
-    signs = torch.where(generator.bernoulli(0.5, width, longest), -1, 1)
+    # What is done to which picture is decided on the CPU: one wait for a GPU here, none in the loop below.
+    depths = generator.integers(4, width, low=1).cpu()
+    operations = generator.integers(len(OPERATIONS), width, longest).cpu()
+    levels = generator.uniform(width, longest, low=0.1, high=severity).cpu()
+    signs = torch.where(generator.bernoulli(0.5, width, longest), -1, 1).cpu()
     weights = generator.exponential(width)
     weights = (weights / weights.sum(dim=1, keepdim=True)).to(images.device)
     share = generator.uniform().to(images.device)
 
     start = images.mul(255).round().clamp(0, 255).to(torch.uint8)
-    chains = torch.empty(count, width, *images.shape[1:], dtype=images.dtype, device=images.device)
-    for chain in range(width):
-        pictures = start.clone()
-        for step in range(longest):
-            active = (depths[:, chain] > step) | (depth is not None)
-            pictures = _one_step(
-                pictures, active, operations[:, chain, step], levels[:, chain, step], signs[:, chain, step]
-            )
-        chains[:, chain] = pictures.to(images.dtype) / 255
+    pictures = start.repeat_interleave(width, dim=0)  # (B width, 3, H, W): all chains side by side
+    for step in range(longest):
+        active = (depths > step) | (depth is not None)
+        draws = (operations[:, :, step], levels[:, :, step], signs[:, :, step])
+        pictures = _one_step(pictures, active.flatten(), *(draw.flatten() for draw in draws))
+    chains = (pictures.to(images.dtype) / 255).reshape(count, width, *images.shape[1:])
     mixed = mix(images, chains, weights, share)
     return mixed.mul(255).clamp(0, 255).floor() / 255 if truncate else mixed
 
@@ -85,20 +83,21 @@ def _one_step(
     level: Float[Tensor, "B"],
     sign: Int[Tensor, "B"],
 ) -> UInt8[Tensor, "B 3 H W"]:
-    """One operation for every active sample, those of a kind together."""
+    """One operation for every active sample, those of a kind together. Draws are on the CPU."""
     result = pictures.clone()
     kinds = [OPERATIONS[i] if use else "" for i, use in zip(operation.tolist(), active.tolist(), strict=True)]
     for name in sorted({*kinds} - {*_AFFINE, ""}):
         rows = torch.tensor([i for i, kind in enumerate(kinds) if kind == name])
         here = rows.to(pictures.device)
-        result[here] = operate(pictures[here], name, level[rows.to(level.device)], sign[rows.to(sign.device)])
-    moved = torch.tensor([i for i, kind in enumerate(kinds) if kind in _AFFINE], dtype=torch.int64)
-    if len(moved) > 0:
+        result[here] = operate(pictures[here], name, level[rows], sign[rows])
+    moved = [i for i, kind in enumerate(kinds) if kind in _AFFINE]
+    if moved:
         height, width = pictures.shape[-2:]
-        matrices = torch.stack(
-            [affine_matrix(kinds[i], float(level[i]), int(sign[i]), height, width) for i in moved.tolist()]
+        levels, signs = level.tolist(), sign.tolist()
+        matrices = torch.tensor(
+            [_affine_values(kinds[i], levels[i], signs[i], height, width) for i in moved], dtype=torch.float64
         )
-        here = moved.to(pictures.device)
+        here = torch.tensor(moved).to(pictures.device)
         result[here] = warp(pictures[here], matrices.to(pictures.device))
     return result
 
@@ -165,21 +164,23 @@ def solarize(pictures: UInt8[Tensor, "B 3 H W"], threshold: Int[Tensor, "B"]) ->
 
 def affine_matrix(name: str, level: float, sign: int, height: int, width: int) -> Float[Tensor, "6"]:
     """(a, b, c, d, e, f): output (x, y) reads input (a x + b y + c, d x + e y + f), in float64."""
+    return torch.tensor(_affine_values(name, level, sign, height, width), dtype=torch.float64)
+
+
+def _affine_values(name: str, level: float, sign: int, height: int, width: int) -> tuple[float, ...]:
     if name == "rotate":
         angle = -math.radians(sign * int(level * 30 / 10))
         cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
         across, down = width / 2, height / 2
         offset = (across - cos * across - sin * down, down + sin * across - cos * down)
-        values = (cos, sin, offset[0], -sin, cos, offset[1])
-    elif name == "shear_x":
-        values = (1.0, sign * level * 0.3 / 10, 0.0, 0.0, 1.0, 0.0)
-    elif name == "shear_y":
-        values = (1.0, 0.0, 0.0, sign * level * 0.3 / 10, 1.0, 0.0)
-    elif name == "translate_x":
-        values = (1.0, 0.0, float(sign * int(level * (width / 3) / 10)), 0.0, 1.0, 0.0)
-    else:
-        values = (1.0, 0.0, 0.0, 0.0, 1.0, float(sign * int(level * (height / 3) / 10)))
-    return torch.tensor(values, dtype=torch.float64)
+        return cos, sin, offset[0], -sin, cos, offset[1]
+    if name == "shear_x":
+        return 1.0, sign * level * 0.3 / 10, 0.0, 0.0, 1.0, 0.0
+    if name == "shear_y":
+        return 1.0, 0.0, 0.0, sign * level * 0.3 / 10, 1.0, 0.0
+    if name == "translate_x":
+        return 1.0, 0.0, float(sign * int(level * (width / 3) / 10)), 0.0, 1.0, 0.0
+    return 1.0, 0.0, 0.0, 0.0, 1.0, float(sign * int(level * (height / 3) / 10))
 
 
 def warp(pictures: UInt8[Tensor, "B 3 H W"], matrices: Float[Tensor, "B 6"]) -> UInt8[Tensor, "B 3 H W"]:

@@ -131,9 +131,8 @@ class CIL(TwoStreamMethod):
         self, clean: Float[Tensor, "B 3 h w"], start: Float[Tensor, "B 3 h w"], generator: SampleGenerator
     ) -> Float[Tensor, "3 B 3 h w"]:
         """``clean`` and two AugMix copies of ``start``, normalised."""
-        copies = [
-            augmix(start, generator.fork(name), self.settings.severity, truncate=True) for name in ("copy 1", "copy 2")
-        ]
-        views = torch.stack([clean, *copies])
+        streams = SampleGenerator(torch.cat([generator.fork(name).seeds for name in ("copy 1", "copy 2")]))
+        copies = augmix(start.repeat(2, 1, 1, 1), streams, self.settings.severity, truncate=True)
+        views = torch.cat([clean, copies]).reshape(VIEWS, *clean.shape)
         flat = standardise(views.flatten(0, 1), self.settings.views, generator, self.backbone.mean, self.backbone.std)
         return flat.reshape(views.shape)
