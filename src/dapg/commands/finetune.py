@@ -1,8 +1,13 @@
 """Fine-tune for visible-infrared re-identification."""
 
+from typing import TYPE_CHECKING
+
 from dapg.commands._settings import parse, take_option, wants_help
 from dapg.commands._training import list_methods, say_how_long, say_result, take_method
 from dapg.core import plugins
+
+if TYPE_CHECKING:
+    from dapg.train.stage import FinetuneSettings
 
 _FOLDER = "methods.finetuning"
 _HELP = """usage: dapg finetune METHOD [--preset {{{presets}}}] [OPTIONS]
@@ -20,6 +25,7 @@ examples:
   dapg finetune agw --preset tiny --init outputs/pretrain/first --out outputs/finetune/second
   dapg finetune agw --data sysu=/data/SYSU-MM01 --init resnet50-19c8e357.pth
   dapg finetune agw --preset paper --data sysu=/data/SYSU-MM01 --init outputs/pretrain/dapg --selection validation
+  dapg finetune agw --data regdb=/data/RegDB --partitions all --init resnet50-19c8e357.pth
 Then score it: dapg evaluate outputs/finetune/first --mode all
 """
 
@@ -33,6 +39,7 @@ def main(words: list[str], program: str) -> None:
         return
     method, words = take_method(words, _FOLDER, "finetune", program)
     preset, words = take_option(words, "--preset", "recommended")
+    partitions, words = take_option(words, "--partitions", "")
 
     from dapg.core import distributed
     from dapg.recipes.finetuning import make_validate
@@ -41,8 +48,35 @@ def main(words: list[str], program: str) -> None:
 
     description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
     settings = parse(f"{program} {method}", recipe(method, preset), words, description, positionals=("name",))
+    if partitions:
+        _run_partitions(settings, partitions)
+        return
     say_how_long(settings, preset)
     result = finetune(settings, make_validate(settings))
     say_result(result, settings.out)
     if distributed.rank() == 0:
         print(f"score it: dapg evaluate {settings.out}")
+
+
+def _run_partitions(settings: "FinetuneSettings", text: str) -> None:
+    """RegDB: one training a partition, then the table."""
+    from pathlib import Path
+
+    from dapg.core import distributed
+    from dapg.recipes.partitions import SUMMARY, parse_partitions, run_partitions
+
+    def say(line: str) -> None:
+        if distributed.rank() == 0:
+            print(line, flush=True)
+
+    summary = run_partitions(settings, parse_partitions(text), say)
+    for mode, features in summary["scores"].items():
+        for feature, measures in features.items():
+            numbers = "  ".join(
+                f"{name} {100 * line['mean']:5.1f}" + (f" ({100 * line['std']:.1f})" if line["std"] is not None else "")
+                for name, line in measures.items()
+            )
+            say(f"{mode}, {feature}: {numbers}")
+    if not summary["comparable"]:
+        say("not all ten published partitions: do not put the scores beside published ones")
+    say(f"written: {Path(settings.out) / SUMMARY}")

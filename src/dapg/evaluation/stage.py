@@ -30,7 +30,7 @@ from dapg.evaluation.metrics import Scores, mean_scores, score_trials
 from dapg.evaluation.ranking import rank
 from dapg.evaluation.rerank import Rerank, reranked_name, score_reranked
 from dapg.evaluation.result import describe_scores, describe_trial
-from dapg.evaluation.robustness import CorruptionSettings, SetScores, score_corrupted, summary
+from dapg.evaluation.robustness import Batches, CorruptionSettings, SetScores, score_corrupted, summary
 from dapg.methods.base import Method
 from dapg.methods.runs import METHOD_WEIGHTS, BackboneConfig
 
@@ -171,21 +171,32 @@ def validator(
     batch_size: int = 64,
     workers: int = 0,
     training_persons: Sequence[int] = (),
+    corruption: CorruptionSettings | None = None,
 ) -> Any:
     """A callable for the training loop: mAP (which chooses), rank-1 and mINP of the headline feature.
 
-    Trials that test any of ``training_persons`` are left out.
+    Trials that test any of ``training_persons`` are left out. With ``corruption`` the same of each of its test sets
+    follows (``corrupted all mAP`` ...); the corrupted pictures are made once and kept in memory.
 
     Raises:
         UsageError: no such mode, or every trial of it tests training persons.
     """
     trials = unseen_trials(dataset.trials(mode), training_persons)
+    kept: Batches = {}
 
     def validate(method: Method) -> dict[str, float]:
         encoder = MethodEncoder(method, device)
-        features, records = trial_features(encoder, dataset, trials, batch_size, workers, show_progress=False)
-        means = mean_scores(score_trials(features[encoder.headline], records, trials, 20))
-        return {"mAP": means["mAP"], "rank-1": means["cmc"][0], "mINP": means["mINP"]}  # type: ignore[index,dict-item]
+        clean = trial_features(encoder, dataset, trials, batch_size, workers, show_progress=False)
+        means = mean_scores(score_trials(clean[0][encoder.headline], clean[1], trials, 20))
+        scores = {"mAP": means["mAP"], "rank-1": means["cmc"][0], "mINP": means["mINP"]}  # type: ignore[index]
+        if corruption is not None:
+            found = score_corrupted(
+                encoder, dataset, trials, corruption, clean, batch_size=batch_size, workers=workers, kept=kept
+            )
+            for name, test_set in found.items():
+                values = test_set.means(encoder.headline)
+                scores |= {f"corrupted {name} {measure}": value for measure, value in values.items()}
+        return scores  # type: ignore[return-value]
 
     return validate
 

@@ -1,9 +1,9 @@
 """Checkpoints of the published AGW and CAJ code: three copies of the backbone under its names, read and written.
 
 Source of the layout: mangye16/Cross-Modal-Re-ID-baseline, model.py and train.py. ``visible_module.visible``,
-``thermal_module.thermal`` and ``base_resnet.base`` are each a complete ResNet without classifier, of which the code runs
-the stem of the first two and the stages of the third. Here names are translated and nothing else: what a state dict
-means is known to ``methods/finetuning``.
+``thermal_module.thermal`` and ``base_resnet.base`` are each a complete ResNet without classifier, of which the code
+runs the stem of the first two and the stages of the third. Here names are translated and nothing else: what a state
+dict means is known to ``methods/finetuning``.
 """
 
 import io

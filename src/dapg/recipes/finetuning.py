@@ -14,6 +14,7 @@ from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError, nearest
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig
+from dapg.evaluation.robustness import CorruptionSettings
 from dapg.evaluation.stage import validator
 from dapg.methods.runs import BackboneConfig, method_class
 from dapg.recipes.presets import PRESETS
@@ -44,7 +45,15 @@ def settings(method: str, preset: str = "recommended") -> FinetuneSettings:
 def make_validate(settings: FinetuneSettings) -> MakeValidate:
     """The scores the loop asks for, by the rules of the data set that is trained on."""
     device = resolve_device(settings.device)
-    return lambda dataset, mode, persons: validator(dataset, mode, device, training_persons=persons)
+    views = settings.method.views
+    corruption = None
+    if settings.corrupted_scores:
+        corruption = CorruptionSettings(
+            types=("all",), repeats=1, detail="lists", height=views.height, width=views.width, seed=settings.seed
+        )
+    return lambda dataset, mode, persons: validator(
+        dataset, mode, device, training_persons=persons, corruption=corruption
+    )
 
 
 _EPOCHS = {"caj": 100.0}

@@ -78,6 +78,8 @@ class FinetuneSettings:
     does: a score of weights chosen so is no honest test score."""
     validate_epochs: float = 0.0
     """Epochs between scores when ``train.validate_every`` is 0; 0 scores at the end only."""
+    corrupted_scores: bool = False
+    """Score corrupted pictures beside the clean ones: one test set each of all, seen and unseen corruptions."""
     seed: int = 0
     """Of new weights, persons and pictures of each batch, and every draw."""
     out: str = run_only("")
