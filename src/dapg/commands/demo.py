@@ -14,14 +14,14 @@ class DemoSettings:
     seed: int = 0
     """Of weights, order of pictures and every draw."""
     steps: int = 0
-    """Steps of each pre-training; 0: the preset's."""
+    """Steps of each training; 0: the preset's."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
 
-_HELP = """Pre-train two methods on unlabelled synthetic people, score them on other persons beside untrained weights,
-a colour histogram and ImageNet weights, and write one page with curves, tables and ranked lists. It shows that the
-machinery works; its margins say nothing about real data sets.
+_HELP = """The whole method at its smallest: stage 1 on unlabelled synthetic people, AGW fine-tuning from it and from
+random weights, scores on other persons, clean and corrupted, beside a colour histogram and ImageNet weights, and one
+page with curves, tables and ranked lists. It shows that the machinery works; its margins say nothing about real data.
 
 example:
   dapg demo --out outputs/demo"""
@@ -35,9 +35,9 @@ def main(words: list[str], program: str) -> None:
     from pathlib import Path
 
     from dapg.core.device import resolve_device
-    from dapg.recipes.demo import run_demo
+    from dapg.recipes.demo import Demo, run_demo
 
     started = time.monotonic()
     device = str(resolve_device(settings.device))
-    made = run_demo(Path(settings.out), settings.seed, settings.steps, device, print)
+    made = run_demo(Demo(Path(settings.out), settings.seed, settings.steps, device), print)
     print(f"\n{made['table']}\n{time.monotonic() - started:.0f} s. Open {made['page']} in a browser.")

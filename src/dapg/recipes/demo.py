@@ -1,74 +1,94 @@
-"""The demo: unlabelled synthetic people, a pre-training, scores beside baselines, and a page. Minutes on two cores."""
+"""The demo: the whole method at its smallest, on the embedded people; minutes on two cores.
+
+Stage 1 on unlabelled pictures, AGW fine-tuning from it and from random weights, scores of both on clean and on
+corrupted pictures of persons never seen, and a page. It shows that the machinery works; its margins mean nothing.
+"""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dapg.data.source import DataConfig
+from dapg.evaluation.robustness import CorruptionSettings
 from dapg.evaluation.stage import EvaluateSettings, evaluate
 from dapg.methods.runs import BackboneConfig
+from dapg.recipes.finetuning import settings as finetuning
 from dapg.recipes.presets import expected_seconds
 from dapg.recipes.pretraining import settings as pretraining
 from dapg.report.collect import collect
 from dapg.report.page import write_page
-from dapg.report.tables import score_rows, to_markdown
-from dapg.train.stage import PretrainSettings, pretrain
+from dapg.report.tables import corruption_rows, score_rows, to_markdown
+from dapg.train.stage import FinetuneSettings, PretrainSettings, finetune, pretrain
 
-METHODS = ("mocov2", "simclr")
-MODE = "visible"
-
-
-def training_settings(out: Path, method: str, seed: int, steps: int, device: str) -> PretrainSettings:
-    """One of the demo's pre-trainings on the embedded unlabelled pictures."""
-    base = pretraining(method, "demo")
-    train = replace(base.train, steps=steps) if steps else base.train
-    return replace(base, train=train, seed=seed, out=str(out / method), device=device)
+PRETRAINING, FINETUNING, MODE = "dapg", "agw", "all"
+TITLE = "dapg demo: synthetic people, infrared to visible, clean and corrupted"
 
 
-def evaluations(out: Path, seed: int, device: str) -> list[EvaluateSettings]:
-    """The trained networks, then what they must beat: untrained weights, colours alone, ImageNet."""
-    small = pretraining(METHODS[0], "demo")
-    size = small.method.views
-    base = EvaluateSettings(
-        model="random",
-        data=DataConfig(),
-        mode=MODE,
-        backbone=small.backbone,
-        height=size.height,
-        width=size.width,
-        seed=seed,
-        device=device,
-        workers=1,
-    )
-    runs = [replace(base, model=str(out / name), out=str(out / f"scores-{name}")) for name in METHODS]
-    imagenet = BackboneConfig("mobilenet_v2", init="imagenet")
-    return [
-        *runs,
-        replace(base, out=str(out / "scores-random")),
-        replace(base, model="histogram", out=str(out / "scores-histogram")),
-        replace(base, model="imagenet", backbone=imagenet, height=128, width=64, out=str(out / "scores-imagenet")),
-    ]
+@dataclass(frozen=True)
+class Demo:
+    """Where the demo writes, and with what it runs."""
+
+    out: Path
+    seed: int = 0
+    steps: int = 0
+    """Steps of each training; 0: the preset's."""
+    device: str = "cpu"
+
+    def stage_1(self) -> PretrainSettings:
+        """Robustness pre-training on the unlabelled pictures."""
+        base = pretraining(PRETRAINING, "demo")
+        train = replace(base.train, steps=self.steps or base.train.steps)
+        return replace(base, train=train, seed=self.seed, out=str(self.out / "stage-1"), device=self.device)
+
+    def fine_tuning(self, name: str, init: str) -> FinetuneSettings:
+        """AGW on the training persons, from ``init``."""
+        base = finetuning(FINETUNING, "demo")
+        train = replace(base.train, steps=self.steps or base.train.steps)
+        backbone = replace(base.backbone, init=init)
+        out = str(self.out / name)
+        return replace(base, train=train, backbone=backbone, seed=self.seed, out=out, device=self.device)
+
+    def evaluations(self) -> list[EvaluateSettings]:
+        """Both fine-tuned networks, clean and corrupted; beside them what needs no training."""
+        base = EvaluateSettings(model="histogram", mode=MODE, height=128, width=64, seed=self.seed, device=self.device)
+        corruption = CorruptionSettings(types=("all",), repeats=1, detail="lists")
+        trained = [
+            replace(base, model=str(self.out / name), corruption=corruption, out=str(self.out / f"scores-{name}"))
+            for name in ("agw-from-stage-1", "agw-from-random")
+        ]
+        imagenet = BackboneConfig("mobilenet_v2", init="imagenet")
+        return [
+            *trained,
+            replace(base, out=str(self.out / "scores-histogram")),
+            replace(base, model="imagenet", backbone=imagenet, out=str(self.out / "scores-imagenet")),
+        ]
 
 
-def run_demo(out: Path, seed: int, steps: int, device: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run every stage (finished ones are reused) and write the page; returns its path and the score table."""
-    for number, method in enumerate(METHODS, start=1):
-        settings = training_settings(out, method, seed, steps, device)
-        seconds = expected_seconds("demo", method, settings.train.steps * settings.train.batch_size) or 0
-        say(
-            f"[{number}/{len(METHODS) + 2}] pre-training {method} on the embedded unlabelled pictures, "
-            f"about {seconds:.0f} s on two cores"
-        )
-        pretrain(settings)
-    say(f"[{len(METHODS) + 1}/{len(METHODS) + 2}] scores on persons never seen, beside three baselines")
-    target = torch.device(device)
-    for scoring in evaluations(out, seed, device):
-        evaluate(scoring, target)
-    say(f"[{len(METHODS) + 2}/{len(METHODS) + 2}] report")
-    runs = collect([out])
-    page = out / "report.html"
-    write_page(runs, page, "dapg demo: synthetic people, visible to visible across cameras")
-    return {"page": page, "table": to_markdown(score_rows(runs))}
+def run_demo(demo: Demo, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run every stage (finished ones are reused) and write the page; returns its path and the score tables."""
+    stage_1 = demo.stage_1()
+    say(f"[1/5] stage 1: robustness pre-training on the unlabelled pictures{_expected(stage_1, 'demo')}")
+    pretrain(stage_1)
+    for number, (name, init) in enumerate((("agw-from-stage-1", stage_1.out), ("agw-from-random", "random")), start=2):
+        tuned = demo.fine_tuning(name, init)
+        start = "stage 1" if init == stage_1.out else "random weights"
+        say(f"[{number}/5] AGW fine-tuning on 100 persons from {start}{_expected(tuned, 'demo')}")
+        finetune(tuned)
+    say("[4/5] scores on 100 persons never seen, clean and corrupted, beside two baselines")
+    for scoring in demo.evaluations():
+        evaluate(scoring, torch.device(demo.device))
+    say("[5/5] report")
+    runs = collect([demo.out])
+    page = demo.out / "report.html"
+    write_page(runs, page, TITLE)
+    reported = {str(run.result["feature"]) for run in runs if run.stage == "evaluate" and run.result}
+    rows = [row for row in score_rows(runs) if row["feature"] in reported]
+    return {"page": page, "table": f"{to_markdown(rows)}\n{to_markdown(corruption_rows(runs))}"}
+
+
+def _expected(settings: PretrainSettings | FinetuneSettings, preset: str) -> str:
+    """How long a training takes, where it has been measured."""
+    seconds = expected_seconds(preset, settings.name, settings.train.steps * settings.train.batch_size)
+    return f", about {seconds:.0f} s on two cores" if seconds else ""
