@@ -43,8 +43,8 @@ def test_shards_train_like_the_folder(figures: Path, tmp_path: Path) -> None:
 
 def test_corrupt_writes_a_copy_with_a_manifest_in_parts(figures: Path, tmp_path: Path) -> None:
     for part in ("1/2", "2/2"):
-        words = ["corrupt", str(figures), "--policy", "brightness-3", "--out", str(tmp_path / "copy"), "--part", part]
-        assert main(words) == 0
+        words = ["corrupt", str(figures), "--corruption", "brightness-3", "--part", part]
+        assert main([*words, "--out", str(tmp_path / "copy")]) == 0
     lines = [json.loads(line) for path in (tmp_path / "copy").glob("manifest*.jsonl") for line in path.open()]
     assert len(lines) == 6  # the test half: two persons in three cameras
     assert {line["corruption"] for line in lines} == {"brightness", "none"}

@@ -1,11 +1,19 @@
 """The corruptions without randomness against mean and deviation of the reference's output on a made-up picture."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
+from dapg import corruptions
+from dapg.core.images import decode
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions import library
 from dapg.corruptions.digital import jpeg_by_dct
+from dapg.data.synthetic import Synthetic
+
+FROST = Path(corruptions.__file__).parents[1] / "assets" / "frost"
 
 # (mean, deviation) at severities 1 to 5 of imagecorruptions on the picture below, uint8 (truncated) and float x 255.
 TRUNCATED = {
@@ -60,3 +68,52 @@ def test_jpeg_by_dct_is_near_the_codec(severity):
     quality = library.get("jpeg_compression").QUALITY[severity - 1]
     transformed = jpeg_by_dct(images.float() / 255, quality) * 255
     assert (transformed - codec).abs().mean() <= 2.0
+
+
+def photographs() -> list[torch.Tensor]:
+    """Pictures that ship with the package, 256 x 128: photographs of frost and rendered people."""
+    frost = [path.read_bytes() for path in sorted(FROST.glob("frost*.*g"))]
+    people = Synthetic()
+    return [
+        *(decode(data, (256, 128)) for data in frost),
+        *(decode(people.read(record), (256, 128)) for record in people.records("test")[::100]),
+    ]
+
+
+def assert_transform_equals_codec(pictures: torch.Tensor, severity: int) -> None:
+    jpeg = library.get("jpeg_compression")
+    codec = jpeg.apply(pictures, {"severity": torch.full((len(pictures),), severity)})
+    transformed = jpeg_by_dct(pictures / 255, jpeg.QUALITY[severity - 1]) * 255
+    assert (transformed - codec).abs().mean(dim=(1, 2, 3)).max() <= 1.0
+
+
+@pytest.mark.parametrize("severity", library.SEVERITIES)
+def test_jpeg_by_dct_is_within_a_level_of_the_codec_on_photographs(severity):
+    assert_transform_equals_codec(torch.stack(photographs()), severity)
+
+
+@pytest.mark.parametrize("severity", library.SEVERITIES)
+def test_jpeg_by_dct_on_photographs_of_your_own(severity):
+    """DAPG_PHOTOGRAPHS names a folder of them."""
+    folder = os.environ.get("DAPG_PHOTOGRAPHS", "")
+    paths = [path for path in sorted(Path(folder).glob("*")) if path.suffix in (".jpg", ".png")] if folder else []
+    if not paths:
+        pytest.skip("DAPG_PHOTOGRAPHS names no folder of pictures")
+    assert_transform_equals_codec(torch.stack([decode(path.read_bytes(), (256, 128)) for path in paths]), severity)
+
+
+@pytest.mark.parametrize("size", [(256, 128), (288, 144), (64, 32), (33, 45), (97, 61)])
+def test_pixelate_in_torch_equals_pillow(size):
+    """The GPU's way and the CPU's way to the same picture; the second is Pillow, as in the reference."""
+    pictures = torch.randint(0, 256, (5, 3, *size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pixelate = library.get("pixelate")
+    severity = torch.arange(1, 6)
+    by_pillow = pixelate.apply(pictures, {"severity": severity})
+    in_torch = pixelate._pixelate(pictures.float(), severity, whole_levels=True)
+    difference = (in_torch - by_pillow).abs()
+    if size[0] == 2 * size[1]:
+        assert difference.max() == 0
+    else:
+        # Recent versions of Pillow shrink the rows of some shapes first, and round in between; and an output pixel
+        # whose centre lies exactly between two repeated ones takes one or the other.
+        assert (difference > 1).float().mean() <= 0.06

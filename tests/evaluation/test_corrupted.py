@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from PIL import ImageChops
+from PIL import Image, ImageChops
 
+from dapg import cli
 from dapg.core.errors import DataError, UsageError
 from dapg.core.images import open_rgb
 from dapg.core.types import Modality, Record
@@ -207,6 +208,28 @@ def test_copy_is_the_data_set_again_and_can_be_resumed(pictures, tmp_path):
         corrupted.write_copy(pictures, listed, policy, out, part=(3, 2), show_progress=False)
     with pytest.raises(UsageError, match="not empty"):
         corrupted.write_copy(pictures, listed, policy, tmp_path, show_progress=False)
+
+
+def test_sheets_from_the_command_line(pictures, tmp_path, capsys):
+    picture = str(pictures.root / "cam0" / "000.jpg")
+    small = ["--height", "64", "--width", "32"]
+    sheet, chain = tmp_path / "sheet.png", tmp_path / "new" / "chain.jpg"
+    words = ["corrupt", "--sheet", picture, "--types", "[noise,rain]", "--out", str(sheet), *small]
+    assert cli.main(words) == 0
+    with Image.open(sheet) as drawn:
+        assert drawn.size == (6 * 36 + 4, 4 * 80 + 24)
+    assert cli.main(["corrupt", "--chain", picture, "--rows", "2", "--out", str(chain), *small]) == 0
+    with Image.open(chain) as drawn:
+        assert (drawn.size, drawn.format) == ((5 * 36 + 4, 2 * 80 + 24), "JPEG")
+    capsys.readouterr()
+    for more, code, message in (
+        ([picture, "--out", str(tmp_path / "sheet.xyz")], 2, "no kind of picture"),
+        ([str(tmp_path / "lost.png")], 1, "No such file"),
+        ([picture, "--types", '["fogg"]'], 2, "did you mean 'fog'"),
+        ([picture, "--height", "16"], 2, "32 pixels or more"),
+    ):
+        assert cli.main(["corrupt", "--sheet", *more]) == code
+        assert message in capsys.readouterr().err
 
 
 def test_sheets_show_every_corruption(pictures):

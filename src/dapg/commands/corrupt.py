@@ -1,43 +1,27 @@
-"""Write a corrupted copy of a data set's test pictures, with a manifest of what was done to each."""
+"""Write a corrupted copy of a data set with a manifest, or a sheet of what corruptions do to a picture."""
 
-from dataclasses import dataclass
+from pathlib import Path
 
-from dapg.commands._settings import parse, take_positional, wants_help
+from dapg.commands._settings import parse, take_option, take_positional, wants_help
 from dapg.core.errors import UsageError
 
-_HELP = """usage: dapg corrupt SOURCE --out FOLDER [--policy NAME] [--split test] [--part I/N]
+_HELP = """usage: dapg corrupt SOURCE --out FOLDER [--corruption POLICY] [--split test] [--part I/N]
+       dapg corrupt --sheet PICTURE [--out FILE]
+       dapg corrupt --chain PICTURE [--out FILE]
 
 Write a copy of a data set's pictures with the corruptions of a policy: cil (visible pictures only, one of 20 types,
 severity 1 to 5: the protocol of CIL and of the paper), mlmda-C*, seen, unseen, noise, blur, weather, digital, one type
 (fog) or one type at one severity (fog-3). What happens to a picture is a function of data set, path, repeat and seed.
 An interrupted copy goes on where it stopped.
 
+--sheet draws every type at every severity, --chain some draws of pre-training's noise chain (the paper's Fig. 3).
+
 examples:
   dapg corrupt sysu=/data/SYSU-MM01 --split test --out /data/SYSU-MM01-C
-  dapg corrupt /path/to/pictures --policy fog-3 --split all --out outputs/foggy
+  dapg corrupt /path/to/pictures --corruption fog-3 --split all --out outputs/foggy
+  dapg corrupt /path/to/pictures --corruption cil --corruption.modality both --out outputs/both
+  dapg corrupt --sheet person.jpg --types [noise,rain] --out sheet.png
 """
-
-
-@dataclass(frozen=True)
-class CorruptSettings:
-    """What to corrupt, how, and where to."""
-
-    out: str = "outputs/corrupted"
-    """New root of the copy."""
-    policy: str = "cil"
-    """A named policy, a corruption, or a corruption and a severity such as fog-3."""
-    split: str = "test"
-    """Which pictures."""
-    height: int = 288
-    """Rows before corrupting; 0 with width 0 keeps each picture's own size."""
-    width: int = 144
-    """Columns before corrupting."""
-    seed: int = 0
-    """Base seed."""
-    repeat: int = 0
-    """Which of the repeats; each needs a folder of its own."""
-    part: str = "1/1"
-    """I/N writes the I-th of N parts, to share the work between machines."""
 
 
 def main(words: list[str], program: str) -> None:
@@ -45,21 +29,31 @@ def main(words: list[str], program: str) -> None:
     if wants_help(words):
         print(_HELP, end="")
         return
+    for kind in ("sheet", "chain"):
+        picture, words = take_option(words, f"--{kind}", "")
+        if picture:
+            _sheet(kind, Path(picture), words, program)
+            return
     source, words = take_positional(words, "SOURCE", None, program)
-    settings = parse(program, CorruptSettings(), words, _HELP)
-
-    from dataclasses import replace
 
     from dapg.data.source import DataConfig, open_dataset, parse_source
-    from dapg.evaluation.corrupted import policy, write_copy
+    from dapg.evaluation.corrupted import CopySettings, write_copy
 
-    chosen = replace(policy(settings.policy), height=settings.height, width=settings.width, seed=settings.seed)
+    settings = parse(program, CopySettings(), words, _HELP)
     dataset = open_dataset(DataConfig(**parse_source(source)))  # type: ignore[arg-type]
-    made = write_copy(
-        dataset, dataset.records(settings.split), chosen, settings.out, settings.repeat, _part(settings.part)
-    )
+    records = dataset.records(settings.split)
+    made = write_copy(dataset, records, settings.corruption, settings.out, settings.repeat, _part(settings.part))
     for name, count in made.items():
         print(f"{name}: {count}")
+    print(f"written: {settings.out}")
+
+
+def _sheet(kind: str, picture: Path, words: list[str], program: str) -> None:
+    from dapg.evaluation.sheets import ChainSheetSettings, SheetSettings, write_sheet
+
+    defaults = SheetSettings() if kind == "sheet" else ChainSheetSettings()
+    settings = parse(f"{program} --{kind} {picture}", defaults, words, f"Draw a {kind}.")
+    write_sheet(picture, settings)
     print(f"written: {settings.out}")
 
 

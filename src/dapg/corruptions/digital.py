@@ -6,7 +6,9 @@ Constants: bethgelab/imagecorruptions; hendrycks/robustness has another, much st
 import functools
 import io
 import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -87,6 +89,7 @@ class Pixelate(Corruption):
 
     name = "pixelate"
     family = "digital"
+    cpu_batch = 8
     SHARE = (0.6, 0.5, 0.4, 0.3, 0.25)
 
     def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
@@ -99,6 +102,9 @@ class Pixelate(Corruption):
         """uint8 is rounded after each axis, not truncated: the reference shrinks in Pillow, on whole grey levels."""
         if images.dtype != torch.uint8:
             return super().apply(images, parameters)
+        if images.device.type == "cpu":
+            levels = parameters["severity"].tolist()
+            return _through_pillow(images, [partial(_pixelate_in_pillow, self.SHARE[n - 1]) for n in levels])
         return self._pixelate(images.to(torch.float32), parameters["severity"], whole_levels=True).to(torch.uint8)
 
     def _pixelate(
@@ -116,6 +122,11 @@ class Pixelate(Corruption):
                 small = small.add_(0.5 + 1e-4).floor_()
             result[rows] = functional.interpolate(small, size=(height, width), mode="nearest-exact")
         return result
+
+
+def _pixelate_in_pillow(share: float, picture: Image.Image) -> Image.Image:
+    size = int(picture.width * share), int(picture.height * share)
+    return picture.resize(size, Image.Resampling.BOX).resize(picture.size, Image.Resampling.NEAREST)
 
 
 @functools.lru_cache(maxsize=64)
@@ -188,7 +199,7 @@ class JpegCompression(Corruption):
 
     name = "jpeg_compression"
     family = "digital"
-    cpu_batch = 8  # Pillow lets go of the interpreter lock: several threads help here
+    cpu_batch = 8
     QUALITY = (25, 18, 15, 10, 7)
 
     def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
@@ -211,28 +222,38 @@ class JpegCompression(Corruption):
         return to_bytes(self.transform(images.to(torch.float32) / 255, parameters).mul_(255).round_().div_(255))
 
     def _through_codec(self, images: UInt8[Tensor, "B 3 H W"], parameters: Parameters) -> UInt8[Tensor, "B 3 H W"]:
-        qualities = [self.QUALITY[level - 1] for level in parameters["severity"].tolist()]
-        result = torch.empty_like(images, memory_format=torch.contiguous_format)
-        pictures, outputs = images.contiguous().numpy(), result.numpy()
-        workers = min(torch.get_num_threads(), len(pictures))
-        if workers <= 1:
-            for picture, quality, output in zip(pictures, qualities, outputs, strict=True):
-                _codec_round_trip(picture, quality, output)
-            return result
-        with ThreadPoolExecutor(workers) as pool:
-            for _ in pool.map(_codec_round_trip, pictures, qualities, outputs):
-                pass
-        return result
+        levels = parameters["severity"].tolist()
+        return _through_pillow(images, [partial(_codec_round_trip, self.QUALITY[n - 1]) for n in levels])
 
 
-def _codec_round_trip(picture: NDArray[np.uint8], quality: int, output: NDArray[np.uint8]) -> None:
-    """Encode and decode one (3, H, W) picture with Pillow, into ``output``."""
-    size = (picture.shape[2], picture.shape[1])
-    bands = [Image.frombuffer("L", size, plane, "raw", "L", 0, 1) for plane in picture]
+def _codec_round_trip(quality: int, picture: Image.Image) -> Image.Image:
     encoded = io.BytesIO()
-    Image.merge("RGB", bands).save(encoded, "JPEG", quality=quality)
-    for plane, band in zip(output, Image.open(encoded).split(), strict=True):
-        plane[...] = np.asarray(band)
+    picture.save(encoded, "JPEG", quality=quality)
+    return Image.open(encoded)
+
+
+def _through_pillow(
+    images: UInt8[Tensor, "B 3 H W"], changes: Sequence[Callable[[Image.Image], Image.Image]]
+) -> UInt8[Tensor, "B 3 H W"]:
+    """Each picture after its change; several threads help, as Pillow lets go of the interpreter lock."""
+    result = torch.empty_like(images, memory_format=torch.contiguous_format)
+    size = (images.shape[3], images.shape[2])
+
+    def one(planes: NDArray[np.uint8], change: Callable[[Image.Image], Image.Image], output: NDArray[np.uint8]) -> None:
+        # Merging three bands that share our memory takes an eighth of the time of NumPy's transposed copy.
+        bands = [Image.frombuffer("L", size, plane, "raw", "L", 0, 1) for plane in planes]
+        output[...] = np.asarray(change(Image.merge("RGB", bands))).transpose(2, 0, 1)
+
+    work = (images.contiguous().numpy(), changes, result.numpy())
+    workers = min(torch.get_num_threads(), len(images))
+    if workers <= 1:
+        for planes, change, output in zip(*work, strict=True):
+            one(planes, change, output)
+        return result
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(one, *work):
+            pass
+    return result
 
 
 _LUMA_TABLE = (

@@ -197,9 +197,12 @@ def _apply_to_rows(
         return
     for start in range(0, len(rows), chunk):
         part = slice(start, start + chunk)
-        # Whole rows are copied; plain indexing would go byte by byte.
-        chosen = images.index_select(0, rows[part])
-        result.index_copy_(0, rows[part], corruption.apply(chosen, take(parameters, part)))
+        made = corruption.apply(images.index_select(0, rows[part]), take(parameters, part))
+        if images.device.type == "cpu":  # index_copy_ goes byte by byte there
+            for row, picture in zip(rows[part].tolist(), made, strict=True):
+                result[row] = picture
+        else:
+            result.index_copy_(0, rows[part], made)
 
 
 def corrupt(

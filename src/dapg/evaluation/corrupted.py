@@ -16,7 +16,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -291,6 +291,22 @@ def _encoded(picture: UInt8[Tensor, "3 H W"], form: str, **options: int) -> byte
 
 POLICY_FILE = "corruption.json"
 _LISTS = {".txt", ".csv", ".json", ".jsonl", ".mat", ".npy", ".md"}
+
+
+@dataclass(frozen=True)
+class CopySettings:
+    """What to corrupt, how, and where to."""
+
+    out: str = "outputs/corrupted"
+    """New root of the copy."""
+    corruption: CorruptionPolicy = field(default_factory=CorruptionPolicy)
+    """What is done; its side is not looked at, as a file cannot be both."""
+    split: str = "test"
+    """Which pictures."""
+    repeat: int = 0
+    """Which of the repeats; each needs a folder of its own."""
+    part: str = "1/1"
+    """I/N writes the I-th of N parts, to share the work between machines."""
 
 
 def write_copy(

@@ -1,6 +1,8 @@
 """Sheets to look at: every corruption at every severity of one picture, and the noise chain like the paper's Fig. 3."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
@@ -8,13 +10,73 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from dapg.augment.noise_chain import noise_chain
-from dapg.core.images import to_pil
+from dapg.core.errors import DataError, UsageError
+from dapg.core.files import atomic_path
+from dapg.core.images import decode, to_pil
 from dapg.core.rng import SampleGenerator, derive_seed
 from dapg.corruptions import library
 from dapg.evaluation.corrupted import Assignment, corrupt_picture
 
 _MARGIN = 4
 _LABEL = 12
+
+
+@dataclass(frozen=True)
+class SheetSettings:
+    """Every corruption at every severity of one picture."""
+
+    out: str = "sheet.png"
+    """The file; its suffix says the format."""
+    types: tuple[str, ...] = ("all",)
+    """Corruptions, families or groups: the rows."""
+    height: int = 256
+    """Rows of pixels that the picture is resized to before."""
+    width: int = 128
+    """Columns likewise."""
+    seed: int = 0
+    """Of the noise."""
+
+
+@dataclass(frozen=True)
+class ChainSheetSettings:
+    """Draws of the noise chain of stage 1, like Fig. 3 of the paper."""
+
+    out: str = "chain.png"
+    """The file; its suffix says the format."""
+    rows: int = 4
+    """Draws."""
+    severities: tuple[int, int] = (1, 3)
+    """Smallest and largest severity."""
+    height: int = 256
+    """Rows of pixels that the picture is resized to before."""
+    width: int = 128
+    """Columns likewise."""
+    seed: int = 0
+    """Of the draws."""
+
+
+def write_sheet(picture: Path, settings: SheetSettings | ChainSheetSettings) -> None:
+    """Draw the sheet of a picture file.
+
+    Raises:
+        DataError: the picture cannot be read.
+        UsageError: a size below 32 pixels, or an output file that is no kind of picture.
+    """
+    try:
+        data = picture.read_bytes()
+    except OSError as error:
+        raise DataError(f"{picture}: {error.strerror or error}") from error
+    out = Path(settings.out)
+    form = Image.registered_extensions().get(out.suffix.lower())
+    if form is None:
+        raise UsageError(f"{out} names no kind of picture; give a file such as sheet.png or sheet.jpg")
+    image = decode(data, (settings.height, settings.width), None, str(picture))
+    if isinstance(settings, SheetSettings):
+        sheet = severity_sheet(image, library.expand(settings.types), settings.seed)
+    else:
+        sheet = chain_sheet(image, settings.rows, settings.severities, settings.seed)
+    with atomic_path(out) as temporary:
+        sheet.save(temporary, form)
 
 
 def severity_sheet(
