@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from dapg.augment.padded import PaddedViewConfig, padded_view
 from dapg.core.errors import UsageError, WeightsError
+from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.types import Batch, Modality
 from dapg.methods.base import DataFacts
@@ -229,6 +230,22 @@ def test_other_files_and_networks_are_refused(tmp_path: Path) -> None:
         agw_checkpoints.read_published(tmp_path / "x.t")
     with pytest.raises(UsageError, match=r"two_stream\.power"):
         agw_checkpoints.to_published(build(AGW.Config()).state_dict())
+
+
+def test_a_published_file_is_scored_as_it_is(tmp_path: Path) -> None:
+    """Full width, as the code builds nothing else; the encoder's features are the plain forward pass's."""
+    from dapg.evaluation.encoders import build_encoder
+    from dapg.methods.runs import BackboneConfig
+
+    method = build(width=1.0, persons=tuple(range(7)))
+    net = agw_checkpoints.to_published(method.state_dict())
+    torch.save({"net": net, "mAP": np.float64(0.4)}, tmp_path / "x_best.t")
+    encoder = build_encoder(str(tmp_path / "x_best.t"), BackboneConfig(), (256, 128), 0, torch.device("cpu"))
+    assert (encoder.input_size, encoder.headline) == ((288, 144), "after_bn")
+    images = torch.randint(0, 256, (1, 3, 64, 32), dtype=torch.uint8)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    before, _ = plain_features(net, (images / 255 - mean) / std, visible=False)
+    torch.testing.assert_close(encoder.encode(images, Modality.INFRARED)["before_bn"], before, atol=1e-5, rtol=0)
 
 
 # ---- switches -------------------------------------------------------------------------------------------------------

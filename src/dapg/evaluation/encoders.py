@@ -12,7 +12,9 @@ from dapg.core.images import normalise, to_float
 from dapg.core.rng import derive_seed
 from dapg.core.types import Modality
 from dapg.methods.base import Method
+from dapg.methods.published import load_published
 from dapg.methods.runs import BackboneConfig, backbone_settings, load_method
+from dapg.models.agw_checkpoints import is_published
 from dapg.models.backbones.base import Backbone
 from dapg.models.pooling import average_pool
 from dapg.models.weights import init_backbone
@@ -118,5 +120,7 @@ def build_encoder(
         return HistogramEncoder(input_size, device)
     if Path(model).is_dir():
         return MethodEncoder(load_method(Path(model)), device)
+    if Path(model).is_file() and is_published(model):
+        return MethodEncoder(load_published(model), device)
     network, _ = init_backbone(backbone.name, backbone_settings(backbone), model, derive_seed("weights", seed))
     return BackboneEncoder(network, input_size, device)

@@ -72,6 +72,15 @@ def from_published(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
     return state
 
 
+def is_published(path: Path | str) -> bool:
+    """Whether a file holds a network in this layout.
+
+    Raises:
+        WeightsError: the file cannot be read as weights at all.
+    """
+    return any(name.removeprefix("module.").startswith(_VISIBLE) for name in read(Path(path)).tensors)
+
+
 def read_published(path: Path | str) -> dict[str, Tensor]:
     """The tensors of a ``.t`` or ``.pth`` file of the published code, under its names and without ``module.``.
 

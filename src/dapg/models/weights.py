@@ -276,7 +276,7 @@ def _fit(expected: Mapping[str, Tensor], content: Content, source: str) -> _Fit:
     if any("visible_module.visible." in name for name in content.tensors):
         raise WeightsError(
             f"{source} is a fine-tuned AGW network (two stems and three copies of a ResNet-50), not a backbone, which "
-            "has one stem: evaluate it as a run of the method agw instead"
+            "has one stem: score it as it is with `dapg evaluate FILE`"
         )
     readings = [_reading(expected, content, prefix) for prefix in _prefixes()]
     return max(readings, key=lambda reading: (len(reading.fitting), len(reading.other_shape)))

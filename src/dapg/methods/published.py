@@ -1,0 +1,53 @@
+"""Shared by import and export: fine-tuned networks from and to checkpoints of the published AGW and CAJ code."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from dapg.core.errors import UsageError
+from dapg.core.rng import generator_from
+from dapg.core.types import UNKNOWN
+from dapg.methods.base import DataFacts, Method
+from dapg.methods.finetuning.agw import AGW
+from dapg.methods.finetuning.baseline import Baseline
+from dapg.methods.runs import load_method
+from dapg.models import agw_checkpoints
+from dapg.models.backbones.resnet50 import ResNet50
+
+
+def load_published(path: Path | str, height: int = 288, width: int = 144) -> AGW | Baseline:
+    """The network of a ``.t`` or ``.pth`` file of the published code, in evaluation mode on the CPU.
+
+    A file without non-local blocks is one of the code's base method. The classifier's persons are not known by name:
+    they get labels below ``UNKNOWN``.
+
+    Args:
+        path: the file.
+        height: rows of the pictures it was trained on.
+        width: columns likewise.
+
+    Raises:
+        WeightsError: unreadable, damaged, or not exactly the published network.
+    """
+    tensors = agw_checkpoints.read_published(path)
+    count = agw_checkpoints.persons(tensors)
+    facts = DataFacts(0, tuple(range(UNKNOWN - count, UNKNOWN)))
+    backbone = ResNet50(ResNet50.Config(last_stride=1), None)
+    kind = AGW if any(agw_checkpoints.non_local_counts(tensors)) else Baseline
+    config = kind.paper()
+    config = replace(config, views=replace(config.views, height=height, width=width))
+    method = kind(config, backbone, facts, generator_from("placeholder weights"))
+    method.load_state_dict(agw_checkpoints.from_published(tensors, method.state_dict(), str(path)))
+    return method.eval().requires_grad_(False)
+
+
+def export_published(run: Path, path: Path | str, epoch: int = 0) -> Method:
+    """Write the network of a finished fine-tuning run in the published layout; returns it.
+
+    Raises:
+        UsageError: not such a run, or a network that the published code cannot build.
+    """
+    method = load_method(run)
+    if not isinstance(method.backbone, ResNet50):
+        raise UsageError(f"the published code has a ResNet-50; {run} holds a {type(method.backbone).__name__}")
+    agw_checkpoints.write_published(method.state_dict(), path, epoch)
+    return method
