@@ -1,0 +1,50 @@
+"""A trained two-stream network needs to know which light a picture was taken in: the wrong stem lowers the score."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from dapg.core.types import Modality, Protocol, Trial
+from dapg.data.synthetic import Synthetic
+from dapg.evaluation.encoders import MethodEncoder
+from dapg.evaluation.extract import trial_features
+from dapg.evaluation.metrics import mean_scores, score_trials
+from dapg.methods.runs import load_method
+from dapg.recipes.finetuning import settings
+from dapg.train.stage import finetune
+
+
+class WrongStem(MethodEncoder):
+    """Tells the network the other modality."""
+
+    def encode(self, images: UInt8[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
+        other = Modality.INFRARED if modality == Modality.VISIBLE else Modality.VISIBLE
+        return super().encode(images, other)
+
+
+@pytest.mark.slow
+def test_the_wrong_modality_lowers_the_score(tmp_path: Path) -> None:
+    """Scored on the training persons, whom a minute of training is enough to know."""
+    plan = settings("agw", "demo")
+    plan = replace(plan, out=str(tmp_path), device="cpu", loader=replace(plan.loader, workers=0))
+    finetune(plan, show_progress=False)
+    people = Synthetic()
+    records = people.records("train")
+    query, gallery = (
+        tuple(record for record in records if record.modality == modality)
+        for modality in (Modality.INFRARED, Modality.VISIBLE)
+    )
+    trials = [Trial("0", "train", query, gallery, Protocol("cross-modal"), comparable=False)]
+    method = load_method(tmp_path)
+    scores = []
+    for kind in (MethodEncoder, WrongStem):
+        features, rows = trial_features(kind(method, torch.device("cpu")), people, trials, 64, 0, False)
+        scores.append(mean_scores(score_trials(features["after_bn"], rows, trials))["mAP"])
+    right, wrong = scores
+    chance = 8 / len(gallery)
+    assert right > 5 * chance, scores  # type: ignore[operator]
+    assert wrong < 0.8 * right, scores  # type: ignore[operator]
