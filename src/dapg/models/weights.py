@@ -29,6 +29,8 @@ REQUIRED_SHARE = 0.9
 """A file that fills less of a backbone than this is refused."""
 BACKBONE_FILE = "backbone.safetensors"
 """What a finished training run leaves for the next stage."""
+HUB_FILE = "model.safetensors"
+"""The same in an exported folder, under the name that model hubs look for."""
 
 KNOWN_NORMALISATION: dict[str, tuple[str, Triple, Triple]] = {
     "lup_moco_r50": ("LUPerson's", (0.3525, 0.3106, 0.3140), (0.2660, 0.2522, 0.2505)),
@@ -218,9 +220,13 @@ def _find(path: Path) -> Path:
     if path.is_dir():
         if (path / CONFIG).exists() and not (path / RESULT).exists():
             raise WeightsError(f"the run in {path} is not finished: run its command again to go on")
-        if not (path / BACKBONE_FILE).is_file():
-            raise WeightsError(f"{path} holds no {BACKBONE_FILE}: it is not the folder of a finished training run")
-        return path / BACKBONE_FILE
+        for name in (BACKBONE_FILE, HUB_FILE):
+            if (path / name).is_file():
+                return path / name
+        raise WeightsError(
+            f"{path} holds no {BACKBONE_FILE} and no {HUB_FILE}: it is neither the folder of a finished training run "
+            "nor an exported one"
+        )
     if not path.exists():
         hint = nearest(str(path), ["random", "imagenet"])
         raise WeightsError(
