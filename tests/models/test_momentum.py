@@ -4,8 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from dapg.core import distributed
 from dapg.core.errors import UsageError
-from dapg.models.momentum import KeyQueue, momentum_at, momentum_copy, update_momentum
+from dapg.core.rng import SampleGenerator
+from dapg.models.momentum import KeyEncoder, KeyQueue, momentum_at, momentum_copy, update_momentum
 
 
 def small_network(seed: int) -> nn.Module:
@@ -109,3 +111,20 @@ def test_a_push_before_backward_leaves_the_loss_alone() -> None:
     loss.backward()
     assert query.grad is not None
     assert query.grad.tolist() == [[2.0, 2.0]]
+
+
+def test_synchronised_batch_norms_need_no_shuffling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With several processes pictures travel to others' batches, unless all processes are one batch to batch norm."""
+
+    def refuse(rows: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("pictures were sent")
+
+    monkeypatch.setattr(distributed, "active", lambda: True)
+    monkeypatch.setattr(distributed, "gather_without_gradient", refuse)
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    keys = KeyEncoder(backbone, nn.Linear(4, 2), 0.9, 8, 2).eval()
+    view, generator = torch.rand(2, 3, 8, 4), SampleGenerator(torch.arange(2))
+    with pytest.raises(AssertionError, match="pictures were sent"):
+        keys(view, generator)
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(keys)
+    assert synchronised(view, generator).shape == (2, 2)

@@ -123,9 +123,10 @@ class KeyEncoder(nn.Module):
         """Unit keys of this process's pictures.
 
         With several processes each picture is encoded in another process's batch, so that batch norm leaks nothing. The
-        order is the same everywhere: it hangs on the seeds of all samples (MoCo's "shuffling BN").
+        order is the same everywhere: it hangs on the seeds of all samples (MoCo's "shuffling BN"). Where batch norms
+        are synchronised, as the loop does on GPUs, all pictures are in one batch already, and none is sent.
         """
-        if not distributed.active():
+        if not distributed.active() or self._synchronised():
             return self._encode(view)
         seeds = distributed.gather_without_gradient(generator.fork("shuffle").seeds)
         order = seeds.argsort(stable=True)
@@ -146,6 +147,9 @@ class KeyEncoder(nn.Module):
         for keys in self._new:
             self.queue.push(keys)
         self._new.clear()
+
+    def _synchronised(self) -> bool:
+        return any(isinstance(module, nn.SyncBatchNorm) for module in self.modules())
 
     def _encode(self, view: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
         return functional.normalize(self.head(average_pool(self.backbone(view))))
