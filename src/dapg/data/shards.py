@@ -229,6 +229,11 @@ class ShardSampler:
         self._windows: dict[tuple[int, int], list[int]] = {}
         self._epochs: dict[int, tuple[list[list[int]], list[int]]] = {}
 
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps after which every record was seen once."""
+        return self.count / self.batch_size
+
     def batch(self, step: int) -> list[int]:
         """Numbers of the records of step ``step``."""
         first = step * self.batch_size

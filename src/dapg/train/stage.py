@@ -20,6 +20,7 @@ from dapg.data.base import Dataset
 from dapg.data.identity_sampler import CrossModalSampler
 from dapg.data.loading import LoaderConfig
 from dapg.data.samplers import InfiniteSampler, Sampler
+from dapg.data.shards import Shards, ShardSampler
 from dapg.data.source import DataConfig, list_hash, open_dataset, select_records
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import BACKBONE_WEIGHTS, METHOD_WEIGHTS, BackboneConfig, backbone_settings, method_class
@@ -44,6 +45,8 @@ class PretrainSettings:
     """Decoding."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Length, optimiser, precision."""
+    streamed: bool = False
+    """Take packed pictures tar by tar, four tars mixed at a time, so that a disk or network reads in a row."""
     validation: str = ""
     """Test mode of the data set (e.g. visible) scored every ``train.validate_every`` steps and at the end; "" none."""
     seed: int = 0
@@ -123,10 +126,19 @@ def pretrain(
         dataset = open_dataset(settings.data)
         records = select_records(dataset, settings.data, settings.seed)
         facts = DataFacts(len(records), tuple(sorted({record.person for record in records})))
-        sampler = InfiniteSampler(len(records), settings.train.batch_size, settings.seed)
+        sampler = _picture_sampler(settings, dataset, len(records))
         return _Work(dataset, records, facts, sampler, settings.train, validate)
 
     return _run("pretrain", settings, prepare, show_progress)
+
+
+def _picture_sampler(settings: PretrainSettings, dataset: Dataset, pictures: int) -> Sampler:
+    """Pictures in random order, over all of them or within a few tars."""
+    if not settings.streamed:
+        return InfiniteSampler(pictures, settings.train.batch_size, settings.seed)
+    if not isinstance(dataset, Shards) or len(dataset.shard_numbers) != pictures:
+        raise UsageError("--streamed reads the whole first split of a packed set: --data shards=FOLDER, no subset")
+    return ShardSampler(dataset.shard_numbers, settings.train.batch_size, settings.seed)
 
 
 def finetune(
