@@ -25,11 +25,14 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_figures(tmp_path_factory.mktemp("figures"), persons=10, pictures=2)
 
 
-def command(figures: Path, run: Path, *options: str, processes: int = 1, steps: int = 7) -> list[str]:
+def command(
+    figures: Path, run: Path, *options: str, processes: int = 1, steps: int = 7, restarts: int = 0
+) -> list[str]:
     words = [str(SCRIPT), str(figures), str(run), str(steps), *options]
     if processes == 1:
         return [sys.executable, *words]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    launcher += ["--max-restarts", str(restarts)]
     return [sys.executable, *launcher, *words]
 
 
@@ -135,6 +138,22 @@ def test_killing_the_launcher_leaves_no_orphans(figures: Path, tmp_path: Path) -
     run_to_end(command(figures, tmp_path / "whole", processes=2, steps=9))
     assert_equal(last_state(tmp_path / "killed"), last_state(tmp_path / "whole"))
     assert (checkpoint.whole_checkpoints(tmp_path / "killed")[-1].folder / "rank1.pt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_torchrun_restarts_after_a_killed_rank_from_the_last_checkpoint(
+    rank: int, figures: Path, tmp_path: Path
+) -> None:
+    """SIGKILL of one of two processes in step 5: torchrun starts both again, and they end as if nothing had been."""
+    words = ("--crash", "step:5", "--crash-rank", str(rank))
+    process = start(command(figures, tmp_path / "killed", *words, processes=2, steps=9, restarts=1))
+    output, _ = process.communicate()
+    assert process.returncode == 0, output.decode()
+    assert b"Signal 9 (SIGKILL)" in output, "torchrun's own report of the killed rank"
+    run_to_end(command(figures, tmp_path / "whole", processes=2, steps=9))
+    assert_equal(last_state(tmp_path / "killed"), last_state(tmp_path / "whole"))
+    assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
 
 
 def workers_on(run: Path) -> list[int]:

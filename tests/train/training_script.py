@@ -1,10 +1,12 @@
 """Trains a small MoCo v2 in a process of its own, so that tests can kill it or run two of it.
 
 usage: training_script.py PICTURES RUN STEPS [--accumulation A] [--workers W] [--frozen-norms] [--crash WHERE:STEP]
+    [--crash-rank R]
 
 ``--crash`` kills the process with SIGKILL at an exact place: ``step`` (mid-epoch, after the backward pass),
 ``write`` (while rank files are being written), ``rename`` (all files written, folder not renamed yet),
-``renamed`` (checkpoint published, old ones not pruned yet).
+``renamed`` (checkpoint published, old ones not pruned yet). With ``--crash-rank`` only that rank, and only before
+torchrun has restarted the processes.
 """
 
 import argparse
@@ -106,9 +108,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--frozen-norms", action="store_true")
     parser.add_argument("--crash", default="")
+    parser.add_argument("--crash-rank", type=int, default=None)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.crash:
+    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    spared = options.crash_rank is not None and (restarted or distributed.rank() != options.crash_rank)
+    if options.crash and not spared:
         place, step = options.crash.split(":")
         crash_at(place, int(step))
     dataset = Folder(options.pictures)

@@ -1,0 +1,85 @@
+"""Every pre-training method on two local processes: the queue, the gathered rows and the weights are those of one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from method_steps import BATCH, CASES, build, draws, run, view_of
+
+import dapg
+
+SCRIPT = Path(__file__).with_name("method_steps.py")
+QUEUED = ("mocov2", "mocov2-corrupted", "dapg")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes left behind."""
+    folder = tmp_path_factory.mktemp("two")
+    source = str(Path(dapg.__file__).resolve().parents[1])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": source, "RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate()[0].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    return folder
+
+
+def left_by(folder: Path, case: str, rank: int) -> dict[str, Any]:
+    return dict(torch.load(folder / f"{case}.rank{rank}.pt", weights_only=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_like_one(folder: Path, case: str) -> None:
+    """Same batch, batch norm in evaluation mode: weights, momentum copies and queue after three steps."""
+    one, ranks = run(case), [left_by(folder, case, rank) for rank in (0, 1)]
+    losses = (ranks[0]["losses"] + ranks[1]["losses"]) / 2
+    torch.testing.assert_close(losses, one["losses"], atol=1e-5, rtol=1e-5)
+    fresh, moved = build(case).state_dict(), 0
+    for name, tensor in one["state"].items():
+        for rank in ranks:
+            torch.testing.assert_close(
+                rank["state"][name], tensor, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+            )
+        moved += not torch.equal(tensor, fresh[name])
+    assert moved > 20, "so that equality means something"
+
+
+@pytest.mark.parametrize("case", QUEUED)
+def test_the_queue_is_the_same_on_both_ranks_and_in_the_batch_s_order(folder: Path, case: str) -> None:
+    """To the bit between ranks; and in the order of one process, which pushes sample after sample."""
+    queues = [left_by(folder, case, rank)["state"]["keys.queue.keys"] for rank in (0, 1)]
+    assert torch.equal(*queues)
+    alone = run(case)["state"]
+    assert int(alone["keys.queue.filled"]) == 20
+    assert int(alone["keys.queue.position"]) == 3 * BATCH - 20
+    order = (queues[0] @ alone["keys.queue.keys"].T).argmax(dim=1)
+    assert torch.equal(order, torch.arange(20))
+
+
+def test_keys_are_encoded_in_shuffled_batches_and_come_back_in_order(folder: Path) -> None:
+    """Batch norm in training mode: the halves that saw one another are those of the order by seed."""
+    found = torch.cat([left_by(folder, "mocov2", rank)["keys"] for rank in (0, 1)])
+    method = build("mocov2")
+    method.load_state_dict(left_by(folder, "mocov2", 0)["state"])
+    method.train()
+    order = draws(9, slice(None)).fork("shuffle").seeds.argsort()
+    assert sorted(order[: BATCH // 2].tolist()) != list(range(BATCH // 2)), "or shuffling would change nothing"
+    views, expected = view_of(slice(None)), torch.empty_like(found)
+    encode = method.keys._encode  # type: ignore[operator,union-attr]
+    with torch.no_grad():
+        for half in order.chunk(2):
+            expected[half] = encode(views[half])
+        unshuffled = torch.cat([encode(part) for part in views.chunk(2)])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(found, unshuffled, atol=1e-3)
