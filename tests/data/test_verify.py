@@ -207,3 +207,89 @@ def test_same_file_for_one_person_is_a_note(tmp_path):
 def test_unknown_data_set_is_refused(tmp_path):
     with pytest.raises(UsageError, match="did you mean 'regdb'"):
         verify_folder("regbd", tmp_path)
+
+
+def own_folder(root, rows, size=(20, 40)):
+    """A folder of pictures, each of another colour, with the given rows of labels.csv."""
+    from PIL import Image
+
+    for number, row in enumerate(rows):
+        Image.new("RGB", size, (number * 20, 255 - number * 20, 90)).save(root / row.split(",")[0])
+    text = "\n".join(["path,person,camera,modality,split", *rows]) + "\n"
+    (root / "labels.csv").write_text(text)
+    return verify_folder("folder", root)
+
+
+SOUND = [
+    "a.png,anna,1,visible,train",
+    "b.png,anna,2,infrared,train",
+    "c.png,ben,1,visible,test",
+    "d.png,ben,2,infrared,test",
+    "e.png,ben,3,visible,test",
+]
+
+
+def test_own_folder_is_counted_per_split_modality_and_camera(tmp_path):
+    result = own_folder(tmp_path, SOUND)
+    assert result.passed
+    assert [str(finding) for finding in result.findings if finding.kind != "list"] == []
+    expected = {
+        "all: pictures": 5,
+        "all: camera 1": 2,
+        "all: camera 2": 2,
+        "all: camera 3": 1,
+        "train: visible": 1,
+        "train: infrared": 1,
+        "train: camera 2": 1,
+        "test: persons": 1,
+        "test: visible": 2,
+        "test: camera 3": 1,
+    }
+    assert {name: result.counts[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({1: "b.png,ben,2,infrared,train"}, "overlap", "1 person(s) in both"),
+        ({3: "d.png,,2,infrared,test"}, "list", "only one modality has persons: no infrared picture names one"),
+        ({3: "d.png,cleo,2,infrared,test"}, "list", "no person has both visible and infrared pictures"),
+        ({n: f"{row.rsplit(',', 4)[0]},,1,visible,test" for n, row in enumerate(SOUND)}, "list", "name no person"),
+        (
+            {n: f"{row.split(',')[0]},{row.split(',')[1]},1,visible,test" for n, row in enumerate(SOUND)},
+            "list",
+            "all labelled pictures are of one camera (camera 1)",
+        ),
+        ({0: "a.png,anna,1,visible"}, "layout", "labels.csv, line 2: 4 cells"),
+    ],
+)
+def test_each_mistake_in_own_labels_is_an_error(tmp_path, change, kind, message):
+    rows = [change.get(number, row) for number, row in enumerate(SOUND)]
+    errors = [finding for finding in own_folder(tmp_path, rows).findings if finding.error]
+    assert any(finding.kind == kind and message in finding.message for finding in errors), list(map(str, errors))
+
+
+def test_one_camera_is_only_a_note_where_no_scores_are_promised(tmp_path):
+    rows = ["a.png,anna,1,visible,", "b.png,ben,1,visible,"]
+    result = own_folder(tmp_path, rows)
+    assert result.passed
+    assert any("of one camera" in finding.message for finding in result.findings)
+
+
+def test_too_small_pictures_and_boxes_outside_are_named(tmp_path):
+    from PIL import Image
+
+    result = own_folder(tmp_path, SOUND, size=(12, 24))
+    (note,) = [finding for finding in result.findings if finding.kind == "small"]
+    assert not note.error
+    assert "5 picture(s) smaller than 16 x 32 (width x height): a.png (12 x 24)" in note.message
+    Image.new("RGB", (60, 60), (1, 2, 3)).save(tmp_path / "f.png")
+    text = "path,person,left,top,right,bottom\nf.png,anna,0,0,30,50\nf.png,ben,30,0,60,50\n"
+    (tmp_path / "people.csv").write_text(text)
+    result = verify_folder("folder", tmp_path / "people.csv")
+    assert result.passed, "two people in one picture are no duplicate"
+    assert result.counts["all: pictures"] == 2
+    (tmp_path / "people.csv").write_text(text + "f.png,cleo,40,0,80,50\n")
+    (wrong,) = [finding for finding in verify_folder("folder", tmp_path / "people.csv").findings if finding.error]
+    assert wrong.kind == "unreadable"
+    assert "reaches out of the picture, which is 60 x 60" in wrong.message

@@ -32,6 +32,9 @@ class Dataset(ABC):
     """Names ``trials`` accepts; empty for sets without a test protocol. One that is called ``validation`` scores
     persons outside the test, to choose checkpoints by."""
 
+    smallest: ClassVar[tuple[int, int]] = (1, 1)
+    """(height, width) in pixels below which `dapg data verify` points a picture out."""
+
     def __init__(self, root: Path | str) -> None:
         """Look at the layout below ``root`` and fail early when it is not this data set's.
 

@@ -4,13 +4,14 @@ import csv
 import difflib
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from dapg.core.errors import DataError, UsageError, nearest
 from dapg.core.types import UNKNOWN, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
+from dapg.data.verify import Finding
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 LABELS = "labels.csv"
@@ -42,11 +43,21 @@ class Folder(Dataset):
     splits: ClassVar[tuple[str, ...]] = ("all", *SPLITS)
     modes: ClassVar[tuple[str, ...]] = ("cross-camera", "cross-modal", "validation")
 
+    smallest = (32, 16)
+
     def __init__(self, root: Path | str) -> None:
-        super().__init__(root)
+        """Open a folder, or a CSV file under any name beside the pictures it lists.
+
+        Raises:
+            DataError: no such folder, no picture in it, or a mistake in the CSV, with its line.
+        """
+        given = Path(root)
+        a_list = given.suffix.lower() == ".csv" and given.is_file()
+        super().__init__(given.parent if a_list else given)
         self.require()
         self._splits: dict[str, list[Record]] = {"all": []}
-        labels = self.root / LABELS
+        labels = given if a_list else self.root / LABELS
+        self._labels = labels
         if labels.exists():
             self._read_labels(labels)
         else:
@@ -58,7 +69,7 @@ class Folder(Dataset):
         """``all``, or the rows with that word in the ``split`` column."""
         self.check_split(split)
         if split not in self._splits:
-            raise UsageError(f"{self.root / LABELS} has no row with split {split!r}; use split 'all'")
+            raise UsageError(f"{self._labels} has no row with split {split!r}; use split 'all'")
         return list(self._splits[split])
 
     def default_split(self) -> str:
@@ -84,9 +95,37 @@ class Folder(Dataset):
         self._refuse_unless(bool(visible and infrared), "labelled persons in both modalities")
         return [Trial("trial 1", mode, infrared, visible, Protocol("cross-modal"), comparable=False)]
 
+    def disjoint_splits(self) -> Sequence[tuple[str, str]]:
+        """Every two splits that labels.csv names."""
+        return list(itertools.combinations([name for name in SPLITS if name in self._splits], 2))
+
+    def audit(self) -> Iterator[Finding]:
+        """What would make scores impossible or worthless; pre-training needs none of it.
+
+        An error where labels.csv has a test split, and so promises scores; else a note.
+        """
+        where, promised = self._labels.name, "test" in self._splits
+        known = [record for record in self._splits["test" if promised else "all"] if record.person != UNKNOWN]
+        if not known:
+            if promised:
+                yield Finding("list", where, "the test rows name no person")
+            return
+        every = {record.modality for record in self._splits["all"]}
+        persons = {light: {r.person for r in known if r.modality == light} for light in every}
+        unnamed = [light.name.lower() for light in every if not persons[light]]
+        if unnamed:
+            yield Finding("list", where, f"only one modality has persons: no {unnamed[0]} picture names one", promised)
+        elif len(every) == 2 and not set.intersection(*persons.values()):
+            yield Finding("list", where, "no person has both visible and infrared pictures", promised)
+        cameras = {record.camera for record in known}
+        if len(cameras) == 1 and len(every) == 1:
+            only = "none is named" if cameras == {UNKNOWN} else f"camera {cameras.pop()}"
+            message = f"all labelled pictures are of one camera ({only}): no search across cameras can be scored"
+            yield Finding("list", where, message, promised)
+
     def _refuse_unless(self, fine: bool, needed: str) -> None:
         if not fine:
-            raise UsageError(f"scores need {needed}; {self.root / LABELS} has none. See docs/datasets.md.")
+            raise UsageError(f"scores need {needed}; {self._labels} has none. See docs/datasets.md.")
 
     def _read_labels(self, labels: Path) -> None:
         rows = list(_rows(labels))

@@ -14,7 +14,7 @@ from dapg.core.images import open_rgb
 from dapg.core.types import UNKNOWN, Modality, Record, Trial
 from dapg.data.base import Dataset
 
-Kind = Literal["layout", "list", "count", "missing", "extra", "unreadable", "duplicate", "overlap"]
+Kind = Literal["layout", "list", "count", "missing", "extra", "unreadable", "small", "duplicate", "overlap"]
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,15 @@ def verify(dataset: Dataset, decode: bool = True, threads: int = 4) -> Verificat
 
 
 def count_records(split: str, records: Sequence[Record]) -> dict[str, int]:
-    """Pictures, persons and pictures per modality of a split."""
+    """Pictures, persons, and pictures per modality and camera of a split."""
     visible = sum(record.modality == Modality.VISIBLE for record in records)
+    cameras = Counter(record.camera for record in records if record.camera != UNKNOWN)
     return {
         f"{split}: pictures": len(records),
         f"{split}: persons": len({record.person for record in records} - {UNKNOWN}),
         f"{split}: visible": visible,
         f"{split}: infrared": len(records) - visible,
+        **{f"{split}: camera {camera}": number for camera, number in sorted(cameras.items())},
     }
 
 
@@ -141,23 +143,37 @@ def shared_persons(first: str, left: Sequence[Record], second: str, right: Seque
 
 
 def read_all(dataset: Dataset, records: Sequence[Record], threads: int) -> Iterator[Finding]:
-    """Read and decode every picture; name the unreadable ones and the files with equal content."""
+    """Read and decode every picture; name the unreadable and too small ones and the files with equal content."""
 
     def look(record: Record) -> tuple[Record, bytes | None, str]:
         try:
             data = dataset.read(record)
-            open_rgb(data, record.path)
+            width, height = open_rgb(data, record.path).size
         except DataError as error:
             return record, None, str(error)
-        return record, hashlib.blake2b(data, digest_size=16).digest(), ""
+        problem = ""
+        if record.box is not None:
+            left, top, right, bottom = record.box
+            if right > width or bottom > height:
+                return record, None, f"the box {record.box} reaches out of the picture, which is {width} x {height}"
+            width, height = right - left, bottom - top
+        if height < dataset.smallest[0] or width < dataset.smallest[1]:
+            problem = f"{width} x {height}"
+        return record, hashlib.blake2b(data, digest_size=16).digest(), problem
 
-    same: dict[bytes, list[Record]] = defaultdict(list)
+    same: dict[tuple[bytes, object], list[Record]] = defaultdict(list)
+    small: list[str] = []
     with ThreadPoolExecutor(max(1, threads)) as pool:
         for record, digest, problem in pool.map(look, records):
             if digest is None:
                 yield Finding("unreadable", record.path, problem)
-            else:
-                same[digest].append(record)
+                continue
+            same[digest, record.box].append(record)
+            small += [f"{record.path} ({problem})"] * bool(problem)
+    if small:
+        listed = ", ".join(small[:5]) + (", ..." if len(small) > 5 else "")
+        least = f"{dataset.smallest[1]} x {dataset.smallest[0]}"
+        yield Finding("small", ".", f"{len(small)} picture(s) smaller than {least} (width x height): {listed}", False)
     for group in same.values():
         if len(group) > 1:
             yield _duplicate(group)
