@@ -1,0 +1,51 @@
+"""Nearest neighbours among crops of your own videos, judged by tracks or by a few labels of yours."""
+
+from dapg.commands._settings import parse, take_positional, wants_help
+
+_HELP = """usage: dapg neighbours MODEL --crops DIR [--people FILE.csv] --out FOLDER [OPTIONS]
+
+Rank every crop that `dapg data crop` made against all others, leaving out what was filmed within two seconds. Without
+labels, crops of the query's track should come before those of people who were in the picture with it. With --people,
+a copy of manifest.csv with a column `person` filled in where you know who it is, crops of the same person in other
+tracks should come first. MODEL is a finished run, a weights file, random, imagenet or histogram.
+
+examples:
+  dapg neighbours outputs/pretrain/mine --crops outputs/crops --out outputs/neighbours/mine
+  dapg neighbours imagenet --backbone mobilenet_v2 --crops outputs/crops --out outputs/neighbours/imagenet
+  dapg neighbours histogram --crops outputs/crops --people people.csv --out outputs/neighbours/histogram
+  dapg evaluate --compare outputs/neighbours/imagenet outputs/neighbours/mine
+"""
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, rank, print."""
+    if wants_help(words):
+        print(_HELP, end="")
+        return
+    from dataclasses import replace
+    from pathlib import Path
+
+    from dapg.core.device import resolve_device
+    from dapg.core.errors import UsageError
+    from dapg.evaluation.neighbours import SHEET, NeighbourSettings, neighbours
+
+    model, words = take_positional(words, "MODEL", None, program)
+    settings = parse(f"{program} {model}", NeighbourSettings(model), words, _HELP, positionals=("model",))
+    if not settings.crops:
+        raise UsageError(f"{program} needs --crops DIR, the folder that `dapg data crop` made")
+    if not settings.out:
+        settings = replace(settings, out=f"outputs/neighbours/{Path(model).name}")
+    result = neighbours(settings, resolve_device(settings.device))
+    print(f"{result['protocol']}: {result['valid_queries']} of {result['queries']} crops have a match to find")
+    if result["labels_without_crop"]:
+        print(f"{result['labels_without_crop']} labels fit no crop and were left out")
+    for name in ("rank-1", "mAP", "mINP"):
+        interval = result["intervals"][name]
+        print(
+            f"{name:7} {100 * interval['value']:5.1f}   95 % interval {100 * interval['low']:.1f} to "
+            f"{100 * interval['high']:.1f} over {interval['persons']} {result['test']}"
+        )
+    print(f"rank-1 of guessing {100 * result['chance']:.1f}")
+    print(
+        f"written: {Path(settings.out) / 'result.json'}, {Path(settings.out) / SHEET} (real people: not to be shared)"
+    )
