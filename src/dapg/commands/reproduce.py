@@ -1,45 +1,55 @@
 """Run the paper's tables as one cached, restartable experiment."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dapg.commands._settings import take_option, wants_help
+from dapg.commands._settings import parse, take_option, take_positional
 from dapg.core.errors import UsageError
 
 if TYPE_CHECKING:
     from dapg.recipes.reproduce import Experiment
 
-_HELP = """usage: dapg reproduce TABLE [--scale {tiny,gpu,paper}] [OPTIONS]
+_HELP = """Run the paper's experiment matrix: pre-trainings x fine-tuners x data sets x seeds, on clean and corrupted
+pictures. A cell that is done is not run again, a killed one goes on where it stopped, a failing one does not stop the
+others. Results are files; --show makes the tables from them.
 
-Run the paper's experiment matrix: pre-trainings x fine-tuners x data sets x seeds, on clean and corrupted pictures. A
-cell that is done is not run again, a killed one goes on where it stopped, a failing one does not stop the others.
-Results are files under --results; `dapg reproduce TABLE --show` makes the tables from them.
-
-TABLE is table1, table2, table3, fig1, beyond (what a fair comparison needs besides: standard and corrupted views, equal
-passes, CAJ) or all. Tables 1 and 2 share their cells.
-
-options:
-  --scale SCALE      tiny: minutes a cell on two cores (default); gpu: one GPU; paper: the published settings
-  --data SOURCES     synthetic (default), sysu=PATH, regdb=PATH; several with commas between them
-  --starts STARTS    random, imagenet, or both with a comma between them (default: both)
-  --seeds N          seeds of each cell (default 5)
-  --repeats N        corrupted test sets of each kind (default 2; CIL: 10)
-  --only PATTERNS    cells by name, e.g. 'dapg* *+agw-*-0'
   --dry-run          say what is done, what would run, how long it takes and how much disk it needs
-  --show             print the tables of what is done as Markdown, and write Markdown, CSV and LaTeX beside the results
-  --runs FOLDER      folder of the trainings (default outputs/reproduce)
-  --results FOLDER   folder of the results (default results)
-  --device DEVICE    auto, cpu, cuda or cuda:N; several with commas between them: a process for each
+  --show             print the tables of what is done, and write Markdown, CSV and LaTeX beside the results
   --manifest FILE    write one command a cell, for a SLURM array or any other queue
-  --cell NAME        run this cell only, as the manifest's commands do
+  --data SOURCES     synthetic (default), sysu=PATH, regdb=PATH; several with commas between them
 
 examples:
   dapg reproduce table1 --dry-run
   dapg reproduce beyond --seeds 3 --only '*+agw-*'
   dapg reproduce all --scale paper --data sysu=/data/SYSU-MM01,regdb=/data/RegDB --device cuda:0,cuda:1
   dapg reproduce all --scale gpu --manifest cells.txt
-  sbatch --array=1-$(wc -l < cells.txt) --gres=gpu:1 --wrap='eval "$(sed -n ${SLURM_ARRAY_TASK_ID}p cells.txt)"'
-"""
+  sbatch --array=1-$(wc -l < cells.txt) --gres=gpu:1 --wrap='eval "$(sed -n ${SLURM_ARRAY_TASK_ID}p cells.txt)"'"""
+_TABLES = ["table1", "table2", "table3", "fig1", "beyond", "all"]
 _FLAGS = ("--dry-run", "--show")
+
+
+@dataclass(frozen=True)
+class ReproduceSettings:
+    """The experiment."""
+
+    scale: str = "tiny"
+    """tiny: minutes a cell on two cores; gpu: one GPU; paper: the published settings."""
+    starts: str = "random,imagenet"
+    """Where the first weights come from: random, imagenet or both."""
+    seeds: int = 5
+    """Seeds of each cell."""
+    repeats: int = 2
+    """Corrupted test sets of each kind (CIL: 10)."""
+    only: str = "*"
+    """Cells by name, patterns with spaces between them, such as 'dapg* *+agw-*-0'."""
+    cell: str = ""
+    """Run this cell only, as the manifest's commands do."""
+    runs: str = "outputs/reproduce"
+    """Folder of the trainings."""
+    results: str = "results"
+    """Folder of the results."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; several with commas between them: a process for each."""
 
 
 def main(words: list[str], program: str) -> None:
@@ -49,68 +59,48 @@ def main(words: list[str], program: str) -> None:
         UsageError: wrong arguments.
         SystemExit: 1 where a cell failed.
     """
-    if wants_help(words) or not words:
-        print(_HELP, end="")
-        return
+    if not words or words[0] in ("-h", "--help"):
+        parse(program, ReproduceSettings(), ["--help"], f"{_HELP}\n\ntables: {', '.join(_TABLES)}")
+    table, words = take_positional(words, "TABLE", _TABLES, program)
     flags = {flag for flag in _FLAGS if flag in words}
     words = [word for word in words if word not in _FLAGS]
     manifest, words = take_option(words, "--manifest", "")
-    cell, words = take_option(words, "--cell", "")
-    device, words = take_option(words, "--device", "auto")
-    given = list(words)
-
-    from dapg.recipes.reproduce import run_on
-
-    experiment = _experiment(words, device.split(",")[0], program)
+    data, rest = take_option(words, "--data", "synthetic")
+    settings = parse(f"{program} {table}", ReproduceSettings(), rest, _HELP)
+    experiment = _experiment(table, data, settings)
     if "--dry-run" in flags:
         _plan(experiment)
     elif "--show" in flags:
         _show(experiment)
     elif manifest:
-        _write_manifest(experiment, given, manifest)
-    elif "," in device:
-        if not run_on(given, device.split(","), print):
-            raise SystemExit(1)
+        _write_manifest(experiment, [table, *words], manifest)
+    elif "," in settings.device:
+        _run_on([table, *words], settings.device)
     else:
-        _run(experiment, cell)
+        _run(experiment, settings.cell)
 
 
-def _experiment(words: list[str], device: str, program: str) -> "Experiment":
+def _experiment(table: str, data: str, settings: ReproduceSettings) -> "Experiment":
     from pathlib import Path
 
     from dapg.recipes.matrix import SCALES, TABLES, Source
     from dapg.recipes.reproduce import Experiment
 
-    table, words = words[0], words[1:]
-    if table != "all" and table not in TABLES:
-        raise UsageError(f"{program} needs one of {', '.join(TABLES)} or all, not {table!r}")
-    values = {}
-    for option, default in (
-        ("--scale", "tiny"),
-        ("--data", "synthetic"),
-        ("--starts", "random,imagenet"),
-        ("--seeds", "5"),
-        ("--repeats", "2"),
-        ("--only", "*"),
-        ("--runs", "outputs/reproduce"),
-        ("--results", "results"),
-    ):
-        values[option], words = take_option(words, option, default)
-    if words:
-        raise UsageError(f"unknown {words[0]!r}; see {program} --help")
-    if values["--scale"] not in SCALES:
-        raise UsageError(f"--scale is {', '.join(SCALES)}, not {values['--scale']!r}")
+    if settings.scale not in SCALES:
+        raise UsageError(f"--scale is {', '.join(SCALES)}, not {settings.scale!r}")
+    if min(settings.seeds, settings.repeats) < 1:
+        raise UsageError("--seeds and --repeats are 1 or more")
     return Experiment(
         tables=TABLES if table == "all" else (table,),
-        scale=values["--scale"],
-        sources=tuple(Source(*_source(text)) for text in values["--data"].split(",")),
-        starts=tuple(values["--starts"].split(",")),
-        seeds=_positive(values["--seeds"], "--seeds"),
-        repeats=_positive(values["--repeats"], "--repeats"),
-        only=values["--only"],
-        runs=Path(values["--runs"]),
-        results=Path(values["--results"]),
-        device=device,
+        scale=settings.scale,
+        sources=tuple(Source(*_source(text)) for text in data.split(",")),
+        starts=tuple(settings.starts.split(",")),
+        seeds=settings.seeds,
+        repeats=settings.repeats,
+        only=settings.only,
+        runs=Path(settings.runs),
+        results=Path(settings.results),
+        device=settings.device.split(",")[0],
     )
 
 
@@ -122,12 +112,6 @@ def _source(text: str) -> tuple[str, str]:
     if name != "synthetic" and not root:
         raise UsageError(f"where is {name}? Give --data {name}=PATH")
     return name, root
-
-
-def _positive(text: str, option: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise UsageError(f"{option} is a whole number from 1 on, not {text!r}")
-    return int(text)
 
 
 def _plan(experiment: "Experiment") -> None:
@@ -162,6 +146,14 @@ def _run(experiment: "Experiment", cell: str) -> None:
     print(f"results: {experiment.folder}")
     if failed:
         print(f"{len(failed)} cells failed: {', '.join(failed)}")
+        raise SystemExit(1)
+
+
+def _run_on(words: list[str], devices: str) -> None:
+    from dapg.recipes.reproduce import run_on
+
+    _, words = take_option(words, "--device", "")
+    if not run_on(words, devices.split(","), print):
         raise SystemExit(1)
 
 
