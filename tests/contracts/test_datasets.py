@@ -11,7 +11,7 @@ from dapg.core.errors import DataError, UsageError
 from dapg.core.images import open_rgb
 from dapg.core.types import UNKNOWN, Modality
 from dapg.data.base import Dataset
-from dapg.data.verify import Audited, verify
+from dapg.data.verify import Audited, unseen_trials, verify
 from dapg.evaluation.labels import Labels
 from dapg.evaluation.metrics import score
 
@@ -80,6 +80,24 @@ def test_order_is_the_same_in_a_new_object(dataset, tmp_path, request):
     again = example(name, tmp_path / "root")
     assert splits(again) == splits(dataset)
     assert list(trials(again)) == list(trials(dataset))
+
+
+def test_validation_persons_are_not_trained_on(dataset):
+    """What fine-tuning with a choice of checkpoints takes: a training part, and other persons to score."""
+    labelled = dataset.labelled_split()
+    assert labelled in dataset.splits
+    if "validation" not in dataset.modes:
+        with pytest.raises(UsageError, match="--selection last"):
+            dataset.fitting_split(labelled)
+        return
+    try:
+        found = dataset.trials("validation")
+    except UsageError:
+        return  # this copy has no validation rows
+    trained = {record.person for record in dataset.records(dataset.fitting_split(labelled))}
+    assert trained <= {record.person for record in dataset.records(labelled)}
+    if dataset.title != "packed shards" and trained:
+        assert unseen_trials(found, trained)
 
 
 def test_trials_can_be_scored(dataset):
