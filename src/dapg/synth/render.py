@@ -4,6 +4,7 @@ A person is one unit of work. What a picture shows is drawn from (seed, person, 
 nothing else, so that one process and many write the same files.
 """
 
+import copy
 import hashlib
 import io
 import json
@@ -299,26 +300,33 @@ def render_job(settings: Settings, job: Job) -> list[Picture]:
 
 
 def _sysu(settings: Settings, kit: Kit, figure: Any, job: Job) -> list[Picture]:
-    from dapg.synth.cameras import SYSU_CAMERAS, canonical_view, draw_view
+    from dapg.synth.cameras import SYSU_CAMERAS, draw_view
 
     pictures = []
     carries = figure.person.bag.cut == "hand bag"
+    canonical = settings.poses == "canonical"
+    shots = {name: _Shot(settings, kit, figure, *_canonical(name)) for name in CANONICAL_YAWS} if canonical else {}
     for camera in SYSU_CAMERAS:
         track = random_from(settings.seed, "track", job.number, camera.number)
         yaw, light, place = float(track.uniform(0, 360)), float(track.uniform(0.85, 1.15)), float(track.uniform(0, 512))
         for index in range(_per_camera(settings)):
             generator = random_from(settings.seed, settings.poses, job.number, camera.number, index)
-            if settings.poses == "canonical":
-                name = list(CANONICAL_YAWS)[index]
-                pose, view = canonical_pose(), replace(canonical_view(CANONICAL_YAWS[name]), place=place)
-                pose = replace(pose, kind=f"canonical {name}")
+            if canonical:
+                shot = shots[list(CANONICAL_YAWS)[index]].at(place)
             else:
                 pose = draw_pose(generator, carries)
                 view = draw_view(generator, camera, yaw + float(generator.normal(0, 28)), light, place)
+                shot = _Shot(settings, kit, figure, pose, view)
             path = f"cam{camera.number}/{job.number:04d}/{index + 1:04d}.jpg"
-            shot = _Shot(settings, kit, figure, pose, view)
             pictures.append(shot.take(camera, generator, path, job.number, job.split))
     return pictures
+
+
+def _canonical(name: str) -> tuple[Pose, Any]:
+    """Pose and view of a canonical picture; all cameras see one geometry, only their backgrounds differ."""
+    from dapg.synth.cameras import canonical_view
+
+    return replace(canonical_pose(), kind=f"canonical {name}"), canonical_view(CANONICAL_YAWS[name])
 
 
 def _unlabelled(settings: Settings, kit: Kit, figure: Any, job: Job) -> list[Picture]:
@@ -381,6 +389,12 @@ class _Shot:
             "box": _box(points[figure.drawn], settings.height, settings.width, SUPERSAMPLING),
             "mask_area": round(float((self._buffer.mask & ~covered).mean()), 3),
         }
+
+    def at(self, place: float) -> "_Shot":
+        """The same geometry before another part of the panorama."""
+        moved = copy.copy(self)
+        moved._view = replace(self._view, place=place)
+        return moved
 
     def take(self, camera: Any, generator: np.random.Generator, path: str, person: int, split: str) -> Picture:
         """What one camera records, encoded, with its truth."""
