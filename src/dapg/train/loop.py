@@ -104,7 +104,7 @@ class Terminated(DapgError):
     """SIGTERM arrived; the work is saved and can be resumed (exit code 143)."""
 
 
-class _Interrupt:
+class Interrupt:
     """Remembers SIGTERM until the current step is done."""
 
     def __init__(self) -> None:
@@ -215,7 +215,7 @@ def train(
     trainer = _set_up(method, records, sampler, config, run, seed, total, device, validate)
     trainer.batches.start_step = trainer.progress.step
     source = training_batches(dataset, records, trainer.batches, loader, pin_memory=trainer.device.type == "cuda")
-    interrupt = _Interrupt()
+    interrupt = Interrupt()
     try:
         with _bar(trainer, show_progress) as bar:
             _run(trainer, iter(source), interrupt, bar)
@@ -290,7 +290,7 @@ def _restore(run: Path, method: Method, optimizer: Any, accelerator: Any) -> Pro
     return Progress(**state["progress"])
 
 
-def _run(trainer: Trainer, source: Iterator[Batch], interrupt: _Interrupt, bar: Any) -> None:
+def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: Any) -> None:
     config, progress = trainer.config, trainer.progress
     check = _FiniteCheck(trainer.run, trainer.records, late=trainer.device.type == "cuda")
     sums: dict[str, Tensor] = {}
@@ -443,7 +443,7 @@ def _validate_if_due(trainer: Trainer, last: bool) -> tuple[bool, bool]:
     return distributed.any_process(stop, trainer.device) and not last, distributed.any_process(best, trainer.device)
 
 
-def _asked_to_stop(trainer: Trainer, interrupt: _Interrupt) -> bool:
+def _asked_to_stop(trainer: Trainer, interrupt: Interrupt) -> bool:
     """Whether any process got SIGTERM; asked every step on CPUs, every tenth on GPUs, where asking waits."""
     if distributed.active() and trainer.device.type == "cuda" and trainer.progress.step % 10:
         return False

@@ -1,0 +1,30 @@
+"""Generate every person of a data set in canonical poses: pictures and a manifest."""
+
+from dapg.commands._settings import parse, take_positional, wants_help
+
+_HELP = """dapg pose generate DATA [--poses canonical] [--generator embedded] --out FOLDER [--part I/N]
+
+Turn every visible picture of a data set into the four canonical poses (front, left, back, right). Pictures without
+usable key points, and infrared ones, are listed in the manifest and go on unchanged. An interrupted run goes on where
+it stopped; parts can run on several machines.
+
+examples:
+  dapg pose generate synthetic --out outputs/pose/generated
+  dapg pose generate /path/to/pictures --key_points keypoints/key_points.npz --poses front,back --out outputs/pose/mine
+  dapg pose generate market1501=/data/Market-1501 --generator outputs/pose/gan --part 1/4 --out /data/Market-poses
+"""
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, generate, print counts."""
+    from dapg.data.source import DataConfig, parse_source
+    from dapg.pose.generate import GenerateSettings, generate
+
+    if wants_help(words):
+        parse(program, GenerateSettings(), ["--help"], _HELP)
+    source, words = take_positional(words, "DATA", None, program)
+    settings = parse(program, GenerateSettings(), words, _HELP)
+    counts = generate(DataConfig(**parse_source(source)), settings)  # type: ignore[arg-type]
+    for name, count in counts.items():
+        print(f"{name}: {count}")
+    print(f"written: {settings.out}")

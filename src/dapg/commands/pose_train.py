@@ -1,0 +1,33 @@
+"""Train a pose generator (PN-GAN) on your own pictures, with or without identity labels."""
+
+from pathlib import Path
+
+from dapg.commands._settings import parse, take_option
+
+_HELP = """Train a generator that turns a person into another pose. What its pairs are made from (--pairs.kind) is
+written into its weights and its card: labels (identities, as published), groups (pseudo-persons from tracks or
+clusters), self (no labels: each picture with itself, and there and back through another pose), synthetic (rendered
+persons).
+Presets: paper (256 x 128, 11.4 million weights), recommended, tiny (128 x 64, for two cores), demo. A killed run goes
+on where it stopped.
+
+examples:
+  dapg pose train --preset demo --out outputs/pose/first
+  dapg pose train --preset tiny --pairs.more synthetic=canonical --out outputs/pose/tiny
+  dapg pose train --preset paper --data market1501=/data/Market-1501 --pairs.key_points keypoints/key_points.npz
+Values shown are those of --preset {preset}."""
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, train, say where the generator is."""
+    preset, words = take_option(words, "--preset", "recommended")
+
+    from dapg.pose.train_gan import CARD, train_gan
+    from dapg.recipes.pose import settings as recipe
+
+    settings = parse(program, recipe(preset), words, _HELP.format(preset=preset))
+    result = train_gan(settings)
+    folder = Path(settings.out)
+    done = "already finished, reused" if result.get("reused") else "done"
+    print(f"{done}: {result['steps']} steps in {result['seconds']:.0f} s; pairs: {result['pairs']['meaning']}")
+    print(f"generator: {folder / 'generator.safetensors'}; card: {folder / CARD}")

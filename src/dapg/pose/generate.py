@@ -1,0 +1,268 @@
+"""Writes each person in other poses: pictures and a manifest, in batches, resumable, in parts."""
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from dapg.augment.skeleton import canonical_poses, draw_skeletons
+from dapg.core.device import resolve_device
+from dapg.core.errors import UsageError, nearest
+from dapg.core.files import atomic_write_bytes, atomic_write_text, read_json, write_json
+from dapg.core.images import to_float, to_pil
+from dapg.core.key_points import usable
+from dapg.core.settings import run_only
+from dapg.core.types import Modality, Record
+from dapg.data.base import Dataset
+from dapg.data.loading import LoaderConfig, ordered_batches
+from dapg.data.manifest import ABOUT, GeneratedPicture, Manifest, write_manifest
+from dapg.data.source import DataConfig, list_hash, open_dataset, select_records
+from dapg.data.synthetic import Synthetic
+from dapg.models.pn_gan import PoseGenerator
+from dapg.models.pose_weights import GeneratorFacts, load_generator
+from dapg.pose.pairs import exact_points
+from dapg.pose.tables import TABLE, read_table
+
+PICTURES = "pictures"
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """What to generate, with which generator, and where to."""
+
+    out: str = "outputs/pose/generated"
+    """Folder of the generated pictures."""
+    split: str = ""
+    """Which pictures; empty: the data set's training split."""
+    poses: str = "canonical"
+    """canonical: all four; or some of front, left, back, right, parted by commas."""
+    generator: str = "embedded"
+    """embedded, a generator's file, or the folder of a finished `dapg pose train`."""
+    key_points: str = ""
+    """Table of `dapg pose estimate`; empty: the one beside the data, or the exact ones of synthetic people."""
+    visible_only: bool = True
+    """Pass infrared pictures on unchanged."""
+    subset: int = 0
+    """Only so many pictures, drawn once; 0 uses all."""
+    part: str = "1/1"
+    """I/N makes the I-th of N parts, to share the work between machines."""
+    batch_size: int = run_only(32)
+    """Pictures generated at once."""
+    workers: int = run_only(0)
+    """Processes that decode."""
+    device: str = run_only("auto")
+    """auto, cpu, cuda or cuda:N."""
+
+
+@torch.inference_mode()
+def repose(
+    generator: PoseGenerator, pictures: UInt8[Tensor, "B 3 H W"], points: Float[Tensor, "P 18 3"]
+) -> UInt8[Tensor, "B P 3 H W"]:
+    """Every person of ``pictures`` in each of P poses, on the generator's device. Nothing random is in it.
+
+    Args:
+        generator: in evaluation mode.
+        pictures: at the size the generator was trained at.
+        points: key points as parts of the picture (``augment/skeleton.py: canonical_poses``).
+    """
+    device = next(generator.parameters()).device
+    size = (pictures.shape[2], pictures.shape[3])
+    skeletons = 2 * draw_skeletons(points.to(device), size) - 1  # (P, 3, H, W)
+    sources = 2 * to_float(pictures.to(device)) - 1
+    count, poses = len(sources), len(skeletons)
+    made = generator(sources.repeat_interleave(poses, dim=0), skeletons.repeat(count, 1, 1, 1))
+    scaled = ((made.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    versions: Tensor = scaled.reshape(count, poses, *pictures.shape[1:])
+    return versions
+
+
+def generate(source: DataConfig, settings: GenerateSettings, show_progress: bool = True) -> dict[str, Any]:
+    """Generate the pictures of one part; returns counts.
+
+    ``pictures/`` then holds ``<source's path>_to_<pose>.png`` (as PN-GAN names them) for every usable picture, and
+    ``part-I-of-N.jsonl`` lists this part; after the last part ``manifest.csv`` lists all (``data/manifest.py``).
+    Unusable pictures have a line without file: they go on unchanged; ``unchanged-I-of-N.jsonl`` says why. Files that
+    are there already are kept, so an interrupted run goes on where it stopped.
+
+    Raises:
+        UsageError: an unknown pose, a part that does not exist, a folder made with other settings, no key points.
+        DataError: a picture cannot be read.
+    """
+    index, parts = parse_part(settings.part)
+    poses = chosen_poses(settings.poses)
+    generator, facts = load_generator(settings.generator)
+    dataset = open_dataset(source)
+    records = select_records(dataset, DataConfig(source.name, source.root, settings.split, settings.subset), seed=0)
+    out = Path(settings.out)
+    about = _claim(out, dataset, records, list(poses), facts, settings)
+    mine = records[index - 1 :: parts]
+    reasons = _unusable(dataset, mine, settings)
+    todo = [r for r, reason in zip(mine, reasons, strict=True) if not reason and not _done(out, r, poses)]
+    generator.to(resolve_device(settings.device))
+    with tqdm(total=len(todo), desc="generate", unit="picture", disable=None if show_progress else True) as bar:
+        for chunk, pictures in _batches(dataset, todo, settings, facts):
+            made = repose(generator, pictures, torch.stack(list(poses.values()))).cpu()
+            for record, versions in zip(chunk, made, strict=True):
+                for pose, version in zip(poses, versions, strict=True):
+                    atomic_write_bytes(out / file_of(record, pose), _png(version))
+            bar.update(len(chunk))
+    _list(out, mine, reasons, list(poses), index, parts)
+    whole = _join_parts(out, records, parts, about)
+    passed_on = sum(bool(reason) for reason in reasons)
+    return {
+        "pictures": len(mine),
+        "generated": len(poses) * (len(mine) - passed_on),
+        "made now": len(poses) * len(todo),
+        "passed on unchanged": passed_on,
+        "pairs of the generator": facts.supervision,
+        "complete": whole,
+    }
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """``I/N`` as two numbers, I from 1 to N.
+
+    Raises:
+        UsageError: something else.
+    """
+    index, slash, parts = text.partition("/")
+    if not (slash and index.isdigit() and parts.isdigit() and 1 <= int(index) <= int(parts)):
+        raise UsageError(f"--part is I/N with I from 1 to N, for example 1/4, not {text!r}")
+    return int(index), int(parts)
+
+
+def chosen_poses(text: str) -> dict[str, Float[Tensor, "18 3"]]:
+    """Canonical poses by name.
+
+    Raises:
+        UsageError: an unknown one.
+    """
+    known = canonical_poses()
+    names = list(known) if text == "canonical" else [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no pose is called {name!r}{nearest(name, list(known))}; known: {', '.join(known)}")
+    return {name: known[name] for name in names}
+
+
+def file_of(record: Record, pose: str) -> str:
+    """Where a picture in a pose is stored, relative to the folder."""
+    path = PurePosixPath(record.path)
+    place = "" if record.box is None else "_" + "-".join(map(str, record.box))
+    return f"{PICTURES}/{path.with_name(f'{path.stem}{place}_to_{pose}.png')}"
+
+
+def _list(
+    out: Path, records: Sequence[Record], reasons: Sequence[str], poses: Sequence[str], index: int, parts: int
+) -> None:
+    """This part's two lists."""
+    lines, unchanged = [], []
+    for record, reason in zip(records, reasons, strict=True):
+        if reason:
+            unchanged.append((record.path, record.box, reason))
+        lines += [(record.path, record.box, "" if reason else pose) for pose in poses[: 1 if reason else None]]
+    atomic_write_text(out / f"unchanged-{index}-of-{parts}.jsonl", _lines(unchanged))
+    atomic_write_text(out / f"part-{index}-of-{parts}.jsonl", _lines(lines))
+
+
+def _lines(rows: Sequence[Any]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _join_parts(out: Path, records: Sequence[Record], parts: int, about: dict[str, Any]) -> bool:
+    """Write the manifest when every part is there; whether it was."""
+    files = [out / f"part-{index}-of-{parts}.jsonl" for index in range(1, parts + 1)]
+    if not all(file.exists() for file in files):
+        return False
+    poses: dict[tuple[str, Any], list[str]] = {}
+    for file in files:
+        for path, box, pose in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+            poses.setdefault((path, tuple(box) if box else None), []).append(pose)
+    pictures = tuple(
+        GeneratedPicture(record.path, record.box, pose, file_of(record, pose) if pose else "")
+        for record in records
+        for pose in poses[record.path, record.box]
+    )
+    write_manifest(Manifest(out, pictures, about))
+    return True
+
+
+def _claim(
+    out: Path,
+    dataset: Dataset,
+    records: Sequence[Record],
+    poses: list[str],
+    facts: GeneratorFacts,
+    settings: GenerateSettings,
+) -> dict[str, Any]:
+    """Write what the folder is going to hold, or check that it holds the same already; parts share one folder."""
+    about = {
+        "data": list_hash(list(records)),
+        "data_set": dataset.title,
+        "sources": len(records),
+        "poses": poses,
+        "key_points": settings.key_points,
+        "visible_only": settings.visible_only,
+        "generator": facts.sha256,
+        "pairs": facts.supervision,
+        "saw_identities": facts.saw_identities,
+        "size": [facts.height, facts.width],
+    }
+    if (out / ABOUT).exists():
+        stored = read_json(out / ABOUT)
+        different = [key for key in about if about[key] != stored.get(key)]
+        if different:
+            raise UsageError(f"{out} was generated with another {different[0]!r}; give another --out")
+    elif out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty and holds no {ABOUT}; give another --out")
+    else:
+        write_json(out / ABOUT, about)
+    return about
+
+
+def _unusable(dataset: Dataset, records: Sequence[Record], settings: GenerateSettings) -> list[str]:
+    """Why a picture is passed on unchanged; empty for those that are generated from."""
+    good = _usable_points(dataset, records, settings.key_points)
+    infrared = [settings.visible_only and record.modality != Modality.VISIBLE for record in records]
+    return [
+        "infrared" if dark else "" if seen else "no usable key points"
+        for dark, seen in zip(infrared, good.tolist(), strict=True)
+    ]
+
+
+def _usable_points(dataset: Dataset, records: Sequence[Record], table: str) -> Bool[Tensor, "R"]:
+    if table:
+        return usable(read_table(table).of(records))
+    if isinstance(dataset, Synthetic):
+        return usable(exact_points(dataset, records))
+    beside = dataset.root / TABLE
+    if not beside.is_file():
+        raise UsageError(f"no key points at {beside}: run dapg pose estimate, and give its table as --key_points")
+    return usable(read_table(beside).of(records))
+
+
+def _done(out: Path, record: Record, poses: Mapping[str, Tensor]) -> bool:
+    return all((out / file_of(record, pose)).exists() for pose in poses)
+
+
+def _batches(
+    dataset: Dataset, records: Sequence[Record], settings: GenerateSettings, facts: GeneratorFacts
+) -> Iterator[tuple[Sequence[Record], UInt8[Tensor, "b 3 H W"]]]:
+    if not records:
+        return
+    config = LoaderConfig(height=facts.height, width=facts.width, workers=settings.workers)
+    for batch in ordered_batches(dataset, records, settings.batch_size, config):
+        yield [records[number] for number in batch.indices.tolist()], batch.images
+
+
+def _png(image: UInt8[Tensor, "3 H W"]) -> bytes:
+    stream = io.BytesIO()
+    to_pil(image).save(stream, "PNG")
+    return stream.getvalue()

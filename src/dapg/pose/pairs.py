@@ -1,0 +1,231 @@
+"""Which two pictures a pose generator learns from: of one identity, of a rendered person, of a group, or one twice."""
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dapg.core.errors import DataError, UsageError
+from dapg.core.key_points import usable
+from dapg.core.rng import generator_from
+from dapg.core.types import UNKNOWN, Modality, Record
+from dapg.data.base import Dataset
+from dapg.data.synthetic import Synthetic
+
+PairKind = Literal["labels", "synthetic", "groups", "self"]
+DESCRIPTIONS: dict[str, str] = {
+    "labels": "identity labels (all ordered pairs of two pictures of one person: the published way)",
+    "synthetic": "rendered persons with exact key points (two pictures of one person in one camera)",
+    "groups": "pseudo-persons from a file of groups (tracks or clusters), no identity labels",
+    "self": "no labels: each picture with itself, and there and back again through another pose",
+}
+"""What stands in weights, cards and reports."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """N ordered pairs of numbers of pictures, and the key points of every picture."""
+
+    sources: Int[Tensor, "N"]
+    targets: Int[Tensor, "N"]
+    points: Float[Tensor, "R 18 3"]
+    """Of every record, not only of those in pairs."""
+    kind: PairKind
+    without_points: int
+    """Pictures left out because their key points are not usable."""
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.sources)
+
+
+def make_pairs(
+    records: Sequence[Record],
+    points: Float[Tensor, "R 18 3"],
+    kind: PairKind,
+    groups: Mapping[str, int] | None = None,
+    first_target: int = 0,
+) -> Pairs:
+    """All ordered pairs a kind allows, in the order of the records.
+
+    ``labels``: two different pictures of one person and modality. ``synthetic``: the same, in one camera, so that
+    light and background stay. ``groups``: two pictures of one group. ``self``: a picture and itself. Pictures without
+    usable key points are in no pair. With ``first_target`` only records from that number on are targets, and only
+    those before it are sources.
+
+    Raises:
+        UsageError: no pair at all, labels asked for where there are none, or no groups given.
+    """
+    good = usable(points)
+    if kind == "self":
+        numbers = good.nonzero()[:, 0]
+        sources, targets = numbers, numbers
+    else:
+        sources, targets = _ordered_pairs(_members(records, good, kind, groups))
+    if first_target:
+        kept = (sources < first_target) & (targets >= first_target)
+        sources, targets = sources[kept], targets[kept]
+    if not len(sources):
+        raise UsageError(
+            f"no pair of kind {kind!r} among {len(records)} pictures, {int(good.sum())} with usable key points; "
+            "a split without persons has pairs of kind self only"
+        )
+    return Pairs(sources, targets, points, kind, int((~good).sum()))
+
+
+def _members(
+    records: Sequence[Record], good: Bool[Tensor, "R"], kind: PairKind, groups: Mapping[str, int] | None
+) -> list[list[int]]:
+    cells: dict[Any, list[int]] = defaultdict(list)
+    for number, record in enumerate(records):
+        if not good[number]:
+            continue
+        if kind == "groups":
+            if groups is None:
+                raise UsageError("pairs of kind 'groups' need --groups FILE: one line a picture, path and group")
+            if record.path in groups:
+                cells[groups[record.path]].append(number)
+        elif record.person != UNKNOWN:
+            place = record.camera if kind == "synthetic" else UNKNOWN
+            cells[record.person, place, record.modality].append(number)
+    return list(cells.values())
+
+
+def _ordered_pairs(cells: list[list[int]]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
+    sources, targets = [], []
+    for cell in cells:
+        for source in cell:
+            for target in cell:
+                if source != target:
+                    sources.append(source)
+                    targets.append(target)
+    return torch.tensor(sources, dtype=torch.int64), torch.tensor(targets, dtype=torch.int64)
+
+
+def read_groups(path: Path) -> dict[str, int]:
+    """Pseudo-persons: lines of ``path<TAB>group number``, such as tracks or clusters.
+
+    Raises:
+        DataError: missing, or a line of another form.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    groups = {}
+    for number, line in enumerate(lines, 1):
+        name, tab, group = line.rpartition("\t")
+        if not tab or not group.strip().lstrip("-").isdigit():
+            raise DataError(f"{path}, line {number}: expected a path, a tab and a group number, got {line!r}")
+        groups[name] = int(group)
+    return groups
+
+
+class PairSampler:
+    """Every epoch a new random order of all pairs, cut into whole batches: the sources first, then the targets."""
+
+    def __init__(self, pairs: Pairs, batch_size: int, seed: int) -> None:
+        if len(pairs) < batch_size:
+            raise UsageError(f"{len(pairs)} pairs are too few for a batch of {batch_size}; lower --train.batch_size")
+        self.pairs, self.pair_count, self.seed = pairs, batch_size, seed
+        self.batch_size = 2 * batch_size
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in one pass over the pairs."""
+        return len(self.pairs) // self.pair_count
+
+    def batch(self, step: int) -> list[int]:
+        """Numbers of the pictures of a step."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            self._order = (
+                epoch,
+                torch.randperm(len(self.pairs), generator=generator_from("pairs", self.seed, epoch)),
+            )
+        rows = self._order[1][place * self.pair_count : (place + 1) * self.pair_count]
+        return [*self.pairs.sources[rows].tolist(), *self.pairs.targets[rows].tolist()]
+
+
+# ---- which pictures --------------------------------------------------------------------------------------------------
+
+
+class Joined(Dataset):
+    """Pictures of several data sets under one roof; the k-th one's paths begin with ``k/``."""
+
+    title: ClassVar[str] = "several data sets"
+    licence: ClassVar[str] = "those of its parts"
+    access: ClassVar[str] = "see its parts"
+    splits: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, parts: Sequence[Dataset]) -> None:
+        """Keep the parts; each must be open already."""
+        self.parts = tuple(parts)
+        self.root = Path()
+
+    def records(self, split: str) -> list[Record]:
+        """Of no split: ``join`` makes the records."""
+        raise UsageError("several data sets at once have no split")
+
+    def read(self, record: Record) -> bytes:
+        """The picture from the data set its path names."""
+        return self.parts[int(record.path.partition("/")[0])].read(self.inner(record))
+
+    def join(self, lists: Sequence[Sequence[Record]]) -> list[Record]:
+        """Records of each part, one list after the other."""
+        return [replace(r, path=f"{number}/{r.path}") for number, part in enumerate(lists) for r in part]
+
+    @staticmethod
+    def inner(record: Record) -> Record:
+        """A record as its own data set knows it."""
+        return replace(record, path=record.path.partition("/")[2])
+
+    @classmethod
+    def example_layout(cls) -> Mapping[str, str | None]:
+        """None: it is never looked for by name."""
+        return {}
+
+
+def training_records(records: Sequence[Record], held_out: set[int], visible_only: bool) -> list[Record]:
+    """Without the held-out persons, and without infrared pictures if asked."""
+    return [
+        record
+        for record in records
+        if record.person not in held_out and not (visible_only and record.modality != Modality.VISIBLE)
+    ]
+
+
+def test_persons(dataset: Dataset) -> set[int]:
+    """Persons that a data set's scores are about: those of its test splits and trials, if it has any."""
+    persons: set[int] = set()
+    for split in {"test", "query", "gallery"} & set(dataset.splits):
+        persons |= {record.person for record in dataset.records(split)}
+    for mode in set(dataset.modes) - {"validation"}:
+        with contextlib.suppress(UsageError):  # a folder without test pictures has no trials
+            for trial in dataset.trials(mode):
+                persons |= {record.person for record in (*trial.query, *trial.gallery)}
+    return persons - {UNKNOWN}
+
+
+def held_out_persons(dataset: Dataset) -> set[int]:
+    """Test persons, and those of the validation split where there is one."""
+    validation = {record.person for record in dataset.records("val")} if "val" in dataset.splits else set()
+    return (test_persons(dataset) | validation) - {UNKNOWN}
+
+
+def exact_points(dataset: Synthetic, records: Sequence[Record]) -> Float[Tensor, "R 18 3"]:
+    """Annotated key points as parts of the picture; visible 1, hidden 0.5, outside 0."""
+    from dapg.core.images import open_rgb
+
+    if not records:
+        return torch.zeros(0, 18, 3)
+    stored = torch.stack([dataset.key_points(record) for record in records])
+    size = open_rgb(dataset.read(records[0]), records[0].path).size  # one renderer, one size
+    return torch.cat([stored[..., :2] / stored.new_tensor(size), stored[..., 2:] / 2], dim=2)

@@ -1,0 +1,541 @@
+"""Trains a pose generator: two networks against each other. Its own short loop; set-up and checkpoints as elsewhere.
+
+As in ``train/loop.py`` the pictures of step t and all draws for them are functions of (seed, t), and what has memory
+(both networks, the average of the generator, one optimiser) is in the checkpoint: a resumed run is exact. One process.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from dapg.augment.skeleton import draw_skeletons
+from dapg.core.device import resolve_device
+from dapg.core.errors import TrainingError, UsageError
+from dapg.core.files import atomic_write_text
+from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise, to_float
+from dapg.core.key_points import mirror
+from dapg.core.log import MetricsLog
+from dapg.core.rng import SampleGenerator, generator_from
+from dapg.core.settings import run_only, to_dict
+from dapg.core.stage import Stage
+from dapg.core.types import UNKNOWN, Batch, Record
+from dapg.data.base import Dataset
+from dapg.data.loading import LoaderConfig, training_batches
+from dapg.data.samplers import LocalBatches
+from dapg.data.source import DataConfig, list_hash, open_dataset, parse_source, select_records
+from dapg.data.synthetic import Synthetic
+from dapg.losses.adversarial import feature_loss, fools_loss, reconstruction_loss, tells_apart_loss
+from dapg.models.backbones.base import Backbone
+from dapg.models.momentum import momentum_copy, update_momentum
+from dapg.models.pn_gan import (
+    STRIDE,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    PatchDiscriminator,
+    PoseGenerator,
+    build_generator,
+)
+from dapg.models.pose_weights import GENERATOR_FILE, GeneratorFacts, load_generator, save_generator
+from dapg.models.weights import init_backbone
+from dapg.pose.mask import person_mask
+from dapg.pose.pairs import (
+    DESCRIPTIONS,
+    Joined,
+    PairKind,
+    Pairs,
+    PairSampler,
+    exact_points,
+    held_out_persons,
+    make_pairs,
+    read_groups,
+    test_persons,
+    training_records,
+)
+from dapg.pose.tables import TABLE, read_table
+from dapg.train import checkpoint
+from dapg.train.loop import Interrupt, Terminated
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """Where pairs come from."""
+
+    kind: PairKind = "synthetic"
+    """labels: identity labels, as published; synthetic: rendered persons; groups: pseudo-persons; self: no labels."""
+    groups: str = ""
+    """For kind groups: a file with a line ``path<TAB>number`` a picture."""
+    key_points: str = ""
+    """Table of ``dapg pose estimate``; empty: the one beside the data, or the exact ones of synthetic people."""
+    more: str = ""
+    """More pictures of the same persons, NAME=PATH (its same split), such as ``dapg data synth --poses canonical``."""
+    targets: Literal["all", "more"] = "all"
+    """all: every picture can be source and target; more: only those of ``more`` are targets, only others sources."""
+    held_out: str = ""
+    """A data set, NAME or NAME=PATH, with the same person numbers, whose validation and test persons are left out."""
+    visible_only: bool = True
+    """Leave infrared pictures out: the paper generates visible ones."""
+    mirror: bool = False
+    """Mirror half of the pairs (the published training does not)."""
+
+
+@dataclass(frozen=True)
+class GanLossConfig:
+    """Weights of the terms."""
+
+    adversarial: float = 1.0
+    """Weight of fooling the discriminator (naiq/PN_GAN: 1)."""
+    adversarial_from: float = 0.0
+    """Part of the training after which the discriminator comes in; 0: from the start, as published."""
+    real: Literal["source", "target"] = "target"
+    """Which picture is the real one; the published training shows the source."""
+    reconstruction: float = 10.0
+    """Weight of the absolute difference to the target picture (naiq/PN_GAN: 10)."""
+    person_weight: float = 3.0
+    """How many times more a pixel of the person counts than others; 1 as published."""
+    features: float = 2.0
+    """Weight of the likeness of ImageNet MobileNetV2's features; 0 as published."""
+    cycle: float = 10.0
+    """For self pairs: weight of coming back to the picture through another pose."""
+
+
+@dataclass(frozen=True)
+class GanTrainConfig:
+    """How long, how large, how often."""
+
+    steps: int = 0
+    """Steps (one of each network); 0: ``epochs`` decides."""
+    epochs: float = 20.0
+    """Passes over all pairs when ``steps`` is 0 (naiq/PN_GAN: 20)."""
+    batch_size: int = 32
+    """Pairs a step (naiq/PN_GAN: 32)."""
+    lr: float = 2e-4
+    """Adam's rate for both networks (naiq/PN_GAN: 2e-4)."""
+    discriminator_lr: float = 2e-4
+    """The discriminator's own rate."""
+    beta_1: float = 0.5
+    """Adam's (naiq/PN_GAN: 0.5)."""
+    beta_2: float = 0.999
+    """Adam's."""
+    by_epoch: bool = False
+    """Hold the rate within an epoch as published (the last of 20 epochs then has rate 0)."""
+    constant: float = 0.5
+    """Part of the training before the rate falls linearly to 0 (naiq/PN_GAN: 10 of 20 epochs)."""
+    average: float = 0.0
+    """Momentum of an average of the generator's weights, which is then the result; 0, as published: last weights."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Autocast type."""
+    checkpoint_every: int = run_only(500)
+    """Steps between checkpoints."""
+    keep_last: int = run_only(2)
+    """Checkpoints kept."""
+    log_every: int = run_only(20)
+    """Steps between lines of metrics.jsonl."""
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Steps of the whole run."""
+        return self.steps or max(1, round(self.epochs * steps_per_epoch))
+
+
+@dataclass(frozen=True)
+class GanSettings:
+    """Everything a GAN training depends on; ``recipes/pose.py`` has complete ones."""
+
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    """The network that is kept."""
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    """Its opponent."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Pictures; never a test split."""
+    pairs: PairConfig = field(default_factory=PairConfig)
+    """Which two pictures belong together."""
+    losses: GanLossConfig = field(default_factory=GanLossConfig)
+    """Weights of the terms."""
+    train: GanTrainConfig = field(default_factory=GanTrainConfig)
+    """Length, optimiser."""
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    """Decoding; the generator works at this size."""
+    init: str = ""
+    """Start from a trained generator (a file, or a finished run's folder), for example one of a smaller size."""
+    seed: int = 0
+    """Of weights, order of pairs and every draw."""
+    out: str = run_only("outputs/pose/gan")
+    """Folder of the run."""
+    device: str = run_only("auto")
+    """auto, cpu, cuda or cuda:N."""
+
+
+class Networks(nn.Module):
+    """All that has weights: what a checkpoint holds."""
+
+    def __init__(self, settings: GanSettings) -> None:
+        """Build both networks from the seed, or take the generator from ``init``."""
+        super().__init__()
+        self.generator = _first_generator(settings)
+        self.discriminator = PatchDiscriminator(settings.discriminator, generator_from("discriminator", settings.seed))
+        self.average = momentum_copy(self.generator) if settings.train.average else None
+
+    def result(self) -> PoseGenerator:
+        """The generator that is kept."""
+        return self.generator if self.average is None else self.average
+
+
+def _first_generator(settings: GanSettings) -> PoseGenerator:
+    if not settings.init:
+        return build_generator(settings.generator, generator_from("pose generator", settings.seed))
+    generator, _ = load_generator(settings.init)
+    if generator.config != settings.generator:
+        raise UsageError(f"--init {settings.init} holds {generator.config}, not {settings.generator}")
+    return generator.requires_grad_(True)
+
+
+def rate_factor(step: int, total_steps: int, steps_per_epoch: int, config: GanTrainConfig) -> float:
+    """Factor on the learning rate at step 0, 1, ...
+
+    Constant for the part ``constant`` of the training, then linear to 0. ``by_epoch``: the published schedule, 1 -
+    max(0, e - c) / (E - c) with epoch e = 1 ... E and c = ``constant`` * E, so that the last epoch has rate 0.
+    """
+    if config.by_epoch:
+        epochs = max(1, math.ceil(total_steps / steps_per_epoch))
+        flat = config.constant * epochs
+        return 1 - max(0.0, step // steps_per_epoch + 1 - flat) / max(epochs - flat, 1e-9)
+    flat = config.constant * total_steps
+    return 1 - max(0.0, step - flat) / max(total_steps - flat, 1e-9)
+
+
+def train_gan(settings: GanSettings, show_progress: bool = True) -> dict[str, Any]:
+    """Train (or go on, or reuse) one pose generator; returns the content of result.json.
+
+    The folder then holds config.yaml, metrics, checkpoints, ``generator.safetensors``, a model card (README.md) that
+    says what the pairs were made from, and result.json.
+
+    Raises:
+        UsageError: wrong settings, a test split, no pairs, or the folder holds another run.
+        DataError, WeightsError: see there.
+        TrainingError: a loss that is not finite, or a full disk.
+        Terminated: SIGTERM; the checkpoint is named.
+    """
+    _check(settings)
+    stage = Stage(Path(settings.out), settings, "pose train", extendable=("train.steps", "train.epochs"))
+    finished = stage.open()
+    if finished is not None:
+        stage.close()
+        return {**finished, "reused": True}
+    try:
+        return stage.finish(_train(settings, stage.folder, show_progress))
+    finally:
+        stage.close()
+
+
+def _check(settings: GanSettings) -> None:
+    if settings.loader.height % STRIDE or settings.loader.width % STRIDE:
+        raise UsageError(f"--loader.height and --loader.width are multiples of {STRIDE}")
+    if settings.losses.adversarial:
+        settings.discriminator.check_size(settings.loader.height, settings.loader.width)
+    if settings.data.split in ("val", "test", "query", "gallery"):
+        raise UsageError(
+            f"--data.split {settings.data.split}: a generator that saw test persons would spoil every score"
+        )
+    if settings.losses.real == "source" and settings.discriminator.sees_pose:
+        raise UsageError("a discriminator that sees the pose needs --losses.real target: only its pose is known")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the loop reads."""
+
+    dataset: Dataset
+    records: list[Record]
+    pairs: Pairs
+
+
+def open_pairs(settings: GanSettings) -> TrainingData:
+    """Data sets, records and pairs of a run; no test person is among them.
+
+    Raises:
+        UsageError: persons of the data set's own test are in the split, or there are no pairs.
+        DataError: data or key points are missing.
+    """
+    config = settings.pairs
+    sets = [open_dataset(settings.data)]
+    lists = [select_records(sets[0], settings.data, settings.seed)]
+    if config.more:
+        more = DataConfig(**parse_source(config.more), split=settings.data.split)  # type: ignore[arg-type]
+        sets.append(open_dataset(more))
+        lists.append(select_records(sets[1], more, settings.seed))
+    left_out: set[int] = set()
+    if config.held_out:
+        left_out = held_out_persons(open_dataset(DataConfig(**parse_source(config.held_out))))  # type: ignore[arg-type]
+    lists = [training_records(records, left_out, config.visible_only) for records in lists]
+    seen = {record.person for records in lists for record in records} & test_persons(sets[0])
+    if seen:
+        raise UsageError(
+            f"{len(seen)} test persons are in the training pictures, e.g. person {min(seen)}: take another --data.split"
+        )
+    points = torch.cat([_points(part, own, config) for part, own in zip(sets, lists, strict=True)])
+    joined = Joined(sets)
+    records = joined.join(lists)
+    groups = {f"0/{path}": group for path, group in read_groups(Path(config.groups)).items()} if config.groups else None
+    if config.targets == "more" and not config.more:
+        raise UsageError("--pairs.targets more needs --pairs.more")
+    first_target = len(lists[0]) if config.targets == "more" else 0
+    return TrainingData(joined, records, make_pairs(records, points, config.kind, groups, first_target))
+
+
+def _points(dataset: Dataset, records: list[Record], config: PairConfig) -> Float[Tensor, "R 18 3"]:
+    if config.key_points:
+        return read_table(config.key_points).of(records)
+    if isinstance(dataset, Synthetic):
+        return exact_points(dataset, records)
+    beside = dataset.root / TABLE
+    if not beside.is_file():
+        raise UsageError(f"no key points at {beside}: run dapg pose estimate, and give its table as --pairs.key_points")
+    return read_table(beside).of(records)
+
+
+# ---- the loop ------------------------------------------------------------------------------------------------------
+
+
+def _train(settings: GanSettings, run: Path, show_progress: bool) -> dict[str, Any]:
+    device = resolve_device(settings.device)
+    data = open_pairs(settings)
+    sampler = PairSampler(data.pairs, settings.train.batch_size, settings.seed)
+    total = settings.train.total_steps(sampler.steps_per_epoch)
+    networks = Networks(settings).to(device)
+    optimizer = _optimizer(networks, settings.train)
+    start, seconds = _restore(run, networks, optimizer)
+    if start > total:
+        raise UsageError(f"{run} has already trained {start} steps, more than the {total} asked for")
+    step_of = _Step(settings, networks, optimizer, data.pairs.points, device)
+    metrics = MetricsLog(run, start)
+    interrupt = Interrupt()
+    batches = training_batches(
+        data.dataset, data.records, LocalBatches(sampler, start, total), settings.loader, device.type == "cuda"
+    )
+    opened = time.perf_counter()
+    logs: dict[str, float] = {}
+    sums: dict[str, Tensor] = {}
+    bad: dict[str, list[str]] = {}
+    try:
+        with tqdm(
+            total=total, initial=start, unit="step", desc="pose GAN", disable=None if show_progress else True
+        ) as bar:
+            for step, batch in enumerate(batches, start):
+                bad |= {note.path: [note.reason, note.replacement] for note in batch.bad_images}
+                factor = rate_factor(step, total, sampler.steps_per_epoch, settings.train)
+                for group in optimizer.param_groups:
+                    group["lr"] = group["base_lr"] * factor
+                for name, value in step_of(batch.to(device), step, total).items():
+                    sums[name] = sums[name] + value if name in sums else value
+                done = step + 1
+                bar.update(1)
+                if done % settings.train.log_every == 0 or done == total:
+                    count = (done - 1) % settings.train.log_every + 1
+                    logs = {name: float(value) / count for name, value in sums.items()}
+                    sums = {}
+                    _check_finite(logs, done, run)
+                    metrics.write(done, "train", {**logs, "lr": optimizer.param_groups[0]["lr"]})
+                    bar.set_postfix_str(f"reconstruction {logs['reconstruction']:.3f}", refresh=False)
+                if done % settings.train.checkpoint_every == 0 or done == total or interrupt.received:
+                    seconds, opened = seconds + time.perf_counter() - opened, time.perf_counter()
+                    saved = checkpoint.save(run, done, networks, optimizer, {"seconds": seconds})
+                    checkpoint.prune(run, settings.train.keep_last, keep_best=False)
+                    if interrupt.received and done < total:
+                        raise Terminated(
+                            f"stopped by SIGTERM at step {done}; checkpoint: {saved}. Run it again to go on."
+                        )
+    finally:
+        interrupt.restore()
+        metrics.close()
+    return _finish(settings, run, networks, data, {"steps": total, "seconds": seconds, "logs": logs, "bad_images": bad})
+
+
+def _optimizer(networks: Networks, config: GanTrainConfig) -> torch.optim.Optimizer:
+    """One Adam for both: a parameter without gradient is passed over, so it equals two, and is stored once."""
+    rates = ((networks.generator, config.lr), (networks.discriminator, config.discriminator_lr))
+    groups = [{"params": list(network.parameters()), "lr": rate, "base_lr": rate} for network, rate in rates]
+    return torch.optim.Adam(groups, betas=(config.beta_1, config.beta_2))
+
+
+def _restore(run: Path, networks: Networks, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    checkpoint.prune(run, keep_last=10**9, keep_best=False)
+    whole = checkpoint.whole_checkpoints(run)
+    if not whole:
+        return 0, 0.0
+    state = checkpoint.load(whole[-1], networks, optimizer)
+    return whole[-1].step, float(state["seconds"])
+
+
+def _check_finite(logs: Mapping[str, float], step: int, run: Path) -> None:
+    if all(math.isfinite(value) for value in logs.values()):
+        return
+    terms = ", ".join(f"{name} {value:.4g}" for name, value in logs.items())
+    raise TrainingError(
+        f"a loss is not finite before step {step} ({terms}){checkpoint.last_good(run)}. Lower --train.lr."
+    )
+
+
+class _Step:
+    """One update of the generator, then one of the discriminator."""
+
+    def __init__(
+        self,
+        settings: GanSettings,
+        networks: Networks,
+        optimizer: torch.optim.Optimizer,
+        points: Float[Tensor, "R 18 3"],
+        device: torch.device,
+    ) -> None:
+        self.settings, self.networks, self.optimizer = settings, networks, optimizer
+        self.points = points.to(device)
+        self.size = (settings.loader.height, settings.loader.width)
+        self.eye = _feature_network().to(device) if settings.losses.features else None
+
+    def __call__(self, batch: Batch, step: int, total: int) -> dict[str, Tensor]:
+        """The named terms, detached."""
+        losses = self.settings.losses
+        adversarial = losses.adversarial > 0 and step >= losses.adversarial_from * total
+        source, target, points = self._pictures(batch, step)
+        pose = 2 * draw_skeletons(points, self.size) - 1
+        self.networks.train()
+        with torch.autocast(source.device.type, torch.bfloat16, enabled=self.settings.train.precision == "bf16"):
+            logs, judged, pose_of_judged = self._improve_generator(source, target, points, pose, adversarial)
+            if adversarial:
+                real = source if losses.real == "source" else target
+                logs |= self._improve_discriminator(real, pose, judged.detach(), pose_of_judged)
+        if self.networks.average is not None:
+            momentum = min(self.settings.train.average, (1 + step) / (10 + step))
+            update_momentum(self.networks.average, self.networks.generator, momentum)
+        return {name: value.detach().float() for name, value in logs.items()}
+
+    def _pictures(self, batch: Batch, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Sources and targets in [-1, 1], and the targets' key points; half of the pairs mirrored if asked for."""
+        half = len(batch) // 2
+        pictures = 2 * to_float(batch.images) - 1
+        points = self.points[batch.indices[half:]]
+        if not self.settings.pairs.mirror:
+            return pictures[:half], pictures[half:], points
+        generator = SampleGenerator.for_step(self.settings.seed, step, torch.arange(half, device=pictures.device))
+        chosen: Bool[Tensor, "B"] = generator.fork("mirror").bernoulli(0.5)
+        both = torch.cat([chosen, chosen])[:, None, None, None]
+        pictures = torch.where(both, pictures.flip(3), pictures)
+        return pictures[:half], pictures[half:], torch.where(chosen[:, None, None], mirror(points), points)
+
+    def _improve_generator(
+        self, source: Tensor, target: Tensor, points: Tensor, pose: Tensor, adversarial: bool
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """The terms, and what the discriminator is to judge with its pose."""
+        losses, generator = self.settings.losses, self.networks.generator
+        made = generator(source, pose)
+        person = person_mask(points, self.size) if losses.person_weight != 1 else None
+        terms = {
+            "reconstruction": losses.reconstruction * reconstruction_loss(made, target, person, losses.person_weight)
+        }
+        judged, judged_pose = made, pose
+        if self.settings.pairs.kind == "self":  # own pose above; there and back through the next picture's pose
+            judged_pose = pose.roll(1, dims=0)
+            judged = generator(source, judged_pose)
+            back = generator(judged, pose)
+            terms["cycle"] = losses.cycle * reconstruction_loss(back, source, person, losses.person_weight)
+        if self.eye is not None:
+            terms["features"] = losses.features * feature_loss(self._look(made), self._look(target))
+        if adversarial:
+            self.networks.discriminator.requires_grad_(False)
+            terms["fools"] = losses.adversarial * fools_loss(self._judge(judged, judged_pose))
+            self.networks.discriminator.requires_grad_(True)
+        self._update(torch.stack(list(terms.values())).sum())
+        return terms, judged, judged_pose
+
+    def _improve_discriminator(
+        self, real: Tensor, real_pose: Tensor, made: Tensor, made_pose: Tensor
+    ) -> dict[str, Tensor]:
+        loss = tells_apart_loss(self._judge(real, real_pose), self._judge(made, made_pose))
+        self._update(loss)
+        return {"tells_apart": loss}
+
+    def _judge(self, pictures: Tensor, poses: Tensor) -> Tensor:
+        scores: Tensor = self.networks.discriminator(pictures, poses if self.settings.discriminator.sees_pose else None)
+        return scores
+
+    def _look(self, pictures: Tensor) -> dict[str, Tensor]:
+        """MobileNetV2's maps at strides 2, 4 and 8."""
+        assert self.eye is not None
+        x = self.eye.stem(normalise((pictures + 1) / 2, IMAGENET_MEAN, IMAGENET_STD))
+        maps = {"stem": x}
+        for name in ("layer1", "layer2"):
+            for block in self.eye.stages()[name]:
+                x = block(x)
+            maps[name] = x
+        return maps
+
+    def _update(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+
+
+def _feature_network() -> Backbone:
+    """The embedded ImageNet network; it is not trained."""
+    backbone, _ = init_backbone("mobilenet_v2", None, "imagenet", 0)
+    return backbone.eval().requires_grad_(False)
+
+
+# ---- what is left behind -------------------------------------------------------------------------------------------
+
+
+def _finish(
+    settings: GanSettings, run: Path, networks: Networks, data: TrainingData, course: dict[str, Any]
+) -> dict[str, Any]:
+    persons = sorted({record.person for record in data.records if record.person != UNKNOWN})
+    training = {
+        "data": to_dict(settings.data),
+        "pairs": {**to_dict(settings.pairs), "count": len(data.pairs), "meaning": DESCRIPTIONS[settings.pairs.kind]},
+        "pictures": len(data.records),
+        "pictures_hash": list_hash(data.records),
+        "pictures_without_key_points": data.pairs.without_points,
+        "persons": len(persons),
+        "steps": course["steps"],
+        "batch_size": settings.train.batch_size,
+        "seed": settings.seed,
+        "init": settings.init,
+    }
+    facts = GeneratorFacts(settings.loader.height, settings.loader.width, settings.pairs.kind, training)
+    save_generator(networks.result(), run / GENERATOR_FILE, facts)
+    atomic_write_text(run / CARD, card(facts, networks.result()))
+    return {**course, **training, "supervision": settings.pairs.kind, "facts": {"persons": persons}}
+
+
+def card(facts: GeneratorFacts, generator: PoseGenerator) -> str:
+    """A model card: what the generator is, what it saw, what it must not be used to claim."""
+    training, config = facts.training, generator.config
+    weights = sum(weight.numel() for weight in generator.parameters())
+    labels = {
+        "labels": "It SAW IDENTITY LABELS of its training pictures: results that use it are not label-free.",
+        "synthetic": "It saw no identity label of a real person: its persons are rendered.",
+        "groups": "It saw no identity labels; its pseudo-persons come from a file of groups.",
+        "self": "It saw no labels.",
+    }[facts.supervision]
+    start = f", from {training['init']}" if training["init"] else ""
+    return f"""# Pose generator
+
+Turns a picture of a person and a drawn skeleton into the same person in the skeleton's pose (PN-GAN, Qian et al. 2018;
+`dapg pose train`).
+
+* Network: {config.kind}, width {config.width}, {config.blocks} blocks, {weights / 1e6:.2f} million weights,
+  {facts.height} x {facts.width} pixels.
+* Pairs: {training["pairs"]["meaning"]}. {labels}
+* Data: {training["data"]["name"]}, {training["pictures"]} pictures, {training["persons"]} persons,
+  {training["pairs"]["count"]} pairs; {training["pictures_without_key_points"]} pictures without usable key points.
+* Training: {training["steps"]} steps of {training["batch_size"]} pairs, seed {training["seed"]}{start}.
+
+What synthetic people show is no claim about real data.
+"""

@@ -1,0 +1,175 @@
+"""Generated pictures: deterministic, resumable, in parts; pictures that cannot be used are passed on untouched."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from dapg.core.errors import UsageError, WeightsError
+from dapg.core.rng import generator_from
+from dapg.core.types import Modality, Record
+from dapg.data.manifest import read_manifest
+from dapg.data.source import DataConfig
+from dapg.data.synthetic import Synthetic
+from dapg.models.pn_gan import GeneratorConfig, build_generator
+from dapg.models.pose_weights import GeneratorFacts, load_generator, save_generator
+from dapg.pose.generate import (
+    GenerateSettings,
+    chosen_poses,
+    file_of,
+    generate,
+    parse_part,
+    repose,
+)
+from dapg.pose.pairs import exact_points
+from dapg.pose.tables import KeyPointTable, write_table
+
+POSES = ("front", "left", "back", "right")
+
+
+@pytest.fixture
+def generator_file(tmp_path: Path) -> Path:
+    network = build_generator(GeneratorConfig("attention", 8, 1), generator_from("test generator"))
+    facts = GeneratorFacts(64, 32, "self", {"data": {"name": "nothing"}})
+    save_generator(network, tmp_path / "generator.safetensors", facts)
+    return tmp_path / "generator.safetensors"
+
+
+def run(out: Path, generator: Path, **changes: object) -> dict[str, object]:
+    """The validation split's first pictures: visible and infrared ones."""
+    settings = GenerateSettings(str(out), split="val", generator=str(generator), subset=9, batch_size=4, device="cpu")
+    return generate(DataConfig(), replace(settings, **changes), show_progress=False)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_pictures_and_manifest(generator_file: Path, tmp_path: Path) -> None:
+    counts = run(tmp_path / "out", generator_file)
+    manifest = read_manifest(tmp_path / "out")
+    sources = Synthetic().records("val")
+    files = manifest.by_source()
+    assert counts["complete"]
+    assert len(files) == 9
+    for record in sources:
+        if (record.path, record.box) not in files:
+            continue
+        made = files[record.path, record.box]
+        if record.modality == Modality.INFRARED:
+            assert made == {}
+            continue
+        assert tuple(made) == POSES
+        for file in made.values():
+            with Image.open(file) as picture:
+                assert picture.size == (32, 64)
+    infrared = [path for path, made in files.items() if not made]
+    assert counts["passed on unchanged"] == len(infrared) > 0
+    reasons = [json.loads(line) for line in (tmp_path / "out" / "unchanged-1-of-1.jsonl").read_text().splitlines()]
+    assert {path for path, _, _ in reasons} == {path for path, _ in infrared}
+    assert {reason for _, _, reason in reasons} == {"infrared"}
+    assert manifest.about["pairs"] == "self"
+    assert manifest.about["saw_identities"] is False
+
+
+def test_again_and_interrupted_give_the_same_bytes(generator_file: Path, tmp_path: Path) -> None:
+    run(tmp_path / "a", generator_file)
+    run(tmp_path / "b", generator_file)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    run(tmp_path / "c", generator_file, batch_size=1)
+    whole = contents(tmp_path / "c")
+    lost = sorted(name for name in whole if name.endswith("_to_back.png"))[:3]
+    for name in [*lost, "manifest.csv", "part-1-of-1.jsonl"]:
+        (tmp_path / "c" / name).unlink()
+    assert run(tmp_path / "c", generator_file, batch_size=1)["made now"] == 12
+    assert contents(tmp_path / "c") == whole
+    assert run(tmp_path / "c", generator_file)["made now"] == 0
+
+
+def test_parts_make_the_whole(generator_file: Path, tmp_path: Path) -> None:
+    run(tmp_path / "whole", generator_file, batch_size=1)
+    assert run(tmp_path / "parts", generator_file, batch_size=1, part="2/2")["complete"] is False
+    assert not (tmp_path / "parts" / "manifest.csv").exists()
+    assert run(tmp_path / "parts", generator_file, batch_size=1, part="1/2")["complete"] is True
+    whole, parts = contents(tmp_path / "whole"), contents(tmp_path / "parts")
+    assert {n: b for n, b in whole.items() if "-of-" not in n} == {n: b for n, b in parts.items() if "-of-" not in n}
+
+
+def test_a_folder_made_otherwise_is_refused(generator_file: Path, tmp_path: Path) -> None:
+    run(tmp_path / "out", generator_file)
+    with pytest.raises(UsageError, match="another 'poses'"):
+        run(tmp_path / "out", generator_file, poses="front")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty"):
+        run(tmp_path / "mine", generator_file)
+
+
+def test_a_picture_without_key_points_goes_on_unchanged(generator_file: Path, tmp_path: Path) -> None:
+    people = Synthetic()
+    records = people.records("val")
+    points = exact_points(people, records)
+    points[:5, :, 2] = 0
+    write_table(tmp_path / "key_points.npz", KeyPointTable(tuple((r.path, r.box) for r in records), points))
+    run(tmp_path / "out", generator_file, key_points=str(tmp_path / "key_points.npz"), subset=0, poses="front")
+    made = read_manifest(tmp_path / "out").of(records)
+    assert [bool(files) for files in made[:6]] == [False] * 5 + [True]
+    reasons = (tmp_path / "out" / "unchanged-1-of-1.jsonl").read_text()
+    assert reasons.count("no usable key points") == 5
+
+
+def test_names_and_parts() -> None:
+    assert file_of(Record("cam1/0001/0002.jpg"), "back") == "pictures/cam1/0001/0002_to_back.png"
+    assert file_of(Record("street.jpg", box=(1, 2, 30, 40)), "left") == "pictures/street_1-2-30-40_to_left.png"
+    assert file_of(Record("a/b"), "left") == "pictures/a/b_to_left.png"
+    assert parse_part("2/3") == (2, 3)
+    for wrong in ("0/2", "3/2", "1", "a/b", "1/"):
+        with pytest.raises(UsageError, match="I/N"):
+            parse_part(wrong)
+    assert tuple(chosen_poses("canonical")) == POSES
+    assert tuple(chosen_poses("back, front")) == ("back", "front")
+    with pytest.raises(UsageError, match="did you mean 'front'"):
+        chosen_poses("frontt")
+
+
+def test_repose_is_the_generator_pose_by_pose() -> None:
+    network = build_generator(GeneratorConfig("attention", 8, 1), generator_from("g")).eval()
+    pictures = torch.randint(0, 256, (3, 3, 64, 32), dtype=torch.uint8, generator=generator_from("p"))
+    points = torch.stack(list(chosen_poses("front,back").values()))
+    both = repose(network, pictures, points)
+    assert both.shape == (3, 2, 3, 64, 32)
+    for number in range(2):
+        alone = repose(network, pictures, points[number : number + 1])[:, 0]
+        assert int((alone.int() - both[:, number].int()).abs().max()) <= 1  # batch sizes round differently
+
+
+def test_half_precision_files_and_broken_ones(tmp_path: Path) -> None:
+    network = build_generator(GeneratorConfig("attention", 8, 1), generator_from("g"))
+    facts = GeneratorFacts(64, 32, "labels", {"steps": 3})
+    for half, name in ((False, "whole"), (True, "half")):
+        save_generator(network, tmp_path / name, facts, half)
+    assert (tmp_path / "half").stat().st_size < 0.6 * (tmp_path / "whole").stat().st_size
+    loaded, said = load_generator(tmp_path / "half")
+    assert said.saw_identities
+    assert said.training == {"steps": 3}
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], tensor, atol=1e-3, rtol=1e-3)
+    data = (tmp_path / "half").read_bytes()
+    (tmp_path / "cut").write_bytes(data[: len(data) // 2])
+    with pytest.raises(WeightsError, match="cannot be read"):
+        load_generator(tmp_path / "cut")
+    with pytest.raises(UsageError, match="no generator at"):
+        load_generator(tmp_path / "nothing")
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign")
+    with pytest.raises(WeightsError, match="not the file of a pose generator"):
+        load_generator(tmp_path / "foreign")
+    with torch.no_grad():
+        network.finish.bias[0] = float("nan")
+    save_generator(network, tmp_path / "nan", facts)
+    with pytest.raises(WeightsError, match="not finite"):
+        load_generator(tmp_path / "nan")

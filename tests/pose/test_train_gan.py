@@ -1,0 +1,291 @@
+"""Training of pose generators: pairs without test persons, exact resume, what is left behind."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dapg.core.errors import UsageError
+from dapg.core.types import Modality, Record
+from dapg.data.loading import LoaderConfig
+from dapg.data.source import DataConfig
+from dapg.data.synthetic import Synthetic
+from dapg.models.pn_gan import GeneratorConfig
+from dapg.models.pose_weights import GENERATOR_FILE, load_generator
+from dapg.pose.mask import person_mask
+from dapg.pose.pairs import PairSampler, exact_points, held_out_persons, make_pairs, read_groups, test_persons
+from dapg.pose.train_gan import GanSettings, GanTrainConfig, Networks, open_pairs, rate_factor, train_gan
+from dapg.recipes.pose import PAPER, PRESETS, settings
+
+test_persons.__test__ = False  # type: ignore[attr-defined]
+
+
+def small(out: Path, **changes: object) -> GanSettings:
+    """Four steps of two pairs at 64 x 32; the discriminator comes in after the second."""
+    base = settings("demo")
+    return replace(
+        base,
+        generator=GeneratorConfig("attention", width=8, blocks=1),
+        discriminator=replace(base.discriminator, width=4),
+        losses=replace(base.losses, adversarial_from=0.5),
+        train=replace(base.train, steps=4, batch_size=2, checkpoint_every=2, log_every=1),
+        out=str(out),
+        device="cpu",
+        **changes,
+    )
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+# ---- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def records() -> list[Record]:
+    """Person 1: two pictures in camera 1, one in camera 2, one infrared; person 2: one; one of nobody."""
+    return [
+        Record("a", 1, 1),
+        Record("b", 1, 1),
+        Record("c", 1, 2),
+        Record("d", 1, 3, Modality.INFRARED),
+        Record("e", 2, 1),
+        Record("f"),
+    ]
+
+
+def points(count: int = 6) -> torch.Tensor:
+    return torch.rand(count, 18, 3, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.8
+
+
+def names(pairs: object) -> set[str]:
+    listed = records()
+    return {
+        listed[s].path + listed[t].path for s, t in zip(pairs.sources.tolist(), pairs.targets.tolist(), strict=True)
+    }
+
+
+def test_pairs_by_hand() -> None:
+    assert names(make_pairs(records(), points(), "labels")) == {"ab", "ba", "ac", "ca", "bc", "cb"}
+    assert names(make_pairs(records(), points(), "synthetic")) == {"ab", "ba"}
+    assert names(make_pairs(records(), points(), "self")) == {"aa", "bb", "cc", "dd", "ee", "ff"}
+    assert names(make_pairs(records(), points(), "groups", {"a": 7, "f": 7, "e": 8})) == {"af", "fa"}
+
+
+def test_targets_can_be_the_further_pictures_only() -> None:
+    assert names(make_pairs(records(), points(), "labels", first_target=2)) == {"ac", "bc"}
+
+
+def test_pictures_without_usable_key_points_are_in_no_pair() -> None:
+    unsure = points()
+    unsure[1, :, 2] = 0
+    pairs = make_pairs(records(), unsure, "labels")
+    assert names(pairs) == {"ac", "ca"}
+    assert pairs.without_points == 1
+    with pytest.raises(UsageError, match="no pair"):
+        make_pairs(records(), unsure, "synthetic")
+
+
+def test_groups_file(tmp_path: Path) -> None:
+    file = tmp_path / "groups.tsv"
+    file.write_text("some/a b.jpg\t3\nc.jpg\t12\n")
+    assert read_groups(file) == {"some/a b.jpg": 3, "c.jpg": 12}
+    file.write_text("c.jpg 12\n")
+    with pytest.raises(Exception, match="line 1"):
+        read_groups(file)
+
+
+def test_an_epoch_holds_every_pair_once() -> None:
+    pairs = make_pairs(records(), points(), "labels")
+    sampler = PairSampler(pairs, 2, seed=0)
+    assert sampler.steps_per_epoch == 3
+    seen = [pair for step in range(3) for pair in zip(sampler.batch(step)[:2], sampler.batch(step)[2:], strict=True)]
+    assert sorted(seen) == sorted(zip(pairs.sources.tolist(), pairs.targets.tolist(), strict=True))
+    assert [sampler.batch(step) for step in range(3)] != [sampler.batch(step) for step in range(3, 6)]
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "labels", "self"])
+def test_no_test_person_is_in_any_pair(kind: str, tmp_path: Path) -> None:
+    base = small(tmp_path)
+    data = open_pairs(replace(base, pairs=replace(base.pairs, kind=kind)))
+    people = Synthetic()
+    test = set(people.persons("test"))
+    used = {data.records[number].person for number in {*data.pairs.sources.tolist(), *data.pairs.targets.tolist()}}
+    assert used == set(people.persons("train"))
+    assert not used & test
+    assert test_persons(people) == test
+    assert held_out_persons(people) == test | set(people.persons("val"))
+
+
+def test_held_out_persons_of_another_set_are_left_out(tmp_path: Path) -> None:
+    base = small(tmp_path, data=DataConfig(split="val"))
+    with pytest.raises(UsageError, match="would spoil every score"):
+        train_gan(base)
+    held = replace(base, pairs=replace(base.pairs, held_out="synthetic"))
+    with pytest.raises(UsageError, match="no pair"):  # all of the split's persons are held out
+        open_pairs(held)
+
+
+def test_test_persons_in_the_training_pictures_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    people = Synthetic()
+    monkeypatch.setattr(Synthetic, "records", lambda self, split: self._shots(people.persons("test")[0], 1))
+    with pytest.raises(UsageError, match="test persons are in the training pictures"):
+        open_pairs(small(tmp_path))
+
+
+def test_exact_points_are_parts_of_the_picture() -> None:
+    people = Synthetic()
+    record = people.records("train")[0]
+    (found,) = exact_points(people, [record])
+    stored = people.key_points(record)
+    torch.testing.assert_close(found[:, 0] * 96, stored[:, 0])
+    torch.testing.assert_close(found[:, 1] * 192, stored[:, 1])
+    assert set(found[:, 2].tolist()) <= {0.0, 0.5, 1.0}
+
+
+def test_mask_covers_the_body_and_not_the_corners() -> None:
+    people = Synthetic()
+    chosen = [record for record in people.records("train") if people.truth(record)["occluder"] == "none"][:20]
+    body = exact_points(people, chosen)
+    mask = person_mask(body, (128, 64))
+    assert mask.shape == (20, 1, 128, 64)
+    assert 0 <= float(mask.min()) <= float(mask.max()) == 1
+    covered = [
+        float(mask[row, 0, int(y * 128), int(x * 64)]) > 0.5
+        for row in range(20)
+        for x, y, seen in body[row].tolist()
+        if seen and 0 < x < 1 and 0 < y < 1
+    ]
+    assert sum(covered) >= 0.93 * len(covered)  # a limb is lost when its other end is outside the picture
+    exact = torch.tensor([people.truth(record)["mask_area"] for record in chosen])
+    assert float((mask.mean(dim=(1, 2, 3)) / exact).median()) == pytest.approx(1.0, abs=0.25)
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+def test_published_schedule_by_hand() -> None:
+    config = GanTrainConfig(by_epoch=True)  # 20 epochs, here of 3 steps
+    factors = [rate_factor(step, 60, 3, config) for step in range(60)]
+    assert factors[:30] == [1.0] * 30
+    assert factors[30:36] == pytest.approx([0.9] * 3 + [0.8] * 3)
+    assert factors[57:] == pytest.approx([0.0] * 3)
+    smooth = GanTrainConfig(steps=10, constant=0.5)
+    assert [rate_factor(step, 10, 99, smooth) for step in (0, 5, 6, 9)] == pytest.approx([1, 1, 0.8, 0.2])
+
+
+def test_paper_is_the_published_training() -> None:
+    assert (PAPER.generator.kind, PAPER.generator.width, PAPER.generator.blocks) == ("residual", 64, 9)
+    assert (PAPER.losses.adversarial, PAPER.losses.reconstruction, PAPER.losses.features) == (1.0, 10.0, 0.0)
+    assert (PAPER.losses.real, PAPER.losses.person_weight, PAPER.losses.adversarial_from) == ("source", 1.0, 0.0)
+    assert (PAPER.train.lr, PAPER.train.beta_1, PAPER.train.beta_2) == (2e-4, 0.5, 0.999)
+    assert (PAPER.train.batch_size, PAPER.train.epochs, PAPER.train.average) == (32, 20.0, 0.0)
+    assert (PAPER.pairs.kind, PAPER.pairs.mirror, PAPER.data.name) == ("labels", False, "market1501")
+    assert (PAPER.loader.height, PAPER.loader.width) == (256, 128)
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name not in ("paper", "recommended")])
+def test_presets_build(preset: str) -> None:
+    Networks(settings(preset))
+
+
+def test_resume_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped between the two phases and taken up again: every weight and every logged number as in one go."""
+    train_gan(small(tmp_path / "whole"), show_progress=False)
+    from dapg.pose import train_gan as module
+
+    update = module._Step.__call__
+
+    def breaks(self: object, batch: object, step: int, total: int) -> object:
+        if step == 3:
+            raise KeyboardInterrupt
+        return update(self, batch, step, total)
+
+    monkeypatch.setattr(module._Step, "__call__", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        train_gan(small(tmp_path / "cut"), show_progress=False)
+    monkeypatch.setattr(module._Step, "__call__", update)
+    result = train_gan(small(tmp_path / "cut"), show_progress=False)
+    assert result["steps"] == 4
+    whole, cut = (load_file(tmp_path / name / GENERATOR_FILE) for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    states = [tmp_path / name / "checkpoints" / "step_00000004" / "method.safetensors" for name in ("whole", "cut")]
+    first, second = (load_file(path) for path in states)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "cut")
+    assert train_gan(small(tmp_path / "cut"), show_progress=False)["reused"]
+
+
+def test_what_a_run_leaves_says_what_its_pairs_were(tmp_path: Path) -> None:
+    result = train_gan(small(tmp_path / "run"), show_progress=False)
+    lines = metrics(tmp_path / "run")
+    assert [set(line) >= {"fools", "tells_apart"} for line in lines] == [False, False, True, True]
+    _, facts = load_generator(tmp_path / "run")
+    assert (facts.height, facts.width, facts.supervision) == (64, 32, "synthetic")
+    assert not facts.saw_identities
+    assert "rendered persons" in (tmp_path / "run" / "README.md").read_text()
+    assert result["facts"]["persons"] == Synthetic().persons("train")
+    continued = small(tmp_path / "next", init=str(tmp_path / "run"))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            Networks(continued).generator.state_dict().values(),
+            load_generator(tmp_path / "run")[0].state_dict().values(),
+            strict=True,
+        )
+    )
+
+
+def test_self_pairs_go_there_and_back_and_labels_are_named(tmp_path: Path) -> None:
+    base = small(tmp_path / "self", data=DataConfig(subset=8))  # unlabelled pictures
+    result = train_gan(replace(base, pairs=replace(base.pairs, kind="self")), show_progress=False)
+    assert "cycle" in metrics(tmp_path / "self")[0]
+    assert result["facts"]["persons"] == []
+    assert "no labels" in (tmp_path / "self" / "README.md").read_text()
+    labelled = small(tmp_path / "labels")
+    labelled = replace(labelled, pairs=replace(labelled.pairs, kind="labels"), train=replace(labelled.train, steps=1))
+    train_gan(labelled, show_progress=False)
+    assert "SAW IDENTITY LABELS" in (tmp_path / "labels" / "README.md").read_text()
+    assert load_generator(tmp_path / "labels")[1].saw_identities
+
+
+def test_published_settings_train_at_a_small_size(tmp_path: Path) -> None:
+    base = replace(
+        PAPER,
+        generator=GeneratorConfig("residual", 4, 1),
+        discriminator=replace(PAPER.discriminator, width=4),
+        data=DataConfig(split="train"),
+        train=replace(PAPER.train, steps=2, batch_size=2, log_every=1),
+        loader=LoaderConfig(height=64, width=64, workers=0),
+        out=str(tmp_path / "paper"),
+    )
+    train_gan(base, show_progress=False)
+    first = metrics(tmp_path / "paper")[0]
+    assert set(first) == {"step", "kind", "lr", "reconstruction", "fools", "tells_apart"}
+
+
+def test_one_pair_is_learnt(tmp_path: Path) -> None:
+    base = small(tmp_path / "run")
+    train = replace(base.train, steps=40, batch_size=1, average=0.0, constant=1.0, lr=3e-3)
+    data = DataConfig(split="train", subset=8)
+    lone = replace(base, train=train, losses=replace(base.losses, adversarial=0.0, features=0.0), data=data)
+    train_gan(replace(lone, pairs=replace(lone.pairs, kind="self", mirror=False)), show_progress=False)
+    lines = metrics(tmp_path / "run")
+    early, late = (sum(line["reconstruction"] for line in part) for part in (lines[:8], lines[-8:]))
+    assert late < 0.7 * early
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loader": LoaderConfig(height=60, width=32)}, "multiples of 16"),
+        ({"data": DataConfig(split="test")}, "would spoil every score"),
+        ({"loader": LoaderConfig(height=64, width=16)}, "halvings"),
+    ],
+)
+def test_wrong_settings(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        train_gan(replace(small(tmp_path / "run"), **change))
