@@ -4,11 +4,12 @@ CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= outputs/demo
+VIDEO ?= outputs/real/vtest.avi
 # Two test processes with one thread each beat one process with two.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format bench docs clean
+.PHONY: help demo test test-slow lint format bench docs real-video clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +45,14 @@ bench: $(VENV)/.test ## Figures of the docs: start-up, kills, data waiting
 
 docs: $(VENV)/.docs ## Documentation as HTML in docs/_build
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+real-video: $(VIDEO) ## Fetch a real street video with apt, Debian's opencv-doc (docs/own-footage.md)
+
+$(VIDEO):
+	mkdir -p $@.deb
+	cd $@.deb && apt-get download opencv-doc && dpkg -x opencv-doc_*.deb .
+	mv $@.deb/usr/share/doc/opencv-doc/examples/data/vtest.avi $@
+	rm -rf $@.deb
 
 clean: ## Remove the environment and caches, not outputs
 	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache
