@@ -11,7 +11,7 @@ from dapg.core.settings import read_yaml
 if TYPE_CHECKING:
     from dapg.train.stage import FinetuneSettings, PretrainSettings
 
-_KINDS = {"pretrain": "pre-training", "finetune": "fine-tuning"}
+_KINDS = {"pretrain": "pre-training", "align": "alignment", "finetune": "fine-tuning"}
 
 
 def list_methods(folder: str) -> str:

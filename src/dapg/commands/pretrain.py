@@ -1,14 +1,8 @@
 """Pre-train a backbone on unlabelled pictures of people."""
 
-from typing import TYPE_CHECKING
-
 from dapg.commands._settings import parse, take_option, wants_help
 from dapg.commands._training import list_methods, say_how_long, say_result, take_method
 from dapg.core import plugins
-
-if TYPE_CHECKING:
-    from dapg.train.loop import Validate
-    from dapg.train.stage import PretrainSettings
 
 _FOLDER = "methods.pretraining"
 _HELP = """usage: dapg pretrain METHOD [--preset {{{presets}}}] [OPTIONS]
@@ -44,24 +38,13 @@ def main(words: list[str], program: str) -> None:
 
     from dapg.core import distributed
     from dapg.recipes.pretraining import settings as recipe
+    from dapg.recipes.pretraining import validation
     from dapg.train.stage import pretrain
 
     description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
     settings = parse(f"{program} {method}", recipe(method, preset), words, description, positionals=("name",))
     say_how_long(settings, preset)
-    result = pretrain(settings, _validation(settings))
+    result = pretrain(settings, validation(settings))
     say_result(result, settings.out)
     if distributed.rank() == 0:
         print(f"weights for the next stage: {Path(settings.out) / 'backbone.safetensors'}")
-
-
-def _validation(settings: "PretrainSettings") -> "Validate | None":
-    """The scores the loop asks for, by the rules of the data set that is trained on."""
-    if not settings.validation:
-        return None
-    from dapg.core.device import resolve_device
-    from dapg.data.source import open_dataset
-    from dapg.evaluation.stage import validator
-
-    validate: Validate = validator(open_dataset(settings.data), settings.validation, resolve_device(settings.device))
-    return validate

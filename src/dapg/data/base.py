@@ -90,6 +90,13 @@ class Dataset(ABC):
         except OSError as error:
             raise DataError(f"{path}: {error.strerror or error}") from error
 
+    companion_slots: int = 0
+    """How many other pictures of a person travel with each picture at most (``data/companions.py``)."""
+
+    def companions(self, record: Record) -> list[tuple[bytes, tuple[int, int, int, int] | None, str]]:
+        """Encoded picture, box and name of each of them."""
+        return []
+
     @classmethod
     @abstractmethod
     def example_layout(cls) -> Mapping[str, str | None]:

@@ -43,6 +43,7 @@ class _Item:
     image: Tensor
     record: Record
     bad: tuple[BadImage, ...]
+    extras: dict[str, Tensor]
 
 
 class _Pictures(TorchDataset[_Item]):
@@ -66,10 +67,29 @@ class _Pictures(TorchDataset[_Item]):
                     raise
                 bad.append((record, str(error)))
                 continue
-            notes = tuple(BadImage(broken.path, reason, record.path) for broken, reason in bad)
-            return _Item(candidate, image, record, notes)
+            notes = [BadImage(broken.path, reason, record.path) for broken, reason in bad]
+            extras = self._companions(record, notes) if self.dataset.companion_slots else {}
+            return _Item(candidate, image, record, tuple(notes), extras)
         listed = ", ".join(record.path for record, _ in bad[:5])
         raise DataError(f"{len(bad)} pictures in a row cannot be read ({listed}, ...); first: {bad[0][1]}")
+
+    def _companions(self, record: Record, notes: list[BadImage]) -> dict[str, Tensor]:
+        """``companions`` (P, 3, H, W) and which of them are real, ``companions_valid`` (P,); the rest is black.
+
+        An unreadable one is left out, and noted, where unreadable pictures may be replaced.
+        """
+        height, width = self.config.height, self.config.width
+        pictures = torch.zeros(self.dataset.companion_slots, 3, height, width, dtype=torch.uint8)
+        valid = torch.zeros(self.dataset.companion_slots, dtype=torch.bool)
+        for slot, (data, box, where) in enumerate(self.dataset.companions(record)):
+            try:
+                pictures[slot] = decode(data, (height, width), box, where)
+                valid[slot] = True
+            except DataError as error:
+                if not self.replace:
+                    raise
+                notes.append(BadImage(where, str(error), record.path))
+        return {"companions": pictures, "companions_valid": valid}
 
     def _candidates(self, index: int) -> Iterator[int]:
         """The picture itself, then the following ones of the same person and modality, then just the following ones."""
@@ -96,6 +116,7 @@ def collate(items: list[_Item]) -> Batch:
         cameras=torch.tensor([item.record.camera for item in items]),
         modalities=torch.tensor([int(item.record.modality) for item in items]),
         indices=torch.tensor([item.index for item in items]),
+        extras={name: torch.stack([item.extras[name] for item in items]) for name in items[0].extras},
         bad_images=tuple(bad for item in items for bad in item.bad),
     )
 

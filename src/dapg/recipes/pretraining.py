@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError, nearest
 from dapg.data.loading import LoaderConfig
-from dapg.data.source import DataConfig
+from dapg.data.source import DataConfig, open_dataset
+from dapg.evaluation.stage import validator
 from dapg.methods.runs import BackboneConfig, method_class
 from dapg.recipes.presets import PRESETS
-from dapg.train.loop import TrainConfig
+from dapg.train.loop import TrainConfig, Validate
 from dapg.train.optimizers import OptimizerConfig, ScheduleConfig
 from dapg.train.stage import PretrainSettings
 
@@ -36,6 +38,14 @@ def settings(method: str, preset: str = "recommended") -> PretrainSettings:
         "demo": _demo,
     }
     return builders[preset](method, kind.Config())
+
+
+def validation(settings: PretrainSettings) -> Validate | None:
+    """The scores the loop asks for, by the rules of the data set that is trained on."""
+    if not settings.validation:
+        return None
+    validate: Validate = validator(open_dataset(settings.data), settings.validation, resolve_device(settings.device))
+    return validate
 
 
 def _recommended(name: str, config: Any) -> PretrainSettings:

@@ -1,24 +1,26 @@
-"""Training as a stage: settings in, a folder with weights, metrics and a result out. Pre-training and fine-tuning."""
+"""Training as a stage: settings in, a folder with weights, metrics and a result out. For all three stages."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch.distributed as dist
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from dapg.core import distributed
-from dapg.core.errors import UsageError
+from dapg.core.errors import UsageError, WeightsError
 from dapg.core.files import atomic_path, sha256
 from dapg.core.rng import generator_from
 from dapg.core.settings import run_only
 from dapg.core.stage import Stage
 from dapg.core.types import UNKNOWN, Modality, Record
 from dapg.data.base import Dataset
+from dapg.data.companions import Key, WithCompanions, generated_companions, shuffled_companions, true_companions
 from dapg.data.identity_sampler import CrossModalSampler
 from dapg.data.loading import LoaderConfig
+from dapg.data.manifest import read_manifest
 from dapg.data.samplers import InfiniteSampler, Sampler
 from dapg.data.shards import Shards, ShardSampler
 from dapg.data.source import DataConfig, list_hash, open_dataset, select_records
@@ -91,6 +93,25 @@ class FinetuneSettings:
     """auto, cpu, cuda or cuda:N."""
 
 
+@dataclass(frozen=True)
+class AlignSettings(PretrainSettings):
+    """Everything an alignment depends on; ``recipes/alignment.py`` has complete ones."""
+
+    positives: Literal["generated", "original", "shuffled", "true"] = "generated"
+    """What an anchor is aligned with: its person generated in other poses; itself; the generated pictures of somebody
+    else; true other pictures of its person, by labels. All but the first are for comparison."""
+    generated: str = ""
+    """Folder of ``dapg pose generate``, for ``generated`` and ``shuffled``."""
+    poses: tuple[str, ...] = ()
+    """Which of the generated poses; none: all. ``true`` takes as many pictures (four where none are named)."""
+    least_score: float = 0.0
+    """Generated pictures whose key points hit the target less than this (PCK at 0.2) are dropped."""
+    keep_head: bool = True
+    """Go on with the projection head of the run that ``backbone.init`` names."""
+    visible_only: bool = True
+    """Leave infrared pictures out: the generator has learnt visible ones."""
+
+
 MakeValidate = Callable[[Dataset, str, Sequence[int]], Validate]
 """Scores of a data set's mode for the loop, on trials without the given training persons."""
 
@@ -107,6 +128,8 @@ class _Work:
     validate: Validate | None
     notes: dict[str, Any] = field(default_factory=dict)
     """Further lines of the result."""
+    start: Callable[[Method], None] | None = None
+    """What else the method begins with, before a checkpoint is looked for."""
 
 
 def pretrain(
@@ -184,6 +207,77 @@ def finetune(
     return _run("finetune", settings, prepare, show_progress, keep_best=settings.selection != "last")
 
 
+def align(settings: AlignSettings, validate: Validate | None = None, show_progress: bool = True) -> dict[str, Any]:
+    """Run (or go on with, or reuse) one alignment; returns the content of result.json.
+
+    The folder holds what ``pretrain`` leaves. The result says what the positives were, how many pictures had any, and
+    what the generator learnt from.
+
+    Raises:
+        UsageError: wrong settings, or the folder holds another run.
+        DataError, WeightsError, TrainingError: see there.
+    """
+
+    def prepare() -> _Work:
+        dataset = open_dataset(settings.data)
+        records = select_records(dataset, settings.data, settings.seed)
+        if settings.visible_only:
+            records = [record for record in records if record.modality == Modality.VISIBLE]
+        if not records:
+            raise UsageError("there is no visible picture to align; give --visible_only false or another --data.split")
+        dataset, notes = _with_companions(dataset, records, settings)
+        facts = DataFacts(len(records), tuple(sorted({record.person for record in records})))
+        sampler = InfiniteSampler(len(records), settings.train.batch_size, settings.seed)
+        return _Work(dataset, records, facts, sampler, settings.train, validate, notes, _head_of(settings))
+
+    return _run("align", settings, prepare, show_progress)
+
+
+def _with_companions(
+    dataset: Dataset, records: list[Record], settings: AlignSettings
+) -> tuple[Dataset, dict[str, Any]]:
+    """The data set that hands out positives, and what the result says about them."""
+    notes: dict[str, Any] = {"positives": settings.positives}
+    if settings.positives == "original":
+        return dataset, notes
+    companions: Mapping[Key, Sequence[Path | Record]]
+    if settings.positives == "true":
+        companions = true_companions(records, len(settings.poses) or 4, settings.seed)
+    else:
+        if not settings.generated:
+            raise UsageError(f"--positives {settings.positives} needs --generated FOLDER (dapg pose generate)")
+        manifest = read_manifest(settings.generated)
+        notes["generator"] = manifest.about
+        own = generated_companions(manifest, records, settings.poses or manifest.poses, settings.least_score)
+        companions = own if settings.positives == "generated" else shuffled_companions(own, records, settings.seed)
+    counts = [len(companions.get((record.path, record.box), ())) for record in records]
+    notes["companions"] = {"pictures": sum(counts), "sources_without": counts.count(0)}
+    return WithCompanions(dataset, companions), notes
+
+
+def _head_of(settings: AlignSettings) -> Callable[[Method], None] | None:
+    """Hands the earlier run's projection head to the method; nothing where the backbone comes from elsewhere."""
+    weights = Path(settings.backbone.init) / METHOD_WEIGHTS
+    if not settings.keep_head or not weights.is_file():
+        return None
+
+    def start(method: Method) -> None:
+        take_head = getattr(method, "take_head", None)
+        if take_head is None:
+            return
+        stored = load_file(weights)
+        head = {name.removeprefix("head."): tensor for name, tensor in stored.items() if name.startswith("head.")}
+        try:
+            take_head(head)
+        except RuntimeError as error:
+            raise WeightsError(
+                f"the projection head of {settings.backbone.init} does not fit ({error}); give its settings as "
+                "--method.head..., or --keep_head false"
+            ) from error
+
+    return start
+
+
 def _by_modalities(records: Sequence[Record]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Labelled persons with pictures in both modalities, and those with one only; both ascending."""
     seen = {
@@ -227,6 +321,8 @@ def _run(
         )
         plugin = method_class(kind, settings.name)
         method = plugin(settings.method, backbone, work.facts, generator_from("heads", settings.seed))
+        if work.start is not None:
+            work.start(method)
         progress = train(
             method,
             work.dataset,

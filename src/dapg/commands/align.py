@@ -1,0 +1,73 @@
+"""Align a pre-trained backbone with persons: the same person in other poses and colours (stage 2)."""
+
+from dapg.commands._settings import parse, take_option, wants_help
+from dapg.commands._training import list_methods, say_how_long, say_result, take_method
+from dapg.core import plugins
+from dapg.core.settings import read_yaml
+
+_FOLDER = "methods.alignment"
+_METHOD = "dapg_align"
+
+_HELP = """usage: dapg align [METHOD] --init RUN --generated FOLDER [--preset {{{presets}}}] [OPTIONS]
+
+Stage 2: go on from a pre-training run; a picture must find its person in another pose and other colours. Pictures in
+other poses come from dapg pose generate. Killed runs go on where they stopped when the same command is given again.
+
+methods ({default} unless given):
+{methods}
+
+  dapg align METHOD --help    all options, with the preset's values
+
+examples:
+  dapg align --preset tiny --init outputs/pretrain/first --generated outputs/pose/generated --out outputs/align/first
+  dapg align --init outputs/pretrain/dapg --data market1501=/data/Market-1501-v15.09.15 --generated generated
+arms of the ablation:
+  dapg align --preset tiny --init outputs/pretrain/first --positives original    # channels only, no pose
+  dapg align --preset tiny --init outputs/pretrain/first --positives shuffled --generated outputs/pose/generated
+  dapg align --preset tiny --init outputs/pretrain/first --positives true        # other pictures, by labels
+"""
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, run, and say where the result is."""
+    if wants_help(words):
+        from dapg.recipes.presets import PRESETS
+
+        print(_HELP.format(presets=",".join(PRESETS), default=_METHOD, methods=list_methods(_FOLDER)), end="")
+        return
+    named = bool(words) and not words[0].startswith("-")
+    if not named and not take_option(words, "--config", "")[0]:
+        words = [_METHOD, *words]
+    method, words = take_method(words, _FOLDER, "align", program)
+    preset, words = take_option(words, "--preset", "recommended")
+    init = _init(words)
+
+    from pathlib import Path
+
+    from dapg.core import distributed
+    from dapg.recipes.alignment import settings as recipe
+    from dapg.recipes.pretraining import validation
+    from dapg.train.stage import align
+
+    description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
+    settings = parse(f"{program} {method}", recipe(method, preset, init), words, description, positionals=("name",))
+    say_how_long(settings, preset)
+    result = align(settings, validation(settings))
+    say_result(result, settings.out)
+    if distributed.rank() == 0:
+        without = result.get("companions", {}).get("sources_without", 0)
+        if without:
+            print(f"{without} pictures had no other picture of their person, and were their own positives")
+        print(f"weights for the next stage: {Path(settings.out) / 'backbone.safetensors'}")
+
+
+def _init(words: list[str]) -> str:
+    """Where the first weights come from, by option or by the --config file."""
+    from pathlib import Path
+
+    for option in ("--init", "--backbone.init"):
+        found, _ = take_option(words, option, "")
+        if found:
+            return found
+    config, _ = take_option(words, "--config", "")
+    return str(read_yaml(Path(config)).get("backbone", {}).get("init", "")) if config else ""

@@ -1,0 +1,160 @@
+"""DAPG stage 2: alignment by pose generation (the paper's section II-B, Fig. 4).
+
+    anchor      a view of the picture                                        online encoder   -> q
+    positives   ChannelAug of the person in a random canonical pose          momentum encoder -> k: positives of Eq. 2
+    queue       earlier keys: negatives of Eq. 2
+
+The loader hands the person's other pictures along as ``batch.extras["companions"]``; generated, true or somebody else's
+is settled there (``data/companions.py``). A picture without any is its own positive, as in stage 1.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from dapg.augment.channel import GREY, KEEP, choose_channels
+from dapg.augment.views import ViewConfig, standard_view
+from dapg.core.errors import UsageError
+from dapg.core.images import to_float
+from dapg.core.rng import SampleGenerator
+from dapg.core.types import Batch, StepResult
+from dapg.losses.info_nce import Reduction, multi_positive_info_nce
+from dapg.losses.js import js_divergence, log_similarity_distribution
+from dapg.losses.spread import effective_rank, feature_std
+from dapg.methods.base import DataFacts
+from dapg.methods.pretraining._contrastive import Contrastive
+from dapg.models.backbones.base import Backbone
+from dapg.models.heads.moco import MoCoHead
+from dapg.models.momentum import KeyEncoder
+
+COMPANIONS, VALID = "companions", "companions_valid"
+
+
+class DAPGAlign(Contrastive):
+    """A picture must find its person in another pose and other colours."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Defaults are the recommended reading; ``paper()`` is the literal one."""
+
+        temperature: float = 0.1
+        """τ of Eq. 2. The paper's 0.7 is nearly flat; 0.1 is LUPerson's."""
+        positives: int = 1
+        """Pictures of the person in other poses that each anchor is compared with, drawn anew in each step."""
+        positives_reduction: Reduction = "sum_inside"
+        """Eq. 2 sums the positives inside the logarithm; ``mean_outside`` pulls each of them."""
+        channel: float = 0.5
+        """Probability that a positive shows one colour channel, or its luma, three times (CAJ's ChannelExchange)."""
+        channel_order: Literal["before", "after"] = "before"
+        """Whether channels are exchanged before the picture is normalised, or after it as in CAJ's code."""
+        alpha: float = 1.0
+        """Share of the contrastive term; below 1 the rest is Eq. 3-5 among at least two positives."""
+        js_temperature: float = 0.1
+        """Of the softmax that makes the p of Eq. 3."""
+        momentum: float = 0.999
+        """Share of itself that the key encoder keeps at each step."""
+        queue: int = 65_536
+        """Keys remembered (K); at most half the number of pictures, so that no picture meets its own older key."""
+        head: MoCoHead.Config = field(default_factory=MoCoHead.Config)
+        """Projection head."""
+        views: ViewConfig = field(default_factory=lambda: ViewConfig(blur=0.0))
+        """Crop, flip, grey and erasing, of anchor and positives, each with its own draw."""
+
+    @classmethod
+    def paper(cls) -> "DAPGAlign.Config":
+        """The printed τ of 0.7, and the views of stage 1: crop, flip and grey only."""
+        return cls.Config(temperature=0.7, js_temperature=0.7, views=ViewConfig(blur=0.0, erasing=0.0))
+
+    def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
+        if config.positives < 1:
+            raise UsageError(f"positives is at least 1, got {config.positives}")
+        if not 0 <= config.alpha <= 1:
+            raise UsageError(f"alpha is in [0, 1], got {config.alpha}")
+        if config.alpha < 1 and config.positives < 2:
+            raise UsageError("the consistency of Eq. 3-5 compares positives: alpha below 1 needs positives 2 or more")
+        super().__init__(config, backbone, facts, generator)
+        self.settings = config
+        self.head = MoCoHead(backbone.feature_dim, config.head, generator)
+        size = max(1, min(config.queue, facts.pictures // 2))
+        self.keys = KeyEncoder(backbone, self.head, config.momentum, size, config.head.output_dim)
+
+    def take_head(self, state: dict[str, Tensor]) -> None:
+        """Go on with stage 1's projection head; its momentum copy starts equal, the queue stays empty.
+
+        Raises:
+            RuntimeError: names or shapes of another head.
+        """
+        self.head.load_state_dict(state)
+        self.keys.head.load_state_dict(state)
+
+    def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
+        """Eq. 2 for one batch; with ``alpha`` below 1 the positives also pass the online encoder, for Eq. 3-5."""
+        config = self.settings
+        anchor = self.project(self._view(batch, config.views, generator.fork("anchor")))
+        pictures, own = positive_pictures(batch, config.positives, generator.fork("pose"))
+        views = [
+            self._positive_view(pictures[:, place], generator.fork(f"positive {place}"))
+            for place in range(config.positives)
+        ]
+        keys = torch.stack([self.keys(view, generator) for view in views], dim=1)  # (B, P, D)
+        negatives, _, filled = self.keys.queue.contents()
+        contrastive = multi_positive_info_nce(
+            anchor, keys, negatives, config.temperature, config.positives_reduction, filled
+        )
+        consistency = torch.zeros_like(contrastive)
+        if config.alpha < 1:
+            online = self.project(torch.cat(views)).reshape(config.positives, len(batch), -1).transpose(0, 1)
+            consistency = js_divergence(log_similarity_distribution(online, negatives, config.js_temperature, filled))
+        self.keys.remember(keys[:, 0])
+        logs = {
+            "contrastive": contrastive.detach(),
+            "js": consistency.detach(),
+            "own_positive": own.float().mean(),
+            "positive_similarity": torch.einsum("bd,bpd->bp", anchor.detach(), keys).mean(),
+            "feature_std": feature_std(anchor.detach()),
+            "effective_rank": effective_rank(anchor.detach()),
+        }
+        return StepResult(config.alpha * contrastive + (1 - config.alpha) * consistency, logs)
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """The key encoder follows; this step's keys become negatives of the next."""
+        self.keys.update(self.backbone, self.head)
+
+    def _positive_view(self, pictures: UInt8[Tensor, "B 3 H W"], generator: SampleGenerator) -> Tensor:
+        """(B, 3, h, w): ChannelAug of a view of its own."""
+        config = self.settings
+        choice = draw_channels(config.channel, generator.fork("channel")).to(pictures.device)
+        if config.channel_order == "before":
+            changed = choose_channels(to_float(pictures), choice)
+            pictures = changed.mul(255).round().to(torch.uint8)
+        view = standard_view(pictures, config.views, generator.fork("view"), self.backbone.mean, self.backbone.std)
+        return view if config.channel_order == "before" else choose_channels(view, choice)
+
+
+def draw_channels(probability: float, generator: SampleGenerator) -> Int[Tensor, "B"]:
+    """CAJ's ChannelExchange with luma (each channel and luma a quarter) with a probability, else no change."""
+    keep = ~generator.fork("whether").bernoulli(probability)
+    return torch.where(keep, KEEP, generator.fork("which").integers(GREY + 1))
+
+
+def positive_pictures(
+    batch: Batch, count: int, generator: SampleGenerator
+) -> tuple[UInt8[Tensor, "B {count} 3 H W"], Bool[Tensor, "B"]]:
+    """``count`` of each picture's companions, drawn at random without replacement, and whose positive is the picture.
+
+    Where there are fewer, they come again; where there is none, the picture stands for them itself.
+    """
+    if COMPANIONS not in batch.extras:
+        everyone = torch.ones(len(batch), dtype=torch.bool, device=batch.images.device)
+        return batch.images[:, None].expand(-1, count, -1, -1, -1), everyone
+    companions, valid = batch.extras[COMPANIONS], batch.extras[VALID]
+    draws: Float[Tensor, "B P"] = generator.uniform(companions.shape[1]).to(valid.device)
+    order = torch.where(valid, draws, -1.0).argsort(dim=1, descending=True)  # real ones first, in a random order
+    available = valid.sum(dim=1, keepdim=True)
+    places = torch.arange(count, device=valid.device)[None] % available.clamp(min=1)
+    chosen = companions[torch.arange(len(batch), device=valid.device)[:, None], order.gather(1, places)]
+    own = available[:, 0] == 0
+    return torch.where(own[:, None, None, None, None], batch.images[:, None], chosen), own

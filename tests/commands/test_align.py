@@ -1,0 +1,129 @@
+"""`dapg align` from a stage-1 run, in every arm; what it takes over and what it refuses."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from dapg.commands import align, pretrain
+from dapg.core.errors import DapgError, UsageError
+from dapg.core.files import read_json
+from dapg.core.settings import read_yaml
+from dapg.core.types import Modality
+from dapg.data.folder import Folder
+from dapg.data.manifest import GeneratedPicture, Manifest, write_manifest
+from dapg.methods.runs import load_method
+
+SMALL = [
+    "--preset",
+    "demo",
+    "--device",
+    "cpu",
+    "--loader.workers",
+    "0",
+    "--train.steps",
+    "2",
+    "--train.batch_size",
+    "8",
+]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pictures of four persons, two generated poses of each but the first, and a stage-1 run."""
+    root = tmp_path_factory.mktemp("align")
+    colours = torch.randint(0, 255, (12, 3), generator=torch.Generator().manual_seed(0)).tolist()
+    rows, lines = ["path,person,modality"], []
+    for number, colour in enumerate(colours):
+        path = root / "data" / f"{number:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (32, 64), tuple(colour)).save(path)
+        modality = "infrared" if number == 11 else "visible"
+        rows.append(f"{path.name},p{number % 4},{modality}")
+        if number == 0:
+            lines.append(GeneratedPicture(path.name, None))
+            continue
+        for pose in ("front", "left"):
+            made = root / "made" / f"{number}_{pose}.png"
+            made.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (32, 64), tuple(colour[::-1])).save(made)
+            lines.append(GeneratedPicture(path.name, None, pose, made.name, 0.9 if pose == "front" else 0.3))
+    (root / "data" / "labels.csv").write_text("\n".join(rows))
+    assert len(Folder(root / "data").records("all")) == 12
+    write_manifest(Manifest(root / "made", tuple(lines), {"generator": "ab", "pairs": "synthetic"}))
+    first = ["mocov2", *SMALL, "--data", str(root / "data"), "--backbone.width", "0.125", "--out", str(root / "first")]
+    pretrain.main(first, "dapg pretrain")
+    return root
+
+
+def run(work: Path, name: str, *words: str) -> dict:
+    out = work / name
+    common = [*SMALL, "--init", str(work / "first"), "--data", str(work / "data"), "--data.split", "all"]
+    align.main([*common, "--out", str(out), *words], "dapg align")
+    return dict(read_json(out / "result.json"))
+
+
+@pytest.mark.parametrize(
+    ("positives", "words", "without"),
+    [
+        ("generated", ("--generated", "made"), 1),
+        ("shuffled", ("--generated", "made"), 1),
+        ("true", (), 0),
+        ("original", (), None),
+    ],
+)
+def test_every_arm_runs_and_says_what_its_positives_were(
+    work: Path, positives: str, words: tuple[str, ...], without: int | None
+) -> None:
+    words = tuple(str(work / word) if word == "made" else word for word in words)
+    result = run(work, positives, "--positives", positives, *words)
+    assert result["positives"] == positives
+    assert result["facts"]["pictures"] == 11  # the infrared one is left out
+    assert (result["companions"]["sources_without"] if without is not None else None) == without
+    if positives in ("generated", "shuffled"):
+        assert result["generator"] == {"generator": "ab", "pairs": "synthetic"}
+    method = load_method(work / positives)
+    assert method.encode(torch.randn(2, 3, *method.input_size), Modality.VISIBLE)["backbone"].shape[0] == 2
+
+
+def test_network_head_and_size_come_from_the_first_stage(work: Path) -> None:
+    run(work, "frozen", "--positives", "original", "--train.optimizer.lr", "0.0")
+    stored, first = read_yaml(work / "frozen" / "config.yaml"), read_yaml(work / "first" / "config.yaml")
+    assert stored["backbone"]["width"] == 0.125
+    assert stored["method"]["head"] == first["method"]["head"]
+    before, after = (load_file(work / name / "method.safetensors") for name in ("first", "frozen"))
+    weights = [key for key in before if key.startswith(("head.", "backbone.")) and key.endswith("weight")]
+    assert any(key.startswith("head.") for key in weights)
+    for key in weights:  # a rate of 0 leaves them as stage 1 left them
+        assert torch.equal(before[key], after[key]), key
+    run(work, "new head", "--positives", "original", "--train.optimizer.lr", "0.0", "--keep_head", "false")
+    fresh = load_file(work / "new head" / "method.safetensors")
+    heads = [key for key in weights if key.startswith("head.")]
+    assert not any(torch.equal(before[key], fresh[key]) for key in heads)
+
+
+def test_pictures_that_miss_the_pose_are_dropped(work: Path) -> None:
+    result = run(work, "strict", "--generated", str(work / "made"), "--least_score", "0.5")
+    assert result["companions"]["pictures"] == 10  # front only, of ten visible pictures with generated ones
+    with pytest.raises(DapgError, match="not one picture has another"):
+        run(work, "too strict", "--generated", str(work / "made"), "--least_score", "0.95")
+
+
+def test_what_is_missing_is_said(work: Path) -> None:
+    with pytest.raises(UsageError, match="needs --generated FOLDER"):
+        run(work, "none")
+    with pytest.raises(DapgError, match="dapg pose generate makes it"):
+        run(work, "absent", "--generated", str(work / "data"))
+    with pytest.raises(UsageError, match="has poses front, left, not back"):
+        run(work, "pose", "--generated", str(work / "made"), "--poses", "[back]")
+    with pytest.raises(DapgError, match=r"projection head .* does not fit"):
+        run(work, "head", "--positives", "original", "--method.head.output_dim", "8")
+
+
+def test_help_names_the_arms(capsys: pytest.CaptureFixture[str]) -> None:
+    align.main(["--help"], "dapg align")
+    text = capsys.readouterr().out
+    assert "--positives shuffled" in text
+    assert "dapg_align" in text

@@ -1,0 +1,181 @@
+"""Alignment: which pictures become positives, what is done to their channels, the loss by hand, heads that go on."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from dapg.augment.views import ViewConfig
+from dapg.core.errors import UsageError
+from dapg.core.rng import SampleGenerator, generator_from
+from dapg.core.types import Batch
+from dapg.methods.alignment.dapg_align import DAPGAlign, draw_channels, positive_pictures
+from dapg.methods.base import DataFacts
+from dapg.models.backbones.resnet18 import ResNet18
+from dapg.models.heads.moco import MoCoHead
+from dapg.models.pooling import average_pool
+
+COUNT, POSES = 6, 3
+STILL = ViewConfig(
+    height=32, width=16, crop_scale=(1.0, 1.0), crop_ratio=(0.5, 0.5), flip=0.0, grey=0.0, blur=0.0, erasing=0.0
+)
+
+
+def batch(valid: torch.Tensor | None = None) -> Batch:
+    """Pictures of one level each: originals 10 * i, companions 10 * i + 1 + slot."""
+    base = 10 * torch.arange(COUNT)
+    images = base[:, None, None, None].expand(-1, 3, 32, 16).to(torch.uint8)
+    companions = (base[:, None] + 1 + torch.arange(POSES))[:, :, None, None, None].expand(-1, -1, 3, 32, 16)
+    extras = {
+        "companions": companions.to(torch.uint8),
+        "companions_valid": torch.ones(COUNT, POSES, dtype=torch.bool) if valid is None else valid,
+    }
+    numbers = torch.arange(COUNT)
+    return Batch(images, numbers, numbers, torch.ones(COUNT, dtype=torch.int64), numbers, extras)
+
+
+def draws(step: int, count: int = COUNT) -> SampleGenerator:
+    return SampleGenerator.for_step(0, step, torch.arange(count))
+
+
+def method(**changes: Any) -> DAPGAlign:
+    config = replace(
+        DAPGAlign.Config(views=STILL, head=replace(MoCoHead.Config(), hidden_dim=32, output_dim=16)), **changes
+    )
+    backbone = ResNet18(ResNet18.Config(width=0.125), generator_from("backbone"))
+    return DAPGAlign(config, backbone, DataFacts(100), generator_from("head"))
+
+
+class TestPositivePictures:
+    def test_all_poses_are_drawn_and_never_twice_in_a_step(self) -> None:
+        seen = set()
+        for step in range(20):
+            pictures, own = positive_pictures(batch(), 2, draws(step))
+            levels = pictures[:, :, 0, 0, 0].long() - 10 * torch.arange(COUNT)[:, None]
+            assert not own.any()
+            assert bool((levels[:, 0] != levels[:, 1]).all())
+            seen |= set(levels.flatten().tolist())
+        assert seen == {1, 2, 3}
+
+    def test_only_real_companions_count_and_the_picture_stands_in_for_none(self) -> None:
+        valid = torch.ones(COUNT, POSES, dtype=torch.bool)
+        valid[1] = False
+        valid[2] = torch.tensor([False, True, False])
+        for step in range(10):
+            pictures, own = positive_pictures(batch(valid), 3, draws(step))
+            levels = pictures[:, :, 0, 0, 0]
+            assert own.tolist() == [False, True, False, False, False, False]
+            assert levels[1].tolist() == [10, 10, 10]
+            assert levels[2].tolist() == [22, 22, 22]
+            assert sorted(levels[3].tolist()) == [31, 32, 33]
+
+    def test_without_companions_everybody_is_their_own(self) -> None:
+        lonely = batch()
+        lonely.extras.clear()
+        pictures, own = positive_pictures(lonely, 2, draws(0))
+        assert bool(own.all())
+        assert torch.equal(pictures[:, 1], lonely.images)
+
+    def test_a_sample_s_draw_does_not_depend_on_its_batch(self) -> None:
+        whole, _ = positive_pictures(batch(), 2, draws(5))
+        part = batch()
+        rows = torch.tensor([4])
+        alone = Batch(
+            part.images[rows],
+            part.persons[rows],
+            part.cameras[rows],
+            part.modalities[rows],
+            rows,
+            {key: value[rows] for key, value in part.extras.items()},
+        )
+        assert torch.equal(positive_pictures(alone, 2, draws(5).rows(rows))[0], whole[rows])
+
+
+def test_channels_are_exchanged_with_the_stated_chances() -> None:
+    chosen = draw_channels(0.5, draws(1, 40_000))
+    shares = [float((chosen == value).float().mean()) for value in (-1, 0, 1, 2, 3)]
+    assert shares == pytest.approx([0.5, 0.125, 0.125, 0.125, 0.125], abs=0.01)
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_positives_have_one_channel_three_times_before_or_after_normalising(order: str) -> None:
+    colours = torch.tensor([200, 100, 50], dtype=torch.uint8)[None, :, None, None].expand(COUNT, -1, 32, 16)
+    aligner = method(channel=1.0, channel_order=order)
+    view = aligner._positive_view(colours, draws(0))
+    mean, std = torch.tensor(aligner.backbone.mean), torch.tensor(aligner.backbone.std)
+    inside = view[:, :, 16, 8]
+    if order == "before":
+        raw = inside * std + mean
+        torch.testing.assert_close(raw, raw[:, :1].expand(-1, 3), atol=1e-5, rtol=0)
+    else:
+        torch.testing.assert_close(inside, inside[:, :1].expand(-1, 3))
+
+
+def test_the_loss_is_eq_2_of_the_anchor_against_keys_and_queue() -> None:
+    aligner = method(channel=0.0, positives=POSES).eval()  # evaluation mode: batch norm has no memory of the batch
+    queue = functional.normalize(torch.randn(20, 16, generator=generator_from("queue")))
+    aligner.keys.queue.push(queue)
+    result = aligner.training_step(batch(), draws(0))
+
+    def features(level: int) -> torch.Tensor:
+        picture = torch.full((1, 3, 32, 16), level / 255)
+        normal = (picture - torch.tensor(aligner.backbone.mean)[:, None, None]) / torch.tensor(aligner.backbone.std)[
+            :, None, None
+        ]
+        return functional.normalize(aligner.head(average_pool(aligner.backbone(normal))))[0]
+
+    losses = []
+    for i in range(COUNT):
+        anchor = features(10 * i)
+        positive = sum(torch.exp(anchor @ features(10 * i + 1 + slot) / 0.1) for slot in range(POSES))
+        negative = torch.exp(queue @ anchor / 0.1).sum()
+        losses.append(-torch.log(positive / (positive + negative)))
+    torch.testing.assert_close(result.loss, torch.stack(losses).mean(), atol=1e-4, rtol=1e-4)
+    assert result.logs["own_positive"] == 0
+
+
+def test_consistency_is_added_among_positives() -> None:
+    both = method(positives=2, alpha=0.5)
+    both.keys.queue.push(functional.normalize(torch.randn(20, 16, generator=generator_from("queue"))))
+    result = both.training_step(batch(), draws(0))
+    assert float(result.logs["js"]) > 0
+    expected = 0.5 * result.logs["contrastive"] + 0.5 * result.logs["js"]
+    torch.testing.assert_close(result.loss.detach(), expected)
+    with pytest.raises(UsageError, match="positives 2 or more"):
+        method(alpha=0.5)
+
+
+def test_a_generated_person_pulls_the_network_and_one_batch_overfits() -> None:
+    generator = generator_from("pictures")
+    coarse = torch.rand(COUNT, 1 + POSES, 3, 4, 2, generator=generator)
+    pictures = functional.interpolate(coarse.flatten(0, 1), size=(32, 16)).mul(255).to(torch.uint8)
+    pictures = pictures.unflatten(0, (COUNT, 1 + POSES))
+    given = batch()
+    given.images, given.extras["companions"] = pictures[:, 0], pictures[:, 1:]
+    aligner = method(channel=0.0, queue=1, momentum=0.9)
+    optimizer = torch.optim.Adam(aligner.parameter_groups(5e-3, 0.0))
+    losses = []
+    for step in range(25):
+        result = aligner(given, draws(0))
+        optimizer.zero_grad(set_to_none=True)
+        result.loss.backward()
+        optimizer.step()
+        aligner.after_step(step + 1, 25)
+        losses.append(result.loss.item())
+    assert min(losses[-5:]) < max(losses[:6]) / 2, losses
+
+
+def test_stage_1_s_head_goes_on_and_the_queue_starts_empty() -> None:
+    earlier, aligner = method(), method()
+    with torch.no_grad():
+        for parameter in earlier.head.parameters():
+            parameter.add_(1)
+    aligner.take_head(earlier.head.state_dict())
+    for module in (aligner.head, aligner.keys.head):
+        for key, value in earlier.head.state_dict().items():
+            assert torch.equal(module.state_dict()[key], value)
+    assert int(aligner.keys.queue.filled) == 0
+    with pytest.raises(RuntimeError):
+        aligner.take_head({"wrong": torch.zeros(1)})
