@@ -89,7 +89,7 @@ def run(chosen: FinetuneSettings, label: str, init: str, preset: str, repeats: i
             row["name"]: {**{m: row["scores"][feature][m] for m in MEASURES}, "intervals": row["intervals"]}
             for row in scored.get("corrupted", [])
         },
-        "query_scores": str(scores / scored["per_query"]),
+        "query_scores": (scores / scored["per_query"]).relative_to(out).as_posix(),
         "corruption": to_dict(corruption),
     }
     write_json(RESULTS / preset / f"{name}.json", result)
@@ -99,7 +99,7 @@ def _measures(scores: dict[str, Any]) -> dict[str, float]:
     return {"rank-1": scores["cmc"][0], "mAP": scores["mAP"], "mINP": scores["mINP"]}
 
 
-def table(preset: str) -> str:
+def table(preset: str, out: Path) -> str:
     """Mean over seeds (standard deviation), and the interval of clean rank-1 over test persons and seeds."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for path in sorted((RESULTS / preset).glob("*.json")):
@@ -113,7 +113,7 @@ def table(preset: str) -> str:
         steps = {result["steps"] for result in results}
         if len({result["settings_hash"] for result in results}) > 1:
             raise SystemExit(f"results of {method} from {init} come from different settings; delete the older ones")
-        low, high = _interval(results)
+        low, high = _interval(results, out)
         cells = [
             _spread([result["clean"]["rank-1"] for result in results]),
             f"{100 * low:.1f} to {100 * high:.1f}",
@@ -136,9 +136,9 @@ def _spread(values: list[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({100 * statistics.stdev(values):.1f})"
 
 
-def _interval(results: list[dict[str, Any]]) -> tuple[float, float]:
+def _interval(results: list[dict[str, Any]], out: Path) -> tuple[float, float]:
     """Over persons and seeds where the query scores are still there, else of the only seed."""
-    paths = [Path(result["query_scores"]) for result in results]
+    paths = [out / result["query_scores"] for result in results]
     if all(path.is_file() for path in paths):
         feature = results[0]["feature"]
         found = intervals([read_query_scores(path)[feature] for path in paths])["rank-1"]
@@ -166,7 +166,7 @@ def main() -> None:
                 for label in options.methods:
                     chosen = recipe(label, init, seed, options.preset, options.steps)
                     run(chosen, label, init, options.preset, options.repeats, options.out)
-    print(table(options.preset))
+    print(table(options.preset, options.out))
 
 
 if __name__ == "__main__":
