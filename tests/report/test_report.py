@@ -10,15 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 from dapg import cli
-from dapg.core.errors import UsageError
+from dapg.core.errors import DataError, UsageError
 from dapg.report.collect import collect
 from dapg.report.page import write_page
-from dapg.report.tables import corruption_rows, score_rows, to_csv, to_html, to_markdown, training_rows
+from dapg.report.tables import corruption_rows, score_rows, sureness_rows, to_csv, to_html, to_markdown, training_rows
 
 pytest.importorskip("matplotlib")
 
@@ -109,6 +110,84 @@ def test_the_page_holds_the_numbers(tmp_path: Path) -> None:
     for word in ("30", "61", "313", "6.2 %", "0.600", "resnet18 x 0.25, from random", "histogram (e)", "dapg 9.8.7"):
         assert word in text, word
     assert "not a published one" in text
+
+
+def with_figures(folder: Path) -> Path:
+    """Distances, a t-SNE map and one ranked list's maps beside an evaluation's result."""
+    pair = {"modalities": ["infrared", "visible"], "same": [3, 1, 0], "other": [0, 1, 7]}
+    lonely = {"modalities": ["infrared", "infrared"], "same": [0, 0, 0], "other": [1, 2, 3]}
+    point = {"x": 1.0, "y": 2.0, "camera": 1}
+    figures = {
+        "distances": {"edges": [0.0, 0.5, 1.0, 2.0], "pairs": [pair, lonely]},
+        "tsne": [{**point, "person": 4, "modality": "visible"}, {**point, "person": 9, "modality": "infrared"}],
+    }
+    (folder / "figures.json").write_text(json.dumps(figures))
+    maps = np.zeros((3, 2, 1), dtype=np.float16)
+    maps[:, 1] = 1
+    np.savez(folder / "activations.npz", **{"0": maps})
+    return folder
+
+
+def test_feature_space_and_activation_maps_are_drawn(tmp_path: Path) -> None:
+    folder = with_figures(evaluation(tmp_path / "e"))
+    whole = page(tmp_path, folder)
+    text = Reader(whole).text
+    for word in (
+        "infrared - visible",
+        "same person, 4 pairs",
+        "other person, 8 pairs",
+        "t-SNE, 2 pictures of 2 persons",
+    ):
+        assert word in text, word
+    assert "infrared - infrared" not in text, "no pair of the same person: nothing to compare"
+    assert "Grad-CAM, Selvaraju" in text
+    pictures = [base64.b64decode(data) for data in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', whole)]
+    assert len(pictures) == 6, "three pictures, three maps"
+    plain, overlaid = (np.asarray(Image.open(io.BytesIO(pictures[n]))).astype(int) for n in (0, 3))
+    cold, hot = overlaid[:4].mean(axis=(0, 1)), overlaid[-4:].mean(axis=(0, 1))
+    assert plain.shape == overlaid.shape
+    assert cold[0] < hot[0], "the lower half, where the map is 1, is redder"
+    (folder / "activations.npz").write_bytes(b"cut")
+    with pytest.raises(DataError, match=r"activations\.npz cannot be read"):
+        page(tmp_path, folder)
+
+
+def test_how_sure_and_what_moves_the_score_stand_apart(tmp_path: Path) -> None:
+    interval = {"value": 0.25, "low": 0.2, "high": 0.31, "persons": 96, "seeds": 1}
+    spread = {"gallery": {"levels": 10, "std": 0.0123}, "seed": {"levels": 1, "std": 0.0}}
+    measures = ("rank-1", "mAP", "mINP")
+    sure = {"intervals": dict.fromkeys(measures, interval), "spread": dict.fromkeys(measures, spread)}
+    (row,) = sureness_rows(collect([evaluation(tmp_path / "e", **sure)]))
+    assert row["mAP, 95 % interval"] == "20.0 to 31.0"
+    assert row["test persons"] == "96"
+    assert row["spread"].startswith("rank-1 ± 1.23 over 10 gallery levels; mAP")
+    assert "seed" not in row["spread"]
+    assert "20.0 to 31.0" in Reader(page(tmp_path, tmp_path / "e")).text
+
+
+def test_variants_of_a_chosen_feature_are_on_the_page(tmp_path: Path) -> None:
+    scores = {"cmc": [0.5], "mAP": 0.4, "mINP": 0.3}
+    names = ("main", "main, flip-averaged", "main, flip-averaged, k-reciprocal", "other")
+    folder = evaluation(tmp_path / "e", feature=names[1], scores=dict.fromkeys(names, scores))
+    text = Reader(page(tmp_path, folder)).text
+    for name in names[:3]:
+        assert f"\n{name}\n" in text, name
+    assert "\nother\n" not in text
+
+
+def test_single_pictures_have_grey_frames(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "e")
+    result = json.loads((folder / "result.json").read_text())
+    for answer in result["ranked_lists"][0]["answers"]:
+        answer.update(match=None, similarity=0.875)
+    kept = {key: result[key] for key in ("data", "ranked_lists", "feature")}
+    (folder / "result.json").write_text(json.dumps(kept))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"stage": "explain", "model": "runs/first"}))
+    text = page(tmp_path, folder)
+    assert text.count('<figure class="unknown">') == 2
+    assert "0.88" in text
+    assert "first (e)" in text
+    assert "<h2>Scores</h2>" not in text
 
 
 def test_right_and_wrong_answers_have_their_frames_and_pictures(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,6 +28,8 @@ class Dataset(ABC):
     """Where to ask for a copy."""
     splits: ClassVar[tuple[str, ...]]
     """Names ``records`` accepts; the first is the one pre-training and fine-tuning use unless told otherwise."""
+    published_persons: ClassVar[bool] = False
+    """True where person numbers are the publisher's, so that equal numbers in two copies are the same person."""
     modes: ClassVar[tuple[str, ...]] = ()
     """Names ``trials`` accepts; empty for sets without a test protocol. One that is called ``validation`` scores
     persons outside the test, to choose checkpoints by."""
@@ -44,8 +46,10 @@ class Dataset(ABC):
         self.root = Path(root)
 
     @abstractmethod
-    def records(self, split: str) -> list[Record]:
+    def records(self, split: str) -> Sequence[Record]:
         """Every picture of a split in a fixed order, the same on every machine.
+
+        A list, or for millions of pictures ``compact.CompactRecords``.
 
         Raises:
             UsageError: no such split.

@@ -43,6 +43,7 @@ class LLCM(Dataset):
     title = "LLCM"
     licence = "academic use only, under a signed release agreement"
     access = "agreement and address at https://github.com/ZYK100/LLCM"
+    published_persons = True
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     modes: ClassVar[tuple[str, ...]] = ("infrared-to-visible", "visible-to-infrared", "visible-to-infrared-released")
 

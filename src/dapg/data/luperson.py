@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from dapg.core.errors import DataError, UsageError
 from dapg.core.types import UNKNOWN, Record
 from dapg.data.base import Dataset, example_picture
+from dapg.data.compact import CompactRecords
 from dapg.data.shards import INDEX, TarStore, write_index, write_tars
 from dapg.data.verify import Finding
 
@@ -46,6 +47,7 @@ class LUPerson(Dataset):
     title = "LUPerson"
     licence = "research use only; pictures of people on public video"
     access = "ask the authors: https://github.com/DengpanFu/LUPerson and https://github.com/DengpanFu/LUPerson-NL"
+    published_persons = True
     splits: ClassVar[tuple[str, ...]] = ("all",)
 
     def __init__(self, root: Path | str) -> None:
@@ -60,13 +62,13 @@ class LUPerson(Dataset):
                 )
             self._store = TarStore(self.root)
 
-    def records(self, split: str = "all") -> list[Record]:
-        """One record a key, in the order of ``keys.pkl``."""
+    def records(self, split: str = "all") -> Sequence[Record]:
+        """One record a key, in the order of ``keys.pkl``; kept as arrays, because there are millions."""
         self.check_split(split)
         if self._store is not None:
-            return [_labelled(record.path, record.person, record.camera) for record in self._store.records("all")]
-        keys, persons, videos = self._keys()
-        return [_labelled(key, person, video) for key, person, video in zip(keys, persons, videos, strict=True)]
+            stored = self._store.iterate("all")
+            return CompactRecords(_labelled(record.path, record.person, record.camera) for record in stored)
+        return CompactRecords(_labelled(*row) for row in zip(*self._keys(), strict=True))
 
     def read(self, record: Record) -> bytes:
         """The JPEG bytes stored under the record's key."""
@@ -96,7 +98,7 @@ class LUPerson(Dataset):
     def _open(self) -> Any:
         return _environment(str(self._lmdb))
 
-    def _keys(self) -> tuple[list[str], list[int], list[int]]:
+    def _keys(self) -> tuple[Sequence[str], Sequence[int], Sequence[int]]:
         """Keys, persons and videos; the latter two UNKNOWN where the list does not say."""
         path = next(
             (place / "keys.pkl" for place in (self.root, self.root / "lmdb") if (place / "keys.pkl").is_file()), None

@@ -37,6 +37,7 @@ class Market1501(Dataset):
     title = "Market-1501"
     licence = "research use only"
     access = "https://zheng-lab-anu.github.io/Project/project_reid.html (the links move; many mirrors exist)"
+    published_persons = True
     splits: ClassVar[tuple[str, ...]] = ("train", "all", "query", "gallery")
     modes: ClassVar[tuple[str, ...]] = ("standard",)
 

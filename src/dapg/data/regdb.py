@@ -51,6 +51,7 @@ class RegDB(Dataset):
     title = "RegDB"
     licence = "academic use only, on request"
     access = "http://dm.dongguk.edu/link.html; the idx lists come with the archive of mangye16 (link in his repository)"
+    published_persons = True
     splits: ClassVar[tuple[str, ...]] = (
         *(f"{name}-{number}" for name in ("train", "fit", "val", "test") for number in PARTITIONS),
         "all",

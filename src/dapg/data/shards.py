@@ -26,10 +26,12 @@ from dapg.core.files import atomic_path
 from dapg.core.rng import generator_from
 from dapg.core.types import UNKNOWN, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset, example_picture
+from dapg.data.compact import CompactRecords
 from dapg.data.folder import PICTURE_SUFFIXES
 
 INDEX = "index.npz"
 _VERSION = 2
+_BLOCK = 65_536
 
 
 class Shards(Dataset):
@@ -53,7 +55,7 @@ class Shards(Dataset):
         self.modes = tuple(meta["modes"])  # type: ignore[misc]
         self.title = meta["title"]  # type: ignore[misc]
 
-    def records(self, split: str = "all") -> list[Record]:
+    def records(self, split: str = "all") -> Sequence[Record]:
         """The records of a packed split, in the order of the original set."""
         self.check_split(split)
         return self.store.records(split)
@@ -121,9 +123,15 @@ class TarStore:
         self._files: dict[int, int] = {}
         self._process = os.getpid()
 
-    def records(self, split: str) -> list[Record]:
+    def records(self, split: str) -> Sequence[Record]:
         """Records of a split, in packing order."""
-        return self._records(self._arrays[f"split/{split}"])
+        return CompactRecords(self.iterate(split))
+
+    def iterate(self, split: str) -> Iterator[Record]:
+        """Records of a split one by one, so that millions of them need not be held."""
+        chosen = self._arrays[f"split/{split}"]
+        for start in range(0, len(chosen), _BLOCK):
+            yield from self._records(chosen[start : start + _BLOCK])
 
     def _records(self, chosen: NDArray[np.int64]) -> list[Record]:
         found = self._arrays
@@ -301,8 +309,8 @@ def pack(
     return written
 
 
-def _existing(dataset: Dataset, splits: Sequence[str], optional: bool) -> dict[str, list[Record]]:
-    found = {}
+def _existing(dataset: Dataset, splits: Sequence[str], optional: bool) -> dict[str, Sequence[Record]]:
+    found: dict[str, Sequence[Record]] = {}
     for split in splits:
         try:
             found[split] = dataset.records(split)

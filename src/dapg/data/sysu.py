@@ -62,6 +62,7 @@ class SysuMM01(Dataset):
     title = "SYSU-MM01"
     licence = "academic use only, under a signed release agreement"
     access = "agreement and address at https://github.com/wuancong/SYSU-MM01"
+    published_persons = True
     splits: ClassVar[tuple[str, ...]] = ("trainval", "train", "val", "test", "trainval-arrays")
     modes: ClassVar[tuple[str, ...]] = (
         "all",

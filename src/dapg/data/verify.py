@@ -84,7 +84,7 @@ def verify(dataset: Dataset, decode: bool = True, threads: int = 4) -> Verificat
     """
     findings: list[Finding] = []
     counts: dict[str, int] = {}
-    splits: dict[str, list[Record]] = {}
+    splits: dict[str, Sequence[Record]] = {}
     for split in dataset.splits:
         try:
             splits[split] = dataset.records(split)

@@ -1,6 +1,5 @@
 """Evaluation as a stage: a model and a test protocol in, scores, ranked lists and a result out."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,22 +10,23 @@ from torch import Tensor
 
 from dapg.core import plugins
 from dapg.core.errors import DataError, UsageError
-from dapg.core.files import atomic_path, read_json, sha256
-from dapg.core.images import to_pil
+from dapg.core.files import read_json, sha256, write_json
 from dapg.core.rng import generator_from
 from dapg.core.settings import from_dict, read_yaml, run_only, to_dict
 from dapg.core.stage import CONFIG, RESULT, Stage
 from dapg.core.types import Record, Trial
 from dapg.data.base import Dataset
-from dapg.data.loading import LoaderConfig, ordered_batches
 from dapg.data.shards import Shards
 from dapg.data.source import DataConfig, list_hash, open_dataset, root_of
-from dapg.data.verify import Audited, unseen_trials
+from dapg.data.verify import unseen_trials
+from dapg.evaluation.activation import backbone_of
 from dapg.evaluation.bootstrap import write_query_scores
 from dapg.evaluation.encoders import Encoder, FlipAveraged, MethodEncoder, build_encoder
-from dapg.evaluation.extract import trial_features
+from dapg.evaluation.extract import CENTRED, trial_features
+from dapg.evaluation.figures import distance_histograms, require_tsne, tsne_map
 from dapg.evaluation.labels import Labels, row_numbers
 from dapg.evaluation.metrics import Scores, mean_scores, score_trials
+from dapg.evaluation.pictures import describe_lists, save_maps, save_thumbnails
 from dapg.evaluation.ranking import rank
 from dapg.evaluation.rerank import Rerank, reranked_name, score_reranked
 from dapg.evaluation.result import describe_scores, describe_trial
@@ -34,8 +34,7 @@ from dapg.evaluation.robustness import Batches, CorruptionSettings, SetScores, s
 from dapg.methods.base import Method
 from dapg.methods.runs import METHOD_WEIGHTS, BackboneConfig
 
-PICTURES, QUERY_SCORES, CORRUPTED = "pictures", "queries.npz", "corrupted"
-_THUMBNAIL = (128, 64)
+QUERY_SCORES, CORRUPTED, FIGURES = "queries.npz", "corrupted", "figures.json"
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,10 @@ class EvaluateSettings:
     """Also score the reported feature after k-reciprocal re-ranking or query expansion."""
     ranked_lists: int = 10
     """Queries whose ranked list is drawn."""
+    activations: bool = False
+    """Also draw in the ranked lists which parts make two pictures alike (Grad-CAM of their similarity)."""
+    tsne: int = 0
+    """Persons whose pictures are laid out by t-SNE of the reported feature (needs scikit-learn); 0: none."""
     corruption: CorruptionSettings = field(default_factory=CorruptionSettings)
     """Corrupted test pictures beside the clean ones."""
     seed: int = 0
@@ -93,6 +96,8 @@ def evaluate(settings: EvaluateSettings, device: torch.device, show_progress: bo
         _refuse_other_weights(folder, settings.model, finished.get("weights"))
         return {**finished, "reused": True}
     try:
+        if settings.tsne:
+            require_tsne()
         dataset = open_dataset(settings.data)
         mode = settings.mode or _first_mode(dataset)
         encoder = build_encoder(
@@ -107,6 +112,8 @@ def evaluate(settings: EvaluateSettings, device: torch.device, show_progress: bo
         feature = settings.feature or encoder.headline
         if feature not in features:
             raise UsageError(f"{settings.model} has no feature {feature!r}; it has {', '.join(features)}")
+        if settings.activations and backbone_of(encoder) is None:
+            raise UsageError(f"{settings.model} is no network, so there are no activations to draw")
         scores = {name: score_trials(values, records, trials, settings.max_rank) for name, values in features.items()}
         if settings.rerank.method != "none":
             reranked = score_reranked(features[feature], records, trials, settings.rerank, settings.max_rank)
@@ -124,8 +131,9 @@ def evaluate(settings: EvaluateSettings, device: torch.device, show_progress: bo
             "corrupted": None,
             "per_query": QUERY_SCORES,
             "weights": _weights_hash(settings.model),
-            "ranked_lists": _ranked_lists(folder, dataset, trials[0], features[feature], records, settings),
+            "ranked_lists": _ranked_lists(encoder, dataset, trials[0], (features, records), feature, settings),
         }
+        write_json(folder / FIGURES, _figures((features, records), feature, settings))
         if settings.corruption.types:
             result["corrupted"] = _corrupted(
                 encoder, dataset, trials, (features, records), scores, feature, settings, show_progress
@@ -239,7 +247,7 @@ def _same_people(trained_on: DataConfig, tested_on: DataConfig, dataset: Dataset
             title = None
     if title not in (None, dataset.title):
         return False
-    published = {kind.title for kind in kinds.values() if issubclass(kind, Audited)}
+    published = {kind.title for kind in kinds.values() if kind.published_persons}
     roots = [root_of(config) for config in (trained_on, tested_on)]
     return dataset.title in published or len({root and root.resolve() for root in roots}) == 1
 
@@ -266,9 +274,15 @@ def _refuse_other_weights(folder: Path, model: str, scored: str | None) -> None:
 
 
 def _ranked_lists(
-    folder: Path, dataset: Dataset, trial: Trial, features: Tensor, rows: dict[Record, int], settings: EvaluateSettings
+    encoder: Encoder,
+    dataset: Dataset,
+    trial: Trial,
+    table: tuple[dict[str, Tensor], dict[Record, int]],
+    feature: str,
+    settings: EvaluateSettings,
 ) -> list[dict[str, Any]]:
-    """The first answers of some random queries, with thumbnails beside the result, for the report to draw."""
+    """The first answers of some random queries, with thumbnails and perhaps maps beside the result."""
+    features, rows = table[0][feature], table[1]
     count = min(settings.ranked_lists, len(trial.query))
     order = torch.randperm(len(trial.query), generator=generator_from("ranked lists", settings.seed))
     chosen = [trial.query[index] for index in order[:count].sort().values.tolist()]
@@ -277,41 +291,31 @@ def _ranked_lists(
     part = replace(trial, query=tuple(chosen))
     query, gallery = (features[row_numbers(rows, records)] for records in (part.query, part.gallery))
     ranking = rank(query, gallery, Labels.of(part), top=10)
-    lists = []
-    used: dict[Record, None] = {}
-    for query, answers, matches in zip(chosen, ranking.gallery.tolist(), ranking.matches.tolist(), strict=True):
-        shown = [(trial.gallery[place], match) for place, match in zip(answers, matches, strict=True) if place >= 0]
-        used.update(dict.fromkeys((query, *(record for record, _ in shown))))
-        lists.append(
-            {
-                "query": _described(query),
-                "answers": [{**_described(record), "match": match} for record, match in shown],
-            }
+    lists = [
+        (
+            asked,
+            [(trial.gallery[place], value, match) for place, value, match in zip(*found, strict=True) if place >= 0],
         )
-    _save_thumbnails(folder, dataset, list(used))
-    return lists
+        for asked, *found in zip(
+            chosen, ranking.gallery.tolist(), ranking.similarity.tolist(), ranking.matches.tolist(), strict=True
+        )
+    ]
+    shown = [record for asked, answers in lists for record in (asked, *(answer for answer, *_ in answers))]
+    folder = Path(settings.out)
+    save_thumbnails(folder, dataset, shown)
+    if settings.activations:
+        named = feature.removesuffix(CENTRED)  # what is centred is not the encoder's own any more
+        unit = {record: table[0][named][rows[record]] for record in shown}
+        save_maps(folder, encoder, (dataset, dataset), lists, named, (unit, unit))
+    return describe_lists(lists)
 
 
-def _described(record: Record) -> dict[str, Any]:
-    return {
-        "path": record.path,
-        "person": record.person,
-        "camera": record.camera,
-        "picture": f"{PICTURES}/{_file_name(record)}",
-    }
-
-
-def _file_name(record: Record) -> str:
-    """A readable name, and a hash that tells ``a/b.png`` from ``a_b.png`` and two boxes of one picture apart."""
-    readable = "".join(letter if letter.isalnum() else "_" for letter in record.path)[-60:]
-    digest = hashlib.sha256(f"{record.path}\t{record.box}".encode()).hexdigest()[:8]
-    return f"{readable}-{digest}.jpg"
-
-
-def _save_thumbnails(folder: Path, dataset: Dataset, records: list[Record]) -> None:
-    config = LoaderConfig(height=_THUMBNAIL[0], width=_THUMBNAIL[1], workers=0)
-    (folder / PICTURES).mkdir(exist_ok=True)
-    for batch in ordered_batches(dataset, records, 64, config):
-        for index, image in zip(batch.indices.tolist(), batch.images, strict=True):
-            with atomic_path(folder / PICTURES / _file_name(records[index])) as temporary:
-                to_pil(image).save(temporary, format="JPEG", quality=85)
+def _figures(
+    table: tuple[dict[str, Tensor], dict[Record, int]], feature: str, settings: EvaluateSettings
+) -> dict[str, Any]:
+    """Distances, and where wanted the t-SNE map, of all test pictures."""
+    features, records = table[0][feature], list(table[1])
+    figures: dict[str, Any] = {"distances": distance_histograms(features, records, settings.seed)}
+    if settings.tsne:
+        figures["tsne"] = tsne_map(features, records, settings.tsne, settings.seed)
+    return figures

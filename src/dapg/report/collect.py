@@ -25,7 +25,7 @@ class Run:
     @property
     def title(self) -> str:
         """A short name for tables; the folder tells two runs of one model or method apart."""
-        if self.stage == "evaluate":
+        if self.stage in ("evaluate", "explain"):
             model = str(self.settings["model"])
             bare = model in ("random", "imagenet")
             name = f"{model} {self.settings['backbone']['name']}" if bare else Path(model).name

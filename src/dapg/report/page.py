@@ -2,15 +2,33 @@
 
 import base64
 import html
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dapg.core.files import atomic_write_text
+from dapg.core.errors import DataError
+from dapg.core.files import atomic_write_text, read_json
 from dapg.core.settings import dump_yaml
 from dapg.report.collect import Run
-from dapg.report.plots import cmc_curves, corruption_heat_map, training_curves
-from dapg.report.tables import Row, corruption_rows, score_rows, to_csv, to_html, to_markdown, training_rows
+from dapg.report.plots import (
+    cmc_curves,
+    corruption_heat_map,
+    distance_histograms,
+    overlay,
+    training_curves,
+    tsne_scatter,
+)
+from dapg.report.tables import (
+    Row,
+    corruption_rows,
+    score_rows,
+    sureness_rows,
+    to_csv,
+    to_html,
+    to_markdown,
+    training_rows,
+)
 
 _STYLE = Path(__file__).with_name("style.css")
 
@@ -20,7 +38,14 @@ def write_page(runs: Sequence[Run], path: Path, title: str = "dapg report") -> l
 
     Nothing is loaded from elsewhere: pictures and curves are inside the file.
     """
-    sections = [_scores(runs), _corrupted(runs), _training(runs), _ranked_lists(runs), _details(runs)]
+    sections = [
+        _scores(runs),
+        _corrupted(runs),
+        _feature_space(runs),
+        _training(runs),
+        _ranked_lists(runs),
+        _details(runs),
+    ]
     text = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -56,8 +81,15 @@ def _scores(runs: Sequence[Run]) -> str:
         return ""
     text = (
         "<h2>Scores</h2><p>In percent; the mean over the trials of the protocol. Each model's reported feature, raw "
-        "and centred per camera; the tables beside this page have all features.</p>" + to_html(_reported(runs, rows))
+        "and centred per camera, and after what was asked for: flip averaging, re-ranking, query expansion; the tables "
+        "beside this page have all features.</p>" + to_html(_reported(runs, rows))
     )
+    sure = sureness_rows(runs)
+    if sure:
+        text += (
+            "<h3>How sure</h3><p>Intervals from drawing test persons anew (bootstrap); the spread over galleries or "
+            "partitions stands apart, because ten galleries of one model are not ten models.</p>" + to_html(sure)
+        )
     if any(run.result and run.result.get("comparable") is False for run in runs):
         text += (
             '<p class="note">At least one of these splits is not a published one: its scores say how methods compare '
@@ -68,7 +100,7 @@ def _scores(runs: Sequence[Run]) -> str:
 
 def _reported(runs: Sequence[Run], rows: list[Row]) -> list[Row]:
     """The rows of each model's reported feature and its variants."""
-    headlines = {run.result["feature"] for run in runs if run.stage == "evaluate" and run.result}
+    headlines = {run.result["feature"].split(",")[0] for run in runs if run.stage == "evaluate" and run.result}
     return [row for row in rows if row["feature"].split(",")[0] in headlines]
 
 
@@ -83,6 +115,27 @@ def _corrupted(runs: Sequence[Run]) -> str:
         "standard deviation over test sets with other types, severities and noise, ± trials over galleries.</p>"
         f"{to_html(rows)}{''.join(maps)}"
     )
+
+
+def _feature_space(runs: Sequence[Run]) -> str:
+    """Histograms of distances and t-SNE maps, from what evaluations left in ``figures.json``."""
+    parts = []
+    for run in runs:
+        path = run.folder / "figures.json"
+        if run.stage != "evaluate" or run.result is None or not path.exists():
+            continue
+        figures = read_json(path)
+        drawn = distance_histograms(figures) + tsne_scatter(figures)
+        if drawn:
+            where = f"{run.result['data']['name']}, {run.result['data']['mode']}, feature {run.result['feature']}"
+            parts.append(f"<h3>{html.escape(run.title)} <small>({html.escape(where)})</small></h3>{drawn}")
+    if not parts:
+        return ""
+    intro = (
+        "<p>Distances between all test pictures of the same person and of different persons, by kind of light. In a "
+        "t-SNE map near points are alike; distances between far groups and their sizes mean nothing.</p>"
+    )
+    return f"<h2>Feature space</h2>{intro}{''.join(parts)}"
 
 
 def _training(runs: Sequence[Run]) -> str:
@@ -102,30 +155,81 @@ def _ranked_lists(runs: Sequence[Run]) -> str:
     for run in runs:
         lists = (run.result or {}).get("ranked_lists") or []
         if lists:
-            rows = "".join(_ranked_list(run.folder, entry) for entry in lists)
+            maps = _activations(run.folder)
+            rows = "".join(_ranked_list(run.folder, entry, maps.get(str(n))) for n, entry in enumerate(lists))
             where = f"{run.result['data']['name']}, {run.result['data']['mode']}" if run.result else ""
-            parts.append(f"<h3>{html.escape(run.title)} <small>({html.escape(where)})</small></h3>{rows}")
+            note = _MAPS_NOTE if maps else ""
+            parts.append(f"<h3>{html.escape(run.title)} <small>({html.escape(where)})</small></h3>{note}{rows}")
     if not parts:
         return ""
-    intro = "<p>Left the query, then its nearest gallery pictures: green ✓ the same person, red ✗ another one.</p>"
+    intro = (
+        "<p>Left the query, then its nearest gallery pictures: green ✓ the same person, red ✗ another one, grey where "
+        "nobody knows.</p>"
+    )
     return f"<h2>Ranked lists</h2>{intro}{''.join(parts)}"
 
 
-def _ranked_list(folder: Path, entry: dict[str, Any]) -> str:
-    figures = [_figure(folder, entry["query"], "query", f"camera {_text(entry['query']['camera'])}")]
+_MAPS_NOTE = (
+    '<p class="note">Below each answer what makes it like the query, below the query what makes it like its first '
+    "answer (Grad-CAM, Selvaraju et al. 2017, of the cosine similarity); a query without answers shows how strong its "
+    "features are (Zagoruyko and Komodakis 2017). Each map is scaled to its own largest value: red.</p>"
+)
+
+
+def _activations(folder: Path) -> Mapping[str, Any]:
+    """Arrays of ``activations.npz``, by the number of the ranked list; empty where there are none."""
+    path = folder / "activations.npz"
+    if not path.exists():
+        return {}
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read ({error}); delete it, or make the folder anew") from error
+
+
+def _ranked_list(folder: Path, entry: dict[str, Any], maps: Any) -> str:
+    """A row of pictures, and one of maps below it where there are some."""
+    rows = [_row(folder, entry, None)]
+    if maps is not None:
+        rows.append(_row(folder, entry, maps))
+    return "".join(f'<div class="list">{"".join(figures)}</div>' for figures in rows)
+
+
+def _row(folder: Path, entry: dict[str, Any], maps: Any) -> list[str]:
+    captions = [_caption(entry["query"], "")]
+    kinds = ["query"]
     for answer in entry["answers"]:
-        kind, mark = ("right", "✓") if answer["match"] else ("wrong", "✗")
-        figures.append(_figure(folder, answer, kind, f"<b>{mark}</b> camera {_text(answer['camera'])}"))
-    return f'<div class="list">{"".join(figures)}</div>'
+        match = answer["match"]
+        kinds.append("unknown" if match is None else "right" if match else "wrong")
+        mark = {"right": "<b>✓</b> ", "wrong": "<b>✗</b> "}.get(kinds[-1], "")
+        captions.append(_caption(answer, mark))
+    shown = [entry["query"], *entry["answers"]]
+    return [
+        _figure(folder, one, kind, caption if maps is None else "", None if maps is None else maps[place])
+        for place, (one, kind, caption) in enumerate(zip(shown, kinds, captions, strict=True))
+    ]
+
+
+def _caption(entry: dict[str, Any], mark: str) -> str:
+    """The camera, and the similarity where it is known."""
+    camera = "" if entry["camera"] == -1 else f"camera {_text(entry['camera'])}"
+    likeness = f"<br>{entry['similarity']:.2f}" if isinstance(entry.get("similarity"), float) else ""
+    return f"{mark}{camera}{likeness}"
 
 
 def _text(value: Any) -> str:
     return html.escape(str(value), quote=True)
 
 
-def _figure(folder: Path, entry: dict[str, Any], kind: str, caption: str) -> str:
+def _figure(folder: Path, entry: dict[str, Any], kind: str, caption: str, activation: Any) -> str:
     picture = folder / entry["picture"]
-    data = base64.b64encode(picture.read_bytes()).decode() if picture.exists() else ""
+    content = picture.read_bytes() if picture.exists() else b""
+    if activation is not None and content:
+        content = overlay(content, activation)
+    data = base64.b64encode(content).decode()
     title = html.escape(f"{entry['path']}, person {entry['person']}", quote=True)
     source = f"data:image/jpeg;base64,{data}"
     return f'<figure class="{kind}"><img src="{source}" alt="{title}" title="{title}"><span>{caption}</span></figure>'

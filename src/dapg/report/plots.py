@@ -1,11 +1,14 @@
 """Curves as SVG text, drawn by matplotlib (extra ``plot``)."""
 
 import io
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from dapg.core.errors import UsageError
 from dapg.report.collect import Run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _INK, _GRID = "#333333", "#dddddd"
 _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -42,6 +45,69 @@ def cmc_curves(runs: Sequence[Run]) -> str:
         _draw_cmc(axis, curves)
         _label(axis, where, "rank")
     return _svg(figure)
+
+
+def distance_histograms(figures: Mapping[str, Any]) -> str:
+    """Share of pairs by cosine distance, same person and other persons, one panel per pair of modalities."""
+    found = figures.get("distances") or {"pairs": []}
+    pairs = [pair for pair in found["pairs"] if sum(pair["same"]) and sum(pair["other"])]
+    if not pairs:
+        return ""
+    figure, axes = _figure(len(pairs))
+    for axis, pair in zip(axes, pairs, strict=True):
+        for kind, colour in (("same", _LINES[0]), ("other", _LINES[1])):
+            shares = [100 * count / sum(pair[kind]) for count in pair[kind]]
+            label = f"{kind} person, {sum(pair[kind]):,} pairs"
+            axis.stairs(shares, found["edges"], color=colour, alpha=0.45, fill=True, label=label)
+        used = [place for kind in ("same", "other") for place, count in enumerate(pair[kind]) if count]
+        axis.set_xlim(found["edges"][min(used)], found["edges"][max(used) + 1])
+        axis.legend(fontsize=7, frameon=False)
+        _label(axis, " - ".join(pair["modalities"]), "cosine distance")
+        axis.set_ylabel("% of pairs", fontsize=8, color=_INK)
+    return _svg(figure)
+
+
+def tsne_scatter(figures: Mapping[str, Any]) -> str:
+    """Each picture where t-SNE puts it: a colour a person, circles visible and crosses infrared."""
+    points = figures.get("tsne") or []
+    if not points:
+        return ""
+    import matplotlib
+
+    persons = sorted({point["person"] for point in points})
+    colours = matplotlib.colormaps["hsv"]
+    figure, (axis,) = _figure(1, height=4.0)
+    for modality, marker in (("visible", "o"), ("infrared", "x")):
+        chosen = [point for point in points if point["modality"] == modality]
+        axis.scatter(
+            [point["x"] for point in chosen],
+            [point["y"] for point in chosen],
+            c=[colours(persons.index(point["person"]) / len(persons)) for point in chosen],
+            marker=marker,
+            s=12,
+            linewidths=0.9,
+            label=modality,
+        )
+    axis.legend(fontsize=7, frameon=False)
+    _label(axis, f"t-SNE, {len(points)} pictures of {len(persons)} persons", "")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    return _svg(figure)
+
+
+def overlay(picture: bytes, activation: "NDArray[Any]") -> bytes:
+    """A JPEG picture with a map (h, w) in 0 ... 1 laid over it, as JPEG: dark blue nothing, red the most."""
+    import matplotlib
+    import numpy as np
+    from PIL import Image
+
+    shown = Image.open(io.BytesIO(picture)).convert("RGB")
+    values = Image.fromarray(activation.astype("float32")).resize(shown.size, Image.Resampling.BICUBIC)
+    colours = matplotlib.colormaps["turbo"](np.clip(np.asarray(values), 0, 1))[..., :3]
+    mixed = 0.5 * np.asarray(shown) / 255 + 0.5 * colours
+    stream = io.BytesIO()
+    Image.fromarray((255 * mixed).round().astype("uint8")).save(stream, "JPEG", quality=85)
+    return stream.getvalue()
 
 
 def corruption_heat_map(run: Run) -> str:

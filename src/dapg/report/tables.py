@@ -83,6 +83,33 @@ def _corrupted(row: dict[str, Any], feature: str) -> Row:
     }
 
 
+def sureness_rows(runs: Sequence[Run]) -> list[Row]:
+    """One row per evaluation: how far the reported scores may be luck, and what moves them.
+
+    Intervals are over test persons; each ± is a standard deviation over the trials' galleries or partitions.
+    """
+    rows = []
+    for run in runs:
+        if run.stage != "evaluate" or run.result is None or "spread" not in run.result:
+            continue
+        row = {
+            "model": run.title,
+            "data": f"{run.result['data']['name']}, {run.result['data']['mode']}",
+            "feature": str(run.result["feature"]),
+        }
+        causes = []
+        for measure in ("rank-1", "mAP", "mINP"):
+            interval = run.result["intervals"][measure]
+            row[f"{measure}, 95 % interval"] = f"{_percent(interval['low'])} to {_percent(interval['high'])}"
+            row["test persons"] = str(interval["persons"])
+            for cause, found in run.result["spread"][measure].items():
+                if found["levels"] > 1:
+                    causes.append(f"{measure} ± {100 * found['std']:.2f} over {found['levels']} {cause} levels")
+        row["spread"] = "; ".join(causes)
+        rows.append({key: row[key] for key in sorted(row, key=lambda key: key == "spread")})
+    return rows
+
+
 def training_rows(runs: Sequence[Run]) -> list[Row]:
     """One row per training run: length, speed, last loss."""
     rows = []

@@ -121,7 +121,7 @@ class _Work:
     """What a stage trains on."""
 
     dataset: Dataset
-    records: list[Record]
+    records: Sequence[Record]
     facts: DataFacts
     sampler: Sampler
     train: TrainConfig

@@ -1,0 +1,154 @@
+"""Single pictures as a stage: where the network looks, and what it finds nearest in a gallery."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from dapg.core.errors import UsageError
+from dapg.core.settings import run_only
+from dapg.core.stage import Stage
+from dapg.core.types import Modality, Protocol, Record
+from dapg.data.base import Dataset
+from dapg.data.loading import LoaderConfig
+from dapg.data.source import DataConfig, open_dataset, select_records
+from dapg.evaluation.activation import backbone_of
+from dapg.evaluation.encoders import build_encoder
+from dapg.evaluation.extract import extract
+from dapg.evaluation.labels import Labels
+from dapg.evaluation.pictures import Answers, describe_lists, save_maps, save_thumbnails
+from dapg.evaluation.ranking import rank
+from dapg.methods.runs import BackboneConfig
+
+
+@dataclass(frozen=True)
+class ExplainSettings:
+    """Which pictures are looked at, and by which model."""
+
+    model: str
+    """Folder of a finished run, ``random``, ``imagenet`` or a weights file."""
+    pictures: tuple[str, ...] = ()
+    """Picture files."""
+    modality: Literal["visible", "infrared"] = "visible"
+    """Kind of light of the pictures."""
+    gallery: DataConfig = field(default_factory=lambda: DataConfig(name=""))
+    """Where the nearest pictures are looked up; without it only the pictures themselves are shown."""
+    top: int = 8
+    """Nearest gallery pictures shown."""
+    feature: str = ""
+    """Feature to look at; empty: the model's headline."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """Network for ``random``, ``imagenet`` and weights files; a run brings its own."""
+    height: int = 256
+    """Rows of the input, where the model does not say."""
+    width: int = 128
+    """Columns of the input, where the model does not say."""
+    seed: int = 0
+    """Of random weights, and of which part of the gallery is searched with ``--gallery.subset``."""
+    batch_size: int = run_only(64)
+    """Pictures encoded at once."""
+    workers: int = run_only(0)
+    """Loader processes."""
+    out: str = run_only("outputs/explain")
+    """Folder of the result."""
+    device: str = run_only("auto")
+    """auto, cpu, cuda or cuda:N."""
+
+
+class PictureFiles(Dataset):
+    """Picture files named one by one."""
+
+    title = "picture files"
+    licence = "yours"
+    access = "your own files"
+    splits: ClassVar[tuple[str, ...]] = ("all",)
+
+    def __init__(self, paths: tuple[str, ...], modality: Modality) -> None:
+        """Remember the paths, relative to the working folder."""
+        super().__init__(Path())
+        self._records = [Record(path, modality=modality) for path in dict.fromkeys(paths)]
+
+    def records(self, split: str = "all") -> list[Record]:
+        """In the order they were named."""
+        self.check_split(split)
+        return list(self._records)
+
+    @classmethod
+    def example_layout(cls) -> Mapping[str, str | None]:
+        """One picture."""
+        return {"a.png": None}
+
+
+def explain(settings: ExplainSettings, device: torch.device, show_progress: bool = True) -> dict[str, Any]:
+    """Activation maps and nearest gallery pictures of single pictures; returns the content of result.json.
+
+    Raises:
+        UsageError: no picture, a model that is no network, no such feature, or the folder holds another run.
+        DataError: a picture cannot be read.
+    """
+    if not settings.pictures:
+        raise UsageError("give at least one picture")
+    folder = Path(settings.out)
+    stage = Stage(folder, settings, "explain")
+    finished = stage.open()
+    if finished is not None:
+        stage.close()
+        return {**finished, "reused": True}
+    try:
+        size = settings.height, settings.width
+        encoder = build_encoder(settings.model, settings.backbone, size, settings.seed, device)
+        if backbone_of(encoder) is None:
+            raise UsageError(f"{settings.model} is no network, so there are no activations to draw")
+        feature = settings.feature or encoder.headline
+        loader = LoaderConfig(workers=settings.workers)
+
+        def encoded(dataset: Dataset, records: Sequence[Record]) -> Tensor:
+            found = extract(encoder, dataset, records, settings.batch_size, loader, show_progress)
+            if feature not in found:
+                raise UsageError(f"{settings.model} has no feature {feature!r}; it has {', '.join(found)}")
+            return found[feature]
+
+        asked = PictureFiles(settings.pictures, Modality[settings.modality.upper()])
+        queries = asked.records()
+        query_features = encoded(asked, queries)
+        gallery: Dataset = asked
+        candidates: Sequence[Record] = []
+        lists: list[tuple[Record, Answers]] = [(query, []) for query in queries]
+        answer_features: dict[Record, Tensor] = {}
+        if settings.gallery.name:
+            gallery = open_dataset(settings.gallery)
+            candidates = select_records(gallery, settings.gallery, settings.seed)
+            gallery_features = encoded(gallery, candidates)
+            answer_features = dict(zip(candidates, gallery_features, strict=True))
+            lists = _nearest(queries, query_features, candidates, gallery_features, settings.top)
+        save_thumbnails(folder, asked, queries)
+        save_thumbnails(folder, gallery, [record for _, answers in lists for record, *_ in answers])
+        by_query = dict(zip(queries, query_features, strict=True))
+        save_maps(folder, encoder, (asked, gallery), lists, feature, (by_query, answer_features))
+        result = {
+            "model": settings.model,
+            "feature": feature,
+            "data": {
+                "name": gallery.title if candidates else "no gallery",
+                "mode": f"{len(candidates)} pictures searched",
+            },
+            "ranked_lists": describe_lists(lists),
+        }
+        return stage.finish(result)
+    finally:
+        stage.close()
+
+
+def _nearest(
+    queries: list[Record], query_features: Tensor, candidates: Sequence[Record], gallery_features: Tensor, top: int
+) -> list[tuple[Record, Answers]]:
+    """The nearest gallery pictures of each query; nobody says whether they match."""
+    persons = torch.full((len(queries),), -1), torch.tensor([record.person for record in candidates])
+    ranking = rank(query_features, gallery_features, Labels(*persons, None, None, Protocol("plain")), top)
+    return [
+        (query, [(candidates[place], value, None) for place, value in zip(*found, strict=True) if place >= 0])
+        for query, *found in zip(queries, ranking.gallery.tolist(), ranking.similarity.tolist(), strict=True)
+    ]

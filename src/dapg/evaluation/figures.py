@@ -1,0 +1,123 @@
+"""Numbers behind the report's pictures of a feature space: histograms of distances, and its t-SNE map."""
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dapg.core.errors import UsageError
+from dapg.core.rng import derive_seed, generator_from
+from dapg.core.types import UNKNOWN, Modality, Record
+
+BINS = 100
+MOST_PICTURES = 4000
+"""Of each modality in a histogram; of more a random part, which no eye can tell from all."""
+MOST_POINTS = 2000
+_PAIRS = (
+    (Modality.VISIBLE, Modality.VISIBLE),
+    (Modality.VISIBLE, Modality.INFRARED),
+    (Modality.INFRARED, Modality.INFRARED),
+)
+
+
+def distance_histograms(features: Float[Tensor, "N D"], records: Sequence[Record], seed: int = 0) -> dict[str, Any]:
+    """How far apart pictures of the same person and of other persons are, for each pair of modalities.
+
+    Args:
+        features: unit features of labelled test pictures.
+        records: theirs.
+        seed: which pictures are taken where there are more than ``MOST_PICTURES`` of a modality.
+
+    Returns:
+        ``edges``: 101 cosine distances 0 ... 2 (1 - dot product); ``pairs``: for each pair of modalities that occurs
+        the counts ``same`` and ``other`` of pairs of pictures per bin. Every pair of different pictures counts once,
+        also those that a protocol leaves out of its ranking.
+    """
+    persons = torch.tensor([record.person for record in records])
+    rows = {modality: _some(records, modality, seed) for modality in Modality}
+    pairs = []
+    for first, second in _PAIRS:
+        if len(rows[first]) == 0 or len(rows[second]) == 0:
+            continue
+        counts = np.zeros((2, BINS), dtype=np.int64)
+        for start in range(0, len(rows[first]), 500):
+            left = rows[first][start : start + 500]
+            distances = 1 - features[left] @ features[rows[second]].T
+            same = persons[left][:, None] == persons[rows[second]]
+            counted = left[:, None] < rows[second] if first == second else torch.ones_like(same)
+            bins = (distances * (BINS / 2)).long().clamp(0, BINS - 1)
+            for kind, chosen in enumerate((same & counted, ~same & counted)):
+                counts[kind] += torch.bincount(bins[chosen], minlength=BINS).numpy()
+        names = [modality.name.lower() for modality in (first, second)]
+        pairs.append({"modalities": names, "same": counts[0].tolist(), "other": counts[1].tolist()})
+    return {"edges": np.linspace(0, 2, BINS + 1).tolist(), "pairs": pairs}
+
+
+def require_tsne() -> None:
+    """Fail before the features are made, not after.
+
+    Raises:
+        UsageError: scikit-learn is not installed.
+    """
+    if importlib.util.find_spec("sklearn") is None:
+        raise UsageError("t-SNE needs scikit-learn: pip install 'dapg[plot]'")
+
+
+def tsne_map(
+    features: Float[Tensor, "N D"], records: Sequence[Record], persons: int, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Pictures of some random persons in two dimensions, near where their features are near (van der Maaten, 2008).
+
+    Distances between far clusters and the sizes of clusters mean nothing in such a map.
+
+    Returns:
+        For each picture ``x``, ``y``, ``person``, ``camera`` and ``modality``.
+
+    Raises:
+        UsageError: scikit-learn is not installed, or there are fewer than three pictures.
+    """
+    require_tsne()
+    from sklearn.manifold import TSNE
+
+    known = sorted({record.person for record in records} - {UNKNOWN})
+    order = torch.randperm(len(known), generator=generator_from("t-SNE persons", seed))[:persons].tolist()
+    chosen = {known[place] for place in order}
+    rows = [row for row, record in enumerate(records) if record.person in chosen]
+    if len(rows) > MOST_POINTS:
+        kept = torch.randperm(len(rows), generator=generator_from("t-SNE pictures", seed))[:MOST_POINTS]
+        rows = [rows[place] for place in sorted(kept.tolist())]
+    if len(rows) < 3:
+        raise UsageError(f"t-SNE needs at least three pictures of known persons, not {len(rows)}")
+    places: NDArray[np.float32] = TSNE(
+        metric="cosine",
+        init="random",
+        perplexity=min(30.0, (len(rows) - 1) / 3),
+        random_state=derive_seed("t-SNE", seed) % 2**32,
+    ).fit_transform(features[rows].numpy())
+    return [
+        {
+            "x": round(float(x), 3),
+            "y": round(float(y), 3),
+            "person": records[row].person,
+            "camera": records[row].camera,
+            "modality": records[row].modality.name.lower(),
+        }
+        for row, (x, y) in zip(rows, places, strict=True)
+    ]
+
+
+def _some(records: Sequence[Record], modality: Modality, seed: int) -> Tensor:
+    """Rows of labelled pictures of a modality, ascending, at most ``MOST_PICTURES``."""
+    rows = torch.tensor(
+        [row for row, record in enumerate(records) if record.modality == modality and record.person != UNKNOWN],
+        dtype=torch.int64,
+    )
+    if len(rows) <= MOST_PICTURES:
+        return rows
+    chosen = torch.randperm(len(rows), generator=generator_from("histogram pictures", int(modality), seed))
+    return rows[chosen[:MOST_PICTURES].sort().values]
