@@ -69,7 +69,7 @@ def estimator_class(name: str) -> type[Estimator]:
     return plugins.load("pose.estimators", name, Estimator)  # type: ignore[type-abstract]
 
 
-def all_records(dataset: Dataset, config: DataConfig, seed: int = 0) -> list[Record]:
+def all_records(dataset: Dataset, config: DataConfig, seed: int = 0) -> Sequence[Record]:
     """The records of the given split, or of all splits this copy has, each picture once, in order of first appearance.
 
     Raises:
