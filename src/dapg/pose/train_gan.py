@@ -291,7 +291,7 @@ def open_pairs(settings: GanSettings) -> TrainingData:
     return TrainingData(joined, records, make_pairs(records, points, config.kind, groups, first_target))
 
 
-def _points(dataset: Dataset, records: list[Record], config: PairConfig) -> Float[Tensor, "R 18 3"]:
+def _points(dataset: Dataset, records: Sequence[Record], config: PairConfig) -> Float[Tensor, "R 18 3"]:
     if config.key_points:
         return read_table(config.key_points).of(records)
     if isinstance(dataset, Synthetic):
