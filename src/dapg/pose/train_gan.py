@@ -6,7 +6,7 @@ As in ``train/loop.py`` the pictures of step t and all draws for them are functi
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
