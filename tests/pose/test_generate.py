@@ -121,6 +121,14 @@ def test_a_picture_without_key_points_goes_on_unchanged(generator_file: Path, tm
     assert reasons.count("no usable key points") == 5
 
 
+def test_without_an_embedded_generator_the_error_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dapg.models.pose_weights.EMBEDDED", tmp_path / "nothing.safetensors")
+    with pytest.raises(UsageError, match="dapg pose train --preset tiny"):
+        load_generator("embedded")
+
+
 def test_names_and_parts() -> None:
     assert file_of(Record("cam1/0001/0002.jpg"), "back") == "pictures/cam1/0001/0002_to_back.png"
     assert file_of(Record("street.jpg", box=(1, 2, 30, 40)), "left") == "pictures/street_1-2-30-40_to_left.png"

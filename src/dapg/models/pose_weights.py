@@ -15,7 +15,7 @@ from dapg.core.settings import from_dict, to_dict
 from dapg.models.pn_gan import GeneratorConfig, PoseGenerator, build_generator
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "weights" / "pn_gan_tiny.safetensors"
-"""The generator that ships with the package: 128 x 64, trained on synthetic people."""
+"""Where the package's own generator lies (``scripts/embed_pose_generator.py`` puts it there)."""
 GENERATOR_FILE = "generator.safetensors"
 """What a finished GAN training leaves."""
 _FORMAT = "dapg-pose-generator-1"
@@ -65,6 +65,11 @@ def load_generator(source: Path | str = "embedded") -> tuple[PoseGenerator, Gene
         WeightsError: damaged, or not the file of a generator.
     """
     path = EMBEDDED if str(source) == "embedded" else Path(source)
+    if path == EMBEDDED and not path.is_file():
+        raise UsageError(
+            "this version ships no trained generator: train one (dapg pose train --preset tiny, docs/pose-gan.md) and "
+            "give its folder"
+        )
     if path.is_dir():
         path = path / GENERATOR_FILE
     if not path.is_file():
