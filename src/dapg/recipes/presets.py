@@ -5,6 +5,8 @@ PRESETS = ("recommended", "paper", "gpu", "tiny", "demo")
 PICTURES_PER_SECOND = {
     ("demo", "mocov2"): 382,
     ("demo", "simclr"): 323,
+    ("demo", "agw"): 400,
+    ("tiny", "agw"): 139,
     ("tiny", "mocov2"): 154,
     ("tiny", "simclr"): 139,
 }
