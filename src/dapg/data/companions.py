@@ -40,7 +40,7 @@ class WithCompanions(Dataset):
             raise AttributeError(name)
         return getattr(self._dataset, name)
 
-    def records(self, split: str) -> list[Record]:
+    def records(self, split: str) -> Sequence[Record]:
         """The inner data set's."""
         return self._dataset.records(split)
 

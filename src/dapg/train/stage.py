@@ -234,7 +234,7 @@ def align(settings: AlignSettings, validate: Validate | None = None, show_progre
 
 
 def _with_companions(
-    dataset: Dataset, records: list[Record], settings: AlignSettings
+    dataset: Dataset, records: Sequence[Record], settings: AlignSettings
 ) -> tuple[Dataset, dict[str, Any]]:
     """The data set that hands out positives, and what the result says about them."""
     notes: dict[str, Any] = {"positives": settings.positives}
