@@ -13,6 +13,10 @@ def default_out(settings: EvaluateSettings) -> EvaluateSettings:
     label = f"{settings.data.name}-{settings.mode or 'default'}"
     if settings.corruption.types:
         label += "-corrupted"
+    if settings.flip:
+        label += "-flip"
+    if settings.rerank.method != "none":
+        label += f"-{settings.rerank.method}"
     if Path(settings.model).is_dir():
         return replace(settings, out=str(Path(settings.model) / f"evaluate-{label}"))
     name = Path(settings.model).stem
