@@ -2,7 +2,8 @@
 
 {"do": "speed", "name", "count"}: seconds (wall, CPU) for ``count`` pictures, severities 1 to 5 in turn; "mix" as name
 takes the 15 types in turn. {"do": "describe", "name", "severity", "draws", "seed", "out"}: statistics of ``draws``
-corrupted copies of each picture, saved as a NumPy file.
+corrupted copies of each picture, saved as a NumPy file. {"do": "chain", "count", "severities"}: seconds for ``count``
+samples of the noise chain: three types without replacement, one on the other, and their mixture.
 """
 
 import json
@@ -37,6 +38,24 @@ def speed(name: str, count: int) -> dict[str, float]:
     return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
+def chain(count: int, severities: list[int]) -> dict[str, float]:
+    """Seconds for ``count`` samples: what a data set's ``__getitem__`` would do after decoding."""
+    for kind in COMMON:
+        corrupt(PICTURES[0], corruption_name=kind, severity=3)
+    generator = np.random.default_rng(0)
+    wall, cpu = time.perf_counter(), time.process_time()
+    for number in range(count):
+        clean = PICTURES[number % 5]
+        views = [clean]
+        for kind in generator.choice(COMMON, 3, replace=False):
+            level = int(generator.integers(severities[0], severities[1] + 1))
+            views.append(corrupt(views[-1], corruption_name=str(kind), severity=level))
+        weights, share = generator.dirichlet([1.0, 1.0, 1.0]), generator.uniform()
+        mixed = (1 - share) * clean + share * sum(w * view for w, view in zip(weights, views[1:], strict=True))
+        mixed.astype(np.uint8)
+    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
 def describe(name: str, severity: int, draws: int, seed: int, out: str) -> dict[str, float]:
     """Statistics (pictures, draws, NAMES)."""
     np.random.seed(seed)  # noqa: NPY002  # the package draws from the global generator
@@ -54,5 +73,5 @@ def describe(name: str, severity: int, draws: int, seed: int, out: str) -> dict[
 
 for line in sys.stdin:
     request = json.loads(line)
-    function = {"speed": speed, "describe": describe}[request.pop("do")]
+    function = {"speed": speed, "describe": describe, "chain": chain}[request.pop("do")]
     print(json.dumps(function(**request)), flush=True)
