@@ -65,6 +65,7 @@ def crash_at(place: str, step: int) -> None:
     """Replace one function by a version that kills this process when it is reached at the given step."""
 
     def die() -> None:
+        os.write(1, f"rank {distributed.rank()} is killed\n".encode())
         os.kill(os.getpid(), signal.SIGKILL)
 
     if place == "step":
