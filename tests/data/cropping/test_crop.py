@@ -297,3 +297,10 @@ def test_command_line(scene: Path, weights: str, tmp_path: Path, capsys: pytest.
     assert main(["data", "crop", str(scene), "--detector", "yolo", "--out", str(tmp_path / "x")]) == 2
     assert main(["data", "crop", str(tmp_path / "nothing.mp4"), "--out", str(tmp_path / "y")]) == 1
     assert main(["data", "crop"]) == 2
+
+
+def test_the_default_detector_brings_its_own_settings(scene: Path, tmp_path: Path) -> None:
+    """The red bar is nobody for HOG: boxes are rare, but everything is written."""
+    crop(CropSettings(source=str(scene), picture_rate=2.5, out=str(tmp_path / "out")), show_progress=False)
+    assert "min_height: 40" in (tmp_path / "out" / "config.yaml").read_text()
+    assert (tmp_path / "out" / "manifest.csv").exists()

@@ -8,7 +8,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,7 +53,7 @@ class CropSettings:
     detector: str = "hog"
     """A file of ``dapg/data/cropping/detectors``."""
     detect: Any = None
-    """Its own settings."""
+    """Its own settings; None: their defaults."""
     sampling: Sampling = field(default_factory=Sampling)
     filters: FilterConfig = field(default_factory=FilterConfig)
     tracks: TrackConfig = field(default_factory=TrackConfig)
@@ -93,6 +93,8 @@ def crop(settings: CropSettings, show_progress: bool = True) -> dict[str, Any]:
     """
     part = _part(settings.part)
     kind = plugins.load(DETECTORS, settings.detector, Detector)  # type: ignore[type-abstract]
+    if settings.detect is None:
+        settings = replace(settings, detect=kind.Config())
     kind(settings.detect)  # what is missing is said before anything is written
     out = Path(settings.out)
     videos, problems = find_videos(Path(settings.source), settings.picture_rate)
