@@ -16,7 +16,7 @@ def test_whole_method_and_its_page(tmp_path: Path) -> None:
     page = made["page"].read_text()
     for part in ("agw-from-stage-1", "agw-from-random", "histogram", "unseen", "Ranked lists", "Training"):
         assert part in page
-    assert made["table"].count("agw-from-stage-1") == 5  # clean; then clean, all, seen and unseen
+    assert made["table"].count("| agw-from-stage-1") == 5  # clean; then clean, all, seen and unseen
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
     assert len(stamps) == 7
     assert run_demo(demo, said.append)["table"] == made["table"]

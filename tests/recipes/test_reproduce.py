@@ -148,7 +148,8 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
     assert all(line.low <= line.value <= line.high for line in ours)  # type: ignore[operator]
     assert {each.other for each in comparisons(small, "beyond")} == {"none", "simclr"}
     made = {path.name: path.read_bytes() for path in (small.folder / "tables").iterdir()}
-    assert set(made) == {"beyond.md", "beyond.csv", "beyond.tex", "beyond-differences.csv"}
+    assert set(made) == {"beyond.md", "beyond.csv", "beyond.tex", "beyond-differences.csv", "report.html"}
+    assert b"<svg" in made["report.html"]
     assert write_tables(small) == text
     assert {path.name: path.read_bytes() for path in (small.folder / "tables").iterdir()} == made
 

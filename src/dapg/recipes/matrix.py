@@ -191,7 +191,7 @@ def _absent(arm: str, finetuner: str) -> str:
         if name and not (plugins.exists(FOLDERS[stage]) and name in plugins.names(FOLDERS[stage])):
             return f"{FOLDERS[stage].removeprefix('methods.')} method {name!r} is not in the package yet"
     if spec.alignment:
-        return "alignment is not part of the matrix yet"
+        return "no trained pose generator is in the package yet, which the alignment needs"
     return ""
 
 

@@ -17,6 +17,7 @@ from dapg.evaluation.bootstrap import PersonScores, compare, holm, intervals
 from dapg.recipes import paper
 from dapg.recipes.matrix import ARMS, Cell
 from dapg.recipes.reproduce import Experiment
+from dapg.report.experiment import write_experiment
 
 OURS = ("dapg", "dapg-1")
 """Arms that comparisons are made for, the whole method first; the first that has cells is taken."""
@@ -190,7 +191,7 @@ def comparisons(experiment: Experiment, table: str) -> list[Comparison]:
 
 
 def write_tables(experiment: Experiment) -> str:
-    """Write ``<table>.md``, ``.csv`` and ``.tex`` below the results; returns all Markdown."""
+    """Write ``<table>.md``, ``.csv``, ``.tex`` and one ``report.html`` below the results; returns all Markdown."""
     every = lines(experiment)
     texts = []
     for table in experiment.tables:
@@ -205,7 +206,53 @@ def write_tables(experiment: Experiment) -> str:
         if compared:
             atomic_write_text(folder / f"{table}-differences.csv", _csv(compared))
         texts.append(text)
+    _write_page(experiment, every)
     return "\n".join([*texts, claims()])
+
+
+def _write_page(experiment: Experiment, every: Sequence[Line]) -> None:
+    """All tables on one page, and every group's arms as clean against corrupted points."""
+    tables = []
+    for table in experiment.tables:
+        part = [line for line in every if line.table == table]
+        for group in dict.fromkeys((line.data, line.start, line.finetuning) for line in part):
+            rows = [line for line in part if (line.data, line.start, line.finetuning) == group]
+            heading = f"{_TITLES[table]} ({group[2]} on {group[0]}, first weights {group[1]})"
+            tables.append((heading, _page_rows(rows)))
+    done = len(_stored(experiment))
+    notes = [
+        f"{done} cells are done. Per cent, 95 % interval by bootstrap over test persons nested in seeds, [paper].",
+        "What synthetic people show is no claim about SYSU-MM01 or RegDB.",
+        f"Fig. 1 of the paper: {paper.FIGURE_1}.",
+    ]
+    path = experiment.folder / "tables" / "report.html"
+    write_experiment(path, f"dapg reproduce, scale {experiment.scale}", notes, tables, _points(experiment))
+
+
+def _page_rows(rows: Sequence[Line]) -> list[dict[str, str]]:
+    """One row an arm, one column a figure."""
+    found: dict[str, dict[str, str]] = {}
+    for line in rows:
+        row = found.setdefault(line.arm, {"pre-training": line.title, "seeds": str(line.seeds)})
+        row[f"{line.mode} {line.condition} {line.measure}"] = _shown(line)
+    return list(found.values())
+
+
+def _points(experiment: Experiment) -> dict[str, list[tuple[str, float, float]]]:
+    """Panel (fine-tuning, data, start, mode) -> arms with mAP on clean and on corrupted pictures."""
+    means: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for result in _stored(experiment).values():
+        cell = result["cell"]
+        for mode in _modes(cell["data"]):
+            panel = f"{cell['finetuning']}, {cell['data'].split('-')[0]} {mode}, from {cell['start']}"
+            pair = tuple(100 * result["scores"][f"{mode}/{condition}"]["mAP"] for condition in ("clean", "all"))
+            means.setdefault(panel, {}).setdefault(cell["arm"], []).append((pair[0], pair[1]))
+    found: dict[str, list[tuple[str, float, float]]] = {}
+    for panel, arms in sorted(means.items()):
+        for arm, pairs in arms.items():
+            clean, corrupted = np.mean(pairs, axis=0).tolist()
+            found.setdefault(panel, []).append((ARMS[arm].title, clean, corrupted))
+    return found
 
 
 def markdown(table: str, part: Sequence[Line], compared: Sequence[Comparison]) -> str:

@@ -49,7 +49,7 @@ def write_page(runs: Sequence[Run], path: Path, title: str = "dapg report") -> l
     text = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE.read_text(encoding='utf-8')}</style></head><body>"
+        f"<style>{stylesheet()}</style></head><body>"
         f"<h1>{html.escape(title)}</h1>{_made(runs)}{''.join(sections)}</body></html>\n"
     )
     atomic_write_text(path, text)
@@ -61,6 +61,11 @@ def write_page(runs: Sequence[Run], path: Path, title: str = "dapg report") -> l
                 atomic_write_text(beside, table)
                 written.append(beside)
     return written
+
+
+def stylesheet() -> str:
+    """The pages' CSS."""
+    return _STYLE.read_text(encoding="utf-8")
 
 
 def _made(runs: Sequence[Run]) -> str:

@@ -18,7 +18,8 @@ _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#00
 def training_curves(run: Run) -> str:
     """Each logged number over the steps; empty when nothing was logged."""
     lines = [line for line in run.metrics if line.get("kind") == "train"]
-    shown = ("loss", "positive_similarity", "feature_std", "effective_rank", "lr", "pictures_per_second")
+    terms = ("loss", "contrastive", "js", "positive_similarity", "negative_similarity", "feature_std")
+    shown = (*terms, "effective_rank", "lr", "pictures_per_second")
     names = [name for name in shown if any(line.get(name) is not None for line in lines)]
     if not names:
         return ""
@@ -130,6 +131,20 @@ def corruption_heat_map(run: Run) -> str:
         axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
         _label(axis, f"{measure}, clean {100 * reference:.1f}", "severity")
         axis.grid(visible=False)
+    return _svg(figure)
+
+
+def clean_against_corrupted(panels: Mapping[str, Sequence[tuple[str, float, float]]]) -> str:
+    """Each model as a point, clean score to the right and corrupted score upwards; the line is "nothing lost"."""
+    figure, axes = _figure(len(panels), height=3.2)
+    for axis, (title, points) in zip(axes, panels.items(), strict=True):
+        highest = 1.08 * max(value for _, *pair in points for value in pair)
+        axis.plot([0, highest], [0, highest], color=_GRID, linewidth=0.8)
+        for number, (name, clean, corrupted) in enumerate(points):
+            axis.plot([clean], [corrupted], marker="o", linestyle="", color=_LINES[number % len(_LINES)], label=name)
+        axis.legend(fontsize=6, frameon=False, loc="upper left")
+        _label(axis, title, "clean mAP")
+        axis.set_ylabel("corrupted mAP", fontsize=8, color=_INK)
     return _svg(figure)
 
 
