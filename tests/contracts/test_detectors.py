@@ -35,7 +35,7 @@ def new(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Detector
 
 
 def frames(height: int, width: int, count: int = 8) -> list[np.ndarray]:
-    """Over noise a synthetic person walks to the right, half the frame high, under a red bar; both appear in frame 2."""
+    """Over noise a synthetic person, half the frame high, walks right under a red bar; both appear in frame 2."""
     background = np.random.default_rng(0).integers(110, 130, (height, width, 3), dtype=np.uint8)
     found = []
     for number in range(count):
