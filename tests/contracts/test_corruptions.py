@@ -78,7 +78,8 @@ def test_float_and_bytes_show_the_same_damage(name):
     levels = torch.arange(1, 6)
     bytes_ = library.corrupt(images, [name] * 5, levels, streams(5)).float()
     floats = library.corrupt(images.float() / 255, [name] * 5, levels, streams(5)) * 255
-    assert ((bytes_ - floats).abs() <= 1.51).float().mean() > 0.99
+    tolerance = 5.0 if name == "rain" else 1.51  # bytes in rain go through 8-bit HLS, whose hue has steps of 2 degrees
+    assert ((bytes_ - floats).abs() <= tolerance).float().mean() > 0.99
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,7 +126,7 @@ def test_stronger_severity_is_farther_from_clean(name):
 def test_infrared_noise_is_equal_on_all_channels(name):
     grey = pictures(5)[:, :1].expand(-1, 3, -1, -1).contiguous()
     result = library.corrupt(grey, [name] * 5, torch.arange(1, 6), streams(5), equal_channels=True)
-    if name in ("frost", "spatter"):
+    if name in ("frost", "procedural_frost", "spatter"):
         return  # these paint in colour
     assert (result[:, 0].int() - result[:, 1].int()).abs().max() <= 1
     assert (result[:, 0].int() - result[:, 2].int()).abs().max() <= 1

@@ -10,6 +10,7 @@ import torch
 
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions import library
+from dapg.corruptions.colour import through_hls
 from dapg.corruptions.weather import frost_photograph
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -129,11 +130,23 @@ def test_rain(severity):
             "slant": int(plain["slant"]),
             "drops": [(int(x), int(y)) for x, y in plain["drops"] if x > -1000],
             "line": lambda image, start, end: cv2.line(image, start, end, (200, 200, 200), 1),
-            "box": lambda image, side: cv2.blur(image, (side, side)).astype(float),
+            "box": lambda image, side: cv2.blur(image, (side, side)),
+            "hls": lambda image: cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2HLS), cv2.COLOR_HLS2RGB).astype(float),
         }
 
     ours, theirs = both("rain", severity, convert)
     assert_close(ours, theirs)
+
+
+def test_the_way_through_hls_is_opencvs():
+    cv2 = pytest.importorskip("cv2")
+    colours = torch.randint(0, 256, (200, 200, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    theirs = cv2.cvtColor(cv2.cvtColor(colours.numpy(), cv2.COLOR_RGB2HLS), cv2.COLOR_HLS2RGB)
+    ours = through_hls(colours.permute(2, 0, 1)[None].float())[0].permute(1, 2, 0).numpy()
+    difference = np.abs(ours - theirs)
+    assert (difference == 0).mean() > 0.99
+    assert (difference <= 2).mean() > 0.999
+    assert np.abs(theirs.astype(float) - colours.numpy()).max() > 2, "it does change colours"
 
 
 def test_rain_draws_the_described_drops():

@@ -164,6 +164,8 @@ def test_boxes_are_cut_out_before(pictures):
     assert open_rgb(dataset.read(record), "picture").size == (33, 45)
     small = CorruptedDataset(Boxed(pictures.root), CorruptionPolicy(types=("fog",), height=0, width=0))
     assert open_rgb(small.read(record), "picture").size == (33, 45)
+    rain = CorruptedDataset(Boxed(pictures.root), CorruptionPolicy(types=("rain",), height=0, width=0))
+    assert open_rgb(rain.read(record), "picture").size == (48, 65), "45 rows are too few for drops of 60 pixels"
     tiny = replace(boxed, box=(0, 0, 20, 20))
     with pytest.raises(DataError, match="too few"):
         corrupted.corrupt_record(pictures.read(boxed), tiny, small.policy, Assignment("fog", 1, 1))

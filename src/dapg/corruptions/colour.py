@@ -52,3 +52,30 @@ def hsv_to_rgb(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     )
     table = torch.tensor(_SECTOR, device=images.device)
     return parts.gather(1, table[:, sector.long()].transpose(0, 1))
+
+
+def through_hls(levels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """Whole grey levels 0 ... 255 to 8-bit HLS and back, with OpenCV's rounding: hue in steps of 2 degrees.
+
+    Strong colours come back up to a few levels away.
+    """
+    unit = levels * (1 / 255)  # and not a division: it decides to which side halves of a level are rounded
+    red, green, blue = unit.unbind(dim=1)
+    largest, smallest = unit.amax(dim=1), unit.amin(dim=1)
+    total, spread = largest + smallest, largest - smallest
+    coloured = spread > 0
+    divisor = torch.where(coloured, spread, torch.ones_like(spread))
+    hue = torch.where(
+        red == largest,
+        (green - blue) / divisor,
+        torch.where(green == largest, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+    )
+    hue = torch.where(coloured, hue % 6, torch.zeros_like(hue)).mul(30).round()  # 0 ... 180
+    saturation = spread / torch.where(coloured, torch.where(total < 1, total, 2 - total), divisor)
+    saturation, lightness = saturation.mul(255).round().div(255), total.mul(0.5).mul(255).round().div(255)
+    # Channel n of (red, green, blue) is L - a max(-1, min(k - 3, 9 - k, 1)) with k = (n + H / 30°) mod 12.
+    amplitude = saturation * torch.minimum(lightness, 1 - lightness)
+    place = torch.tensor([0.0, 8.0, 4.0], device=levels.device)[None, :, None, None]
+    k = (hue[:, None] / 15 + place) % 12
+    channels = lightness[:, None] - amplitude[:, None] * torch.minimum(k - 3, 9 - k).clamp(-1, 1)
+    return channels.mul(255).round()

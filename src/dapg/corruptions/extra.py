@@ -4,15 +4,16 @@ Constants: bethgelab/imagecorruptions for the first four; MinghuiChen43/CIL-ReID
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions.base import Corruption, Parameters, by_severity, per_sample, pick
-from dapg.corruptions.colour import hsv_to_rgb, rgb_to_hsv
+from dapg.corruptions.colour import hsv_to_rgb, rgb_to_hsv, through_hls
 from dapg.corruptions.filters import box_mean, gaussian, pad
 
 
@@ -197,8 +198,8 @@ def equalise(images: Int[Tensor, "B H W"]) -> Int[Tensor, "B H W"]:
 class Rain(Corruption):
     """Slanted grey streaks, a box blur, and a darker picture.
 
-    Drizzle at severity 1, heavy rain at 2 and 3, a torrent at 4 and 5. The reference sends the result through 8-bit
-    HLS and back to multiply lightness by 1; only its rounding (up to a few levels in strong colours) is left out.
+    Drizzle at severity 1, heavy rain at 2 and 3, a torrent at 4 and 5. The reference multiplies lightness by 1 in 8-bit
+    HLS, which moves strong colours by a few levels: uint8 pictures go that way, too, float ones are spared it.
     """
 
     name = "rain"
@@ -223,14 +224,31 @@ class Rain(Corruption):
 
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
         result = torch.empty_like(images)
+        for rows, wet, darkening, _ in self._wet(images, parameters, 1.0):
+            result[rows] = wet - darkening
+        return result
+
+    def apply(self, images: Shaped[Tensor, "B 3 H W"], parameters: Parameters) -> Shaped[Tensor, "B 3 H W"]:
+        """uint8 is rounded after the blur and in HLS, and truncated after darkening, as in the reference."""
+        if images.dtype != torch.uint8:
+            return super().apply(images, parameters)
+        result = torch.empty_like(images)
+        for rows, wet, darkening, side in self._wet(images.to(torch.float32), parameters, 255.0):
+            # OpenCV rounds halves up, but down where it divides by 16.
+            whole = through_hls(wet.add_(0.499 if side == 4 else 0.5).floor_())
+            result[rows] = whole.sub_(255 * darkening).add_(1e-3).clamp_(0, 255).to(torch.uint8)
+        return result
+
+    def _wet(
+        self, images: Float[Tensor, "B 3 H W"], parameters: Parameters, white: float
+    ) -> Iterator[tuple[Int[Tensor, "b"] | slice, Float[Tensor, "b 3 H W"], float, int]]:
+        """Rows of one severity, their pictures with blurred streaks, how much darker they become, side of the blur."""
+        height, width = images.shape[-2:]
         for level, rows in by_severity(parameters["severity"]):
             _, length, side, darkening = self.TABLE[level - 1]
-            streaks = rain_streaks(
-                parameters["drops"][rows], parameters["slant"][rows], length, images.shape[-2], images.shape[-1]
-            )
-            wet = images[rows].masked_fill(streaks[:, None], self.COLOUR)
-            result[rows] = box_mean(wet, side) - darkening
-        return result
+            streaks = rain_streaks(parameters["drops"][rows], parameters["slant"][rows], length, height, width)
+            wet = images[rows].masked_fill(streaks[:, None], self.COLOUR * white)
+            yield rows, box_mean(wet, side), darkening, side
 
 
 def rain_streaks(

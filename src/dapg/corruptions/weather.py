@@ -127,6 +127,47 @@ def frost_photograph(photograph: int, height: int, width: int, device: torch.dev
     return large[0].round_().clamp_(0, 255).to(device)
 
 
+class ProceduralFrost(Corruption):
+    """Frost without photographs: needles of ice in a few directions on a cloudy film, others for every picture.
+
+    An option for training and for those who may not use the photographs; no published number contains it, so it belongs
+    to no list of corruptions. Weights are those of ``frost``.
+    """
+
+    name = "procedural_frost"
+    family = "optional"
+    COLOUR = (0.86, 0.93, 1.0)
+    DIRECTIONS = 5
+    SHARE = 0.01  # of the pixels from which a needle grows in each direction
+
+    def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
+        """``film`` (B, M, M) for a plasma fractal; ``seeds`` (B, 5, H, W) and ``angle`` (B, 5) of needles."""
+        height, width = shape[-2:]
+        side = 1 << (max(height, width) - 1).bit_length()
+        return {
+            "weight": pick([w for w, _ in Frost.WEIGHTS], severity),
+            "frost_weight": pick([w for _, w in Frost.WEIGHTS], severity),
+            "film": generator.uniform_field(side, side),
+            "seeds": generator.uniform_field(self.DIRECTIONS, height, width),
+            "angle": generator.uniform(self.DIRECTIONS, low=-180.0, high=180.0),
+        }
+
+    def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
+        height, width = images.shape[-2:]
+        decay = torch.full((len(images),), 1.8, device=images.device)
+        film = plasma_fractal(parameters["film"], decay)[:, None, :height, :width]
+        # The stronger the number above the threshold, the brighter the needle.
+        growing = parameters["seeds"].sub(1 - self.SHARE).clamp_(min=0).div_(self.SHARE)
+        radius, sigma = torch.full_like(decay, 12), torch.full_like(decay, 9)
+        needles = torch.zeros_like(film)
+        for direction in range(self.DIRECTIONS):
+            trail = motion_trail(parameters["angle"][:, direction], radius, sigma, height, width)
+            needles += shifted_sum(growing[:, direction, None], trail["offsets"], trail["weights"])
+        ice = film.mul(0.5).add_(0.2).add_(needles.mul_(5).mul_(film + 0.3)).clamp_(max=1)
+        frost = ice * images.new_tensor(self.COLOUR)[None, :, None, None] * per_sample(parameters["frost_weight"])
+        return frost.addcmul_(images, per_sample(parameters["weight"]))
+
+
 class Fog(Corruption):
     """A plasma fractal added, then everything scaled back to the picture's own maximum."""
 

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -199,8 +200,15 @@ def corrupt_record(
                 f"{record.path}: {whole.width} x {whole.height} pixels are too few for a corruption; "
                 "give the policy a height and width, so that it is resized before"
             )
+        if assignment.name == "rain" and whole.height <= _RAIN_ROWS[0]:
+            rows = _RAIN_ROWS[1]
+            whole = whole.resize((max(32, round(whole.width * rows / whole.height)), rows), Image.Resampling.BILINEAR)
         picture = from_numpy(np.asarray(whole))
     return corrupt_picture(picture, assignment, record.modality == Modality.INFRARED)
+
+
+_RAIN_ROWS = (60, 65)
+"""CIL-ReID enlarges pictures of at most 60 rows to 65 before rain, whose longest drops are 60 pixels high."""
 
 
 class CorruptedDataset(Dataset):
