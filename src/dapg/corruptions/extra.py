@@ -234,8 +234,8 @@ class Rain(Corruption):
             return super().apply(images, parameters)
         result = torch.empty_like(images)
         for rows, wet, darkening, side in self._wet(images.to(torch.float32), parameters, 255.0):
-            # OpenCV rounds halves up, but down where it divides by 16.
-            whole = through_hls(wet.add_(0.499 if side == 4 else 0.5).floor_())
+            # OpenCV rounds halves up, and 7/16 too where it divides by 16.
+            whole = through_hls(wet.add_(0.5625 if side == 4 else 0.5).floor_())
             result[rows] = whole.sub_(255 * darkening).add_(1e-3).clamp_(0, 255).to(torch.uint8)
         return result
 
