@@ -15,6 +15,7 @@ from dapg.core.types import Modality, Record
 from dapg.corruptions import library
 from dapg.data.folder import Folder
 from dapg.data.loading import LoaderConfig, ordered_batches
+from dapg.data.synthetic import Synthetic
 from dapg.evaluation import corrupted
 from dapg.evaluation.corrupted import CLEAN, Assignment, CorruptedDataset, CorruptionPolicy
 from dapg.evaluation.sheets import chain_sheet, severity_sheet
@@ -210,6 +211,17 @@ def test_copy_is_the_data_set_again_and_can_be_resumed(pictures, tmp_path):
         corrupted.write_copy(pictures, listed, policy, out, part=(3, 2), show_progress=False)
     with pytest.raises(UsageError, match="not empty"):
         corrupted.write_copy(pictures, listed, policy, tmp_path, show_progress=False)
+
+
+def test_copy_of_a_set_in_an_archive_is_a_set_again(tmp_path):
+    people = Synthetic()
+    listed = people.records("test")[:3]
+    policy = CorruptionPolicy(types=("contrast",), height=64, width=32)
+    corrupted.write_copy(people, listed, policy, tmp_path / "copy", show_progress=False)
+    copy = Synthetic(tmp_path / "copy")
+    assert copy.persons("test") == people.persons("test")
+    assert copy.records("test") == listed
+    assert copy.truth(listed[0]) == people.truth(listed[0])
 
 
 def test_sheets_from_the_command_line(pictures, tmp_path, capsys):

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import shutil
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -416,15 +417,20 @@ def _check_policy(target: Path, settings: dict[str, Any]) -> None:
 
 
 def _copy_lists(root: Path, target: Path, pictures: set[str]) -> None:
-    """Copy the data set's small files that are no pictures."""
-    if not root.is_dir():
-        return
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        inside = path.suffix.lower() in _LISTS and relative.as_posix() not in pictures
-        if inside and path.is_file() and not (target / relative).exists():
-            (target / relative).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target / relative)
+    """Copy the data set's small files that are no pictures, out of a folder or a zip archive."""
+
+    def wanted(name: str) -> bool:
+        return Path(name).suffix.lower() in _LISTS and name not in pictures and not (target / name).exists()
+
+    if root.is_dir():
+        for path in sorted(root.rglob("*")):
+            name = path.relative_to(root).as_posix()
+            if wanted(name) and path.is_file():
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target / name)
+    elif zipfile.is_zipfile(root):
+        with zipfile.ZipFile(root) as archive:
+            archive.extractall(target, [name for name in archive.namelist() if wanted(name)])
 
 
 def _finished_lines(manifest: Path, target: Path) -> set[str]:
