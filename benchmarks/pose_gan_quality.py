@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dapg.augment.repose import repose
 from dapg.augment.skeleton import canonical_poses
 from dapg.core import plugins
 from dapg.core.files import write_json
@@ -27,7 +28,6 @@ from dapg.models.pooling import average_pool
 from dapg.models.pose_weights import load_generator
 from dapg.models.weights import init_backbone
 from dapg.pose.estimators.base import Estimator
-from dapg.pose.generate import repose
 from dapg.pose.mask import person_mask
 from dapg.pose.pairs import exact_points
 from dapg.pose.quality import gradient_energy, grey, masked_mean, ssim_map
@@ -198,7 +198,7 @@ def main() -> None:
     generator, facts = load_generator(options.generator)
     size = (facts.height, facts.width)
     people, canonical = Synthetic(), Synthetic(options.canonical)
-    seen = set(facts.training.get("persons_seen", []))
+    seen = set(facts.training["person_numbers"])
     case = load_case(people, canonical, size, options.persons)
     assert not seen & set(case.persons.tolist()), "the generator saw test persons"
     targets = torch.stack(list(canonical_poses().values()))

@@ -2,14 +2,14 @@
 
     python scripts/embed_pose_generator.py outputs/pose/gan-tiny
 
-The run must be finished, and its persons must not be test persons of the embedded set (checked from result.json).
+The run must be finished, and its persons must not be test persons of the embedded set (checked from its file).
 """
 
 import argparse
 from pathlib import Path
 
 from dapg.core.errors import UsageError
-from dapg.core.files import atomic_write_text, read_json
+from dapg.core.files import atomic_write_text
 from dapg.data.synthetic import Synthetic
 from dapg.models.pose_weights import EMBEDDED, load_generator, save_generator
 from dapg.pose.pairs import held_out_persons
@@ -29,13 +29,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished `dapg pose train` on synthetic people")
     run = parser.parse_args().run
-    persons = set(read_json(run / "result.json")["facts"]["persons"])
-    seen = persons & held_out_persons(Synthetic())
+    generator, facts = load_generator(run)
+    seen = set(facts.training["person_numbers"]) & held_out_persons(Synthetic())
     if seen:
         raise UsageError(
             f"{len(seen)} validation or test persons of the embedded set were trained on, e.g. {min(seen)}"
         )
-    generator, facts = load_generator(run)
     if facts.supervision != "synthetic":
         raise UsageError(f"pairs of kind {facts.supervision!r}: only a generator of synthetic people is ours to ship")
     save_generator(generator, EMBEDDED, facts, half=True)

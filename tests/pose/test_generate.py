@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dapg.augment.repose import repose
 from dapg.core.errors import UsageError, WeightsError
 from dapg.core.rng import generator_from
 from dapg.core.types import Modality, Record
@@ -22,7 +23,6 @@ from dapg.pose.generate import (
     file_of,
     generate,
     parse_part,
-    repose,
 )
 from dapg.pose.pairs import exact_points
 from dapg.pose.tables import KeyPointTable, write_table

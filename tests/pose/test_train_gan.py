@@ -227,7 +227,7 @@ def test_what_a_run_leaves_says_what_its_pairs_were(tmp_path: Path) -> None:
     assert (facts.height, facts.width, facts.supervision) == (64, 32, "synthetic")
     assert not facts.saw_identities
     assert "rendered persons" in (tmp_path / "run" / "README.md").read_text()
-    assert result["facts"]["persons"] == Synthetic().persons("train")
+    assert result["person_numbers"] == Synthetic().persons("train")
     continued = small(tmp_path / "next", init=str(tmp_path / "run"))
     assert all(
         torch.equal(a, b)
@@ -243,7 +243,7 @@ def test_self_pairs_go_there_and_back_and_labels_are_named(tmp_path: Path) -> No
     base = small(tmp_path / "self", data=DataConfig(subset=8))  # unlabelled pictures
     result = train_gan(replace(base, pairs=replace(base.pairs, kind="self")), show_progress=False)
     assert "cycle" in metrics(tmp_path / "self")[0]
-    assert result["facts"]["persons"] == []
+    assert result["person_numbers"] == []
     assert "no labels" in (tmp_path / "self" / "README.md").read_text()
     labelled = small(tmp_path / "labels")
     labelled = replace(labelled, pairs=replace(labelled.pairs, kind="labels"), train=replace(labelled.train, steps=1))

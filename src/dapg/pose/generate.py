@@ -12,11 +12,12 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from dapg.augment.skeleton import canonical_poses, draw_skeletons
+from dapg.augment.repose import repose
+from dapg.augment.skeleton import canonical_poses
 from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError, nearest
 from dapg.core.files import atomic_write_bytes, atomic_write_text, read_json, write_json
-from dapg.core.images import to_float, to_pil
+from dapg.core.images import to_pil
 from dapg.core.key_points import usable
 from dapg.core.settings import run_only
 from dapg.core.types import Modality, Record
@@ -25,7 +26,6 @@ from dapg.data.loading import LoaderConfig, ordered_batches
 from dapg.data.manifest import ABOUT, GeneratedPicture, Manifest, write_manifest
 from dapg.data.source import DataConfig, list_hash, open_dataset, select_records
 from dapg.data.synthetic import Synthetic
-from dapg.models.pn_gan import PoseGenerator
 from dapg.models.pose_weights import GeneratorFacts, load_generator
 from dapg.pose.pairs import exact_points
 from dapg.pose.tables import TABLE, read_table
@@ -59,28 +59,6 @@ class GenerateSettings:
     """Processes that decode."""
     device: str = run_only("auto")
     """auto, cpu, cuda or cuda:N."""
-
-
-@torch.inference_mode()
-def repose(
-    generator: PoseGenerator, pictures: UInt8[Tensor, "B 3 H W"], points: Float[Tensor, "P 18 3"]
-) -> UInt8[Tensor, "B P 3 H W"]:
-    """Every person of ``pictures`` in each of P poses, on the generator's device. Nothing random is in it.
-
-    Args:
-        generator: in evaluation mode.
-        pictures: at the size the generator was trained at.
-        points: key points as parts of the picture (``augment/skeleton.py: canonical_poses``).
-    """
-    device = next(generator.parameters()).device
-    size = (pictures.shape[2], pictures.shape[3])
-    skeletons = 2 * draw_skeletons(points.to(device), size) - 1  # (P, 3, H, W)
-    sources = 2 * to_float(pictures.to(device)) - 1
-    count, poses = len(sources), len(skeletons)
-    made = generator(sources.repeat_interleave(poses, dim=0), skeletons.repeat(count, 1, 1, 1))
-    scaled = ((made.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    versions: Tensor = scaled.reshape(count, poses, *pictures.shape[1:])
-    return versions
 
 
 def generate(source: DataConfig, settings: GenerateSettings, show_progress: bool = True) -> dict[str, Any]:

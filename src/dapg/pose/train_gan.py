@@ -503,6 +503,7 @@ def _finish(
         "pictures_hash": list_hash(data.records),
         "pictures_without_key_points": data.pairs.without_points,
         "persons": len(persons),
+        "person_numbers": persons,
         "steps": course["steps"],
         "batch_size": settings.train.batch_size,
         "seed": settings.seed,
@@ -511,7 +512,7 @@ def _finish(
     facts = GeneratorFacts(settings.loader.height, settings.loader.width, settings.pairs.kind, training)
     save_generator(networks.result(), run / GENERATOR_FILE, facts)
     atomic_write_text(run / CARD, card(facts, networks.result()))
-    return {**course, **training, "supervision": settings.pairs.kind, "facts": {"persons": persons}}
+    return {**course, **training, "supervision": settings.pairs.kind}
 
 
 def card(facts: GeneratorFacts, generator: PoseGenerator) -> str:
