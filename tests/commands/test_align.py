@@ -7,14 +7,20 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from dapg.augment.skeleton import canonical_poses
 from dapg.commands import align, pretrain
 from dapg.core.errors import DapgError, UsageError
 from dapg.core.files import read_json
+from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.settings import read_yaml
 from dapg.core.types import Modality
 from dapg.data.folder import Folder
 from dapg.data.manifest import GeneratedPicture, Manifest, write_manifest
+from dapg.methods.alignment._on_the_fly import OnTheFly
 from dapg.methods.runs import load_method
+from dapg.models.pn_gan import GeneratorConfig, build_generator
+from dapg.models.pose_weights import GeneratorFacts, save_generator
+from dapg.pose.generate import repose
 
 SMALL = [
     "--preset",
@@ -109,6 +115,35 @@ def test_pictures_that_miss_the_pose_are_dropped(work: Path) -> None:
     assert result["companions"]["pictures"] == 10  # front only, of ten visible pictures with generated ones
     with pytest.raises(DapgError, match="not one picture has another"):
         run(work, "too strict", "--generated", str(work / "made"), "--least_score", "0.95")
+
+
+def test_pictures_can_be_generated_during_training(work: Path) -> None:
+    network = build_generator(GeneratorConfig("attention", 8, 1), generator_from("align generator"))
+    save_generator(network, work / "g.safetensors", GeneratorFacts(64, 32, "self", {}))
+    result = run(work, "fly", "--generator", str(work / "g.safetensors"), "--method.positives", "2")
+    assert result["generator"]["pairs"] == "self"
+    assert result["logs"]["own_positive"] == 0
+    assert not [key for key in load_file(work / "fly" / "method.safetensors") if "fly" in key]
+    with pytest.raises(UsageError, match="goes with --positives generated"):
+        run(work, "both", "--generator", str(work / "g.safetensors"), "--positives", "shuffled")
+    with pytest.raises(UsageError, match="no canonical pose is called up"):
+        run(work, "up", "--generator", str(work / "g.safetensors"), "--poses", "[up]")
+
+
+def test_poses_on_the_fly_are_those_of_the_generator_and_do_not_hang_on_the_batch() -> None:
+    network = build_generator(GeneratorConfig("attention", 8, 1), generator_from("align generator")).eval()
+    poses = canonical_poses()
+    maker = OnTheFly(network, (64, 32), list(poses.values()))
+    images = torch.randint(0, 255, (3, 3, 64, 32), dtype=torch.uint8, generator=generator_from("fly"))
+    draws = SampleGenerator.for_step(0, 1, torch.arange(3))
+    made = maker(images, 4, draws)
+    direct = repose(network, images, torch.stack(list(poses.values())))
+    for row in range(3):
+        distance = (made[row][:, None].int() - direct[row][None].int()).abs().flatten(2).amax(dim=2)
+        assert sorted(distance.argmin(dim=1).tolist()) == [0, 1, 2, 3]  # each pose once
+        assert int(distance.amin(dim=1).max()) <= 1
+    alone = maker(images[1:2], 4, SampleGenerator.for_step(0, 1, torch.tensor([1])))
+    assert int((alone[0].int() - made[1].int()).abs().max()) <= 1
 
 
 def test_what_is_missing_is_said(work: Path) -> None:

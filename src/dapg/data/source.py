@@ -71,16 +71,24 @@ def root_of(config: DataConfig) -> Path | None:
 
 def select_records(dataset: Dataset, config: DataConfig, seed: int) -> Sequence[Record]:
     """The records of the split, or a random subset of them in their own order."""
-    records = dataset.records(config.split or dataset.default_split())
-    if not config.subset:
+    return draw_subset(dataset.records(config.split or dataset.default_split()), config.subset, seed)
+
+
+def draw_subset(records: list[Record], count: int, seed: int) -> list[Record]:
+    """``count`` random records in their own order; 0 takes all.
+
+    Raises:
+        UsageError: more than there are, or a negative number.
+    """
+    if not count:
         return records
-    if config.subset > len(records):
-        raise UsageError(f"--data.subset {config.subset} asks for more than the {len(records)} pictures there are")
-    if config.subset < 0:
-        raise UsageError(f"--data.subset {config.subset} is no number of pictures; 0 uses all")
+    if count > len(records):
+        raise UsageError(f"--data.subset {count} asks for more than the {len(records)} pictures there are")
+    if count < 0:
+        raise UsageError(f"--data.subset {count} is no number of pictures; 0 uses all")
     import torch
 
-    chosen = torch.randperm(len(records), generator=generator_from("subset", seed))[: config.subset]
+    chosen = torch.randperm(len(records), generator=generator_from("subset", seed))[:count]
     return [records[index] for index in sorted(chosen.tolist())]
 
 

@@ -5,7 +5,6 @@ missing; several machines share the work by ``--part i/n`` on one common folder,
 chunk joins all of them.
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -28,7 +27,7 @@ from dapg.core.settings import run_only
 from dapg.core.stage import Stage
 from dapg.core.types import Record
 from dapg.data.base import Dataset
-from dapg.data.source import DataConfig, list_hash, open_dataset, select_records
+from dapg.data.source import DataConfig, draw_subset, list_hash, open_dataset, select_records
 from dapg.pose.estimators.base import Estimator
 from dapg.pose.sheets import overlay_sheet
 from dapg.pose.tables import TABLE, KeyPointTable, read_table, write_table
@@ -87,9 +86,7 @@ def all_records(dataset: Dataset, config: DataConfig, seed: int = 0) -> Sequence
             found.setdefault((record.path, record.box), record)
     if not found:
         raise UsageError(f"{dataset.title} under {dataset.root}: no split can be read")
-    if config.subset:
-        return list(itertools.islice(found.values(), config.subset))
-    return list(found.values())
+    return draw_subset(list(found.values()), config.subset, seed)
 
 
 def estimate(settings: EstimateSettings, show_progress: bool = True) -> dict[str, Any]:

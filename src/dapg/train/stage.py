@@ -9,6 +9,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
+from dapg.augment.skeleton import canonical_poses
 from dapg.core import distributed
 from dapg.core.errors import UsageError, WeightsError
 from dapg.core.files import atomic_path, sha256
@@ -24,8 +25,10 @@ from dapg.data.manifest import read_manifest
 from dapg.data.samplers import InfiniteSampler, Sampler
 from dapg.data.shards import Shards, ShardSampler
 from dapg.data.source import DataConfig, list_hash, open_dataset, select_records
+from dapg.methods.alignment._on_the_fly import OnTheFly
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import BACKBONE_WEIGHTS, METHOD_WEIGHTS, BackboneConfig, backbone_settings, method_class
+from dapg.models.pose_weights import load_generator
 from dapg.models.weights import init_backbone, save_backbone
 from dapg.train import checkpoint
 from dapg.train.loop import Progress, TrainConfig, Validate, train
@@ -102,6 +105,9 @@ class AlignSettings(PretrainSettings):
     else; true other pictures of its person, by labels. All but the first are for comparison."""
     generated: str = ""
     """Folder of ``dapg pose generate``, for ``generated`` and ``shuffled``."""
+    generator: str = ""
+    """In place of a folder, for ``generated``: make the pictures during training by this generator (embedded, a file or
+    the folder of a finished ``dapg pose train``). Nobody then looks whether they hit the pose."""
     poses: tuple[str, ...] = ()
     """Which of the generated poses; none: all. ``true`` takes as many pictures (four where none are named)."""
     least_score: float = 0.0
@@ -228,7 +234,8 @@ def align(settings: AlignSettings, validate: Validate | None = None, show_progre
         dataset, notes = _with_companions(dataset, records, settings)
         facts = DataFacts(len(records), tuple(sorted({record.person for record in records})))
         sampler = InfiniteSampler(len(records), settings.train.batch_size, settings.seed)
-        return _Work(dataset, records, facts, sampler, settings.train, validate, notes, _head_of(settings))
+        start = _start_of(settings, notes)
+        return _Work(dataset, records, facts, sampler, settings.train, validate, notes, start)
 
     return _run("align", settings, prepare, show_progress)
 
@@ -238,7 +245,9 @@ def _with_companions(
 ) -> tuple[Dataset, dict[str, Any]]:
     """The data set that hands out positives, and what the result says about them."""
     notes: dict[str, Any] = {"positives": settings.positives}
-    if settings.positives == "original":
+    if settings.generator and (settings.positives != "generated" or settings.generated):
+        raise UsageError("--generator makes pictures during training: it goes with --positives generated and no folder")
+    if settings.positives == "original" or settings.generator:
         return dataset, notes
     companions: Mapping[Key, Sequence[Path | Record]]
     if settings.positives == "true":
@@ -255,27 +264,37 @@ def _with_companions(
     return WithCompanions(dataset, companions), notes
 
 
-def _head_of(settings: AlignSettings) -> Callable[[Method], None] | None:
-    """Hands the earlier run's projection head to the method; nothing where the backbone comes from elsewhere."""
+def _start_of(settings: AlignSettings, notes: dict[str, Any]) -> Callable[[Method], None]:
+    """Gives the method the earlier run's projection head, and a generator where pictures are made during training."""
     weights = Path(settings.backbone.init) / METHOD_WEIGHTS
-    if not settings.keep_head or not weights.is_file():
-        return None
+    on_the_fly = _on_the_fly(settings, notes) if settings.generator else None
 
     def start(method: Method) -> None:
         take_head = getattr(method, "take_head", None)
-        if take_head is None:
-            return
-        stored = load_file(weights)
-        head = {name.removeprefix("head."): tensor for name, tensor in stored.items() if name.startswith("head.")}
-        try:
-            take_head(head)
-        except RuntimeError as error:
-            raise WeightsError(
-                f"the projection head of {settings.backbone.init} does not fit ({error}); give its settings as "
-                "--method.head..., or --keep_head false"
-            ) from error
+        if take_head is not None and settings.keep_head and weights.is_file():
+            stored = load_file(weights)
+            head = {name.removeprefix("head."): tensor for name, tensor in stored.items() if name.startswith("head.")}
+            try:
+                take_head(head)
+            except RuntimeError as error:
+                raise WeightsError(
+                    f"the projection head of {settings.backbone.init} does not fit ({error}); give its settings as "
+                    "--method.head..., or --keep_head false"
+                ) from error
+        if on_the_fly is not None:
+            method.on_the_fly = on_the_fly  # type: ignore[assignment]  # no module, so not part of the state
 
     return start
+
+
+def _on_the_fly(settings: AlignSettings, notes: dict[str, Any]) -> OnTheFly:
+    generator, facts = load_generator(settings.generator)
+    poses = canonical_poses()
+    unknown = [pose for pose in settings.poses if pose not in poses]
+    if unknown:
+        raise UsageError(f"no canonical pose is called {', '.join(unknown)}; known: {', '.join(poses)}")
+    notes["generator"] = {"generator": facts.sha256, "pairs": facts.supervision, "on_the_fly": True}
+    return OnTheFly(generator, (facts.height, facts.width), [poses[pose] for pose in settings.poses or poses])
 
 
 def _by_modalities(records: Sequence[Record]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -24,6 +24,7 @@ from dapg.core.types import Batch, StepResult
 from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_similarity_distribution
 from dapg.losses.spread import effective_rank, feature_std
+from dapg.methods.alignment._on_the_fly import OnTheFly
 from dapg.methods.base import DataFacts
 from dapg.methods.pretraining._contrastive import Contrastive
 from dapg.models.backbones.base import Backbone
@@ -80,6 +81,8 @@ class DAPGAlign(Contrastive):
         self.head = MoCoHead(backbone.feature_dim, config.head, generator)
         size = max(1, min(config.queue, facts.pictures // 2))
         self.keys = KeyEncoder(backbone, self.head, config.momentum, size, config.head.output_dim)
+        self.on_the_fly: OnTheFly | None = None
+        """Makes the positives where the batch brings none; handed in by the stage, no part of the state."""
 
     def take_head(self, state: dict[str, Tensor]) -> None:
         """Go on with stage 1's projection head; its momentum copy starts equal, the queue stays empty.
@@ -94,7 +97,7 @@ class DAPGAlign(Contrastive):
         """Eq. 2 for one batch; with ``alpha`` below 1 the positives also pass the online encoder, for Eq. 3-5."""
         config = self.settings
         anchor = self.project(self._view(batch, config.views, generator.fork("anchor")))
-        pictures, own = positive_pictures(batch, config.positives, generator.fork("pose"))
+        pictures, own = self._positive_pictures(batch, generator.fork("pose"))
         views = [
             self._positive_view(pictures[:, place], generator.fork(f"positive {place}"))
             for place in range(config.positives)
@@ -122,6 +125,16 @@ class DAPGAlign(Contrastive):
     def after_step(self, step: int, total_steps: int) -> None:
         """The key encoder follows; this step's keys become negatives of the next."""
         self.keys.update(self.backbone, self.head)
+
+    def _positive_pictures(
+        self, batch: Batch, generator: SampleGenerator
+    ) -> tuple[UInt8[Tensor, "B P 3 H W"], Bool[Tensor, "B"]]:
+        """Generated now, or those the batch brings; and which pictures are their own positives."""
+        count: int = self.settings.positives
+        if self.on_the_fly is None or COMPANIONS in batch.extras:
+            return positive_pictures(batch, count, generator)
+        nobody = torch.zeros(len(batch), dtype=torch.bool, device=batch.images.device)
+        return self.on_the_fly(batch.images, count, generator), nobody
 
     def _positive_view(self, pictures: UInt8[Tensor, "B 3 H W"], generator: SampleGenerator) -> Tensor:
         """(B, 3, h, w): ChannelAug of a view of its own."""
