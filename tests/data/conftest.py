@@ -22,3 +22,17 @@ def full_regdb(tmp_path_factory):
     root = tmp_path_factory.mktemp("full") / "RegDB"
     fake_trees.build_regdb(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def full_market(tmp_path_factory):
+    root = tmp_path_factory.mktemp("full") / "Market-1501-v15.09.15"
+    fake_trees.build_market(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def full_llcm(tmp_path_factory):
+    root = tmp_path_factory.mktemp("full") / "LLCM"
+    fake_trees.build_llcm(root)
+    return root

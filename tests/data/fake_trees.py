@@ -1,4 +1,4 @@
-"""Full-size copies of SYSU-MM01 and RegDB in which every picture is one pixel of a colour of its own."""
+"""Full-size copies of published sets in which every picture is one pixel of a colour of its own."""
 
 import itertools
 import struct
@@ -91,3 +91,51 @@ def build_regdb(root):
             lines = [f"{path} {label}" for label, person in enumerate(persons) for path in files[folder, person]]
             light = "visible" if folder == "Visible" else "thermal"
             (root / f"idx/{side}_{light}_{number}.txt").write_text("\n".join(lines) + "\n")
+
+
+def build_market(root):
+    """Published sums: 12,936 of 751 persons; 3,368 of 750; 19,732 of the same 750, distractors 0 and junk -1."""
+    numbers = itertools.count()
+    train, test = range(2, 1503, 2), range(1, 1500, 2)
+    distractors, junk = 2_798, 19_732 - 15_913
+    counts = {
+        "bounding_box_train": spread(list(train), 12_936),
+        "query": spread(list(test), 3_368),
+        "bounding_box_test": {**spread(list(test), 15_913 - distractors), 0: distractors, -1: junk},
+    }
+    for folder, persons in counts.items():
+        (root / folder).mkdir(parents=True)
+        for person, count in persons.items():
+            stem = "-1" if person == -1 else f"{person:04d}"
+            for number in range(count):
+                name = f"{stem}_c{number % 6 + 1}s1_{number:06d}_00.jpg"
+                (root / folder / name).write_bytes(pixel(next(numbers)))
+
+
+def build_llcm(root):
+    """Published sums: 46,767 pictures, 713 persons train and 351 test; nine cameras, no infrared camera 3.
+
+    How the sum divides over parts and persons is not published; here every person has about as many.
+    """
+    numbers = itertools.count()
+    per_person = spread(list(range(1, 1065)), 46_767)
+    lists = {"vis": [], "nir": []}
+    made = set()
+    for person, count in per_person.items():
+        for number in range(count):
+            light = "vis" if number % 2 else "nir"
+            camera = number // 2 % 9 + 1
+            if light == "nir" and camera == 3:
+                camera = 4
+            name = f"{person:04d}_c{camera:02d}_s{number:06d}_{light}.jpg"
+            folder = f"{light}/{person:04d}" if person <= 713 else f"test_{light}/cam{camera}/{person:04d}"
+            if folder not in made:
+                (root / folder).mkdir(parents=True)
+                made.add(folder)
+            (root / folder / name).write_bytes(pixel(next(numbers)))
+            if person <= 713:
+                lists[light].append(f"{folder}/{name} {person - 1}")
+    (root / "idx").mkdir()
+    for light, lines in lists.items():
+        (root / "idx" / f"train_{light}.txt").write_text("\n".join(lines) + "\n")
+    (root / "idx/test_id.txt").write_text(",".join(map(str, range(714, 1065))) + "\n")

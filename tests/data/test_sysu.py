@@ -1,7 +1,9 @@
 """SYSU-MM01: the published galleries on rebuilt lists, splits, official permutations and AGW's arrays."""
 
 import hashlib
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,6 +132,22 @@ def test_official_permutations(tmp_path):
     (tmp_path / "cam1/0006/0004.jpg").write_bytes(example_picture("x.jpg"))
     with pytest.raises(DataError, match="camera 1, person 6 has 10 x 3 entries, but there are 4"):
         SysuMM01(tmp_path).trials("all-official")
+
+
+@pytest.mark.parametrize(
+    ("mode", "sums"),
+    [
+        ("all-official", [3671, 3668, 3453, 3491, 3745, 3497, 3485, 3490, 3450, 3591]),
+        ("indoor-official", [1570, 1544, 1553, 1401, 1723, 1498, 1415, 1459, 1485, 1525]),
+    ],
+)
+def test_official_permutations_of_ones_own_copy(mode, sums):
+    """Sums of the 1-based picture numbers that the authors' file gives in trials 1 ... 10; needs the real data set."""
+    root = os.environ.get("DAPG_DATA_SYSU", "")
+    if not any((Path(root) / place / "rand_perm_cam.mat").is_file() for place in ("exp", ".")):
+        pytest.skip("DAPG_DATA_SYSU names no copy with rand_perm_cam.mat")
+    trials = SysuMM01(root).trials(mode)
+    assert [sum(int(record.path[-8:-4]) for record in trial.gallery) for trial in trials] == sums
 
 
 def test_validation_searches_validation_persons(tmp_path):

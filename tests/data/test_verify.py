@@ -166,6 +166,71 @@ def test_regdb_person_without_thermal_pictures_is_named(full_regdb):
     assert any(finding.kind == "missing" and finding.where == "Thermal/12" for finding in findings)
 
 
+JPG = example_picture("a.jpg")
+MARKET = [
+    ("a training picture is gone", "bounding_box_train/0002_c1s1_000000_00.jpg", delete, "count", "bounding_box_train"),
+    ("one query too many", "query/0001_c1s1_000999_00.jpg", lambda _: JPG, "count", "query"),
+    ("a stranger asks", "query/1502_c1s1_000999_00.jpg", lambda _: JPG, "missing", "bounding_box_test"),
+    ("a stranger asks who trains", "query/0002_c1s1_000999_00.jpg", lambda _: JPG, "overlap", "train and query"),
+    ("a test person trains", "bounding_box_train/0001_c1s1_000999_00.jpg", lambda _: JPG, "overlap", "train and query"),
+    ("junk is gone", "bounding_box_test/-1_c1s1_000000_00.jpg", delete, "count", "bounding_box_test"),
+    ("another name", "bounding_box_test/person1.jpg", lambda _: JPG, "list", "gallery"),
+]
+LLCM_FIRST = "nir/0001/0001_c01_s000000_nir.jpg"
+LLCM = [
+    ("a training picture is gone", LLCM_FIRST, delete, "missing", LLCM_FIRST),
+    ("a test picture is gone", "test_nir/cam1/0714/0714_c01_s000000_nir.jpg", delete, "count", "."),
+    ("a test picture too many", "test_vis/cam1/0714/extra.jpg", lambda _: JPG, "count", "."),
+    ("a training line is gone", "idx/train_vis.txt", lines(lambda x: x[1:]), "count", "."),
+    ("no label", "idx/train_nir.txt", lines(lambda x: ["nir/0001/x.jpg", *x[1:]]), "list", "train"),
+    ("a test person trains", "idx/test_id.txt", text(lambda t: "713," + t), "overlap", "idx/test_id.txt"),
+    ("a person nobody photographed", "idx/test_id.txt", text(lambda t: "9999," + t), "missing", "idx/test_id.txt"),
+    ("other marks", "idx/test_id.txt", text(lambda t: t.replace(",", ";")), "list", "test"),
+    ("a missing list", "idx/test_id.txt", delete, "layout", "."),
+]
+
+
+@pytest.mark.slow
+def test_full_market_passes(full_market):
+    result = verify_folder("market1501", full_market.parent, decode=False)
+    assert [str(finding) for finding in result.findings] == []
+    assert (result.counts["train: pictures"], result.counts["train: persons"]) == (12_936, 751)
+    assert result.counts["all: pictures"] == 32_668
+    assert (result.counts["standard: query"], result.counts["standard: gallery"]) == (3368, 15_913)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "path", "change", "kind", "where"), MARKET, ids=[row[0] for row in MARKET])
+def test_each_market_mutation_is_named(full_market, what, path, change, kind, where):
+    with changed(full_market / path, change):
+        findings = found("market1501", full_market, decode=False)
+    assert any(finding.kind == kind and finding.where == where for finding in findings), list(map(str, findings))
+
+
+@pytest.mark.slow
+def test_full_llcm_passes(full_llcm):
+    result = verify_folder("llcm", full_llcm, decode=False)
+    assert [str(finding) for finding in result.findings] == []
+    assert (result.counts["train: persons"], result.counts["test: persons"]) == (713, 351)
+    assert result.counts["train: pictures"] + result.counts["test: pictures"] == 46_767
+    assert result.counts["infrared-to-visible: trials"] == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "path", "change", "kind", "where"), LLCM, ids=[row[0] for row in LLCM])
+def test_each_llcm_mutation_is_named(full_llcm, what, path, change, kind, where):
+    with changed(full_llcm / path, change):
+        findings = found("llcm", full_llcm, decode=False)
+    assert any(finding.kind == kind and finding.where == where for finding in findings), list(map(str, findings))
+
+
+@pytest.mark.slow
+def test_an_infrared_camera_3_of_llcm_is_named(full_llcm):
+    with moved(full_llcm / "test_nir/cam4", full_llcm / "test_nir/cam3"):
+        findings = found("llcm", full_llcm, decode=False)
+    assert any(finding.where == "test_nir/cam3" for finding in findings), list(map(str, findings))
+
+
 def test_a_small_copy_fails_on_counts_only(tmp_path):
     from dapg.data.regdb import RegDB
 

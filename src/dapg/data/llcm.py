@@ -129,10 +129,29 @@ class LLCM(Dataset):
         for record in train:
             if not (self.root / record.path).is_file():
                 yield Finding("missing", record.path, f"listed in {_LISTS[record.modality]}, but there is no such file")
+        both = sorted({record.person for record in train} & set(self.test_persons()))
+        if both:
+            listed = ", ".join(map(str, both[:10]))
+            yield Finding("overlap", "idx/test_id.txt", f"{len(both)} person(s) of the training lists, too: {listed}")
+        yield from self._audit_folders()
         tested = {record.person for record in test}
         for person in self.test_persons():
             if person not in tested:
                 yield Finding("missing", "idx/test_id.txt", f"person {person} has no picture in test_vis or test_nir")
+
+    def _audit_folders(self) -> Iterator[Finding]:
+        """Folders that no list or camera leads to: pictures in them are silently not tested."""
+        persons = {f"{person:04d}" for person in self.test_persons()}
+        for modality, name in TEST_FOLDERS.items():
+            known = {f"cam{camera}" for camera in TEST_CAMERAS[modality]}
+            for camera in sorted(path for path in (self.root / name).iterdir() if path.is_dir()):
+                if camera.name not in known:
+                    yield Finding("extra", f"{name}/{camera.name}", f"cameras here are {', '.join(sorted(known))}")
+                    continue
+                for folder in sorted(path.name for path in camera.iterdir() if path.is_dir()):
+                    if folder not in persons:
+                        where = f"{name}/{camera.name}/{folder}"
+                        yield Finding("extra", where, "not a person of idx/test_id.txt")
 
     @classmethod
     def example_layout(cls) -> Mapping[str, str | None]:
