@@ -74,7 +74,7 @@ def select_records(dataset: Dataset, config: DataConfig, seed: int) -> Sequence[
     return draw_subset(dataset.records(config.split or dataset.default_split()), config.subset, seed)
 
 
-def draw_subset(records: list[Record], count: int, seed: int) -> list[Record]:
+def draw_subset(records: Sequence[Record], count: int, seed: int) -> Sequence[Record]:
     """``count`` random records in their own order; 0 takes all.
 
     Raises:
