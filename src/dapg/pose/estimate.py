@@ -75,7 +75,7 @@ def all_records(dataset: Dataset, config: DataConfig, seed: int = 0) -> Sequence
         UsageError: no split of the data set can be read.
     """
     if config.split:
-        return select_records(dataset, config, seed)
+        return list(select_records(dataset, config, seed))
     found: dict[tuple[str, Any], Record] = {}
     for split in dataset.splits:
         try:
@@ -86,7 +86,7 @@ def all_records(dataset: Dataset, config: DataConfig, seed: int = 0) -> Sequence
             found.setdefault((record.path, record.box), record)
     if not found:
         raise UsageError(f"{dataset.title} under {dataset.root}: no split can be read")
-    return draw_subset(list(found.values()), config.subset, seed)
+    return list(draw_subset(list(found.values()), config.subset, seed))
 
 
 def estimate(settings: EstimateSettings, show_progress: bool = True) -> dict[str, Any]:

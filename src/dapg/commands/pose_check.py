@@ -1,0 +1,43 @@
+"""Score generated pictures: do their key points hit the pose they were made for?"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from dapg.commands._settings import parse, take_option, take_positional, wants_help
+
+_HELP = """usage: dapg pose check FOLDER [--estimator {blazepose,onnx}] [OPTIONS]
+
+Find the key points of the pictures that dapg pose generate made, and write into manifest.csv which share of them hits
+the target pose (PCK at 0.2 of the torso). dapg align --least_score then drops pictures that miss it.
+
+examples:
+  dapg pose check outputs/pose/generated
+  dapg align --generated outputs/pose/generated --least_score 0.5 --init outputs/pretrain/first
+"""
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """What finds the key points."""
+
+    estimator: Any
+    """Its settings."""
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, score, print means."""
+    if wants_help(words):
+        print(_HELP, end="")
+        return
+    folder, words = take_positional(words, "FOLDER", None, program)
+    name, words = take_option(words, "--estimator", "blazepose")
+
+    from dapg.pose.check import check_generated
+    from dapg.pose.estimate import estimator_class
+
+    kind = estimator_class(name)
+    settings = parse(program, CheckSettings(kind.Config()), words, _HELP)
+    result = check_generated(folder, kind(settings.estimator))
+    print(f"{result['pictures']} pictures; mean share of key points that hit the pose:")
+    for pose, score in result["mean_score"].items():
+        print(f"  {pose:8} {score:.3f}")

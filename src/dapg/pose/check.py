@@ -1,0 +1,81 @@
+"""Did generation hit the pose? Key points of generated pictures against the canonical ones, kept in the manifest."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from dapg.augment.skeleton import canonical_poses
+from dapg.core.errors import DataError, UsageError
+from dapg.core.images import decode, upright_size
+from dapg.data.manifest import GeneratedPicture, read_manifest, write_manifest
+from dapg.pose.estimators.base import Estimator
+from dapg.pose.scores import pck
+
+SAVE_EVERY = 64
+"""Batches between two saved states."""
+
+
+def check_generated(folder: Path | str, network: Estimator, show_progress: bool = True) -> dict[str, Any]:
+    """Score every generated picture of a folder that has no score yet: PCK at 0.2 of the torso against its pose.
+
+    The manifest is rewritten whole from time to time, so that a killed run goes on where it was.
+
+    Returns:
+        The number of pictures and, by pose, their mean score.
+
+    Raises:
+        UsageError: a pose that is not one of the canonical ones.
+        DataError: no manifest, or a picture that cannot be read.
+    """
+    manifest = read_manifest(folder)
+    targets = canonical_poses()
+    unknown = [pose for pose in manifest.poses if pose not in targets]
+    if unknown:
+        raise UsageError(
+            f"{folder}: {', '.join(unknown)} is not one of the canonical poses, whose key points are known"
+        )
+    pictures = list(manifest.pictures)
+    todo = [number for number, picture in enumerate(pictures) if picture.file and picture.score is None]
+    with tqdm(total=len(todo), unit=" pictures", desc="check", disable=not show_progress) as bar:
+        for count, numbers in enumerate(_chunks(todo, network.batch_size)):
+            scores = _scores(Path(folder), [pictures[number] for number in numbers], network)
+            for number, score in zip(numbers, scores, strict=True):
+                pictures[number] = replace(pictures[number], score=score)
+            bar.update(len(numbers))
+            if (count + 1) % SAVE_EVERY == 0:
+                write_manifest(replace(manifest, pictures=tuple(pictures)))
+    if todo:
+        write_manifest(replace(manifest, pictures=tuple(pictures)))
+    means = {pose: _mean([p.score for p in pictures if p.pose == pose]) for pose in manifest.poses}
+    return {"pictures": sum(bool(picture.file) for picture in pictures), "mean_score": means}
+
+
+def _chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(numbers), size):
+        yield numbers[start : start + size]
+
+
+def _scores(folder: Path, pictures: Sequence[GeneratedPicture], network: Estimator) -> list[float]:
+    images, sizes = [], []
+    for picture in pictures:
+        path = folder / picture.file
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror or error}; run dapg pose generate again") from error
+        images.append(decode(data, network.input_size, None, str(path)))
+        sizes.append(upright_size(data, None, str(path)))
+    found = network.estimate(torch.stack(images), torch.tensor(sizes))
+    target = torch.stack([canonical_poses()[picture.pose] for picture in pictures])
+    aspect = torch.tensor([width / height for height, width in sizes])
+    scores: list[float] = pck(found, target, aspect).tolist()
+    return scores
+
+
+def _mean(scores: Sequence[float | None]) -> float:
+    known = [score for score in scores if score is not None]
+    return sum(known) / max(len(known), 1)
