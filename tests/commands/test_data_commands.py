@@ -64,7 +64,8 @@ def test_scores_of_foreign_features_by_hand(tmp_path: Path, capsys: pytest.Captu
     out = tmp_path / "scores.json"
     words = ["evaluate", "--features", str(tmp_path / "features.npz"), "--protocol", "plain", "--out", str(out)]
     assert main(words) == 0
-    scores = json.loads(out.read_text())["scores"]
+    stored = json.loads(out.read_text())
+    scores = stored["scores"][stored["feature"]]
     assert scores["cmc"][:3] == [0.5, 0.5, 1.0]
     first = (1 + 2 / 3) / 2
     assert scores["mAP"] == pytest.approx((first + 1 / 3) / 2)

@@ -22,7 +22,7 @@ def test_cells_differ_from_the_preset_in_what_they_say_and_from_each_other(name:
         values = flat(to_dict(cells[cell]))
         changed = {key: value for key, value in values.items() if value != base[key]}
         assert set(changed) <= {f"method.{key}" for key in flat(changes)}
-        assert values not in seen
+        assert values not in seen or not changed  # one cell may name what the preset has already
         seen.append(values)
     with pytest.raises(UsageError, match="no sweep"):
         sweeps.sweep(name + "x")

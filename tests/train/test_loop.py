@@ -50,7 +50,7 @@ class InBatch(FrozenNorms):
     """A loss that is a mean over samples: what accumulation must leave equal (a contrastive one sees its part only)."""
 
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
-        features = self._project(self.backbone, self.head, self._view(batch, generator))
+        features = self.project(self._view(batch, self.settings.views, generator))
         loss = (features - features.roll(1, dims=1)).pow(2).sum(dim=1).mean()
         return StepResult(loss, {})
 

@@ -36,7 +36,8 @@ SWEEPS: dict[str, dict[str, Changes]] = {
         "recommended": {},
         "per-view": {"chain": {"geometry": "per_view"}},
         "mean-outside": {"positives_reduction": "mean_outside"},
-        "batch-negatives": {"negatives": "batch"},
+        "queue": {"negatives": "queue"},
+        "batch": {"negatives": "batch"},
         "mix-of-noisy-only": {"chain": {"mixture": "weights"}},
     },
     "beyond": {
