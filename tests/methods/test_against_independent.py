@@ -127,6 +127,7 @@ def test_mocov2_equals_a_plain_loop_from_the_paper() -> None:
     assert ours == pytest.approx(theirs, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_byol_equals_a_plain_loop_from_the_paper() -> None:
     """Section 3.1 of Grill et al. 2020 by other means: squared distances of unit rows, a moving target."""
     backbone = ResNet18(ResNet18.Config(width=0.125), generator_from("backbone"))
