@@ -179,6 +179,17 @@ def test_field_docs() -> None:
     assert field_docs(Optimizer) == {"name": "Kind.", "lr": "Learning rate, per 256 pictures."}
 
 
+def test_field_docs_are_inherited_and_may_be_said_anew() -> None:
+    @dataclass
+    class Scheduled(Optimizer):
+        lr: float = 0.1
+        """Learning rate of the first step."""
+        warmup: int = 0
+        """Steps."""
+
+    assert field_docs(Scheduled) == {"name": "Kind.", "lr": "Learning rate of the first step.", "warmup": "Steps."}
+
+
 def test_positionals_and_deciding_options() -> None:
     assert take_positional(["a", "b"], "thing", ["a"], "dapg x") == ("a", ["b"])
     with pytest.raises(UsageError, match=r"dapg x needs thing \(a, b\); see dapg x --help"):

@@ -109,7 +109,7 @@ def test_parts_of_another_list_or_with_other_settings_are_refused(
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2"])
 def test_wrong_parts_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="i/n"):
+    with pytest.raises(UsageError, match="--part is I/N"):
         parse_part(text)
 
 

@@ -22,7 +22,6 @@ from dapg.pose.generate import (
     chosen_poses,
     file_of,
     generate,
-    parse_part,
 )
 from dapg.pose.pairs import exact_points
 from dapg.pose.tables import KeyPointTable, write_table
@@ -133,10 +132,10 @@ def test_names_and_parts() -> None:
     assert file_of(Record("cam1/0001/0002.jpg"), "back") == "pictures/cam1/0001/0002_to_back.png"
     assert file_of(Record("street.jpg", box=(1, 2, 30, 40)), "left") == "pictures/street_1-2-30-40_to_left.png"
     assert file_of(Record("a/b"), "left") == "pictures/a/b_to_left.png"
-    assert parse_part("2/3") == (2, 3)
+    assert Part.parse("2/3") == Part(2, 3)
     for wrong in ("0/2", "3/2", "1", "a/b", "1/"):
         with pytest.raises(UsageError, match="I/N"):
-            parse_part(wrong)
+            Part.parse(wrong)
     assert tuple(chosen_poses("canonical")) == POSES
     assert tuple(chosen_poses("back, front")) == ("back", "front")
     with pytest.raises(UsageError, match="did you mean 'front'"):

@@ -133,18 +133,19 @@ def _name_groups(parser: _Parser, defaults: Any) -> None:
 
 
 def field_docs(kind: type) -> dict[str, str]:
-    """The one-line docstring under each field of a dataclass, read from its source."""
+    """The one-line docstring under each field of a dataclass and of those it inherits from, read from the source."""
     import ast
     import inspect
     import textwrap
 
-    tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-    assert isinstance(tree, ast.ClassDef)
-    docs = {}
-    for before, after in zip(tree.body, tree.body[1:], strict=False):
-        is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and is_text:
-            docs[before.target.id] = " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
+    docs: dict[str, str] = {}
+    for owner in reversed([each for each in kind.__mro__ if dataclasses.is_dataclass(each)]):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        for before, after in zip(tree.body, tree.body[1:], strict=False):
+            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and is_text:
+                docs[before.target.id] = " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
     return docs
 
 

@@ -1,9 +1,9 @@
 """Write a corrupted copy of a data set with a manifest, or a sheet of what corruptions do to a picture."""
 
+from dataclasses import astuple
 from pathlib import Path
 
 from dapg.commands._settings import parse, take_option, take_positional, wants_help
-from dapg.core.errors import UsageError
 
 _HELP = """usage: dapg corrupt SOURCE --out FOLDER [--corruption POLICY] [--split test] [--part I/N]
        dapg corrupt --sheet PICTURE [--out FILE]
@@ -36,13 +36,15 @@ def main(words: list[str], program: str) -> None:
             return
     source, words = take_positional(words, "SOURCE", None, program)
 
+    from dapg.core.parts import Part
     from dapg.data.source import DataConfig, open_dataset, parse_source
     from dapg.evaluation.corrupted import CopySettings, write_copy
 
     settings = parse(program, CopySettings(), words, _HELP)
     dataset = open_dataset(DataConfig(**parse_source(source)))  # type: ignore[arg-type]
     records = dataset.records(settings.split)
-    made = write_copy(dataset, records, settings.corruption, settings.out, settings.repeat, _part(settings.part))
+    part = astuple(Part.parse(settings.part))
+    made = write_copy(dataset, records, settings.corruption, settings.out, settings.repeat, part)
     for name, count in made.items():
         print(f"{name}: {count}")
     print(f"written: {settings.out}")
@@ -55,10 +57,3 @@ def _sheet(kind: str, picture: Path, words: list[str], program: str) -> None:
     settings = parse(f"{program} --{kind} {picture}", defaults, words, f"Draw a {kind}.")
     write_sheet(picture, settings)
     print(f"written: {settings.out}")
-
-
-def _part(text: str) -> tuple[int, int]:
-    index, slash, parts = text.partition("/")
-    if not (slash and index.isdigit() and parts.isdigit()):
-        raise UsageError(f"--part is I/N, for example 1/4, not {text!r}")
-    return int(index), int(parts)

@@ -13,22 +13,31 @@ class Part:
     number: int = 1
     count: int = 1
 
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """``I/N`` with I from 1 to N.
+
+        Raises:
+            UsageError: anything else.
+        """
+        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        part = cls(int(found[1]), int(found[2])) if found else None
+        if part is None or not 1 <= part.number <= part.count:
+            raise UsageError(f"--part is I/N with I from 1 to N, for example 1/4, not {text!r}")
+        return part
+
     def chunks(self, total: int) -> range:
         """Numbers of the chunks that belong to this part: every chunk to exactly one part."""
         return range(self.number - 1, total, self.count)
 
 
 def parse_part(text: str) -> Part:
-    """``i/n`` with 1 <= i <= n; the empty text is 1/1.
+    """As ``Part.parse``; the empty text is 1/1.
 
     Raises:
-        UsageError: anything else.
+        UsageError: neither empty nor a part.
     """
-    found = re.fullmatch(r"(\d+)/(\d+)", text) if text else None
-    part = Part() if not text else Part(int(found[1]), int(found[2])) if found else None
-    if part is None or not 1 <= part.number <= part.count:
-        raise UsageError(f"--part must be i/n with 1 <= i <= n, such as 2/8, not {text!r}")
-    return part
+    return Part.parse(text) if text else Part()
 
 
 def chunk_slices(items: int, size: int) -> list[slice]:

@@ -19,6 +19,7 @@ from dapg.core.errors import UsageError, nearest
 from dapg.core.files import atomic_write_bytes, atomic_write_text, read_json, write_json
 from dapg.core.images import to_pil
 from dapg.core.key_points import usable
+from dapg.core.parts import Part
 from dapg.core.settings import run_only
 from dapg.core.types import Modality, Record
 from dapg.data.base import Dataset
@@ -73,14 +74,14 @@ def generate(source: DataConfig, settings: GenerateSettings, show_progress: bool
         UsageError: an unknown pose, a part that does not exist, a folder made with other settings, no key points.
         DataError: a picture cannot be read.
     """
-    index, parts = parse_part(settings.part)
+    part = Part.parse(settings.part)
     poses = chosen_poses(settings.poses)
     generator, facts = load_generator(settings.generator)
     dataset = open_dataset(source)
     records = select_records(dataset, DataConfig(source.name, source.root, settings.split, settings.subset), seed=0)
     out = Path(settings.out)
     about = _claim(out, dataset, records, list(poses), facts, settings)
-    mine = records[index - 1 :: parts]
+    mine = [records[number] for number in part.chunks(len(records))]
     reasons = _unusable(dataset, mine, settings)
     todo = [r for r, reason in zip(mine, reasons, strict=True) if not reason and not _done(out, r, poses)]
     generator.to(resolve_device(settings.device))
@@ -91,8 +92,8 @@ def generate(source: DataConfig, settings: GenerateSettings, show_progress: bool
                 for pose, version in zip(poses, versions, strict=True):
                     atomic_write_bytes(out / file_of(record, pose), _png(version))
             bar.update(len(chunk))
-    _list(out, mine, reasons, list(poses), index, parts)
-    whole = _join_parts(out, records, parts, about)
+    _list(out, mine, reasons, list(poses), part)
+    whole = _join_parts(out, records, part.count, about)
     passed_on = sum(bool(reason) for reason in reasons)
     return {
         "pictures": len(mine),
@@ -102,18 +103,6 @@ def generate(source: DataConfig, settings: GenerateSettings, show_progress: bool
         "pairs of the generator": facts.supervision,
         "complete": whole,
     }
-
-
-def parse_part(text: str) -> tuple[int, int]:
-    """``I/N`` as two numbers, I from 1 to N.
-
-    Raises:
-        UsageError: something else.
-    """
-    index, slash, parts = text.partition("/")
-    if not (slash and index.isdigit() and parts.isdigit() and 1 <= int(index) <= int(parts)):
-        raise UsageError(f"--part is I/N with I from 1 to N, for example 1/4, not {text!r}")
-    return int(index), int(parts)
 
 
 def chosen_poses(text: str) -> dict[str, Float[Tensor, "18 3"]]:
@@ -137,17 +126,15 @@ def file_of(record: Record, pose: str) -> str:
     return f"{PICTURES}/{path.with_name(f'{path.stem}{place}_to_{pose}.png')}"
 
 
-def _list(
-    out: Path, records: Sequence[Record], reasons: Sequence[str], poses: Sequence[str], index: int, parts: int
-) -> None:
+def _list(out: Path, records: Sequence[Record], reasons: Sequence[str], poses: Sequence[str], part: Part) -> None:
     """This part's two lists."""
     lines, unchanged = [], []
     for record, reason in zip(records, reasons, strict=True):
         if reason:
             unchanged.append((record.path, record.box, reason))
         lines += [(record.path, record.box, "" if reason else pose) for pose in poses[: 1 if reason else None]]
-    atomic_write_text(out / f"unchanged-{index}-of-{parts}.jsonl", _lines(unchanged))
-    atomic_write_text(out / f"part-{index}-of-{parts}.jsonl", _lines(lines))
+    atomic_write_text(out / f"unchanged-{part.number}-of-{part.count}.jsonl", _lines(unchanged))
+    atomic_write_text(out / f"part-{part.number}-of-{part.count}.jsonl", _lines(lines))
 
 
 def _lines(rows: Sequence[Any]) -> str:

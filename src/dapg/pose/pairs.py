@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dapg.core.errors import DataError, UsageError
+from dapg.core.images import open_rgb
 from dapg.core.key_points import usable
 from dapg.core.rng import generator_from
 from dapg.core.types import UNKNOWN, Modality, Record
@@ -222,8 +223,6 @@ def held_out_persons(dataset: Dataset) -> set[int]:
 
 def exact_points(dataset: Synthetic, records: Sequence[Record]) -> Float[Tensor, "R 18 3"]:
     """Annotated key points as parts of the picture; visible 1, hidden 0.5, outside 0."""
-    from dapg.core.images import open_rgb
-
     if not records:
         return torch.zeros(0, 18, 3)
     stored = torch.stack([dataset.key_points(record) for record in records])

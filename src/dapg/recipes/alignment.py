@@ -9,13 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dapg.core.errors import UsageError, nearest
 from dapg.core.settings import from_dict, read_yaml
 from dapg.core.stage import CONFIG
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig
 from dapg.methods.runs import BackboneConfig, method_class
-from dapg.recipes.presets import PRESETS
+from dapg.recipes.presets import require_preset
 from dapg.train.loop import TrainConfig
 from dapg.train.optimizers import OptimizerConfig, ScheduleConfig
 from dapg.train.stage import AlignSettings
@@ -33,8 +32,7 @@ def settings(method: str, preset: str = "recommended", init: str = "") -> AlignS
     Raises:
         UsageError: unknown method or preset, or a folder that is no run.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"no preset is called {preset!r}{nearest(preset, list(PRESETS))}; known: {', '.join(PRESETS)}")
+    require_preset(preset)
     kind = method_class("align", method)
     builders: dict[str, Callable[[str, Any], AlignSettings]] = {
         "recommended": _recommended,

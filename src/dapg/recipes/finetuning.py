@@ -11,13 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from dapg.core.device import resolve_device
-from dapg.core.errors import UsageError, nearest
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig
 from dapg.evaluation.robustness import CorruptionSettings
 from dapg.evaluation.stage import validator
 from dapg.methods.runs import BackboneConfig, method_class
-from dapg.recipes.presets import PRESETS
+from dapg.recipes.presets import require_preset
 from dapg.train.loop import TrainConfig
 from dapg.train.optimizers import OptimizerConfig, ScheduleConfig
 from dapg.train.stage import FinetuneSettings, MakeValidate
@@ -29,8 +28,7 @@ def settings(method: str, preset: str = "recommended") -> FinetuneSettings:
     Raises:
         UsageError: unknown method or preset.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"no preset is called {preset!r}{nearest(preset, list(PRESETS))}; known: {', '.join(PRESETS)}")
+    require_preset(preset)
     kind = method_class("finetune", method)
     builders: dict[str, Callable[[str, Any], FinetuneSettings]] = {
         "recommended": _recommended,

@@ -41,8 +41,8 @@ class Arm:
     """Starts with which the arm makes sense."""
     reconstruction: bool = False
     """Built from a title, as neither code nor text of the method is public."""
-    equal_passes: float = 0.0
-    """The method's encoder passes for each picture, to train as long as MoCo v2's two passes would; 0: equal steps."""
+    equal_passes: bool = False
+    """Train stage 1 only as long as MoCo v2's two encoder passes a picture would take, not for equally many steps."""
 
 
 CORRUPTED = {"pair": "corrupted"}
@@ -61,7 +61,7 @@ ARMS: dict[str, Arm] = {
     "mocov2": Arm("MoCo v2", "mocov2"),
     "simclr-corrupted": Arm("SimCLR, corrupted views", "simclr", CORRUPTED),
     "byol-corrupted": Arm("BYOL, corrupted views", "byol", CORRUPTED),
-    "dapg-1-passes": Arm("DAPG, stage 1, equal passes", "dapg", equal_passes=4.0),
+    "dapg-1-passes": Arm("DAPG, stage 1, equal passes", "dapg", equal_passes=True),
 }
 """Every arm by the name that ``--only`` and result files use."""
 
@@ -250,7 +250,7 @@ def _pretraining(spec: Arm, scale: Scale, weights: BackboneConfig, seed: int) ->
         loader = replace(made.loader, height=_TINY_CHAIN[0], width=_TINY_CHAIN[1])
         made = replace(made, train=train, method=method, loader=loader)
     if spec.equal_passes:
-        made = replace(made, train=_shortened(made, 2 / spec.equal_passes))
+        made = replace(made, train=_shortened(made, 2 / (4 if made.method.negatives == "batch" else 7)))
     return made
 
 

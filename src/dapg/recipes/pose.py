@@ -6,11 +6,11 @@ and ``demo`` for two cores.
 
 from dataclasses import replace
 
-from dapg.core.errors import UsageError, nearest
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig
 from dapg.models.pn_gan import DiscriminatorConfig, GeneratorConfig
 from dapg.pose.train_gan import GanLossConfig, GanSettings, GanTrainConfig, PairConfig
+from dapg.recipes.presets import require_preset
 
 PAPER = GanSettings(
     generator=GeneratorConfig("residual", width=64, blocks=9),
@@ -69,6 +69,5 @@ def settings(preset: str = "recommended") -> GanSettings:
     Raises:
         UsageError: unknown preset.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"no preset is called {preset!r}{nearest(preset, list(PRESETS))}; known: {', '.join(PRESETS)}")
+    require_preset(preset, PRESETS)
     return PRESETS[preset]

@@ -1,6 +1,21 @@
 """The scales every recipe comes in; importable without torch, for help texts."""
 
+from collections.abc import Collection
+
+from dapg.core.errors import UsageError, nearest
+
 PRESETS = ("recommended", "paper", "gpu", "tiny", "demo")
+
+
+def require_preset(preset: str, known: Collection[str] = PRESETS) -> None:
+    """Refuse what is none of the ``known`` scales.
+
+    Raises:
+        UsageError: the nearest one is suggested.
+    """
+    if preset not in known:
+        raise UsageError(f"no preset is called {preset!r}{nearest(preset, list(known))}; known: {', '.join(known)}")
+
 
 PICTURES_PER_SECOND = {
     ("demo", "mocov2"): 382,

@@ -10,12 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from dapg.core.device import resolve_device
-from dapg.core.errors import UsageError, nearest
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig, open_dataset
 from dapg.evaluation.stage import validator
 from dapg.methods.runs import BackboneConfig, method_class
-from dapg.recipes.presets import PRESETS
+from dapg.recipes.presets import require_preset
 from dapg.train.loop import TrainConfig, Validate
 from dapg.train.optimizers import OptimizerConfig, ScheduleConfig
 from dapg.train.stage import PretrainSettings
@@ -27,8 +26,7 @@ def settings(method: str, preset: str = "recommended") -> PretrainSettings:
     Raises:
         UsageError: unknown method or preset.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"no preset is called {preset!r}{nearest(preset, list(PRESETS))}; known: {', '.join(PRESETS)}")
+    require_preset(preset)
     kind = method_class("pretrain", method)
     builders: dict[str, Callable[[str, Any], PretrainSettings]] = {
         "recommended": _recommended,

@@ -35,6 +35,10 @@ _CONDITIONS = {
     "fig1": ("clean", "all"),
     "beyond": ("clean", "seen", "unseen"),
 }
+Stored = dict[str, dict[str, Any]]
+"""Cell name -> its result file's content."""
+Column = tuple[str, str, str]
+"""Mode, condition, measure."""
 Group = tuple[str, str, str]
 """Data set, start, fine-tuning."""
 
@@ -62,10 +66,15 @@ class Line:
     state: str = ""
     """not run, or what is missing; empty where there is a value."""
 
+    @property
+    def column(self) -> Column:
+        """Where the figure stands in its row."""
+        return self.mode, self.condition, self.measure
 
-def lines(experiment: Experiment) -> list[Line]:
-    """Every figure of the experiment's tables, those without a value among them."""
-    stored = _stored(experiment)
+
+def lines(experiment: Experiment, stored: Stored | None = None) -> list[Line]:
+    """Every figure of the experiment's tables, those without a value among them; ``stored`` saves reading again."""
+    stored = read_cells(experiment) if stored is None else stored
     found = []
     for table in experiment.tables:
         for (group, arm), members in _rows(experiment, table).items():
@@ -77,8 +86,8 @@ def lines(experiment: Experiment) -> list[Line]:
     return found
 
 
-def _stored(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """Cell name -> its result file's content."""
+def read_cells(experiment: Experiment) -> Stored:
+    """The result files of the cells that are done."""
     return {path.stem: read_json(path) for path in sorted(experiment.folder.glob("*.json"))}
 
 
@@ -162,9 +171,9 @@ class Comparison:
     """Corrected together with all comparisons of the table."""
 
 
-def comparisons(experiment: Experiment, table: str) -> list[Comparison]:
+def comparisons(experiment: Experiment, table: str, stored: Stored | None = None) -> list[Comparison]:
     """Our arm against each other one of its group, paired over test persons, corrected by Holm's rule."""
-    stored = _stored(experiment)
+    stored = read_cells(experiment) if stored is None else stored
     rows = {
         key: [stored[c.name] for c in members if c.name in stored] for key, members in _rows(experiment, table).items()
     }
@@ -192,11 +201,12 @@ def comparisons(experiment: Experiment, table: str) -> list[Comparison]:
 
 def write_tables(experiment: Experiment) -> str:
     """Write ``<table>.md``, ``.csv``, ``.tex`` and one ``report.html`` below the results; returns all Markdown."""
-    every = lines(experiment)
+    stored = read_cells(experiment)
+    every = lines(experiment, stored)
     texts = []
     for table in experiment.tables:
         part = [line for line in every if line.table == table]
-        compared = comparisons(experiment, table)
+        compared = comparisons(experiment, table, stored)
         text = markdown(table, part, compared)
         folder = experiment.folder / "tables"
         folder.mkdir(parents=True, exist_ok=True)
@@ -206,42 +216,50 @@ def write_tables(experiment: Experiment) -> str:
         if compared:
             atomic_write_text(folder / f"{table}-differences.csv", _csv(compared))
         texts.append(text)
-    _write_page(experiment, every)
+    _write_page(experiment, every, stored)
     return "\n".join([*texts, claims()])
 
 
-def _write_page(experiment: Experiment, every: Sequence[Line]) -> None:
+def _write_page(experiment: Experiment, every: Sequence[Line], stored: Stored) -> None:
     """All tables on one page, and every group's arms as clean against corrupted points."""
     tables = []
     for table in experiment.tables:
-        part = [line for line in every if line.table == table]
-        for group in dict.fromkeys((line.data, line.start, line.finetuning) for line in part):
-            rows = [line for line in part if (line.data, line.start, line.finetuning) == group]
-            heading = f"{_TITLES[table]} ({group[2]} on {group[0]}, first weights {group[1]})"
-            tables.append((heading, _page_rows(rows)))
-    done = len(_stored(experiment))
+        for (data, start, finetuning), arms in _groups([line for line in every if line.table == table]).items():
+            heading = f"{_TITLES[table]} ({finetuning} on {data}, first weights {start})"
+            tables.append((heading, [_page_row(row) for row in arms.values()]))
     notes = [
-        f"{done} cells are done. Per cent, 95 % interval by bootstrap over test persons nested in seeds, [paper].",
+        f"{len(stored)} cells are done. Per cent, 95 % interval by bootstrap over test persons nested in seeds, "
+        "[paper].",
         "What synthetic people show is no claim about SYSU-MM01 or RegDB.",
         f"Fig. 1 of the paper: {paper.FIGURE_1}.",
     ]
     path = experiment.folder / "tables" / "report.html"
-    write_experiment(path, f"dapg reproduce, scale {experiment.scale}", notes, tables, _points(experiment))
+    write_experiment(path, f"dapg reproduce, scale {experiment.scale}", notes, tables, _points(stored))
 
 
-def _page_rows(rows: Sequence[Line]) -> list[dict[str, str]]:
-    """One row an arm, one column a figure."""
-    found: dict[str, dict[str, str]] = {}
-    for line in rows:
-        row = found.setdefault(line.arm, {"pre-training": line.title, "seeds": str(line.seeds)})
-        row[f"{line.mode} {line.condition} {line.measure}"] = _shown(line)
-    return list(found.values())
+def _groups(part: Sequence[Line]) -> dict[Group, dict[str, list[Line]]]:
+    """Group -> arm -> its figures, all in the order of the lines, so that every row of a group has the same columns."""
+    found: dict[Group, dict[str, list[Line]]] = {}
+    for line in part:
+        found.setdefault((line.data, line.start, line.finetuning), {}).setdefault(line.arm, []).append(line)
+    return found
 
 
-def _points(experiment: Experiment) -> dict[str, list[tuple[str, float, float]]]:
+def _columns(arms: Mapping[str, Sequence[Line]]) -> list[str]:
+    """Headings of a group's columns."""
+    return [" ".join(line.column) for line in next(iter(arms.values()))]
+
+
+def _page_row(row: Sequence[Line]) -> dict[str, str]:
+    """An arm: one column a figure."""
+    head = {"pre-training": row[0].title, "seeds": str(row[0].seeds)}
+    return {**head, **{" ".join(line.column): _shown(line) for line in row}}
+
+
+def _points(stored: Stored) -> dict[str, list[tuple[str, float, float]]]:
     """Panel (fine-tuning, data, start, mode) -> arms with mAP on clean and on corrupted pictures."""
     means: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for result in _stored(experiment).values():
+    for result in stored.values():
         cell = result["cell"]
         for mode in _modes(cell["data"]):
             panel = f"{cell['finetuning']}, {cell['data'].split('-')[0]} {mode}, from {cell['start']}"
@@ -260,17 +278,12 @@ def markdown(table: str, part: Sequence[Line], compared: Sequence[Comparison]) -
     text = [f"## {_TITLES[table]}", ""]
     if table == "fig1":
         text += [f"The paper's values: {paper.FIGURE_1}.", ""]
-    for group in dict.fromkeys((line.data, line.start, line.finetuning) for line in part):
-        rows = [line for line in part if (line.data, line.start, line.finetuning) == group]
-        columns = list(dict.fromkeys((line.mode, line.condition, line.measure) for line in rows))
+    for group, arms in _groups(part).items():
         text += [f"{group[2]} on {group[0]}, first weights {group[1]}; per cent, 95 % interval, [paper]", ""]
-        heads = ["pre-training", "seeds", *(" ".join(column) for column in columns)]
+        heads = ["pre-training", "seeds", *_columns(arms)]
         text += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-        for arm in dict.fromkeys(line.arm for line in rows):
-            own = {(line.mode, line.condition, line.measure): line for line in rows if line.arm == arm}
-            first = next(iter(own.values()))
-            cells = [_shown(own[column]) for column in columns]
-            text.append(f"| {first.title} | {first.seeds} | " + " | ".join(cells) + " |")
+        for row in arms.values():
+            text.append(f"| {row[0].title} | {row[0].seeds} | " + " | ".join(map(_shown, row)) + " |")
         text += [""]
         mine = [each for each in compared if (each.data, each.start, each.finetuning) == group]
         text += _differences(mine)
@@ -319,14 +332,12 @@ def _csv(rows: Iterable[Any]) -> str:
 def latex(table: str, part: Sequence[Line]) -> str:
     """A tabular for each group, rank-1 and mAP without intervals."""
     text = [f"% {_TITLES[table]}"]
-    for group in dict.fromkeys((line.data, line.start, line.finetuning) for line in part):
-        rows = [line for line in part if (line.data, line.start, line.finetuning) == group]
-        columns = list(dict.fromkeys((line.mode, line.condition, line.measure) for line in rows))
-        text += [f"% {', '.join(group)}", f"\\begin{{tabular}}{{l{'r' * len(columns)}}}", "\\hline"]
-        text += [" & ".join(["pre-training", *(" ".join(column) for column in columns)]) + " \\\\", "\\hline"]
-        for arm in dict.fromkeys(line.arm for line in rows):
-            own = {(line.mode, line.condition, line.measure): line.value for line in rows if line.arm == arm}
-            values = ["--" if own[column] is None else f"{own[column]:.1f}" for column in columns]
+    for group, arms in _groups(part).items():
+        heads = _columns(arms)
+        text += [f"% {', '.join(group)}", f"\\begin{{tabular}}{{l{'r' * len(heads)}}}", "\\hline"]
+        text += [" & ".join(["pre-training", *heads]) + " \\\\", "\\hline"]
+        for arm, row in arms.items():
+            values = ["--" if line.value is None else f"{line.value:.1f}" for line in row]
             text.append(" & ".join([ARMS[arm].title, *values]) + " \\\\")
         text += ["\\hline", "\\end{tabular}"]
     return "\n".join(text) + "\n"

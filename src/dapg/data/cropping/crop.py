@@ -19,6 +19,7 @@ from dapg import __version__
 from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.files import FolderLock, atomic_write_text, remove_leftovers, write_json
+from dapg.core.parts import Part
 from dapg.core.settings import differences, dump_yaml, read_yaml, run_only, to_dict
 from dapg.core.stage import CONFIG, ENVIRONMENT, RESULT, environment
 from dapg.data.cropping.detectors.base import Detector
@@ -91,7 +92,7 @@ def crop(settings: CropSettings, show_progress: bool = True) -> dict[str, Any]:
         UsageError: wrong settings, or the folder holds other crops.
         DataError: no video, or a video has changed since.
     """
-    part = _part(settings.part)
+    part = Part.parse(settings.part)
     kind = plugins.load(DETECTORS, settings.detector, Detector)  # type: ignore[type-abstract]
     if settings.detect is None:
         settings = replace(settings, detect=kind.Config())
@@ -103,26 +104,19 @@ def crop(settings: CropSettings, show_progress: bool = True) -> dict[str, Any]:
     ]:
         raise UsageError(f"{out} holds the videos themselves; give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    lock = FolderLock(out, part[0])
+    lock = FolderLock(out, part.number)
     lock.acquire()
     try:
         _claim(out, settings)
         mine = _share(videos, settings.sampling, part)
         _detect(videos, mine, out, settings, kind, show_progress)
-        if part[1] > 1:
+        if part.count > 1:
             return {"part": settings.part, "segments": len(mine), "unopened": problems}
         result = {**_merge(videos, out, settings), "unopened": problems, "dapg_version": __version__, "stage": "crop"}
         write_json(out / RESULT, result)
         return result
     finally:
         lock.release()
-
-
-def _part(text: str) -> tuple[int, int]:
-    index, slash, count = text.partition("/")
-    if not (slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
-        raise UsageError(f"--part is I/N with I from 1 to N, for example 1/4, not {text!r}")
-    return int(index), int(count)
 
 
 def _claim(out: Path, settings: CropSettings) -> None:
@@ -142,10 +136,10 @@ def _claim(out: Path, settings: CropSettings) -> None:
     write_json(out / ENVIRONMENT, environment())
 
 
-def _share(videos: Sequence[Video], sampling: Sampling, part: tuple[int, int]) -> set[tuple[str, int]]:
+def _share(videos: Sequence[Video], sampling: Sampling, part: Part) -> set[tuple[str, int]]:
     """The segments of a part: neighbours, so that a machine decodes one stretch."""
     everything = [(video.name, number) for video in videos for number in range(Plan.of(video, sampling).count)]
-    index, count = part
+    index, count = part.number, part.count
     return set(everything[len(everything) * (index - 1) // count : len(everything) * index // count])
 
 

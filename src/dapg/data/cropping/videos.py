@@ -161,34 +161,3 @@ def _capture(path: Path) -> Any:
     if not capture.isOpened():
         raise DataError(f"{path}: not a video that can be opened (damaged, cut off before its index, or unknown codec)")
     return capture
-
-
-def _read_file(video: Video, start: int, step: int) -> Iterator[Moment]:
-    cv2 = opencv()
-    capture = _capture(video.path)
-    try:
-        number = failed = 0
-        while failed < _PATIENCE:
-            if not capture.grab():  # the end, or a damaged frame: what follows may be fine
-                failed += 1
-                continue
-            failed = 0
-            if number >= start and (number - start) % step == 0:
-                decoded, pixels = capture.retrieve()
-                if decoded:
-                    seconds = float(capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
-                    rgb = np.ascontiguousarray(pixels[:, :, ::-1])
-                    yield Moment(number, seconds or number / video.frames_per_second, rgb)
-            number += 1
-    finally:
-        capture.release()
-
-
-def _read_pictures(video: Video, start: int, step: int) -> Iterator[Moment]:
-    for number in range(start, len(video.pictures), step):
-        path = video.path / video.pictures[number]
-        try:
-            pixels = np.asarray(open_rgb(path.read_bytes(), str(path)))
-        except (DataError, OSError):
-            continue
-        yield Moment(number, number / video.frames_per_second, pixels)
