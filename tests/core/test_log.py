@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dapg.core.log import MetricsLog, read_metrics
+from dapg.core.log import MetricsLog, loss_curve, read_metrics
 
 
 def steps(folder: Path) -> list[int]:
@@ -66,3 +66,15 @@ def test_tensorboard_files_appear_when_asked_for(tmp_path: Path) -> None:
     log.write(1, "train", {"loss": 1.0})
     log.close()
     assert any((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_thinned_curve(tmp_path: Path) -> None:
+    """Five losses at three places: means of two, two and one; a loss that was not finite is left out."""
+    assert loss_curve(tmp_path) == []
+    log = MetricsLog(tmp_path)
+    for step, loss in ((10, 4.0), (20, 3.0), (30, math.nan), (40, 2.0), (50, 1.0), (60, 0.123456)):
+        log.write(step, "train", {"loss": loss})
+        log.write(step, "validation", {"loss": 9.0})
+    log.close()
+    assert loss_curve(tmp_path, most=3) == [(20, 3.5), (50, 1.5), (60, 0.1235)]
+    assert loss_curve(tmp_path) == [(10, 4.0), (20, 3.0), (40, 2.0), (50, 1.0), (60, 0.1235)]

@@ -124,6 +124,8 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
     assert run(simclr, print) == []
     assert (Path(left.cell.chain[0].out) / "result.json").stat().st_mtime_ns == stamp
     assert outlook(simclr)[0].state == "done"
+    stored = json.loads(simclr.file(left.cell).read_text())
+    assert [[step for step, _ in training["curve"]] for training in stored["trainings"]] == [[2], [2]]
 
     # A failing cell does not stop the others; its reason is kept until it works.
     def fails(settings: Any, *rest: Any) -> Any:

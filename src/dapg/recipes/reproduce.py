@@ -25,6 +25,7 @@ from dapg import __version__
 from dapg.core.device import resolve_device
 from dapg.core.errors import BusyError, UsageError
 from dapg.core.files import FolderLock, atomic_write_text, read_json, write_json
+from dapg.core.log import loss_curve
 from dapg.core.stage import RESULT, commit
 from dapg.data.source import DataConfig, open_dataset, select_records
 from dapg.evaluation.bootstrap import person_scores
@@ -276,6 +277,7 @@ def _described(settings: PretrainSettings | FinetuneSettings, result: Mapping[st
         "pictures_seen": result["pictures_seen"],
         "seconds": round(result["seconds"], 1),
         "logs": result["logs"],
+        "curve": loss_curve(Path(settings.out)),
     }
 
 
