@@ -180,7 +180,7 @@ def test_field_docs() -> None:
 
 
 def test_field_docs_are_inherited_and_may_be_said_anew() -> None:
-    @dataclass
+    @dataclass(frozen=True)
     class Scheduled(Optimizer):
         lr: float = 0.1
         """Learning rate of the first step."""

@@ -76,7 +76,7 @@ def test_scores_equal_a_slow_loop(root, side):
     dataset = Folder(root)
     settings = CorruptionSettings(types=("contrast", "rain"), repeats=2, detail="lists", side=side, **SMALL)
     encoder = MeanColour()
-    found = clean_and_corrupted(encoder, dataset, "cross-camera", settings)
+    found = clean_and_corrupted(encoder, dataset, ["cross-camera"], settings)["cross-camera"]
     assert list(found) == ["clean", "all", "seen", "unseen"]
     assert found["clean"].means("colour")["rank-1"] == 1.0
     (trial,) = dataset.trials("cross-camera")
@@ -112,9 +112,9 @@ def test_kept_pictures_give_the_next_model_the_same_scores_without_corrupting_ag
     dataset = Folder(root)
     settings = CorruptionSettings(types=("fog",), repeats=2, detail="lists", **SMALL)
     kept: robustness.Batches = {}
-    first = clean_and_corrupted(MeanColour(), dataset, "cross-camera", settings, kept=kept)
+    first = clean_and_corrupted(MeanColour(), dataset, ["cross-camera"], settings, kept=kept)["cross-camera"]
     monkeypatch.setattr(CorruptedDataset, "read", lambda *_: pytest.fail("corrupted again"))
-    second = clean_and_corrupted(MeanColour(), dataset, "cross-camera", settings, kept=kept)
+    second = clean_and_corrupted(MeanColour(), dataset, ["cross-camera"], settings, kept=kept)["cross-camera"]
     assert second["all"].means("colour") == first["all"].means("colour")
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dapg.augment.repose import repose
 from dapg.core.errors import UsageError, WeightsError
+from dapg.core.parts import Part
 from dapg.core.rng import generator_from
 from dapg.core.types import Modality, Record
 from dapg.data.manifest import read_manifest

@@ -156,6 +156,58 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
     assert {path.name: path.read_bytes() for path in (small.folder / "tables").iterdir()} == made
 
 
+def made_up(cell: matrix.Cell, better: float) -> dict[str, Any]:
+    """A result of four persons with two queries each: every rank-1 hit has probability ``better``."""
+    generator = generator_from("made up", cell.name)
+    modes = ("all", "indoor", "visible", "visible centred", "frozen visible", "frozen visible centred")
+    scores: dict[str, Any] = {}
+    sums: dict[str, Any] = {}
+    for mode in modes:
+        for condition in reproduce.CONDITIONS:
+            hits = (torch.rand(4, 2, generator=generator) < better).double().sum(dim=1)
+            table = torch.stack([hits, hits, hits, torch.full((4,), 2.0, dtype=torch.float64)], dim=1)
+            scores[f"{mode}/{condition}"] = {measure: hits.sum().item() / 8 for measure in ("rank-1", "mAP", "mINP")}
+            sums[f"{mode}/{condition}"] = {"persons": [1, 2, 3, 4], "sums": table.tolist()}
+    run_of = {"stage": "pretrain", "method": "m", "steps": 7, "pictures_seen": 448, "seconds": 3.0, "logs": {}}
+    tuned = {**run_of, "stage": "finetune"}
+    return {
+        "cell": {name: getattr(cell, name) for name in ("arm", "finetuning", "data", "start", "seed")},
+        "trainings": [{**run_of, "logs": {"effective_rank": 5.0}}, tuned] if len(cell.chain) > 1 else [tuned],
+        "scores": scores,
+        "persons": sums,
+        "scoring_seconds": 1.0,
+    }
+
+
+def test_stage_1_is_shown_within_the_visible_cameras_too(tmp_path: Path) -> None:
+    """Rows by mode with the kept share of clean mAP; only the compared modes are compared."""
+    experiment = Experiment(("stage1",), starts=("random",), seeds=1, results=tmp_path)
+    experiment.folder.mkdir(parents=True)
+    for cell in experiment.cells():
+        if cell.arm in ("none", "dapg-1"):
+            result = made_up(cell, 0.9 if cell.arm == "dapg-1" else 0.4)
+            experiment.file(cell).write_text(json.dumps(result))
+    found = {(line.arm, *line.column): line for line in lines(experiment)}
+    stored = json.loads((experiment.folder / "dapg-1+agw-synthetic-random-0.json").read_text())["scores"]
+    for mode in ("all", "visible", "frozen visible centred"):
+        value = found["dapg-1", mode, "seen", "mAP"].value
+        assert value == pytest.approx(100 * stored[f"{mode}/seen"]["mAP"], abs=0.01)
+    assert found["simclr", "all", "clean", "mAP"].state == "not run"
+    compared = comparisons(experiment, "stage1")
+    assert {(each.arm, each.other) for each in compared} == {("dapg-1", "none")}
+    assert {each.mode for each in compared} == {"all", "visible centred", "frozen visible centred"}
+    text = write_tables(experiment)
+    clean, seen = (stored[f"visible/{condition}"]["mAP"] for condition in ("clean", "seen"))
+    (row,) = [
+        line
+        for block in text.split("| pre-training | seeds | visible clean rank-1")[1:]
+        for line in block.splitlines()
+        if line.startswith("| DAPG, stage 1 |")
+    ][:1]
+    assert row.split(" | ")[-2] == f"{seen / clean:.2f}"
+    assert "| random | DAPG, stage 1 | 1 | 7 | 448 | 3 | 5.0 |" in text
+
+
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = [
         "reproduce",

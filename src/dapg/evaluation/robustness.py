@@ -149,7 +149,7 @@ test_sets.__test__ = False  # type: ignore[attr-defined]
 def clean_and_corrupted(
     encoder: Encoder,
     dataset: Dataset,
-    mode: str,
+    modes: Sequence[str],
     settings: CorruptionSettings,
     *,
     seed: int = 0,
@@ -157,13 +157,13 @@ def clean_and_corrupted(
     workers: int = 0,
     kept: Batches | None = None,
     show_progress: bool = False,
-) -> dict[str, SetScores]:
-    """Scores under ``clean``, ``all``, ``seen``, ``unseen``, ...: what an experiment needs of a model.
+) -> dict[str, dict[str, SetScores]]:
+    """Scores in each mode under ``clean``, ``all``, ``seen``, ``unseen``, ...: what an experiment needs of a model.
 
     Args:
         encoder: the model.
         dataset: the test data.
-        mode: its test mode.
+        modes: its test modes; a picture that several of them show is encoded once.
         settings: which corruptions, how often, and how much detail (``lists``: all, seen and unseen).
         seed: of the trials.
         batch_size: pictures encoded at once.
@@ -180,28 +180,31 @@ def clean_and_corrupted(
         >>> from dapg.evaluation.encoders import HistogramEncoder
         >>> settings = CorruptionSettings(types=("contrast", "saturate"), repeats=1, detail="lists")
         >>> model = HistogramEncoder((32, 16), torch.device("cpu"))
-        >>> found = clean_and_corrupted(model, Synthetic(), "indoor", settings)
+        >>> found = clean_and_corrupted(model, Synthetic(), ["indoor"], settings)["indoor"]
         >>> list(found), sorted(found["unseen"].means("histogram"))
         (['clean', 'all', 'seen', 'unseen'], ['mAP', 'mINP', 'rank-1'])
     """
-    trials = dataset.trials(mode, seed)
-    clean = trial_features(encoder, dataset, trials, batch_size, workers, show_progress)
-    features, rows = clean
-    scores = {
-        name: [[trial.per_query for trial in score_trials(values, rows, trials)]] for name, values in features.items()
+    trials = {mode: dataset.trials(mode, seed) for mode in modes}
+    every = [trial for part in trials.values() for trial in part]
+    clean = trial_features(encoder, dataset, every, batch_size, workers, show_progress)
+    raw = {name: values for name, values in clean[0].items() if not name.endswith(CENTRED)}
+    scores = {mode: {"clean": [_per_query(_score(raw, clean[1], part))]} for mode, part in trials.items()}
+    wanted = test_sets(settings)
+    total = sum(test_set.repeats for test_set in wanted)
+    with tqdm(total=total, desc="corrupted test sets", unit="set", disable=None if show_progress else True) as bar:
+        for test_set in wanted:
+            for repeat in range(test_set.repeats):
+                view = CorruptedDataset(dataset, test_set.policy, repeat)
+                features, rows = _features(encoder, view, every, clean, batch_size, workers, kept)
+                for mode, part in trials.items():
+                    marked = [view.mark(trial) for trial in part]
+                    scores[mode].setdefault(test_set.name, []).append(_per_query(_score(features, rows, marked)))
+                bar.update()
+    sets = {test_set.name: test_set for test_set in wanted}
+    return {
+        mode: {name: SetScores(_by_feature(repeats), sets.get(name)) for name, repeats in found.items()}
+        for mode, found in scores.items()
     }
-    corrupted = score_corrupted(
-        encoder,
-        dataset,
-        trials,
-        settings,
-        clean,
-        batch_size=batch_size,
-        workers=workers,
-        kept=kept,
-        show_progress=show_progress,
-    )
-    return {"clean": SetScores(scores), **corrupted}
 
 
 def score_corrupted(
@@ -247,17 +250,17 @@ def score_corrupted(
                     repeats.append(read_query_scores(path))
                 else:
                     view = CorruptedDataset(dataset, test_set.policy, repeat)
-                    scores = _score_view(encoder, view, trials, clean, batch_size, workers, kept)
+                    features, rows = _features(encoder, view, trials, clean, batch_size, workers, kept)
+                    scores = _score(features, rows, [view.mark(trial) for trial in trials])
                     if path is not None:
                         write_query_scores(path, scores)
-                    repeats.append({name: [trial.per_query for trial in made] for name, made in scores.items()})
+                    repeats.append(_per_query(scores))
                 bar.update()
-            by_feature = {name: [repeat[name] for repeat in repeats] for name in repeats[0]}
-            found[test_set.name] = SetScores(by_feature, test_set)
+            found[test_set.name] = SetScores(_by_feature(repeats), test_set)
     return found
 
 
-def _score_view(
+def _features(
     encoder: Encoder,
     view: CorruptedDataset,
     trials: Sequence[Trial],
@@ -265,10 +268,9 @@ def _score_view(
     batch_size: int,
     workers: int,
     kept: Batches | None,
-) -> dict[str, list[Scores]]:
-    """Encode what is corrupted, take the rest from the clean features, and score each trial."""
-    marked = [view.mark(trial) for trial in trials]
-    rows = trial_rows(marked)
+) -> tuple[dict[str, Float[Tensor, "M D"]], dict[Record, int]]:
+    """Encode what is corrupted and take the rest from the clean features; raw features and the row of each record."""
+    rows = trial_rows([view.mark(trial) for trial in trials])
     damaged = [record for record in rows if view.assignment(record) != CLEAN]
     clean_features, clean_rows = clean
     source = row_numbers(clean_rows, [view.original(record) for record in rows])
@@ -278,7 +280,25 @@ def _score_view(
         places = row_numbers(rows, damaged)
         for name, values in encode_batches(encoder, batches, len(damaged), show_progress=False).items():
             features[name][places] = values
-    return {name: score_trials(values, rows, marked) for name, values in with_centred(features, list(rows)).items()}
+    return features, rows
+
+
+def _score(
+    features: Mapping[str, Float[Tensor, "N D"]], rows: Mapping[Record, int], trials: Sequence[Trial]
+) -> dict[str, list[Scores]]:
+    """Scores of each trial, raw and centred per camera over the pictures of these trials alone."""
+    own = trial_rows(trials)
+    places = row_numbers(rows, list(own))
+    mine = with_centred({name: values[places] for name, values in features.items()}, list(own))
+    return {name: score_trials(values, own, trials) for name, values in mine.items()}
+
+
+def _per_query(scores: Mapping[str, Sequence[Scores]]) -> dict[str, list[QueryScores]]:
+    return {name: [trial.per_query for trial in made] for name, made in scores.items()}
+
+
+def _by_feature(repeats: Sequence[Mapping[str, list[QueryScores]]]) -> dict[str, list[list[QueryScores]]]:
+    return {name: [repeat[name] for repeat in repeats] for name in repeats[0]}
 
 
 def _batches(

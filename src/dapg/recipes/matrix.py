@@ -23,7 +23,7 @@ from dapg.train.stage import FinetuneSettings, PretrainSettings
 
 Scale = Literal["tiny", "gpu", "paper"]
 SCALES: tuple[Scale, ...] = ("tiny", "gpu", "paper")
-TABLES = ("table1", "table2", "table3", "fig1", "beyond")
+TABLES = ("table1", "table2", "table3", "fig1", "beyond", "stage1")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,13 @@ ARMS: dict[str, Arm] = {
     "simclr-corrupted": Arm("SimCLR, corrupted views", "simclr", CORRUPTED),
     "byol-corrupted": Arm("BYOL, corrupted views", "byol", CORRUPTED),
     "dapg-1-passes": Arm("DAPG, stage 1, equal passes", "dapg", equal_passes=True),
+    "dapg-1-queue": Arm("stage 1, momentum queue as negatives", "dapg", {"negatives": "queue"}),
+    "dapg-1-per-view": Arm("stage 1, each view its own crop", "dapg", {"chain.geometry": "per_view"}),
+    "dapg-1-outside": Arm("stage 1, positives averaged outside", "dapg", {"positives_reduction": "mean_outside"}),
+    "dapg-1-no-js": Arm("stage 1, no JS term", "dapg", {"js_weight": 0.0}),
+    "dapg-1-js-12": Arm("stage 1, JS weight 12", "dapg", {"js_weight": 12.0}),
+    "dapg-1-tau-0.7": Arm("stage 1, temperature 0.7 (printed)", "dapg", {"temperature": 0.7}),
+    "dapg-1-channel": Arm("stage 1, channel-augmented views", "dapg", {"channel": 0.5}),
 }
 """Every arm by the name that ``--only`` and result files use."""
 
@@ -77,8 +84,17 @@ _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("agw", "cil", "caj"),
     ),
+    "stage1": (
+        (
+            *("in-sup", "none", "mocov2", "dapg-1-single", "simclr", "simclr-corrupted", "byol", "byol-corrupted"),
+            *("dapg-1", "dapg-1-passes", "dapg-1-queue", "dapg-1-per-view", "dapg-1-outside", "dapg-1-no-js"),
+            *("dapg-1-js-12", "dapg-1-tau-0.7", "dapg-1-channel"),
+        ),
+        ("agw",),
+    ),
 }
-"""Table -> its arms and fine-tuners. ``beyond`` is what a fair comparison needs and the paper does not have."""
+"""Table -> its arms and fine-tuners. ``beyond`` is what a fair comparison needs and the paper does not have, ``stage1``
+takes stage 1 apart and scores within the visible cameras too, frozen and fine-tuned."""
 
 
 @dataclass(frozen=True)

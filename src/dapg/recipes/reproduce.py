@@ -30,13 +30,17 @@ from dapg.core.stage import RESULT, commit
 from dapg.data.source import DataConfig, open_dataset, select_records
 from dapg.evaluation.bootstrap import person_scores
 from dapg.evaluation.encoders import build_encoder
+from dapg.evaluation.extract import CENTRED
 from dapg.evaluation.robustness import Batches, CorruptionSettings, clean_and_corrupted
+from dapg.methods.runs import BackboneConfig
 from dapg.recipes.matrix import TABLES, Cell, Scale, Source, cells, tables_of
 from dapg.recipes.paper import SEARCHES
 from dapg.train.stage import FinetuneSettings, PretrainSettings, finetune, pretrain
 
 CONDITIONS = ("clean", "all", "seen", "unseen")
 """Clean pictures; corrupted by any of 20 types, by one of the 15 that stage 1 may draw, by one of the other five."""
+VISIBLE = "visible"
+"""Mode of the embedded people in which visible cameras search each other."""
 _BYTES = {"random": 25e6, "imagenet": 150e6}
 """Disk of a training's folder at ``tiny``, checkpoints included, by start."""
 Say = Callable[[str], None]
@@ -243,7 +247,7 @@ def run_cell(experiment: Experiment, cell: Cell, kept: Batches) -> dict[str, Any
         result = pretrain(settings) if isinstance(settings, PretrainSettings) else finetune(settings)
         trained.append((settings, result))
     started = time.monotonic()
-    scores, sums, feature = _score(experiment, trained[-1][0], kept)
+    scores, sums, feature = _score(experiment, cell, kept)
     return {
         "cell": {name: getattr(cell, name) for name in ("arm", "finetuning", "data", "start", "seed")},
         "tables": tables_of(cell),
@@ -282,21 +286,36 @@ def _described(settings: PretrainSettings | FinetuneSettings, result: Mapping[st
 
 
 def _score(
-    experiment: Experiment, last: PretrainSettings | FinetuneSettings, kept: Batches
-) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Scores of the headline feature in every published mode and condition, their sums by person, its name."""
+    experiment: Experiment, cell: Cell, kept: Batches
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]], str]:
+    """Scores in every published mode and condition, their sums by person, and the name of the headline feature.
+
+    Where the data set has a visible mode, within the visible cameras too, by the fine-tuned network and by the one that
+    fine-tuning started from (``frozen``), both raw and centred per camera.
+    """
+    last = cell.chain[-1]
     dataset = open_dataset(DataConfig(last.data.name, last.data.root))
-    encoder = build_encoder(last.out, last.backbone, (0, 0), 0, resolve_device(experiment.device))
+    device = resolve_device(experiment.device)
     settings = CorruptionSettings(types=("all",), repeats=experiment.repeats, detail="lists")
-    scores: dict[str, Any] = {}
-    sums: dict[str, Any] = {}
-    for mode in (mode for mode in dataset.modes if mode in SEARCHES):
-        found = clean_and_corrupted(encoder, dataset, mode, settings, kept=kept, show_progress=True)
-        for condition in CONDITIONS:
-            one = person_scores(found[condition].pooled(encoder.headline))
-            scores[f"{mode}/{condition}"] = found[condition].means(encoder.headline)
-            sums[f"{mode}/{condition}"] = {"persons": list(one.persons), "sums": one.sums.round(5).tolist()}
-    return scores, sums, encoder.headline
+    within = [VISIBLE] if VISIBLE in dataset.modes else []
+    tuned = build_encoder(last.out, last.backbone, (0, 0), 0, device)
+    first = replace(last.backbone, last_stride=BackboneConfig.last_stride)
+    size = (last.loader.height, last.loader.width)
+    frozen = build_encoder(first.init, first, size, last.seed, device) if within else tuned
+    modes = [mode for mode in dataset.modes if mode in SEARCHES]
+    scores: dict[str, dict[str, float]] = {}
+    sums: dict[str, dict[str, Any]] = {}
+    for prefix, encoder, asked in (("", tuned, [*modes, *within]), ("frozen ", frozen, within)):
+        found = clean_and_corrupted(encoder, dataset, asked, settings, kept=kept, show_progress=True) if asked else {}
+        for mode, by_condition in found.items():
+            centred = [(f"{mode} centred", encoder.headline + CENTRED)] if mode in within else []
+            for name, feature in [(mode, encoder.headline), *centred]:
+                for condition in CONDITIONS:
+                    key, each = f"{prefix}{name}/{condition}", by_condition[condition]
+                    one = person_scores(each.pooled(feature))
+                    scores[key] = each.means(feature)
+                    sums[key] = {"persons": list(one.persons), "sums": one.sums.round(4).tolist()}
+    return scores, sums, tuned.headline
 
 
 def _kind(training: PretrainSettings | FinetuneSettings) -> str:

@@ -27,6 +27,7 @@ _TITLES = {
     "table3": "Table III: ablation, AGW, corrupted pictures",
     "fig1": "Fig. 1: what robust fine-tuning costs and gains",
     "beyond": "Beyond the paper: equal passes, corrupted views for every method, seen and unseen types",
+    "stage1": "Stage 1 taken apart: frozen and after a short AGW, within the visible cameras and across",
 }
 _CONDITIONS = {
     "table1": ("clean",),
@@ -34,7 +35,14 @@ _CONDITIONS = {
     "table3": ("all",),
     "fig1": ("clean", "all"),
     "beyond": ("clean", "seen", "unseen"),
+    "stage1": ("clean", "seen", "unseen"),
 }
+_WITHIN = ("visible", "visible centred", "frozen visible", "frozen visible centred")
+"""Modes of the embedded people that only ``stage1`` shows."""
+_COMPARED = {"stage1": ("all", "visible centred", "frozen visible centred")}
+"""Modes in which a table compares; the others compare in all they show."""
+_WIDEST = 8
+"""Columns of figures in one Markdown table."""
 Stored = dict[str, dict[str, Any]]
 """Cell name -> its result file's content."""
 Column = tuple[str, str, str]
@@ -80,7 +88,7 @@ def lines(experiment: Experiment, stored: Stored | None = None) -> list[Line]:
         for (group, arm), members in _rows(experiment, table).items():
             results = [stored[cell.name] for cell in members if cell.name in stored]
             absent = members[0].missing
-            for mode in _modes(members[0].data):
+            for mode in _modes(table, members[0].data):
                 for condition in _CONDITIONS[table]:
                     found += _figures(table, group, arm, mode, condition, results, absent)
     return found
@@ -101,8 +109,10 @@ def _rows(experiment: Experiment, table: str) -> dict[tuple[Group, str], list[Ce
     return found
 
 
-def _modes(data: str) -> tuple[str, ...]:
-    return paper.SEARCHES[2:] if data.startswith("regdb") else paper.SEARCHES[:2]
+def _modes(table: str, data: str) -> tuple[str, ...]:
+    """What a table shows of a data set."""
+    searches = paper.SEARCHES[2:] if data.startswith("regdb") else paper.SEARCHES[:2]
+    return (*searches[:1], *_WITHIN) if (table, data) == ("stage1", "synthetic") else searches
 
 
 def _figures(
@@ -145,7 +155,8 @@ def _printed(table: str, arm: str, finetuning: str, mode: str, condition: str, p
         return None if scores is None else scores[place]
     for row in paper.TABLES_1_AND_2:
         if (row.finetuning, row.pretraining) == (finetuning, arm) and condition in ("clean", "all"):
-            return (row.clean if condition == "clean" else row.corrupted)[mode][place]
+            scores = (row.clean if condition == "clean" else row.corrupted).get(mode)
+            return None if scores is None or table == "stage1" else scores[place]
     return None
 
 
@@ -182,7 +193,8 @@ def comparisons(experiment: Experiment, table: str, stored: Stored | None = None
     for group in dict.fromkeys(group for group, _ in rows):
         arms = [arm for other_group, arm in rows if other_group == group]
         ours = next((arm for arm in OURS if arm in arms), "")
-        for mode in _modes(group[0]):
+        shown = _modes(table, group[0])
+        for mode in [mode for mode in _COMPARED.get(table, shown) if mode in shown]:
             for condition in _CONDITIONS[table]:
                 for other in [arm for arm in arms if arm not in OURS] if ours else []:
                     first, second = (
@@ -207,7 +219,7 @@ def write_tables(experiment: Experiment) -> str:
     for table in experiment.tables:
         part = [line for line in every if line.table == table]
         compared = comparisons(experiment, table, stored)
-        text = markdown(table, part, compared)
+        text = markdown(table, part, compared) + _trainings(experiment, table, stored)
         folder = experiment.folder / "tables"
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write_text(folder / f"{table}.md", text)
@@ -250,6 +262,50 @@ def _columns(arms: Mapping[str, Sequence[Line]]) -> list[str]:
     return [" ".join(line.column) for line in next(iter(arms.values()))]
 
 
+def _trainings(experiment: Experiment, table: str, stored: Stored) -> str:
+    """What the pre-trainings of ``stage1`` cost, and how many directions their features use."""
+    if table != "stage1":
+        return ""
+    heads = ["first weights", "pre-training", "seeds", "steps", "pictures seen", "seconds", "effective rank"]
+    text = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for ((_, start, _), arm), members in _rows(experiment, table).items():
+        results = [stored[cell.name] for cell in members if cell.name in stored]
+        runs = [result["trainings"][0] for result in results if len(result["trainings"]) > 1]
+        if runs:
+            ranks = [run["logs"]["effective_rank"] for run in runs if "effective_rank" in run["logs"]]
+            cells = [str(runs[0]["steps"]), str(runs[0]["pictures_seen"])]
+            cells += [f"{np.median([run['seconds'] for run in runs]):.0f}", f"{np.mean(ranks):.1f}" if ranks else ""]
+            text.append(f"| {start} | {ARMS[arm].title} | {len(runs)} | " + " | ".join(cells) + " |")
+    return "\n".join(["What the pre-trainings took:", "", *text, ""])
+
+
+def _by_mode(arms: Mapping[str, list[Line]]) -> list[dict[str, list[Line]]]:
+    """A part for each mode where one table would be too wide."""
+    width = len(next(iter(arms.values())))
+    modes = list(dict.fromkeys(line.mode for line in next(iter(arms.values()))))
+    if width <= _WIDEST:
+        return [dict(arms)]
+    return [{arm: [line for line in row if line.mode == mode] for arm, row in arms.items()} for mode in modes]
+
+
+def _kept_heads(arms: Mapping[str, Sequence[Line]]) -> list[str]:
+    """Columns of the share of clean mAP that is kept on corrupted pictures."""
+    return [f"kept, {condition}" for condition in _kept_shares(next(iter(arms.values())))]
+
+
+def _kept(row: Sequence[Line]) -> list[str]:
+    return ["" if share is None else f"{share:.2f}" for share in _kept_shares(row).values()]
+
+
+def _kept_shares(row: Sequence[Line]) -> dict[str, float | None]:
+    """Condition -> corrupted mAP over clean mAP of a row that shows one mode; None where a value is missing."""
+    if len({line.mode for line in row}) != 1:
+        return {}
+    values = {line.condition: line.value for line in row if line.measure == "mAP"}
+    clean = values.pop("clean", None)
+    return {condition: value / clean if value is not None and clean else None for condition, value in values.items()}
+
+
 def _page_row(row: Sequence[Line]) -> dict[str, str]:
     """An arm: one column a figure."""
     head = {"pre-training": row[0].title, "seeds": str(row[0].seeds)}
@@ -261,7 +317,7 @@ def _points(stored: Stored) -> dict[str, list[tuple[str, float, float]]]:
     means: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for result in stored.values():
         cell = result["cell"]
-        for mode in _modes(cell["data"]):
+        for mode in _modes("table1", cell["data"]):
             panel = f"{cell['finetuning']}, {cell['data'].split('-')[0]} {mode}, from {cell['start']}"
             pair = tuple(100 * result["scores"][f"{mode}/{condition}"]["mAP"] for condition in ("clean", "all"))
             means.setdefault(panel, {}).setdefault(cell["arm"], []).append((pair[0], pair[1]))
@@ -280,11 +336,13 @@ def markdown(table: str, part: Sequence[Line], compared: Sequence[Comparison]) -
         text += [f"The paper's values: {paper.FIGURE_1}.", ""]
     for group, arms in _groups(part).items():
         text += [f"{group[2]} on {group[0]}, first weights {group[1]}; per cent, 95 % interval, [paper]", ""]
-        heads = ["pre-training", "seeds", *_columns(arms)]
-        text += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-        for row in arms.values():
-            text.append(f"| {row[0].title} | {row[0].seeds} | " + " | ".join(map(_shown, row)) + " |")
-        text += [""]
+        for part_of in _by_mode(arms):
+            heads = ["pre-training", "seeds", *_columns(part_of), *_kept_heads(part_of)]
+            text += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+            for row in part_of.values():
+                cells = [row[0].title, str(row[0].seeds), *map(_shown, row), *_kept(row)]
+                text.append("| " + " | ".join(cells) + " |")
+            text += [""]
         mine = [each for each in compared if (each.data, each.start, each.finetuning) == group]
         text += _differences(mine)
     return "\n".join(text)
