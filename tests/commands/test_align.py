@@ -64,9 +64,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(work: Path, name: str, *words: str) -> dict:
+def run(work: Path, name: str, *words: str, first: str = "first") -> dict:
     out = work / name
-    common = [*SMALL, "--init", str(work / "first"), "--data", str(work / "data"), "--data.split", "all"]
+    common = [*SMALL, "--init", str(work / first), "--data", str(work / "data"), "--data.split", "all"]
     align.main([*common, "--out", str(out), *words], "dapg align")
     return dict(read_json(out / "result.json"))
 
@@ -108,6 +108,22 @@ def test_network_head_and_size_come_from_the_first_stage(work: Path) -> None:
     fresh = load_file(work / "new head" / "method.safetensors")
     heads = [key for key in weights if key.startswith("head.")]
     assert not any(torch.equal(before[key], fresh[key]) for key in heads)
+
+
+@pytest.mark.parametrize("negatives", ["queue", "batch"])
+def test_stage_1_may_have_had_no_momentum_encoder(work: Path, negatives: str) -> None:
+    first = ["dapg", *SMALL, "--data", str(work / "data"), "--out", str(work / "batch first")]
+    pretrain.main(first, "dapg pretrain")  # reused the second time
+    before = load_file(work / "batch first" / "method.safetensors")
+    assert not [key for key in before if key.startswith("keys.")]
+    words = ("--positives", "original", "--train.optimizer.lr", "0.0", "--method.negatives", negatives)
+    run(work, f"after {negatives}", *words, first="batch first")
+    after = load_file(work / f"after {negatives}" / "method.safetensors")
+    weights = [key for key in before if key.endswith("weight")]
+    copies = [f"keys.{key}" for key in weights] if negatives == "queue" else []
+    for key in [*weights, *copies]:
+        assert torch.equal(before[key.removeprefix("keys.")], after[key]), key
+    assert any(key.startswith("keys.") for key in after) == (negatives == "queue")
 
 
 def test_pictures_that_miss_the_pose_are_dropped(work: Path) -> None:

@@ -16,6 +16,8 @@ from dapg.methods.base import DataFacts
 from dapg.models.backbones.resnet18 import ResNet18
 from dapg.models.heads.moco import MoCoHead
 from dapg.models.pooling import average_pool
+from dapg.recipes.alignment import settings
+from dapg.recipes.presets import PRESETS
 
 COUNT, POSES = 6, 3
 STILL = ViewConfig(
@@ -113,32 +115,71 @@ def test_positives_have_one_channel_three_times_before_or_after_normalising(orde
         torch.testing.assert_close(inside, inside[:, :1].expand(-1, 3))
 
 
+def features(aligner: DAPGAlign, level: int) -> torch.Tensor:
+    """Of a picture of one level, by a forward written here."""
+    mean, std = (torch.tensor(value)[:, None, None] for value in (aligner.backbone.mean, aligner.backbone.std))
+    normal = (torch.full((1, 3, 32, 16), level / 255) - mean) / std
+    return functional.normalize(aligner.head(average_pool(aligner.backbone(normal))))[0]
+
+
 def test_the_loss_is_eq_2_of_the_anchor_against_keys_and_queue() -> None:
     aligner = method(channel=0.0, positives=POSES).eval()  # evaluation mode: batch norm has no memory of the batch
     queue = functional.normalize(torch.randn(20, 16, generator=generator_from("queue")))
     aligner.keys.queue.push(queue)
     result = aligner.training_step(batch(), draws(0))
 
-    def features(level: int) -> torch.Tensor:
-        picture = torch.full((1, 3, 32, 16), level / 255)
-        normal = (picture - torch.tensor(aligner.backbone.mean)[:, None, None]) / torch.tensor(aligner.backbone.std)[
-            :, None, None
-        ]
-        return functional.normalize(aligner.head(average_pool(aligner.backbone(normal))))[0]
-
     losses = []
     for i in range(COUNT):
-        anchor = features(10 * i)
-        positive = sum(torch.exp(anchor @ features(10 * i + 1 + slot) / 0.1) for slot in range(POSES))
+        anchor = features(aligner, 10 * i)
+        positive = sum(torch.exp(anchor @ features(aligner, 10 * i + 1 + slot) / 0.1) for slot in range(POSES))
         negative = torch.exp(queue @ anchor / 0.1).sum()
         losses.append(-torch.log(positive / (positive + negative)))
     torch.testing.assert_close(result.loss, torch.stack(losses).mean(), atol=1e-4, rtol=1e-4)
     assert result.logs["own_positive"] == 0
 
 
-def test_consistency_is_added_among_positives() -> None:
-    both = method(positives=2, alpha=0.5)
-    both.keys.queue.push(functional.normalize(torch.randn(20, 16, generator=generator_from("queue"))))
+@pytest.mark.parametrize("alpha", [1.0, 0.4])
+def test_batch_negatives_are_the_positives_of_all_other_pictures(alpha: float) -> None:
+    aligner = method(channel=0.0, positives=POSES, negatives="batch", alpha=alpha).eval()
+    loss = aligner.training_step(batch(), draws(0)).loss
+    assert not [key for key in aligner.state_dict() if key.startswith("keys.")]
+    anchors = [features(aligner, 10 * i) for i in range(COUNT)]
+    keys = [[features(aligner, 10 * i + 1 + slot) for slot in range(POSES)] for i in range(COUNT)]
+    expected = torch.zeros(())
+    for i in range(COUNT):
+        others = torch.stack([key for j in range(COUNT) if j != i for key in keys[j]])
+        positive = sum(torch.exp(anchors[i] @ key / 0.1) for key in keys[i])
+        contrastive = -torch.log(positive / (positive + torch.exp(others @ anchors[i] / 0.1).sum()))
+        p = [torch.softmax(others @ key / 0.1, dim=0) for key in keys[i]]
+        mean = sum(p) / POSES
+        divergence = sum((each * (each / mean).log()).sum() for each in p) / POSES
+        expected = expected + (alpha * contrastive + (1 - alpha) * divergence) / COUNT
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
+    one_person = batch()
+    one_person.persons = torch.zeros(COUNT, dtype=torch.int64)
+    assert torch.equal(aligner.training_step(one_person, draws(0)).loss, loss)  # labels are not looked at
+
+
+def test_gradient_reaches_anchors_and_positives_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    aligner = method(negatives="batch")
+    passes: list[torch.Tensor] = []
+
+    def project(view: torch.Tensor) -> torch.Tensor:
+        passes.append(functional.normalize(aligner.head(average_pool(aligner.backbone(view)))))
+        return passes[-1]
+
+    monkeypatch.setattr(aligner, "project", project)
+    loss = aligner.training_step(batch(), draws(0)).loss
+    assert [each.shape for each in passes] == [(2 * COUNT, 16)]
+    gradient = torch.autograd.grad(loss, passes[0])[0]
+    assert bool((gradient.norm(dim=1) > 0).all())
+
+
+@pytest.mark.parametrize("negatives", ["queue", "batch"])
+def test_consistency_is_added_among_positives(negatives: str) -> None:
+    both = method(positives=2, alpha=0.5, negatives=negatives)
+    if negatives == "queue":
+        both.keys.queue.push(functional.normalize(torch.randn(20, 16, generator=generator_from("queue"))))
     result = both.training_step(batch(), draws(0))
     assert float(result.logs["js"]) > 0
     expected = 0.5 * result.logs["contrastive"] + 0.5 * result.logs["js"]
@@ -147,14 +188,15 @@ def test_consistency_is_added_among_positives() -> None:
         method(alpha=0.5)
 
 
-def test_a_generated_person_pulls_the_network_and_one_batch_overfits() -> None:
+@pytest.mark.parametrize("negatives", ["queue", "batch"])
+def test_a_generated_person_pulls_the_network_and_one_batch_overfits(negatives: str) -> None:
     generator = generator_from("pictures")
     coarse = torch.rand(COUNT, 1 + POSES, 3, 4, 2, generator=generator)
     pictures = functional.interpolate(coarse.flatten(0, 1), size=(32, 16)).mul(255).to(torch.uint8)
     pictures = pictures.unflatten(0, (COUNT, 1 + POSES))
     given = batch()
     given.images, given.extras["companions"] = pictures[:, 0], pictures[:, 1:]
-    aligner = method(channel=0.0, queue=1, momentum=0.9)
+    aligner = method(channel=0.0, queue=1, momentum=0.9, negatives=negatives)
     optimizer = torch.optim.Adam(aligner.parameter_groups(5e-3, 0.0))
     losses = []
     for step in range(25):
@@ -179,3 +221,14 @@ def test_stage_1_s_head_goes_on_and_the_queue_starts_empty() -> None:
     assert int(aligner.keys.queue.filled) == 0
     with pytest.raises(RuntimeError):
         aligner.take_head({"wrong": torch.zeros(1)})
+    without_queue = method(negatives="batch")
+    without_queue.take_head(earlier.head.state_dict())
+    assert torch.equal(without_queue.head.state_dict()["layers.0.bias"], earlier.head.state_dict()["layers.0.bias"])
+
+
+def test_literal_presets_keep_the_queue_and_short_ones_take_the_batch() -> None:
+    paper = DAPGAlign.paper()
+    assert (paper.temperature, paper.js_temperature, paper.positives, paper.alpha) == (0.7, 0.7, 1, 1.0)
+    assert (paper.negatives, paper.queue, paper.momentum) == ("queue", 65_536, 0.999)
+    chosen = {preset: settings("dapg_align", preset).method.negatives for preset in PRESETS}
+    assert chosen == {"recommended": "queue", "paper": "queue", "gpu": "queue", "tiny": "batch", "demo": "batch"}

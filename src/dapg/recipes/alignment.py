@@ -15,6 +15,7 @@ from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig
 from dapg.methods.runs import BackboneConfig, method_class
 from dapg.recipes.presets import require_preset
+from dapg.recipes.pretraining import small
 from dapg.train.loop import TrainConfig
 from dapg.train.optimizers import OptimizerConfig, ScheduleConfig
 from dapg.train.stage import AlignSettings
@@ -102,7 +103,7 @@ def _tiny(name: str, config: Any) -> AlignSettings:
     """A quarter-width ResNet-18 at 128 x 64 with AdamW, 64 pictures a step, half stage 1's rate."""
     return AlignSettings(
         name=name,
-        method=_small(config, 128, 64),
+        method=small(config, 128, 64),
         data=DataConfig(split="train"),
         backbone=BackboneConfig("resnet18", width=0.25),
         loader=LoaderConfig(height=128, width=64, workers=1),
@@ -122,18 +123,8 @@ def _demo(name: str, config: Any) -> AlignSettings:
     base = _tiny(name, config)
     return replace(
         base,
-        method=_small(config, 64, 32),
+        method=small(config, 64, 32),
         loader=replace(base.loader, height=64, width=32),
         train=replace(base.train, steps=60, checkpoint_every=30),
         out=f"outputs/align/{name}-demo",
-    )
-
-
-def _small(config: Any, height: int, width: int) -> Any:
-    """The method's settings for a small input, a small head, and a key encoder that follows within a short run."""
-    return replace(
-        config,
-        views=replace(config.views, height=height, width=width),
-        head=replace(config.head, hidden_dim=256, output_dim=64),
-        momentum=0.99,
     )

@@ -124,7 +124,7 @@ def _tiny(name: str, config: Any) -> PretrainSettings:
     """A quarter-width ResNet-18 at 128 x 64 with AdamW, 64 pictures a step."""
     return PretrainSettings(
         name=name,
-        method=_small(config, 128, 64),
+        method=small(config, 128, 64),
         data=_synthetic(name),
         backbone=BackboneConfig("resnet18", width=0.25),
         loader=LoaderConfig(height=128, width=64, workers=1),
@@ -144,7 +144,7 @@ def _demo(name: str, config: Any) -> PretrainSettings:
     base = _tiny(name, config)
     return replace(
         base,
-        method=_small(config, 64, 32),
+        method=small(config, 64, 32),
         loader=replace(base.loader, height=64, width=32),
         train=replace(base.train, steps=120, checkpoint_every=40),
         out=f"outputs/pretrain/{name}-demo",
@@ -156,7 +156,7 @@ def _synthetic(name: str) -> DataConfig:
     return DataConfig(split="train" if name == "supervised" else "")
 
 
-def _small(config: Any, height: int, width: int) -> Any:
+def small(config: Any, height: int, width: int) -> Any:
     """The method's settings for a small input, a small head and little data.
 
     The noise chain works at the input's size, not at 256 x 128, which costs a fifth of the time; blurs and the like,

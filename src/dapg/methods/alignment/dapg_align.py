@@ -4,8 +4,11 @@
     positives   ChannelAug of the person in a random canonical pose          momentum encoder -> k: positives of Eq. 2
     queue       earlier keys: negatives of Eq. 2
 
+With ``negatives: batch`` the online encoder makes q and k, and the other pictures' k are the negatives.
+
 The loader hands the person's other pictures along as ``batch.extras["companions"]``; generated, true or somebody else's
-is settled there (``data/companions.py``). A picture without any is its own positive, as in stage 1.
+is settled there (``data/companions.py``). A picture without any is its own positive, as in stage 1. Nobody's label is
+looked at: where queue or batch hold a second picture of a person, it is a negative of the first.
 """
 
 from dataclasses import dataclass, field
@@ -26,7 +29,7 @@ from dapg.losses.js import js_divergence, log_similarity_distribution
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.alignment._on_the_fly import OnTheFly
 from dapg.methods.base import DataFacts
-from dapg.methods.pretraining._contrastive import Contrastive
+from dapg.methods.pretraining._contrastive import Contrastive, Negatives, other_pictures
 from dapg.models.backbones.base import Backbone
 from dapg.models.heads.moco import MoCoHead
 from dapg.models.momentum import KeyEncoder
@@ -55,6 +58,8 @@ class DAPGAlign(Contrastive):
         """Share of the contrastive term; below 1 the rest is Eq. 3-5 among at least two positives."""
         js_temperature: float = 0.1
         """Of the softmax that makes the p of Eq. 3."""
+        negatives: Negatives = "queue"
+        """Earlier keys of a momentum encoder, or the batch's other pictures, seen by the one online encoder."""
         momentum: float = 0.999
         """Share of itself that the key encoder keeps at each step."""
         queue: int = 65_536
@@ -79,8 +84,9 @@ class DAPGAlign(Contrastive):
         super().__init__(config, backbone, facts, generator)
         self.settings = config
         self.head = MoCoHead(backbone.feature_dim, config.head, generator)
-        size = max(1, min(config.queue, facts.pictures // 2))
-        self.keys = KeyEncoder(backbone, self.head, config.momentum, size, config.head.output_dim)
+        if config.negatives == "queue":
+            size = max(1, min(config.queue, facts.pictures // 2))
+            self.keys = KeyEncoder(backbone, self.head, config.momentum, size, config.head.output_dim)
         self.on_the_fly: OnTheFly | None = None
         """Makes the positives where the batch brings none; handed in by the stage, no part of the state."""
 
@@ -91,32 +97,40 @@ class DAPGAlign(Contrastive):
             RuntimeError: names or shapes of another head.
         """
         self.head.load_state_dict(state)
-        self.keys.head.load_state_dict(state)
+        if self.settings.negatives == "queue":
+            self.keys.head.load_state_dict(state)
 
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
         """Eq. 2 for one batch; with ``alpha`` below 1 the positives also pass the online encoder, for Eq. 3-5."""
         config = self.settings
-        anchor = self.project(self._view(batch, config.views, generator.fork("anchor")))
+        anchor_view = self._view(batch, config.views, generator.fork("anchor"))
         pictures, own = self._positive_pictures(batch, generator.fork("pose"))
         views = [
             self._positive_view(pictures[:, place], generator.fork(f"positive {place}"))
             for place in range(config.positives)
         ]
-        keys = torch.stack([self.keys(view, generator) for view in views], dim=1)  # (B, P, D)
-        negatives, _, filled = self.keys.queue.contents()
+        if config.negatives == "queue":
+            anchor = self.project(anchor_view)
+            keys = torch.stack([self.keys(view, generator) for view in views], dim=1)  # (B, P, D)
+            negatives, _, counted = self.keys.queue.contents()
+            self.keys.remember(keys[:, 0])
+        else:
+            anchor, *seen = self.project(torch.cat([anchor_view, *views])).chunk(1 + config.positives)
+            keys = torch.stack(seen, dim=1)
+            negatives, counted = other_pictures(keys)
         contrastive = multi_positive_info_nce(
-            anchor, keys, negatives, config.temperature, config.positives_reduction, filled
+            anchor, keys, negatives, config.temperature, config.positives_reduction, counted
         )
         consistency = torch.zeros_like(contrastive)
         if config.alpha < 1:
-            online = self.project(torch.cat(views)).reshape(config.positives, len(batch), -1).transpose(0, 1)
-            consistency = js_divergence(log_similarity_distribution(online, negatives, config.js_temperature, filled))
-        self.keys.remember(keys[:, 0])
+            online = keys if config.negatives == "batch" else self._online(views)
+            distribution = log_similarity_distribution(online, negatives.detach(), config.js_temperature, counted)
+            consistency = js_divergence(distribution)
         logs = {
             "contrastive": contrastive.detach(),
             "js": consistency.detach(),
             "own_positive": own.float().mean(),
-            "positive_similarity": torch.einsum("bd,bpd->bp", anchor.detach(), keys).mean(),
+            "positive_similarity": torch.einsum("bd,bpd->bp", anchor.detach(), keys.detach()).mean(),
             "feature_std": feature_std(anchor.detach()),
             "effective_rank": effective_rank(anchor.detach()),
         }
@@ -124,7 +138,12 @@ class DAPGAlign(Contrastive):
 
     def after_step(self, step: int, total_steps: int) -> None:
         """The key encoder follows; this step's keys become negatives of the next."""
-        self.keys.update(self.backbone, self.head)
+        if self.settings.negatives == "queue":
+            self.keys.update(self.backbone, self.head)
+
+    def _online(self, views: list[Float[Tensor, "B 3 h w"]]) -> Float[Tensor, "B P D"]:
+        """The positives as the online encoder sees them, with gradient."""
+        return torch.stack(self.project(torch.cat(views)).chunk(len(views)), dim=1)
 
     def _positive_pictures(
         self, batch: Batch, generator: SampleGenerator

@@ -1,12 +1,14 @@
-"""Shared by the baselines: two views of each picture, one backbone, one projection head, and the features to score."""
+"""Shared by methods without labels: two views of each picture, one backbone, one head, negatives, features to score."""
 
 from typing import Any, Literal
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
 from dapg.augment.views import ViewConfig, chain_views, standard_view
+from dapg.core import distributed
 from dapg.core.rng import SampleGenerator
 from dapg.core.types import Batch, Modality
 from dapg.methods.base import Method
@@ -15,6 +17,8 @@ from dapg.models.pooling import average_pool
 
 Pair = Literal["standard", "corrupted"]
 """``standard``: two independent views of the recipe; ``corrupted``: x_q and x2 of one noise chain."""
+Negatives = Literal["queue", "batch"]
+"""Earlier keys of a momentum encoder, or the batch's other pictures, seen by the one online encoder."""
 
 
 class TwoViews(Method):
@@ -75,3 +79,15 @@ class Contrastive(TwoViews):
     def project(self, view: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
         """Unit rows that the loss compares."""
         return functional.normalize(self.head(average_pool(self.backbone(view))))
+
+
+def other_pictures(positives: Float[Tensor, "B P D"]) -> tuple[Float[Tensor, "N D"], Bool[Tensor, "B N"]]:
+    """Negatives of the batch: every process's positives, and which of them belong to another picture than the row's.
+
+    With gradient. A picture is told from the others by its place alone, so another picture of its person is a negative.
+    """
+    every = distributed.gather(positives)
+    first, count = distributed.first_row(len(positives)), positives.shape[1]
+    rows = torch.arange(first, first + len(positives), device=every.device)
+    owners = torch.arange(len(every), device=every.device).repeat_interleave(count)
+    return every.flatten(0, 1), rows[:, None] != owners

@@ -21,7 +21,6 @@ from torch import Tensor
 from dapg.augment.channel import KEEP, choose_channels
 from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig, chain_views
-from dapg.core import distributed
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 from dapg.core.types import Batch, StepResult
@@ -29,7 +28,7 @@ from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_feature_distribution, log_similarity_distribution
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts
-from dapg.methods.pretraining._contrastive import Contrastive
+from dapg.methods.pretraining._contrastive import Contrastive, Negatives, other_pictures
 from dapg.models.backbones.base import Backbone
 from dapg.models.heads.moco import MoCoHead
 from dapg.models.momentum import KeyEncoder
@@ -57,7 +56,7 @@ class DAPG(Contrastive):
         """What that softmax runs over: similarities to the negatives, or the feature's own dimensions."""
         positives_reduction: Reduction = "sum_inside"
         """Eq. 2 sums the positives inside the logarithm; ``mean_outside`` pulls each of them."""
-        negatives: Literal["queue", "batch"] = "queue"
+        negatives: Negatives = "queue"
         """Earlier keys of a momentum encoder, or the batch's other pictures, seen by the one online encoder."""
         symmetric: bool = False
         """Whether each of the four views is the anchor in turn, with the other three as positives."""
@@ -107,7 +106,7 @@ class DAPG(Contrastive):
             negatives, _, counted = self.keys.queue.contents()
         else:
             keys = features.transpose(0, 1) if config.symmetric else features[1:].transpose(0, 1)
-            negatives, counted = self._others(features[-POSITIVES:].transpose(0, 1))
+            negatives, counted = other_pictures(features[-POSITIVES:].transpose(0, 1))
         contrastive = self._contrastive(features, keys, negatives, counted)
         consistency = torch.zeros_like(contrastive)
         if self._uses_js():
@@ -173,15 +172,6 @@ class DAPG(Contrastive):
         level = generator.fork("remembered").integers(POSITIVES).to(keys.device)
         self.keys.remember(keys[torch.arange(len(keys), device=keys.device), level - POSITIVES])
         return keys
-
-    @staticmethod
-    def _others(positives: Float[Tensor, "B P D"]) -> tuple[Float[Tensor, "N D"], Bool[Tensor, "B N"]]:
-        """The positives of every process's pictures, and which of them show another picture than the row's."""
-        every = distributed.gather(positives)
-        first, count = distributed.first_row(len(positives)), positives.shape[1]
-        rows = torch.arange(first, first + len(positives), device=every.device)
-        owners = torch.arange(len(every), device=every.device).repeat_interleave(count)
-        return every.flatten(0, 1), rows[:, None] != owners
 
     def _contrastive(
         self,
