@@ -163,6 +163,10 @@ def test_json_round_trip_sorted_and_finite(tmp_path: Path) -> None:
     assert "ü" in path.read_text(encoding="utf-8")
     write_json(path, {3: "whole numbers as keys"})
     assert read_json(path) == {"3": "whole numbers as keys"}
+    numbers = {"n": [[1, -2.5], [3e-7]], "text": "[\n  1,\n  2\n]", "none": [], "words": ["[\n 1 ]"]}
+    write_json(path, numbers)
+    assert read_json(path) == numbers
+    assert "\n    [1, -2.5],\n    [3e-07]\n" in path.read_text()
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe", None])

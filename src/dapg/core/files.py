@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,8 +65,13 @@ def atomic_write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write JSON with sorted keys and two-space indents; NaN and infinity become null, which JSON has no word for."""
+    """Write JSON with sorted keys and two-space indents, a list of numbers on one line.
+
+    NaN and infinity become null, which JSON has no word for.
+    """
     text = json.dumps(_finite(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    # Inside a string a line break is escaped, so that only lists begin like this.
+    text = re.sub(r"\[\n([-+.\deE,\s]*)\]", lambda match: f"[{' '.join(match[1].split())}]", text)
     atomic_write_text(path, text + "\n")
 
 
