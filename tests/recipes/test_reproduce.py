@@ -91,8 +91,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     write_people(tmp_path / "sysu")
     monkeypatch.setattr(matrix, "_TINY_SIZE", (32, 16))
     monkeypatch.setattr(matrix, "_TINY_CHAIN", (64, 32))
-    monkeypatch.setattr(matrix, "_TINY_STEPS", 2)
-    monkeypatch.setattr(matrix, "_TINY_TUNE", 2)
+    monkeypatch.setattr(matrix, "_TINY_STEPS", {"random": 2})
+    monkeypatch.setattr(matrix, "_TINY_TUNE", {"random": 2})
     only = "none+agw-* simclr+agw-* dapg-1+agw-*"
     return Experiment(
         ("beyond",), "tiny", (Source("sysu", str(tmp_path / "sysu")),), ("random",), 1, 1, only,

@@ -238,7 +238,9 @@ def _counted(settings: Any) -> Any:
 
 # Scales
 
-_TINY_SIZE, _TINY_CHAIN, _TINY_STEPS, _TINY_TUNE = (96, 48), (192, 96), 200, 150
+_TINY_SIZE, _TINY_CHAIN = (96, 48), (192, 96)
+_TINY_STEPS, _TINY_TUNE = {"random": 200, "imagenet": 60}, {"random": 150, "imagenet": 75}
+"""Steps of 64 pictures by start: MobileNetV2 takes some four times as long a step, and has learned before."""
 _TINY_RATES = {"random": 2e-3, "imagenet": 5e-4}
 """AdamW's rate by start, the same for every method: one trial each."""
 
@@ -258,9 +260,10 @@ def _pretraining(spec: Arm, scale: Scale, weights: BackboneConfig, seed: int) ->
     base = pretraining.settings(spec.pretraining, scale)
     made = replace(base, method=changed(base.method, spec.changes), backbone=weights, seed=seed)
     if scale == "tiny":
-        rate = _TINY_RATES["imagenet" if weights.init == "imagenet" else "random"]
-        optimizer = replace(made.train.optimizer, name="adamw", lr=rate)
-        train = replace(made.train, steps=_TINY_STEPS, optimizer=optimizer, on_collapse="warn", checkpoint_every=50)
+        start = "imagenet" if weights.init == "imagenet" else "random"
+        optimizer = replace(made.train.optimizer, name="adamw", lr=_TINY_RATES[start])
+        steps = _TINY_STEPS[start]
+        train = replace(made.train, steps=steps, optimizer=optimizer, on_collapse="warn", checkpoint_every=20)
         method = changed(made.method, {"views.height": _TINY_SIZE[0], "views.width": _TINY_SIZE[1]})
         method = changed(method, {"chain.height": _TINY_CHAIN[0], "chain.width": _TINY_CHAIN[1]})
         loader = replace(made.loader, height=_TINY_CHAIN[0], width=_TINY_CHAIN[1])
@@ -283,10 +286,10 @@ def _finetuning(name: str, scale: Scale, weights: BackboneConfig, seed: int) -> 
     made = replace(base, backbone=replace(weights, last_stride=base.backbone.last_stride), seed=seed)
     if scale != "tiny":
         return made
-    rate = _TINY_RATES["random" if weights.name == "resnet18" else "imagenet"]
-    optimizer = replace(made.train.optimizer, lr=rate)
-    schedule = replace(made.train.schedule, warmup=_TINY_TUNE / 10)
-    train = replace(made.train, steps=_TINY_TUNE, optimizer=optimizer, schedule=schedule, checkpoint_every=50)
+    start = "random" if weights.name == "resnet18" else "imagenet"
+    steps, optimizer = _TINY_TUNE[start], replace(made.train.optimizer, lr=_TINY_RATES[start])
+    schedule = replace(made.train.schedule, warmup=steps / 10)
+    train = replace(made.train, steps=steps, optimizer=optimizer, schedule=schedule, checkpoint_every=20)
     method = changed(made.method, {"views.height": _TINY_SIZE[0], "views.width": _TINY_SIZE[1], "views.padding": 3})
     return replace(
         made, train=train, method=method, loader=replace(made.loader, height=_TINY_SIZE[0], width=_TINY_SIZE[1])
