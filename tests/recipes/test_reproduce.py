@@ -16,6 +16,7 @@ from dapg.recipes import matrix, reproduce
 from dapg.recipes.matrix import Source
 from dapg.recipes.reproduce import Experiment, outlook, run
 from dapg.recipes.tables import comparisons, lines, write_tables
+from dapg.train.loop import Terminated
 
 
 def test_tables_1_and_2_are_28_fine_tunings() -> None:
@@ -126,6 +127,15 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
     assert outlook(simclr)[0].state == "done"
     stored = json.loads(simclr.file(left.cell).read_text())
     assert [[step for step, _ in training["curve"]] for training in stored["trainings"]] == [[2], [2]]
+
+    # SIGTERM ends the whole command; it is no failure of the cell.
+    def stopped(*_: Any) -> Any:
+        raise Terminated("stopped by SIGTERM")
+
+    monkeypatch.setattr(reproduce, "finetune", stopped)
+    with pytest.raises(Terminated):
+        run(small, print)
+    assert not small.failure(small.cells()[0]).exists()
 
     # A failing cell does not stop the others; its reason is kept until it works.
     def fails(settings: Any, *rest: Any) -> Any:

@@ -1,5 +1,6 @@
 """A run killed at any moment and started again ends bit-equal to one that was never stopped."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -171,18 +172,22 @@ def workers_on(run: Path) -> list[int]:
     return found
 
 
-def test_sigterm_saves_and_says_where(figures: Path, uninterrupted: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("everyone", [False, True], ids=["main process", "loader processes too"])
+def test_sigterm_ends_well(figures: Path, uninterrupted: Path, tmp_path: Path, everyone: bool) -> None:
+    """It saves and says where; a job's end that also hits the loader's processes is no error of theirs either."""
     words = command(figures, tmp_path, "--accumulation", "2", "--workers", "2", steps=7)
     process = start(words)
     while not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text():
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+    for each in sorted(workers_on(tmp_path)) if everyone else [process.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGTERM)
     output, _ = process.communicate()
     if process.returncode == 0:
         pytest.skip("the run ended before the signal arrived")
     assert b"Terminated" in output
-    assert str(tmp_path / "checkpoints").encode() in output
+    assert everyone or str(tmp_path / "checkpoints").encode() in output
     run_to_end(words)
     assert_equal(last_state(tmp_path), last_state(uninterrupted))
 

@@ -35,6 +35,7 @@ from dapg.evaluation.robustness import Batches, CorruptionSettings, clean_and_co
 from dapg.methods.runs import BackboneConfig
 from dapg.recipes.matrix import TABLES, Cell, Scale, Source, cells, tables_of
 from dapg.recipes.paper import SEARCHES
+from dapg.train.loop import Terminated
 from dapg.train.stage import FinetuneSettings, PretrainSettings, finetune, pretrain
 
 CONDITIONS = ("clean", "all", "seen", "unseen")
@@ -225,6 +226,8 @@ def _attempt(experiment: Experiment, cell: Cell, kept: Batches, failed: list[str
             experiment.failure(cell).unlink(missing_ok=True)
     except BusyError:
         return False
+    except Terminated:
+        raise
     except Exception as error:  # one bad cell must not cost the others
         failed.append(cell.name)
         experiment.failure(cell).parent.mkdir(parents=True, exist_ok=True)

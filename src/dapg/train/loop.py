@@ -224,6 +224,13 @@ def train(
             f"the GPU is out of memory at step {trainer.progress.step + 1}; lower --train.batch_size, raise "
             f"--train.accumulation or use --train.precision bf16{checkpoint.last_good(run)}"
         ) from error
+    except RuntimeError as error:
+        # Whoever stops a whole job sends SIGTERM to the loader's processes as well, and their end is heard of first.
+        if not interrupt.received:
+            raise
+        raise Terminated(
+            f"stopped by SIGTERM in step {trainer.progress.step + 1}{checkpoint.last_good(run)}. Run it again to go on."
+        ) from error
     finally:
         interrupt.restore()
         if trainer.metrics is not None:
