@@ -1,8 +1,10 @@
 """Put a trained pose generator into the package: float16 weights, and its model card beside them.
 
-    python scripts/embed_pose_generator.py outputs/pose/gan-tiny
+    python scripts/embed_pose_generator.py outputs/pose/gan-tiny --people people canonical
 
-The run must be finished, and its persons must not be test persons of the embedded set (checked from its file).
+The run must be finished, and none of its persons may be a validation or test person of the embedded set. Persons of
+another rendering seed bear the same numbers and are others, so ``--people``, the folders it was trained on, are opened
+and their persons compared by what they wear.
 """
 
 import argparse
@@ -24,13 +26,27 @@ Trained on pictures rendered from CC0 assets alone (docs/synthetic.md); the weig
 """
 
 
+def same_people(first: Synthetic, second: Synthetic, numbers: set[int]) -> set[int]:
+    """Numbers under which both sets show one person: all garments, hair and shoes are the same."""
+
+    def clothes(people: Synthetic) -> dict[int, dict[str, str]]:
+        records = (record for split in ("train", "val", "test") for record in people.records(split))
+        return {record.person: people.truth(record)["garments"] for record in records if record.person in numbers}
+
+    mine, theirs = clothes(first), clothes(second)
+    return {number for number in mine.keys() & theirs.keys() if mine[number] == theirs[number]}
+
+
 def main() -> None:
     """Check, convert, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished `dapg pose train` on synthetic people")
-    run = parser.parse_args().run
-    generator, facts = load_generator(run)
-    seen = set(facts.training["person_numbers"]) & held_out_persons(Synthetic())
+    parser.add_argument("--people", type=Path, nargs="+", required=True, help="the folders it was trained on")
+    options = parser.parse_args()
+    generator, facts = load_generator(options.run)
+    embedded = Synthetic()
+    asked = set(facts.training["person_numbers"]) & held_out_persons(embedded)
+    seen = {person for folder in options.people for person in same_people(Synthetic(folder), embedded, asked)}
     if seen:
         raise UsageError(
             f"{len(seen)} validation or test persons of the embedded set were trained on, e.g. {min(seen)}"
