@@ -1,7 +1,8 @@
 """Ranked lists as the report draws them: thumbnails, what matches, and maps of what makes two pictures alike."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from dapg.core.files import atomic_path
+from dapg.core.files import atomic_path, atomic_write_bytes
 from dapg.core.images import to_pil
 from dapg.core.types import Record
 from dapg.data.base import Dataset
@@ -44,13 +45,26 @@ def save_thumbnails(folder: Path, dataset: Dataset, records: Sequence[Record]) -
     Raises:
         DataError: a picture cannot be read.
     """
-    records = list(dict.fromkeys(records))
-    config = LoaderConfig(height=_THUMBNAIL[0], width=_THUMBNAIL[1], workers=0)
     (folder / PICTURES).mkdir(exist_ok=True)
+    for name, content in thumbnails(dataset, records, _THUMBNAIL, quality=85):
+        atomic_write_bytes(folder / name, content)
+
+
+def thumbnails(
+    dataset: Dataset, records: Sequence[Record], size: tuple[int, int], quality: int
+) -> Iterator[tuple[str, bytes]]:
+    """A JPEG file of (height, width) for each different record, under the name that ``describe_lists`` gives.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
+    records = list(dict.fromkeys(records))
+    config = LoaderConfig(height=size[0], width=size[1], workers=0)
     for batch in ordered_batches(dataset, records, 64, config):
         for index, image in zip(batch.indices.tolist(), batch.images, strict=True):
-            with atomic_path(folder / PICTURES / _file_name(records[index])) as temporary:
-                to_pil(image).save(temporary, format="JPEG", quality=85)
+            stream = io.BytesIO()
+            to_pil(image).save(stream, format="JPEG", quality=quality)
+            yield f"{PICTURES}/{_file_name(records[index])}", stream.getvalue()
 
 
 def save_maps(

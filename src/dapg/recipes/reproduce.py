@@ -9,7 +9,6 @@ import fnmatch
 import os
 import platform
 import shlex
-import statistics
 import subprocess
 import sys
 import time
@@ -33,6 +32,7 @@ from dapg.evaluation.encoders import build_encoder
 from dapg.evaluation.extract import CENTRED
 from dapg.evaluation.robustness import Batches, CorruptionSettings, clean_and_corrupted
 from dapg.methods.runs import BackboneConfig
+from dapg.recipes.estimates import Speeds, machine_words, seconds_of_a_step, speeds
 from dapg.recipes.matrix import TABLES, Cell, Scale, Source, cells, tables_of
 from dapg.recipes.paper import SEARCHES
 from dapg.train.loop import Terminated
@@ -117,10 +117,9 @@ class Outlook:
 def outlook(experiment: Experiment) -> list[Outlook]:
     """What exists, what would run, how long it takes and how much disk it needs; shared trainings count once.
 
-    Seconds come from finished cells of the same scale, by method and start: run one of each kind, and the
-    rest is known.
+    Seconds come from finished cells of the same scale (``estimates.py``): run one of each kind, and the rest is known.
     """
-    speeds = _speeds(experiment)
+    known = _measured(experiment)
     counted: set[str] = set()
     found = []
     for cell in experiment.cells():
@@ -129,18 +128,18 @@ def outlook(experiment: Experiment) -> list[Outlook]:
         elif experiment.file(cell).exists():
             found.append(Outlook(cell, "done"))
         else:
-            found.append(_left(experiment, cell, speeds, counted))
+            found.append(_left(experiment, cell, known, counted))
     return found
 
 
-def _left(experiment: Experiment, cell: Cell, speeds: Mapping[tuple[str, str], float], counted: set[str]) -> Outlook:
+def _left(experiment: Experiment, cell: Cell, measured: Speeds, counted: set[str]) -> Outlook:
     """What a cell still needs; trainings in ``counted`` are another cell's to pay."""
-    seconds, parts, size = [speeds.get(("score", cell.start))], [], 0.0
+    seconds, parts, size = [measured.get(("score", cell.start))], [], 0.0
     for training in cell.chain:
         if training.out in counted or (Path(training.out) / RESULT).exists():
             continue
         counted.add(training.out)
-        per_step = speeds.get((_kind(training), f"{training.name}-{cell.start}"))
+        per_step = seconds_of_a_step(measured, _kind(training), training.name, cell.arm, cell.start)
         seconds.append(None if per_step is None else per_step * _steps(training))
         size += _BYTES[cell.start] if experiment.scale == "tiny" else 1e9
         parts.append(f"{_kind(training)} {training.name}")
@@ -157,17 +156,11 @@ def _steps(training: PretrainSettings | FinetuneSettings) -> int:
     return training.train.total_steps(pictures / training.train.batch_size)
 
 
-def _speeds(experiment: Experiment) -> dict[tuple[str, str], float]:
-    """Median seconds of a step by stage, method and start, and of scoring a cell by start, of what is finished."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for path in sorted(experiment.folder.glob("*.json")):
-        stored = read_json(path)
-        start = stored["cell"]["start"]
-        for training in stored["trainings"]:
-            per_step = training["seconds"] / max(training["steps"], 1)
-            found.setdefault((training["stage"], f"{training['method']}-{start}"), []).append(per_step)
-        found.setdefault(("score", start), []).append(stored["scoring_seconds"])
-    return {key: statistics.median(values) for key, values in found.items()}
+def _measured(experiment: Experiment) -> Speeds:
+    """Speeds of what is finished on machines like this one; where there is none, on any."""
+    results = [read_json(path) for path in sorted(experiment.folder.glob("*.json"))]
+    here = machine_words(machine(resolve_device(experiment.device)))
+    return speeds([each for each in results if machine_words(each["machine"]) == here] or results)
 
 
 # Running
@@ -263,13 +256,18 @@ def run_cell(experiment: Experiment, cell: Cell, kept: Batches) -> dict[str, Any
         "scoring_seconds": round(time.monotonic() - started, 1),
         "version": __version__,
         "commit": commit(),
-        "machine": {
-            "device": str(resolve_device(experiment.device)),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "platform": platform.platform(),
-            "torch": torch.__version__,
-        },
+        "machine": machine(resolve_device(experiment.device)),
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What a result was made on; a GPU by its name."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "torch": torch.__version__,
     }
 
 

@@ -3,7 +3,8 @@
 import base64
 import html
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from dapg.report.tables import (
     training_rows,
 )
 
+Read = Callable[[str], bytes]
 _STYLE = Path(__file__).with_name("style.css")
 
 
@@ -161,7 +163,8 @@ def _ranked_lists(runs: Sequence[Run]) -> str:
         lists = (run.result or {}).get("ranked_lists") or []
         if lists:
             maps = _activations(run.folder)
-            rows = "".join(_ranked_list(run.folder, entry, maps.get(str(n))) for n, entry in enumerate(lists))
+            read = partial(_picture, run.folder)
+            rows = "".join(ranked_list(read, entry, maps.get(str(n))) for n, entry in enumerate(lists))
             where = f"{run.result['data']['name']}, {run.result['data']['mode']}" if run.result else ""
             note = _MAPS_NOTE if maps else ""
             parts.append(f"<h3>{html.escape(run.title)} <small>({html.escape(where)})</small></h3>{note}{rows}")
@@ -181,6 +184,11 @@ _MAPS_NOTE = (
 )
 
 
+def _picture(folder: Path, name: str) -> bytes:
+    path = folder / name
+    return path.read_bytes() if path.exists() else b""
+
+
 def _activations(folder: Path) -> Mapping[str, Any]:
     """Arrays of ``activations.npz``, by the number of the ranked list; empty where there are none."""
     path = folder / "activations.npz"
@@ -195,15 +203,21 @@ def _activations(folder: Path) -> Mapping[str, Any]:
         raise DataError(f"{path} cannot be read ({error}); delete it, or make the folder anew") from error
 
 
-def _ranked_list(folder: Path, entry: dict[str, Any], maps: Any) -> str:
-    """A row of pictures, and one of maps below it where there are some."""
-    rows = [_row(folder, entry, None)]
+def ranked_list(read: Read, entry: Mapping[str, Any], maps: Any = None) -> str:
+    """A row of pictures, query first, and one of maps below it where there are some.
+
+    Args:
+        read: the JPEG file of an entry's ``picture``; empty where there is none.
+        entry: as ``evaluation.pictures.describe_lists`` makes it.
+        maps: (1 + answers, h, w), 0 ... 1, or None.
+    """
+    rows = [_row(read, entry, None)]
     if maps is not None:
-        rows.append(_row(folder, entry, maps))
+        rows.append(_row(read, entry, maps))
     return "".join(f'<div class="list">{"".join(figures)}</div>' for figures in rows)
 
 
-def _row(folder: Path, entry: dict[str, Any], maps: Any) -> list[str]:
+def _row(read: Read, entry: Mapping[str, Any], maps: Any) -> list[str]:
     captions = [_caption(entry["query"], "")]
     kinds = ["query"]
     for answer in entry["answers"]:
@@ -213,7 +227,7 @@ def _row(folder: Path, entry: dict[str, Any], maps: Any) -> list[str]:
         captions.append(_caption(answer, mark))
     shown = [entry["query"], *entry["answers"]]
     return [
-        _figure(folder, one, kind, caption if maps is None else "", None if maps is None else maps[place])
+        _figure(read(one["picture"]), one, kind, caption if maps is None else "", None if maps is None else maps[place])
         for place, (one, kind, caption) in enumerate(zip(shown, kinds, captions, strict=True))
     ]
 
@@ -229,9 +243,7 @@ def _text(value: Any) -> str:
     return html.escape(str(value), quote=True)
 
 
-def _figure(folder: Path, entry: dict[str, Any], kind: str, caption: str, activation: Any) -> str:
-    picture = folder / entry["picture"]
-    content = picture.read_bytes() if picture.exists() else b""
+def _figure(content: bytes, entry: Mapping[str, Any], kind: str, caption: str, activation: Any) -> str:
     if activation is not None and content:
         content = overlay(content, activation)
     data = base64.b64encode(content).decode()

@@ -31,6 +31,21 @@ def training_curves(run: Run) -> str:
     return _svg(figure)
 
 
+def loss_curves(panels: Mapping[str, Mapping[str, Sequence[Sequence[Sequence[float]]]]]) -> str:
+    """Loss over steps: panel -> name -> the (step, loss) pairs of each seed; one colour a name, a thin line a seed."""
+    figure, axes = _figure(len(panels), height=3.0)
+    for axis, (title, names) in zip(axes, panels.items(), strict=True):
+        for number, (name, curves) in enumerate(names.items()):
+            style = ("-", "--", ":")[number // len(_LINES) % 3]
+            for seed, curve in enumerate(curves):
+                steps, losses = zip(*curve, strict=True)
+                label = name if seed == 0 else None
+                axis.plot(steps, losses, style, color=_LINES[number % len(_LINES)], linewidth=0.9, label=label)
+        axis.legend(fontsize=6, frameon=False)
+        _label(axis, title, "step")
+    return _svg(figure)
+
+
 def cmc_curves(runs: Sequence[Run]) -> str:
     """Rank-k of every evaluation's reported feature, one panel per test mode."""
     panels: dict[str, list[tuple[str, Sequence[float]]]] = {}
@@ -126,11 +141,26 @@ def corruption_heat_map(run: Run) -> str:
         for row in cells:
             place = names.index(row["types"][0]), levels.index(row["severities"][0])
             table[place[0]][place[1]] = 100 * row["scores"][feature][measure]
-        _draw_heat_map(axis, table, highest=100 * max(reference, 1e-9))
-        axis.set_xticks(range(len(levels)), [str(level) for level in levels])
-        axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
-        _label(axis, f"{measure}, clean {100 * reference:.1f}", "severity")
-        axis.grid(visible=False)
+        _draw_heat_map(axis, f"{measure}, clean {100 * reference:.1f}", names, levels, table, 100 * reference)
+    return _svg(figure)
+
+
+def severity_maps(
+    names: Sequence[str], levels: Sequence[int], models: Sequence[tuple[str, float, list[list[float]]]]
+) -> str:
+    """Scores (mAP) of two models by corruption and severity, and the first less the second.
+
+    Args:
+        names: the corruptions: rows.
+        levels: the severities: columns.
+        models: title, clean mAP, mAP by row and column; in per cent.
+    """
+    figure, axes = _figure(3, height=0.22 * len(names) + 0.8)
+    for axis, (title, clean, table) in zip(axes, models, strict=False):
+        _draw_heat_map(axis, f"{title}: clean {clean:.1f}", names, levels, table, clean)
+    (*_, first), (*_, second) = models
+    less = [[a - b for a, b in zip(*rows, strict=True)] for rows in zip(first, second, strict=True)]
+    _draw_heat_map(axes[2], "difference", names, levels, less, max(abs(v) for row in less for v in row), signed=True)
     return _svg(figure)
 
 
@@ -148,13 +178,28 @@ def clean_against_corrupted(panels: Mapping[str, Sequence[tuple[str, float, floa
     return _svg(figure)
 
 
-def _draw_heat_map(axis: Any, table: list[list[float]], highest: float) -> None:
-    """Colours from 0 to the clean score, the number in each cell."""
-    axis.imshow(table, cmap="viridis", vmin=0, vmax=highest, aspect="auto")
+def _draw_heat_map(
+    axis: Any,
+    title: str,
+    names: Sequence[str],
+    levels: Sequence[int],
+    table: list[list[float]],
+    highest: float,
+    signed: bool = False,
+) -> None:
+    """Corruptions down, severities to the right, the number in each cell; colours up to ``highest``."""
+    highest = max(highest, 1e-9)
+    colours, lowest = ("RdBu", -highest) if signed else ("viridis", 0.0)
+    axis.imshow(table, cmap=colours, vmin=lowest, vmax=highest, aspect="auto")
     for row, values in enumerate(table):
         for column, value in enumerate(values):
-            ink = "white" if value < 0.6 * highest else "black"
-            axis.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=6, color=ink)
+            dark = abs(value) > 0.6 * highest if signed else value < 0.6 * highest
+            text = f"{value:+.1f}" if signed else f"{value:.1f}"
+            axis.text(column, row, text, ha="center", va="center", fontsize=6, color="white" if dark else "black")
+    axis.set_xticks(range(len(levels)), [str(level) for level in levels])
+    axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    _label(axis, title, "severity")
+    axis.grid(visible=False)
 
 
 def _draw_cmc(axis: Any, curves: Sequence[tuple[str, Sequence[float]]]) -> None:
