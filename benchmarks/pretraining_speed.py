@@ -1,7 +1,7 @@
 """Where the time of a pre-training step goes, and what views made on the training device are worth.
 
     python benchmarks/pretraining_speed.py [--method dapg] [--backbone resnet18] [--batch 32] [--steps 3]
-        [--device auto] [--precision fp32] [--compile] [--channels_last]
+        [--device auto] [--precision fp32] [--compile]
         [--peer FOLDER --workers 2 8 16] [--out FILE.json]
 
 Full size: 256 x 128 pictures, full width, embedded people. Printed are the parts of a step, each waited for (decode in
@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from reference_environment import Worker, reference_python
 
-from dapg.core.device import resolve_device
+from dapg.core.device import place, resolve_device
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.types import Batch
 from dapg.data.loading import LoaderConfig, training_batches
@@ -56,9 +56,7 @@ class Bench:
         backbone, _ = init_backbone(options.backbone, None, "random", 0)
         kind = method_class("pretrain", options.method)
         self.method: Method = kind(config, backbone, DataFacts(len(records), persons), generator_from("heads"))
-        self.method.to(self.device).train()
-        if options.channels_last:
-            self.method.to(memory_format=torch.channels_last)
+        place(self.method, self.device).train()
         if options.compile:
             self.method.compile_network()
         self.optimizer = build_optimizer(recipe.train.optimizer, self.method.parameter_groups(0.01, 1e-4))
@@ -158,7 +156,6 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--channels_last", action="store_true")
     parser.add_argument("--peer", type=Path, default=None)
     parser.add_argument("--workers", type=int, nargs="+", default=[2])
     parser.add_argument("--count", type=int, default=60, help="samples that each of the peer's processes makes")

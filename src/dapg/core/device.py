@@ -1,6 +1,9 @@
 """Devices by the names users type."""
 
+from typing import TypeVar
+
 import torch
+from torch import nn
 
 from dapg.core.errors import UsageError
 
@@ -24,3 +27,17 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"--device {name}: there are {torch.cuda.device_count()} GPUs, counted from cuda:0")
     return device
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def place(network: Network, device: torch.device) -> Network:
+    """Move a network, in place, its convolutions with channels last.
+
+    That is the order tensor cores read; on a CPU a training step of a narrow ResNet-18 takes a fifth less time, one of
+    MobileNetV2 a third less (``benchmarks/memory_format.py``). Results differ in the last bits only.
+    """
+    network.to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network

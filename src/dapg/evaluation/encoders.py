@@ -8,6 +8,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from dapg.core.device import place
 from dapg.core.images import normalise, to_float
 from dapg.core.rng import derive_seed
 from dapg.core.types import Modality
@@ -39,7 +40,7 @@ class MethodEncoder:
     """A trained (or just being trained) method."""
 
     def __init__(self, method: Method, device: torch.device) -> None:
-        self.method, self.device = method.to(device), device
+        self.method, self.device = place(method, device), device
         self.headline, self.input_size = method.headline, method.input_size
 
     def encode(self, images: UInt8[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
@@ -54,7 +55,7 @@ class BackboneEncoder:
     headline = "backbone"
 
     def __init__(self, backbone: Backbone, input_size: tuple[int, int], device: torch.device) -> None:
-        self.backbone, self.input_size, self.device = backbone.to(device).eval(), input_size, device
+        self.backbone, self.input_size, self.device = place(backbone, device).eval(), input_size, device
 
     def encode(self, images: UInt8[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
         """The pooled feature map."""

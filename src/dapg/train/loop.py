@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dapg.core import distributed
-from dapg.core.device import resolve_device
+from dapg.core.device import place, resolve_device
 from dapg.core.errors import DapgError, TrainingError, UsageError
 from dapg.core.log import MetricsLog
 from dapg.core.rng import SampleGenerator, derive_seed
@@ -263,7 +263,7 @@ def _set_up(
         torch.backends.cudnn.benchmark = True
         if accelerator.num_processes > 1:
             method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
-    method.to(accelerator.device)
+    place(method, accelerator.device)
     groups = method.parameter_groups(_base_rate(config), config.optimizer.weight_decay)
     optimizer = build_optimizer(config.optimizer, groups)
     if config.compile:
