@@ -14,7 +14,7 @@ from dapg.core.errors import UsageError
 from dapg.core.files import atomic_write_text
 from dapg.data.synthetic import Synthetic
 from dapg.models.pose_weights import EMBEDDED, load_generator, save_generator
-from dapg.pose.pairs import held_out_persons
+from dapg.pose.pairs import held_out_persons, same_people
 from dapg.pose.train_gan import card
 
 LARGEST = 3_000_000
@@ -24,17 +24,6 @@ LICENCE = """
 
 Trained on pictures rendered from CC0 assets alone (docs/synthetic.md); the weights are CC0 1.0 too.
 """
-
-
-def same_people(first: Synthetic, second: Synthetic, numbers: set[int]) -> set[int]:
-    """Numbers under which both sets show one person: all garments, hair and shoes are the same."""
-
-    def clothes(people: Synthetic) -> dict[int, dict[str, str]]:
-        records = (record for split in ("train", "val", "test") for record in people.records(split))
-        return {record.person: people.truth(record)["garments"] for record in records if record.person in numbers}
-
-    mine, theirs = clothes(first), clothes(second)
-    return {number for number in mine.keys() & theirs.keys() if mine[number] == theirs[number]}
 
 
 def main() -> None:

@@ -221,6 +221,20 @@ def held_out_persons(dataset: Dataset) -> set[int]:
     return (test_persons(dataset) | validation) - {UNKNOWN}
 
 
+def same_people(first: Synthetic, second: Synthetic, numbers: set[int]) -> set[int]:
+    """Those of the numbers under which both sets show one person: all garments, hair and shoes are the same.
+
+    Rendered persons are numbered from 1 whatever the seed, so that equal numbers alone say nothing.
+    """
+
+    def clothes(people: Synthetic) -> dict[int, dict[str, str]]:
+        records = (record for split in ("train", "val", "test") for record in people.records(split))
+        return {record.person: people.truth(record)["garments"] for record in records if record.person in numbers}
+
+    mine, theirs = clothes(first), clothes(second)
+    return {number for number in mine.keys() & theirs.keys() if mine[number] == theirs[number]}
+
+
 def exact_points(dataset: Synthetic, records: Sequence[Record]) -> Float[Tensor, "R 18 3"]:
     """Annotated key points as parts of the picture; visible 1, hidden 0.5, outside 0."""
     if not records:
