@@ -14,7 +14,7 @@ from dapg.core.rng import SampleGenerator
 from dapg.corruptions import library
 
 PLAIN = ViewConfig(height=64, width=32, crop_scale=(1.0, 1.0), crop_ratio=(0.5, 0.5), flip=0.0, grey=0.0)
-CHAIN = ChainConfig(height=64, width=32)
+CHAIN = ChainConfig(geometry="shared", height=64, width=32)
 
 
 def pictures(count: int = 4) -> torch.Tensor:

@@ -36,8 +36,8 @@ class ChainConfig:
     """Smallest and largest severity; the paper gives none. Three corruptions of severity 5 leave nothing to see."""
     leave_out: tuple[str, ...] = ()
     """Families of the 15 corruptions that are not used: noise, blur, weather, digital."""
-    geometry: Geometry = "shared"
-    """shared: the four views are one crop, as the mixture asks; per_view: x1 and x2 have their own crop and flip."""
+    geometry: Geometry = "per_view"
+    """per_view: x1 and x2 have their own crop and flip; shared, the literal reading: the four views are one crop."""
     mixture: Mixture = "augmix"
     """augmix: the clean view takes part in x_mix; weights: only the three noisy ones do."""
     height: int = 256

@@ -46,7 +46,6 @@ class Arm:
 
 
 CORRUPTED = {"pair": "corrupted"}
-_OWN_CROPS, _IN_TURN = {"chain.geometry": "per_view"}, {"symmetric": True}
 ARMS: dict[str, Arm] = {
     "in-sup": Arm("ImageNet, supervised", starts=("imagenet",)),
     "none": Arm("no pre-training", starts=("random",)),
@@ -64,13 +63,12 @@ ARMS: dict[str, Arm] = {
     "byol-corrupted": Arm("BYOL, corrupted views", "byol", CORRUPTED),
     "dapg-1-passes": Arm("DAPG, stage 1, equal passes", "dapg", equal_passes=True),
     "dapg-1-queue": Arm("stage 1, momentum queue as negatives", "dapg", {"negatives": "queue"}),
-    "dapg-1-per-view": Arm("stage 1, each view its own crop", "dapg", _OWN_CROPS),
+    "dapg-1-shared": Arm("stage 1, one crop for all views (literal)", "dapg", {"chain.geometry": "shared"}),
     "dapg-1-outside": Arm("stage 1, positives averaged outside", "dapg", {"positives_reduction": "mean_outside"}),
     "dapg-1-no-js": Arm("stage 1, no JS term", "dapg", {"js_weight": 0.0}),
     "dapg-1-js-12": Arm("stage 1, JS weight 12", "dapg", {"js_weight": 12.0}),
     "dapg-1-tau-0.7": Arm("stage 1, temperature 0.7 (printed)", "dapg", {"temperature": 0.7}),
-    "dapg-1-symmetric": Arm("stage 1, each view the anchor in turn", "dapg", _IN_TURN),
-    "dapg-1-per-view-symmetric": Arm("stage 1, own crops and each view the anchor", "dapg", _OWN_CROPS | _IN_TURN),
+    "dapg-1-symmetric": Arm("stage 1, each view the anchor in turn", "dapg", {"symmetric": True}),
     "dapg-1-channel": Arm("stage 1, channel-augmented views", "dapg", {"channel": 0.5}),
 }
 """Every arm by the name that ``--only`` and result files use."""
@@ -90,8 +88,8 @@ _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "stage1": (
         (
             *("in-sup", "none", "mocov2", "dapg-1-single", "simclr", "simclr-corrupted", "byol", "byol-corrupted"),
-            *("dapg-1", "dapg-1-passes", "dapg-1-queue", "dapg-1-per-view", "dapg-1-outside", "dapg-1-no-js"),
-            *("dapg-1-js-12", "dapg-1-tau-0.7", "dapg-1-channel", "dapg-1-symmetric", "dapg-1-per-view-symmetric"),
+            *("dapg-1", "dapg-1-passes", "dapg-1-queue", "dapg-1-shared", "dapg-1-outside", "dapg-1-no-js"),
+            *("dapg-1-js-12", "dapg-1-tau-0.7", "dapg-1-channel", "dapg-1-symmetric"),
         ),
         ("agw",),
     ),

@@ -34,7 +34,7 @@ SWEEPS: dict[str, dict[str, Changes]] = {
     },
     "reading": {
         "recommended": {},
-        "per-view": {"chain": {"geometry": "per_view"}},
+        "one-crop": {"chain": {"geometry": "shared"}},
         "mean-outside": {"positives_reduction": "mean_outside"},
         "queue": {"negatives": "queue"},
         "batch": {"negatives": "batch"},

@@ -77,8 +77,9 @@ class DAPG(Contrastive):
 
     @classmethod
     def paper(cls) -> "DAPG.Config":
-        """The printed settings: one τ of 0.7, all five severities."""
-        return cls.Config(temperature=0.7, js_temperature=0.7, chain=replace(ChainConfig(), severities=(1, 5)))
+        """The printed settings: one τ of 0.7, all five severities, one crop for all views."""
+        chain = ChainConfig(severities=(1, 5), geometry="shared")
+        return cls.Config(temperature=0.7, js_temperature=0.7, chain=chain)
 
     progress: Float[Tensor, ""]
 
