@@ -5,11 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= outputs/demo
 VIDEO ?= outputs/real/vtest.avi
+# Draws the cell that is run again: another one with each commit.
+DRAW ?= $(shell git rev-parse HEAD 2>/dev/null || date +%F)
 # Two test processes with one thread each beat one process with two.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format bench docs real-video clean
+.PHONY: help demo test test-slow lint format bench recheck docs real-video clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +44,9 @@ bench: $(VENV)/.test ## Figures of the docs: start-up, kills, data waiting
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/kill_resume.py
 	$(BIN)/python benchmarks/data_wait.py
+
+recheck: $(VENV)/.test ## Run one cheap finished cell of results/ again and compare (minutes)
+	$(BIN)/dapg reproduce all --recheck "$(DRAW)"
 
 docs: $(VENV)/.docs ## Documentation as HTML in docs/_build
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html

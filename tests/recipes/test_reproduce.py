@@ -12,11 +12,13 @@ from PIL import Image
 from dapg.cli import main
 from dapg.core.errors import UsageError
 from dapg.core.rng import generator_from
-from dapg.recipes import matrix, reproduce
+from dapg.recipes import matrix, pictures, reproduce
 from dapg.recipes.matrix import Source
+from dapg.recipes.page import write_report
 from dapg.recipes.reproduce import Experiment, outlook, run
-from dapg.recipes.tables import comparisons, lines, write_tables
+from dapg.recipes.tables import comparisons, lines
 from dapg.train.loop import Terminated
+from made_up_cells import made_up
 
 
 def test_tables_1_and_2_are_28_fine_tunings() -> None:
@@ -102,7 +104,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
 
 
 def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
-    small: Experiment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = outlook(small)
     assert [each.state.split(":")[0] for each in before] == ["to run"] * 3
@@ -152,41 +154,34 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
     assert run(small, print, "none+agw-sysu-random-0") == []
     assert not failed.exists()
 
+    # Heat maps and ranked lists of our network and the strongest other one, once; without the networks they are named.
+    monkeypatch.setattr(pictures, "NAMES", ("contrast", "fog"))
+    monkeypatch.setattr(pictures, "LEVELS", (1, 5))
+    (drawn,) = pictures.write_pictures(small, print)
+    stored = json.loads(drawn.read_text())
+    assert stored["cells"]["ours"]["name"] == "dapg-1+agw-sysu-random-0"
+    assert [len(row) for table in stored["severities"]["mAP"].values() for row in table] == [2, 2, 2, 2]
+    assert sum(stored["disagreements"]["counts"].values()) == 12  # three persons, two infrared cameras, two pictures
+    assert pictures.write_pictures(small, print) == []
+    drawn.unlink()
+    capsys.readouterr()
+    assert pictures.write_pictures(replace(small, runs=tmp_path / "elsewhere"), print) == []
+    assert "is not at hand" in capsys.readouterr().out
+    drawn.write_text(json.dumps(stored))
+
     # Tables: ours are there, the rest says why not; made again they are equal to the byte.
-    text = write_tables(small)
+    text = write_report(small)
     assert "not in the package yet" in text or "not run" in text
     ours = [line for line in lines(small) if line.arm == "dapg-1" and line.finetuning == "agw"]
     assert len(ours) == 2 * 3 * 2
     assert all(line.low <= line.value <= line.high for line in ours)  # type: ignore[operator]
     assert {each.other for each in comparisons(small, "beyond")} == {"none", "simclr"}
     made = {path.name: path.read_bytes() for path in (small.folder / "tables").iterdir()}
-    assert set(made) == {"beyond.md", "beyond.csv", "beyond.tex", "beyond-differences.csv", "report.html"}
-    assert b"<svg" in made["report.html"]
-    assert write_tables(small) == text
+    assert set(made) == {"beyond.md", "beyond.csv", "beyond.tex", "beyond-differences.csv", "cells.csv", "report.html"}
+    assert b"contrast" in made["report.html"]
+    assert b"The first answer is right for both in" in made["report.html"]
+    assert write_report(small) == text
     assert {path.name: path.read_bytes() for path in (small.folder / "tables").iterdir()} == made
-
-
-def made_up(cell: matrix.Cell, better: float) -> dict[str, Any]:
-    """A result of four persons with two queries each: every rank-1 hit has probability ``better``."""
-    generator = generator_from("made up", cell.name)
-    modes = ("all", "indoor", "visible", "visible centred", "frozen visible", "frozen visible centred")
-    scores: dict[str, Any] = {}
-    sums: dict[str, Any] = {}
-    for mode in modes:
-        for condition in reproduce.CONDITIONS:
-            hits = (torch.rand(4, 2, generator=generator) < better).double().sum(dim=1)
-            table = torch.stack([hits, hits, hits, torch.full((4,), 2.0, dtype=torch.float64)], dim=1)
-            scores[f"{mode}/{condition}"] = {measure: hits.sum().item() / 8 for measure in ("rank-1", "mAP", "mINP")}
-            sums[f"{mode}/{condition}"] = {"persons": [1, 2, 3, 4], "sums": table.tolist()}
-    run_of = {"stage": "pretrain", "method": "m", "steps": 7, "pictures_seen": 448, "seconds": 3.0, "logs": {}}
-    tuned = {**run_of, "stage": "finetune"}
-    return {
-        "cell": {name: getattr(cell, name) for name in ("arm", "finetuning", "data", "start", "seed")},
-        "trainings": [{**run_of, "logs": {"effective_rank": 5.0}}, tuned] if len(cell.chain) > 1 else [tuned],
-        "scores": scores,
-        "persons": sums,
-        "scoring_seconds": 1.0,
-    }
 
 
 def test_stage_1_is_shown_within_the_visible_cameras_too(tmp_path: Path) -> None:
@@ -206,7 +201,7 @@ def test_stage_1_is_shown_within_the_visible_cameras_too(tmp_path: Path) -> None
     compared = comparisons(experiment, "stage1")
     assert {(each.arm, each.other) for each in compared} == {("dapg-1", "none")}
     assert {each.mode for each in compared} == {"all", "visible centred", "frozen visible centred"}
-    text = write_tables(experiment)
+    text = write_report(experiment)
     clean, seen = (stored[f"visible/{condition}"]["mAP"] for condition in ("clean", "seen"))
     (row,) = [
         line
@@ -215,7 +210,7 @@ def test_stage_1_is_shown_within_the_visible_cameras_too(tmp_path: Path) -> None
         if line.startswith("| DAPG, stage 1 |")
     ][:1]
     assert row.split(" | ")[-2] == f"{seen / clean:.2f}"
-    assert "| random | DAPG, stage 1 | 1 | 7 | 448 | 3 | 5.0 |" in text
+    assert "| random | DAPG, stage 1 | 1 | 7 | 448 | 36 | 5.0 |" in text
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

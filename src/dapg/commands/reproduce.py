@@ -14,7 +14,12 @@ pictures. A cell that is done is not run again, a killed one goes on where it st
 others. Results are files; --show makes the tables from them.
 
   --dry-run          say what is done, what would run, how long it takes and how much disk it needs
-  --show             print the tables of what is done, and write Markdown, CSV and LaTeX beside the results
+  --show             print the tables of what is done; write them as Markdown, CSV and LaTeX and one HTML page beside
+                     the results
+  --pictures         score the networks of two arms by corruption and severity, and take ranked lists where they
+                     disagree, for the page; the networks must still be below --runs
+  --recheck WORD     run a cheap finished cell again, from nothing, and compare with what is stored; any WORD, such as
+                     a commit, draws it; exit code 1 where the scores are outside the tolerance
   --manifest FILE    write one command a cell, for a SLURM array or any other queue
   --data SOURCES     synthetic (default), sysu=PATH, regdb=PATH; several with commas between them
 
@@ -25,7 +30,7 @@ examples:
   dapg reproduce all --scale gpu --manifest cells.txt
   sbatch --array=1-$(wc -l < cells.txt) --gres=gpu:1 --wrap='eval "$(sed -n ${SLURM_ARRAY_TASK_ID}p cells.txt)"'"""
 _TABLES = ["table1", "table2", "table3", "fig1", "beyond", "stage1", "all"]
-_FLAGS = ("--dry-run", "--show")
+_FLAGS = ("--dry-run", "--show", "--pictures")
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ def main(words: list[str], program: str) -> None:
     flags = {flag for flag in _FLAGS if flag in words}
     words = [word for word in words if word not in _FLAGS]
     manifest, words = take_option(words, "--manifest", "")
+    drawn, words = take_option(words, "--recheck", "")
     data, rest = take_option(words, "--data", "synthetic")
     settings = parse(f"{program} {table}", ReproduceSettings(), rest, _HELP)
     experiment = _experiment(table, data, settings)
@@ -72,6 +78,10 @@ def main(words: list[str], program: str) -> None:
         _plan(experiment)
     elif "--show" in flags:
         _show(experiment)
+    elif "--pictures" in flags:
+        _draw(experiment)
+    elif drawn:
+        _recheck(experiment, drawn)
     elif manifest:
         _write_manifest(experiment, [table, *words], manifest)
     elif "," in settings.device:
@@ -167,6 +177,23 @@ def _write_manifest(experiment: "Experiment", words: list[str], path: str) -> No
 
 
 def _show(experiment: "Experiment") -> None:
-    from dapg.recipes.tables import write_tables
+    from dapg.recipes.page import write_report
 
-    print(write_tables(experiment))
+    print(write_report(experiment))
+    print(f"page: {experiment.folder / 'tables' / 'report.html'}")
+
+
+def _draw(experiment: "Experiment") -> None:
+    from dapg.recipes.pictures import write_pictures
+
+    written = write_pictures(experiment, lambda line: print(line, flush=True))
+    print(f"{len(written)} files written; --show puts them on the page")
+
+
+def _recheck(experiment: "Experiment", word: str) -> None:
+    from dapg.recipes.recheck import recheck
+
+    verdict = recheck(experiment, word, lambda line: print(line, flush=True))
+    print(verdict)
+    if not verdict.passed:
+        raise SystemExit(1)

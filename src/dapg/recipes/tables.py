@@ -15,13 +15,14 @@ import numpy as np
 from dapg.core.files import atomic_write_text, read_json
 from dapg.evaluation.bootstrap import PersonScores, compare, holm, intervals
 from dapg.recipes import paper
+from dapg.recipes.costs import cell_rows, command, origin
 from dapg.recipes.matrix import ARMS, Cell
 from dapg.recipes.reproduce import Experiment
-from dapg.report.experiment import write_experiment
+from dapg.report.tables import to_csv, to_markdown
 
 OURS = ("dapg", "dapg-1")
 """Arms that comparisons are made for, the whole method first; the first that has cells is taken."""
-_TITLES = {
+TITLES = {
     "table1": "Table I: clean pictures",
     "table2": "Table II: corrupted pictures, 20 types",
     "table3": "Table III: ablation, AGW, corrupted pictures",
@@ -41,6 +42,8 @@ _WITHIN = ("visible", "visible centred", "frozen visible", "frozen visible centr
 """Modes of the embedded people that only ``stage1`` shows."""
 _COMPARED = {"stage1": ("all", "visible centred", "frozen visible centred")}
 """Modes in which a table compares; the others compare in all they show."""
+PAPERS = ("sysu", "regdb")
+"""Data sets of the paper, on which ours minus the printed value means something."""
 _WIDEST = 8
 """Columns of figures in one Markdown table."""
 Stored = dict[str, dict[str, Any]]
@@ -71,6 +74,8 @@ class Line:
     high: float | None = None
     paper: float | None = None
     """The printed value; on other data than the paper's it is shown for orientation only."""
+    difference: float | None = None
+    """Ours minus the printed value, in points; on the paper's data alone."""
     state: str = ""
     """not run, or what is missing; empty where there is a value."""
 
@@ -109,9 +114,14 @@ def _rows(experiment: Experiment, table: str) -> dict[tuple[Group, str], list[Ce
     return found
 
 
+def modes_of(data: str) -> tuple[str, ...]:
+    """The published test modes of a data set; synthetic people have SYSU-MM01's."""
+    return paper.SEARCHES[2:] if data.startswith("regdb") else paper.SEARCHES[:2]
+
+
 def _modes(table: str, data: str) -> tuple[str, ...]:
     """What a table shows of a data set."""
-    searches = paper.SEARCHES[2:] if data.startswith("regdb") else paper.SEARCHES[:2]
+    searches = modes_of(data)
     return (*searches[:1], *_WITHIN) if (table, data) == ("stage1", "synthetic") else searches
 
 
@@ -128,7 +138,7 @@ def _figures(
     data, start, finetuning = group
     spec = ARMS[arm]
     title = f"{spec.title} (reconstruction)" if spec.reconstruction else spec.title
-    spread = intervals([_persons(result, mode, condition) for result in results]) if results else {}
+    spread = intervals([persons_of(result, mode, condition) for result in results]) if results else {}
     made = []
     for place, measure in enumerate(("rank-1", "mAP")):
         printed = _printed(table, arm, finetuning, mode, condition, place)
@@ -138,11 +148,13 @@ def _figures(
             continue
         one = spread[measure]
         value, low, high = (round(100 * number, 2) for number in (one.value, one.low, one.high))
-        made.append(Line(*head, value, low, high, printed))
+        gap = None if printed is None or data not in PAPERS else round(value - printed, 2)
+        made.append(Line(*head, value, low, high, printed, gap))
     return made
 
 
-def _persons(result: Mapping[str, Any], mode: str, condition: str) -> PersonScores:
+def persons_of(result: Mapping[str, Any], mode: str, condition: str) -> PersonScores:
+    """A cell's sums by test person, for intervals and comparisons."""
     stored = result["persons"][f"{mode}/{condition}"]
     return PersonScores(tuple(stored["persons"]), np.array(stored["sums"]))
 
@@ -198,7 +210,7 @@ def comparisons(experiment: Experiment, table: str, stored: Stored | None = None
             for condition in _CONDITIONS[table]:
                 for other in [arm for arm in arms if arm not in OURS] if ours else []:
                     first, second = (
-                        [_persons(result, mode, condition) for result in rows[group, arm]] for arm in (other, ours)
+                        [persons_of(result, mode, condition) for result in rows[group, arm]] for arm in (other, ours)
                     )
                     gap = compare(first, second)["mAP"]
                     value, low, high = (round(100 * number, 2) for number in (gap.value, gap.low, gap.high))
@@ -211,15 +223,14 @@ def comparisons(experiment: Experiment, table: str, stored: Stored | None = None
 # As text
 
 
-def write_tables(experiment: Experiment) -> str:
-    """Write ``<table>.md``, ``.csv``, ``.tex`` and one ``report.html`` below the results; returns all Markdown."""
-    stored = read_cells(experiment)
-    every = lines(experiment, stored)
+def write_tables(experiment: Experiment, stored: Stored, every: Sequence[Line]) -> str:
+    """Write ``<table>.md``, ``.csv``, ``.tex`` and ``cells.csv`` below the results; returns all Markdown."""
     texts = []
     for table in experiment.tables:
         part = [line for line in every if line.table == table]
         compared = comparisons(experiment, table, stored)
-        text = markdown(table, part, compared) + _trainings(experiment, table, stored)
+        notes = {group: note(experiment, table, group, arms, stored) for group, arms in groups(part).items()}
+        text = markdown(table, part, compared, notes) + _trainings(experiment, table, stored)
         folder = experiment.folder / "tables"
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write_text(folder / f"{table}.md", text)
@@ -228,28 +239,25 @@ def write_tables(experiment: Experiment) -> str:
         if compared:
             atomic_write_text(folder / f"{table}-differences.csv", _csv(compared))
         texts.append(text)
-    _write_page(experiment, every, stored)
-    return "\n".join([*texts, claims()])
+    if stored:
+        atomic_write_text(experiment.folder / "tables" / "cells.csv", to_csv(cell_rows(experiment, stored)))
+    return "\n".join(texts)
 
 
-def _write_page(experiment: Experiment, every: Sequence[Line], stored: Stored) -> None:
-    """All tables on one page, and every group's arms as clean against corrupted points."""
-    tables = []
-    for table in experiment.tables:
-        for (data, start, finetuning), arms in _groups([line for line in every if line.table == table]).items():
-            heading = f"{_TITLES[table]} ({finetuning} on {data}, first weights {start})"
-            tables.append((heading, [_page_row(row) for row in arms.values()]))
-    notes = [
-        f"{len(stored)} cells are done. Per cent, 95 % interval by bootstrap over test persons nested in seeds, "
-        "[paper].",
-        "What synthetic people show is no claim about SYSU-MM01 or RegDB.",
-        f"Fig. 1 of the paper: {paper.FIGURE_1}.",
+def note(experiment: Experiment, table: str, group: Group, arms: Mapping[str, list[Line]], stored: Stored) -> str:
+    """What stands above a group's table: what its cells mean, what they cost, where they come from."""
+    mine = [
+        result
+        for result in stored.values()
+        if (result["cell"]["data"].split("-")[0], result["cell"]["start"], result["cell"]["finetuning"]) == group
+        and result["cell"]["arm"] in arms
     ]
-    path = experiment.folder / "tables" / "report.html"
-    write_experiment(path, f"dapg reproduce, scale {experiment.scale}", notes, tables, _points(stored))
+    return (
+        f"{legend([line for row in arms.values() for line in row])} {origin(mine)} Run by: {command(experiment, table)}"
+    )
 
 
-def _groups(part: Sequence[Line]) -> dict[Group, dict[str, list[Line]]]:
+def groups(part: Sequence[Line]) -> dict[Group, dict[str, list[Line]]]:
     """Group -> arm -> its figures, all in the order of the lines, so that every row of a group has the same columns."""
     found: dict[Group, dict[str, list[Line]]] = {}
     for line in part:
@@ -279,7 +287,7 @@ def _trainings(experiment: Experiment, table: str, stored: Stored) -> str:
     return "\n".join(["What the pre-trainings took:", "", *text, ""])
 
 
-def _by_mode(arms: Mapping[str, list[Line]]) -> list[dict[str, list[Line]]]:
+def by_mode(arms: Mapping[str, list[Line]]) -> list[dict[str, list[Line]]]:
     """A part for each mode where one table would be too wide."""
     width = len(next(iter(arms.values())))
     modes = list(dict.fromkeys(line.mode for line in next(iter(arms.values()))))
@@ -288,13 +296,14 @@ def _by_mode(arms: Mapping[str, list[Line]]) -> list[dict[str, list[Line]]]:
     return [{arm: [line for line in row if line.mode == mode] for arm, row in arms.items()} for mode in modes]
 
 
-def _kept_heads(arms: Mapping[str, Sequence[Line]]) -> list[str]:
-    """Columns of the share of clean mAP that is kept on corrupted pictures."""
-    return [f"kept, {condition}" for condition in _kept_shares(next(iter(arms.values())))]
-
-
-def _kept(row: Sequence[Line]) -> list[str]:
-    return ["" if share is None else f"{share:.2f}" for share in _kept_shares(row).values()]
+def row_of(row: Sequence[Line]) -> dict[str, str]:
+    """An arm's row of a table: a column a figure, and the shares of clean mAP that are kept on corrupted pictures."""
+    head = {"pre-training": row[0].title, "seeds": str(row[0].seeds)}
+    figures = {" ".join(line.column): shown(line) for line in row}
+    kept = {
+        f"kept, {condition}": "" if share is None else f"{share:.2f}" for condition, share in _kept_shares(row).items()
+    }
+    return {**head, **figures, **kept}
 
 
 def _kept_shares(row: Sequence[Line]) -> dict[str, float | None]:
@@ -306,53 +315,46 @@ def _kept_shares(row: Sequence[Line]) -> dict[str, float | None]:
     return {condition: value / clean if value is not None and clean else None for condition, value in values.items()}
 
 
-def _page_row(row: Sequence[Line]) -> dict[str, str]:
-    """An arm: one column a figure."""
-    head = {"pre-training": row[0].title, "seeds": str(row[0].seeds)}
-    return {**head, **{" ".join(line.column): _shown(line) for line in row}}
-
-
-def _points(stored: Stored) -> dict[str, list[tuple[str, float, float]]]:
-    """Panel (fine-tuning, data, start, mode) -> arms with mAP on clean and on corrupted pictures."""
-    means: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for result in stored.values():
-        cell = result["cell"]
-        for mode in _modes("table1", cell["data"]):
-            panel = f"{cell['finetuning']}, {cell['data'].split('-')[0]} {mode}, from {cell['start']}"
-            pair = tuple(100 * result["scores"][f"{mode}/{condition}"]["mAP"] for condition in ("clean", "all"))
-            means.setdefault(panel, {}).setdefault(cell["arm"], []).append((pair[0], pair[1]))
-    found: dict[str, list[tuple[str, float, float]]] = {}
-    for panel, arms in sorted(means.items()):
-        for arm, pairs in arms.items():
-            clean, corrupted = np.mean(pairs, axis=0).tolist()
-            found.setdefault(panel, []).append((ARMS[arm].title, clean, corrupted))
-    return found
-
-
-def markdown(table: str, part: Sequence[Line], compared: Sequence[Comparison]) -> str:
-    """A table for each group, then the differences."""
-    text = [f"## {_TITLES[table]}", ""]
+def markdown(table: str, part: Sequence[Line], compared: Sequence[Comparison], notes: Mapping[Group, str]) -> str:
+    """A table for each group below its note, then the differences."""
+    text = [f"## {TITLES[table]}", ""]
     if table == "fig1":
         text += [f"The paper's values: {paper.FIGURE_1}.", ""]
-    for group, arms in _groups(part).items():
-        text += [f"{group[2]} on {group[0]}, first weights {group[1]}; per cent, 95 % interval, [paper]", ""]
-        for part_of in _by_mode(arms):
-            heads = ["pre-training", "seeds", *_columns(part_of), *_kept_heads(part_of)]
-            text += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-            for row in part_of.values():
-                cells = [row[0].title, str(row[0].seeds), *map(_shown, row), *_kept(row)]
-                text.append("| " + " | ".join(cells) + " |")
-            text += [""]
+    for group, arms in groups(part).items():
+        text += [f"{group[2]} on {group[0]}, first weights {group[1]}. {notes[group]}", ""]
+        for part_of in by_mode(arms):
+            text += [to_markdown([row_of(row) for row in part_of.values()])]
         mine = [each for each in compared if (each.data, each.start, each.finetuning) == group]
         text += _differences(mine)
     return "\n".join(text)
 
 
-def _shown(line: Line) -> str:
-    printed = "" if line.paper is None else f" [{line.paper:.2f}]"
+def shown(line: Line) -> str:
+    """A figure's cell of a table, as ``legend`` explains."""
+    printed = ""
+    if line.paper is not None:
+        gap = "" if line.difference is None else f", {line.difference:+.1f}"
+        printed = f" [{line.paper:.2f}{'†' if _misprinted(line) else ''}{gap}]"
     if line.value is None:
         return line.state + printed
     return f"{line.value:.1f} ({line.low:.1f}–{line.high:.1f}){printed}"
+
+
+def _misprinted(line: Line) -> bool:
+    """Whether the paper copied the figure wrongly."""
+    key = (line.finetuning, line.condition == "all", line.mode, ("rank-1", "mAP").index(line.measure))
+    return line.arm == "in-sup" and key in paper.ORIGINALS
+
+
+def legend(row: Sequence[Line]) -> str:
+    """What stands in the cells of a group's figures."""
+    printed = ""
+    if any(line.paper is not None for line in row):
+        what = (
+            "ours minus it" if row[0].data in PAPERS else "on SYSU-MM01, for orientation only: these are other people"
+        )
+        printed = f", [the paper's value, {what}; † it was copied wrongly from its source]"
+    return f"Per cent, 95 % interval{printed}."
 
 
 def _differences(compared: Sequence[Comparison]) -> list[str]:
@@ -389,8 +391,8 @@ def _csv(rows: Iterable[Any]) -> str:
 
 def latex(table: str, part: Sequence[Line]) -> str:
     """A tabular for each group, rank-1 and mAP without intervals."""
-    text = [f"% {_TITLES[table]}"]
-    for group, arms in _groups(part).items():
+    text = [f"% {TITLES[table]}"]
+    for group, arms in groups(part).items():
         heads = _columns(arms)
         text += [f"% {', '.join(group)}", f"\\begin{{tabular}}{{l{'r' * len(heads)}}}", "\\hline"]
         text += [" & ".join(["pre-training", *heads]) + " \\\\", "\\hline"]
@@ -399,22 +401,3 @@ def latex(table: str, part: Sequence[Line]) -> str:
             text.append(" & ".join([ARMS[arm].title, *values]) + " \\\\")
         text += ["\\hline", "\\end{tabular}"]
     return "\n".join(text) + "\n"
-
-
-def claims() -> str:
-    """The gains stated in the paper's text against its own tables, and where another pre-training is ahead there."""
-    text = [
-        "## The paper's own text, checked against its tables",
-        "",
-        "| claim | stated | from the tables |",
-        "|---|---|---|",
-    ]
-    text += [f"| {claim.text} | {claim.stated:.2f} | {claim.recomputed():.2f} |" for claim in paper.CLAIMS]
-    text += ["", "Copied ImageNet figures that differ from their source:", ""]
-    for (finetuning, corrupted, mode, place), source in paper.ORIGINALS.items():
-        row = next(r for r in paper.TABLES_1_AND_2 if (r.finetuning, r.pretraining) == (finetuning, "in-sup"))
-        printed = (row.corrupted if corrupted else row.clean)[mode][place]
-        kind = "corrupted" if corrupted else "clean"
-        text.append(f"* {finetuning}, {kind}, {mode}, {('rank-1', 'mAP')[place]}: {printed:.2f}, source {source:.2f}")
-    text += ["", "Cells in which another pre-training is ahead of the paper's own:", ""]
-    return "\n".join([*text, *(f"* {line}" for line in paper.not_the_best()), ""])

@@ -31,7 +31,7 @@ def training_curves(run: Run) -> str:
     return _svg(figure)
 
 
-def loss_curves(panels: Mapping[str, Mapping[str, Sequence[Sequence[Sequence[float]]]]]) -> str:
+def loss_curves(panels: Mapping[str, Mapping[str, Sequence[Sequence[Sequence[int | float]]]]]) -> str:
     """Loss over steps: panel -> name -> the (step, loss) pairs of each seed; one colour a name, a thin line a seed."""
     figure, axes = _figure(len(panels), height=3.0)
     for axis, (title, names) in zip(axes, panels.items(), strict=True):

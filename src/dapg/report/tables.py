@@ -160,7 +160,7 @@ def to_html(rows: Sequence[Row]) -> str:
 
 
 def _cell(text: str) -> str:
-    number = text.replace(".", "", 1).replace("-", "", 1).replace(" %", "").isdigit()
+    number = text.removeprefix("+").replace(".", "", 1).replace("-", "", 1).replace(" %", "").isdigit()
     return f'<td class="number">{html.escape(text)}</td>' if number else f"<td>{html.escape(text)}</td>"
 
 

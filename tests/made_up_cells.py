@@ -1,0 +1,43 @@
+"""Results of cells that never ran, as ``dapg reproduce`` stores them, for tests of what is made from them."""
+
+from typing import Any
+
+import torch
+
+from dapg.core.rng import generator_from
+from dapg.recipes.matrix import Cell
+from dapg.recipes.reproduce import CONDITIONS
+
+MACHINE = {"device": "cpu", "cores": 2, "threads": 1, "torch": "2.6", "platform": "Linux"}
+MODES = ("all", "indoor", "visible", "visible centred", "frozen visible", "frozen visible centred")
+
+
+def made_up(cell: Cell, better: float, modes: tuple[str, ...] = MODES) -> dict[str, Any]:
+    """Four persons with two queries each: every query is a hit, rank-1 and mAP alike, with probability ``better``.
+
+    A pre-training took 36 s for 7 steps, a fine-tuning 72 s, scoring 18 s.
+    """
+    generator = generator_from("made up", cell.name)
+    scores: dict[str, Any] = {}
+    sums: dict[str, Any] = {}
+    for mode in modes:
+        for condition in CONDITIONS:
+            hits = (torch.rand(4, 2, generator=generator) < better).double().sum(dim=1)
+            table = torch.stack([hits, hits, hits, torch.full((4,), 2.0, dtype=torch.float64)], dim=1)
+            scores[f"{mode}/{condition}"] = {measure: hits.sum().item() / 8 for measure in ("rank-1", "mAP", "mINP")}
+            sums[f"{mode}/{condition}"] = {"persons": [1, 2, 3, 4], "sums": table.tolist()}
+    *before, last = [training.out.rpartition("/")[2] for training in cell.chain]
+    run = {"steps": 7, "pictures_seen": 448, "logs": {}, "curve": [[5, 2.5], [7, 1.5]], "weights": {"w": cell.name}}
+    first = {**run, "stage": "pretrain", "method": cell.chain[0].name, "seconds": 36.0, "logs": {"effective_rank": 5.0}}
+    tuned = {**run, "stage": "finetune", "method": cell.finetuning, "seconds": 72.0, "run": last}
+    return {
+        "cell": {name: getattr(cell, name) for name in ("arm", "finetuning", "data", "start", "seed")},
+        "tables": ["beyond"],
+        "repeats": 2,
+        "trainings": [*({**first, "run": name} for name in before), tuned],
+        "scores": scores,
+        "persons": sums,
+        "scoring_seconds": 18.0,
+        "machine": MACHINE,
+        "commit": "0123456789abcdef",
+    }
