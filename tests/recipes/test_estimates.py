@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dapg.recipes.estimates import estimates, seconds_of_a_step, speeds
+from dapg.recipes.estimates import estimates, seconds_of_a_step, seconds_of_scoring, speeds
 
 CPU = {"device": "cpu", "cores": 2, "threads": 1, "torch": "2.6", "platform": "Linux"}
 
@@ -54,3 +54,20 @@ def test_other_machines_tell_nothing() -> None:
     gpu = {**SECOND, "machine": {**CPU, "device": "NVIDIA H200"}}
     assert estimates({"a": PLAIN, "b": gpu}) == []
     assert [each.cell for each in estimates({"a": PLAIN, "b": SECOND})] == ["a", "b"]
+
+
+def test_scoring_takes_longer_where_corrupted_pictures_must_be_made() -> None:
+    """Cells stored before it was noted count where nothing narrower is known."""
+    made = [
+        {**result("a", seed, seconds), "pictures_kept": False} for seed, seconds in enumerate((100.0, 110.0, 120.0))
+    ]
+    kept = [{**result("a", seed, seconds), "pictures_kept": True} for seed, seconds in enumerate((20.0, 40.0))]
+    known = speeds([*made, *kept, result("a", 9, 70.0)])
+    assert seconds_of_scoring(known, "random", False) == pytest.approx(110.0)
+    assert seconds_of_scoring(known, "random", True) == pytest.approx(30.0)
+    assert seconds_of_scoring(known, "random", None) == pytest.approx(85.0)  # 20, 40, 70, 100, 110, 120
+    assert seconds_of_scoring(speeds(kept), "random", False) == pytest.approx(30.0), "better than nothing"
+    assert seconds_of_scoring(known, "imagenet", True) is None
+    by_name = dict(zip("abcde", [*made, *kept], strict=True))
+    told = {each.cell: each.estimated for each in estimates(by_name)}
+    assert told == {"a": 115.0, "b": 110.0, "c": 105.0, "d": 40.0, "e": 20.0}

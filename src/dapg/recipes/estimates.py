@@ -1,7 +1,8 @@
 """How long a cell takes, from the seconds of finished cells; and how near such an estimate came, leaving each one out.
 
 A training takes its number of steps times the median seconds of a step of others like it: the same arm from the same
-start, or where there is none the same method. Scoring takes the median of the same start.
+start, or where there is none the same method. Scoring takes the median of the same start, of cells that found the
+corrupted test pictures in memory or of those that had to make them, which takes longer than to encode them.
 """
 
 import statistics
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Speeds = dict[tuple[str, str], float]
-"""(stage, "arm or method, start") -> seconds of a step; ("score", start) -> seconds of scoring a cell."""
+"""(stage, "arm or method, start") -> seconds of a step; ("score", "kept or made, start") -> seconds of scoring a cell."""
 Result = Mapping[str, Any]
 """Content of a cell's result file."""
 
@@ -40,7 +41,8 @@ def speeds(results: Iterable[Result]) -> Speeds:
             per_step = training["seconds"] / max(training["steps"], 1)
             for name in _likes(training["stage"], training["method"], arm):
                 found.setdefault((training["stage"], f"{name}, {start}"), {})[training["run"]] = per_step
-        found.setdefault(("score", start), {})[str(number)] = result["scoring_seconds"]
+        for name in _scorings(start, result.get("pictures_kept")):
+            found.setdefault(("score", name), {})[str(number)] = result["scoring_seconds"]
     return {key: statistics.median(values.values()) for key, values in found.items()}
 
 
@@ -48,6 +50,16 @@ def seconds_of_a_step(known: Speeds, stage: str, method: str, arm: str, start: s
     """Of a training; None where nothing like it has been measured."""
     keys = [(stage, f"{name}, {start}") for name in _likes(stage, method, arm)]
     return next((known[key] for key in keys if key in known), None)
+
+
+def seconds_of_scoring(known: Speeds, start: str, kept: bool | None) -> float | None:
+    """Of a cell; ``kept``: whether corrupted pictures are in memory, None where nobody knows."""
+    return next((known["score", name] for name in _scorings(start, kept) if ("score", name) in known), None)
+
+
+def _scorings(start: str, kept: bool | None) -> list[str]:
+    """What makes scorings alike, the narrower likeness first."""
+    return [start] if kept is None else [f"{'kept' if kept else 'made'}, {start}", start]
 
 
 def _likes(stage: str, method: str, arm: str) -> list[str]:
@@ -69,7 +81,7 @@ def estimates(stored: Mapping[str, Result]) -> list[Estimate]:
             for key, other in stored.items()
             if key != name and machine_words(other["machine"]) == machine_words(result["machine"])
         )
-        parts = [known.get(("score", start))]
+        parts = [seconds_of_scoring(known, start, result.get("pictures_kept"))]
         for training in result["trainings"]:
             per_step = seconds_of_a_step(known, training["stage"], training["method"], arm, start)
             parts.append(None if per_step is None else per_step * training["steps"])

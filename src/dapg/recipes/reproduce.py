@@ -32,7 +32,7 @@ from dapg.evaluation.encoders import build_encoder
 from dapg.evaluation.extract import CENTRED
 from dapg.evaluation.robustness import Batches, CorruptionSettings, clean_and_corrupted
 from dapg.methods.runs import BackboneConfig
-from dapg.recipes.estimates import Speeds, machine_words, seconds_of_a_step, speeds
+from dapg.recipes.estimates import Speeds, machine_words, seconds_of_a_step, seconds_of_scoring, speeds
 from dapg.recipes.matrix import TABLES, Cell, Scale, Source, cells, tables_of
 from dapg.recipes.paper import SEARCHES
 from dapg.train.loop import Terminated
@@ -128,13 +128,14 @@ def outlook(experiment: Experiment) -> list[Outlook]:
         elif experiment.file(cell).exists():
             found.append(Outlook(cell, "done"))
         else:
-            found.append(_left(experiment, cell, known, counted))
+            later = any(each.state.startswith("to run") for each in found)
+            found.append(_left(experiment, cell, known, counted, pictures_kept=later))
     return found
 
 
-def _left(experiment: Experiment, cell: Cell, measured: Speeds, counted: set[str]) -> Outlook:
+def _left(experiment: Experiment, cell: Cell, measured: Speeds, counted: set[str], pictures_kept: bool) -> Outlook:
     """What a cell still needs; trainings in ``counted`` are another cell's to pay."""
-    seconds, parts, size = [measured.get(("score", cell.start))], [], 0.0
+    seconds, parts, size = [seconds_of_scoring(measured, cell.start, pictures_kept)], [], 0.0
     for training in cell.chain:
         if training.out in counted or (Path(training.out) / RESULT).exists():
             continue
@@ -242,7 +243,7 @@ def run_cell(experiment: Experiment, cell: Cell, kept: Batches) -> dict[str, Any
         settings = replace(training, device=experiment.device)
         result = pretrain(settings) if isinstance(settings, PretrainSettings) else finetune(settings)
         trained.append((settings, result))
-    started = time.monotonic()
+    started, pictures_kept = time.monotonic(), bool(kept)
     scores, sums, feature = _score(experiment, cell, kept)
     return {
         "cell": {name: getattr(cell, name) for name in ("arm", "finetuning", "data", "start", "seed")},
@@ -254,6 +255,7 @@ def run_cell(experiment: Experiment, cell: Cell, kept: Batches) -> dict[str, Any
         "scores": scores,
         "persons": sums,
         "scoring_seconds": round(time.monotonic() - started, 1),
+        "pictures_kept": pictures_kept,
         "version": __version__,
         "commit": commit(),
         "machine": machine(resolve_device(experiment.device)),
