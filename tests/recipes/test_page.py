@@ -66,6 +66,7 @@ def test_page_is_made_from_results_alone_and_byte_equal(experiment: Experiment, 
     assert "cpu (2 cores, 1 thread, torch 2.6) 0123456789 8 12 0.20 0.04 0.24" in page
     command = "dapg reproduce table1 --scale=tiny --data=synthetic --starts=imagenet --seeds=2 --repeats=2"
     assert f"4 cells, 0.12 h on cpu (2 cores, 1 thread, torch 2.6), commits 0123456789. Run by: {command}" in page
+    assert "By other settings" not in page
     for panel in ("agw on synthetic, from imagenet", "pre-training simclr, from imagenet"):
         assert panel in page, panel
     assert "Without figures: VTBR" not in page, "its printed values stand in the table"
@@ -117,6 +118,13 @@ def test_claims_are_checked_against_tables_and_cells(experiment: Experiment) -> 
     assert {row["as claimed"] for row in measured} == {"no"}, "CIL hits half, AGW nothing: it costs nothing clean"
     assert len(misprints.rows) == 5
     assert len(lost.rows) == 8
+
+
+def test_cells_by_other_settings_are_named(experiment: Experiment) -> None:
+    stored = read_cells(experiment)
+    stored["simclr+agw-synthetic-imagenet-1"]["trainings"][0]["run"] = "simclr-0"
+    hours, _ = costs.costs(experiment, stored, [])
+    assert hours.note.endswith(" By other settings than those of now: simclr+agw-synthetic-imagenet-1.")
 
 
 def test_shared_trainings_cost_once(experiment: Experiment) -> None:

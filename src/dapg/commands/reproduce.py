@@ -136,7 +136,7 @@ def _plan(experiment: "Experiment") -> None:
     known = [each.seconds for each in left if each.seconds is not None]
     unknown = len(left) - len(known)
     print(
-        f"\n{sum(each.state == 'done' for each in found)} cells done, {len(left)} to run, "
+        f"\n{sum(each.state.startswith('done') for each in found)} cells done, {len(left)} to run, "
         f"{sum(each.state.startswith('missing') for each in found)} cannot run yet"
     )
     print(f"about {_duration(sum(known, 0.0))} and {sum(each.bytes for each in left) / 1e9:.1f} GB of disk", end="")

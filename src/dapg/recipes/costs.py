@@ -7,7 +7,7 @@ from typing import Any
 
 from dapg.recipes.estimates import Estimate, Result, estimates, machine_words
 from dapg.recipes.matrix import TABLES
-from dapg.recipes.reproduce import Experiment
+from dapg.recipes.reproduce import Experiment, unchanged
 from dapg.report.experiment import Table
 from dapg.report.tables import Row
 
@@ -18,6 +18,8 @@ NEAR = 0.3
 
 def costs(experiment: Experiment, stored: Mapping[str, Result], pictures: Sequence[Mapping[str, Any]]) -> list[Table]:
     """Tables for the page's foot."""
+    old = [cell.name for cell in experiment.cells() if cell.name in stored and not unchanged(cell, stored[cell.name])]
+    stale = f" By other settings than those of now: {', '.join(old)}." if old else ""
     drawn = sum(each["seconds"] for each in pictures)
     others = f" Heat maps and ranked lists took {drawn / 3600:.2f} h besides." if pictures else ""
     return [
@@ -25,7 +27,7 @@ def costs(experiment: Experiment, stored: Mapping[str, Result], pictures: Sequen
             "Hours by machine and commit",
             spent(stored.values()),
             f"Made by: {command(experiment)}. A training that several cells share counts once. Hours are by the clock, "
-            f"whatever else the machine was doing.{others}",
+            f"whatever else the machine was doing.{others}{stale}",
         ),
         Table(
             "Estimated and actual minutes",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Speeds = dict[tuple[str, str], float]
-"""(stage, "arm or method, start") -> seconds of a step; ("score", "kept or made, start") -> seconds of scoring a cell."""
+"""(stage, "arm or method, start") -> seconds of a step; ("score", "kept or made, start") -> of scoring a cell."""
 Result = Mapping[str, Any]
 """Content of a cell's result file."""
 

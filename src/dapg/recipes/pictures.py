@@ -62,9 +62,9 @@ def write_pictures(experiment: Experiment, say: Say) -> list[Path]:
             say(f"is there: {path}")
             continue
         try:
-            _require(cells, stored)
+            networks = {who: _network(experiment, stored[cell.name]) for who, cell in cells.items()}
             say(f"{', '.join(group)}: {cells['ours'].name} and {cells['other'].name}")
-            write_json(path, {"cells": named, **_made(experiment, group, cells)})
+            write_json(path, {"cells": named, **_made(experiment, group, cells, networks)})
         except DapgError as error:
             say(f"left out: {', '.join(group)}: {error}")
             continue
@@ -122,17 +122,24 @@ def _named(cell: Cell, stored: Stored) -> dict[str, Any]:
     return {"name": cell.name, "weights": stored[cell.name]["trainings"][-1]["weights"]}
 
 
-def _require(cells: Mapping[str, Cell], stored: Stored) -> None:
-    """Refuse networks that are not there, or not those that were scored."""
-    for cell in cells.values():
-        result = Path(cell.chain[-1].out) / RESULT
-        if not result.exists():
-            raise UsageError(f"the network of {cell.name} is not at hand: there is no {result}; give --runs")
-        if read_json(result)["weights"] != stored[cell.name]["trainings"][-1]["weights"]:
-            raise UsageError(f"{result.parent} holds another network than the one that {cell.name} was scored with")
+def _network(experiment: Experiment, result: Mapping[str, Any]) -> Path:
+    """The folder of the network that a cell was scored with.
+
+    Raises:
+        UsageError: it is not there, or holds another network.
+    """
+    last = result["trainings"][-1]
+    folder = experiment.runs / last["stage"] / last["run"]
+    if not (folder / RESULT).exists():
+        raise UsageError(f"the network is not at hand: there is no {folder / RESULT}; give --runs")
+    if read_json(folder / RESULT)["weights"] != last["weights"]:
+        raise UsageError(f"{folder} holds another network than the one that was scored")
+    return folder
 
 
-def _made(experiment: Experiment, group: Group, cells: Mapping[str, Cell]) -> dict[str, Any]:
+def _made(
+    experiment: Experiment, group: Group, cells: Mapping[str, Cell], networks: Mapping[str, Path]
+) -> dict[str, Any]:
     """Everything that the page shows of two networks."""
     started = time.monotonic()
     device = resolve_device(experiment.device)
@@ -140,10 +147,7 @@ def _made(experiment: Experiment, group: Group, cells: Mapping[str, Cell]) -> di
     dataset = open_dataset(DataConfig(last.data.name, last.data.root))
     mode = modes_of(cells["ours"].data)[0]
     trial = dataset.trials(mode)[0]
-    encoders = {
-        who: build_encoder(cell.chain[-1].out, cell.chain[-1].backbone, (0, 0), 0, device)
-        for who, cell in cells.items()
-    }
+    encoders = {who: build_encoder(str(path), last.backbone, (0, 0), 0, device) for who, path in networks.items()}
     return {
         "heading": f"{group[2]} on {group[0]}, first weights {group[1]}",
         "titles": {who: f"{ARMS[cell.arm].title}, seed {cell.seed}" for who, cell in cells.items()},

@@ -18,7 +18,7 @@ from dapg.core.errors import UsageError
 from dapg.core.rng import derive_seed
 from dapg.recipes.estimates import Result, seconds
 from dapg.recipes.matrix import Cell
-from dapg.recipes.reproduce import Experiment, Say, run_cell
+from dapg.recipes.reproduce import Experiment, Say, run_cell, unchanged
 from dapg.recipes.tables import Stored, read_cells
 
 DEVIATIONS = 4.0
@@ -88,17 +88,12 @@ def draw(cells: Sequence[Cell], stored: Stored, word: str) -> str:
         UsageError: there is none.
     """
     finished = [cell for cell in cells if cell.name in stored]
-    usable = [cell for cell in finished if _unchanged(cell, stored[cell.name])]
+    usable = [cell for cell in finished if unchanged(cell, stored[cell.name])]
     if not usable:
         raise UsageError(f"of {len(finished)} finished cells none has the settings of now: nothing can be compared")
     ranked = sorted(usable, key=lambda cell: (seconds(stored[cell.name]), cell.name))
     cheap = ranked[: -(-len(ranked) // 2)]
     return cheap[derive_seed("recheck", word) % len(cheap)].name
-
-
-def _unchanged(cell: Cell, result: Result) -> bool:
-    """Whether the trainings' settings are the stored ones: a run's name ends in their hash."""
-    return [Path(training.out).name for training in cell.chain] == [training["run"] for training in result["trainings"]]
 
 
 def tolerances(stored: Stored, result: Result) -> dict[str, float]:

@@ -108,7 +108,7 @@ class Outlook:
 
     cell: Cell
     state: str
-    """done, to run (with what is left to train), or missing (with what is)."""
+    """done (and whether by other settings than now), to run (with what is left to train), or missing (with what is)."""
     seconds: float | None = 0.0
     """None: nothing like it has been measured."""
     bytes: float = 0.0
@@ -126,11 +126,17 @@ def outlook(experiment: Experiment) -> list[Outlook]:
         if cell.missing:
             found.append(Outlook(cell, f"missing: {cell.missing}"))
         elif experiment.file(cell).exists():
-            found.append(Outlook(cell, "done"))
+            same = unchanged(cell, read_json(experiment.file(cell)))
+            found.append(Outlook(cell, "done" if same else "done, by other settings than now"))
         else:
             later = any(each.state.startswith("to run") for each in found)
             found.append(_left(experiment, cell, known, counted, pictures_kept=later))
     return found
+
+
+def unchanged(cell: Cell, result: Mapping[str, Any]) -> bool:
+    """Whether a stored cell was trained by the settings of now: the name of a run ends in their hash."""
+    return [Path(training.out).name for training in cell.chain] == [training["run"] for training in result["trainings"]]
 
 
 def _left(experiment: Experiment, cell: Cell, measured: Speeds, counted: set[str], pictures_kept: bool) -> Outlook:
