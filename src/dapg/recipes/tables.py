@@ -322,8 +322,11 @@ def markdown(table: str, part: Sequence[Line], compared: Sequence[Comparison], n
         text += [f"The paper's values: {paper.FIGURE_1}.", ""]
     for group, arms in groups(part).items():
         text += [f"{group[2]} on {group[0]}, first weights {group[1]}. {notes[group]}", ""]
+        empty = [row for row in arms.values() if all(line.value is None and line.paper is None for line in row)]
         for part_of in by_mode(arms):
-            text += [to_markdown([row_of(row) for row in part_of.values()])]
+            rows = [row_of(row) for arm, row in part_of.items() if arms[arm] not in empty]
+            text += [to_markdown(rows)] if rows else []
+        text += [f"{row[0].title}: {row[0].state}." for row in empty] + [""] * bool(empty)
         mine = [each for each in compared if (each.data, each.start, each.finetuning) == group]
         text += _differences(mine)
     return "\n".join(text)
