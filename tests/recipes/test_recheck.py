@@ -117,6 +117,7 @@ def test_command(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, capsys
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_real_cell_comes_out_equal_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seeds of two steps each on the embedded people, one of them run again."""
     from dapg.recipes import matrix

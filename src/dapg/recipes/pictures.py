@@ -74,7 +74,8 @@ def write_pictures(experiment: Experiment, say: Say) -> list[Path]:
 
 def file(experiment: Experiment, group: Group) -> Path:
     """Where a group's pictures are."""
-    return experiment.folder / FOLDER / f"{'-'.join(reversed(group))}.json"
+    data, start, finetuning = group
+    return experiment.folder / FOLDER / f"{finetuning}-{data}-{start}.json"
 
 
 def read_pictures(experiment: Experiment) -> list[dict[str, Any]]:
@@ -129,7 +130,7 @@ def _network(experiment: Experiment, result: Mapping[str, Any]) -> Path:
         UsageError: it is not there, or holds another network.
     """
     last = result["trainings"][-1]
-    folder = experiment.runs / last["stage"] / last["run"]
+    folder = experiment.runs / str(last["stage"]) / str(last["run"])
     if not (folder / RESULT).exists():
         raise UsageError(f"the network is not at hand: there is no {folder / RESULT}; give --runs")
     if read_json(folder / RESULT)["weights"] != last["weights"]:

@@ -121,8 +121,9 @@ def _disagreements(page: ExperimentPage) -> str:
     if not parts:
         return f"<p>{_text(page.without_pictures)}</p>"
     intro = (
-        "<p>One query, searched by both; pictures are shown as they were searched, corrupted where the test set "
-        "corrupts them (visible ones). Green ✓ is the query's person, red ✗ another one.</p>"
+        "<p>One query, searched by both in the gallery of the first trial; pictures are shown as they were searched, "
+        "corrupted where the test set corrupts them (visible ones). Green ✓ is the query's person, red ✗ another "
+        "one.</p>"
     )
     return intro + "".join(parts)
 

@@ -41,8 +41,13 @@ def loss_curves(panels: Mapping[str, Mapping[str, Sequence[Sequence[Sequence[int
                 steps, losses = zip(*curve, strict=True)
                 label = name if seed == 0 else None
                 axis.plot(steps, losses, style, color=_LINES[number % len(_LINES)], linewidth=0.9, label=label)
+        if all(loss > 0 for curves in names.values() for curve in curves for _, loss in curve):
+            axis.set_yscale("log")  # first steps are far above the rest
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("{x:g}")
         axis.legend(fontsize=6, frameon=False)
         _label(axis, title, "step")
+        axis.tick_params(which="minor", labelsize=6, colors=_INK)
     return _svg(figure)
 
 
