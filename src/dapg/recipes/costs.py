@@ -26,13 +26,13 @@ def costs(experiment: Experiment, stored: Mapping[str, Result], pictures: Sequen
         Table(
             "Hours by machine and commit",
             spent(stored.values()),
-            f"Made by: {command(experiment)}. A training that several cells share counts once. Hours are by the clock, "
+            f"Made by `{command(experiment)}`. A training that several cells share counts once. Hours by the clock, "
             f"whatever else the machine was doing.{others}{stale}",
         ),
         Table(
             "Estimated and actual minutes",
             estimate_rows(stored),
-            "What --dry-run would have said of each finished cell from the other cells on such machines, without the "
+            "What `--dry-run` would have said of each finished cell from the other cells on such machines, without the "
             "trainings that it shares with them, beside what it took.",
         ),
     ]

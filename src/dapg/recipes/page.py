@@ -20,7 +20,7 @@ from dapg.recipes.tables import (
     modes_of,
     note,
     read_cells,
-    row_of,
+    rows_of,
     write_tables,
 )
 from dapg.report.experiment import Curves, ExperimentPage, Table, write_experiment
@@ -67,21 +67,12 @@ def _tables(experiment: Experiment, every: Sequence[Line], stored: Stored) -> li
             data, start, finetuning = group
             heading = f"{TITLES[table]} ({finetuning} on {data}, first weights {start})"
             about = note(experiment, table, group, arms, stored)
-            absent = [f"{row[0].title} ({row[0].state})" for row in arms.values() if _empty(row)]
-            if absent:
-                about += f" Without figures: {', '.join(absent)}."
             parts = by_mode(arms)
             for each in parts:
                 mode = next(iter(each.values()))[0].mode
-                rows = [row_of(row) for row in each.values() if not _empty(row)]
-                found.append(Table(f"{heading}, {mode}" if len(parts) > 1 else heading, rows, about))
+                found.append(Table(f"{heading}, {mode}" if len(parts) > 1 else heading, rows_of(each), about))
                 about = ""
     return found
-
-
-def _empty(row: Sequence[Line]) -> bool:
-    """Neither ours nor printed."""
-    return all(line.value is None and line.paper is None for line in row)
 
 
 def _points(stored: Stored) -> dict[str, list[tuple[str, float, float]]]:

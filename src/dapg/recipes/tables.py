@@ -18,7 +18,7 @@ from dapg.recipes import paper
 from dapg.recipes.costs import cell_rows, command, origin
 from dapg.recipes.matrix import ARMS, Cell
 from dapg.recipes.reproduce import Experiment
-from dapg.report.tables import to_csv, to_markdown
+from dapg.report.tables import Row, to_csv, to_markdown
 
 OURS = ("dapg", "dapg-1")
 """Arms that comparisons are made for, the whole method first; the first that has cells is taken."""
@@ -254,9 +254,19 @@ def note(experiment: Experiment, table: str, group: Group, arms: Mapping[str, li
         if (result["cell"]["data"].split("-")[0], result["cell"]["start"], result["cell"]["finetuning"]) == group
         and result["cell"]["arm"] in arms
     ]
-    return (
-        f"{legend([line for row in arms.values() for line in row])} {origin(mine)} Run by: {command(experiment, table)}"
-    )
+    every = [line for row in arms.values() for line in row]
+    absent = [f"{row[0].title} ({row[0].state})" for row in arms.values() if _empty(row)]
+    without = f" Without figures: {', '.join(absent)}." if absent else ""
+    return f"{legend(every)} {origin(mine)}{without} Run by `{command(experiment, table)}`."
+
+
+def rows_of(arms: Mapping[str, Sequence[Line]]) -> list[Row]:
+    """The rows of arms with figures, ours or printed ones."""
+    return [_row(row) for row in arms.values() if not _empty(row)]
+
+
+def _empty(row: Sequence[Line]) -> bool:
+    return all(line.value is None and line.paper is None for line in row)
 
 
 def groups(part: Sequence[Line]) -> dict[Group, dict[str, list[Line]]]:
@@ -298,7 +308,7 @@ def by_mode(arms: Mapping[str, list[Line]]) -> list[dict[str, list[Line]]]:
     return [{arm: [line for line in row if line.mode == mode] for arm, row in arms.items()} for mode in modes]
 
 
-def row_of(row: Sequence[Line]) -> dict[str, str]:
+def _row(row: Sequence[Line]) -> Row:
     """An arm's row of a table: a column a figure, and the shares of clean mAP that are kept on corrupted pictures."""
     head = {"pre-training": row[0].title, "seeds": str(row[0].seeds)}
     figures = {" ".join(line.column): shown(line) for line in row}
@@ -324,11 +334,9 @@ def markdown(table: str, part: Sequence[Line], compared: Sequence[Comparison], n
         text += [f"The paper's values: {paper.FIGURE_1}.", ""]
     for group, arms in groups(part).items():
         text += [f"{group[2]} on {group[0]}, first weights {group[1]}. {notes[group]}", ""]
-        empty = [row for row in arms.values() if all(line.value is None and line.paper is None for line in row)]
         for part_of in by_mode(arms):
-            rows = [row_of(row) for arm, row in part_of.items() if arms[arm] not in empty]
+            rows = rows_of(part_of)
             text += [to_markdown(rows)] if rows else []
-        text += [f"{row[0].title}: {row[0].state}." for row in empty] + [""] * bool(empty)
         mine = [each for each in compared if (each.data, each.start, each.finetuning) == group]
         text += _differences(mine)
     return "\n".join(text)

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +81,7 @@ _CURVES = (
 def _tables(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
-        note = f'<p class="note">{_text(table.note)}</p>' if table.note else ""
+        note = f'<p class="note">{_note(table.note)}</p>' if table.note else ""
         shown = to_html(list(table.rows)) if table.rows else "<p>Nothing has run yet.</p>"
         parts.append(f"<h3>{_text(table.heading)}</h3>{note}{shown}")
     return "".join(parts)
@@ -93,7 +94,7 @@ def _severities(page: ExperimentPage) -> str:
         models = [(titles[who], found["clean"][who], found["mAP"][who]) for who in ("ours", "other")]
         parts.append(f"<h3>{_where(group)}</h3>" + severity_maps(found["names"], found["levels"], models))
     if not parts:
-        return f"<p>{_text(page.without_pictures)}</p>"
+        return f"<p>{_note(page.without_pictures)}</p>"
     intro = (
         "<p>mAP in per cent of one network each, the seed in the middle: every picture of a test set gets the one "
         "corruption at the one severity, and the gallery is that of the first trial, so that these numbers are rougher "
@@ -119,7 +120,7 @@ def _disagreements(page: ExperimentPage) -> str:
                 shown = ranked_list(pictures.__getitem__, {"query": entry["query"], "answers": entry[who]})
                 parts.append(f'<p class="who">{_text(titles[who])}</p>{shown}')
     if not parts:
-        return f"<p>{_text(page.without_pictures)}</p>"
+        return f"<p>{_note(page.without_pictures)}</p>"
     intro = (
         "<p>One query, searched by both in the gallery of the first trial; pictures are shown as they were searched, "
         "corrupted where the test set corrupts them (visible ones). Green ✓ is the query's person, red ✗ another "
@@ -131,6 +132,11 @@ def _disagreements(page: ExperimentPage) -> str:
 def _where(group: Mapping[str, Any]) -> str:
     about = f"{group['data']['title']}, {group['data']['licence']}; {group['mode']}"
     return f"{_text(group['heading'])} <small>({_text(about)})</small>"
+
+
+def _note(text: str) -> str:
+    """Text with `code` in it."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", _text(text))
 
 
 def _text(value: Any) -> str:
