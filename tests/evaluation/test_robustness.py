@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,9 +13,12 @@ from dapg.core.images import decode
 from dapg.core.types import Modality
 from dapg.corruptions import library
 from dapg.data.folder import Folder
+from dapg.data.loading import LoaderConfig
 from dapg.evaluation import robustness
 from dapg.evaluation.bootstrap import read_query_scores, trial_means
 from dapg.evaluation.corrupted import CorruptedDataset, CorruptionPolicy
+from dapg.evaluation.encoders import HistogramEncoder
+from dapg.evaluation.extract import extract
 from dapg.evaluation.labels import Labels
 from dapg.evaluation.metrics import score
 from dapg.evaluation.robustness import CorruptionSettings, clean_and_corrupted
@@ -136,7 +140,7 @@ def test_command_writes_clean_beside_corrupted_and_resumes(capsys, root, tmp_pat
 
     def read(self, record):
         made.append(record)
-        if len(made) > 25:
+        if len(made) > 35:  # two test sets of ten pictures, and ten thumbnails of the first
             raise KeyboardInterrupt
         return real(self, record)
 
@@ -164,6 +168,39 @@ def test_command_writes_clean_beside_corrupted_and_resumes(capsys, root, tmp_pat
         assert sum(trial_means(t)["mAP"] for t in pooled) / 2 == pytest.approx(scores["mAP"])
     for word in ("unseen", "severity 4", "relative"):
         assert word in said
+    assert len(result["corrupted_lists"]) == 10, "drawn before the kill, kept after it"
+
+
+def test_ranked_lists_of_corrupted_pictures(capsys, root, tmp_path):
+    """The same queries as on clean pictures; similarities of corrupted pictures, and thumbnails of them."""
+    out = tmp_path / "scores"
+    words = ["evaluate", "histogram", "--data", str(root), "--workers", "0", "--device", "cpu", "--out", str(out)]
+    words += ["--height", "64", "--width", "32", "--ranked_lists", "4", "--corruption", "cil"]
+    words += ["--corruption.types", '["contrast","fog"]', "--corruption.repeats", "1", "--corruption.detail", "lists"]
+    code, _, err = run(capsys, *words, "--corruption.height=64", "--corruption.width=32")
+    assert code == 0, err
+    result = json.loads((out / "result.json").read_text())
+    lists = result["corrupted_lists"]
+    assert [one["query"]["path"] for one in lists] == [one["query"]["path"] for one in result["ranked_lists"]]
+    view = CorruptedDataset(Folder(root), CorruptionPolicy(types=("contrast", "fog"), **SMALL))
+    records = {record.path: record for record in view.records("all")}
+    encoder = HistogramEncoder((64, 32), torch.device("cpu"))
+    found = extract(encoder, view, list(records.values()), 10, LoaderConfig(workers=0), False)["histogram"]
+    features = dict(zip(records, found, strict=True))
+    for one in lists:
+        query = one["query"]["path"]
+        similar = {path: float(features[query] @ values) for path, values in features.items() if path != query}
+        assert [answer["similarity"] for answer in one["answers"]] == pytest.approx(
+            sorted(similar.values(), reverse=True), abs=1e-5
+        )
+        for answer in one["answers"]:
+            assert answer["similarity"] == pytest.approx(similar[answer["path"]], abs=1e-5)
+            assert answer["match"] == (answer["path"][0] == query[0])
+            happened = view.assignment(records[answer["path"]])
+            assert answer["corruption"] == f"{happened.name} {happened.severity}"
+            thumbnail = np.asarray(Image.open(out / answer["picture"])).astype(int)
+            wanted = decode(view.read(records[answer["path"]]), (128, 64)).permute(1, 2, 0).numpy()
+            assert abs(thumbnail - wanted).mean() < 6, "JPEG's loss at most"
 
 
 def test_command_refuses_what_does_not_exist(capsys, root, tmp_path):

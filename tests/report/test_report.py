@@ -206,6 +206,22 @@ def test_right_and_wrong_answers_have_their_frames_and_pictures(tmp_path: Path) 
     assert text.count("✓</b> camera 2") == text.count("✗</b> camera 3") == 1
 
 
+def test_corrupted_lists_stand_below_the_clean_ones(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "e")
+    assert "corrupted pictures" not in page(tmp_path, folder)
+    result = json.loads((folder / "result.json").read_text())
+    (entry,) = json.loads(json.dumps(result["ranked_lists"]))
+    entry["query"]["corruption"], entry["answers"][0]["corruption"] = "none", "fog 3"
+    entry["answers"][0]["picture"] = "corrupted/ab/pictures/1.jpg"
+    (folder / "corrupted" / "ab" / "pictures").mkdir(parents=True)
+    Image.new("RGB", (8, 16), (9, 9, 9)).save(folder / "corrupted" / "ab" / "pictures" / "1.jpg")
+    (folder / "result.json").write_text(json.dumps({**result, "corrupted_lists": [entry]}))
+    _, below = page(tmp_path, folder).split("the same queries with corrupted pictures</h4>")
+    alt = re.findall(r'src="data:image/jpeg;base64,([^"]+)" alt="([^"]+)"', below)
+    assert [text for _, text in alt] == ["p0.png, person 0, none", "p1.png, person 1, fog 3", "p2.png, person 2"]
+    assert base64.b64decode(alt[1][0]) == (folder / "corrupted" / "ab" / "pictures" / "1.jpg").read_bytes()
+
+
 def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
     whole = page(tmp_path, evaluation(tmp_path / "e"), training(tmp_path / "t"))
     reader = Reader(whole)

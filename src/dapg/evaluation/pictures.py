@@ -45,7 +45,7 @@ def save_thumbnails(folder: Path, dataset: Dataset, records: Sequence[Record]) -
     Raises:
         DataError: a picture cannot be read.
     """
-    (folder / PICTURES).mkdir(exist_ok=True)
+    (folder / PICTURES).mkdir(parents=True, exist_ok=True)
     for name, content in thumbnails(dataset, records, _THUMBNAIL, quality=85):
         atomic_write_bytes(folder / name, content)
 

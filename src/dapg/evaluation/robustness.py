@@ -6,7 +6,7 @@ severity and noise; its spread is told apart from that of the trials (galleries)
 """
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +37,8 @@ from dapg.evaluation.metrics import QueryScores, Scores, score_trials
 
 Detail = Literal["lists", "groups", "grid"]
 Batches = dict[tuple[object, ...], list[Batch]]
+Look = Callable[[CorruptedDataset, dict[str, Tensor], dict[Record, int]], None]
+"""Takes a test set, the raw named features of its pictures, and the row of each record."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,7 @@ def score_corrupted(
     workers: int = 0,
     folder: Path | None = None,
     kept: Batches | None = None,
+    look: Look | None = None,
     show_progress: bool = False,
 ) -> dict[str, SetScores]:
     """Scores of each test set of ``test_sets``, by its name.
@@ -233,6 +236,8 @@ def score_corrupted(
         folder: scores of each test set are written here as they are made, and taken from here after a kill.
         kept: an (at first empty) dictionary that keeps the corrupted pictures in memory for the next encoder of the
             same input size; a picture of 128 x 64 takes 25 kB.
+        look: is called with the first test set (all types, first repeat) when it is encoded, before its scores are
+            stored in ``folder``.
         show_progress: draw a progress bar.
 
     Raises:
@@ -252,6 +257,8 @@ def score_corrupted(
                     view = CorruptedDataset(dataset, test_set.policy, repeat)
                     features, rows = _features(encoder, view, trials, clean, batch_size, workers, kept)
                     scores = _score(features, rows, [view.mark(trial) for trial in trials])
+                    if look is not None and test_set is wanted[0] and repeat == 0:
+                        look(view, features, rows)
                     if path is not None:
                         write_query_scores(path, scores)
                     repeats.append(_per_query(scores))

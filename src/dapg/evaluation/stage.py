@@ -21,8 +21,9 @@ from dapg.data.source import DataConfig, list_hash, open_dataset, root_of
 from dapg.data.verify import unseen_trials
 from dapg.evaluation.activation import backbone_of
 from dapg.evaluation.bootstrap import write_query_scores
+from dapg.evaluation.corrupted import CorruptedDataset
 from dapg.evaluation.encoders import Encoder, FlipAveraged, MethodEncoder, build_encoder
-from dapg.evaluation.extract import CENTRED, trial_features
+from dapg.evaluation.extract import CENTRED, trial_features, with_centred
 from dapg.evaluation.figures import distance_histograms, require_tsne, tsne_map
 from dapg.evaluation.labels import Labels, row_numbers
 from dapg.evaluation.metrics import Scores, mean_scores, score_trials
@@ -35,6 +36,7 @@ from dapg.methods.base import Method
 from dapg.methods.runs import METHOD_WEIGHTS, BackboneConfig
 
 QUERY_SCORES, CORRUPTED, FIGURES = "queries.npz", "corrupted", "figures.json"
+CORRUPTED_LISTS = "ranked_lists.json"
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,16 @@ class EvaluateSettings:
     """auto, cpu, cuda or cuda:N."""
 
 
-def evaluate(settings: EvaluateSettings, device: torch.device, show_progress: bool = True) -> dict[str, Any]:
+def evaluate(
+    settings: EvaluateSettings, device: torch.device, show_progress: bool = True, kept: Batches | None = None
+) -> dict[str, Any]:
     """Score a model by a data set's protocol; returns the content of result.json.
+
+    Args:
+        settings: what is scored, and how.
+        device: where the model runs.
+        show_progress: draw progress bars.
+        kept: holds corrupted test pictures between models, as for ``score_corrupted``.
 
     Raises:
         UsageError: unknown model, mode or feature, or the folder holds another evaluation.
@@ -129,14 +139,15 @@ def evaluate(settings: EvaluateSettings, device: torch.device, show_progress: bo
             "flip": settings.flip,
             "corruption": to_dict(settings.corruption) if settings.corruption.types else None,
             "corrupted": None,
+            "corrupted_lists": [],
             "per_query": QUERY_SCORES,
             "weights": _weights_hash(settings.model),
-            "ranked_lists": _ranked_lists(encoder, dataset, trials[0], (features, records), feature, settings),
+            "ranked_lists": _ranked_lists(encoder, dataset, trials[0], (features, records), feature, settings, folder),
         }
         write_json(folder / FIGURES, _figures((features, records), feature, settings))
         if settings.corruption.types:
-            result["corrupted"] = _corrupted(
-                encoder, dataset, trials, (features, records), scores, feature, settings, show_progress
+            result["corrupted"], result["corrupted_lists"] = _corrupted(
+                encoder, dataset, trials, (features, records), scores, feature, settings, kept, show_progress
             )
         return stage.finish(result)
     finally:
@@ -151,11 +162,28 @@ def _corrupted(
     clean_scores: dict[str, list[Scores]],
     feature: str,
     settings: EvaluateSettings,
+    kept: Batches | None,
     show_progress: bool,
-) -> list[dict[str, Any]]:
-    """Scores on the corrupted test sets; each is kept in a file of the folder, so that a killed run goes on there."""
-    # Scores that a killed run left behind count for the same weights only.
-    kept = Path(CORRUPTED) / (_weights_hash(settings.model) or "built-in")[:12]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Scores on the corrupted test sets, and ranked lists of the first of them.
+
+    Each is kept in a file of the folder as it is made, so that a killed run goes on there.
+    """
+    # What a killed run left behind counts for the same weights only.
+    place = Path(CORRUPTED) / (_weights_hash(settings.model) or "built-in")[:12]
+    folder = Path(settings.out) / place
+
+    def look(view: CorruptedDataset, raw: dict[str, Tensor], rows: dict[Record, int]) -> None:
+        table = with_centred(raw, list(rows)), rows
+        lists = _ranked_lists(
+            encoder, view, view.mark(trials[0]), table, feature, replace(settings, activations=False), folder
+        )
+        happened = {record.path: view.assignment(record) for record in rows}
+        for one in _pictures(lists):
+            one["picture"] = str(place / one["picture"])
+            one["corruption"] = f"{happened[one['path']].name} {happened[one['path']].severity}".removesuffix(" 0")
+        write_json(folder / CORRUPTED_LISTS, lists)
+
     found = score_corrupted(
         encoder,
         dataset,
@@ -164,12 +192,19 @@ def _corrupted(
         clean,
         batch_size=settings.batch_size,
         workers=settings.workers,
-        folder=Path(settings.out) / kept,
+        folder=folder,
+        kept=kept,
+        look=look,
         show_progress=show_progress,
     )
     queries = {name: [[trial.per_query for trial in made]] for name, made in clean_scores.items()}
-    files = {name: [str(kept / path) for path in each.files()] for name, each in found.items()}
-    return summary(SetScores(queries), found, feature, files)
+    files = {name: [str(place / path) for path in each.files()] for name, each in found.items()}
+    return summary(SetScores(queries), found, feature, files), read_json(folder / CORRUPTED_LISTS)
+
+
+def _pictures(lists: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Queries and answers of ranked lists."""
+    return [one for entry in lists for one in (entry["query"], *entry["answers"])]
 
 
 def validator(
@@ -280,8 +315,9 @@ def _ranked_lists(
     table: tuple[dict[str, Tensor], dict[Record, int]],
     feature: str,
     settings: EvaluateSettings,
+    folder: Path,
 ) -> list[dict[str, Any]]:
-    """The first answers of some random queries, with thumbnails and perhaps maps beside the result."""
+    """The first answers of some random queries, with thumbnails and perhaps maps in ``folder``."""
     features, rows = table[0][feature], table[1]
     count = min(settings.ranked_lists, len(trial.query))
     order = torch.randperm(len(trial.query), generator=generator_from("ranked lists", settings.seed))
@@ -301,7 +337,6 @@ def _ranked_lists(
         )
     ]
     shown = [record for asked, answers in lists for record in (asked, *(answer for answer, *_ in answers))]
-    folder = Path(settings.out)
     save_thumbnails(folder, dataset, shown)
     if settings.activations:
         named = feature.removesuffix(CENTRED)  # what is centred is not the encoder's own any more

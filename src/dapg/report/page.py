@@ -160,14 +160,18 @@ def _training(runs: Sequence[Run]) -> str:
 def _ranked_lists(runs: Sequence[Run]) -> str:
     parts = []
     for run in runs:
-        lists = (run.result or {}).get("ranked_lists") or []
+        result = run.result or {}
+        lists, corrupted = (result.get(key) or [] for key in ("ranked_lists", "corrupted_lists"))
+        read = partial(_picture, run.folder)
         if lists:
             maps = _activations(run.folder)
-            read = partial(_picture, run.folder)
             rows = "".join(ranked_list(read, entry, maps.get(str(n))) for n, entry in enumerate(lists))
-            where = f"{run.result['data']['name']}, {run.result['data']['mode']}" if run.result else ""
+            where = f"{result['data']['name']}, {result['data']['mode']}"
             note = _MAPS_NOTE if maps else ""
             parts.append(f"<h3>{html.escape(run.title)} <small>({html.escape(where)})</small></h3>{note}{rows}")
+        if corrupted:
+            rows = "".join(ranked_list(read, entry, None) for entry in corrupted)
+            parts.append(f"<h4>{html.escape(run.title)}, the same queries with corrupted pictures</h4>{rows}")
     if not parts:
         return ""
     intro = (
@@ -247,7 +251,8 @@ def _figure(content: bytes, entry: Mapping[str, Any], kind: str, caption: str, a
     if activation is not None and content:
         content = overlay(content, activation)
     data = base64.b64encode(content).decode()
-    title = html.escape(f"{entry['path']}, person {entry['person']}", quote=True)
+    facts = [entry["path"], f"person {entry['person']}", *filter(None, [entry.get("corruption")])]
+    title = html.escape(", ".join(facts), quote=True)
     source = f"data:image/jpeg;base64,{data}"
     return f'<figure class="{kind}"><img src="{source}" alt="{title}" title="{title}"><span>{caption}</span></figure>'
 
