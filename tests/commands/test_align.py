@@ -90,6 +90,8 @@ def test_every_arm_runs_and_says_what_its_positives_were(
     assert (result["companions"]["sources_without"] if without is not None else None) == without
     if positives in ("generated", "shuffled"):
         assert result["generator"] == {"generator": "ab", "pairs": "synthetic"}
+        assert result["poses"] == ["front", "left"]
+    assert (work / positives / "positives.jpg").exists() == (positives != "original")
     method = load_method(work / positives)
     assert method.encode(torch.randn(2, 3, *method.input_size), Modality.VISIBLE)["backbone"].shape[0] == 2
 
@@ -139,6 +141,8 @@ def test_pictures_can_be_generated_during_training(work: Path) -> None:
     result = run(work, "fly", "--generator", str(work / "g.safetensors"), "--method.positives", "2")
     assert result["generator"]["pairs"] == "self"
     assert result["logs"]["own_positive"] == 0
+    with Image.open(work / "fly" / "positives.jpg") as sheet:
+        assert sheet.size == (11 * 64, 5 * 128), "eleven pictures, each with four poses below it"
     assert not [key for key in load_file(work / "fly" / "method.safetensors") if "fly" in key]
     with pytest.raises(UsageError, match="goes with --positives generated"):
         run(work, "both", "--generator", str(work / "g.safetensors"), "--positives", "shuffled")
@@ -160,6 +164,18 @@ def test_poses_on_the_fly_are_those_of_the_generator_and_do_not_hang_on_the_batc
         assert int(distance.amin(dim=1).max()) <= 1
     alone = maker(images[1:2], 4, SampleGenerator.for_step(0, 1, torch.tensor([1])))
     assert int((alone[0].int() - made[1].int()).abs().max()) <= 1
+
+
+def test_the_sheet_shows_each_picture_above_its_positives(work: Path) -> None:
+    run(work, "sheet", "--generated", str(work / "made"), "--poses", "[front]")
+    with Image.open(work / "sheet" / "positives.jpg") as sheet:
+        for column in range(11):
+            with Image.open(work / "data" / f"{column:02d}.png") as source:
+                colour = source.getpixel((0, 0))
+            below = (255, 255, 255) if column == 0 else colour[::-1]  # the first picture has no positive
+            for row, wanted in enumerate((colour, below)):
+                found = sheet.getpixel((64 * column + 32, 128 * row + 64))
+                assert max(abs(a - b) for a, b in zip(found, wanted, strict=True)) < 12, (column, row)
 
 
 def test_what_is_missing_is_said(work: Path) -> None:

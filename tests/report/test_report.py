@@ -222,6 +222,28 @@ def test_corrupted_lists_stand_below_the_clean_ones(tmp_path: Path) -> None:
     assert base64.b64decode(alt[1][0]) == (folder / "corrupted" / "ab" / "pictures" / "1.jpg").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("positives", "below"),
+    [
+        ("generated", "generated pictures of the person: front, <b>"),
+        ("shuffled", "generated pictures of somebody else"),
+    ],
+)
+def test_positives_of_an_alignment_are_shown(tmp_path: Path, positives: str, below: str) -> None:
+    folder = training(tmp_path / "t")
+    settings = {"stage": "align", "name": "dapg_align", "positives": positives, "train": {}, "backbone": {}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    result = json.loads((folder / "result.json").read_text())
+    more = {"poses": ["front", "<b>"], "generator": {"pairs": "self"}}
+    (folder / "result.json").write_text(json.dumps({**result, **more}))
+    assert "Positives" not in page(tmp_path, folder), "no sheet, no chapter"
+    Image.new("RGB", (64, 256), (1, 2, 3)).save(folder / "positives.jpg")
+    text = page(tmp_path, folder)
+    assert base64.b64encode((folder / "positives.jpg").read_bytes()).decode() in text
+    assert below in Reader(text).text
+    assert "learnt from pairs of kind self" in text
+
+
 def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
     whole = page(tmp_path, evaluation(tmp_path / "e"), training(tmp_path / "t"))
     reader = Reader(whole)

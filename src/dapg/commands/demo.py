@@ -15,13 +15,16 @@ class DemoSettings:
     """Of weights, order of pictures and every draw."""
     steps: int = 0
     """Steps of each training; 0: the preset's."""
+    generator: str = "embedded"
+    """Of persons in other poses: embedded, a file, or the folder of a finished `dapg pose train`."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
 
-_HELP = """The whole method at its smallest: stage 1 on unlabelled synthetic people, AGW fine-tuning from it and from
-random weights, scores on other persons, clean and corrupted, beside a colour histogram and ImageNet weights, and one
-page with curves, tables and ranked lists. It shows that the machinery works; its margins say nothing about real data.
+_HELP = """The whole method at its smallest: stage 1 on unlabelled synthetic people, persons generated in other poses,
+stage 2, AGW fine-tuning from both stages, from stage 1 and from random weights, scores on other persons, clean and
+corrupted, beside a colour histogram and ImageNet weights, and one page with curves, tables, generated poses and ranked
+lists. It shows that the machinery works; its margins say nothing about real data.
 
 example:
   dapg demo --out outputs/demo"""
@@ -39,5 +42,5 @@ def main(words: list[str], program: str) -> None:
 
     started = time.monotonic()
     device = str(resolve_device(settings.device))
-    made = run_demo(Demo(Path(settings.out), settings.seed, settings.steps, device), print)
+    made = run_demo(Demo(Path(settings.out), settings.seed, settings.steps, device, settings.generator), print)
     print(f"\n{made['table']}\n{time.monotonic() - started:.0f} s. Open {made['page']} in a browser.")

@@ -52,6 +52,8 @@ class GenerateSettings:
     """Pass infrared pictures on unchanged."""
     subset: int = 0
     """Only so many pictures, drawn once; 0 uses all."""
+    seed: int = 0
+    """Of the drawing of a subset; an alignment with the same seed and subset finds all its pictures here."""
     part: str = "1/1"
     """I/N makes the I-th of N parts, to share the work between machines."""
     batch_size: int = run_only(32)
@@ -78,7 +80,8 @@ def generate(source: DataConfig, settings: GenerateSettings, show_progress: bool
     poses = chosen_poses(settings.poses)
     generator, facts = load_generator(settings.generator)
     dataset = open_dataset(source)
-    records = select_records(dataset, DataConfig(source.name, source.root, settings.split, settings.subset), seed=0)
+    wanted = DataConfig(source.name, source.root, settings.split, settings.subset)
+    records = select_records(dataset, wanted, settings.seed)
     out = Path(settings.out)
     about = _claim(out, dataset, records, list(poses), facts, settings)
     mine = [records[number] for number in part.chunks(len(records))]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dapg.core.settings import from_dict, read_yaml
+from dapg.core.settings import from_dict, read_yaml, to_dict
 from dapg.core.stage import CONFIG
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig
@@ -18,17 +18,17 @@ from dapg.recipes.presets import require_preset
 from dapg.recipes.pretraining import small
 from dapg.train.loop import TrainConfig
 from dapg.train.optimizers import OptimizerConfig, ScheduleConfig
-from dapg.train.stage import AlignSettings
+from dapg.train.stage import AlignSettings, PretrainSettings
 
 
-def settings(method: str, preset: str = "recommended", init: str = "") -> AlignSettings:
+def settings(method: str, preset: str = "recommended", init: str | PretrainSettings = "") -> AlignSettings:
     """Complete settings of a method at a scale.
 
     Args:
         method: a file of ``methods/alignment``.
         preset: the scale.
         init: where the first weights come from. Of a run's folder the network, the input size and the head's shape
-            are taken over too.
+            are taken over too, and just so of the settings of a run that need not have been made yet.
 
     Raises:
         UsageError: unknown method or preset, or a folder that is no run.
@@ -46,12 +46,14 @@ def settings(method: str, preset: str = "recommended", init: str = "") -> AlignS
     return chosen if not init else _start_from(chosen, init)
 
 
-def _start_from(chosen: AlignSettings, init: str) -> AlignSettings:
+def _start_from(chosen: AlignSettings, init: str | PretrainSettings) -> AlignSettings:
     """The same for the network of an earlier run."""
-    config = Path(init) / CONFIG
-    if not config.is_file():
+    if isinstance(init, PretrainSettings):
+        stored, init = to_dict(init), init.out
+    elif (Path(init) / CONFIG).is_file():
+        stored = read_yaml(Path(init) / CONFIG)
+    else:
         return replace(chosen, backbone=replace(chosen.backbone, init=init))
-    stored = read_yaml(config)
     backbone = replace(from_dict(BackboneConfig, stored["backbone"], "backbone"), init=init)
     before = stored.get("method", {})
     method, loader = chosen.method, chosen.loader

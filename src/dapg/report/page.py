@@ -35,8 +35,10 @@ Read = Callable[[str], bytes]
 _STYLE = Path(__file__).with_name("style.css")
 
 
-def write_page(runs: Sequence[Run], path: Path, title: str = "dapg report") -> list[Path]:
+def write_page(runs: Sequence[Run], path: Path, title: str = "dapg report", note: str = "") -> list[Path]:
     """Write the page, and its score tables as Markdown and CSV beside it; returns the paths.
+
+    ``note`` stands below the title.
 
     Nothing is loaded from elsewhere: pictures and curves are inside the file.
     """
@@ -45,6 +47,7 @@ def write_page(runs: Sequence[Run], path: Path, title: str = "dapg report") -> l
         _corrupted(runs),
         _feature_space(runs),
         _training(runs),
+        _positives(runs),
         _ranked_lists(runs),
         _details(runs),
     ]
@@ -52,7 +55,7 @@ def write_page(runs: Sequence[Run], path: Path, title: str = "dapg report") -> l
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{stylesheet()}</style></head><body>"
-        f"<h1>{html.escape(title)}</h1>{_made(runs)}{''.join(sections)}</body></html>\n"
+        f"<h1>{html.escape(title)}</h1>{_made(runs)}{_note(note)}{''.join(sections)}</body></html>\n"
     )
     atomic_write_text(path, text)
     written = [path]
@@ -80,6 +83,10 @@ def _made(runs: Sequence[Run]) -> str:
         str(environment.get("machine", "")),
     ]
     return f'<p class="note">{html.escape(", ".join(facts))}</p>'
+
+
+def _note(text: str) -> str:
+    return f"<p><b>{html.escape(text)}</b></p>" if text else ""
 
 
 def _scores(runs: Sequence[Run]) -> str:
@@ -155,6 +162,27 @@ def _training(runs: Sequence[Run]) -> str:
         if run.stage != "evaluate" and (drawn := training_curves(run))
     ]
     return f"<h2>Training</h2>{to_html(rows)}{''.join(curves)}"
+
+
+def _positives(runs: Sequence[Run]) -> str:
+    """The sheets that alignments left: pictures, and below each what it was aligned with."""
+    parts = []
+    for run in runs:
+        sheet = run.folder / "positives.jpg"
+        if run.stage != "align" or not sheet.exists():
+            continue
+        result = run.result or {}
+        who = {"shuffled": "generated pictures of somebody else", "true": "other pictures of the person"}
+        below = who.get(run.settings["positives"], "generated pictures of the person")
+        below += f": {', '.join(poses)}" if (poses := result.get("poses")) else ""
+        pairs = result.get("generator", {}).get("pairs")
+        below += f" (the generator learnt from pairs of kind {pairs})" if pairs else ""
+        data = base64.b64encode(sheet.read_bytes()).decode()
+        parts.append(
+            f"<h3>{html.escape(run.title)}</h3><p>On top the picture, below it {html.escape(below)}."
+            f'</p><div class="wide"><img src="data:image/jpeg;base64,{data}" alt="positives"></div>'
+        )
+    return f"<h2>Positives of the alignment</h2>{''.join(parts)}" if parts else ""
 
 
 def _ranked_lists(runs: Sequence[Run]) -> str:

@@ -32,6 +32,7 @@ from dapg.models.pose_weights import load_generator
 from dapg.models.weights import init_backbone, save_backbone
 from dapg.train import checkpoint
 from dapg.train.loop import Progress, TrainConfig, Validate, train
+from dapg.train.positives import SHEET, companions_of, write_sheet
 
 
 @dataclass(frozen=True)
@@ -216,8 +217,8 @@ def finetune(
 def align(settings: AlignSettings, validate: Validate | None = None, show_progress: bool = True) -> dict[str, Any]:
     """Run (or go on with, or reuse) one alignment; returns the content of result.json.
 
-    The folder holds what ``pretrain`` leaves. The result says what the positives were, how many pictures had any, and
-    what the generator learnt from.
+    The folder holds what ``pretrain`` leaves, and ``positives.jpg``: some pictures and what they are aligned with. The
+    result says what the positives were, how many pictures had any, and what the generator learnt from.
 
     Raises:
         UsageError: wrong settings, or the folder holds another run.
@@ -232,9 +233,12 @@ def align(settings: AlignSettings, validate: Validate | None = None, show_progre
         if not records:
             raise UsageError("there is no visible picture to align; give --visible_only false or another --data.split")
         dataset, notes = _with_companions(dataset, records, settings)
+        on_the_fly = _on_the_fly(settings, notes) if settings.generator else None
+        if distributed.rank() == 0:
+            _write_sheet(settings, dataset, records, on_the_fly)
         facts = DataFacts(len(records), tuple(sorted({record.person for record in records})))
         sampler = InfiniteSampler(len(records), settings.train.batch_size, settings.seed)
-        start = _start_of(settings, notes)
+        start = _start_of(settings, on_the_fly)
         return _Work(dataset, records, facts, sampler, settings.train, validate, notes, start)
 
     return _run("align", settings, prepare, show_progress)
@@ -257,17 +261,30 @@ def _with_companions(
             raise UsageError(f"--positives {settings.positives} needs --generated FOLDER (dapg pose generate)")
         manifest = read_manifest(settings.generated)
         notes["generator"] = manifest.about
-        own = generated_companions(manifest, records, settings.poses or manifest.poses, settings.least_score)
+        notes["poses"] = list(settings.poses or manifest.poses)
+        own = generated_companions(manifest, records, notes["poses"], settings.least_score)
         companions = own if settings.positives == "generated" else shuffled_companions(own, records, settings.seed)
     counts = [len(companions.get((record.path, record.box), ())) for record in records]
     notes["companions"] = {"pictures": sum(counts), "sources_without": counts.count(0)}
     return WithCompanions(dataset, companions), notes
 
 
-def _start_of(settings: AlignSettings, notes: dict[str, Any]) -> Callable[[Method], None]:
+def _write_sheet(
+    settings: AlignSettings, dataset: Dataset, records: Sequence[Record], on_the_fly: OnTheFly | None
+) -> None:
+    """Some pictures and their positives; none where each is its own."""
+    if isinstance(dataset, WithCompanions):
+        positives = companions_of(dataset)
+    elif on_the_fly is not None:
+        positives = lambda _, picture: on_the_fly.every_pose(picture[None])[0]  # noqa: E731
+    else:
+        return
+    write_sheet(Path(settings.out) / SHEET, dataset, records, positives)
+
+
+def _start_of(settings: AlignSettings, on_the_fly: OnTheFly | None) -> Callable[[Method], None]:
     """Gives the method the earlier run's projection head, and a generator where pictures are made during training."""
     weights = Path(settings.backbone.init) / METHOD_WEIGHTS
-    on_the_fly = _on_the_fly(settings, notes) if settings.generator else None
 
     def start(method: Method) -> None:
         take_head = getattr(method, "take_head", None)
@@ -294,7 +311,8 @@ def _on_the_fly(settings: AlignSettings, notes: dict[str, Any]) -> OnTheFly:
     if unknown:
         raise UsageError(f"no canonical pose is called {', '.join(unknown)}; known: {', '.join(poses)}")
     notes["generator"] = {"generator": facts.sha256, "pairs": facts.supervision, "on_the_fly": True}
-    return OnTheFly(generator, (facts.height, facts.width), [poses[pose] for pose in settings.poses or poses])
+    notes["poses"] = list(settings.poses or poses)
+    return OnTheFly(generator, (facts.height, facts.width), [poses[pose] for pose in notes["poses"]])
 
 
 def _by_modalities(records: Sequence[Record]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from dapg.augment.basic import resize
@@ -19,13 +19,21 @@ class OnTheFly:
         """``generator`` in evaluation mode, the (height, width) it was trained at, and the poses to choose from."""
         self._generator, self._size, self._poses = generator, size, torch.stack(list(poses))
 
-    @torch.no_grad()
     def __call__(
         self, images: UInt8[Tensor, "B 3 H W"], count: int, generator: SampleGenerator
     ) -> UInt8[Tensor, "B {count} 3 H W"]:
         """``count`` poses a picture, each once while there are enough; single precision, as generated files."""
-        device, places = images.device, torch.arange(count) % len(self._poses)
-        chosen = generator.permutation(len(self._poses)).cpu()[:, places]  # (B, count)
+        places = torch.arange(count) % len(self._poses)
+        return self._made(images, generator.permutation(len(self._poses)).cpu()[:, places])
+
+    def every_pose(self, images: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B P 3 H W"]:
+        """All poses in order."""
+        return self._made(images, torch.arange(len(self._poses)).expand(len(images), -1))
+
+    @torch.no_grad()
+    def _made(self, images: UInt8[Tensor, "B 3 H W"], chosen: Int[Tensor, "B P"]) -> UInt8[Tensor, "B P 3 H W"]:
+        """Each picture in the poses chosen for it."""
+        device, count = images.device, chosen.shape[1]
         self._generator.to(device)
         with torch.autocast(device.type, enabled=False):
             skeletons = draw_skeletons(self._poses.to(device), self._size)[chosen.flatten().to(device)]

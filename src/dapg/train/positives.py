@@ -1,0 +1,53 @@
+"""What an alignment leaves to look at: some pictures in a row, and below each the positives it is compared with."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from dapg.core.errors import DataError
+from dapg.core.files import atomic_path
+from dapg.core.images import decode, to_pil
+from dapg.core.types import Record
+from dapg.data.base import Dataset
+from dapg.data.companions import WithCompanions
+
+SHEET = "positives.jpg"
+SIZE = (128, 64)
+"""Height and width of a picture on the sheet."""
+_COLUMNS = 12
+
+Positives = Callable[[Record, UInt8[Tensor, "3 128 64"]], UInt8[Tensor, "P 3 128 64"]]
+"""Takes a record and its picture, and gives its positives; P may differ."""
+
+
+def companions_of(dataset: WithCompanions) -> Positives:
+    """The pictures that the data set hands along."""
+
+    def read(record: Record, picture: UInt8[Tensor, "3 128 64"]) -> UInt8[Tensor, "P 3 128 64"]:
+        found = [decode(data, SIZE, box, name) for data, box, name in dataset.companions(record)]
+        return torch.stack(found) if found else picture.new_empty(0, *picture.shape)
+
+    return read
+
+
+def write_sheet(path: Path, dataset: Dataset, records: Sequence[Record], positives: Positives) -> None:
+    """A column for each of twelve records, evenly spread: the picture, below it its positives, white where it has less.
+
+    A picture that cannot be read is left out: training says what it makes of it. Without any there is no sheet.
+    """
+    columns = []
+    for record in records[:: max(1, len(records) // _COLUMNS)][:_COLUMNS]:
+        with contextlib.suppress(DataError):
+            picture = decode(dataset.read(record), SIZE, record.box, record.path)
+            columns.append(torch.cat([picture[None], positives(record, picture)]))
+    if not columns:
+        return
+    rows = max(len(column) for column in columns)
+    filled = [torch.cat([each, each.new_full((rows - len(each), 3, *SIZE), 255)]) for each in columns]
+    whole = torch.cat([torch.cat(list(column), dim=1) for column in filled], dim=2)  # (3, rows x 128, columns x 64)
+    with atomic_path(path) as temporary:
+        to_pil(whole).save(temporary, "JPEG", quality=90)
