@@ -11,13 +11,20 @@ from PIL import Image
 
 from dapg.cli import main
 from dapg.core.errors import UsageError
+from dapg.core.files import sha256
 from dapg.core.rng import generator_from
+from dapg.data.manifest import read_manifest
+from dapg.data.synthetic import Synthetic
+from dapg.models import pose_weights
+from dapg.models.pn_gan import GeneratorConfig, build_generator
+from dapg.models.pose_weights import GeneratorFacts, save_generator
 from dapg.recipes import matrix, pictures, reproduce
 from dapg.recipes.matrix import Source
 from dapg.recipes.page import write_report
 from dapg.recipes.reproduce import Experiment, outlook, run
 from dapg.recipes.tables import comparisons, lines
 from dapg.train.loop import Terminated
+from dapg.train.stage import AlignSettings
 from made_up_cells import made_up
 
 
@@ -51,7 +58,7 @@ def test_a_folder_name_does_not_depend_on_where_the_runs_are() -> None:
 def test_arms_share_network_and_length() -> None:
     """Equal pictures for all, except the arm that is about equal passes."""
     found = matrix.cells(("beyond",), "tiny", (Source("synthetic"),), ("random",), 1, Path("runs"))
-    steps = {cell.arm: cell.chain[0].train.steps for cell in found if len(cell.chain) == 2}
+    steps = {cell.arm: cell.chain[0].train.steps for cell in found if len(cell.chain) > 1}
     assert {value for arm, value in steps.items() if arm != "dapg-1-passes"} == {200}
     assert steps["dapg-1-passes"] == 100
     assert len({json.dumps(vars(replace(c.chain[-1].backbone, init=""))) for c in found if c.chain}) == 1
@@ -64,6 +71,57 @@ def test_missing_parts_are_said_and_not_faked() -> None:
     assert found["vtbr"].missing
     assert not found["vtbr"].chain
     assert found["byol"].chain
+
+
+@pytest.fixture
+def generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A generator that has learnt nothing in the place of the package's own."""
+    path = tmp_path / "generator.safetensors"
+    network = build_generator(GeneratorConfig("attention", 8, 1), generator_from("matrix generator"))
+    save_generator(network, path, GeneratorFacts(64, 32, "self", {}))
+    monkeypatch.setattr(pose_weights, "EMBEDDED", path)
+    return path
+
+
+def stage_2(root: Path) -> dict[str, matrix.Cell]:
+    found = matrix.cells(("stage2",), "tiny", (Source("synthetic"),), ("random",), 1, root)
+    return {cell.arm: cell for cell in found}
+
+
+def test_an_alignment_stands_between_stage_1_and_fine_tuning(generator: Path, tmp_path: Path) -> None:
+    """Every arm from one stage 1, none of which has run; only what the positives are differs."""
+    found = stage_2(tmp_path / "runs")
+    first, aligned, last = found["dapg"].chain
+    assert isinstance(aligned, AlignSettings)
+    assert not isinstance(first, AlignSettings)
+    assert not (tmp_path / "runs").exists()
+    assert (aligned.backbone.init, last.backbone.init) == (first.out, aligned.out)
+    assert aligned.method.head == first.method.head
+    assert (aligned.method.views.height, aligned.method.views.width) == (96, 48)
+    assert (aligned.train.steps, aligned.train.optimizer.lr, aligned.method.negatives) == (100, 1e-3, "batch")
+    assert found["dapg-1"].chain[0] == first
+    for arm, positives in (("dapg-original", "original"), ("dapg-shuffled", "shuffled"), ("dapg-true", "true")):
+        before, other, _ = found[arm].chain
+        assert before == first
+        generated = aligned.generated if positives == "shuffled" else ""
+        assert other == replace(aligned, positives=positives, generated=generated, out=other.out)
+        assert other.out != aligned.out
+    alone, _ = found["dapg-2"].chain
+    assert alone == replace(aligned, backbone=replace(aligned.backbone, init="random"), out=alone.out)
+    assert found["dapg-1-again"].chain[0].train.steps == 2 * first.train.steps
+    names = [Path(training.out).name for training in stage_2(Path("/somewhere/else"))["dapg"].chain]
+    assert names == [Path(training.out).name for training in (first, aligned, last)]
+    generator.write_bytes(generator.read_bytes() + b" ")
+    assert stage_2(tmp_path / "runs")["dapg"].chain[1].out != aligned.out, "another generator, another training"
+
+
+def test_without_a_generator_only_arms_that_need_one_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pose_weights, "EMBEDDED", tmp_path / "nothing")
+    missing = {arm: cell.missing for arm, cell in stage_2(tmp_path).items() if cell.missing}
+    assert set(missing) == {"dapg", "dapg-shuffled", "dapg-2"}
+    assert {"no trained pose generator" in reason for reason in missing.values()} == {True}
 
 
 @pytest.mark.parametrize("wrong", [{"tables": ("table9",)}, {"starts": ("warm",)}, {"only": "nothing*"}])
@@ -184,6 +242,33 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
     assert {path.name: path.read_bytes() for path in (small.folder / "tables").iterdir()} == made
 
 
+@pytest.mark.parametrize("arm", ["dapg", "dapg-shuffled"])
+def test_a_cell_with_both_stages(small: Experiment, generator: Path, monkeypatch: pytest.MonkeyPatch, arm: str) -> None:
+    """Poses are generated once, the alignment starts from stage 1 and the fine-tuning from the alignment."""
+    monkeypatch.setattr(matrix, "_TINY_ALIGN", {"random": 2})
+    some = sorted({record.person for record in Synthetic().records("train")})[:10]
+    few = [record for record in Synthetic().records("train") if record.person in some]
+    monkeypatch.setattr(Synthetic, "records", lambda self, split: list(few))
+    both = replace(small, tables=("stage2",), only=f"{arm}+agw-*")
+    (before,) = outlook(both)
+    assert before.state == "to run: pretrain dapg, align dapg_align, finetune agw, score"
+    first, aligned, last = before.cell.chain
+    assert isinstance(aligned, AlignSettings)
+    assert run(both, print) == []
+    manifest = read_manifest(aligned.generated)
+    assert {picture.path for picture in manifest.pictures} == {record.path for record in few}
+    stored = json.loads(both.file(before.cell).read_text())
+    stages = [(training["stage"], training["run"]) for training in stored["trainings"]]
+    folders = [Path(training.out).name for training in (first, aligned, last)]
+    assert stages == list(zip(("pretrain", "align", "finetune"), folders, strict=True))
+    assert stored["trainings"][1]["generator"]["generator"] == sha256(generator)
+    assert stored["trainings"][1]["positives"] == {"dapg": "generated"}.get(arm, "shuffled")
+    for training in (aligned, last):
+        made_from = json.loads((Path(training.out) / "result.json").read_text())["init"]
+        source = {aligned.out: first.out, last.out: aligned.out}[training.out]
+        assert made_from["sha256"] == sha256(Path(source) / "backbone.safetensors")
+
+
 def test_stage_1_is_shown_within_the_visible_cameras_too(tmp_path: Path) -> None:
     """Rows by mode with the kept share of clean mAP; only the compared modes are compared."""
     experiment = Experiment(("stage1",), starts=("random",), seeds=1, results=tmp_path)
@@ -211,6 +296,21 @@ def test_stage_1_is_shown_within_the_visible_cameras_too(tmp_path: Path) -> None
     ][:1]
     assert row.split(" | ")[-2] == f"{seen / clean:.2f}"
     assert "| random | DAPG, stage 1 | 1 | 7 | 448 | 36 | 5.0 |" in text
+
+
+def test_stage_2_compares_the_whole_method_with_stage_1_alone(generator: Path, tmp_path: Path) -> None:
+    experiment = Experiment(("stage2",), starts=("random",), seeds=1, results=tmp_path)
+    experiment.folder.mkdir(parents=True)
+    for cell in experiment.cells():
+        if cell.arm in ("dapg-1", "dapg", "dapg-shuffled"):
+            result = made_up(cell, 0.9 if cell.arm == "dapg" else 0.4)
+            experiment.file(cell).write_text(json.dumps(result))
+    compared = comparisons(experiment, "stage2")
+    assert {(each.arm, each.other) for each in compared} == {("dapg", "dapg-1"), ("dapg", "dapg-shuffled")}
+    assert {each.condition for each in compared} == {"clean", "all"}
+    assert {each.mode for each in compared} == {"all", "visible centred", "frozen visible centred"}
+    assert all(each.value > 0 for each in compared)
+    assert "both stages, true other pictures (uses labels): not run." in write_report(experiment)
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,15 +15,21 @@ from typing import Any, Literal
 
 from dapg.core import plugins
 from dapg.core.errors import UsageError
+from dapg.core.files import sha256
 from dapg.core.settings import to_dict
 from dapg.data.source import DataConfig
 from dapg.methods.runs import FOLDERS, BackboneConfig
-from dapg.recipes import finetuning, pretraining
-from dapg.train.stage import FinetuneSettings, PretrainSettings
+from dapg.models import pose_weights
+from dapg.pose.generate import GenerateSettings
+from dapg.recipes import alignment, finetuning, pretraining
+from dapg.train.loop import TrainConfig
+from dapg.train.stage import AlignSettings, FinetuneSettings, Positives, PretrainSettings
 
 Scale = Literal["tiny", "gpu", "paper"]
+NEED_GENERATED: tuple[Positives, ...] = ("generated", "shuffled")
+"""Positives that are taken from a folder of generated pictures."""
 SCALES: tuple[Scale, ...] = ("tiny", "gpu", "paper")
-TABLES = ("table1", "table2", "table3", "fig1", "beyond", "stage1")
+TABLES = ("table1", "table2", "table3", "fig1", "beyond", "stage1", "stage2")
 
 
 @dataclass(frozen=True)
@@ -37,15 +43,19 @@ class Arm:
     """Dotted settings of the method that differ from the scale's."""
     alignment: str = ""
     """A file of ``dapg/methods/alignment`` to run after it; empty: none."""
+    positives: Positives = "generated"
+    """What the alignment aligns a picture with (``AlignSettings.positives``)."""
     starts: tuple[str, ...] = ("random", "imagenet")
     """Starts with which the arm makes sense."""
     reconstruction: bool = False
     """Built from a title, as neither code nor text of the method is public."""
+    length: float = 1.0
+    """Length of stage 1 as a share of the scale's."""
     equal_passes: bool = False
     """Train stage 1 only as long as MoCo v2's two encoder passes a picture would take, not for equally many steps."""
 
 
-CORRUPTED = {"pair": "corrupted"}
+CORRUPTED, _ALIGN = {"pair": "corrupted"}, "dapg_align"
 ARMS: dict[str, Arm] = {
     "in-sup": Arm("ImageNet, supervised", starts=("imagenet",)),
     "none": Arm("no pre-training", starts=("random",)),
@@ -54,10 +64,10 @@ ARMS: dict[str, Arm] = {
     "ssl": Arm("SSL", "channel_transformer", reconstruction=True),
     "vtbr": Arm("VTBR", "vtbr"),
     "simclr": Arm("SimCLR", "simclr"),
-    "dapg": Arm("DAPG, both stages", "dapg", alignment="dapg_align"),
+    "dapg": Arm("DAPG, both stages", "dapg", alignment=_ALIGN),
     "dapg-1": Arm("DAPG, stage 1", "dapg"),
     "dapg-1-single": Arm("stage 1 without L_total: InfoNCE with one positive", "mocov2", CORRUPTED),
-    "dapg-2": Arm("stage 2 only", alignment="dapg_align"),
+    "dapg-2": Arm("stage 2 only", alignment=_ALIGN),
     "mocov2": Arm("MoCo v2", "mocov2"),
     "simclr-corrupted": Arm("SimCLR, corrupted views", "simclr", CORRUPTED),
     "byol-corrupted": Arm("BYOL, corrupted views", "byol", CORRUPTED),
@@ -70,6 +80,10 @@ ARMS: dict[str, Arm] = {
     "dapg-1-tau-0.7": Arm("stage 1, temperature 0.7 (printed)", "dapg", {"temperature": 0.7}),
     "dapg-1-symmetric": Arm("stage 1, each view the anchor in turn", "dapg", {"symmetric": True}),
     "dapg-1-channel": Arm("stage 1, channel-augmented views", "dapg", {"channel": 0.5}),
+    "dapg-1-again": Arm("stage 1 trained as long again", "dapg", length=2.0),
+    "dapg-original": Arm("both stages, channels without pose", "dapg", alignment=_ALIGN, positives="original"),
+    "dapg-shuffled": Arm("both stages, generated of other persons", "dapg", alignment=_ALIGN, positives="shuffled"),
+    "dapg-true": Arm("both stages, true other pictures (uses labels)", "dapg", alignment=_ALIGN, positives="true"),
 }
 """Every arm by the name that ``--only`` and result files use."""
 
@@ -93,9 +107,16 @@ _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("agw",),
     ),
+    "stage2": (
+        (
+            *("in-sup", "none", "dapg-1", "dapg-1-again", "dapg-original", "dapg-shuffled", "dapg", "dapg-true"),
+            *("dapg-1-single", "dapg-2"),
+        ),
+        ("agw",),
+    ),
 }
 """Table -> its arms and fine-tuners. ``beyond`` is what a fair comparison needs and the paper does not have, ``stage1``
-takes stage 1 apart and scores within the visible cameras too, frozen and fine-tuned."""
+and ``stage2`` take the stages apart and score within the visible cameras too, frozen and fine-tuned."""
 
 
 @dataclass(frozen=True)
@@ -190,11 +211,17 @@ def _cell(
     chain: list[PretrainSettings | FinetuneSettings] = []
     weights = _first_weights(scale, start)
     spec = ARMS[arm]
+    first = None
     if spec.pretraining:
         first = _pretraining(spec, scale, weights, seed)
         first = replace(first, out=str(folder(root, "pretrain", first)))
         chain.append(first)
         weights = replace(weights, init=first.out)
+    if spec.alignment:
+        aligned = _alignment(spec, scale, weights, first, start, seed, root)
+        aligned = replace(aligned, out=str(folder(root, "align", aligned)))
+        chain.append(aligned)
+        weights = replace(weights, init=aligned.out)
     last = _finetuning(finetuner, scale, weights, seed)
     last = replace(last, data=DataConfig(source.name, source.root, split))
     chain.append(replace(last, out=str(folder(root, "finetune", last))))
@@ -207,17 +234,22 @@ def _absent(arm: str, finetuner: str) -> str:
     for stage, name in (("pretrain", spec.pretraining), ("align", spec.alignment), ("finetune", finetuner)):
         if name and not (plugins.exists(FOLDERS[stage]) and name in plugins.names(FOLDERS[stage])):
             return f"{FOLDERS[stage].removeprefix('methods.')} method {name!r} is not in the package yet"
-    if spec.alignment:
+    if spec.alignment and spec.positives in NEED_GENERATED and not pose_weights.EMBEDDED.is_file():
         return "no trained pose generator is in the package yet, which the alignment needs"
     return ""
+
+
+def poses(aligned: AlignSettings) -> GenerateSettings:
+    """What makes the pictures that an alignment takes from a folder; every seed and arm shares them."""
+    return GenerateSettings(out=aligned.generated, split=aligned.data.split, visible_only=aligned.visible_only)
 
 
 def folder(root: Path, stage: str, settings: Any) -> Path:
     """One folder for equal settings: its name ends in their hash. The place of earlier folders does not count."""
     values = _counted(settings)
-    init = values.get("backbone", {}).get("init", "")
-    if "/" in str(init):
-        values["backbone"]["init"] = Path(init).name
+    for where, name in ((values.get("backbone", {}), "init"), (values, "generated")):
+        if "/" in str(where.get(name, "")):
+            where[name] = Path(where[name]).name
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
     return root / stage / f"{settings.name}-{digest}"
 
@@ -242,6 +274,8 @@ def _counted(settings: Any) -> Any:
 _TINY_SIZE, _TINY_CHAIN = (96, 48), (192, 96)
 _TINY_STEPS, _TINY_TUNE = {"random": 200, "imagenet": 60}, {"random": 150, "imagenet": 75}
 """Steps of 64 pictures by start: MobileNetV2 takes some four times as long a step, and has learned before."""
+_TINY_ALIGN = {"random": 100, "imagenet": 30}
+"""Steps of an alignment: half of stage 1's, at half its rate as in the recipe."""
 _TINY_RATES = {"random": 2e-3, "imagenet": 5e-4}
 """AdamW's rate by start, the same for every method: one trial each."""
 
@@ -269,12 +303,37 @@ def _pretraining(spec: Arm, scale: Scale, weights: BackboneConfig, seed: int) ->
         method = changed(method, {"chain.height": _TINY_CHAIN[0], "chain.width": _TINY_CHAIN[1]})
         loader = replace(made.loader, height=_TINY_CHAIN[0], width=_TINY_CHAIN[1])
         made = replace(made, train=train, method=method, loader=loader)
+    share = spec.length
     if spec.equal_passes:
-        made = replace(made, train=_shortened(made, 2 / (4 if made.method.negatives == "batch" else 7)))
+        share *= 2 / (4 if made.method.negatives == "batch" else 7)
+    return replace(made, train=_lasting(made, share))
+
+
+def _alignment(
+    spec: Arm,
+    scale: Scale,
+    weights: BackboneConfig,
+    first: PretrainSettings | None,
+    start: str,
+    seed: int,
+    root: Path,
+) -> AlignSettings:
+    """Stage 2 of the network ``weights``, fitted to the settings of the stage 1 before it if there is one."""
+    base = alignment.settings(spec.alignment, scale, first or "")
+    made = replace(base, backbone=weights, positives=spec.positives, seed=seed)
+    if scale == "tiny":
+        optimizer = replace(made.train.optimizer, lr=_TINY_RATES[start] / 2)
+        train = replace(made.train, steps=_TINY_ALIGN[start], optimizer=optimizer, on_collapse="warn")
+        method = changed(made.method, {"views.height": _TINY_SIZE[0], "views.width": _TINY_SIZE[1]})
+        loader = replace(made.loader, height=_TINY_SIZE[0], width=_TINY_SIZE[1])
+        made = replace(made, train=replace(train, checkpoint_every=20), method=method, loader=loader)
+    if spec.positives in NEED_GENERATED:
+        name = f"{made.data.name}-{made.data.split or 'default'}-{sha256(pose_weights.EMBEDDED)[:10]}"
+        made = replace(made, generated=str(root / "poses" / name))
     return made
 
 
-def _shortened(settings: PretrainSettings, share: float) -> Any:
+def _lasting(settings: PretrainSettings, share: float) -> TrainConfig:
     """The length times ``share``, in whichever unit it is given."""
     train = settings.train
     if train.steps:

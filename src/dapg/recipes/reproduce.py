@@ -26,17 +26,19 @@ from dapg.core.errors import BusyError, UsageError
 from dapg.core.files import FolderLock, atomic_write_text, read_json, write_json
 from dapg.core.log import loss_curve
 from dapg.core.stage import RESULT, commit
+from dapg.data.manifest import MANIFEST
 from dapg.data.source import DataConfig, open_dataset, select_records
 from dapg.evaluation.bootstrap import person_scores
 from dapg.evaluation.encoders import build_encoder
 from dapg.evaluation.extract import CENTRED
 from dapg.evaluation.robustness import Batches, CorruptionSettings, clean_and_corrupted
 from dapg.methods.runs import BackboneConfig
+from dapg.pose.generate import generate
 from dapg.recipes.estimates import Speeds, machine_words, seconds_of_a_step, seconds_of_scoring, speeds
-from dapg.recipes.matrix import TABLES, Cell, Scale, Source, cells, tables_of
+from dapg.recipes.matrix import TABLES, Cell, Scale, Source, cells, poses, tables_of
 from dapg.recipes.paper import SEARCHES
 from dapg.train.loop import Terminated
-from dapg.train.stage import FinetuneSettings, PretrainSettings, finetune, pretrain
+from dapg.train.stage import AlignSettings, FinetuneSettings, PretrainSettings, align, finetune, pretrain
 
 CONDITIONS = ("clean", "all", "seen", "unseen")
 """Clean pictures; corrupted by any of 20 types, by one of the 15 that stage 1 may draw, by one of the other five."""
@@ -52,7 +54,7 @@ class Experiment:
     """What to run, and where."""
 
     tables: tuple[str, ...] = TABLES
-    """table1, table2, table3, fig1 or beyond."""
+    """table1, table2, table3, fig1, beyond, stage1 or stage2."""
     scale: Scale = "tiny"
     """tiny: minutes a cell on two cores; gpu: minutes on a GPU; paper: the published settings."""
     sources: tuple[Source, ...] = (Source("synthetic"),)
@@ -247,8 +249,7 @@ def run_cell(experiment: Experiment, cell: Cell, kept: Batches) -> dict[str, Any
     trained: list[tuple[PretrainSettings | FinetuneSettings, dict[str, Any]]] = []
     for training in cell.chain:
         settings = replace(training, device=experiment.device)
-        result = pretrain(settings) if isinstance(settings, PretrainSettings) else finetune(settings)
-        trained.append((settings, result))
+        trained.append((settings, _train(settings)))
     started, pictures_kept = time.monotonic(), bool(kept)
     scores, sums, feature = _score(experiment, cell, kept)
     return {
@@ -266,6 +267,33 @@ def run_cell(experiment: Experiment, cell: Cell, kept: Batches) -> dict[str, Any
         "commit": commit(),
         "machine": machine(resolve_device(experiment.device)),
     }
+
+
+def _train(settings: PretrainSettings | FinetuneSettings) -> dict[str, Any]:
+    """Run one training of a chain, with what it needs."""
+    if isinstance(settings, FinetuneSettings):
+        return finetune(settings)
+    if not isinstance(settings, AlignSettings):
+        return pretrain(settings)
+    if settings.generated and not (Path(settings.generated) / MANIFEST).exists():
+        _generate(settings)
+    return align(settings)
+
+
+def _generate(settings: AlignSettings) -> None:
+    """Make the pictures that every seed and arm aligns with.
+
+    Raises:
+        BusyError: another process makes them.
+    """
+    folder = Path(settings.generated).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(folder, patience=0.0)
+    lock.acquire()
+    try:
+        generate(settings.data, replace(poses(settings), device=settings.device))
+    finally:
+        lock.release()
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -291,6 +319,7 @@ def _described(settings: PretrainSettings | FinetuneSettings, result: Mapping[st
         "seconds": round(result["seconds"], 1),
         "logs": result["logs"],
         "curve": loss_curve(Path(settings.out)),
+        **{key: result[key] for key in ("positives", "generator", "companions") if key in result},
     }
 
 
@@ -328,7 +357,9 @@ def _score(
 
 
 def _kind(training: PretrainSettings | FinetuneSettings) -> str:
-    return "pretrain" if isinstance(training, PretrainSettings) else "finetune"
+    if isinstance(training, FinetuneSettings):
+        return "finetune"
+    return "align" if isinstance(training, AlignSettings) else "pretrain"
 
 
 # Several devices, clusters

@@ -29,6 +29,7 @@ TITLES = {
     "fig1": "Fig. 1: what robust fine-tuning costs and gains",
     "beyond": "Beyond the paper: equal passes, corrupted views for every method, seen and unseen types",
     "stage1": "Stage 1 taken apart: frozen and after a short AGW, within the visible cameras and across",
+    "stage2": "Stage 2 taken apart: frozen and after a short AGW, within the visible cameras and across",
 }
 _CONDITIONS = {
     "table1": ("clean",),
@@ -37,10 +38,12 @@ _CONDITIONS = {
     "fig1": ("clean", "all"),
     "beyond": ("clean", "seen", "unseen"),
     "stage1": ("clean", "seen", "unseen"),
+    "stage2": ("clean", "all"),
 }
 _WITHIN = ("visible", "visible centred", "frozen visible", "frozen visible centred")
-"""Modes of the embedded people that only ``stage1`` shows."""
-_COMPARED = {"stage1": ("all", "visible centred", "frozen visible centred")}
+"""Modes of the embedded people that only ``_APART`` show."""
+_APART = ("stage1", "stage2")
+_COMPARED = dict.fromkeys(_APART, ("all", "visible centred", "frozen visible centred"))
 """Modes in which a table compares; the others compare in all they show."""
 PAPERS = ("sysu", "regdb")
 """Data sets of the paper, on which ours minus the printed value means something."""
@@ -124,7 +127,7 @@ def modes_of(data: str) -> tuple[str, ...]:
 def _modes(table: str, data: str) -> tuple[str, ...]:
     """What a table shows of a data set."""
     searches = modes_of(data)
-    return (*searches[:1], *_WITHIN) if (table, data) == ("stage1", "synthetic") else searches
+    return (*searches[:1], *_WITHIN) if table in _APART and data == "synthetic" else searches
 
 
 def _figures(
@@ -170,7 +173,7 @@ def _printed(table: str, arm: str, finetuning: str, mode: str, condition: str, p
     for row in paper.TABLES_1_AND_2:
         if (row.finetuning, row.pretraining) == (finetuning, arm) and condition in ("clean", "all"):
             scores = (row.clean if condition == "clean" else row.corrupted).get(mode)
-            return None if scores is None or table == "stage1" else scores[place]
+            return None if scores is None or table in _APART else scores[place]
     return None
 
 
@@ -210,7 +213,7 @@ def comparisons(experiment: Experiment, table: str, stored: Stored | None = None
         shown = _modes(table, group[0])
         for mode in [mode for mode in _COMPARED.get(table, shown) if mode in shown]:
             for condition in _CONDITIONS[table]:
-                for other in [arm for arm in arms if arm not in OURS] if ours else []:
+                for other in [arm for arm in arms if arm != ours] if ours else []:
                     first, second = (
                         [persons_of(result, mode, condition) for result in rows[group, arm]] for arm in (other, ours)
                     )
@@ -283,20 +286,20 @@ def _columns(arms: Mapping[str, Sequence[Line]]) -> list[str]:
 
 
 def _trainings(experiment: Experiment, table: str, stored: Stored) -> str:
-    """What the pre-trainings of ``stage1`` cost, and how many directions their features use."""
-    if table != "stage1":
+    """What the trainings right before fine-tuning cost, and how many directions their features use."""
+    if table not in _APART:
         return ""
     heads = ["first weights", "pre-training", "seeds", "steps", "pictures seen", "seconds", "effective rank"]
     text = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for ((_, start, _), arm), members in _rows(experiment, table).items():
         results = [stored[cell.name] for cell in members if cell.name in stored]
-        runs = [result["trainings"][0] for result in results if len(result["trainings"]) > 1]
+        runs = [result["trainings"][-2] for result in results if len(result["trainings"]) > 1]
         if runs:
             ranks = [run["logs"]["effective_rank"] for run in runs if "effective_rank" in run["logs"]]
             cells = [str(runs[0]["steps"]), str(runs[0]["pictures_seen"])]
             cells += [f"{np.median([run['seconds'] for run in runs]):.0f}", f"{np.mean(ranks):.1f}" if ranks else ""]
             text.append(f"| {start} | {ARMS[arm].title} | {len(runs)} | " + " | ".join(cells) + " |")
-    return "\n".join(["What the pre-trainings took:", "", *text, ""])
+    return "\n".join(["What the trainings right before fine-tuning took:", "", *text, ""])
 
 
 def by_mode(arms: Mapping[str, list[Line]]) -> list[dict[str, list[Line]]]:

@@ -20,11 +20,11 @@ SIZE = (128, 64)
 """Height and width of a picture on the sheet."""
 _COLUMNS = 12
 
-Positives = Callable[[Record, UInt8[Tensor, "3 128 64"]], UInt8[Tensor, "P 3 128 64"]]
+ReadPositives = Callable[[Record, UInt8[Tensor, "3 128 64"]], UInt8[Tensor, "P 3 128 64"]]
 """Takes a record and its picture, and gives its positives; P may differ."""
 
 
-def companions_of(dataset: WithCompanions) -> Positives:
+def companions_of(dataset: WithCompanions) -> ReadPositives:
     """The pictures that the data set hands along."""
 
     def read(record: Record, picture: UInt8[Tensor, "3 128 64"]) -> UInt8[Tensor, "P 3 128 64"]:
@@ -34,7 +34,7 @@ def companions_of(dataset: WithCompanions) -> Positives:
     return read
 
 
-def write_sheet(path: Path, dataset: Dataset, records: Sequence[Record], positives: Positives) -> None:
+def write_sheet(path: Path, dataset: Dataset, records: Sequence[Record], positives: ReadPositives) -> None:
     """A column for each of twelve records, evenly spread: the picture, below it its positives, white where it has less.
 
     A picture that cannot be read is left out: training says what it makes of it. Without any there is no sheet.

@@ -97,11 +97,14 @@ class FinetuneSettings:
     """auto, cpu, cuda or cuda:N."""
 
 
+Positives = Literal["generated", "original", "shuffled", "true"]
+
+
 @dataclass(frozen=True)
 class AlignSettings(PretrainSettings):
     """Everything an alignment depends on; ``recipes/alignment.py`` has complete ones."""
 
-    positives: Literal["generated", "original", "shuffled", "true"] = "generated"
+    positives: Positives = "generated"
     """What an anchor is aligned with: its person generated in other poses; itself; the generated pictures of somebody
     else; true other pictures of its person, by labels. All but the first are for comparison."""
     generated: str = ""
