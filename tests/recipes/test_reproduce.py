@@ -310,7 +310,7 @@ def test_stage_2_compares_the_whole_method_with_stage_1_alone(generator: Path, t
     assert {each.condition for each in compared} == {"clean", "all"}
     assert {each.mode for each in compared} == {"all", "visible centred", "frozen visible centred"}
     assert all(each.value > 0 for each in compared)
-    assert "both stages, true other pictures (uses labels): not run." in write_report(experiment)
+    assert "both stages, true other pictures (uses labels) (not run)" in write_report(experiment)
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
