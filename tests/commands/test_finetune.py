@@ -15,8 +15,9 @@ from dapg.core.types import Modality
 from dapg.data.regdb import RegDB
 from dapg.data.synthetic import Synthetic
 from dapg.methods.runs import load_method, method_class
-from dapg.recipes.finetuning import PRESETS, settings
+from dapg.recipes.finetuning import settings
 from dapg.recipes.partitions import parse_partitions
+from dapg.recipes.presets import PRESETS
 from dapg.train.checkpoint import whole_checkpoints
 
 METHODS = plugins.names("methods.finetuning")

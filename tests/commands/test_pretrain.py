@@ -13,7 +13,8 @@ from dapg.commands._settings import field_docs
 from dapg.core import plugins
 from dapg.core.settings import to_dict
 from dapg.methods.runs import method_class
-from dapg.recipes.pretraining import PRESETS, settings
+from dapg.recipes.presets import PRESETS
+from dapg.recipes.pretraining import settings
 
 METHODS = plugins.names("methods.pretraining")
 

@@ -46,7 +46,8 @@ def build(case: str) -> Method:
     config = kind.Config()
     small: dict[str, Any] = {
         "views": replace(config.views, height=32, width=32),
-        "chain": ChainConfig(height=32, width=32),
+        # Glass blur and JPEG truncate on their way, which makes a grey level of the last bit that batch sizes differ in.
+        "chain": ChainConfig(height=32, width=32, leave_out=("blur", "digital")),
     }
     if hasattr(config, "head"):
         small["head"] = replace(config.head, hidden_dim=32, output_dim=16)
