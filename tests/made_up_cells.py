@@ -1,8 +1,10 @@
-"""Results of cells that never ran, as ``dapg reproduce`` stores them, for tests of what is made from them."""
+"""Results of cells that never ran, as ``dapg reproduce`` stores them, and a tree on which cells run in seconds."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from dapg.core.rng import generator_from
 from dapg.recipes.matrix import Cell
@@ -41,3 +43,19 @@ def made_up(cell: Cell, better: float, modes: tuple[str, ...] = MODES) -> dict[s
         "machine": MACHINE,
         "commit": "0123456789abcdef",
     }
+
+
+def write_people(root: Path) -> None:
+    """SYSU-MM01's layout: 8 persons to train on, 2 to validate, 3 to test, two pictures in each of six cameras."""
+    (root / "exp").mkdir(parents=True)
+    for split, persons in (("train", range(1, 9)), ("val", range(9, 11)), ("test", range(11, 14))):
+        (root / "exp" / f"{split}_id.txt").write_text(",".join(map(str, persons)) + "\n")
+        for person in persons:
+            for camera in range(1, 7):
+                folder = root / f"cam{camera}" / f"{person:04d}"
+                folder.mkdir(parents=True)
+                for number in (1, 2):
+                    noise = torch.randint(
+                        0, 256, (24, 12, 3), generator=generator_from("picture", person, camera, number)
+                    )
+                    Image.fromarray(noise.byte().numpy()).save(folder / f"{number:04d}.jpg")

@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,12 @@ import torch
 
 from dapg.cli import main
 from dapg.core.errors import UsageError
-from dapg.recipes import recheck
+from dapg.recipes import matrix, recheck
+from dapg.recipes.matrix import Source
 from dapg.recipes.recheck import compare, draw, tolerances
-from dapg.recipes.reproduce import Experiment
+from dapg.recipes.reproduce import Experiment, run
 from dapg.recipes.tables import read_cells
-from made_up_cells import MACHINE, made_up
+from made_up_cells import MACHINE, made_up, write_people
 
 CLEAN, ALL = "all/clean", "all/all"
 
@@ -117,15 +117,14 @@ def test_command(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, capsys
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_a_real_cell_comes_out_equal_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two seeds of two steps each on the embedded people, one of them run again."""
-    from dapg.recipes import matrix
-    from dapg.recipes.reproduce import run
-
+    """Two seeds of two steps each on thirteen persons, one of them run again."""
+    write_people(tmp_path / "sysu")
+    monkeypatch.setattr(matrix, "_TINY_SIZE", (32, 16))
     monkeypatch.setattr(matrix, "_TINY_TUNE", {"random": 2})
-    experiment = Experiment(("beyond",), starts=("random",), seeds=2, repeats=1, only="none+agw-*", device="cpu")
-    experiment = replace(experiment, runs=tmp_path / "runs", results=tmp_path / "results")
+    sources = (Source("sysu", str(tmp_path / "sysu")),)
+    folders = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
+    experiment = Experiment(("beyond",), "tiny", sources, ("random",), 2, 1, "none+agw-*", device="cpu", **folders)
     assert run(experiment, print) == []
     verdict = recheck.recheck(experiment, "word", print)
     assert verdict.equal

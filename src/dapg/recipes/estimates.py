@@ -64,7 +64,7 @@ def _scorings(start: str, kept: bool | None) -> list[str]:
 
 def _likes(stage: str, method: str, arm: str) -> list[str]:
     """What makes trainings alike, the narrower likeness first: views and negatives, which cost time, are the arm's."""
-    return [f"arm {arm}", f"method {method}"] if stage == "pretrain" else [f"method {method}"]
+    return [f"method {method}"] if stage == "finetune" else [f"arm {arm}", f"method {method}"]
 
 
 def estimates(stored: Mapping[str, Result]) -> list[Estimate]:

@@ -26,6 +26,7 @@ from dapg.recipes.tables import (
 from dapg.report.experiment import Curves, ExperimentPage, Table, write_experiment
 
 PAGE = "report.html"
+_WORDS = {"pretrain": "pre-training", "align": "alignment"}
 _WITHOUT = (
     "Not stored. `dapg reproduce TABLE --pictures` makes them as long as the folder of the trainings (--runs) holds "
     "the networks of a finished cell of DAPG and of another arm."
@@ -93,7 +94,7 @@ def _points(stored: Stored) -> dict[str, list[tuple[str, float, float]]]:
 
 
 def _curves(stored: Stored) -> Curves:
-    """A panel for each pre-training method and start, and one for each group of fine-tunings; each run once."""
+    """A panel for each pre-training or alignment and start, and for each group of fine-tunings; each run once."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for result in stored.values():
         cell = result["cell"]
@@ -103,7 +104,7 @@ def _curves(stored: Stored) -> Curves:
             if training["stage"] == "finetune":
                 panel = f"{cell['finetuning']} on {cell['data'].split('-')[0]}, from {cell['start']}"
             else:
-                panel = f"pre-training {training['method']}, from {cell['start']}"
+                panel = f"{_WORDS[training['stage']]} {training['method']}, from {cell['start']}"
             arm = found.setdefault(panel, {}).setdefault(ARMS[cell["arm"]].title, {})
             arm[training["run"]] = training["curve"]
     return {panel: {arm: list(runs.values()) for arm, runs in arms.items()} for panel, arms in sorted(found.items())}

@@ -258,8 +258,11 @@ def note(experiment: Experiment, table: str, group: Group, arms: Mapping[str, li
         and result["cell"]["arm"] in arms
     ]
     every = [line for row in arms.values() for line in row]
-    absent = [f"{row[0].title} ({row[0].state})" for row in arms.values() if _empty(row)]
-    without = f" Without figures: {', '.join(absent)}." if absent else ""
+    absent: dict[str, list[str]] = {}
+    for row in arms.values():
+        if _empty(row):
+            absent.setdefault(row[0].state, []).append(row[0].title)
+    without = "".join(f" {state[0].upper()}{state[1:]}: {'; '.join(names)}." for state, names in absent.items())
     return f"{legend(every)} {origin(mine)}{without} Run by `{command(experiment, table)}`."
 
 
