@@ -46,7 +46,7 @@ def build(case: str) -> Method:
     config = kind.Config()
     small: dict[str, Any] = {
         "views": replace(config.views, height=32, width=32),
-        # Glass blur and JPEG truncate on their way, which makes a grey level of the last bit that batch sizes differ in.
+        # Glass blur and JPEG truncate on their way, which makes a grey level of last bits that batch sizes change.
         "chain": ChainConfig(height=32, width=32, leave_out=("blur", "digital")),
     }
     if hasattr(config, "head"):
