@@ -6,7 +6,7 @@ severity and noise; its spread is told apart from that of the trials (galleries)
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -192,16 +192,12 @@ def clean_and_corrupted(
     raw = {name: values for name, values in clean[0].items() if not name.endswith(CENTRED)}
     scores = {mode: {"clean": [_per_query(_score(raw, clean[1], part))]} for mode, part in trials.items()}
     wanted = test_sets(settings)
-    total = sum(test_set.repeats for test_set in wanted)
-    with tqdm(total=total, desc="corrupted test sets", unit="set", disable=None if show_progress else True) as bar:
-        for test_set in wanted:
-            for repeat in range(test_set.repeats):
-                view = CorruptedDataset(dataset, test_set.policy, repeat)
-                features, rows = _features(encoder, view, every, clean, batch_size, workers, kept)
-                for mode, part in trials.items():
-                    marked = [view.mark(trial) for trial in part]
-                    scores[mode].setdefault(test_set.name, []).append(_per_query(_score(features, rows, marked)))
-                bar.update()
+    for test_set, view in _views(wanted, dataset, show_progress):
+        marked = {mode: [view.mark(trial) for trial in part] for mode, part in trials.items()}
+        every = [trial for part in marked.values() for trial in part]
+        features, rows = _features(encoder, view, every, clean, batch_size, workers, kept)
+        for mode, part in marked.items():
+            scores[mode].setdefault(test_set.name, []).append(_per_query(_score(features, rows, part)))
     sets = {test_set.name: test_set for test_set in wanted}
     return {
         mode: {name: SetScores(_by_feature(repeats), sets.get(name)) for name, repeats in found.items()}
@@ -244,40 +240,47 @@ def score_corrupted(
         DataError: a picture cannot be read, or is too small to be corrupted.
     """
     wanted = test_sets(settings)
+    made: dict[str, list[dict[str, list[QueryScores]]]] = {}
+    for test_set, view in _views(wanted, dataset, show_progress):
+        path = folder / test_set.file(view.repeat) if folder is not None else None
+        repeats = made.setdefault(test_set.name, [])
+        if path is not None and path.exists():
+            repeats.append(read_query_scores(path))
+            continue
+        marked = [view.mark(trial) for trial in trials]
+        features, rows = _features(encoder, view, marked, clean, batch_size, workers, kept)
+        scores = _score(features, rows, marked)
+        if look is not None and test_set is wanted[0] and view.repeat == 0:
+            look(view, features, rows)
+        if path is not None:
+            write_query_scores(path, scores)
+        repeats.append(_per_query(scores))
+    return {test_set.name: SetScores(_by_feature(made[test_set.name]), test_set) for test_set in wanted}
+
+
+def _views(
+    wanted: Sequence[TestSet], dataset: Dataset, show_progress: bool
+) -> Iterator[tuple[TestSet, CorruptedDataset]]:
+    """Every repeat of every test set, with a progress bar."""
     total = sum(test_set.repeats for test_set in wanted)
-    found = {}
     with tqdm(total=total, desc="corrupted test sets", unit="set", disable=None if show_progress else True) as bar:
         for test_set in wanted:
-            repeats = []
             for repeat in range(test_set.repeats):
-                path = folder / test_set.file(repeat) if folder is not None else None
-                if path is not None and path.exists():
-                    repeats.append(read_query_scores(path))
-                else:
-                    view = CorruptedDataset(dataset, test_set.policy, repeat)
-                    features, rows = _features(encoder, view, trials, clean, batch_size, workers, kept)
-                    scores = _score(features, rows, [view.mark(trial) for trial in trials])
-                    if look is not None and test_set is wanted[0] and repeat == 0:
-                        look(view, features, rows)
-                    if path is not None:
-                        write_query_scores(path, scores)
-                    repeats.append(_per_query(scores))
+                yield test_set, CorruptedDataset(dataset, test_set.policy, repeat)
                 bar.update()
-            found[test_set.name] = SetScores(_by_feature(repeats), test_set)
-    return found
 
 
 def _features(
     encoder: Encoder,
     view: CorruptedDataset,
-    trials: Sequence[Trial],
+    marked: Sequence[Trial],
     clean: tuple[Mapping[str, Float[Tensor, "N D"]], Mapping[Record, int]],
     batch_size: int,
     workers: int,
     kept: Batches | None,
 ) -> tuple[dict[str, Float[Tensor, "M D"]], dict[Record, int]]:
     """Encode what is corrupted and take the rest from the clean features; raw features and the row of each record."""
-    rows = trial_rows([view.mark(trial) for trial in trials])
+    rows = trial_rows(marked)
     damaged = [record for record in rows if view.assignment(record) != CLEAN]
     clean_features, clean_rows = clean
     source = row_numbers(clean_rows, [view.original(record) for record in rows])
