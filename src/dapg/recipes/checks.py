@@ -8,7 +8,7 @@ from dapg.evaluation.bootstrap import Difference, compare
 from dapg.recipes import paper
 from dapg.recipes.matrix import ARMS
 from dapg.recipes.reproduce import Experiment
-from dapg.recipes.tables import OURS, PAPERS, Stored, modes_of, persons_of
+from dapg.recipes.tables import OURS, PAPERS, Stored, cell_of, modes_of, persons_of
 from dapg.report.experiment import Table
 from dapg.report.tables import Row, to_markdown
 
@@ -125,12 +125,8 @@ def _gap(
     """rank-1 of ``second`` (fine-tuning, arm) minus ``first``'s; None where one of them has not run."""
     sides = []
     for finetuning, arm in (first, second):
-        wanted = {"data": data, "start": start, "finetuning": finetuning, "arm": arm}
-        chosen = [
-            result
-            for result in results
-            if {**result["cell"], "data": result["cell"]["data"].split("-")[0]}.items() >= wanted.items()
-        ]
+        wanted = ((data, start, finetuning), arm)
+        chosen = [result for result in results if ((cell := cell_of(result)).group, cell.arm) == wanted]
         sides.append([persons_of(result, mode, condition) for result in chosen])
     before, after = sides
     return compare(before, after)["rank-1"] if before and after else None

@@ -119,6 +119,10 @@ _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 and ``stage2`` take the stages apart and score within the visible cameras too, frozen and fine-tuned."""
 
 
+Group = tuple[str, str, str]
+"""Data set (RegDB's partitions together), start, fine-tuning."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One fine-tuned network and how it comes about."""
@@ -139,6 +143,11 @@ class Cell:
     def name(self) -> str:
         """Unique in one experiment."""
         return f"{self.arm}+{self.finetuning}-{self.data}-{self.start}-{self.seed}"
+
+    @property
+    def group(self) -> Group:
+        """What it has in common with the cells that it is compared with."""
+        return self.data.split("-")[0], self.start, self.finetuning
 
 
 @dataclass(frozen=True)
@@ -213,7 +222,7 @@ def _cell(
     spec = ARMS[arm]
     first = None
     if spec.pretraining:
-        first = _pretraining(spec, scale, weights, seed)
+        first = _pretraining(spec, scale, weights, start, seed)
         first = replace(first, out=str(folder(root, "pretrain", first)))
         chain.append(first)
         weights = replace(weights, init=first.out)
@@ -222,7 +231,7 @@ def _cell(
         aligned = replace(aligned, out=str(folder(root, "align", aligned)))
         chain.append(aligned)
         weights = replace(weights, init=aligned.out)
-    last = _finetuning(finetuner, scale, weights, seed)
+    last = _finetuning(finetuner, scale, weights, start, seed)
     last = replace(last, data=DataConfig(source.name, source.root, split))
     chain.append(replace(last, out=str(folder(root, "finetune", last))))
     return replace(cell, chain=tuple(chain))
@@ -291,11 +300,10 @@ def _first_weights(scale: Scale, start: str) -> BackboneConfig:
     )
 
 
-def _pretraining(spec: Arm, scale: Scale, weights: BackboneConfig, seed: int) -> PretrainSettings:
+def _pretraining(spec: Arm, scale: Scale, weights: BackboneConfig, start: str, seed: int) -> PretrainSettings:
     base = pretraining.settings(spec.pretraining, scale)
     made = replace(base, method=changed(base.method, spec.changes), backbone=weights, seed=seed)
     if scale == "tiny":
-        start = "imagenet" if weights.init == "imagenet" else "random"
         optimizer = replace(made.train.optimizer, name="adamw", lr=_TINY_RATES[start])
         steps = _TINY_STEPS[start]
         train = replace(made.train, steps=steps, optimizer=optimizer, on_collapse="warn", checkpoint_every=20)
@@ -341,12 +349,11 @@ def _lasting(settings: PretrainSettings, share: float) -> TrainConfig:
     return replace(train, epochs=train.epochs * share)
 
 
-def _finetuning(name: str, scale: Scale, weights: BackboneConfig, seed: int) -> FinetuneSettings:
+def _finetuning(name: str, scale: Scale, weights: BackboneConfig, start: str, seed: int) -> FinetuneSettings:
     base = finetuning.settings(name, scale)
     made = replace(base, backbone=replace(weights, last_stride=base.backbone.last_stride), seed=seed)
     if scale != "tiny":
         return made
-    start = "random" if weights.name == "resnet18" else "imagenet"
     steps, optimizer = _TINY_TUNE[start], replace(made.train.optimizer, lr=_TINY_RATES[start])
     schedule = replace(made.train.schedule, warmup=steps / 10)
     train = replace(made.train, steps=steps, optimizer=optimizer, schedule=schedule, checkpoint_every=20)

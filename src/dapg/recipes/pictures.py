@@ -32,9 +32,9 @@ from dapg.evaluation.metrics import score_trials
 from dapg.evaluation.pictures import describe_lists, thumbnails
 from dapg.evaluation.ranking import rank
 from dapg.evaluation.robustness import Batches, CorruptionSettings, score_corrupted
-from dapg.recipes.matrix import ARMS, Cell
+from dapg.recipes.matrix import ARMS, Cell, Group
 from dapg.recipes.reproduce import Experiment, Say, machine
-from dapg.recipes.tables import OURS, Group, Stored, modes_of, read_cells
+from dapg.recipes.tables import OURS, Stored, modes_of, read_cells
 
 FOLDER = "pictures"
 NAMES, LEVELS = library.expand(("all",)), library.SEVERITIES
@@ -80,7 +80,7 @@ def file(experiment: Experiment, group: Group) -> Path:
 
 def read_pictures(experiment: Experiment) -> list[dict[str, Any]]:
     """What is stored of the experiment's groups, in the order of its cells."""
-    groups = dict.fromkeys((cell.data.split("-")[0], cell.start, cell.finetuning) for cell in experiment.cells())
+    groups = dict.fromkeys(cell.group for cell in experiment.cells())
     return [read_json(file(experiment, group)) for group in groups if file(experiment, group).exists()]
 
 
@@ -93,8 +93,7 @@ def pairs(experiment: Experiment, stored: Stored) -> dict[Group, dict[str, Cell]
     found: dict[Group, dict[str, list[Cell]]] = {}
     for cell in experiment.cells():
         if cell.name in stored:
-            group = (cell.data.split("-")[0], cell.start, cell.finetuning)
-            found.setdefault(group, {}).setdefault(cell.arm, []).append(cell)
+            found.setdefault(cell.group, {}).setdefault(cell.arm, []).append(cell)
     chosen = {}
     for group, arms in found.items():
         ours = next((arm for arm in OURS if arm in arms), "")

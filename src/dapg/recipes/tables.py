@@ -16,7 +16,7 @@ from dapg.core.files import atomic_write_text, read_json
 from dapg.evaluation.bootstrap import PersonScores, compare, holm, intervals
 from dapg.recipes import paper
 from dapg.recipes.costs import cell_rows, command, origin
-from dapg.recipes.matrix import ARMS, Cell
+from dapg.recipes.matrix import ARMS, Cell, Group
 from dapg.recipes.reproduce import Experiment
 from dapg.report.tables import Row, to_csv, to_markdown
 
@@ -55,8 +55,6 @@ Stored = dict[str, dict[str, Any]]
 """Cell name -> its result file's content."""
 Column = tuple[str, str, str]
 """Mode, condition, measure."""
-Group = tuple[str, str, str]
-"""Data set, start, fine-tuning."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +107,17 @@ def read_cells(experiment: Experiment) -> Stored:
     return {path.stem: read_json(path) for path in sorted(experiment.folder.glob("*.json"))}
 
 
+def cell_of(result: Mapping[str, Any]) -> Cell:
+    """The cell of a result file, without its chain."""
+    return Cell(**result["cell"])
+
+
 def _rows(experiment: Experiment, table: str) -> dict[tuple[Group, str], list[Cell]]:
     """(group, arm) -> the cells that are its seeds (and partitions)."""
     found: dict[tuple[Group, str], list[Cell]] = {}
     only = Experiment(**{**vars(experiment), "tables": (table,), "only": "*"})
     for cell in only.cells():
-        data = cell.data.split("-")[0]
-        found.setdefault(((data, cell.start, cell.finetuning), cell.arm), []).append(cell)
+        found.setdefault((cell.group, cell.arm), []).append(cell)
     return found
 
 
@@ -251,12 +253,7 @@ def write_tables(experiment: Experiment, stored: Stored, every: Sequence[Line]) 
 
 def note(experiment: Experiment, table: str, group: Group, arms: Mapping[str, list[Line]], stored: Stored) -> str:
     """What stands above a group's table: what its cells mean, what they cost, where they come from."""
-    mine = [
-        result
-        for result in stored.values()
-        if (result["cell"]["data"].split("-")[0], result["cell"]["start"], result["cell"]["finetuning"]) == group
-        and result["cell"]["arm"] in arms
-    ]
+    mine = [result for result in stored.values() if (cell := cell_of(result)).group == group and cell.arm in arms]
     every = [line for row in arms.values() for line in row]
     absent: dict[str, list[str]] = {}
     for row in arms.values():
@@ -292,17 +289,26 @@ def _trainings(experiment: Experiment, table: str, stored: Stored) -> str:
     """What the trainings right before fine-tuning cost, and how many directions their features use."""
     if table not in _APART:
         return ""
-    heads = ["first weights", "pre-training", "seeds", "steps", "pictures seen", "seconds", "effective rank"]
-    text = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    rows: list[Row] = []
     for ((_, start, _), arm), members in _rows(experiment, table).items():
         results = [stored[cell.name] for cell in members if cell.name in stored]
         runs = [result["trainings"][-2] for result in results if len(result["trainings"]) > 1]
         if runs:
             ranks = [run["logs"]["effective_rank"] for run in runs if "effective_rank" in run["logs"]]
-            cells = [str(runs[0]["steps"]), str(runs[0]["pictures_seen"])]
-            cells += [f"{np.median([run['seconds'] for run in runs]):.0f}", f"{np.mean(ranks):.1f}" if ranks else ""]
-            text.append(f"| {start} | {ARMS[arm].title} | {len(runs)} | " + " | ".join(cells) + " |")
-    return "\n".join(["What the trainings right before fine-tuning took:", "", *text, ""])
+            rows.append(
+                {
+                    "first weights": start,
+                    "pre-training": ARMS[arm].title,
+                    "seeds": str(len(runs)),
+                    "steps": str(runs[0]["steps"]),
+                    "pictures seen": str(runs[0]["pictures_seen"]),
+                    "seconds": f"{np.median([run['seconds'] for run in runs]):.0f}",
+                    "effective rank": f"{np.mean(ranks):.1f}" if ranks else "",
+                }
+            )
+    if not rows:
+        return ""
+    return "\n".join(["What the trainings right before fine-tuning took:", "", to_markdown(rows)])
 
 
 def by_mode(arms: Mapping[str, list[Line]]) -> list[dict[str, list[Line]]]:
