@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dapg.core.errors import UsageError
-from dapg.losses.info_nce import multi_positive_info_nce, nt_xent
+from dapg.losses.info_nce import label_guided_info_nce, multi_positive_info_nce, nt_xent
 
 
 def fixture() -> tuple[Tensor, Tensor, Tensor]:
@@ -172,3 +172,29 @@ def test_nt_xent_over_processes_is_the_loss_of_the_whole_batch() -> None:
     torch.testing.assert_close(
         torch.autograd.grad(shared, (first, second)), torch.autograd.grad(whole, (first, second))
     )
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_label_guided_loss_against_a_slow_loop(masked: bool) -> None:
+    batch, size, temperature = 4, 6, 0.07
+    query, key, others = random_features(batch, 8), random_features(batch, 8, seed=1), random_features(size, 8, seed=2)
+    draws = torch.rand(batch + 1, size, generator=torch.Generator().manual_seed(3))
+    same, valid = draws[:batch] < 0.4, draws[batch] < 0.7
+    losses = []
+    for b in range(batch):
+        counted = [k for k in range(size) if valid[k] or not masked]
+        own = math.exp(float(query[b] @ key[b]) / temperature)
+        tops = {k: math.exp(float(query[b] @ others[k]) / temperature) for k in counted}
+        everything = own + sum(tops.values())
+        terms = [-math.log(own / everything)]
+        terms += [-math.log(tops[k] / everything) for k in counted if same[b, k]]
+        losses.append(sum(terms) / len(terms))
+    fast = label_guided_info_nce(query, key, others, same, temperature, valid if masked else None)
+    assert fast.item() == pytest.approx(sum(losses) / batch, rel=1e-9)
+
+
+def test_label_guided_loss_without_labels_is_info_nce() -> None:
+    query, key, others = random_features(4, 8), random_features(4, 8, seed=1), random_features(6, 8, seed=2)
+    nobody = torch.zeros(4, 6, dtype=torch.bool)
+    expected = multi_positive_info_nce(query, key[:, None], others, 0.1)
+    torch.testing.assert_close(label_guided_info_nce(query, key, others, nobody, 0.1), expected)

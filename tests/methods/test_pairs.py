@@ -37,7 +37,7 @@ def draws() -> SampleGenerator:
     return SampleGenerator.for_step(0, 0, torch.arange(3))
 
 
-@pytest.mark.parametrize("name", ["mocov2", "simclr", "byol", "supervised"])
+@pytest.mark.parametrize("name", ["mocov2", "simclr", "byol", "supervised", "pnl"])
 def test_corrupted_views_are_the_first_and_the_last_of_stage_1_s_chain(name: str) -> None:
     """Same sample, same step, same seed: same pictures, so that methods are compared on equal corruptions."""
     stage_1: Any = build("dapg")

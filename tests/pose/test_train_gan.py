@@ -16,7 +16,7 @@ from dapg.data.synthetic import Synthetic
 from dapg.models.pn_gan import GeneratorConfig
 from dapg.models.pose_weights import GENERATOR_FILE, load_generator
 from dapg.pose.mask import person_mask
-from dapg.pose.pairs import PairSampler, exact_points, held_out_persons, make_pairs, read_groups, test_persons
+from dapg.pose.pairs import PairSampler, exact_points, held_out_persons, make_pairs, test_persons
 from dapg.pose.train_gan import GanSettings, GanTrainConfig, Networks, open_pairs, rate_factor, train_gan
 from dapg.recipes.pose import PAPER, PRESETS, settings
 
@@ -87,15 +87,6 @@ def test_pictures_without_usable_key_points_are_in_no_pair() -> None:
     assert pairs.without_points == 1
     with pytest.raises(UsageError, match="no pair"):
         make_pairs(records(), unsure, "synthetic")
-
-
-def test_groups_file(tmp_path: Path) -> None:
-    file = tmp_path / "groups.tsv"
-    file.write_text("some/a b.jpg\t3\nc.jpg\t12\n")
-    assert read_groups(file) == {"some/a b.jpg": 3, "c.jpg": 12}
-    file.write_text("c.jpg 12\n")
-    with pytest.raises(Exception, match="line 1"):
-        read_groups(file)
 
 
 def test_an_epoch_holds_every_pair_once() -> None:

@@ -54,6 +54,43 @@ def multi_positive_info_nce(
         return (everything - numerator).mean()
 
 
+def label_guided_info_nce(
+    query: Float[Tensor, "B D"],
+    key: Float[Tensor, "B D"],
+    others: Float[Tensor, "K D"],
+    same: Bool[Tensor, "B K"],
+    temperature: float,
+    valid: Bool[Tensor, "K"] | None = None,
+) -> Float[Tensor, ""]:
+    """PNL's instance loss: the own key and every other key of the same label are positives, each on its own terms.
+
+    The mean over the batch of the mean over a query's positives of -log softmax, where the softmax runs over the own
+    key and all others (DengpanFu/LUPerson-NL, PNL; its paper normalises otherwise). Computed in float32 at least.
+
+    Args:
+        query: unit rows.
+        key: unit rows, the other view of each query's picture.
+        others: unit rows shared by all queries, for example the keys of a queue.
+        same: which of them are positives of which query; all false gives InfoNCE.
+        temperature: above 0.
+        valid: which of ``others`` count at all; None: all.
+
+    Raises:
+        UsageError: temperature not above 0.
+    """
+    _check_temperature(temperature)
+    with torch.autocast(query.device.type, enabled=False):
+        query, key, others = _wide(query), _wide(key), _wide(others)
+        own = (query * key).sum(dim=1, keepdim=True) / temperature  # (B, 1)
+        shared = query @ others.T / temperature  # (B, K)
+        if valid is not None:
+            same = same & valid
+            shared = shared.masked_fill(~valid, float("-inf"))
+        everything = torch.cat([own, shared], dim=1).logsumexp(dim=1)
+        positives = own[:, 0] + shared.masked_fill(~same, 0.0).sum(dim=1)
+        return (everything - positives / (1 + same.sum(dim=1))).mean()
+
+
 def nt_xent(
     features_a: Float[Tensor, "B D"],
     features_b: Float[Tensor, "B D"],

@@ -1,6 +1,7 @@
 """Contract of a method: pre-training, alignment and fine-tuning answer the same few calls; the loop knows no others."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Batch, Modality, StepResult
+from dapg.core.types import Batch, Modality, Record, StepResult
 from dapg.models.backbones.base import Backbone
 
 
@@ -64,6 +65,11 @@ class Method(nn.Module, ABC):
     def forward(self, batch: Batch, generator: SampleGenerator) -> StepResult:
         """The training step, under the name that data-parallel wrappers call."""
         return self.training_step(batch, generator)
+
+    @classmethod
+    def labelled(cls, config: Any, records: Sequence[Record]) -> Sequence[Record]:
+        """The records with the labels that this method learns from, where they are not the data set's own."""
+        return records
 
     def after_step(self, step: int, total_steps: int) -> None:
         """Called after each optimiser step (counted from 1): momentum update, queue push."""

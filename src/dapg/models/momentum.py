@@ -116,7 +116,7 @@ class KeyEncoder(nn.Module):
         self.momentum = momentum
         self.backbone, self.head = momentum_copy(backbone), momentum_copy(head)
         self.queue = KeyQueue(size, dim)
-        self._new: list[Tensor] = []
+        self._new: list[tuple[Tensor, Tensor | None]] = []
 
     @torch.no_grad()
     def forward(self, view: Float[Tensor, "B 3 h w"], generator: SampleGenerator) -> Float[Tensor, "B D"]:
@@ -136,16 +136,17 @@ class KeyEncoder(nn.Module):
         keys = distributed.gather_without_gradient(self._encode(shuffled))
         return keys[order.argsort()][first : first + len(view)]
 
-    def remember(self, keys: Float[Tensor, "B D"]) -> None:
-        """Keep this step's keys, of all processes, for the queue."""
-        self._new.append(distributed.gather_without_gradient(keys))
+    def remember(self, keys: Float[Tensor, "B D"], labels: Int[Tensor, "B"] | None = None) -> None:
+        """Keep this step's keys (and what to call them), of all processes, for the queue."""
+        gather = distributed.gather_without_gradient
+        self._new.append((gather(keys), None if labels is None else gather(labels)))
 
     def update(self, backbone: nn.Module, head: nn.Module) -> None:
         """After the optimiser's step: follow the online network, and store the keys."""
         update_momentum(self.backbone, backbone, self.momentum)
         update_momentum(self.head, head, self.momentum)
-        for keys in self._new:
-            self.queue.push(keys)
+        for keys, labels in self._new:
+            self.queue.push(keys, labels)
         self._new.clear()
 
     def _synchronised(self) -> bool:

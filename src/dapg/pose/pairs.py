@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dapg.core.errors import DataError, UsageError
+from dapg.core.errors import UsageError
 from dapg.core.images import open_rgb
 from dapg.core.key_points import usable
 from dapg.core.rng import generator_from
@@ -107,25 +107,6 @@ def _ordered_pairs(cells: list[list[int]]) -> tuple[Int[Tensor, "N"], Int[Tensor
                     sources.append(source)
                     targets.append(target)
     return torch.tensor(sources, dtype=torch.int64), torch.tensor(targets, dtype=torch.int64)
-
-
-def read_groups(path: Path) -> dict[str, int]:
-    """Pseudo-persons: lines of ``path<TAB>group number``, such as tracks or clusters.
-
-    Raises:
-        DataError: missing, or a line of another form.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    groups = {}
-    for number, line in enumerate(lines, 1):
-        name, tab, group = line.rpartition("\t")
-        if not tab or not group.strip().lstrip("-").isdigit():
-            raise DataError(f"{path}, line {number}: expected a path, a tab and a group number, got {line!r}")
-        groups[name] = int(group)
-    return groups
 
 
 class PairSampler:

@@ -28,6 +28,7 @@ from dapg.core.settings import run_only, to_dict
 from dapg.core.stage import Stage
 from dapg.core.types import UNKNOWN, Batch, Record
 from dapg.data.base import Dataset
+from dapg.data.groups import read_groups
 from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.samplers import LocalBatches
 from dapg.data.source import DataConfig, list_hash, open_dataset, parse_source, select_records
@@ -55,7 +56,6 @@ from dapg.pose.pairs import (
     exact_points,
     held_out_persons,
     make_pairs,
-    read_groups,
     test_persons,
     training_records,
 )

@@ -17,7 +17,8 @@ from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.files import sha256
 from dapg.core.settings import to_dict
-from dapg.data.source import DataConfig
+from dapg.data.source import DataConfig, open_dataset, select_records
+from dapg.evaluation.grouping import GroupSettings
 from dapg.methods.runs import FOLDERS, BackboneConfig
 from dapg.models import pose_weights
 from dapg.pose.generate import GenerateSettings
@@ -28,6 +29,8 @@ from dapg.train.stage import AlignSettings, FinetuneSettings, Positives, Pretrai
 Scale = Literal["tiny", "gpu", "paper"]
 NEED_GENERATED: tuple[Positives, ...] = ("generated", "shuffled")
 """Positives that are taken from a folder of generated pictures."""
+MOST_GROUPED = 100_000
+"""Pictures whose features are clustered in memory; for more, tracks are needed."""
 SCALES: tuple[Scale, ...] = ("tiny", "gpu", "paper")
 TABLES = ("table1", "table2", "table3", "fig1", "beyond", "stage1", "stage2")
 
@@ -80,6 +83,7 @@ ARMS: dict[str, Arm] = {
     "dapg-1-tau-0.7": Arm("stage 1, temperature 0.7 (printed)", "dapg", {"temperature": 0.7}),
     "dapg-1-symmetric": Arm("stage 1, each view the anchor in turn", "dapg", {"symmetric": True}),
     "dapg-1-channel": Arm("stage 1, channel-augmented views", "dapg", {"channel": 0.5}),
+    "dapg-1-curriculum": Arm("stage 1, severities rise over half of it", "dapg", {"curriculum": 0.5}),
     "dapg-1-again": Arm("stage 1 trained as long again", "dapg", length=2.0),
     "dapg-original": Arm("both stages, channels without pose", "dapg", alignment=_ALIGN, positives="original"),
     "dapg-shuffled": Arm("both stages, generated of other persons", "dapg", alignment=_ALIGN, positives="shuffled"),
@@ -103,7 +107,7 @@ _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             *("in-sup", "none", "mocov2", "dapg-1-single", "simclr", "simclr-corrupted", "byol", "byol-corrupted"),
             *("dapg-1", "dapg-1-passes", "dapg-1-queue", "dapg-1-shared", "dapg-1-outside", "dapg-1-no-js"),
-            *("dapg-1-js-12", "dapg-1-tau-0.7", "dapg-1-channel", "dapg-1-symmetric"),
+            *("dapg-1-js-12", "dapg-1-tau-0.7", "dapg-1-channel", "dapg-1-curriculum", "dapg-1-symmetric"),
         ),
         ("agw",),
     ),
@@ -222,7 +226,7 @@ def _cell(
     spec = ARMS[arm]
     first = None
     if spec.pretraining:
-        first = _pretraining(spec, scale, weights, start, seed)
+        first = _pretraining(spec, scale, weights, start, seed, root)
         first = replace(first, out=str(folder(root, "pretrain", first)))
         chain.append(first)
         weights = replace(weights, init=first.out)
@@ -253,10 +257,21 @@ def poses(aligned: AlignSettings) -> GenerateSettings:
     return GenerateSettings(out=aligned.generated, split=aligned.data.split, visible_only=aligned.visible_only)
 
 
+def grouping(settings: PretrainSettings) -> GroupSettings:
+    """What makes the pseudo-persons of a pre-training that asks for them: clusters of colours, six pictures each."""
+    pictures = len(select_records(open_dataset(settings.data), settings.data, settings.seed))
+    if pictures > MOST_GROUPED:
+        raise UsageError(
+            f"{pictures} pictures are too many to be clustered here: put tracks (LUPerson-NL's, say) into "
+            f"{settings.method.groups}, a line a picture: path, tab, number"
+        )
+    return GroupSettings(settings.data, groups=max(2, pictures // 6), out=settings.method.groups)
+
+
 def folder(root: Path, stage: str, settings: Any) -> Path:
     """One folder for equal settings: its name ends in their hash. The place of earlier folders does not count."""
     values = _counted(settings)
-    for where, name in ((values.get("backbone", {}), "init"), (values, "generated")):
+    for where, name in ((values.get("backbone", {}), "init"), (values, "generated"), (values["method"], "groups")):
         if "/" in str(where.get(name, "")):
             where[name] = Path(where[name]).name
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
@@ -300,9 +315,15 @@ def _first_weights(scale: Scale, start: str) -> BackboneConfig:
     )
 
 
-def _pretraining(spec: Arm, scale: Scale, weights: BackboneConfig, start: str, seed: int) -> PretrainSettings:
+def _pretraining(
+    spec: Arm, scale: Scale, weights: BackboneConfig, start: str, seed: int, root: Path
+) -> PretrainSettings:
     base = pretraining.settings(spec.pretraining, scale)
     made = replace(base, method=changed(base.method, spec.changes), backbone=weights, seed=seed)
+    if hasattr(made.method, "groups"):  # pseudo-persons, so that it sees the pictures and labels that the others see
+        data = replace(made.data, split="")
+        groups = str(root / "groups" / f"{data.name}.tsv")
+        made = replace(made, data=data, method=replace(made.method, groups=groups))
     if scale == "tiny":
         optimizer = replace(made.train.optimizer, name="adamw", lr=_TINY_RATES[start])
         steps = _TINY_STEPS[start]

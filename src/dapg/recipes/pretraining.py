@@ -19,6 +19,9 @@ from dapg.train.loop import TrainConfig, Validate
 from dapg.train.optimizers import OptimizerConfig, ScheduleConfig
 from dapg.train.stage import PretrainSettings
 
+LABELLED = ("supervised", "pnl")
+"""Methods that learn from labels; PNL's may be pseudo-persons."""
+
 
 def settings(method: str, preset: str = "recommended") -> PretrainSettings:
     """Complete settings of a method at a scale.
@@ -50,14 +53,18 @@ def _recommended(name: str, config: Any) -> PretrainSettings:
     """ResNet-50 at 256 x 128, 200 epochs, cosine, linear scaling from 256 pictures (LUPerson's schedule).
 
     SimCLR and BYOL take LARS as published (lightly's ImageNet benchmarks: 0.3 and 0.45 per 256 pictures, ten warm-up
-    epochs). DAPG, whose own rate does not train (see ``_paper``), takes MoCo's with ten warm-up epochs. Supervised
-    takes Adam and the steps of the AGW baseline on one modality (mangye16/ReID-Survey).
+    epochs). DAPG, whose own rate does not train (see ``_paper``), takes MoCo's with ten warm-up epochs. PNL takes
+    0.4 per 1536 pictures, 90 epochs, steps at 40 and 80 (DengpanFu/LUPerson-NL). Supervised takes Adam and the steps of
+    the AGW baseline on one modality (mangye16/ReID-Survey).
     """
     if name == "supervised":
         return _supervised(config)
     optimizer, schedule = OptimizerConfig("sgd", lr=0.03, weight_decay=1e-4), ScheduleConfig(by_epoch=True)
     if name == "dapg":
         schedule = replace(schedule, warmup=10.0)
+    if name == "pnl":
+        optimizer = replace(optimizer, lr=0.4, lr_batch=1536)
+        schedule = ScheduleConfig("step", by_epoch=True, milestones=(40.0, 80.0))
     if name in _LARS_RATE:
         optimizer = OptimizerConfig("lars", lr=_LARS_RATE[name], weight_decay=1e-6)
         schedule = ScheduleConfig(warmup=10.0)
@@ -66,7 +73,13 @@ def _recommended(name: str, config: Any) -> PretrainSettings:
         method=config,
         data=DataConfig(name="luperson"),
         backbone=BackboneConfig("resnet50"),
-        train=TrainConfig(epochs=200.0, batch_size=256, optimizer=optimizer, schedule=schedule, precision="bf16"),
+        train=TrainConfig(
+            epochs=90.0 if name == "pnl" else 200.0,
+            batch_size=256,
+            optimizer=optimizer,
+            schedule=schedule,
+            precision="bf16",
+        ),
         loader=LoaderConfig(workers=8),
         out=f"outputs/pretrain/{name}",
     )
@@ -153,7 +166,7 @@ def _demo(name: str, config: Any) -> PretrainSettings:
 
 def _synthetic(name: str) -> DataConfig:
     """Embedded people: the unlabelled ones, or, for a method that learns from labels, the training persons."""
-    return DataConfig(split="train" if name == "supervised" else "")
+    return DataConfig(split="train" if name in LABELLED else "")
 
 
 def small(config: Any, height: int, width: int) -> Any:

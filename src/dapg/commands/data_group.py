@@ -1,0 +1,37 @@
+"""Put pictures without labels into pseudo-persons, by tracks or clusters, for methods that take noisy labels."""
+
+from dapg.commands._settings import parse, take_positional, wants_help
+
+_HELP = """usage: dapg data group DATA [--by tracks|histogram|imagenet|MODEL] [--groups N] [--out FILE] [OPTIONS]
+
+Say which pictures are likely to show one person: those of one track (a folder that `dapg data crop` made), or those
+whose features fall into one of N clusters. MODEL is a finished run or a weights file. The file has one line a picture,
+path, tab, number. Such labels are noisy; `dapg pretrain pnl` is made for them.
+
+examples:
+  dapg data group /path/to/pictures --groups 500 --out groups.tsv
+  dapg pretrain pnl --data /path/to/pictures --method.groups groups.tsv --out outputs/pretrain/pnl
+  dapg data group outputs/crops --by tracks --out tracks.tsv
+  dapg data group synthetic --by imagenet --backbone mobilenet_v2 --groups 200
+"""
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, group, say how many groups came out."""
+    if wants_help(words):
+        print(_HELP, end="")
+        return
+    source, words = take_positional(words, "DATA", None, program)
+
+    from pathlib import Path
+
+    from dapg.data.groups import write_groups
+    from dapg.data.source import DataConfig, parse_source
+    from dapg.evaluation.grouping import GroupSettings, describe, group
+
+    defaults = GroupSettings(DataConfig(**parse_source(source)))  # type: ignore[arg-type]
+    settings = parse(program, defaults, words, _HELP)
+    found = group(settings)
+    write_groups(Path(settings.out), found)
+    print(describe(found))
+    print(f"written: {settings.out}")

@@ -1,0 +1,198 @@
+"""PNL: pre-training with noisy labels, such as tracks or clusters (Fu et al. 2022): class, instance, prototype."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dapg.augment.noise_chain import ChainConfig
+from dapg.augment.padded import PaddedViewConfig, padded_view
+from dapg.augment.views import ViewConfig
+from dapg.core import distributed
+from dapg.core.errors import UsageError
+from dapg.core.rng import SampleGenerator
+from dapg.core.types import UNKNOWN, Batch, Record, StepResult
+from dapg.data.groups import read_groups, with_groups
+from dapg.losses.info_nce import label_guided_info_nce
+from dapg.losses.spread import effective_rank, feature_std
+from dapg.methods.base import DataFacts
+from dapg.methods.pretraining._contrastive import Contrastive, Pair
+from dapg.models.backbones.base import Backbone
+from dapg.models.heads.moco import MoCoHead
+from dapg.models.momentum import KeyEncoder
+from dapg.models.pooling import average_pool
+
+_ROUNDING = 1e-6
+"""The progress is kept in single precision, where 0.01 is below 0.01."""
+
+
+class PNL(Contrastive):
+    """A classifier, MoCo's instances and a prototype of each label; where two of them agree, a label is corrected.
+
+    Source: DengpanFu/LUPerson-NL, folder PNL. The query sees a weak view (pad, crop, mirror), the key a strong one.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """Defaults are the published script's; shares of the training stand for its epochs of 90."""
+
+        temperature: float = 0.07
+        """Softmax temperature of instances and prototypes."""
+        momentum: float = 0.999
+        """Share of itself that the key encoder keeps at each step."""
+        prototype_momentum: float = 0.999
+        """Share of itself that a label's prototype keeps for each of its pictures."""
+        queue: int = 65_536
+        """Keys remembered with their labels (K); at most half the number of pictures."""
+        instance_weight: float = 1.0
+        """Weight of the loss over instances."""
+        prototype_weight: float = 1.0
+        """Weight of the loss over prototypes."""
+        prototypes_from: float = 1 / 90
+        """Share of the training after which prototypes count."""
+        correction_from: float = 11 / 90
+        """Share of the training after which labels are corrected."""
+        guided_from: float = 15 / 90
+        """Share of the training after which keys of one label are positives of each other."""
+        confidence: float = 0.8
+        """A label is corrected where the mean of classifier and prototypes is surer than this of another."""
+        hidden: int = 256
+        """Size of the classifier's middle layer."""
+        groups: str = ""
+        """File of pseudo-persons (``dapg data group``, tracks): path<TAB>number; empty: the data set's persons."""
+        head: MoCoHead.Config = field(default_factory=MoCoHead.Config)
+        """Projection head."""
+        padding: float = 10.0
+        """Border of the weak view, in pixels of a picture 256 high; scaled with the view."""
+        views: ViewConfig = field(default_factory=ViewConfig)
+        """Size of both views, and how the strong one is made."""
+        pair: Pair = "standard"
+        """standard, or corrupted: the two views are x_q and x2 of one noise chain."""
+        chain: ChainConfig = field(default_factory=ChainConfig)
+        """The noise chain of corrupted views."""
+
+        def __post_init__(self) -> None:
+            """Refuse shares outside [0, 1]."""
+            for name in ("prototypes_from", "correction_from", "guided_from", "confidence", "prototype_momentum"):
+                if not 0 <= getattr(self, name) <= 1:
+                    raise UsageError(f"{name} is in [0, 1], got {getattr(self, name)}")
+
+    settings: Config
+    persons: Int[Tensor, "N"]
+    prototypes: Float[Tensor, "N D"]
+    progress: Float[Tensor, ""]
+
+    @classmethod
+    def labelled(cls, config: Config, records: Sequence[Record]) -> Sequence[Record]:
+        """The records in groups, with these as persons, where ``groups`` names a file."""
+        return with_groups(records, read_groups(Path(config.groups))) if config.groups else records
+
+    def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
+        super().__init__(config, backbone, facts, generator)
+        self.settings = config
+        if UNKNOWN in facts.persons or len(facts.persons) < 2:
+            raise UsageError(
+                "pnl learns from labels, which may be noisy, and these pictures lack them (or show one person only); "
+                "make some with 'dapg data group' and give them as --method.groups FILE, or choose a labelled split"
+            )
+        classes = len(facts.persons)
+        self.register_buffer("persons", torch.tensor(facts.persons))
+        self.head = MoCoHead(backbone.feature_dim, config.head, generator)
+        self.classifier = nn.Sequential(
+            nn.Linear(backbone.feature_dim, config.hidden), nn.ReLU(), nn.Linear(config.hidden, classes)
+        )
+        for layer in (self.classifier[0], self.classifier[2]):
+            assert isinstance(layer, nn.Linear)
+            nn.init.normal_(layer.weight, std=0.001 if layer.out_features == classes else 0.01, generator=generator)
+            nn.init.zeros_(layer.bias)
+        size = max(1, min(config.queue, facts.pictures // 2))
+        self.keys = KeyEncoder(backbone, self.head, config.momentum, size, config.head.output_dim)
+        self.register_buffer("prototypes", torch.zeros(classes, config.head.output_dim))
+        self.register_buffer("progress", torch.zeros(()))
+        self._new: list[tuple[Tensor, Tensor]] = []
+
+    def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
+        """Cross entropy of the classifier, of the prototypes, and InfoNCE; all by the corrected labels."""
+        config, progress = self.settings, float(self.progress) + _ROUNDING
+        weak, strong = self._pair(batch, generator, ("query", "key"))
+        pooled = average_pool(self.backbone(weak))
+        logits = self.classifier(pooled).float()
+        query = functional.normalize(self.head(pooled))
+        key = self.keys(strong, generator)
+        nearness = (query @ self.prototypes.to(query.dtype).T).float() / config.temperature  # (B, N)
+        given = torch.searchsorted(self.persons, batch.persons)
+        labels = given
+        if progress >= config.correction_from:
+            labels = corrected_labels(logits.detach(), nearness.detach(), given, config.confidence)
+
+        others, names, filled = self.keys.queue.contents()
+        same = names == labels[:, None]
+        if progress < config.guided_from:
+            same = torch.zeros_like(same)
+        instance = label_guided_info_nce(query, key, others, same, config.temperature, filled)
+        classes = functional.cross_entropy(logits, labels)
+        prototype = torch.zeros_like(classes)
+        if progress >= config.prototypes_from:
+            prototype = functional.cross_entropy(nearness, labels)
+        self.keys.remember(key, labels)
+        gather = distributed.gather_without_gradient
+        self._new.append((gather(query.detach()), gather(labels)))
+        logs = {
+            "classes": classes.detach(),
+            "instance": instance.detach(),
+            "prototype": prototype.detach(),
+            "accuracy": (logits.detach().argmax(dim=1) == given).float().mean(),
+            "corrected": (labels != given).float().mean(),
+            "feature_std": feature_std(query),
+            "effective_rank": effective_rank(query),
+        }
+        return StepResult(classes + config.instance_weight * instance + config.prototype_weight * prototype, logs)
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """Key encoder, queue and prototypes follow."""
+        self.keys.update(self.backbone, self.head)
+        for queries, labels in self._new:
+            self.prototypes.copy_(moved_prototypes(self.prototypes, queries, labels, self.settings.prototype_momentum))
+        self._new.clear()
+        self.progress.fill_(step / total_steps)
+
+    def _pair(
+        self, batch: Batch, generator: SampleGenerator, streams: tuple[str, str] = ("first", "second")
+    ) -> tuple[Float[Tensor, "B 3 h w"], Float[Tensor, "B 3 h w"]]:
+        """The weak view and the strong one; of corrupted views the weaker is the first."""
+        if self.settings.pair == "corrupted":
+            return super()._pair(batch, generator, streams)
+        views = self.settings.views
+        weak = PaddedViewConfig(views.height, views.width, round(self.settings.padding * views.height / 256))
+        mean, std = self.backbone.mean, self.backbone.std
+        first = padded_view(batch.images, weak, generator.fork(streams[0]), mean, std)
+        return first, self._view(batch, views, generator.fork(streams[1]))
+
+
+def corrected_labels(
+    logits: Float[Tensor, "B N"], nearness: Float[Tensor, "B N"], labels: Int[Tensor, "B"], confidence: float
+) -> Int[Tensor, "B"]:
+    """The label that the mean of both softmaxes is surer of than ``confidence``; the given one where it is not."""
+    surest, best = ((logits.softmax(dim=1) + nearness.softmax(dim=1)) / 2).max(dim=1)
+    return torch.where(surest > confidence, best, labels)
+
+
+def moved_prototypes(
+    prototypes: Float[Tensor, "N D"], queries: Float[Tensor, "B D"], labels: Int[Tensor, "B"], momentum: float
+) -> Float[Tensor, "N D"]:
+    """Unit prototypes after each query in turn has moved that of its label: p = momentum p + (1 - momentum) q.
+
+    A label without a query keeps its prototype; one that never had a query stays zero.
+    """
+    alike: Bool[Tensor, "B B"] = labels[:, None] == labels
+    later = alike.triu(1).sum(dim=1)  # queries of the same label after this one
+    weights = (1 - momentum) * momentum ** later.to(prototypes.dtype)
+    counts = torch.zeros(len(prototypes), dtype=prototypes.dtype, device=labels.device)
+    counts.index_add_(0, labels, torch.ones_like(weights))
+    moved = prototypes * (momentum**counts)[:, None]
+    moved = moved.index_add(0, labels, weights[:, None] * queries.to(prototypes.dtype))
+    return torch.where(counts[:, None] > 0, functional.normalize(moved), prototypes)
