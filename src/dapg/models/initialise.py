@@ -11,11 +11,11 @@ def initialise(module: nn.Module, generator: torch.Generator | None) -> None:
 
     Building under ``with torch.device("meta")`` and filling here leaves torch's global generator untouched, so that
     equal seeds give equal weights whatever was built before. Convolutions: normal of variance 2 / fan-out (He et al.
-    2015, as torchvision's ResNet and MobileNetV2); linear layers: normal of variance 1 / fan-in; every bias 0; batch
-    norms: weight 1, bias 0.
+    2015, as torchvision's ResNet and MobileNetV2); linear layers and attention: normal of variance 1 / fan-in; every
+    bias 0; batch and layer norms: weight 1, bias 0.
 
     Args:
-        module: convolutions, linear layers and batch norms, in any nesting.
+        module: convolutions, linear layers, attention and norms, in any nesting.
         generator: source of the draws; None takes a fixed seed, for weights that are overwritten right after.
 
     Raises:
@@ -28,7 +28,11 @@ def initialise(module: nn.Module, generator: torch.Generator | None) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
         elif isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
-        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+        elif isinstance(layer, nn.MultiheadAttention):
+            assert layer.in_proj_weight is not None  # queries, keys and values of one length
+            nn.init.normal_(layer.in_proj_weight, std=layer.embed_dim**-0.5, generator=generator)
+            nn.init.zeros_(layer.in_proj_bias)
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm):
             layer.reset_parameters()  # constants, nothing is drawn
             continue
         elif any(True for _ in layer.parameters(recurse=False)) or any(True for _ in layer.buffers(recurse=False)):
