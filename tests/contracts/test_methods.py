@@ -1,7 +1,10 @@
 """Every method found keeps the contract of methods/base.py, before anyone writes a test for it."""
 
 import copy
+import functools
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ from torch import Tensor
 
 from dapg.core import plugins
 from dapg.core.rng import SampleGenerator, generator_from
-from dapg.core.types import Batch, Modality
+from dapg.core.types import Batch, Modality, Record
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import FOLDERS, method_class
 from dapg.models.backbones.resnet18 import ResNet18
@@ -21,6 +24,18 @@ METHODS = [
 SIZE, COUNT = (64, 32), 12
 
 
+RECORDS = [Record(f"{number}.jpg", person=number % 6) for number in range(COUNT)]
+
+
+@functools.cache
+def _caption_file() -> Path:
+    """Sentences for the methods that learn from them."""
+    colours = ("red", "blue", "green", "black")
+    file = Path(tempfile.mkdtemp()) / "captions.tsv"
+    file.write_text("".join(f"{r.path}\ta {colours[i % 4]} coat and shoes {i}\n" for i, r in enumerate(RECORDS)))
+    return file
+
+
 def small_config(kind: type[Method], config: Any = None) -> Any:
     """The method's settings at a small size, without touching what makes it the method."""
     config = kind.Config() if config is None else config
@@ -29,13 +44,23 @@ def small_config(kind: type[Method], config: Any = None) -> Any:
         changes["head"] = replace(config.head, hidden_dim=32, output_dim=16)
     if hasattr(config, "chain"):
         changes["chain"] = replace(config.chain, height=SIZE[0], width=SIZE[1])
+    if hasattr(config, "captions"):
+        changes |= {
+            "captions": str(_caption_file()),
+            "width": 32,
+            "attention_heads": 4,
+            "hidden": 64,
+            "length": 8,
+            "text_rate": 1.0,
+        }
     return replace(config, **changes)
 
 
 def build(stage: str, name: str, config: Any = None) -> Method:
     kind = method_class(stage, name)
     backbone = ResNet18(ResNet18.Config(width=0.125), generator_from("backbone"))
-    return kind(small_config(kind, config), backbone, DataFacts(200, tuple(range(6))), generator_from("head"))
+    facts = DataFacts(200, tuple(range(6)), RECORDS)
+    return kind(small_config(kind, config), backbone, facts, generator_from("head"))
 
 
 def some_batch() -> Batch:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from dapg.cli import main
 from dapg.core.errors import UsageError
-from dapg.data.groups import read_groups
+from dapg.data.picture_lines import read_groups
 from dapg.data.source import DataConfig
 from dapg.evaluation.grouping import GroupSettings, clusters, group, require_clusters
 

@@ -69,7 +69,7 @@ def test_page_is_made_from_results_alone_and_byte_equal(experiment: Experiment, 
     assert "By other settings" not in page
     for panel in ("agw on synthetic, from imagenet", "pre-training simclr, from imagenet"):
         assert panel in page, panel
-    assert "is not in the package yet [51.68]" in page, "VTBR's row, as its printed values stand in it"
+    assert "not run [51.68]" in page, "VTBR's row, as its printed values stand in it"
     assert "Not run: MoCo v2; " in page
     rows = list(csv.DictReader(io.StringIO(first["cells.csv"].decode())))
     assert rows[0]["cell"] == "dapg-1+agw-synthetic-imagenet-0"

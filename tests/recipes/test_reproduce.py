@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dapg.cli import main
 from dapg.core.errors import UsageError
 from dapg.core.files import sha256
 from dapg.core.rng import generator_from
 from dapg.data.manifest import read_manifest
+from dapg.data.source import DataConfig
 from dapg.data.synthetic import Synthetic
 from dapg.models import pose_weights
 from dapg.models.pn_gan import GeneratorConfig, build_generator
 from dapg.models.pose_weights import GeneratorFacts, save_generator
-from dapg.recipes import matrix, pictures, reproduce
+from dapg.recipes import matrix, pictures, pretraining, reproduce
 from dapg.recipes.matrix import Source
 from dapg.recipes.page import write_report
 from dapg.recipes.reproduce import Experiment, outlook, run
@@ -63,13 +65,48 @@ def test_arms_share_network_and_length() -> None:
     assert len({json.dumps(vars(replace(c.chain[-1].backbone, init=""))) for c in found if c.chain}) == 1
 
 
-def test_missing_parts_are_said_and_not_faked() -> None:
+def test_missing_parts_are_said_and_not_faked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(matrix.ARMS, "vtbr", replace(matrix.ARMS["vtbr"], pretraining="unheard_of"))
     found = {
         cell.arm: cell for cell in matrix.cells(("table1",), "tiny", (Source("synthetic"),), ("random",), 1, Path("r"))
     }
     assert found["vtbr"].missing
     assert not found["vtbr"].chain
     assert found["byol"].chain
+
+
+def test_every_row_of_the_paper_s_tables_can_run() -> None:
+    found = matrix.cells(("table1", "table3"), "tiny", (Source("synthetic"),), ("random", "imagenet"), 1, Path("r"))
+    assert not [cell.name for cell in found if cell.missing]
+
+
+def test_pseudo_persons_and_captions_are_made_once_for_the_pictures_that_others_see(tmp_path: Path) -> None:
+    found = matrix.cells(("table1",), "tiny", (Source("synthetic"),), ("random",), 2, tmp_path)
+    by_arm = {(cell.arm, cell.seed): cell.chain[0] for cell in found if cell.finetuning == "agw"}
+    for arm, name in (("pnl", "groups"), ("vtbr", "captions")):
+        settings = [by_arm[arm, seed] for seed in range(2)]
+        assert {each.data for each in settings} == {by_arm["simclr", 0].data}
+        (file,) = {getattr(each.method, name) for each in settings}
+        matrix.make_files(settings[0], "cpu")
+        lines = Path(file).read_text().splitlines()
+        assert len(lines) == 1200
+        assert lines[0].startswith("unlabelled/00001.jpg\t")
+        before = Path(file).stat().st_mtime_ns
+        matrix.make_files(settings[1], "cpu")
+        assert Path(file).stat().st_mtime_ns == before
+    assert "grey wool coat" in lines[0]
+
+
+def test_files_that_cannot_be_made_are_asked_for(tmp_path: Path) -> None:
+    settings = pretraining.settings("vtbr", "paper")
+    captions = str(tmp_path / "luperson.tsv")
+    tree = tmp_path / "folder"
+    tree.mkdir()
+    Image.new("RGB", (32, 64)).save(tree / "a.png")
+    method = replace(settings.method, captions=captions)
+    settings = replace(settings, data=DataConfig("folder", str(tree)), method=method)
+    with pytest.raises(UsageError, match=r"captions.*luperson\.tsv"):
+        matrix.make_files(settings, "cpu")
 
 
 @pytest.fixture

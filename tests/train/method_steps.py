@@ -30,6 +30,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "simclr": ("simclr", {}),
     "byol": ("byol", {}),
     "supervised": ("supervised", {}),
+    "pnl": ("pnl", {"prototypes_from": 0.0, "guided_from": 0.0}),
+    "channel_transformer": ("channel_transformer", {}),
     "dapg": ("dapg", {}),
     "dapg-batch": ("dapg", {"negatives": "batch"}),
 }

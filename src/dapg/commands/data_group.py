@@ -25,13 +25,13 @@ def main(words: list[str], program: str) -> None:
 
     from pathlib import Path
 
-    from dapg.data.groups import write_groups
+    from dapg.data.picture_lines import write_lines
     from dapg.data.source import DataConfig, parse_source
     from dapg.evaluation.grouping import GroupSettings, describe, group
 
     defaults = GroupSettings(DataConfig(**parse_source(source)))  # type: ignore[arg-type]
     settings = parse(program, defaults, words, _HELP)
     found = group(settings)
-    write_groups(Path(settings.out), found)
+    write_lines(Path(settings.out), found)
     print(describe(found))
     print(f"written: {settings.out}")

@@ -24,6 +24,8 @@ from dapg.data.base import Dataset
 EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "synthetic" / "people.zip"
 ARCHIVE = "people.zip"
 ANNOTATIONS = "annotations.jsonl"
+HIDDEN = "hidden/unlabelled_persons.jsonl"
+"""Who the unlabelled persons are and what they wear."""
 VISIBLE_CAMERAS, INDOOR_CAMERAS, INFRARED_CAMERAS = (1, 2, 4, 5), (1, 2), (3, 6)
 TRIALS = 10
 
@@ -55,6 +57,7 @@ class Synthetic(Dataset):
         self._zip: zipfile.ZipFile | None = None
         self._zip_process = 0
         self._truths: dict[str, dict[str, Any]] | None = None
+        self._hidden: dict[str, dict[str, Any]] | None = None
         if not chosen.exists():
             raise DataError(f"{self.title} not found: expected {chosen}. See docs/synthetic.md.")
         self._files = self._index()
@@ -154,6 +157,22 @@ class Synthetic(Dataset):
         if record.path not in self._truths:
             raise DataError(f"{self.root}: {ANNOTATIONS} knows no picture {record.path}")
         return self._truths[record.path]
+
+    def garments(self, record: Record) -> dict[str, str]:
+        """What the person wears, in words, by slot (upper, lower, shoes, hair, ...).
+
+        Of unlabelled pictures it is kept apart from what methods without labels read, as it all but names the person.
+
+        Raises:
+            DataError: see ``truth``.
+        """
+        truth = self.truth(record)
+        if "garments" not in truth:
+            if self._hidden is None:
+                rows = (json.loads(line) for line in self._bytes(HIDDEN).decode("utf-8").splitlines())
+                self._hidden = {row["path"]: row for row in rows}
+            truth = self._hidden[record.path]
+        return dict(truth["garments"])
 
     def key_points(self, record: Record) -> Float[Tensor, "18 3"]:
         """Position x, y in pixels of the stored picture, and 2 visible, 1 hidden, 0 outside; ``KEY_POINT_NAMES`` order.

@@ -21,6 +21,8 @@ class DataFacts:
     pictures: int
     persons: tuple[int, ...] = ()
     """Labels that occur, ascending; a classifier's class i is the i-th of them."""
+    records: Sequence[Record] = ()
+    """The pictures, in the order of a batch's ``indices``; none where a trained method is read back."""
 
 
 class Method(nn.Module, ABC):

@@ -28,8 +28,8 @@ from dapg.core.settings import run_only, to_dict
 from dapg.core.stage import Stage
 from dapg.core.types import UNKNOWN, Batch, Record
 from dapg.data.base import Dataset
-from dapg.data.groups import read_groups
 from dapg.data.loading import LoaderConfig, training_batches
+from dapg.data.picture_lines import read_groups
 from dapg.data.samplers import LocalBatches
 from dapg.data.source import DataConfig, list_hash, open_dataset, parse_source, select_records
 from dapg.data.synthetic import Synthetic

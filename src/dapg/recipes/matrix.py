@@ -17,8 +17,10 @@ from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.files import sha256
 from dapg.core.settings import to_dict
+from dapg.data.captions import CaptionSettings, captions
+from dapg.data.picture_lines import write_lines
 from dapg.data.source import DataConfig, open_dataset, select_records
-from dapg.evaluation.grouping import GroupSettings
+from dapg.evaluation.grouping import GroupSettings, group
 from dapg.methods.runs import FOLDERS, BackboneConfig
 from dapg.models import pose_weights
 from dapg.pose.generate import GenerateSettings
@@ -29,6 +31,8 @@ from dapg.train.stage import AlignSettings, FinetuneSettings, Positives, Pretrai
 Scale = Literal["tiny", "gpu", "paper"]
 NEED_GENERATED: tuple[Positives, ...] = ("generated", "shuffled")
 """Positives that are taken from a folder of generated pictures."""
+FILES = ("groups", "captions")
+"""Settings of a method that name a file about its pictures."""
 MOST_GROUPED = 100_000
 """Pictures whose features are clustered in memory; for more, tracks are needed."""
 SCALES: tuple[Scale, ...] = ("tiny", "gpu", "paper")
@@ -257,21 +261,35 @@ def poses(aligned: AlignSettings) -> GenerateSettings:
     return GenerateSettings(out=aligned.generated, split=aligned.data.split, visible_only=aligned.visible_only)
 
 
-def grouping(settings: PretrainSettings) -> GroupSettings:
-    """What makes the pseudo-persons of a pre-training that asks for them: clusters of colours, six pictures each."""
-    pictures = len(select_records(open_dataset(settings.data), settings.data, settings.seed))
-    if pictures > MOST_GROUPED:
-        raise UsageError(
-            f"{pictures} pictures are too many to be clustered here: put tracks (LUPerson-NL's, say) into "
-            f"{settings.method.groups}, a line a picture: path, tab, number"
-        )
-    return GroupSettings(settings.data, groups=max(2, pictures // 6), out=settings.method.groups)
+def make_files(settings: PretrainSettings, device: str) -> None:
+    """Write what a pre-training learns from beside the pictures, where it is not there yet.
+
+    Pseudo-persons are clusters of colours, six pictures each on average; captions say what rendered people wear.
+
+    Raises:
+        UsageError: too many pictures for clusters, or nobody knows what they show; says which file to put there.
+    """
+    for name in FILES:
+        file = Path(getattr(settings.method, name, "") or ".")
+        if file == Path() or file.exists():
+            continue
+        pictures = len(select_records(open_dataset(settings.data), settings.data, settings.seed))
+        if name == "captions" and settings.data.name == "synthetic":
+            write_lines(file, captions(CaptionSettings(settings.data)))
+        elif name == "groups" and pictures <= MOST_GROUPED:
+            write_lines(file, group(GroupSettings(settings.data, groups=max(2, pictures // 6), device=device)))
+        else:
+            raise UsageError(
+                f"{settings.name} learns from {name}, which for {pictures} pictures of {settings.data.name} must come "
+                f"from elsewhere: put them into {file}, a line a picture: path, tab, and what is said of it"
+            )
 
 
 def folder(root: Path, stage: str, settings: Any) -> Path:
     """One folder for equal settings: its name ends in their hash. The place of earlier folders does not count."""
     values = _counted(settings)
-    for where, name in ((values.get("backbone", {}), "init"), (values, "generated"), (values["method"], "groups")):
+    files = ((values["method"], name) for name in FILES)
+    for where, name in ((values.get("backbone", {}), "init"), (values, "generated"), *files):
         if "/" in str(where.get(name, "")):
             where[name] = Path(where[name]).name
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
@@ -320,16 +338,18 @@ def _pretraining(
 ) -> PretrainSettings:
     base = pretraining.settings(spec.pretraining, scale)
     made = replace(base, method=changed(base.method, spec.changes), backbone=weights, seed=seed)
-    if hasattr(made.method, "groups"):  # pseudo-persons, so that it sees the pictures and labels that the others see
-        data = replace(made.data, split="")
-        groups = str(root / "groups" / f"{data.name}.tsv")
-        made = replace(made, data=data, method=replace(made.method, groups=groups))
+    for name in FILES:
+        if hasattr(made.method, name):  # on the pictures that the others see
+            data = replace(made.data, split="")
+            file = str(root / name / f"{data.name}.tsv")
+            made = replace(made, data=data, method=replace(made.method, **{name: file}))
     if scale == "tiny":
         optimizer = replace(made.train.optimizer, name="adamw", lr=_TINY_RATES[start])
         steps = _TINY_STEPS[start]
         train = replace(made.train, steps=steps, optimizer=optimizer, on_collapse="warn", checkpoint_every=20)
         method = changed(made.method, {"views.height": _TINY_SIZE[0], "views.width": _TINY_SIZE[1]})
-        method = changed(method, {"chain.height": _TINY_CHAIN[0], "chain.width": _TINY_CHAIN[1]})
+        if hasattr(method, "chain"):
+            method = changed(method, {"chain.height": _TINY_CHAIN[0], "chain.width": _TINY_CHAIN[1]})
         loader = replace(made.loader, height=_TINY_CHAIN[0], width=_TINY_CHAIN[1])
         made = replace(made, train=train, method=method, loader=loader)
     share = spec.length

@@ -54,7 +54,8 @@ def _recommended(name: str, config: Any) -> PretrainSettings:
 
     SimCLR and BYOL take LARS as published (lightly's ImageNet benchmarks: 0.3 and 0.45 per 256 pictures, ten warm-up
     epochs). DAPG, whose own rate does not train (see ``_paper``), takes MoCo's with ten warm-up epochs. PNL takes
-    0.4 per 1536 pictures, 90 epochs, steps at 40 and 80 (DengpanFu/LUPerson-NL). Supervised takes Adam and the steps of
+    0.4 per 1536 pictures, 90 epochs, steps at 40 and 80 (DengpanFu/LUPerson-NL); VTBR
+    0.2 per 128, 2 % warm-up and clipped gradients (JeremyXSC/VTBR). Supervised takes Adam and the steps of
     the AGW baseline on one modality (mangye16/ReID-Survey).
     """
     if name == "supervised":
@@ -65,6 +66,11 @@ def _recommended(name: str, config: Any) -> PretrainSettings:
     if name == "pnl":
         optimizer = replace(optimizer, lr=0.4, lr_batch=1536)
         schedule = ScheduleConfig("step", by_epoch=True, milestones=(40.0, 80.0))
+    if name == "vtbr":
+        optimizer, schedule = (
+            OptimizerConfig("sgd", lr=0.2, lr_batch=128, weight_decay=1e-4),
+            ScheduleConfig(warmup=4.0),
+        )
     if name in _LARS_RATE:
         optimizer = OptimizerConfig("lars", lr=_LARS_RATE[name], weight_decay=1e-6)
         schedule = ScheduleConfig(warmup=10.0)
@@ -79,6 +85,7 @@ def _recommended(name: str, config: Any) -> PretrainSettings:
             optimizer=optimizer,
             schedule=schedule,
             precision="bf16",
+            clip_norm=10.0 if name == "vtbr" else 0.0,
         ),
         loader=LoaderConfig(workers=8),
         out=f"outputs/pretrain/{name}",
@@ -178,6 +185,8 @@ def small(config: Any, height: int, width: int) -> Any:
     changes: dict[str, Any] = {"views": replace(config.views, height=height, width=width)}
     if hasattr(config, "chain"):
         changes["chain"] = replace(config.chain, height=height, width=width)
+    if hasattr(config, "text_rate"):
+        changes |= {"text_rate": 1.0, "width": 128, "attention_heads": 4, "hidden": 256, "vocabulary": 1_000}
     if hasattr(config, "head"):
         changes["head"] = replace(config.head, hidden_dim=256, output_dim=64)
     if hasattr(config, "momentum"):

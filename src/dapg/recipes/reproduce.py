@@ -26,18 +26,16 @@ from dapg.core.errors import BusyError, UsageError
 from dapg.core.files import FolderLock, atomic_write_text, read_json, write_json
 from dapg.core.log import loss_curve
 from dapg.core.stage import RESULT, commit
-from dapg.data.groups import write_groups
 from dapg.data.manifest import MANIFEST
 from dapg.data.source import DataConfig, open_dataset, select_records
 from dapg.evaluation.bootstrap import person_scores
 from dapg.evaluation.encoders import build_encoder
 from dapg.evaluation.extract import CENTRED
-from dapg.evaluation.grouping import group
 from dapg.evaluation.robustness import Batches, CorruptionSettings, clean_and_corrupted
 from dapg.methods.runs import BackboneConfig
 from dapg.pose.generate import generate
 from dapg.recipes.estimates import Speeds, machine_words, seconds_of_a_step, seconds_of_scoring, speeds
-from dapg.recipes.matrix import TABLES, Cell, Scale, Source, cells, grouping, poses, tables_of
+from dapg.recipes.matrix import TABLES, Cell, Scale, Source, cells, make_files, poses, tables_of
 from dapg.recipes.paper import SEARCHES
 from dapg.train.loop import Terminated
 from dapg.train.stage import AlignSettings, FinetuneSettings, PretrainSettings, align, finetune, pretrain
@@ -276,9 +274,7 @@ def _train(settings: PretrainSettings | FinetuneSettings) -> dict[str, Any]:
     if isinstance(settings, FinetuneSettings):
         return finetune(settings)
     if not isinstance(settings, AlignSettings):
-        groups = getattr(settings.method, "groups", "")
-        if groups and not Path(groups).exists():
-            write_groups(Path(groups), group(replace(grouping(settings), device=settings.device)))
+        make_files(settings, settings.device)
         return pretrain(settings)
     if settings.generated and not (Path(settings.generated) / MANIFEST).exists():
         _generate(settings)

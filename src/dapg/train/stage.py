@@ -159,7 +159,7 @@ def pretrain(
         dataset = open_dataset(settings.data)
         records = select_records(dataset, settings.data, settings.seed)
         records = method_class("pretrain", settings.name).labelled(settings.method, records)
-        facts = DataFacts(len(records), tuple(sorted({record.person for record in records})))
+        facts = DataFacts(len(records), tuple(sorted({record.person for record in records})), records)
         sampler = _picture_sampler(settings, dataset, len(records))
         return _Work(dataset, records, facts, sampler, settings.train, validate)
 

@@ -16,7 +16,7 @@ from dapg.core import distributed
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 from dapg.core.types import UNKNOWN, Batch, Record, StepResult
-from dapg.data.groups import read_groups, with_groups
+from dapg.data.picture_lines import read_groups, with_groups
 from dapg.losses.info_nce import label_guided_info_nce
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts

@@ -1,4 +1,4 @@
-"""Shared: pseudo-persons, that is which pictures a tracker or a clustering puts together; path<TAB>group number."""
+"""Shared: files that say something about each picture (path<TAB>text), such as which pseudo-person it shows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,23 +15,39 @@ def read_groups(path: Path) -> dict[str, int]:
     Raises:
         DataError: missing, or a line of another form.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     groups = {}
-    for number, line in enumerate(lines, 1):
-        name, tab, group = line.rpartition("\t")
-        if not tab or not group.strip().lstrip("-").isdigit():
-            raise DataError(f"{path}, line {number}: expected a path, a tab and a group number, got {line!r}")
+    for number, (name, group) in enumerate(read_lines(path, "group number").items(), 1):
+        if not group.strip().lstrip("-").isdigit():
+            raise DataError(f"{path}, line {number}: {group!r} is no group number")
         groups[name] = int(group)
     return groups
 
 
-def write_groups(path: Path, groups: Mapping[str, int]) -> None:
+def read_lines(path: Path, what: str) -> dict[str, str]:
+    """Path of a picture -> what a file says about it: ``path<TAB>text``, a picture a line.
+
+    Raises:
+        DataError: missing, a line without a tab, or a picture that is named twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        name, tab, text = line.rpartition("\t")
+        if not tab:
+            raise DataError(f"{path}, line {number}: expected a path, a tab and a {what}, got {line!r}")
+        if name in found:
+            raise DataError(f"{path}, line {number}: {name} is named twice")
+        found[name] = text
+    return found
+
+
+def write_lines(path: Path, texts: Mapping[str, str | int]) -> None:
     """The same as a file, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(path, "".join(f"{name}\t{group}\n" for name, group in groups.items()))
+    atomic_write_text(path, "".join(f"{name}\t{text}\n" for name, text in texts.items()))
 
 
 def with_groups(records: Sequence[Record], groups: Mapping[str, int]) -> list[Record]:

@@ -4,12 +4,12 @@ import pytest
 
 from dapg.core.errors import DataError
 from dapg.core.types import Record
-from dapg.data.groups import read_groups, with_groups, write_groups
+from dapg.data.picture_lines import read_groups, with_groups, write_lines
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     groups = {"some/a b.jpg": 3, "c.jpg": 12}
-    write_groups(tmp_path / "new" / "groups.tsv", groups)
+    write_lines(tmp_path / "new" / "groups.tsv", groups)
     assert (tmp_path / "new" / "groups.tsv").read_text() == "some/a b.jpg\t3\nc.jpg\t12\n"
     assert read_groups(tmp_path / "new" / "groups.tsv") == groups
 

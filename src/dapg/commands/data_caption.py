@@ -1,0 +1,36 @@
+"""Describe rendered people in sentences, from what they are known to wear, for pre-training with captions."""
+
+from dapg.commands._settings import parse, take_positional, wants_help
+
+_HELP = """usage: dapg data caption DATA [--data.split SPLIT] [--out FILE]
+
+Write a sentence for each picture of rendered people (`dapg data synth`, or the embedded set): what they wear and what
+hair they have. The file has one line a picture, path, tab, sentence; write such a file yourself for other pictures.
+`dapg pretrain vtbr` learns from it. Sentences come from the renderer's own annotations: no method without labels sees
+as much.
+
+examples:
+  dapg data caption synthetic --out captions.tsv
+  dapg pretrain vtbr --preset tiny --method.captions captions.tsv --out outputs/pretrain/vtbr
+  dapg data caption synthetic=/path/to/people-1k --data.split train
+"""
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, describe, say where the sentences are."""
+    if wants_help(words):
+        print(_HELP, end="")
+        return
+    source, words = take_positional(words, "DATA", None, program)
+
+    from pathlib import Path
+
+    from dapg.data.captions import CaptionSettings, captions
+    from dapg.data.picture_lines import write_lines
+    from dapg.data.source import DataConfig, parse_source
+
+    settings = parse(program, CaptionSettings(DataConfig(**parse_source(source))), words, _HELP)  # type: ignore[arg-type]
+    found = captions(settings)
+    write_lines(Path(settings.out), found)
+    print(f"{len(found)} pictures, such as: {next(iter(found.values()))}")
+    print(f"written: {settings.out}")

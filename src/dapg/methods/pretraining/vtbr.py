@@ -1,0 +1,163 @@
+"""VTBR: learn to describe people in words, without person labels (Xiang et al. 2022, after VirTex)."""
+
+import contextlib
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from dapg.augment.views import ViewConfig, standard_view
+from dapg.core.errors import DataError, UsageError
+from dapg.core.rng import SampleGenerator
+from dapg.core.types import Batch, Modality, Record, StepResult
+from dapg.data.picture_lines import read_lines
+from dapg.losses.spread import effective_rank, feature_std
+from dapg.methods.base import DataFacts, Method
+from dapg.models.backbones.base import Backbone
+from dapg.models.captioner import END, FIRST_WORD, PADDING, START, Captioner
+from dapg.models.pooling import average_pool
+
+_WIDE = ViewConfig(jitter=0.5, grey=0.0, blur=0.0, erasing=0.0)
+
+
+class VTBR(Method):
+    """The feature map must hold what a sentence about the picture says, read forwards and backwards.
+
+    Source: JeremyXSC/VTBR, a fork of VirTex. Its Lookahead optimiser is left out, and words are hashed into the
+    vocabulary in place of SentencePiece's pieces, so that no vocabulary has to be learnt first.
+    """
+
+    headline = "backbone"
+
+    @dataclass(frozen=True)
+    class Config:
+        """Defaults are the published sizes."""
+
+        captions: str = ""
+        """File of captions (``dapg data caption``, or your own): path<TAB>sentence, a picture a line."""
+        vocabulary: int = 10_000
+        """Number of tokens."""
+        length: int = 40
+        """Most tokens in a caption, start and end among them; longer ones are cut."""
+        width: int = 1024
+        """Length of a word's vector."""
+        attention_heads: int = 16
+        """Attention heads."""
+        hidden: int = 4096
+        """Middle layer of the decoders."""
+        layers: int = 1
+        """Layers of each decoder."""
+        dropout: float = 0.1
+        """Probability, on words and in the decoders."""
+        text_rate: float = 0.005
+        """Learning rate of all but the network, as a share of the network's (0.001 of 0.2)."""
+        views: ViewConfig = field(default_factory=lambda: _WIDE)
+        """How a view is made: crop, mirror, colour jitter."""
+
+    settings: Config
+    captions: Int[Tensor, "N L"]
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the views."""
+        return self.settings.views.size
+
+    @classmethod
+    def labelled(cls, config: Config, records: Sequence[Record]) -> Sequence[Record]:
+        """The records that have a caption.
+
+        Raises:
+            UsageError: no file of captions is given.
+            DataError: none of the pictures is in it.
+        """
+        known = _captions(config)
+        found = [record for record in records if record.path in known]
+        if not found:
+            raise DataError(
+                f"{config.captions} has no caption for any of the {len(records)} pictures; paths begin at the data "
+                f"set's root, such as {records[0].path}"
+            )
+        return found
+
+    def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
+        super().__init__(config, backbone, facts, generator)
+        self.settings = config
+        self.captioner = Captioner(
+            backbone.feature_dim,
+            config.width,
+            config.attention_heads,
+            config.hidden,
+            config.layers,
+            config.vocabulary,
+            config.length,
+            config.dropout,
+            generator,
+        )
+        rows = torch.empty(0, config.length, dtype=torch.int64)
+        if facts.records:  # there are none when a trained method is read back
+            known = _captions(config)
+            rows = torch.tensor(
+                [tokens(known[record.path], config.vocabulary, config.length) for record in facts.records]
+            )
+        self.register_buffer("captions", rows, persistent=False)
+
+    def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
+        """Cross entropy of the words in both directions, summed."""
+        mean, std = self.backbone.mean, self.backbone.std
+        features = self.backbone(standard_view(batch.images, self.settings.views, generator.fork("view"), mean, std))
+        captions = self.captions[batch.indices]
+        with _drawing_from(generator.fork("dropout"), features.device):
+            forwards, backwards = self.captioner(features, captions)
+        unit = functional.normalize(average_pool(features))
+        logs = {
+            "forwards": forwards.detach(),
+            "backwards": backwards.detach(),
+            "feature_std": feature_std(unit),
+            "effective_rank": effective_rank(unit),
+        }
+        return StepResult(forwards + backwards, logs)
+
+    def encode(self, images: Float[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
+        """``backbone``: pooled feature map."""
+        return {"backbone": functional.normalize(average_pool(self.backbone(images)))}
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """The network at ``lr``, the captioner at its share of it."""
+        pictures = [value for value in self.backbone.parameters() if value.requires_grad]
+        rates = ((pictures, lr), (list(self.captioner.parameters()), lr * self.settings.text_rate))
+        return [{"params": values, "lr": rate, "weight_decay": weight_decay} for values, rate in rates]
+
+
+def tokens(sentence: str, vocabulary: int, length: int) -> list[int]:
+    """START, a number for each word, END, and padding up to ``length``; too long a sentence loses its last words.
+
+    A word's number is its checksum: two words may share one (a hundred of them in 10,000 places: four in ten times
+    some two do).
+    """
+    words = "".join(letter if letter.isalnum() else " " for letter in sentence.lower()).split()
+    numbers = [FIRST_WORD + zlib.crc32(word.encode()) % (vocabulary - FIRST_WORD) for word in words[: length - 2]]
+    row = [START, *numbers, END]
+    return row + [PADDING] * (length - len(row))
+
+
+def _captions(config: VTBR.Config) -> dict[str, str]:
+    if not config.captions:
+        raise UsageError(
+            "vtbr learns from sentences: give --method.captions FILE, a picture a line (path, tab, sentence); "
+            "'dapg data caption' writes it for rendered people"
+        )
+    return read_lines(Path(config.captions), "sentence")
+
+
+@contextlib.contextmanager
+def _drawing_from(generator: SampleGenerator, device: torch.device) -> Iterator[None]:
+    """Torch's own generator, which dropout draws from, set by the samples' streams and put back after."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int(generator.seeds.sum()))
+        yield

@@ -1,0 +1,94 @@
+"""A caption from a feature map, word by word in both directions: VirTex's textual head (Desai and Johnson 2021)."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dapg.core.errors import UsageError
+from dapg.models.initialise import initialise
+
+PADDING, START, END = 0, 1, 2
+"""Tokens that are no words."""
+FIRST_WORD = 3
+
+
+class Captioner(nn.Module):
+    """Two transformer decoders, one for each direction, that share the words' vectors with the output layer."""
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        heads: int,
+        hidden: int,
+        layers: int,
+        vocabulary: int,
+        length: int,
+        dropout: float,
+        generator: torch.Generator | None,
+    ) -> None:
+        """Draw the weights on the CPU from ``generator`` alone.
+
+        Args:
+            channels: C of the feature map.
+            width: length of a word's vector.
+            heads: attention heads; divides ``width``.
+            hidden: middle layer of the decoders' feed-forward part.
+            layers: layers of each decoder.
+            vocabulary: number of tokens, those that are no words among them.
+            length: most tokens in a caption, start and end among them.
+            dropout: probability, on words and in the decoders.
+            generator: of the weights.
+
+        Raises:
+            UsageError: a width that the heads do not divide, or a length or vocabulary without room for a word.
+        """
+        super().__init__()
+        if width % heads or length < 3 or vocabulary <= FIRST_WORD:
+            raise UsageError(f"no captions with {heads} heads of {width}, {length} tokens, {vocabulary} words")
+        with torch.device("meta"):
+            self.enter = nn.Linear(channels, width)
+            self.norm = nn.LayerNorm(width)
+            layer = nn.TransformerDecoderLayer(width, heads, hidden, dropout, activation="gelu", batch_first=True)
+            self.forwards = nn.TransformerDecoder(layer, layers)
+            self.backwards = nn.TransformerDecoder(layer, layers)
+        self.dropout = nn.Dropout(dropout)
+        initialise(self, generator)
+        self.words = nn.Parameter(nn.init.normal_(torch.empty(vocabulary, width), std=0.02, generator=generator))
+        self.places = nn.Parameter(nn.init.normal_(torch.empty(length, width), std=0.02, generator=generator))
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(
+        self, features: Float[Tensor, "B C h w"], captions: Int[Tensor, "B L"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Cross entropy of the next word, forwards and backwards, over all words of all captions.
+
+        Args:
+            features: feature map.
+            captions: START, words, END, then PADDING.
+        """
+        picture = self.enter(features.flatten(2).transpose(1, 2))
+        return (
+            self._next_words(self.forwards, picture, captions),
+            self._next_words(self.backwards, picture, reversed_captions(captions)),
+        )
+
+    def _next_words(
+        self, decoder: nn.TransformerDecoder, picture: Float[Tensor, "B hw D"], captions: Int[Tensor, "B L"]
+    ) -> Float[Tensor, ""]:
+        given, wanted = captions[:, :-1], captions[:, 1:]
+        count = given.shape[1]
+        words = self.dropout(self.norm(self.words[given] + self.places[:count]))
+        ahead: Bool[Tensor, "L L"] = torch.ones(count, count, dtype=torch.bool, device=given.device).triu(1)
+        out = decoder(words, picture, tgt_mask=ahead, tgt_key_padding_mask=given == PADDING, tgt_is_causal=True)
+        logits = functional.linear(out, self.words, self.bias).float()
+        return functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=PADDING)
+
+
+def reversed_captions(captions: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """END, the words from the last to the first, START, then padding."""
+    lengths = (captions != PADDING).sum(dim=1, keepdim=True)
+    places = torch.arange(captions.shape[1], device=captions.device)
+    source = torch.where(places < lengths, lengths - 1 - places, places)
+    return captions.gather(1, source)
