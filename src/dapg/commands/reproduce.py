@@ -29,7 +29,7 @@ examples:
   dapg reproduce all --scale paper --data sysu=/data/SYSU-MM01,regdb=/data/RegDB --device cuda:0,cuda:1
   dapg reproduce all --scale gpu --manifest cells.txt
   sbatch --array=1-$(wc -l < cells.txt) --gres=gpu:1 --wrap='eval "$(sed -n ${SLURM_ARRAY_TASK_ID}p cells.txt)"'"""
-_TABLES = ["table1", "table2", "table3", "fig1", "beyond", "stage1", "stage2", "all"]
+_TABLES = ["table1", "table2", "table3", "fig1", "beyond", "finetuners", "stage1", "stage2", "all"]
 _FLAGS = ("--dry-run", "--show", "--pictures")
 
 

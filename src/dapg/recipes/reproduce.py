@@ -54,7 +54,7 @@ class Experiment:
     """What to run, and where."""
 
     tables: tuple[str, ...] = TABLES
-    """table1, table2, table3, fig1, beyond, stage1 or stage2."""
+    """table1, table2, table3, fig1, beyond, finetuners, stage1 or stage2."""
     scale: Scale = "tiny"
     """tiny: minutes a cell on two cores; gpu: minutes on a GPU; paper: the published settings."""
     sources: tuple[Source, ...] = (Source("synthetic"),)

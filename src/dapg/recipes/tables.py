@@ -28,6 +28,7 @@ TITLES = {
     "table3": "Table III: ablation, AGW, corrupted pictures",
     "fig1": "Fig. 1: what robust fine-tuning costs and gains",
     "beyond": "Beyond the paper: equal passes, corrupted views for every method, seen and unseen types",
+    "finetuners": "Every fine-tuner from random weights, from ImageNet and from stage 1",
     "stage1": "Stage 1 taken apart: frozen and after a short AGW, within the visible cameras and across",
     "stage2": "Stage 2 taken apart: frozen and after a short AGW, within the visible cameras and across",
 }
@@ -37,6 +38,7 @@ _CONDITIONS = {
     "table3": ("all",),
     "fig1": ("clean", "all"),
     "beyond": ("clean", "seen", "unseen"),
+    "finetuners": ("clean", "seen", "unseen"),
     "stage1": ("clean", "seen", "unseen"),
     "stage2": ("clean", "all"),
 }
