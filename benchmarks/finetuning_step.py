@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dapg.core import plugins
+from dapg.core.device import place
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.types import Batch
 from dapg.methods.base import DataFacts
@@ -64,7 +65,7 @@ def main() -> None:
         backbone, _ = init_backbone(recipe.backbone.name, backbone_settings(recipe.backbone), "random", 0)
         kind = method_class("finetune", name)
         method = kind(recipe.method, backbone, DataFacts(1000, tuple(range(100))), generator_from("heads"))
-        method = method.to(device).train()
+        method = place(method, device).train()
         optimizer = torch.optim.SGD(method.parameter_groups(1e-4, 0.0))
         batch = random_batch(recipe.loader.height, recipe.loader.width, recipe.train, device)
         streams = SampleGenerator.for_step(0, 0, batch.indices)

@@ -9,8 +9,10 @@ import torch
 from dapg import cli
 from dapg.core.errors import DapgError, UsageError
 from dapg.core.files import read_json, sha256
+from dapg.core.types import Modality
 from dapg.data.source import DataConfig
-from dapg.export import FLAT_FILE, FeatureNetwork, export
+from dapg.export import FLAT_FILE, PUBLISHED_FILE, FeatureNetwork, export
+from dapg.methods.published import load_published
 from dapg.methods.runs import BackboneConfig, load_method
 from dapg.models.weights import HUB_FILE, backbone_from_file, init_backbone
 from dapg.recipes.pretraining import settings
@@ -112,3 +114,39 @@ def test_onnx_gives_the_same_features_for_any_number_of_pictures(run: Path, tmp_
     session = runtime.InferenceSession(str(tmp_path / "out" / "features.onnx"))
     rows = session.run(None, {"pictures": torch.rand(7, 3, 64, 32).numpy()})[0]
     assert rows.shape == (7, 64)
+
+
+@pytest.fixture(scope="module")
+def finetuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """AGW's published network after one step."""
+    out = tmp_path_factory.mktemp("finetuned") / "agw"
+    words = "finetune agw --preset paper --data synthetic --pictures 1 --train.steps 1 --train.batch_size 4"
+    sizes = "--method.views.height 64 --method.views.width 32 --loader.height 64 --loader.width 32 --loader.workers 0"
+    assert cli.main([*words.split(), *sizes.split(), "--backbone.init", "random", "--out", str(out)]) == 0
+    return out
+
+
+def test_a_fine_tuning_becomes_a_checkpoint_of_the_published_code(
+    finetuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "published"
+    assert cli.main(["export", str(finetuned), "--out", str(out)]) == 0
+    assert "dapg evaluate" in capsys.readouterr().out
+    content = torch.load(out / PUBLISHED_FILE, weights_only=True)
+    assert set(content) == {"net", "epoch"}
+    assert {"visible_module.visible.conv1.weight", "NL_2.0.theta.weight", "bottleneck.weight"} <= set(content["net"])
+    method, read_back = load_method(finetuned), load_published(out / PUBLISHED_FILE, 64, 32)
+    pictures = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    for modality in Modality:
+        expected, found = method.encode(pictures, modality), read_back.encode(pictures, modality)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_other_fine_tunings_are_refused(finetuned: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="two stems"):
+        export(finetuned, tmp_path / "onnx", onnx=True)
+    out = tmp_path / "tiny"
+    words = "finetune agw --preset demo --pictures 1 --train.steps 1 --train.batch_size 4 --loader.workers 0"
+    assert cli.main([*words.split(), "--out", str(out)]) == 0
+    with pytest.raises(UsageError, match="ResNet-50"):
+        export(out, tmp_path / "published")

@@ -19,14 +19,18 @@ from dapg.core.images import normalise
 from dapg.core.rng import generator_from
 from dapg.core.settings import dump_yaml, read_yaml
 from dapg.core.stage import CONFIG, ENVIRONMENT, RESULT
+from dapg.methods.published import export_published
 from dapg.methods.runs import BACKBONE_WEIGHTS
 from dapg.models.backbones.base import Backbone
 from dapg.models.pooling import average_pool
 from dapg.models.weights import HUB_FILE, backbone_from_file, export_flat, init_backbone, save_backbone
 
 FLAT_FILE, ONNX_FILE, CARD, HUB_CONFIG = "backbone.pth", "features.onnx", "README.md", "config.json"
+PUBLISHED_FILE = "published.t"
 STAGES = ("pretrain", "align")
 """Whose runs leave one backbone that others can start from."""
+FINETUNING = "finetune"
+"""Whose runs leave a network of two stems, written in the layout of the published AGW code."""
 ONNX_TOLERANCE = 1e-4
 """Largest difference of a value of a unit feature between torch and onnxruntime."""
 
@@ -56,25 +60,33 @@ class FeatureNetwork(nn.Module):
 
 
 def export(run: Path, out: Path, licence: str = "", onnx: bool = False) -> Exported:
-    """Write the backbone of a finished pre-training run into a new folder, and check what was written.
+    """Write the weights of a finished run into a new folder, and check what was written.
 
-    The folder holds ``backbone.pth`` with its description (the layout of the released LUPerson weights),
-    ``model.safetensors``, ``config.json`` and the model card ``README.md`` (the hub's layout), and ``features.onnx``
-    if asked for. ``--init`` takes the folder or either file.
+    A fine-tuning gives ``published.t``, the layout of the published AGW and CAJ code. Of a pre-training the folder
+    holds ``backbone.pth`` with its description (the layout of the released LUPerson weights), ``model.safetensors``,
+    ``config.json`` and the model card ``README.md`` (the hub's layout), and ``features.onnx`` if asked for; ``--init``
+    takes the folder or either file.
 
     Args:
-        run: folder of a finished pre-training.
+        run: folder of a finished pre-training, alignment or fine-tuning.
         out: folder that does not exist or is empty.
         licence: of the weights, for the card; SPDX name or a sentence.
         onnx: write ONNX too (extra ``onnx``).
 
     Raises:
-        UsageError: not a pre-training run, a folder that is not empty, or ONNX without its packages.
+        UsageError: not such a run, a folder that is not empty, ONNX without its packages, or a fine-tuned network that
+            the published code cannot build.
         DapgError: what was written does not give the run's features.
     """
     settings, result = _read_run(run)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is not an empty folder; give another --out")
+    if settings["stage"] == FINETUNING:
+        if onnx:
+            raise UsageError("--onnx writes a backbone; a fine-tuned network has two stems")
+        out.mkdir(parents=True, exist_ok=True)
+        export_published(run, out / PUBLISHED_FILE)
+        return Exported(out, {PUBLISHED_FILE: sha256(out / PUBLISHED_FILE)}, None)
     backbone, _ = backbone_from_file(run / BACKBONE_WEIGHTS)
     network = FeatureNetwork(backbone).eval()
     size = _input_size(settings)
@@ -112,8 +124,8 @@ def _read_run(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not (run / RESULT).exists():
         raise UsageError(f"the run in {run} is not finished: run its command again to go on")
     settings = read_yaml(run / CONFIG)
-    if settings.get("stage") not in STAGES:
-        raise UsageError(f"{run} is a run of `{settings.get('stage')}`; weights to start from come from {STAGES[0]}")
+    if settings.get("stage") not in (*STAGES, FINETUNING):
+        raise UsageError(f"{run} is a run of `{settings.get('stage')}`, which leaves no weights")
     return settings, dict(read_json(run / RESULT))
 
 

@@ -1,4 +1,4 @@
-"""Write pre-trained weights for others: flat torch file, hub folder with a model card, ONNX."""
+"""Write weights for others: flat torch file, hub folder with a model card, ONNX, or AGW's checkpoint layout."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,15 @@ Write the backbone of a finished pre-training: backbone.pth (torchvision's names
 model.safetensors with config.json and a model card (the hub's layout), and features.onnx if asked for. All of it is
 read back and must give the run's features.
 
+Of a finished fine-tuning with a ResNet-50 it writes published.t, a checkpoint in the layout of the published AGW and
+CAJ code, read back and compared. That code has no place for a trained GeM power: --method.network.learn_power false,
+or a `paper` preset.
+
 examples:
   dapg export outputs/pretrain/first --out outputs/export/first
   dapg export outputs/pretrain/first --out outputs/export/first --licence cc0-1.0 --onnx true
   dapg pretrain mocov2 --init outputs/export/first ...
+  dapg export outputs/agw-sysu --out outputs/export/agw-sysu
 """
 
 
@@ -39,11 +44,15 @@ def main(words: list[str], program: str) -> None:
 
     from pathlib import Path
 
-    from dapg.export import export
+    from dapg.export import PUBLISHED_FILE, export
 
     exported = export(Path(run), Path(settings.out), settings.licence, settings.onnx)
     for name, digest in exported.sha256.items():
         print(f"{exported.folder / name}  sha256 {digest[:12]}")
+    if PUBLISHED_FILE in exported.sha256:
+        print("read back, it holds the run's network to the bit")
+        print(f"score it: dapg evaluate {exported.folder / PUBLISHED_FILE}")
+        return
     print("the torch and safetensors files, read back, give the run's features to the bit")
     if exported.onnx_difference is not None:
         print(f"onnxruntime's features differ by {exported.onnx_difference:.1g} at most")

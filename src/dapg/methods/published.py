@@ -3,10 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
-from dapg.core.errors import UsageError
+import torch
+
+from dapg.core.errors import DapgError, UsageError
+from dapg.core.files import read_json
 from dapg.core.rng import generator_from
+from dapg.core.stage import RESULT
 from dapg.core.types import UNKNOWN
-from dapg.methods.base import DataFacts, Method
+from dapg.methods.base import DataFacts
 from dapg.methods.finetuning.agw import AGW
 from dapg.methods.finetuning.baseline import Baseline
 from dapg.methods.runs import load_method
@@ -40,14 +44,21 @@ def load_published(path: Path | str, height: int = 288, width: int = 144) -> AGW
     return method.eval().requires_grad_(False)
 
 
-def export_published(run: Path, path: Path | str, epoch: int = 0) -> Method:
-    """Write the network of a finished fine-tuning run in the published layout; returns it.
+def export_published(run: Path, path: Path | str) -> None:
+    """Write the network of a finished fine-tuning run in the published layout, and read it back.
 
     Raises:
         UsageError: not such a run, or a network that the published code cannot build.
+        DapgError: what was written is not the run's network.
     """
     method = load_method(run)
     if not isinstance(method.backbone, ResNet50):
         raise UsageError(f"the published code has a ResNet-50; {run} holds a {type(method.backbone).__name__}")
-    agw_checkpoints.write_published(method.state_dict(), path, epoch)
-    return method
+    result = read_json(run / RESULT)
+    epochs = round(result["steps"] / max(result["steps_per_epoch"], 1))
+    state = method.state_dict()
+    agw_checkpoints.write_published(state, path, epochs)
+    again = agw_checkpoints.from_published(agw_checkpoints.read_published(path), state, str(path))
+    different = [name for name, tensor in state.items() if not torch.equal(again[name], tensor)]
+    if different:
+        raise DapgError(f"{path} was written, but holds another {different[0]} than {run}: do not use it")
