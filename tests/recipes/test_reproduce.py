@@ -80,6 +80,18 @@ def test_every_row_of_the_paper_s_tables_can_run() -> None:
     assert not [cell.name for cell in found if cell.missing]
 
 
+def test_fine_tuners_without_a_part_differ_in_that_part_alone() -> None:
+    found = matrix.cells(("finetuners",), "tiny", (Source("synthetic"),), ("random",), 1, Path("runs"))
+    last = {cell.finetuning: cell.chain[-1] for cell in found if cell.arm == "none"}
+    whole = last["pmwgcn"]
+    assert {"baseline", "agw", "cil", "caj"} <= set(last)
+    for name, (plugin, changes) in matrix.FINETUNERS.items():
+        assert last[name].name == plugin == "pmwgcn"
+        assert last[name].out != whole.out
+        restored = {key: {"mask": whole.method.mask}.get(key, True) for key in changes}
+        assert matrix.changed(last[name].method, restored) == whole.method
+
+
 def test_pseudo_persons_and_captions_are_made_once_for_the_pictures_that_others_see(tmp_path: Path) -> None:
     found = matrix.cells(("table1",), "tiny", (Source("synthetic"),), ("random",), 2, tmp_path)
     by_arm = {(cell.arm, cell.seed): cell.chain[0] for cell in found if cell.finetuning == "agw"}

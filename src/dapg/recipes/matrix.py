@@ -95,6 +95,14 @@ ARMS: dict[str, Arm] = {
 }
 """Every arm by the name that ``--only`` and result files use."""
 
+FINETUNERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "pmwgcn-no-mask": ("pmwgcn", {"mask": 0.0}),
+    "pmwgcn-no-wavelet": ("pmwgcn", {"block.wavelet": False}),
+    "pmwgcn-no-graph": ("pmwgcn", {"block.graph": False}),
+}
+"""Fine-tuners with a part taken away: name -> file of ``dapg/methods/finetuning`` and dotted settings. Every other name
+is a file's own."""
+
 _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "table1": (("in-sup", "none", "pnl", "byol", "ssl", "vtbr", "simclr", "dapg"), ("cil", "agw")),
     "table2": (("in-sup", "none", "pnl", "byol", "ssl", "vtbr", "simclr", "dapg"), ("cil", "agw")),
@@ -107,7 +115,7 @@ _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("agw", "cil", "caj"),
     ),
-    "finetuners": (("in-sup", "none", "dapg-1"), ("baseline", "agw", "cil", "caj", "pmwgcn")),
+    "finetuners": (("in-sup", "none", "dapg-1"), ("baseline", "agw", "cil", "caj", "pmwgcn", *FINETUNERS)),
     "stage1": (
         (
             *("in-sup", "none", "mocov2", "dapg-1-single", "simclr", "simclr-corrupted", "byol", "byol-corrupted"),
@@ -250,7 +258,8 @@ def _cell(
 def _absent(arm: str, finetuner: str) -> str:
     """What a cell needs and the package does not have."""
     spec = ARMS[arm]
-    for stage, name in (("pretrain", spec.pretraining), ("align", spec.alignment), ("finetune", finetuner)):
+    tuner, _ = FINETUNERS.get(finetuner, (finetuner, {}))
+    for stage, name in (("pretrain", spec.pretraining), ("align", spec.alignment), ("finetune", tuner)):
         if name and not (plugins.exists(FOLDERS[stage]) and name in plugins.names(FOLDERS[stage])):
             return f"{FOLDERS[stage].removeprefix('methods.')} method {name!r} is not in the package yet"
     if spec.alignment and spec.positives in NEED_GENERATED and not pose_weights.EMBEDDED.is_file():
@@ -393,8 +402,10 @@ def _lasting(settings: PretrainSettings, share: float) -> TrainConfig:
 
 
 def _finetuning(name: str, scale: Scale, weights: BackboneConfig, start: str, seed: int) -> FinetuneSettings:
-    base = finetuning.settings(name, scale)
-    made = replace(base, backbone=replace(weights, last_stride=base.backbone.last_stride), seed=seed)
+    plugin, changes = FINETUNERS.get(name, (name, {}))
+    base = finetuning.settings(plugin, scale)
+    backbone = replace(weights, last_stride=base.backbone.last_stride)
+    made = replace(base, method=changed(base.method, changes), backbone=backbone, seed=seed)
     if scale != "tiny":
         return made
     steps, optimizer = _TINY_TUNE[start], replace(made.train.optimizer, lr=_TINY_RATES[start])

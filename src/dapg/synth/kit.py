@@ -165,10 +165,6 @@ class Kit:
             vertices[index] += weight * offset
         return vertices
 
-    def has_target(self, name: str) -> bool:
-        """Whether the kit holds this target."""
-        return (self.folder / f"targets/{name}.target.gz").exists()
-
     def _target(self, name: str) -> tuple[Int[Array, "N"], Float[Array, "N 3"]]:
         if name not in self._targets:
             rows = [line.split() for line in self._lines(f"targets/{name}.target") if line[:1] not in ("#", "", "\n")]

@@ -61,7 +61,6 @@ HAIR_DYES = {
     "grey": ((0.52, 0.51, 0.50), 0.9),
     "red": ((0.45, 0.20, 0.09), 0.4),
 }
-FABRICS = ("cotton", "polyester", "wool", "denim", "leather")
 
 # Cut -> (kit garment and half, or a helper surface; where sleeves may end as |x| in dm; fabrics)
 UPPERS: dict[str, tuple[str, tuple[float, ...], tuple[str, ...]]] = {
