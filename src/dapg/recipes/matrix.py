@@ -350,6 +350,8 @@ def _pretraining(
     base = pretraining.settings(spec.pretraining, scale)
     made = replace(base, method=changed(base.method, spec.changes), backbone=weights, seed=seed)
     for name in FILES:
+        if name == "groups" and scale == "paper":
+            continue  # LUPerson-NL brings its own noisy labels
         if hasattr(made.method, name):  # on the pictures that the others see
             data = replace(made.data, split="")
             file = str(root / name / f"{data.name}.tsv")
