@@ -41,8 +41,8 @@ def test_sentences_from_garments() -> None:
     assert garment_sentence(garments) == (
         "a person with grey bob hair wears navy wool coat, band white, black jeans and red shoes"
     )
-    assert garment_sentence({"upper": "white vest", "scarf": "red wool"}, 1) == (
-        "somebody in white vest and red wool scarf has no visible hair"
+    assert garment_sentence({"lower": "denim denim jeans", "scarf": "red wool scarf"}, 1) == (
+        "somebody in denim jeans and red wool scarf has no visible hair"
     )
 
 

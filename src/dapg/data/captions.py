@@ -30,16 +30,21 @@ class CaptionSettings:
 def garment_sentence(garments: Mapping[str, str], template: int = 0) -> str:
     """One sentence from the garments of an annotation, such as ``upper: navy cotton t-shirt, stripes white``.
 
-    Numbers, which tell models of hair and shoes apart, are left out: nobody says them.
+    Numbers, which tell models of hair and shoes apart, are left out, and a word that is said twice is said once.
 
     Args:
         garments: slot (hair, upper, lower, shoes, bag, hat, scarf) -> words.
         template: which of some ways to put it; counted round.
     """
-    words = {slot: "".join(letter for letter in text if not letter.isdigit()) for slot, text in garments.items()}
-    worn = [f"{words[slot]} {slot}" if slot == "scarf" else words[slot] for slot in _WORN if slot in words]
+    words = {slot: _spoken(text) for slot, text in garments.items()}
+    worn = [words[slot] for slot in _WORN if slot in words]
     text = ", ".join(worn[:-1]) + " and " + worn[-1] if len(worn) > 1 else "".join(worn)
     return _TEMPLATES[template % len(_TEMPLATES)].format(hair=words.get("hair", "no visible"), worn=text)
+
+
+def _spoken(text: str) -> str:
+    words = "".join(letter for letter in text if not letter.isdigit()).split()
+    return " ".join(word for word, before in zip(words, ["", *words], strict=False) if word != before)
 
 
 def captions(settings: CaptionSettings) -> dict[str, str]:
