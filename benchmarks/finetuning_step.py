@@ -1,6 +1,7 @@
 """Seconds of a fine-tuning step by method, and what CIL's augmentation adds to it.
 
 usage: python benchmarks/finetuning_step.py [--preset tiny] [--methods agw cil ...] [--device cpu] [--repeats 10]
+                                            [--batch N] [--precision fp32]
 
 Pictures are random and already on the device: the loader is not measured. On a CPU the seconds are those of this
 process on the CPU (minimum of the repeats), which other programs on the machine hardly change; on a GPU wall clock.
@@ -9,6 +10,7 @@ process on the CPU (minimum of the repeats), which other programs on the machine
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -55,6 +57,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=plugins.names("methods.finetuning"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--batch", type=int, help="pictures a step; the preset's by default")
+    parser.add_argument("--precision", choices=list(_TYPES), help="the preset's by default")
     options = parser.parse_args()
     device = torch.device(options.device)
     print(f"{options.preset}, {device}, {torch.get_num_threads()} threads")
@@ -62,6 +66,9 @@ def main() -> None:
     agw_views = 0.0
     for name in ("agw", *(name for name in options.methods if name != "agw")):
         recipe = settings(name, options.preset)
+        given = {"batch_size": options.batch, "precision": options.precision}
+        train = replace(recipe.train, **{key: value for key, value in given.items() if value})
+        recipe = replace(recipe, train=train)
         backbone, _ = init_backbone(recipe.backbone.name, backbone_settings(recipe.backbone), "random", 0)
         kind = method_class("finetune", name)
         method = kind(recipe.method, backbone, DataFacts(1000, tuple(range(100))), generator_from("heads"))
