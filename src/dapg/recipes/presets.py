@@ -18,12 +18,30 @@ def require_preset(preset: str, known: Collection[str] = PRESETS) -> None:
 
 
 PICTURES_PER_SECOND = {
-    ("demo", "mocov2"): 382,
-    ("demo", "simclr"): 323,
-    ("demo", "agw"): 400,
-    ("tiny", "agw"): 139,
-    ("tiny", "mocov2"): 154,
-    ("tiny", "simclr"): 139,
+    ("demo", "byol"): 293,
+    ("demo", "channel_transformer"): 366,
+    ("demo", "dapg"): 132,
+    ("demo", "mocov2"): 610,
+    ("demo", "pnl"): 646,
+    ("demo", "simclr"): 451,
+    ("demo", "supervised"): 458,
+    ("demo", "agw"): 457,
+    ("demo", "baseline"): 490,
+    ("demo", "caj"): 442,
+    ("demo", "cil"): 226,
+    ("demo", "pmwgcn"): 376,
+    ("tiny", "byol"): 135,
+    ("tiny", "channel_transformer"): 160,
+    ("tiny", "dapg"): 60,
+    ("tiny", "mocov2"): 227,
+    ("tiny", "pnl"): 225,
+    ("tiny", "simclr"): 180,
+    ("tiny", "supervised"): 193,
+    ("tiny", "agw"): 244,
+    ("tiny", "baseline"): 260,
+    ("tiny", "caj"): 201,
+    ("tiny", "cil"): 98,
+    ("tiny", "pmwgcn"): 261,
 }
 """Pictures trained per second on two cores, by preset and method (docs/results.md, benchmarks/data_wait.py)."""
 
