@@ -36,7 +36,7 @@ class ExperimentPage:
     notes: Sequence[str]
     """Paragraphs below the title."""
     points: Points
-    """Clean against corrupted; panels without points are left out."""
+    """Clean against corrupted; panels with fewer than two points compare nothing and are left out."""
     tables: Sequence[Table]
     checks: Sequence[Table]
     """The paper's text against its own tables, and beside what was measured here."""
@@ -51,9 +51,9 @@ class ExperimentPage:
 
 def write_experiment(path: Path, page: ExperimentPage) -> None:
     """Write the page; the same content gives the same bytes."""
-    panels = {name: part for name, part in page.points.items() if part}
+    panels = {name: part for name, part in page.points.items() if len(part) > 1}
     sections = [
-        ("Clean against corrupted", clean_against_corrupted(panels) if panels else "<p>Nothing has run yet.</p>"),
+        ("Clean against corrupted", clean_against_corrupted(panels) if panels else "<p>Two methods to compare have not run yet.</p>"),
         ("Tables", _tables(page.tables)),
         ("The paper's text, checked", _tables(page.checks)),
         ("Corruptions and severities", _severities(page)),
@@ -82,7 +82,7 @@ def _tables(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
         note = f'<p class="note">{_note(table.note)}</p>' if table.note else ""
-        shown = to_html(list(table.rows)) if table.rows else "<p>Nothing has run yet.</p>"
+        shown = to_html(list(table.rows)) if table.rows else "<p>Two methods to compare have not run yet.</p>"
         parts.append(f"<h3>{_text(table.heading)}</h3>{note}{shown}")
     return "".join(parts)
 

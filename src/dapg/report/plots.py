@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _INK, _GRID = "#333333", "#dddddd"
 _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's colours, told apart with any kind of colour vision."""
+_MARKERS = ("o", "s", "^", "D")
+"""Where there are more names than colours."""
 
 
 def training_curves(run: Run) -> str:
@@ -176,8 +178,10 @@ def clean_against_corrupted(panels: Mapping[str, Sequence[tuple[str, float, floa
         highest = 1.08 * max(value for _, *pair in points for value in pair)
         axis.plot([0, highest], [0, highest], color=_GRID, linewidth=0.8)
         for number, (name, clean, corrupted) in enumerate(points):
-            axis.plot([clean], [corrupted], marker="o", linestyle="", color=_LINES[number % len(_LINES)], label=name)
-        axis.legend(fontsize=6, frameon=False, loc="upper left")
+            round_, place = divmod(number, len(_LINES))
+            shape = _MARKERS[round_ % len(_MARKERS)]
+            axis.plot([clean], [corrupted], marker=shape, linestyle="", color=_LINES[place], label=name)
+        axis.legend(fontsize=6 if len(points) <= len(_LINES) else 5, frameon=False, loc="lower right")
         _label(axis, title, "clean mAP")
         axis.set_ylabel("corrupted mAP", fontsize=8, color=_INK)
     return _svg(figure)
