@@ -28,6 +28,9 @@ class Table:
     note: str = ""
 
 
+_NOTHING = "<p>Two methods to compare have not run yet.</p>"
+
+
 @dataclass(frozen=True)
 class ExperimentPage:
     """What stands on the page; parts without content say so or are left out."""
@@ -53,7 +56,7 @@ def write_experiment(path: Path, page: ExperimentPage) -> None:
     """Write the page; the same content gives the same bytes."""
     panels = {name: part for name, part in page.points.items() if len(part) > 1}
     sections = [
-        ("Clean against corrupted", clean_against_corrupted(panels) if panels else "<p>Two methods to compare have not run yet.</p>"),
+        ("Clean against corrupted", clean_against_corrupted(panels) if panels else _NOTHING),
         ("Tables", _tables(page.tables)),
         ("The paper's text, checked", _tables(page.checks)),
         ("Corruptions and severities", _severities(page)),
