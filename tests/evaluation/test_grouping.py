@@ -7,7 +7,7 @@ from PIL import Image
 from dapg.cli import main
 from dapg.core.errors import UsageError
 from dapg.data.picture_lines import read_groups
-from dapg.data.source import DataConfig
+from dapg.data.source import DataConfig, open_dataset, select_records
 from dapg.evaluation.grouping import GroupSettings, clusters, group, require_clusters
 
 
@@ -45,3 +45,19 @@ def test_the_command_writes_what_pnl_reads(tmp_path: Path, capsys: pytest.Captur
     words = f"pretrain pnl --preset demo --data.split unlabelled --method.groups {file} --train.steps 2"
     assert main([*words.split(), *f"--train.batch_size 8 --loader.workers 0 --device cpu --out {run}".split()]) == 0
     assert (run / "backbone.safetensors").exists()
+
+
+def test_tracks_of_a_cropped_video_are_pseudo_persons(tmp_path: Path) -> None:
+    """Numbers of tracks begin anew in every video; the paths are those of the folder's records."""
+    seen = [("b.mp4", 1), ("a.mp4", 1), ("a.mp4", 2), ("a.mp4", 1)]
+    rows = [f"crops/{number}.png,{video},{number},{number}.0,{track}" for number, (video, track) in enumerate(seen)]
+    (tmp_path / "manifest.csv").write_text("\n".join(["file,video,frame,seconds,track", *rows]))
+    (tmp_path / "crops").mkdir()
+    for number in range(len(seen)):
+        Image.new("RGB", (32, 64)).save(tmp_path / "crops" / f"{number}.png")
+    data = DataConfig("folder", str(tmp_path))
+    found = group(GroupSettings(data, by="tracks"))
+    assert set(found) == {record.path for record in select_records(open_dataset(data), data, seed=0)}
+    first, second, third, fourth = (found[f"crops/{number}.png"] for number in range(4))
+    assert second == fourth
+    assert len({first, second, third}) == 3

@@ -64,7 +64,7 @@ def test_each_picture_keeps_its_caption_whatever_the_order_of_the_file(file: Pat
 def test_pictures_without_a_caption_are_left_out(file: Path) -> None:
     config = VTBR.Config(captions=str(file))
     assert [r.path for r in VTBR.labelled(config, [Record("c.jpg"), Record("a.jpg")])] == ["a.jpg"]
-    with pytest.raises(DataError, match="no caption for any"):
+    with pytest.raises(DataError, match="no caption is given for any"):
         VTBR.labelled(config, [Record("c.jpg")])
     with pytest.raises(UsageError, match="dapg data caption"):
         VTBR.labelled(VTBR.Config(), [Record("c.jpg")])

@@ -8,16 +8,27 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dapg.cli import main
 from dapg.core.errors import UsageError
 from dapg.core.types import Modality, Record
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig
 from dapg.data.synthetic import Synthetic
+from dapg.losses.adversarial import feature_loss
 from dapg.models.pn_gan import GeneratorConfig
 from dapg.models.pose_weights import GENERATOR_FILE, load_generator
 from dapg.pose.mask import person_mask
 from dapg.pose.pairs import PairSampler, exact_points, held_out_persons, make_pairs, test_persons
-from dapg.pose.train_gan import GanSettings, GanTrainConfig, Networks, open_pairs, rate_factor, train_gan
+from dapg.pose.train_gan import (
+    GanSettings,
+    GanTrainConfig,
+    Networks,
+    _optimizer,
+    _Step,
+    open_pairs,
+    rate_factor,
+    train_gan,
+)
 from dapg.recipes.pose import PAPER, PRESETS, settings
 
 test_persons.__test__ = False  # type: ignore[attr-defined]
@@ -267,6 +278,39 @@ def test_one_pair_is_learnt(tmp_path: Path) -> None:
     lines = metrics(tmp_path / "run")
     early, late = (sum(line["reconstruction"] for line in part) for part in (lines[:8], lines[-8:]))
     assert late < 0.7 * early
+
+
+def test_identity_looks_at_the_person_alone(tmp_path: Path) -> None:
+    """Another background costs nothing; another person costs, and the less the nearer it comes."""
+    base = small(tmp_path)
+    base = replace(base, losses=replace(base.losses, features=0.0, identity=2.0))
+    networks = Networks(base)
+    step = _Step(base, networks, _optimizer(networks, base.train), points(), torch.device("cpu"))
+    pictures = torch.rand(2, 3, 64, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    person = torch.zeros(2, 1, 64, 32)
+    person[:, :, 16:48, 8:24] = 1
+    wanted = step._recognise(pictures, person)
+    grey_before = step._recognise(torch.where(person > 0, pictures, torch.zeros(())), torch.ones_like(person))
+    elsewhere = step._recognise(torch.where(person > 0, pictures, torch.ones(())), person)
+    for found in (grey_before, elsewhere):
+        assert float(feature_loss(found, wanted)) < 1e-5
+    other = pictures.flip(0)
+    costs = [float(feature_loss(step._recognise(pictures.lerp(other, part), person), wanted)) for part in (0.1, 0.5, 1)]
+    assert 0.01 < costs[0] < costs[1] < costs[2]
+    train_gan(replace(base, train=replace(base.train, steps=1), out=str(tmp_path / "run")), show_progress=False)
+    assert {"identity", "reconstruction"} <= set(metrics(tmp_path / "run")[0])
+    assert "features" not in metrics(tmp_path / "run")[0]
+
+
+def test_a_trained_generator_goes_on(tmp_path: Path) -> None:
+    """By the command: ``--init`` is the generator here, not a backbone."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    words = "pose train --preset demo --train.batch_size 2 --device cpu --train.average 0 --losses.adversarial 0"
+    assert main([*words.split(), *f"--train.steps 2 --out {first}".split()]) == 0
+    assert main([*words.split(), *f"--train.steps 1 --train.lr 0 --init {first} --out {second}".split()]) == 0
+    start, end = (load_file(folder / GENERATOR_FILE) for folder in (first, second))
+    assert all(torch.equal(start[name], end[name]) for name in start)
+    assert f"from {first}" in (second / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

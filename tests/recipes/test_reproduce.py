@@ -99,12 +99,12 @@ def test_pseudo_persons_and_captions_are_made_once_for_the_pictures_that_others_
         settings = [by_arm[arm, seed] for seed in range(2)]
         assert {each.data for each in settings} == {by_arm["simclr", 0].data}
         (file,) = {getattr(each.method, name) for each in settings}
-        matrix.make_files(settings[0], "cpu")
+        reproduce.make_files(settings[0], "cpu")
         lines = Path(file).read_text().splitlines()
         assert len(lines) == 1200
         assert lines[0].startswith("unlabelled/00001.jpg\t")
         before = Path(file).stat().st_mtime_ns
-        matrix.make_files(settings[1], "cpu")
+        reproduce.make_files(settings[1], "cpu")
         assert Path(file).stat().st_mtime_ns == before
     assert "grey wool coat" in lines[0]
 
@@ -118,7 +118,7 @@ def test_files_that_cannot_be_made_are_asked_for(tmp_path: Path) -> None:
     method = replace(settings.method, captions=captions)
     settings = replace(settings, data=DataConfig("folder", str(tree)), method=method)
     with pytest.raises(UsageError, match=r"captions.*luperson\.tsv"):
-        matrix.make_files(settings, "cpu")
+        reproduce.make_files(settings, "cpu")
 
 
 @pytest.fixture

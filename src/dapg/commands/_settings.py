@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import typing
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -59,7 +60,8 @@ def parse(program: str, defaults: T, words: list[str], description: str, positio
         UsageError: unknown option or key, or a value of the wrong kind; says which, and the nearest known one.
         SystemExit: 0, after --help or --print_config.
     """
-    words = _long_forms(words)
+    plain = {f"--{name}" for name, value in vars(defaults).items() if not dataclasses.is_dataclass(value)}
+    words = _long_forms(words, _SHORTHANDS.keys() - plain)
     config, words = _take(words, "--config")
     if config is not None:
         values = read_yaml(Path(config))
@@ -149,17 +151,18 @@ def field_docs(kind: type) -> dict[str, str]:
     return docs
 
 
-def _long_forms(words: list[str]) -> list[str]:
+def _long_forms(words: list[str], shorthands: Set[str]) -> list[str]:
     """``--data sysu=/x`` as --data.name and --data.root, ``--init x`` as --backbone.init, ``--corruption x`` likewise.
 
-    What a named corruption policy says comes first, so that single options beside it win.
+    ``shorthands`` are those that are no options of their own. What a named corruption policy says comes first, so that
+    single options beside it win.
     """
     policy, words = _take(words, "--corruption")
     result = _policy_options(policy) if policy is not None else []
     rest = iter(words)
     for word in rest:
         option, equals, value = word.partition("=")
-        if option not in ("--data", *_SHORTHANDS):
+        if option != "--data" and option not in shorthands:
             result.append(word)
             continue
         if not equals:

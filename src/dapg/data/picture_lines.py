@@ -56,10 +56,19 @@ def with_groups(records: Sequence[Record], groups: Mapping[str, int]) -> list[Re
     Raises:
         DataError: none of them is.
     """
-    found = [replace(record, person=groups[record.path]) for record in records if record.path in groups]
+    return [replace(record, person=groups[record.path]) for record in named(records, groups, "group")]
+
+
+def named(records: Sequence[Record], said: Mapping[str, object], what: str) -> list[Record]:
+    """The records of which something is said.
+
+    Raises:
+        DataError: none of them is; says how their paths begin. ``what`` is missing, such as a caption.
+    """
+    found = [record for record in records if record.path in said]
     if not found:
         raise DataError(
-            f"none of the {len(records)} pictures is in a group; paths begin at the data set's root, such as "
-            f"{records[0].path}, not {next(iter(groups), 'nothing')}"
+            f"no {what} is given for any of the {len(records)} pictures; paths begin at the data set's root, such as "
+            f"{records[0].path}, not {next(iter(said), 'nothing')}"
         )
     return found

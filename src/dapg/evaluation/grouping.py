@@ -59,10 +59,10 @@ def group(settings: GroupSettings, show_progress: bool = True) -> dict[str, int]
         UsageError: fewer pictures than groups, an unknown model, no tracks, or scikit-learn is missing.
         DataError: a picture cannot be read.
     """
-    dataset = open_dataset(settings.data)
     if settings.by == TRACKS:
         seen = read_sightings(Path(settings.data.root))
         return dict(zip(seen.files, seen.tracks.tolist(), strict=True))
+    dataset = open_dataset(settings.data)
     records = select_records(dataset, settings.data, settings.seed)
     require_clusters(len(records), settings.groups)
     size = (settings.height, settings.width)

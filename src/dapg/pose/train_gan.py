@@ -44,6 +44,7 @@ from dapg.models.pn_gan import (
     PoseGenerator,
     build_generator,
 )
+from dapg.models.pooling import average_pool
 from dapg.models.pose_weights import GENERATOR_FILE, GeneratorFacts, load_generator, save_generator
 from dapg.models.weights import init_backbone
 from dapg.pose.mask import person_mask
@@ -104,6 +105,8 @@ class GanLossConfig:
     """How many times more a pixel of the person counts than others; 1 as published."""
     features: float = 2.0
     """Weight of the likeness of ImageNet MobileNetV2's features; 0 as published."""
+    identity: float = 0.0
+    """Weight of the likeness of its last features, of the person alone before grey; 0 as published."""
     cycle: float = 10.0
     """For self pairs: weight of coming back to the picture through another pose."""
 
@@ -398,7 +401,8 @@ class _Step:
         self.settings, self.networks, self.optimizer = settings, networks, optimizer
         self.points = points.to(device)
         self.size = (settings.loader.height, settings.loader.width)
-        self.eye = _feature_network().to(device) if settings.losses.features else None
+        looks = settings.losses.features or settings.losses.identity
+        self.eye = _feature_network().to(device) if looks else None
 
     def __call__(self, batch: Batch, step: int, total: int) -> dict[str, Tensor]:
         """The named terms, detached."""
@@ -436,7 +440,7 @@ class _Step:
         """The terms, and what the discriminator is to judge with its pose."""
         losses, generator = self.settings.losses, self.networks.generator
         made = generator(source, pose)
-        person = person_mask(points, self.size) if losses.person_weight != 1 else None
+        person = person_mask(points, self.size)
         terms = {
             "reconstruction": losses.reconstruction * reconstruction_loss(made, target, person, losses.person_weight)
         }
@@ -446,8 +450,11 @@ class _Step:
             judged = generator(source, judged_pose)
             back = generator(judged, pose)
             terms["cycle"] = losses.cycle * reconstruction_loss(back, source, person, losses.person_weight)
-        if self.eye is not None:
+        if losses.features:
             terms["features"] = losses.features * feature_loss(self._look(made), self._look(target))
+        if losses.identity:
+            seen = self._recognise(made, person), self._recognise(target, person)
+            terms["identity"] = losses.identity * feature_loss(*seen)
         if adversarial:
             self.networks.discriminator.requires_grad_(False)
             terms["fools"] = losses.adversarial * fools_loss(self._judge(judged, judged_pose))
@@ -476,6 +483,12 @@ class _Step:
                 x = block(x)
             maps[name] = x
         return maps
+
+    def _recognise(self, pictures: Tensor, person: Tensor) -> dict[str, Tensor]:
+        """MobileNetV2's last maps of the person before grey, at stride 16 and on average."""
+        assert self.eye is not None
+        maps = self.eye(normalise((person * pictures + 1) / 2, IMAGENET_MEAN, IMAGENET_STD))
+        return {"last": maps, "mean": average_pool(maps)}
 
     def _update(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)

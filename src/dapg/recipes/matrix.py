@@ -17,10 +17,7 @@ from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.files import sha256
 from dapg.core.settings import to_dict
-from dapg.data.captions import CaptionSettings, captions
-from dapg.data.picture_lines import write_lines
-from dapg.data.source import DataConfig, open_dataset, select_records
-from dapg.evaluation.grouping import GroupSettings, group
+from dapg.data.source import DataConfig
 from dapg.methods.runs import FOLDERS, BackboneConfig
 from dapg.models import pose_weights
 from dapg.pose.generate import GenerateSettings
@@ -33,8 +30,6 @@ NEED_GENERATED: tuple[Positives, ...] = ("generated", "shuffled")
 """Positives that are taken from a folder of generated pictures."""
 FILES = ("groups", "captions")
 """Settings of a method that name a file about its pictures."""
-MOST_GROUPED = 100_000
-"""Pictures whose features are clustered in memory; for more, tracks are needed."""
 SCALES: tuple[Scale, ...] = ("tiny", "gpu", "paper")
 TABLES = ("table1", "table2", "table3", "fig1", "beyond", "finetuners", "stage1", "stage2")
 
@@ -270,30 +265,6 @@ def _absent(arm: str, finetuner: str) -> str:
 def poses(aligned: AlignSettings) -> GenerateSettings:
     """What makes the pictures that an alignment takes from a folder; every seed and arm shares them."""
     return GenerateSettings(out=aligned.generated, split=aligned.data.split, visible_only=aligned.visible_only)
-
-
-def make_files(settings: PretrainSettings, device: str) -> None:
-    """Write what a pre-training learns from beside the pictures, where it is not there yet.
-
-    Pseudo-persons are clusters of colours, six pictures each on average; captions say what rendered people wear.
-
-    Raises:
-        UsageError: too many pictures for clusters, or nobody knows what they show; says which file to put there.
-    """
-    for name in FILES:
-        file = Path(getattr(settings.method, name, "") or ".")
-        if file == Path() or file.exists():
-            continue
-        pictures = len(select_records(open_dataset(settings.data), settings.data, settings.seed))
-        if name == "captions" and settings.data.name == "synthetic":
-            write_lines(file, captions(CaptionSettings(settings.data)))
-        elif name == "groups" and pictures <= MOST_GROUPED:
-            write_lines(file, group(GroupSettings(settings.data, groups=max(2, pictures // 6), device=device)))
-        else:
-            raise UsageError(
-                f"{settings.name} learns from {name}, which for {pictures} pictures of {settings.data.name} must come "
-                f"from elsewhere: put them into {file}, a line a picture: path, tab, and what is said of it"
-            )
 
 
 def folder(root: Path, stage: str, settings: Any) -> Path:

@@ -26,16 +26,19 @@ from dapg.core.errors import BusyError, UsageError
 from dapg.core.files import FolderLock, atomic_write_text, read_json, write_json
 from dapg.core.log import loss_curve
 from dapg.core.stage import RESULT, commit
+from dapg.data.captions import CaptionSettings, captions
 from dapg.data.manifest import MANIFEST
+from dapg.data.picture_lines import write_lines
 from dapg.data.source import DataConfig, open_dataset, select_records
 from dapg.evaluation.bootstrap import person_scores
 from dapg.evaluation.encoders import build_encoder
 from dapg.evaluation.extract import CENTRED
+from dapg.evaluation.grouping import GroupSettings, group
 from dapg.evaluation.robustness import Batches, CorruptionSettings, clean_and_corrupted
 from dapg.methods.runs import BackboneConfig
 from dapg.pose.generate import generate
 from dapg.recipes.estimates import Speeds, machine_words, seconds_of_a_step, seconds_of_scoring, speeds
-from dapg.recipes.matrix import TABLES, Cell, Scale, Source, cells, make_files, poses, tables_of
+from dapg.recipes.matrix import FILES, TABLES, Cell, Scale, Source, cells, poses, tables_of
 from dapg.recipes.paper import SEARCHES
 from dapg.train.loop import Terminated
 from dapg.train.stage import AlignSettings, FinetuneSettings, PretrainSettings, align, finetune, pretrain
@@ -46,6 +49,8 @@ VISIBLE = "visible"
 """Mode of the embedded people in which visible cameras search each other."""
 _BYTES = {"random": 25e6, "imagenet": 150e6}
 """Disk of a training's folder at ``tiny``, checkpoints included, by start."""
+MOST_GROUPED = 100_000
+"""Pictures whose features are clustered in memory; for more, tracks are needed."""
 Say = Callable[[str], None]
 
 
@@ -279,6 +284,30 @@ def _train(settings: PretrainSettings | FinetuneSettings) -> dict[str, Any]:
     if settings.generated and not (Path(settings.generated) / MANIFEST).exists():
         _generate(settings)
     return align(settings)
+
+
+def make_files(settings: PretrainSettings, device: str) -> None:
+    """Write what a pre-training learns from beside the pictures, where it is not there yet.
+
+    Pseudo-persons are clusters of colours, six pictures each on average; captions say what rendered people wear.
+
+    Raises:
+        UsageError: too many pictures for clusters, or nobody knows what they show; says which file to put there.
+    """
+    for name in FILES:
+        place = getattr(settings.method, name, "")
+        if not place or Path(place).exists():
+            continue
+        pictures = len(select_records(open_dataset(settings.data), settings.data, settings.seed))
+        if name == "captions" and settings.data.name == "synthetic":
+            write_lines(Path(place), captions(CaptionSettings(settings.data)))
+        elif name == "groups" and pictures <= MOST_GROUPED:
+            write_lines(Path(place), group(GroupSettings(settings.data, groups=max(2, pictures // 6), device=device)))
+        else:
+            raise UsageError(
+                f"{settings.name} learns from {name}, which for {pictures} pictures of {settings.data.name} must come "
+                f"from elsewhere: put them into {place}, a line a picture: path, tab, and what is said of it"
+            )
 
 
 def _generate(settings: AlignSettings) -> None:

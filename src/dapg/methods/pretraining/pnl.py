@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,9 +25,6 @@ from dapg.models.backbones.base import Backbone
 from dapg.models.heads.moco import MoCoHead
 from dapg.models.momentum import KeyEncoder
 from dapg.models.pooling import average_pool
-
-_ROUNDING = 1e-6
-"""The progress is kept in single precision, where 0.01 is below 0.01."""
 
 
 class PNL(Contrastive):
@@ -84,7 +81,7 @@ class PNL(Contrastive):
     settings: Config
     persons: Int[Tensor, "N"]
     prototypes: Float[Tensor, "N D"]
-    progress: Float[Tensor, ""]
+    progress: Float64[Tensor, ""]
 
     @classmethod
     def labelled(cls, config: Config, records: Sequence[Record]) -> Sequence[Record]:
@@ -102,22 +99,20 @@ class PNL(Contrastive):
         classes = len(facts.persons)
         self.register_buffer("persons", torch.tensor(facts.persons))
         self.head = MoCoHead(backbone.feature_dim, config.head, generator)
-        self.classifier = nn.Sequential(
-            nn.Linear(backbone.feature_dim, config.hidden), nn.ReLU(), nn.Linear(config.hidden, classes)
-        )
-        for layer in (self.classifier[0], self.classifier[2]):
-            assert isinstance(layer, nn.Linear)
-            nn.init.normal_(layer.weight, std=0.001 if layer.out_features == classes else 0.01, generator=generator)
+        hidden, out = nn.Linear(backbone.feature_dim, config.hidden), nn.Linear(config.hidden, classes)
+        for layer, deviation in ((hidden, 0.01), (out, 0.001)):
+            nn.init.normal_(layer.weight, std=deviation, generator=generator)
             nn.init.zeros_(layer.bias)
+        self.classifier = nn.Sequential(hidden, nn.ReLU(), out)
         size = max(1, min(config.queue, facts.pictures // 2))
         self.keys = KeyEncoder(backbone, self.head, config.momentum, size, config.head.output_dim)
         self.register_buffer("prototypes", torch.zeros(classes, config.head.output_dim))
-        self.register_buffer("progress", torch.zeros(()))
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
         self._new: list[tuple[Tensor, Tensor]] = []
 
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
         """Cross entropy of the classifier, of the prototypes, and InfoNCE; all by the corrected labels."""
-        config, progress = self.settings, float(self.progress) + _ROUNDING
+        config, progress = self.settings, float(self.progress)
         weak, strong = self._pair(batch, generator, ("query", "key"))
         pooled = average_pool(self.backbone(weak))
         logits = self.classifier(pooled).float()

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from dapg.augment.views import ViewConfig, standard_view
-from dapg.core.errors import DataError, UsageError
+from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 from dapg.core.types import Batch, Modality, Record, StepResult
-from dapg.data.picture_lines import read_lines
+from dapg.data.picture_lines import named, read_lines
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts, Method
 from dapg.models.backbones.base import Backbone
@@ -76,14 +76,7 @@ class VTBR(Method):
             UsageError: no file of captions is given.
             DataError: none of the pictures is in it.
         """
-        known = _captions(config)
-        found = [record for record in records if record.path in known]
-        if not found:
-            raise DataError(
-                f"{config.captions} has no caption for any of the {len(records)} pictures; paths begin at the data "
-                f"set's root, such as {records[0].path}"
-            )
-        return found
+        return named(records, _captions(config), "caption")
 
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
         super().__init__(config, backbone, facts, generator)
