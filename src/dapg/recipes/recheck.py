@@ -24,6 +24,8 @@ from dapg.recipes.tables import Stored, read_cells
 DEVIATIONS = 4.0
 """Standard deviations of the difference of two seeds, sqrt(2) times that of one, that a score may be off: two dozen
 scores are looked at."""
+FREEDOM = 10
+"""Least degrees of freedom of those deviations: from fewer seeds they would be a guess."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def recheck(experiment: Experiment, word: str, say: Say) -> Verdict:
     """Draw a cheap finished cell by ``word``, run it in a folder of its own, and compare.
 
     Raises:
-        UsageError: no finished cell has the settings of now, or there are no two seeds to take a tolerance from.
+        UsageError: no finished cell has the settings of now, or there are too few seeds to take a tolerance from.
     """
     stored = read_cells(experiment)
     name = draw(experiment.cells(), stored, word)
@@ -82,17 +84,20 @@ def recheck(experiment: Experiment, word: str, say: Say) -> Verdict:
 
 
 def draw(cells: Sequence[Cell], stored: Stored, word: str) -> str:
-    """A random one of the cheaper half of the finished cells whose settings are those of now.
+    """A random one of the cheapest quarter of the finished cells whose settings are those of now.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or there are too few seeds of its kind to say what it may be off.
     """
     finished = [cell for cell in cells if cell.name in stored]
-    usable = [cell for cell in finished if unchanged(cell, stored[cell.name])]
-    if not usable:
+    current = [cell for cell in finished if unchanged(cell, stored[cell.name])]
+    if not current:
         raise UsageError(f"of {len(finished)} finished cells none has the settings of now: nothing can be compared")
+    usable = [cell for cell in current if _freedom(_seeds(stored, stored[cell.name])) >= FREEDOM]
+    if not usable:
+        raise UsageError(f"a tolerance is taken from how far seeds lie apart: {FREEDOM} beyond the first of an arm")
     ranked = sorted(usable, key=lambda cell: (seconds(stored[cell.name]), cell.name))
-    cheap = ranked[: -(-len(ranked) // 2)]
+    cheap = ranked[: -(-len(ranked) // 4)]
     return cheap[derive_seed("recheck", word) % len(cheap)].name
 
 
@@ -100,26 +105,29 @@ def tolerances(stored: Stored, result: Result) -> dict[str, float]:
     """Score (mode/condition) -> points of mAP that it may be off.
 
     Seeds spread about their own arm's mean; the arms of the same data set, start and fine-tuning are pooled.
-
-    Raises:
-        UsageError: no arm has two seeds.
     """
-    arms: dict[str, list[Result]] = {}
-    for other in stored.values():
-        if all(other["cell"][key] == result["cell"][key] for key in ("data", "start", "finetuning")):
-            arms.setdefault(other["cell"]["arm"], []).append(other)
-    several = [results for results in arms.values() if len(results) > 1]
-    if not several:
-        raise UsageError("a tolerance is taken from how far seeds lie apart; no arm has two seeds yet")
-    freedom = sum(len(results) - 1 for results in several)
+    several = _seeds(stored, result)
     found = {}
     for name in result["scores"]:
         squares = 0.0
         for results in several:
             values = [100 * each["scores"][name]["mAP"] for each in results]
             squares += sum((value - statistics.fmean(values)) ** 2 for value in values)
-        found[name] = DEVIATIONS * math.sqrt(2 * squares / freedom)
+        found[name] = DEVIATIONS * math.sqrt(2 * squares / _freedom(several))
     return found
+
+
+def _seeds(stored: Stored, result: Result) -> list[list[Result]]:
+    """The seeds of each arm that has several, of the data set, start and fine-tuning of a cell."""
+    arms: dict[str, list[Result]] = {}
+    for other in stored.values():
+        if all(other["cell"][key] == result["cell"][key] for key in ("data", "start", "finetuning")):
+            arms.setdefault(other["cell"]["arm"], []).append(other)
+    return [results for results in arms.values() if len(results) > 1]
+
+
+def _freedom(seeds: Sequence[Sequence[Result]]) -> int:
+    return sum(len(results) - 1 for results in seeds)
 
 
 def compare(name: str, stored: Result, again: Result, allowed: Mapping[str, float]) -> Verdict:
