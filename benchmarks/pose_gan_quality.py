@@ -6,7 +6,8 @@
 Sources are pictures of the embedded test persons, whom the generator never saw. Truth is the same person rendered in
 the target pose, in another camera. Everything is measured inside the person (pose mask of the target's key points).
 Compared are: the generated picture; the source itself (*copy*); the mean of training persons in the target pose (*mean
-person*); and the true picture in the source's own camera (*truth*), as an upper bound.
+person*); and the true picture in the source's own camera (*truth*), as an upper bound. The generator's own losses look
+through the ImageNet network; judges that it never met tell whether persons or features were learnt.
 """
 
 import argparse
@@ -21,12 +22,12 @@ from dapg.augment.repose import repose
 from dapg.augment.skeleton import canonical_poses
 from dapg.core import plugins
 from dapg.core.files import write_json
-from dapg.core.images import decode, normalise, to_float, to_pil
-from dapg.core.types import Record
+from dapg.core.images import decode, to_float, to_pil
+from dapg.core.types import Modality, Record
 from dapg.data.synthetic import VISIBLE_CAMERAS, Synthetic
-from dapg.models.pooling import average_pool
+from dapg.evaluation.encoders import build_encoder
+from dapg.methods.runs import BackboneConfig
 from dapg.models.pose_weights import load_generator
-from dapg.models.weights import init_backbone
 from dapg.pose.estimators.base import Estimator
 from dapg.pose.mask import person_mask
 from dapg.pose.pairs import exact_points, same_people
@@ -86,20 +87,23 @@ def mean_person(people: Synthetic, canonical: Synthetic, size: tuple[int, int], 
     return (total / (len(chosen) * 4)).round().to(torch.uint8)
 
 
-class Eyes:
-    """Features of ImageNet MobileNetV2 of the person alone: outside the mask all pictures are grey."""
+class Judge:
+    """Tells persons apart by features of the person alone: outside the mask all pictures are grey."""
 
-    def __init__(self) -> None:
-        self.network, _ = init_backbone("mobilenet_v2", None, "imagenet", 0)
-        self.network.eval()
+    def __init__(self, name: str, size: tuple[int, int]) -> None:
+        backbone = BackboneConfig("mobilenet_v2", init="imagenet")
+        self.encoder = build_encoder(name, backbone, size, 0, torch.device("cpu"))
 
     @torch.no_grad()
     def __call__(self, images: Tensor, mask: Tensor) -> Tensor:
         parts = []
         for start in range(0, len(images), BATCH):
             rows = slice(start, start + BATCH)
-            seen = to_float(images[rows]) * mask[rows] + 0.5 * (1 - mask[rows])
-            parts.append(average_pool(self.network(normalise(seen))))
+            seen = 255 * (to_float(images[rows]) * mask[rows] + 0.5 * (1 - mask[rows]))
+            if seen.shape[2:] != self.encoder.input_size:
+                seen = torch.nn.functional.interpolate(seen, self.encoder.input_size, mode="bilinear", antialias=True)
+            features = self.encoder.encode(seen.round().clamp(0, 255).to(torch.uint8), Modality.VISIBLE)
+            parts.append(features[self.encoder.headline])
         return torch.cat(parts)
 
 
@@ -129,33 +133,31 @@ def estimate(estimator: Estimator, images: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def measure(case: Case, results: dict[str, Tensor], people: Synthetic, estimator: Estimator) -> dict[str, dict]:
+def measure(
+    case: Case, results: dict[str, Tensor], people: Synthetic, estimator: Estimator, judges: dict[str, Judge]
+) -> dict[str, dict]:
     size = (case.sources.shape[2], case.sources.shape[3])
     flat_points = case.target_points.flatten(0, 1)
     target_mask = person_mask(flat_points, size)
     truth = to_float(case.truth.flatten(0, 1))
     aspect = torch.full((len(flat_points),), size[1] / size[0])
-    eyes = Eyes()
     shots = [r for p in people.persons("test") for c in VISIBLE_CAMERAS for r in people._shots(p, c)]
     gallery_mask = person_mask(exact_points(people, shots), size)
-    gallery = eyes(torch.stack([picture(people, r, size) for r in shots]), gallery_mask)
+    pictures = torch.stack([picture(people, r, size) for r in shots])
     places, owners = torch.tensor([r.camera for r in shots]), torch.tensor([r.person for r in shots])
-    gallery = centred(gallery, places)
+    galleries = {who: centred(judge(pictures, gallery_mask), places) for who, judge in judges.items()}
+    same_pose = torch.arange(len(flat_points)) % len(POSES)
+    number = torch.arange(len(flat_points))
+    stranger = (number + 2 * len(POSES)) % len(number)  # the next person, in the same pose
     persons, cameras = (labels.repeat_interleave(len(POSES)) for labels in (case.persons, case.cameras))
     copied_mask = person_mask(case.source_points, size).repeat_interleave(len(POSES), dim=0)
-    truth_features = eyes(case.truth.flatten(0, 1), target_mask)
+    truths = {who: judge(case.truth.flatten(0, 1), target_mask) for who, judge in judges.items()}
     real_energy = gradient_energy(truth, target_mask)
     table = {}
     for name, images in results.items():
         flat = images.flatten(0, 1)
         points = estimate(estimator, flat)
         seen_mask = copied_mask if name == "copy" else target_mask
-        features = centred(eyes(flat, seen_mask), cameras)
-        to_truth = features @ centred(truth_features, cameras).T
-        same_pose = torch.arange(len(flat)) % len(POSES)
-        stranger = (torch.arange(len(flat)) + 2 * len(POSES)) % len(flat)  # the next person, in the same pose
-        own = to_truth[torch.arange(len(flat)), torch.arange(len(flat))]
-        other = to_truth[torch.arange(len(flat)), stranger]
         energy = gradient_energy(to_float(flat), target_mask)
         table[name] = {
             "pck": float(pck(points, flat_points, aspect, 0.2).mean()),
@@ -163,9 +165,16 @@ def measure(case: Case, results: dict[str, Tensor], people: Synthetic, estimator
             "pck_by_pose": [float(pck(points, flat_points, aspect, 0.2)[same_pose == p].mean()) for p in range(4)],
             "ssim": float(masked_mean(ssim_map(grey(to_float(flat)), grey(truth)), target_mask).mean()),
             "sharpness": float(energy.mean() / real_energy.mean()),
-            "rank_1": rank_1(features, persons, cameras, gallery, owners, places),
-            "own_before_stranger": float((own > other).float().mean()),
+            "rank_1": {},
+            "own_before_stranger": {},
         }
+        for who, judge in judges.items():
+            features = centred(judge(flat, seen_mask), cameras)
+            found = rank_1(features, persons, cameras, galleries[who], owners, places)
+            to_truth = features @ centred(truths[who], cameras).T
+            nearer = to_truth[number, number] > to_truth[number, stranger]
+            table[name]["rank_1"][who] = found
+            table[name]["own_before_stranger"][who] = float(nearer.float().mean())
         if name == "generated":
             swaps = torch.zeros(len(POSES), len(POSES))
             for asked in range(len(POSES)):
@@ -191,6 +200,12 @@ def main() -> None:
     parser.add_argument("--people", nargs="*", default=[], help="folders that the generator was trained on")
     parser.add_argument("--persons", type=int, default=100)
     parser.add_argument("--estimator", default="blazepose")
+    parser.add_argument(
+        "--judges",
+        nargs="+",
+        default=["imagenet", "histogram"],
+        help="what tells persons apart: imagenet (MobileNetV2), histogram, a trained run's folder",
+    )
     parser.add_argument("--sheet", default="")
     parser.add_argument("--rows", type=int, default=10)
     parser.add_argument("--out", default="")
@@ -218,12 +233,15 @@ def main() -> None:
     if options.sheet:
         to_pil(sheet(case, made, options.rows)).save(options.sheet, quality=88)
     kind = plugins.load("pose.estimators", options.estimator, Estimator)
-    table = measure(case, results, people, kind(kind.Config()))
+    judges = {name: Judge(name, size) for name in options.judges}
+    table = measure(case, results, people, kind(kind.Config()), judges)
     print(f"{facts.training['steps']} steps, pairs {facts.supervision}; {len(made)} sources x {len(POSES)} poses")
-    print("| | PCK@0.2 | SSIM | sharpness | rank-1 | own before stranger |\n|---|---|---|---|---|---|")
+    heads = ["PCK@0.2", "SSIM", "sharpness", *(f"{what}, {j}" for j in judges for what in ("rank-1", "own first"))]
+    print(f"| | {' | '.join(heads)} |\n|{'---|' * (1 + len(heads))}")
     for name, row in table.items():
-        values = (row[key] for key in ("pck", "ssim", "sharpness", "rank_1", "own_before_stranger"))
-        print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+        values = [row["pck"], row["ssim"], row["sharpness"]]
+        values += [row[what][judge] for judge in judges for what in ("rank_1", "own_before_stranger")]
+        print(f"| {name} | {' | '.join(f'{value:.3f}' for value in values)} |")
     print(json.dumps(table["generated"]["pck_asked_by_judged"]))
     if options.out:
         write_json(Path(options.out), {"generator": facts.sha256, "table": table})

@@ -47,6 +47,10 @@ class Arm:
     """A file of ``dapg/methods/alignment`` to run after it; empty: none."""
     positives: Positives = "generated"
     """What the alignment aligns a picture with (``AlignSettings.positives``)."""
+    aligned: dict[str, Any] = field(default_factory=dict)
+    """Dotted settings of the alignment's method that differ from the scale's."""
+    align_rate: float = 1.0
+    """The alignment's learning rate as a share of the scale's."""
     starts: tuple[str, ...] = ("random", "imagenet")
     """Starts with which the arm makes sense."""
     reconstruction: bool = False
@@ -86,6 +90,8 @@ ARMS: dict[str, Arm] = {
     "dapg-1-again": Arm("stage 1 trained as long again", "dapg", length=2.0),
     "dapg-original": Arm("both stages, channels without pose", "dapg", alignment=_ALIGN, positives="original"),
     "dapg-shuffled": Arm("both stages, generated of other persons", "dapg", alignment=_ALIGN, positives="shuffled"),
+    "dapg-pose": Arm("both stages, pose without channels", "dapg", alignment=_ALIGN, aligned={"channel": 0.0}),
+    "dapg-gentle": Arm("both stages, alignment at a tenth of its rate", "dapg", alignment=_ALIGN, align_rate=0.1),
     "dapg-true": Arm("both stages, true other pictures (uses labels)", "dapg", alignment=_ALIGN, positives="true"),
 }
 """Every arm by the name that ``--only`` and result files use."""
@@ -121,8 +127,8 @@ _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "stage2": (
         (
-            *("in-sup", "none", "dapg-1", "dapg-1-again", "dapg-original", "dapg-shuffled", "dapg", "dapg-true"),
-            *("dapg-1-single", "dapg-2"),
+            *("in-sup", "none", "dapg-1", "dapg-1-again", "dapg-original", "dapg-shuffled", "dapg", "dapg-pose"),
+            *("dapg-gentle", "dapg-true", "dapg-1-single", "dapg-2"),
         ),
         ("agw",),
     ),
@@ -353,13 +359,17 @@ def _alignment(
 ) -> AlignSettings:
     """Stage 2 of the network ``weights``, fitted to the settings of the stage 1 before it if there is one."""
     base = alignment.settings(spec.alignment, scale, first or "")
-    made = replace(base, backbone=weights, positives=spec.positives, seed=seed)
+    made = replace(
+        base, method=changed(base.method, spec.aligned), backbone=weights, positives=spec.positives, seed=seed
+    )
     if scale == "tiny":
         optimizer = replace(made.train.optimizer, lr=_TINY_RATES[start] / 2)
         train = replace(made.train, steps=_TINY_ALIGN[start], optimizer=optimizer, on_collapse="warn")
         method = changed(made.method, {"views.height": _TINY_SIZE[0], "views.width": _TINY_SIZE[1]})
         loader = replace(made.loader, height=_TINY_SIZE[0], width=_TINY_SIZE[1])
         made = replace(made, train=replace(train, checkpoint_every=20), method=method, loader=loader)
+    rate = made.train.optimizer.lr * spec.align_rate
+    made = replace(made, train=replace(made.train, optimizer=replace(made.train.optimizer, lr=rate)))
     if spec.positives in NEED_GENERATED:
         name = f"{made.data.name}-{made.data.split or 'default'}-{sha256(pose_weights.EMBEDDED)[:10]}"
         made = replace(made, generated=str(root / "poses" / name))
