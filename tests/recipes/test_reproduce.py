@@ -156,6 +156,10 @@ def test_an_alignment_stands_between_stage_1_and_fine_tuning(generator: Path, tm
         assert other.out != aligned.out
     alone, _ = found["dapg-2"].chain
     assert alone == replace(aligned, backbone=replace(aligned.backbone, init="random"), out=alone.out)
+    pose, gentle = (found[arm].chain[1] for arm in ("dapg-pose", "dapg-gentle"))
+    assert pose == replace(aligned, method=replace(aligned.method, channel=0.0), out=pose.out)
+    optimizer = replace(aligned.train.optimizer, lr=1e-4)
+    assert gentle == replace(aligned, train=replace(aligned.train, optimizer=optimizer), out=gentle.out)
     assert found["dapg-1-again"].chain[0].train.steps == 2 * first.train.steps
     names = [Path(training.out).name for training in stage_2(Path("/somewhere/else"))["dapg"].chain]
     assert names == [Path(training.out).name for training in (first, aligned, last)]
