@@ -26,5 +26,5 @@ def test_other_lines_and_missing_files_are_named(tmp_path: Path) -> None:
 def test_pictures_outside_every_group_are_left_out() -> None:
     records = [Record("a.jpg", person=1), Record("b.jpg"), Record("c.jpg")]
     assert [(r.path, r.person) for r in with_groups(records, {"c.jpg": 4, "a.jpg": 4})] == [("a.jpg", 4), ("c.jpg", 4)]
-    with pytest.raises(DataError, match="none of the 3"):
+    with pytest.raises(DataError, match="no group is given for any of the 3"):
         with_groups(records, {"x.jpg": 1})

@@ -174,16 +174,21 @@ def severity_maps(
 def clean_against_corrupted(panels: Mapping[str, Sequence[tuple[str, float, float]]]) -> str:
     """Each model as a point, clean score to the right and corrupted score upwards; the line is "nothing lost"."""
     figure, axes = _figure(len(panels), height=3.2)
+    marks: dict[str, Any] = {}  # one a name, the same in every panel
     for axis, (title, points) in zip(axes, panels.items(), strict=True):
         highest = 1.08 * max(value for _, *pair in points for value in pair)
         axis.plot([0, highest], [0, highest], color=_GRID, linewidth=0.8)
-        for number, (name, clean, corrupted) in enumerate(points):
+        for name, clean, corrupted in points:
+            number = list(marks).index(name) if name in marks else len(marks)
             round_, place = divmod(number, len(_LINES))
             shape = _MARKERS[round_ % len(_MARKERS)]
-            axis.plot([clean], [corrupted], marker=shape, linestyle="", color=_LINES[place], label=name)
-        axis.legend(fontsize=6 if len(points) <= len(_LINES) else 5, frameon=False, loc="lower right")
+            (mark,) = axis.plot([clean], [corrupted], marker=shape, linestyle="", color=_LINES[place], label=name)
+            marks.setdefault(name, mark)
         _label(axis, title, "clean mAP")
         axis.set_ylabel("corrupted mAP", fontsize=8, color=_INK)
+    columns = min(3, len(panels))
+    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(marks) // columns))
+    figure.legend(handles=list(marks.values()), fontsize=7, frameon=False, loc="outside lower center", ncols=columns)
     return _svg(figure)
 
 
