@@ -223,7 +223,8 @@ def main() -> None:
         parser.error("give --people, the folders it was trained on: it saw persons with the test persons' numbers")
     assert not any(same_people(Synthetic(folder), people, asked) for folder in options.people), "it saw test persons"
     targets = torch.stack(list(canonical_poses().values()))
-    made = torch.cat([repose(generator, part, targets) for part in case.sources.split(16)])
+    parts = zip(case.sources.split(16), case.source_points.split(16), strict=True)
+    made = torch.cat([repose(generator, pictures, targets, points) for pictures, points in parts])
     results = {
         "generated": made,
         "copy": case.sources[:, None].expand(-1, len(POSES), -1, -1, -1),

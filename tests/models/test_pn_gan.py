@@ -1,11 +1,19 @@
 """PN-GAN's networks: published sizes, shapes and key names; the attention generator's own promises."""
 
+import math
+
 import pytest
 import torch
 
 from dapg.core.errors import UsageError
 from dapg.core.rng import generator_from
-from dapg.models.pn_gan import DiscriminatorConfig, GeneratorConfig, PatchDiscriminator, build_generator
+from dapg.models.pn_gan import (
+    AttentionGenerator,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    PatchDiscriminator,
+    build_generator,
+)
 
 TINY = GeneratorConfig("attention", width=8, blocks=1)
 
@@ -139,3 +147,51 @@ def test_settings_that_build_nothing_are_refused(values: dict[str, int]) -> None
         GeneratorConfig("residual", **values)
     with pytest.raises(UsageError, match="even"):
         build_generator(GeneratorConfig("attention", width=5))
+
+
+CARRYING = GeneratorConfig("attention", width=8, blocks=1, carry=True)
+
+
+def test_trusted_parts_are_kept_and_the_rest_is_painted() -> None:
+    """Where nothing is carried the result is painted; where all is and trust is whole, it is what was carried."""
+    generator = build_generator(CARRYING, generator_from("weights")).eval()
+    assert isinstance(generator, AttentionGenerator)
+    image, pose, parts = pictures(name="i"), pictures(name="s"), pictures(name="c")
+    cover = torch.zeros(2, 1, 32, 16)
+    cover[:, :, 8:24] = 1
+    carried = torch.cat([parts * cover, cover], dim=1)
+    painted, trust = generator.paint(image, pose, carried)
+    assert 0.8 < float(trust.detach().mean()) < 0.95  # sigmoid(2) and a little noise
+    made = generator(image, pose, carried)
+    torch.testing.assert_close(made[:, :, :8], painted[:, :, :8])
+    torch.testing.assert_close(made, painted * (1 - cover * trust) + parts * cover * trust)
+    with torch.no_grad():
+        generator.finish.bias[-16:] = 50.0
+    torch.testing.assert_close(generator(image, pose, carried)[:, :, 8:24], parts[:, :, 8:24])
+    nothing = torch.zeros(2, 4, 32, 16)
+    torch.testing.assert_close(generator(image, pose, nothing), generator(image, pose))
+
+
+def test_a_generator_learns_to_carry_from_where_it_was() -> None:
+    """At first it paints what it painted before, whatever is carried."""
+    before = build_generator(TINY, generator_from("before")).eval()
+    after = build_generator(CARRYING, generator_from("after")).eval()
+    assert isinstance(before, AttentionGenerator)
+    assert isinstance(after, AttentionGenerator)
+    after.take(before)
+    image, pose = pictures(name="i"), pictures(name="s")
+    carried = torch.rand(2, 4, 32, 16, generator=generator_from("c"))
+    painted, trust = after.paint(image, pose, carried)
+    torch.testing.assert_close(painted, before(image, pose))
+    torch.testing.assert_close(trust, torch.full_like(trust, 1 / (1 + math.exp(-2))))
+    loss = after.paint(image, pose, carried)[0].square().sum() + after.paint(image, pose, carried)[1].sum()
+    loss.backward()
+    assert after.paint_fine[0].weight.grad[:, -8:].abs().sum() > 0  # type: ignore[union-attr,index]
+
+
+def test_the_published_generator_carries_nothing() -> None:
+    with pytest.raises(UsageError, match="attention"):
+        GeneratorConfig("residual", carry=True)
+    generator = build_generator(GeneratorConfig("residual", 4, 1)).eval()
+    image, pose = pictures(name="i"), pictures(name="s")
+    assert torch.equal(generator(image, pose, torch.ones(2, 4, 32, 16)), generator(image, pose))

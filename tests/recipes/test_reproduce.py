@@ -154,12 +154,13 @@ def test_an_alignment_stands_between_stage_1_and_fine_tuning(generator: Path, tm
         generated = aligned.generated if positives == "shuffled" else ""
         assert other == replace(aligned, positives=positives, generated=generated, out=other.out)
         assert other.out != aligned.out
-    alone, _ = found["dapg-2"].chain
-    assert alone == replace(aligned, backbone=replace(aligned.backbone, init="random"), out=alone.out)
-    pose, gentle = (found[arm].chain[1] for arm in ("dapg-pose", "dapg-gentle"))
+    assert aligned.train.optimizer.lr == 1e-4
+    pose, steep = (found[arm].chain[1] for arm in ("dapg-pose", "dapg-steep"))
     assert pose == replace(aligned, method=replace(aligned.method, channel=0.0), out=pose.out)
-    optimizer = replace(aligned.train.optimizer, lr=1e-4)
-    assert gentle == replace(aligned, train=replace(aligned.train, optimizer=optimizer), out=gentle.out)
+    optimizer = replace(aligned.train.optimizer, lr=1e-3)
+    assert steep == replace(aligned, train=replace(aligned.train, optimizer=optimizer), out=steep.out)
+    alone, _ = found["dapg-2"].chain  # there is nothing to forget
+    assert alone == replace(steep, backbone=replace(steep.backbone, init="random"), out=alone.out)
     assert found["dapg-1-again"].chain[0].train.steps == 2 * first.train.steps
     names = [Path(training.out).name for training in stage_2(Path("/somewhere/else"))["dapg"].chain]
     assert names == [Path(training.out).name for training in (first, aligned, last)]
@@ -172,7 +173,7 @@ def test_without_a_generator_only_arms_that_need_one_are_missing(
 ) -> None:
     monkeypatch.setattr(pose_weights, "EMBEDDED", tmp_path / "nothing")
     missing = {arm: cell.missing for arm, cell in stage_2(tmp_path).items() if cell.missing}
-    assert set(missing) == {"dapg", "dapg-shuffled", "dapg-pose", "dapg-gentle", "dapg-2"}
+    assert set(missing) == {"dapg", "dapg-shuffled", "dapg-pose", "dapg-steep", "dapg-2"}
     assert {"no trained pose generator" in reason for reason in missing.values()} == {True}
 
 

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from dapg.augment.carry import carry
 from dapg.augment.skeleton import draw_skeletons
 from dapg.core.images import to_float
 from dapg.models.pn_gan import PoseGenerator
@@ -11,21 +12,29 @@ from dapg.models.pn_gan import PoseGenerator
 
 @torch.inference_mode()
 def repose(
-    generator: PoseGenerator, pictures: UInt8[Tensor, "B 3 H W"], points: Float[Tensor, "P 18 3"]
+    generator: PoseGenerator,
+    pictures: UInt8[Tensor, "B 3 H W"],
+    points: Float[Tensor, "P 18 3"],
+    own: Float[Tensor, "B 18 3"] | None = None,
 ) -> UInt8[Tensor, "B P 3 H W"]:
     """Every person of ``pictures`` in each of P poses, on the generator's device. Nothing random is in it.
 
     Args:
         generator: in evaluation mode.
         pictures: at the size the generator was trained at.
-        points: key points as parts of the picture (``augment/skeleton.py: canonical_poses``).
+        points: key points of the poses, as parts of the picture (``augment/skeleton.py: canonical_poses``).
+        own: key points of the pictures, by which a generator that heeds them is given carried body parts.
     """
     device = next(generator.parameters()).device
     size = (pictures.shape[2], pictures.shape[3])
     skeletons = 2 * draw_skeletons(points.to(device), size) - 1  # (P, 3, H, W)
-    sources = 2 * to_float(pictures.to(device)) - 1
-    count, poses = len(sources), len(skeletons)
-    made = generator(sources.repeat_interleave(poses, dim=0), skeletons.repeat(count, 1, 1, 1))
+    count, poses = len(pictures), len(skeletons)
+    sources = (2 * to_float(pictures.to(device)) - 1).repeat_interleave(poses, dim=0)
+    carried = None
+    if generator.config.carry and own is not None:
+        targets = points.to(device).repeat(count, 1, 1)
+        carried = carry(sources, own.to(device).repeat_interleave(poses, dim=0), targets)
+    made = generator(sources, skeletons.repeat(count, 1, 1, 1), carried)
     scaled = ((made.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     versions: Tensor = scaled.reshape(count, poses, *pictures.shape[1:])
     return versions

@@ -18,6 +18,8 @@ from dapg.core.rng import generator_from
 
 STRIDE = 16
 """Sides of a picture are multiples of it (the residual generator could do with 4)."""
+TRUST = 2.0
+"""Carried parts are trusted by sigmoid(2) = 0.88 before anything is learnt."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,16 @@ class GeneratorConfig:
     """Channels of the first convolution; deeper ones have two and four times as many (the paper: 64)."""
     blocks: int = 9
     """Residual blocks in the middle (the paper: 9)."""
+    carry: bool = False
+    """Attention only: body parts carried to the new pose by key points are a further input, and what the network
+    trusts of them is the result as it is."""
 
     def __post_init__(self) -> None:
         """Refuse values that build no network."""
         if self.width < 1 or self.blocks < 0:
             raise UsageError(f"width is 1 or above, blocks 0 or above; got {self.width}, {self.blocks}")
+        if self.carry and self.kind != "attention":
+            raise UsageError(f"--generator.carry goes with an attention generator, not with {self.kind}")
 
 
 @dataclass(frozen=True)
@@ -76,16 +83,32 @@ def build_generator(config: GeneratorConfig, generator: torch.Generator | None =
 
 
 class PoseGenerator(nn.Module):
-    """What all generators share: their settings, and ``forward(pictures, poses)``."""
+    """What all generators share: their settings, and ``forward(pictures, poses, carried)``."""
 
     config: GeneratorConfig
 
-    def forward(self, pictures: Float[Tensor, "B 3 H W"], poses: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """The persons of ``pictures`` in the poses of the skeleton pictures ``poses``; all in [-1, 1]."""
+    def forward(
+        self,
+        pictures: Float[Tensor, "B 3 H W"],
+        poses: Float[Tensor, "B 3 H W"],
+        carried: Float[Tensor, "B 4 H W"] | None = None,
+    ) -> Float[Tensor, "B 3 H W"]:
+        """The persons of ``pictures`` in the poses of the skeleton pictures ``poses``; all in [-1, 1].
+
+        ``carried``, for generators that heed it: body parts moved to the pose, and where they are
+        (``augment/carry.py``); None where the key points of the pictures are not known.
+        """
         raise NotImplementedError
 
 
 # ---- the published networks ----------------------------------------------------------------------------------------
+
+
+def lay(
+    painted: Float[Tensor, "B 3 H W"], trust: Float[Tensor, "B 1 H W"], carried: Float[Tensor, "B 4 H W"]
+) -> Float[Tensor, "B 3 H W"]:
+    """Carried parts over a painted picture, where they are and as far as they are trusted."""
+    return painted.lerp(carried[:, :3].to(painted.dtype), carried[:, 3:].to(painted.dtype) * trust)
 
 
 class ResidualGenerator(PoseGenerator):
@@ -110,8 +133,13 @@ class ResidualGenerator(PoseGenerator):
             self.deconv1 = _Convolution(width, 3, 7, padding=3, reflect=True, bias=False, norm=False)
         _fill(self, generator)
 
-    def forward(self, pictures: Float[Tensor, "B 3 H W"], poses: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """The persons of ``pictures`` in the poses of the skeleton pictures ``poses``; all in [-1, 1]."""
+    def forward(
+        self,
+        pictures: Float[Tensor, "B 3 H W"],
+        poses: Float[Tensor, "B 3 H W"],
+        carried: Float[Tensor, "B 4 H W"] | None = None,
+    ) -> Float[Tensor, "B 3 H W"]:
+        """As every generator; ``carried`` is not heeded."""
         x = torch.cat([pictures, poses], dim=1)
         for layer in (self.conv1, self.conv2, self.conv3):
             x = layer(x).relu()
@@ -230,7 +258,9 @@ class AttentionGenerator(PoseGenerator):
     No norms: they would wash out a garment's absolute colour. ``width`` is the number of channels at stride 4 (twice
     and four times as many below), ``blocks`` the number of residual steps of the plan.
 
-    Laying the painted person over the source with a learnt matte was tried: training fell into copying the source.
+    Laying the painted person over the source with a learnt matte was tried: training fell into copying the source. With
+    ``carry`` a matte lies over parts that are in their new place already: they keep what a network of this size cannot
+    redraw, and paint mends what they cannot know.
     """
 
     CELL, HEADS = 4, 4
@@ -258,14 +288,33 @@ class AttentionGenerator(PoseGenerator):
             self.merge = nn.Conv2d(4 * middle, middle, 1)
             self.paint_middle = nn.Sequential(_Step(middle), _Step(middle))
             self.widen = nn.Conv2d(middle, 4 * fine, 3, padding=1)
-            self.paint_fine = nn.Sequential(nn.Conv2d(3 * fine, fine, 3, padding=1), _Step(fine))
-            self.finish = nn.Conv2d(fine, pixels, 3, padding=1)
+            inputs = 3 * fine
+            if config.carry:
+                self.carried_fine = nn.Conv2d(4 * self.CELL**2, fine, 3, padding=1)
+                inputs += fine
+            self.paint_fine = nn.Sequential(nn.Conv2d(inputs, fine, 3, padding=1), _Step(fine))
+            self.finish = nn.Conv2d(fine, pixels + config.carry * self.CELL**2, 3, padding=1)
         _fill(self, generator, he=True)
         with torch.no_grad():
             self.finish.weight.mul_(0.1)  # begin with grey, not with coloured noise
 
-    def forward(self, pictures: Float[Tensor, "B 3 H W"], poses: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """The persons of ``pictures`` in the poses of the skeleton pictures ``poses``; all in [-1, 1]."""
+    def forward(
+        self,
+        pictures: Float[Tensor, "B 3 H W"],
+        poses: Float[Tensor, "B 3 H W"],
+        carried: Float[Tensor, "B 4 H W"] | None = None,
+    ) -> Float[Tensor, "B 3 H W"]:
+        """As every generator; where nothing is carried, everything is painted."""
+        painted, trust = self.paint(pictures, poses, carried)
+        return lay(painted, trust, carried) if self.config.carry and carried is not None else painted
+
+    def paint(
+        self,
+        pictures: Float[Tensor, "B 3 H W"],
+        poses: Float[Tensor, "B 3 H W"],
+        carried: Float[Tensor, "B 4 H W"] | None = None,
+    ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B T H W"]]:
+        """The whole picture painted, and carried parts' trust in [0, 1]; T is 1 with ``carry``, else 0."""
         picture_fine = self.picture_fine(_with_places(functional.pixel_unshuffle(pictures, self.CELL)))  # stride 4
         pose_fine = self.pose_fine(_with_places(functional.pixel_unshuffle(poses, self.CELL)))
         picture = self.picture_middle(_active(picture_fine))  # stride 8
@@ -276,8 +325,22 @@ class AttentionGenerator(PoseGenerator):
         fetched = self._fetch(pose + plan, picture + context)
         x = self.paint_middle(self.merge(torch.cat([fetched, pose, plan, picture], dim=1)))
         x = functional.pixel_shuffle(self.widen(_active(x)), 2)
-        x = self.paint_fine(_active(torch.cat([x, pose_fine, picture_fine], dim=1)))
-        return functional.pixel_shuffle(self.finish(_active(x)), self.CELL).tanh()
+        fine = [x, pose_fine, picture_fine]
+        if self.config.carry:
+            carried = carried if carried is not None else pictures.new_zeros(len(pictures), 4, *pictures.shape[2:])
+            fine.append(self.carried_fine(functional.pixel_unshuffle(carried, self.CELL)))
+        x = self.paint_fine(_active(torch.cat(fine, dim=1)))
+        out = functional.pixel_shuffle(self.finish(_active(x)), self.CELL)
+        return out[:, :3].tanh(), (out[:, 3:] + TRUST).sigmoid()
+
+    @torch.no_grad()
+    def take(self, other: "AttentionGenerator") -> None:
+        """Go on from a generator of the same width and blocks that knew of no carried parts: none are heeded yet."""
+        state = self.state_dict()
+        for name, values in other.state_dict().items():
+            rows = tuple(slice(0, side) for side in values.shape)
+            state[name].zero_()
+            state[name][rows] = values
 
     def _fetch(self, asking: Float[Tensor, "B C h w"], source: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         """Multi-head attention from the cells of the target to the cells of the source."""

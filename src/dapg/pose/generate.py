@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,10 +26,8 @@ from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, ordered_batches
 from dapg.data.manifest import ABOUT, GeneratedPicture, Manifest, write_manifest
 from dapg.data.source import DataConfig, list_hash, open_dataset, select_records
-from dapg.data.synthetic import Synthetic
 from dapg.models.pose_weights import GeneratorFacts, load_generator
-from dapg.pose.pairs import exact_points
-from dapg.pose.tables import TABLE, read_table
+from dapg.pose.pairs import key_points_of
 
 PICTURES = "pictures"
 
@@ -85,16 +83,17 @@ def generate(source: DataConfig, settings: GenerateSettings, show_progress: bool
     out = Path(settings.out)
     about = _claim(out, dataset, records, list(poses), facts, settings)
     mine = [records[number] for number in part.chunks(len(records))]
-    reasons = _unusable(dataset, mine, settings)
-    todo = [r for r, reason in zip(mine, reasons, strict=True) if not reason and not _done(out, r, poses)]
+    points = key_points_of(dataset, mine, settings.key_points, "--key_points")
+    reasons = _reasons(mine, points, settings)
+    todo = [n for n, record in enumerate(mine) if not reasons[n] and not _done(out, record, poses)]
     generator.to(resolve_device(settings.device))
     with tqdm(total=len(todo), desc="generate", unit="picture", disable=None if show_progress else True) as bar:
-        for chunk, pictures in _batches(dataset, todo, settings, facts):
-            made = repose(generator, pictures, torch.stack(list(poses.values()))).cpu()
-            for record, versions in zip(chunk, made, strict=True):
+        for numbers, pictures in _batches(dataset, mine, todo, settings, facts):
+            made = repose(generator, pictures, torch.stack(list(poses.values())), points[numbers]).cpu()
+            for number, versions in zip(numbers, made, strict=True):
                 for pose, version in zip(poses, versions, strict=True):
-                    atomic_write_bytes(out / file_of(record, pose), _png(version))
-            bar.update(len(chunk))
+                    atomic_write_bytes(out / file_of(mine[number], pose), _png(version))
+            bar.update(len(numbers))
     _list(out, mine, reasons, list(poses), part)
     whole = _join_parts(out, records, part.count, about)
     passed_on = sum(bool(reason) for reason in reasons)
@@ -195,25 +194,13 @@ def _claim(
     return about
 
 
-def _unusable(dataset: Dataset, records: Sequence[Record], settings: GenerateSettings) -> list[str]:
+def _reasons(records: Sequence[Record], points: Float[Tensor, "R 18 3"], settings: GenerateSettings) -> list[str]:
     """Why a picture is passed on unchanged; empty for those that are generated from."""
-    good = _usable_points(dataset, records, settings.key_points)
     infrared = [settings.visible_only and record.modality != Modality.VISIBLE for record in records]
     return [
         "infrared" if dark else "" if seen else "no usable key points"
-        for dark, seen in zip(infrared, good.tolist(), strict=True)
+        for dark, seen in zip(infrared, usable(points).tolist(), strict=True)
     ]
-
-
-def _usable_points(dataset: Dataset, records: Sequence[Record], table: str) -> Bool[Tensor, "R"]:
-    if table:
-        return usable(read_table(table).of(records))
-    if isinstance(dataset, Synthetic):
-        return usable(exact_points(dataset, records))
-    beside = dataset.root / TABLE
-    if not beside.is_file():
-        raise UsageError(f"no key points at {beside}: run dapg pose estimate, and give its table as --key_points")
-    return usable(read_table(beside).of(records))
 
 
 def _done(out: Path, record: Record, poses: Mapping[str, Tensor]) -> bool:
@@ -221,13 +208,18 @@ def _done(out: Path, record: Record, poses: Mapping[str, Tensor]) -> bool:
 
 
 def _batches(
-    dataset: Dataset, records: Sequence[Record], settings: GenerateSettings, facts: GeneratorFacts
-) -> Iterator[tuple[Sequence[Record], UInt8[Tensor, "b 3 H W"]]]:
-    if not records:
+    dataset: Dataset,
+    records: Sequence[Record],
+    chosen: Sequence[int],
+    settings: GenerateSettings,
+    facts: GeneratorFacts,
+) -> Iterator[tuple[list[int], UInt8[Tensor, "b 3 H W"]]]:
+    """The chosen records' numbers and pictures."""
+    if not chosen:
         return
     config = LoaderConfig(height=facts.height, width=facts.width, workers=settings.workers)
-    for batch in ordered_batches(dataset, records, settings.batch_size, config):
-        yield [records[number] for number in batch.indices.tolist()], batch.images
+    for batch in ordered_batches(dataset, [records[n] for n in chosen], settings.batch_size, config):
+        yield [chosen[place] for place in batch.indices.tolist()], batch.images
 
 
 def _png(image: UInt8[Tensor, "3 H W"]) -> bytes:

@@ -18,6 +18,7 @@ from dapg.core.rng import generator_from
 from dapg.core.types import UNKNOWN, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.synthetic import Synthetic
+from dapg.pose.tables import TABLE, read_table
 
 PairKind = Literal["labels", "synthetic", "groups", "self"]
 DESCRIPTIONS: dict[str, str] = {
@@ -223,3 +224,18 @@ def exact_points(dataset: Synthetic, records: Sequence[Record]) -> Float[Tensor,
     stored = torch.stack([dataset.key_points(record) for record in records])
     size = open_rgb(dataset.read(records[0]), records[0].path).size  # one renderer, one size
     return torch.cat([stored[..., :2] / stored.new_tensor(size), stored[..., 2:] / 2], dim=2)
+
+
+def key_points_of(dataset: Dataset, records: Sequence[Record], table: str, option: str) -> Float[Tensor, "R 18 3"]:
+    """Key points of a table, or the exact ones of synthetic people, or those of the table beside the data.
+
+    Raises:
+        UsageError: there is none; ``option`` is what gives one.
+        DataError: the table cannot be read or lacks a picture.
+    """
+    if not table and isinstance(dataset, Synthetic):
+        return exact_points(dataset, records)
+    file = Path(table) if table else dataset.root / TABLE
+    if not table and not file.is_file():
+        raise UsageError(f"no key points at {file}: run dapg pose estimate, and give its table as {option}")
+    return read_table(file).of(records)

@@ -6,16 +6,18 @@ As in ``train/loop.py`` the pictures of step t and all draws for them are functi
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional
 from tqdm import tqdm
 
+from dapg.augment.carry import carry
 from dapg.augment.skeleton import draw_skeletons
 from dapg.core.device import resolve_device
 from dapg.core.errors import TrainingError, UsageError
@@ -32,17 +34,18 @@ from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.picture_lines import read_groups
 from dapg.data.samplers import LocalBatches
 from dapg.data.source import DataConfig, list_hash, open_dataset, parse_source, select_records
-from dapg.data.synthetic import Synthetic
 from dapg.losses.adversarial import feature_loss, fools_loss, reconstruction_loss, tells_apart_loss
 from dapg.models.backbones.base import Backbone
 from dapg.models.momentum import momentum_copy, update_momentum
 from dapg.models.pn_gan import (
     STRIDE,
+    AttentionGenerator,
     DiscriminatorConfig,
     GeneratorConfig,
     PatchDiscriminator,
     PoseGenerator,
     build_generator,
+    lay,
 )
 from dapg.models.pooling import average_pool
 from dapg.models.pose_weights import GENERATOR_FILE, GeneratorFacts, load_generator, save_generator
@@ -54,17 +57,18 @@ from dapg.pose.pairs import (
     PairKind,
     Pairs,
     PairSampler,
-    exact_points,
     held_out_persons,
+    key_points_of,
     make_pairs,
     test_persons,
     training_records,
 )
-from dapg.pose.tables import TABLE, read_table
 from dapg.train import checkpoint
 from dapg.train.loop import Interrupt, Terminated
 
 CARD = "README.md"
+COARSE = 8
+"""Pixels over whose mean carried parts are compared with the target."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class PairConfig:
     """Leave infrared pictures out: the paper generates visible ones."""
     mirror: bool = False
     """Mirror half of the pairs (the published training does not)."""
+    uncarried: float = 0.1
+    """Share of the pairs in which a generator with ``carry`` gets no carried parts: it must work without them too."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,11 @@ class GanLossConfig:
     """Weight of the likeness of ImageNet MobileNetV2's features; 0 as published."""
     identity: float = 0.0
     """Weight of the likeness of its last features, of the person alone before grey; 0 as published."""
+    coarse: float = 10.0
+    """With carried parts: weight of the absolute difference of means over 8 x 8 pixels, once they are laid over what
+    is painted. Pixel by pixel a texture that is a little off would cost more than none."""
+    trust: float = 2.5
+    """With carried parts: weight of each share of them that is painted over, so that this must be worth it."""
     cycle: float = 10.0
     """For self pairs: weight of coming back to the picture through another pose."""
 
@@ -196,6 +207,10 @@ def _first_generator(settings: GanSettings) -> PoseGenerator:
     if not settings.init:
         return build_generator(settings.generator, generator_from("pose generator", settings.seed))
     generator, _ = load_generator(settings.init)
+    if isinstance(generator, AttentionGenerator) and replace(generator.config, carry=True) == settings.generator:
+        start = AttentionGenerator(settings.generator)
+        start.take(generator)
+        return start
     if generator.config != settings.generator:
         raise UsageError(f"--init {settings.init} holds {generator.config}, not {settings.generator}")
     return generator.requires_grad_(True)
@@ -284,7 +299,10 @@ def open_pairs(settings: GanSettings) -> TrainingData:
         raise UsageError(
             f"{len(seen)} test persons are in the training pictures, e.g. person {min(seen)}: take another --data.split"
         )
-    points = torch.cat([_points(part, own, config) for part, own in zip(sets, lists, strict=True)])
+    tables = (
+        key_points_of(part, own, config.key_points, "--pairs.key_points") for part, own in zip(sets, lists, strict=True)
+    )
+    points = torch.cat(list(tables))
     joined = Joined(sets)
     records = joined.join(lists)
     groups = {f"0/{path}": group for path, group in read_groups(Path(config.groups)).items()} if config.groups else None
@@ -292,17 +310,6 @@ def open_pairs(settings: GanSettings) -> TrainingData:
         raise UsageError("--pairs.targets more needs --pairs.more")
     first_target = len(lists[0]) if config.targets == "more" else 0
     return TrainingData(joined, records, make_pairs(records, points, config.kind, groups, first_target))
-
-
-def _points(dataset: Dataset, records: Sequence[Record], config: PairConfig) -> Float[Tensor, "R 18 3"]:
-    if config.key_points:
-        return read_table(config.key_points).of(records)
-    if isinstance(dataset, Synthetic):
-        return exact_points(dataset, records)
-    beside = dataset.root / TABLE
-    if not beside.is_file():
-        raise UsageError(f"no key points at {beside}: run dapg pose estimate, and give its table as --pairs.key_points")
-    return read_table(beside).of(records)
 
 
 # ---- the loop ------------------------------------------------------------------------------------------------------
@@ -387,6 +394,20 @@ def _check_finite(logs: Mapping[str, float], step: int, run: Path) -> None:
     )
 
 
+@dataclass(frozen=True)
+class _Pairs:
+    """B pairs on the device; pictures in [-1, 1]."""
+
+    source: Float[Tensor, "B 3 H W"]
+    source_points: Float[Tensor, "B 18 3"]
+    target: Float[Tensor, "B 3 H W"]
+    target_points: Float[Tensor, "B 18 3"]
+    pose: Float[Tensor, "B 3 H W"]
+    """The targets' skeletons."""
+    carried: Bool[Tensor, "B"]
+    """Pairs that get carried parts."""
+
+
 class _Step:
     """One update of the generator, then one of the discriminator."""
 
@@ -408,53 +429,71 @@ class _Step:
         """The named terms, detached."""
         losses = self.settings.losses
         adversarial = losses.adversarial > 0 and step >= losses.adversarial_from * total
-        source, target, points = self._pictures(batch, step)
-        pose = 2 * draw_skeletons(points, self.size) - 1
+        pairs = self._pairs(batch, step)
         self.networks.train()
-        with torch.autocast(source.device.type, torch.bfloat16, enabled=self.settings.train.precision == "bf16"):
-            logs, judged, pose_of_judged = self._improve_generator(source, target, points, pose, adversarial)
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.settings.train.precision == "bf16"):
+            logs, judged, pose_of_judged = self._improve_generator(pairs, adversarial)
             if adversarial:
-                real = source if losses.real == "source" else target
-                logs |= self._improve_discriminator(real, pose, judged.detach(), pose_of_judged)
+                real = pairs.source if losses.real == "source" else pairs.target
+                logs |= self._improve_discriminator(real, pairs.pose, judged.detach(), pose_of_judged)
         if self.networks.average is not None:
             momentum = min(self.settings.train.average, (1 + step) / (10 + step))
             update_momentum(self.networks.average, self.networks.generator, momentum)
         return {name: value.detach().float() for name, value in logs.items()}
 
-    def _pictures(self, batch: Batch, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Sources and targets in [-1, 1], and the targets' key points; half of the pairs mirrored if asked for."""
-        half = len(batch) // 2
+    def _pairs(self, batch: Batch, step: int) -> "_Pairs":
+        """What a step learns from; some pairs mirrored, and some with nothing carried, if asked for."""
+        half, options = len(batch) // 2, self.settings.pairs
         pictures = 2 * to_float(batch.images) - 1
-        points = self.points[batch.indices[half:]]
-        if not self.settings.pairs.mirror:
-            return pictures[:half], pictures[half:], points
-        generator = SampleGenerator.for_step(self.settings.seed, step, torch.arange(half, device=pictures.device))
-        chosen: Bool[Tensor, "B"] = generator.fork("mirror").bernoulli(0.5)
-        both = torch.cat([chosen, chosen])[:, None, None, None]
-        pictures = torch.where(both, pictures.flip(3), pictures)
-        return pictures[:half], pictures[half:], torch.where(chosen[:, None, None], mirror(points), points)
+        points = self.points[batch.indices]
+        draws = SampleGenerator.for_step(self.settings.seed, step, torch.arange(half, device=pictures.device))
+        if options.mirror:
+            chosen: Bool[Tensor, "B"] = draws.fork("mirror").bernoulli(0.5)
+            both = torch.cat([chosen, chosen])
+            pictures = torch.where(both[:, None, None, None], pictures.flip(3), pictures)
+            points = torch.where(both[:, None, None], mirror(points), points)
+        pose = 2 * draw_skeletons(points[half:], self.size) - 1
+        kept = ~draws.fork("carried").bernoulli(options.uncarried)
+        return _Pairs(pictures[:half], points[:half], pictures[half:], points[half:], pose, kept)
 
-    def _improve_generator(
-        self, source: Tensor, target: Tensor, points: Tensor, pose: Tensor, adversarial: bool
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    def _generate(
+        self, pairs: "_Pairs", pictures: Tensor, own: Tensor, points: Tensor, pose: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures whose key points are ``own`` in the poses ``points``, with skeletons ``pose``: made, and painted.
+
+        Both (B, 3, H, W); third, (B, 1, H, W), how much of the carried parts was painted over.
+        """
+        generator = self.networks.generator
+        if not isinstance(generator, AttentionGenerator) or not generator.config.carry:
+            made = generator(pictures, pose)
+            return made, made, made.new_zeros(len(made), 1, *self.size)
+        carried = carry(pictures, own, points) * pairs.carried[:, None, None, None]
+        painted, trust = generator.paint(pictures, pose, carried)
+        return lay(painted, trust, carried), painted, carried[:, 3:] * (1 - trust)
+
+    def _improve_generator(self, pairs: "_Pairs", adversarial: bool) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """The terms, and what the discriminator is to judge with its pose."""
-        losses, generator = self.settings.losses, self.networks.generator
-        made = generator(source, pose)
-        person = person_mask(points, self.size)
+        losses, source, target = self.settings.losses, pairs.source, pairs.target
+        made, painted, lost = self._generate(pairs, source, pairs.source_points, pairs.target_points, pairs.pose)
+        person = person_mask(pairs.target_points, self.size)
         terms = {
-            "reconstruction": losses.reconstruction * reconstruction_loss(made, target, person, losses.person_weight)
+            "reconstruction": losses.reconstruction * reconstruction_loss(painted, target, person, losses.person_weight)
         }
-        judged, judged_pose = made, pose
+        if self.settings.generator.carry:
+            seen, wanted, where = (functional.avg_pool2d(each, COARSE) for each in (made, target, person))
+            terms["coarse"] = losses.coarse * reconstruction_loss(seen, wanted, where, losses.person_weight)
+            terms["trust"] = losses.trust * lost.mean()
+        judged, judged_pose = made, pairs.pose
         if self.settings.pairs.kind == "self":  # own pose above; there and back through the next picture's pose
-            judged_pose = pose.roll(1, dims=0)
-            judged = generator(source, judged_pose)
-            back = generator(judged, pose)
+            elsewhere, judged_pose = pairs.target_points.roll(1, dims=0), pairs.pose.roll(1, dims=0)
+            judged, _, _ = self._generate(pairs, source, pairs.source_points, elsewhere, judged_pose)
+            back, _, _ = self._generate(pairs, judged, elsewhere, pairs.target_points, pairs.pose)
             terms["cycle"] = losses.cycle * reconstruction_loss(back, source, person, losses.person_weight)
         if losses.features:
-            terms["features"] = losses.features * feature_loss(self._look(made), self._look(target))
+            terms["features"] = losses.features * feature_loss(self._look(painted), self._look(target))
         if losses.identity:
-            seen = self._recognise(made, person), self._recognise(target, person)
-            terms["identity"] = losses.identity * feature_loss(*seen)
+            known = self._recognise(made, person), self._recognise(target, person)
+            terms["identity"] = losses.identity * feature_loss(*known)
         if adversarial:
             self.networks.discriminator.requires_grad_(False)
             terms["fools"] = losses.adversarial * fools_loss(self._judge(judged, judged_pose))
@@ -544,8 +583,8 @@ def card(facts: GeneratorFacts, generator: PoseGenerator) -> str:
 Turns a picture of a person and a drawn skeleton into the same person in the skeleton's pose (PN-GAN, Qian et al. 2018;
 `dapg pose train`).
 
-* Network: {config.kind}, width {config.width}, {config.blocks} blocks, {weights / 1e6:.2f} million weights,
-  {facts.height} x {facts.width} pixels.
+* Network: {config.kind}{", with carried parts" if config.carry else ""}, width {config.width}, {config.blocks} blocks,
+  {weights / 1e6:.2f} million weights, {facts.height} x {facts.width} pixels.
 * Pairs: {training["pairs"]["meaning"]}. {labels}
 * Data: {training["data"]["name"]}, {training["pictures"]} pictures, {training["persons"]} persons,
   {training["pairs"]["count"]} pairs; {training["pictures_without_key_points"]} pictures without usable key points.

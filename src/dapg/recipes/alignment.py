@@ -102,7 +102,10 @@ def _gpu(name: str, config: Any) -> AlignSettings:
 
 
 def _tiny(name: str, config: Any) -> AlignSettings:
-    """A quarter-width ResNet-18 at 128 x 64 with AdamW, 64 pictures a step, half stage 1's rate."""
+    """A quarter-width ResNet-18 at 128 x 64 with AdamW, 64 pictures a step.
+
+    A twentieth of stage 1's rate: at half of it, the network forgets what it learnt there (docs/results.md).
+    """
     return AlignSettings(
         name=name,
         method=small(config, 128, 64),
@@ -112,7 +115,7 @@ def _tiny(name: str, config: Any) -> AlignSettings:
         train=TrainConfig(
             steps=200,
             batch_size=64,
-            optimizer=OptimizerConfig("adamw", lr=1e-3, lr_batch=0, weight_decay=1e-4),
+            optimizer=OptimizerConfig("adamw", lr=1e-4, lr_batch=0, weight_decay=1e-4),
             schedule=ScheduleConfig(unit="steps", warmup=20.0),
             checkpoint_every=50,
         ),

@@ -34,19 +34,22 @@ RECOMMENDED = GanSettings(
     loader=LoaderConfig(height=256, width=128, workers=8),
     out="outputs/pose/gan",
 )
-"""Attention, spectral norm, mask weights and feature likeness, without labels; not yet tuned on real data."""
+"""Attention, spectral norm, mask weights and feature likeness, without labels; not yet tuned on real data.
+
+Nothing is carried: with self pairs every part is in its place already, and only the cycle would teach what to trust.
+"""
 
 TINY = GanSettings(
-    generator=GeneratorConfig("attention", width=32, blocks=2),
+    generator=GeneratorConfig("attention", width=32, blocks=2, carry=True),
     discriminator=DiscriminatorConfig(width=16, sees_pose=True, spectral=True),
     data=DataConfig(split="train"),
     pairs=PairConfig(kind="synthetic", mirror=True),
-    losses=GanLossConfig(adversarial=0.3, adversarial_from=0.7),
+    losses=GanLossConfig(adversarial=0.3, adversarial_from=0.7, identity=1.0),
     train=GanTrainConfig(steps=10000, batch_size=8, lr=1e-3, discriminator_lr=4e-4, average=0.995, checkpoint_every=50),
     loader=LoaderConfig(height=128, width=64, workers=0),
     out="outputs/pose/gan-tiny",
 )
-"""For two cores; the embedded generator's settings."""
+"""For two cores. The embedded generator learnt to paint before it learnt to carry (docs/pose-gan.md)."""
 
 PRESETS: dict[str, GanSettings] = {
     "recommended": RECOMMENDED,
@@ -54,7 +57,7 @@ PRESETS: dict[str, GanSettings] = {
     "tiny": TINY,
     "demo": replace(
         TINY,
-        generator=GeneratorConfig("attention", width=16, blocks=1),
+        generator=GeneratorConfig("attention", width=16, blocks=1, carry=True),
         discriminator=replace(TINY.discriminator, halvings=2),
         train=replace(TINY.train, steps=60, checkpoint_every=30),
         loader=replace(TINY.loader, height=64, width=32),

@@ -85,7 +85,7 @@ def _tables(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
         note = f'<p class="note">{_note(table.note)}</p>' if table.note else ""
-        shown = to_html(list(table.rows)) if table.rows else "<p>Two methods to compare have not run yet.</p>"
+        shown = to_html(list(table.rows)) if table.rows else _NOTHING
         parts.append(f"<h3>{_text(table.heading)}</h3>{note}{shown}")
     return "".join(parts)
 

@@ -174,16 +174,16 @@ def severity_maps(
 def clean_against_corrupted(panels: Mapping[str, Sequence[tuple[str, float, float]]]) -> str:
     """Each model as a point, clean score to the right and corrupted score upwards; the line is "nothing lost"."""
     figure, axes = _figure(len(panels), height=3.2)
+    numbers = {name: place for place, name in enumerate(dict.fromkeys(each[0] for p in panels.values() for each in p))}
     marks: dict[str, Any] = {}  # one a name, the same in every panel
     for axis, (title, points) in zip(axes, panels.items(), strict=True):
         highest = 1.08 * max(value for _, *pair in points for value in pair)
         axis.plot([0, highest], [0, highest], color=_GRID, linewidth=0.8)
         for name, clean, corrupted in points:
-            number = list(marks).index(name) if name in marks else len(marks)
-            round_, place = divmod(number, len(_LINES))
+            round_, place = divmod(numbers[name], len(_LINES))
             shape = _MARKERS[round_ % len(_MARKERS)]
             (mark,) = axis.plot([clean], [corrupted], marker=shape, linestyle="", color=_LINES[place], label=name)
-            marks.setdefault(name, mark)
+            marks[name] = mark
         _label(axis, title, "clean mAP")
         axis.set_ylabel("corrupted mAP", fontsize=8, color=_INK)
     columns = min(3, len(panels))
