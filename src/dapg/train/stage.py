@@ -111,7 +111,8 @@ class AlignSettings(PretrainSettings):
     """Folder of ``dapg pose generate``, for ``generated`` and ``shuffled``."""
     generator: str = ""
     """In place of a folder, for ``generated``: make the pictures during training by this generator (embedded, a file or
-    the folder of a finished ``dapg pose train``). Nobody then looks whether they hit the pose."""
+    the folder of a finished ``dapg pose train``). Nobody then looks whether they hit the pose, and no body parts are
+    carried, as the pictures' own key points are not at hand: everything is painted."""
     poses: tuple[str, ...] = ()
     """Which of the generated poses; none: all. ``true`` takes as many pictures (four where none are named)."""
     least_score: float = 0.0
@@ -314,7 +315,7 @@ def _on_the_fly(settings: AlignSettings, notes: dict[str, Any]) -> OnTheFly:
     unknown = [pose for pose in settings.poses if pose not in poses]
     if unknown:
         raise UsageError(f"no canonical pose is called {', '.join(unknown)}; known: {', '.join(poses)}")
-    notes["generator"] = {"generator": facts.sha256, "pairs": facts.supervision, "on_the_fly": True}
+    notes["generator"] = {"generator": facts.sha256, "pairs": facts.supervision, "on_the_fly": True, "carried": False}
     notes["poses"] = list(settings.poses or poses)
     return OnTheFly(generator, (facts.height, facts.width), [poses[pose] for pose in notes["poses"]])
 
