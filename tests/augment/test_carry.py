@@ -93,6 +93,17 @@ def test_what_is_not_found_is_not_carried() -> None:
     assert carry(before, lost, FRONT).isfinite().all()
 
 
+def test_no_face_goes_to_a_back() -> None:
+    names = ("neck", "nose", "right_ear", "left_ear", "left_shoulder", "right_shoulder")
+    head = {name: only(points, *names)[None] for name, points in canonical_poses().items()}
+    covered = {
+        (source, target): bool(carry(picture(), head[source], head[target])[:, 3].any())
+        for source in head
+        for target in head
+    }
+    assert [pair for pair, there in covered.items() if not there] == [("front", "back"), ("back", "front")]
+
+
 def test_a_trunk_turned_about_is_mirrored() -> None:
     """What hangs on the left shoulder is right in a picture of the front, and left in one of the back."""
     trunk = ("neck", "left_hip", "right_hip")

@@ -29,6 +29,8 @@ LIMBS = tuple(
 TRUNK_MARGIN, TRUNK_LEAST, HEAD = 0.24, 0.35, 0.33
 """In lengths of the trunk: how far it reaches beyond shoulders and hips, half its width seen from the side, and half
 the width of a head."""
+TURNED = 0.3
+"""Shoulders farther apart than this, in lengths of the trunk, show a front or a back rather than a side."""
 _FACE = tuple(NUMBER_OF[name] for name in ("nose", "right_ear", "left_ear"))
 
 
@@ -58,7 +60,7 @@ def carry(
     """The persons' parts where the target pose has them: three channels in the pictures' range, and a cover in [0, 1].
 
     Where nothing is carried all four are 0. A part is carried if its joints have confidence ``least`` in both poses,
-    whatever side of it they show.
+    whatever side of it they show; but no face goes to a back, and no back of a head to a front.
 
     Args:
         pictures: of the persons, in any range.
@@ -69,12 +71,15 @@ def carry(
     size = (pictures.shape[2], pictures.shape[3])
     new, old = _parts(targets, size, least), _parts(sources, size, least)
     distance, across, along, cover = _places(new, size)
-    cover = cover * (new.found & old.found)[:, :, None, None]
+    carried = new.found & old.found
+    opposite = (new.facing * old.facing < 0) & (torch.minimum(new.facing.abs(), old.facing.abs()) > TURNED)
+    carried[:, -1] &= ~opposite
+    cover = cover * carried[:, :, None, None]
     nearest = torch.where(cover > 0, distance, torch.inf).argmin(dim=1, keepdim=True)  # (B, 1, H, W)
 
     wider, longer = (old.half / new.half), (old.length / new.length.clamp(min=1e-3))
-    turned = (new.facing * old.facing < 0)[:, None] & (torch.arange(wider.shape[1], device=wider.device) == 0)
-    sideways = torch.where(turned, -wider, wider)  # from front to back what was left is right
+    sideways = wider.clone()
+    sideways[:, 0] *= torch.where(new.facing * old.facing < 0, -1, 1)  # from front to back what was left is right
     beyond = along.clamp(max=0) + (along - new.length[:, :, None, None]).clamp(min=0)
     x = across * sideways[:, :, None, None]
     y = (along - beyond) * longer[:, :, None, None] + beyond * wider[:, :, None, None]
