@@ -84,7 +84,7 @@ def recheck(experiment: Experiment, word: str, say: Say) -> Verdict:
 
 
 def draw(cells: Sequence[Cell], stored: Stored, word: str) -> str:
-    """A random one of the cheapest quarter of the finished cells whose settings are those of now.
+    """A random one of the cheapest tenth of the finished cells whose settings are those of now.
 
     Raises:
         UsageError: there is none, or there are too few seeds of its kind to say what it may be off.
@@ -97,7 +97,7 @@ def draw(cells: Sequence[Cell], stored: Stored, word: str) -> str:
     if not usable:
         raise UsageError(f"a tolerance is taken from how far seeds lie apart: {FREEDOM} beyond the first of an arm")
     ranked = sorted(usable, key=lambda cell: (seconds(stored[cell.name]), cell.name))
-    cheap = ranked[: -(-len(ranked) // 4)]
+    cheap = ranked[: -(-len(ranked) // 10)]
     return cheap[derive_seed("recheck", word) % len(cheap)].name
 
 
