@@ -25,7 +25,7 @@ LIMBS = tuple(
     )
     for side in ("left", "right")
 )
-"""Two joints, and half the width in lengths of the trunk (those of the pose mask, ``pose/mask.py``)."""
+"""Two joints, and half the width in lengths of the trunk; the pose mask (``pose/mask.py``) has them too."""
 TRUNK_MARGIN, TRUNK_LEAST, HEAD = 0.24, 0.35, 0.33
 """In lengths of the trunk: how far it reaches beyond shoulders and hips, half its width seen from the side, and half
 the width of a head."""
@@ -109,26 +109,19 @@ def _parts(points: Float[Tensor, "B 18 3"], size: tuple[int, int], least: float)
     spans = torch.stack([(hips[:, 0] - hips[:, 1]).norm(dim=1), (shoulders[:, 0] - shoulders[:, 1]).norm(dim=1)])
     half = torch.maximum(spans.amax(dim=0) / 2 + TRUNK_MARGIN * trunk, TRUNK_LEAST * trunk)
     head = places[:, list(_FACE)].mean(dim=1)
-    trunk_found = sure[:, [NECK, LEFT_HIP, RIGHT_HIP]].all(dim=1)
-    starts, ends = [neck], [waist]
-    halves, found = [half], [trunk_found]
-    for first, last, share in LIMBS:
-        starts.append(places[:, first])
-        ends.append(places[:, last])
-        halves.append(share * trunk)
-        found.append(sure[:, first] & sure[:, last])
-    starts.append(neck)
-    ends.append(head)
-    halves.append(HEAD * trunk)
-    found.append(sure[:, [NECK, *_FACE]].all(dim=1))
-    start = torch.stack(starts, dim=1)
-    along = torch.stack(ends, dim=1) - start
+    firsts, lasts, shares = (list(each) for each in zip(*LIMBS, strict=True))
+    trunk_found = sure[:, [NECK, LEFT_HIP, RIGHT_HIP]].all(dim=1, keepdim=True)
+    head_found = sure[:, [NECK, *_FACE]].all(dim=1, keepdim=True)
+    start = torch.cat([neck[:, None], places[:, firsts], neck[:, None]], dim=1)
+    along = torch.cat([waist[:, None], places[:, lasts], head[:, None]], dim=1) - start
+    slim = trunk[:, None] * trunk.new_tensor([*shares, HEAD])
+    halves = torch.cat([half[:, None], slim], dim=1)
+    reach = torch.cat([TRUNK_MARGIN * trunk[:, None], slim], dim=1)
+    found = torch.cat([trunk_found, sure[:, firsts] & sure[:, lasts], head_found], dim=1)
     length = along.norm(dim=2)
-    width_halves = torch.stack(halves, dim=1)
-    reach = torch.cat([TRUNK_MARGIN * trunk[:, None], width_halves[:, 1:]], dim=1)
     facing = (shoulders[:, 0, 0] - shoulders[:, 1, 0]) / trunk
     along = along / length.clamp(min=1e-3)[..., None]
-    return _Parts(start, along, length, width_halves, reach, torch.stack(found, dim=1), facing)
+    return _Parts(start, along, length, halves, reach, found, facing)
 
 
 def _places(parts: _Parts, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

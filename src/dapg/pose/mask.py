@@ -4,15 +4,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dapg.augment.carry import LIMBS
 from dapg.core.key_points import CONFIDENT, NUMBER_OF
 from dapg.pose.scores import torso_lengths
 
 _PARTS = (
-    *((f"{side}_{start}", f"{side}_{end}", radius) for side in ("left", "right") for start, end, radius in (
-        ("shoulder", "elbow", 0.17), ("elbow", "wrist", 0.14), ("hip", "knee", 0.24), ("knee", "ankle", 0.19),
-        ("shoulder", "hip", 0.22))),
-    ("left_shoulder", "right_shoulder", 0.2), ("left_hip", "right_hip", 0.26), ("neck", "left_hip", 0.26),
-    ("neck", "right_hip", 0.26), ("neck", "nose", 0.2), ("nose", "nose", 0.33),
+    *LIMBS,
+    *((NUMBER_OF[start], NUMBER_OF[end], half) for start, end, half in (
+        ("left_shoulder", "left_hip", 0.22), ("right_shoulder", "right_hip", 0.22),
+        ("left_shoulder", "right_shoulder", 0.2), ("left_hip", "right_hip", 0.26), ("neck", "left_hip", 0.26),
+        ("neck", "right_hip", 0.26), ("neck", "nose", 0.2), ("nose", "nose", 0.33))),
 )  # fmt: skip
 """Two joints and half the width of what lies between them, in torso lengths; its area agrees with the true one."""
 
@@ -32,8 +33,7 @@ def person_mask(
     rows = torch.arange(height, device=points.device, dtype=points.dtype)[:, None] + 0.5
     columns = torch.arange(width, device=points.device, dtype=points.dtype)[None, :] + 0.5
     mask = points.new_zeros(len(points), height, width)
-    for start_name, end_name, radius in _PARTS:
-        start, end = NUMBER_OF[start_name], NUMBER_OF[end_name]
+    for start, end, radius in _PARTS:
         first = places[:, start, :, None, None]  # (B, 2, 1, 1)
         along = places[:, end, :, None, None] - first
         x, y = columns - first[:, 0], rows - first[:, 1]

@@ -277,7 +277,9 @@ def run_cell(experiment: Experiment, cell: Cell, kept: Batches) -> dict[str, Any
     }
 
 
-def _require_start(settings: FinetuneSettings | PretrainSettings, result: Mapping[str, Any], before: Any) -> None:
+def _require_start(
+    settings: FinetuneSettings | PretrainSettings, result: Mapping[str, Any], before: Mapping[str, Any]
+) -> None:
     """Refuse a finished training that began from weights that were replaced since: its folder's name cannot tell.
 
     Raises:
