@@ -11,6 +11,7 @@ from PIL import Image
 from dapg import cli
 from dapg.commands._settings import field_docs
 from dapg.core import plugins
+from dapg.core.files import sha256
 from dapg.core.settings import to_dict
 from dapg.methods.runs import method_class
 from dapg.recipes.presets import PRESETS
@@ -163,6 +164,31 @@ def test_two_steps_reused_extended_and_refused(
     assert "this run was extended; before: [{'train.steps': 2}]" in said
     assert "1 unreadable pictures were replaced" in said
     assert json.loads((out / "result.json").read_text())["bad_images"].keys() == {"broken.png"}
+
+
+def test_a_finished_run_is_not_reused_where_its_first_weights_were_replaced(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path
+) -> None:
+    """Its settings name only the place of those weights."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    common = ("pretrain", "simclr", *SMALL, "--data", str(pictures))
+    words = (*common, "--backbone.init", str(first), "--out", str(second))
+    for each in ((*common, "--out", str(first)), words):
+        code, _, err = run(capsys, *each)
+        assert code == 0, err
+    code, said, _ = run(capsys, *words)
+    assert (code, "already finished, reused" in said) == (0, True)
+
+    old = sha256(first / "backbone.safetensors")
+    first.rename(tmp_path / "moved")
+    code, said, _ = run(capsys, *words)
+    assert (code, "already finished, reused" in said) == (0, True), "the file is gone, so nothing contradicts"
+
+    assert run(capsys, *common, "--seed", "1", "--out", str(first))[0] == 0
+    new = sha256(first / "backbone.safetensors")
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert f"{second} was trained from weights {old[:10]}, but {first} now holds {new[:10]}: delete {second}" in err
 
 
 def test_a_failed_start_does_not_block_the_corrected_command(

@@ -303,12 +303,6 @@ def test_a_cell_with_both_stages(small: Experiment, generator: Path, monkeypatch
         made_from = json.loads((Path(training.out) / "result.json").read_text())["init"]
         source = {aligned.out: first.out, last.out: aligned.out}[training.out]
         assert made_from["sha256"] == sha256(Path(source) / "backbone.safetensors")
-    again = Path(first.out) / "result.json"  # as if stage 1 had been trained anew, from other files beside the pictures
-    again.write_text(json.dumps({**json.loads(again.read_text()), "weights": {"backbone.safetensors": "0" * 64}}))
-    with pytest.raises(
-        UsageError, match=f"{aligned.out} was trained from weights .* but {first.out} now holds 0000000000"
-    ):
-        reproduce.run_cell(both, before.cell, {})
 
 
 def test_stage_1_is_shown_within_the_visible_cameras_too(tmp_path: Path) -> None:

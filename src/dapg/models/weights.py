@@ -143,6 +143,19 @@ def load_backbone(backbone: Backbone, path: Path | str) -> WeightsReport:
     return _fill(backbone, read(found), found, str(found))
 
 
+def weights_hash(init: str) -> str | None:
+    """SHA-256 of the file that an ``init`` (as in ``init_backbone``) names now.
+
+    None where it names no file of a run (``random``, ``imagenet``), or the file is gone or being made again.
+    """
+    if init in ("random", "imagenet"):
+        return None
+    try:
+        return sha256(_find(Path(init)))
+    except WeightsError:
+        return None
+
+
 def backbone_from_file(path: Path | str) -> tuple[Backbone, WeightsReport]:
     """The backbone that a file written by ``save_backbone`` holds, built from what the file says about itself.
 

@@ -29,7 +29,7 @@ from dapg.methods.alignment._on_the_fly import OnTheFly
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import BACKBONE_WEIGHTS, METHOD_WEIGHTS, BackboneConfig, backbone_settings, method_class
 from dapg.models.pose_weights import load_generator
-from dapg.models.weights import init_backbone, save_backbone
+from dapg.models.weights import init_backbone, save_backbone, weights_hash
 from dapg.train import checkpoint
 from dapg.train.loop import Progress, TrainConfig, Validate, train
 from dapg.train.positives import SHEET, companions_of, write_sheet
@@ -355,6 +355,7 @@ def _run(
     finished = stage.open()
     if finished is not None:
         stage.close()
+        _require_start(settings, finished)
         return {**finished, "reused": True}
     try:
         work = prepare()
@@ -407,6 +408,21 @@ def _run(
         return stage.finish(result)
     finally:
         stage.close()
+
+
+def _require_start(settings: PretrainSettings | FinetuneSettings, finished: Mapping[str, Any]) -> None:
+    """Refuse a finished run that began from weights that were replaced since: its settings name only their place.
+
+    Raises:
+        UsageError: it did; says which folder to delete.
+    """
+    init = settings.backbone.init
+    now = weights_hash(init)
+    if now is not None and now != finished["init"]["sha256"]:
+        raise UsageError(
+            f"{settings.out} was trained from weights {finished['init']['sha256'][:10]}, but {init} now holds "
+            f"{now[:10]}: delete {settings.out} to train it again, or give another --out"
+        )
 
 
 def _save_weights(folder: Path, method: Method, kind: str, name: str) -> dict[str, str]:
