@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import dapg
+from command_line import run
 from dapg import cli
 from dapg.core import errors, plugins
 
@@ -21,16 +22,6 @@ def python(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]
     return subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment, **options
     )
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of a command line in this process."""
-    try:
-        code = cli.main(list(words))
-    except SystemExit as stopped:
-        code = int(stopped.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:

@@ -6,16 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dapg import cli
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    try:
-        code = cli.main(list(words))
-    except SystemExit as stopped:
-        code = int(stopped.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+from command_line import run
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from dapg import cli
+from command_line import run
 from dapg.data.regdb import RegDB
 from dapg.evaluation.features import PROTOCOLS
 from dapg.evaluation.labels import Labels
 from dapg.evaluation.metrics import score
 from dapg.evaluation.ranking import similarity
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    code = cli.main([str(word) for word in words])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def features(path: Path, seed: int = 0, noise: float = 1.0) -> Path:

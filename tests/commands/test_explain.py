@@ -7,19 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dapg import cli
+from command_line import run
 
 SMALL = ("--backbone", "resnet18", "--backbone.width", "0.0625", "--height", "64", "--width", "32")
 ON_CPU = ("--workers", "0", "--device", "cpu")
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    try:
-        code = cli.main([str(word) for word in words])
-    except SystemExit as stopped:
-        code = int(stopped.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.fixture(scope="module")

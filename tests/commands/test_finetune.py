@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from dapg import cli
+from command_line import run
 from dapg.commands._settings import field_docs
 from dapg.core import plugins
 from dapg.core.settings import to_dict
@@ -21,15 +21,6 @@ from dapg.recipes.presets import PRESETS
 from dapg.train.checkpoint import whole_checkpoints
 
 METHODS = plugins.names("methods.finetuning")
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    try:
-        code = cli.main(list(words))
-    except SystemExit as stopped:
-        code = int(stopped.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 import yaml
 from PIL import Image
 
-from dapg import cli
+from command_line import run
 from dapg.commands._settings import field_docs
 from dapg.core import plugins
 from dapg.core.files import sha256
@@ -18,15 +18,6 @@ from dapg.recipes.presets import PRESETS
 from dapg.recipes.pretraining import settings
 
 METHODS = plugins.names("methods.pretraining")
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    try:
-        code = cli.main(list(words))
-    except SystemExit as stopped:
-        code = int(stopped.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_help_lists_methods_and_presets(capsys: pytest.CaptureFixture[str]) -> None:

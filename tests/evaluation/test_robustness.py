@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dapg import cli
+from command_line import run
 from dapg.core.errors import UsageError
 from dapg.core.images import decode
 from dapg.core.types import Modality
@@ -120,15 +120,6 @@ def test_kept_pictures_give_the_next_model_the_same_scores_without_corrupting_ag
     monkeypatch.setattr(CorruptedDataset, "read", lambda *_: pytest.fail("corrupted again"))
     second = clean_and_corrupted(MeanColour(), dataset, ["cross-camera"], settings, kept=kept)["cross-camera"]
     assert second["all"].means("colour") == first["all"].means("colour")
-
-
-def run(capsys, *words):
-    try:
-        code = cli.main(list(words))
-    except SystemExit as stopped:
-        code = int(stopped.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_command_writes_clean_beside_corrupted_and_resumes(capsys, root, tmp_path, monkeypatch):

@@ -26,7 +26,15 @@ from dapg.recipes.pretraining import settings as pretraining
 from dapg.report.collect import collect
 from dapg.report.page import write_page
 from dapg.report.tables import corruption_rows, score_rows, to_markdown
-from dapg.train.stage import AlignSettings, FinetuneSettings, PretrainSettings, align, finetune, pretrain
+from dapg.train.stage import (
+    AlignSettings,
+    FinetuneSettings,
+    PretrainSettings,
+    TrainingSettings,
+    align,
+    finetune,
+    pretrain,
+)
 
 PRETRAINING, ALIGNMENT, FINETUNING, MODE = "dapg", "dapg_align", "agw", "all"
 TITLE = "dapg demo: synthetic people, infrared to visible, clean and corrupted"
@@ -158,7 +166,7 @@ def run_demo(demo: Demo, say: Callable[[str], None]) -> dict[str, Any]:
 _NAMES = {"stage-2": "both stages", "stage-1": "stage 1 alone", "random": "random weights"}
 
 
-def _expected(settings: PretrainSettings | FinetuneSettings, preset: str) -> str:
+def _expected(settings: TrainingSettings, preset: str) -> str:
     """How long a training takes, where it has been measured."""
     seconds = expected_seconds(preset, settings.name, settings.train.steps * settings.train.batch_size)
     return f", about {seconds:.0f} s on two cores" if seconds else ""

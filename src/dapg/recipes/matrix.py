@@ -23,7 +23,7 @@ from dapg.models import pose_weights
 from dapg.pose.generate import GenerateSettings
 from dapg.recipes import alignment, finetuning, pretraining
 from dapg.train.loop import TrainConfig
-from dapg.train.stage import AlignSettings, FinetuneSettings, Positives, PretrainSettings
+from dapg.train.stage import AlignSettings, FinetuneSettings, Positives, PretrainSettings, TrainingSettings
 
 Scale = Literal["tiny", "gpu", "paper"]
 NEED_GENERATED: tuple[Positives, ...] = ("generated", "shuffled")
@@ -153,7 +153,7 @@ class Cell:
     start: str
     """Where the very first weights come from: random or imagenet."""
     seed: int
-    chain: tuple[PretrainSettings | FinetuneSettings, ...] = ()
+    chain: tuple[TrainingSettings, ...] = ()
     """Trainings in order, the fine-tuning last; empty where ``missing`` says why there are none."""
     missing: str = ""
     """A part that is not in the package; empty: the cell can run."""
@@ -236,7 +236,7 @@ def _cell(
     absent = _absent(arm, finetuner)
     if absent:
         return replace(cell, missing=absent)
-    chain: list[PretrainSettings | FinetuneSettings] = []
+    chain: list[TrainingSettings] = []
     weights = _first_weights(scale, start)
     spec = ARMS[arm]
     first = None

@@ -41,7 +41,15 @@ from dapg.recipes.estimates import Speeds, machine_words, seconds_of_a_step, sec
 from dapg.recipes.matrix import FILES, TABLES, Cell, Scale, Source, cells, poses, tables_of
 from dapg.recipes.paper import SEARCHES
 from dapg.train.loop import Terminated
-from dapg.train.stage import AlignSettings, FinetuneSettings, PretrainSettings, align, finetune, pretrain
+from dapg.train.stage import (
+    AlignSettings,
+    FinetuneSettings,
+    PretrainSettings,
+    TrainingSettings,
+    align,
+    finetune,
+    pretrain,
+)
 
 CONDITIONS = ("clean", "all", "seen", "unseen")
 """Clean pictures; corrupted by any of 20 types, by one of the 15 that stage 1 may draw, by one of the other five."""
@@ -162,7 +170,7 @@ def _left(experiment: Experiment, cell: Cell, measured: Speeds, counted: set[str
     return Outlook(cell, "to run: " + ", ".join([*parts, "score"]), total, size)
 
 
-def _steps(training: PretrainSettings | FinetuneSettings) -> int:
+def _steps(training: TrainingSettings) -> int:
     """Steps of a training; where epochs decide, its data are counted."""
     if training.train.steps:
         return training.train.steps
@@ -251,7 +259,7 @@ def run_cell(experiment: Experiment, cell: Cell, kept: Batches) -> dict[str, Any
     Raises:
         DapgError: whatever a training or the scoring refuses.
     """
-    trained: list[tuple[PretrainSettings | FinetuneSettings, dict[str, Any]]] = []
+    trained: list[tuple[TrainingSettings, dict[str, Any]]] = []
     for training in cell.chain:
         settings = replace(training, device=experiment.device)
         trained.append((settings, _train(settings)))
@@ -274,16 +282,19 @@ def run_cell(experiment: Experiment, cell: Cell, kept: Batches) -> dict[str, Any
     }
 
 
-def _train(settings: PretrainSettings | FinetuneSettings) -> dict[str, Any]:
+def _train(settings: TrainingSettings) -> dict[str, Any]:
     """Run one training of a chain, with what it needs."""
-    if isinstance(settings, FinetuneSettings):
-        return finetune(settings)
-    if not isinstance(settings, AlignSettings):
-        make_files(settings, settings.device)
-        return pretrain(settings)
-    if settings.generated and not (Path(settings.generated) / MANIFEST).exists():
-        _generate(settings)
-    return align(settings)
+    match settings:
+        case FinetuneSettings():
+            return finetune(settings)
+        case AlignSettings():
+            if settings.generated and not (Path(settings.generated) / MANIFEST).exists():
+                _generate(settings)
+            return align(settings)
+        case PretrainSettings():
+            make_files(settings, settings.device)
+            return pretrain(settings)
+    raise TypeError(type(settings).__name__)
 
 
 def make_files(settings: PretrainSettings, device: str) -> None:
@@ -337,7 +348,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _described(settings: PretrainSettings | FinetuneSettings, result: Mapping[str, Any]) -> dict[str, Any]:
+def _described(settings: TrainingSettings, result: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "stage": _kind(settings),
         "method": settings.name,
@@ -386,7 +397,7 @@ def _score(
     return scores, sums, tuned.headline
 
 
-def _kind(training: PretrainSettings | FinetuneSettings) -> str:
+def _kind(training: TrainingSettings) -> str:
     if isinstance(training, FinetuneSettings):
         return "finetune"
     return "align" if isinstance(training, AlignSettings) else "pretrain"

@@ -36,27 +36,23 @@ from dapg.train.positives import SHEET, companions_of, write_sheet
 
 
 @dataclass(frozen=True)
-class PretrainSettings:
-    """Everything a pre-training run depends on; ``recipes/pretraining.py`` has complete ones."""
+class TrainingSettings:
+    """What every training depends on."""
 
     name: str
-    """Method: a file of ``dapg/methods/pretraining``."""
+    """Method: a file of ``dapg/methods``, below the kind of training."""
     method: Any
     """Its own settings (the ``Config`` nested in it)."""
     data: DataConfig = field(default_factory=DataConfig)
-    """Pictures."""
+    """Pictures; for a fine-tuning, of persons in both modalities."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """Network and first weights."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     """Decoding."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Length, optimiser, precision."""
-    streamed: bool = False
-    """Take packed pictures tar by tar, four tars mixed at a time, so that a disk or network reads in a row."""
-    validation: str = ""
-    """Test mode of the data set (e.g. visible) scored every ``train.validate_every`` steps and at the end; "" none."""
     seed: int = 0
-    """Of weights, order of pictures and every draw."""
+    """Of new weights, the order of pictures and every draw."""
     out: str = run_only("")
     """Folder of the run."""
     device: str = run_only("auto")
@@ -64,21 +60,22 @@ class PretrainSettings:
 
 
 @dataclass(frozen=True)
-class FinetuneSettings:
-    """Everything a fine-tuning run depends on; ``recipes/finetuning.py`` has complete ones."""
+class PretrainSettings(TrainingSettings):
+    """Everything a pre-training run depends on; ``recipes/pretraining.py`` has complete ones."""
 
-    name: str
-    """Method: a file of ``dapg/methods/finetuning``."""
-    method: Any
-    """Its own settings (the ``Config`` nested in it)."""
-    data: DataConfig = field(default_factory=DataConfig)
-    """Pictures of persons in both modalities."""
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    """Network and first weights."""
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
-    """Decoding."""
-    train: TrainConfig = field(default_factory=TrainConfig)
-    """Length, optimiser, precision. An epoch is AGW's: as many steps as show the larger modality once, plus one."""
+    streamed: bool = False
+    """Take packed pictures tar by tar, four tars mixed at a time, so that a disk or network reads in a row."""
+    validation: str = ""
+    """Test mode of the data set (e.g. visible) scored every ``train.validate_every`` steps and at the end; "" none."""
+
+
+@dataclass(frozen=True)
+class FinetuneSettings(TrainingSettings):
+    """Everything a fine-tuning run depends on; ``recipes/finetuning.py`` has complete ones.
+
+    An epoch (``train.epochs``) is AGW's: as many steps as show the larger modality once, plus one.
+    """
+
     pictures: int = 4
     """Pictures of each person and modality in a batch; ``train.batch_size`` / 2 / this are its persons (AGW: 8 x 4)."""
     selection: Literal["last", "validation", "test"] = "last"
@@ -89,12 +86,6 @@ class FinetuneSettings:
     """Epochs between scores when ``train.validate_every`` is 0; 0 scores at the end only."""
     corrupted_scores: bool = False
     """Score corrupted pictures beside the clean ones: one test set each of all, seen and unseen corruptions."""
-    seed: int = 0
-    """Of new weights, persons and pictures of each batch, and every draw."""
-    out: str = run_only("")
-    """Folder of the run."""
-    device: str = run_only("auto")
-    """auto, cpu, cuda or cuda:N."""
 
 
 Positives = Literal["generated", "original", "shuffled", "true"]
@@ -344,7 +335,7 @@ def _persons_per_batch(settings: FinetuneSettings) -> int:
 
 def _run(
     kind: str,
-    settings: PretrainSettings | FinetuneSettings,
+    settings: TrainingSettings,
     prepare: Callable[[], _Work],
     show_progress: bool,
     keep_best: bool = False,
@@ -410,7 +401,7 @@ def _run(
         stage.close()
 
 
-def _require_start(settings: PretrainSettings | FinetuneSettings, finished: Mapping[str, Any]) -> None:
+def _require_start(settings: TrainingSettings, finished: Mapping[str, Any]) -> None:
     """Refuse a finished run that began from weights that were replaced since: its settings name only their place.
 
     Raises:
