@@ -172,7 +172,7 @@ def test_without_a_generator_only_arms_that_need_one_are_missing(
 ) -> None:
     monkeypatch.setattr(pose_weights, "EMBEDDED", tmp_path / "nothing")
     missing = {arm: cell.missing for arm, cell in stage_2(tmp_path).items() if cell.missing}
-    assert set(missing) == {"dapg", "dapg-shuffled", "dapg-pose", "dapg-steep", "dapg-2"}
+    assert set(missing) == {"dapg", "dapg-shuffled", "dapg-pose", "dapg-channel", "dapg-steep", "dapg-2"}
     assert {"no trained pose generator" in reason for reason in missing.values()} == {True}
 
 

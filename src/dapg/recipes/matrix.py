@@ -92,6 +92,7 @@ ARMS: dict[str, Arm] = {
     "dapg-shuffled": Arm("both stages, generated of other persons", "dapg", alignment=_ALIGN, positives="shuffled"),
     "dapg-pose": Arm("both stages, pose without channels", "dapg", alignment=_ALIGN, aligned={"channel": 0.0}),
     "dapg-steep": Arm("both stages, alignment at ten times its rate", "dapg", alignment=_ALIGN, align_rate=10.0),
+    "dapg-channel": Arm("both stages, channel-augmented views in both", "dapg", {"channel": 0.5}, alignment=_ALIGN),
     "dapg-true": Arm("both stages, true other pictures (uses labels)", "dapg", alignment=_ALIGN, positives="true"),
 }
 """Every arm by the name that ``--only`` and result files use."""
@@ -128,7 +129,7 @@ _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "stage2": (
         (
             *("in-sup", "none", "dapg-1", "dapg-1-again", "dapg-original", "dapg-shuffled", "dapg", "dapg-pose"),
-            *("dapg-steep", "dapg-true", "dapg-1-single", "dapg-2"),
+            *("dapg-channel", "dapg-steep", "dapg-true", "dapg-1-single", "dapg-2"),
         ),
         ("agw",),
     ),
