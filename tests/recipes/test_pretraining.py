@@ -21,6 +21,13 @@ def test_every_method_has_every_preset(method: str, preset: str) -> None:
         assert (made.loader.height, made.loader.width) == (made.method.views.height, made.method.views.width)
 
 
+def test_only_recommended_adds_to_the_method() -> None:
+    """The other presets are compared with other methods, or are the paper's."""
+    assert {preset: settings("dapg", preset).method.channel for preset in PRESETS} == {
+        preset: 0.5 if preset == "recommended" else 0.0 for preset in PRESETS
+    }
+
+
 def test_pnl_has_its_script_s_schedule() -> None:
     train = settings("pnl").train
     assert (train.epochs, train.optimizer.name, train.optimizer.lr, train.optimizer.lr_batch) == (90, "sgd", 0.4, 1536)
