@@ -179,7 +179,10 @@ def test_a_finished_run_is_not_reused_where_its_first_weights_were_replaced(
     new = sha256(first / "backbone.safetensors")
     code, _, err = run(capsys, *words)
     assert code == 2
-    assert f"{second} was trained from weights {old[:10]}, but {first} now holds {new[:10]}: delete {second}" in err
+    told = (
+        f"{second} holds a training from other weights than {first} has now (SHA-256 {old[:12]} there, {new[:12]} now)"
+    )
+    assert f"{told}; give another --out, or delete the folder" in err
 
 
 def test_a_failed_start_does_not_block_the_corrected_command(

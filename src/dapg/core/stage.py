@@ -117,6 +117,26 @@ class Stage:
         self._lock.release()
 
 
+def refuse_other_weights(folder: Path | str, held: str, source: str, then: str | None, now: str | None) -> None:
+    """Refuse a finished folder whose weights at the start were replaced since: its settings name their place only.
+
+    Args:
+        folder: of the finished stage.
+        held: what it holds, such as ``scores of``.
+        source: the place of the weights.
+        then: their SHA-256 when the folder was made; None where there were none.
+        now: that of what lies there now; None where nothing does, so that nothing contradicts.
+
+    Raises:
+        UsageError: the two differ.
+    """
+    if then is not None and now is not None and then != now:
+        raise UsageError(
+            f"{folder} holds {held} other weights than {source} has now (SHA-256 {then[:12]} there, {now[:12]} now); "
+            "give another --out, or delete the folder"
+        )
+
+
 def _grows(old: Any, new: Any) -> bool:
     numbers = isinstance(old, int | float) and isinstance(new, int | float)
     return bool(numbers and new > old > 0)

@@ -13,7 +13,7 @@ from dapg.core.errors import DataError, UsageError
 from dapg.core.files import read_json, sha256, write_json
 from dapg.core.rng import generator_from
 from dapg.core.settings import from_dict, read_yaml, run_only, to_dict
-from dapg.core.stage import CONFIG, RESULT, Stage
+from dapg.core.stage import CONFIG, RESULT, Stage, refuse_other_weights
 from dapg.core.types import Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.shards import Shards
@@ -103,7 +103,8 @@ def evaluate(
     finished = stage.open()
     if finished is not None:
         stage.close()
-        _refuse_other_weights(folder, settings.model, finished.get("weights"))
+        now = _weights_hash(settings.model)
+        refuse_other_weights(folder, "scores of", settings.model, finished.get("weights"), now)
         return {**finished, "reused": True}
     try:
         if settings.tsne:
@@ -296,16 +297,6 @@ def _first_mode(dataset: Dataset) -> str:
 def _weights_hash(model: str) -> str | None:
     path = Path(model) / METHOD_WEIGHTS if Path(model).is_dir() else Path(model)
     return sha256(path) if path.is_file() else None
-
-
-def _refuse_other_weights(folder: Path, model: str, scored: str | None) -> None:
-    """The path may be the same and the weights others: a run that was extended since, a file that was replaced."""
-    now = _weights_hash(model)
-    if now is not None and scored is not None and now != scored:
-        raise UsageError(
-            f"{folder} holds scores of other weights than {model} has now (SHA-256 {scored[:12]} there, {now[:12]} "
-            "now); give another --out, or delete the folder"
-        )
 
 
 def _ranked_lists(

@@ -15,7 +15,7 @@ from dapg.core.errors import UsageError, WeightsError
 from dapg.core.files import atomic_path, sha256
 from dapg.core.rng import generator_from
 from dapg.core.settings import run_only
-from dapg.core.stage import Stage
+from dapg.core.stage import Stage, refuse_other_weights
 from dapg.core.types import UNKNOWN, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.companions import Key, WithCompanions, generated_companions, shuffled_companions, true_companions
@@ -346,7 +346,9 @@ def _run(
     finished = stage.open()
     if finished is not None:
         stage.close()
-        _require_start(settings, finished)
+        init, began = settings.backbone.init, finished["init"]
+        then = None if isinstance(began, str) else began["sha256"]  # "random"
+        refuse_other_weights(folder, "a training from", init, then, weights_hash(init))
         return {**finished, "reused": True}
     try:
         work = prepare()
@@ -399,21 +401,6 @@ def _run(
         return stage.finish(result)
     finally:
         stage.close()
-
-
-def _require_start(settings: TrainingSettings, finished: Mapping[str, Any]) -> None:
-    """Refuse a finished run that began from weights that were replaced since: its settings name only their place.
-
-    Raises:
-        UsageError: it did; says which folder to delete.
-    """
-    init = settings.backbone.init
-    now = weights_hash(init)
-    if now is not None and now != finished["init"]["sha256"]:
-        raise UsageError(
-            f"{settings.out} was trained from weights {finished['init']['sha256'][:10]}, but {init} now holds "
-            f"{now[:10]}: delete {settings.out} to train it again, or give another --out"
-        )
 
 
 def _save_weights(folder: Path, method: Method, kind: str, name: str) -> dict[str, str]:
