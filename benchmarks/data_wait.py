@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from dapg.core import plugins
-from dapg.core.log import read_metrics
+from dapg.core.metrics_log import read_metrics
 from dapg.recipes import finetuning, pretraining
-from dapg.train.stage import finetune, pretrain
+from dapg.train.finetune import finetune
+from dapg.train.pretrain import pretrain
 
 FINETUNING = plugins.names("methods.finetuning")
 NO_FILES = [name for name in plugins.names("methods.pretraining") if name != "vtbr"]

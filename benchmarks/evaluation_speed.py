@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from dapg.core.types import Record, Trial
-from dapg.data import market1501, regdb, sysu
-from dapg.evaluation.labels import Labels, row_numbers
-from dapg.evaluation.metrics import score, score_features, score_trials
+from dapg.data.sets import market1501, regdb, sysu
+from dapg.scoring.labels import Labels, row_numbers
+from dapg.scoring.metrics import score, score_features, score_trials
 
 DIMENSION = 2048
 MAX_RANK = 20

@@ -36,9 +36,9 @@ from dapg.losses.triplet import weighted_regularised_triplet
 from dapg.methods.base import DataFacts
 from dapg.methods.finetuning.agw import AGW
 from dapg.methods.runs import backbone_settings
-from dapg.models.weights import init_backbone
+from dapg.models.weights.backbone_weights import init_backbone
 from dapg.recipes.finetuning import settings
-from dapg.train.stage import FinetuneSettings, finetune
+from dapg.train.finetune import FinetuneSettings, finetune
 
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 

@@ -21,7 +21,7 @@ from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.types import Batch
 from dapg.methods.base import DataFacts
 from dapg.methods.runs import backbone_settings, method_class
-from dapg.models.weights import init_backbone
+from dapg.models.weights.backbone_weights import init_backbone
 from dapg.recipes.finetuning import settings
 from dapg.train.loop import TrainConfig
 

@@ -24,14 +24,14 @@ from dapg.core import plugins
 from dapg.core.files import write_json
 from dapg.core.images import decode, to_float, to_pil
 from dapg.core.types import Modality, Record
-from dapg.data.synthetic import VISIBLE_CAMERAS, Synthetic
-from dapg.evaluation.encoders import build_encoder
+from dapg.data.sets.synthetic import VISIBLE_CAMERAS, Synthetic
+from dapg.features.encoders import build_encoder
 from dapg.methods.runs import BackboneConfig
-from dapg.models.pose_weights import load_generator
+from dapg.models.weights.pose_weights import load_generator
 from dapg.pose.estimators.base import Estimator
 from dapg.pose.mask import person_mask
 from dapg.pose.pairs import exact_points, same_people
-from dapg.pose.quality import gradient_energy, grey, masked_mean, ssim_map
+from dapg.pose.picture_quality import gradient_energy, grey, masked_mean, ssim_map
 from dapg.pose.scores import pck
 
 POSES = tuple(canonical_poses())

@@ -17,8 +17,8 @@ from dapg.core.key_points import KEY_POINT_NAMES, usable
 from dapg.data.source import DataConfig, open_dataset, parse_source
 from dapg.pose.estimate import all_records
 from dapg.pose.estimators.annotations import Annotations
+from dapg.pose.key_point_table import read_table
 from dapg.pose.scores import errors
-from dapg.pose.tables import read_table
 
 FRACTIONS = (0.1, 0.2)
 YAWS = {"front": 0, "right": 90, "back": 180, "left": 270}

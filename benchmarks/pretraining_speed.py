@@ -31,10 +31,10 @@ from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.types import Batch
 from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.samplers import InfiniteSampler, LocalBatches
-from dapg.data.synthetic import Synthetic
+from dapg.data.sets.synthetic import Synthetic
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import method_class
-from dapg.models.weights import init_backbone
+from dapg.models.weights.backbone_weights import init_backbone
 from dapg.recipes.pretraining import settings
 from dapg.train.optimizers import build_optimizer
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dapg.core.types import Record
-from dapg.data.synthetic import Synthetic
+from dapg.data.sets.synthetic import Synthetic
 from dapg.synth.render import Settings, render_dataset
 
 BONES = (

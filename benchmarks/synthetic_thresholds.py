@@ -20,10 +20,10 @@ from torch.nn import functional
 from dapg.core.images import decode, normalise, to_float
 from dapg.core.types import Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
-from dapg.data.synthetic import Synthetic
-from dapg.evaluation.encoders import BackboneEncoder, HistogramEncoder
-from dapg.evaluation.stage import score_trials, trial_features
-from dapg.models.weights import init_backbone
+from dapg.data.sets.synthetic import Synthetic
+from dapg.evaluation.evaluate import score_trials, trial_features
+from dapg.features.encoders import BackboneEncoder, HistogramEncoder
+from dapg.models.weights.backbone_weights import init_backbone
 
 SIZE = (96, 48)
 

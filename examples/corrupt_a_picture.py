@@ -11,7 +11,7 @@ import torch
 from dapg.core.images import decode, to_pil
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions import library
-from dapg.data.synthetic import Synthetic
+from dapg.data.sets.synthetic import Synthetic
 
 
 def main(path: Path) -> None:

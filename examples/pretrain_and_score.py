@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from dapg.evaluation.stage import EvaluateSettings, evaluate
+from dapg.evaluation.evaluate import EvaluateSettings, evaluate
 from dapg.recipes.pretraining import settings
-from dapg.train.stage import pretrain
+from dapg.train.pretrain import pretrain
 
 
 def main(out: Path) -> None:

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional
 
 from dapg.core.types import Protocol
-from dapg.evaluation.labels import Labels
-from dapg.evaluation.metrics import score_features
+from dapg.scoring.labels import Labels
+from dapg.scoring.metrics import score_features
 
 
 def main() -> None:

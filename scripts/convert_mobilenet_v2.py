@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dapg.core.files import sha256
 from dapg.models.backbones.mobilenet_v2 import MobileNetV2
-from dapg.models.weights import load_backbone, save_backbone
+from dapg.models.weights.backbone_weights import load_backbone, save_backbone
 
 SOURCE = "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197"
 TARGET = Path(__file__).resolve().parents[1] / "src/dapg/assets/weights/mobilenet_v2_imagenet.safetensors"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from dapg.core.errors import UsageError
 from dapg.core.files import atomic_write_text
-from dapg.data.synthetic import Synthetic
-from dapg.models.pose_weights import EMBEDDED, load_generator, save_generator
+from dapg.data.sets.synthetic import Synthetic
+from dapg.models.weights.pose_weights import EMBEDDED, load_generator, save_generator
 from dapg.pose.pairs import held_out_persons, same_people
 from dapg.pose.train_gan import card
 

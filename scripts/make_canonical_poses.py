@@ -15,7 +15,7 @@ import torch
 
 from dapg.augment.skeleton import CANONICAL_FILE
 from dapg.core.files import atomic_write_text
-from dapg.data.synthetic import Synthetic
+from dapg.data.sets.synthetic import Synthetic
 from dapg.synth.poses import CANONICAL_YAWS
 from dapg.synth.render import Settings, render_dataset
 

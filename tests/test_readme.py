@@ -116,8 +116,8 @@ def test_every_example_is_run() -> None:
 
 
 def test_measured_speeds_in_the_docs_are_those_behind_the_estimates() -> None:
-    """docs/results.md and recipes/presets.py hold one table."""
-    from dapg.recipes.presets import PICTURES_PER_SECOND
+    """docs/results.md and core/presets.py hold one table."""
+    from dapg.core.presets import PICTURES_PER_SECOND
 
     text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (demo|tiny) \| (\w+) \| (\d+) \|", text, re.MULTILINE)

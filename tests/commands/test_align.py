@@ -14,12 +14,12 @@ from dapg.core.files import read_json
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.settings import read_yaml
 from dapg.core.types import Modality
-from dapg.data.folder import Folder
 from dapg.data.manifest import GeneratedPicture, Manifest, write_manifest
+from dapg.data.sets.folder import Folder
 from dapg.methods.alignment._on_the_fly import OnTheFly
 from dapg.methods.runs import load_method
 from dapg.models.pn_gan import GeneratorConfig, build_generator
-from dapg.models.pose_weights import GeneratorFacts, save_generator
+from dapg.models.weights.pose_weights import GeneratorFacts, save_generator
 from dapg.pose.generate import repose
 
 SMALL = [

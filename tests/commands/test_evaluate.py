@@ -115,7 +115,7 @@ def test_scores_of_weights_that_were_replaced_are_not_reused(
     from safetensors.torch import load_file
 
     from dapg.methods.runs import BackboneConfig, backbone_settings
-    from dapg.models.weights import init_backbone, save_backbone
+    from dapg.models.weights.backbone_weights import init_backbone, save_backbone
 
     weights = tmp_path / "weights.safetensors"
     small = ("--backbone", "resnet18", "--backbone.width", "0.125", "--height", "32", "--width", "16")

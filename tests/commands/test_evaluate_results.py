@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from command_line import run
-from dapg.data.regdb import RegDB
-from dapg.evaluation.features import PROTOCOLS
-from dapg.evaluation.labels import Labels
-from dapg.evaluation.metrics import score
-from dapg.evaluation.ranking import similarity
+from dapg.data.sets.regdb import RegDB
+from dapg.evaluation.feature_files import PROTOCOLS
+from dapg.scoring.labels import Labels
+from dapg.scoring.metrics import score
+from dapg.scoring.ranking import similarity
 
 
 def features(path: Path, seed: int = 0, noise: float = 1.0) -> Path:

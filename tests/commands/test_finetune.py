@@ -10,14 +10,14 @@ import yaml
 from command_line import run
 from dapg.commands._settings import field_docs
 from dapg.core import plugins
+from dapg.core.presets import PRESETS
 from dapg.core.settings import to_dict
 from dapg.core.types import Modality
-from dapg.data.regdb import RegDB
-from dapg.data.synthetic import Synthetic
+from dapg.data.sets.regdb import RegDB
+from dapg.data.sets.synthetic import Synthetic
 from dapg.methods.runs import load_method, method_class
+from dapg.pipelines.partitions import parse_partitions
 from dapg.recipes.finetuning import settings
-from dapg.recipes.partitions import parse_partitions
-from dapg.recipes.presets import PRESETS
 from dapg.train.checkpoint import whole_checkpoints
 
 METHODS = plugins.names("methods.finetuning")

@@ -12,9 +12,9 @@ from command_line import run
 from dapg.commands._settings import field_docs
 from dapg.core import plugins
 from dapg.core.files import sha256
+from dapg.core.presets import PRESETS
 from dapg.core.settings import to_dict
 from dapg.methods.runs import method_class
-from dapg.recipes.presets import PRESETS
 from dapg.recipes.pretraining import settings
 
 METHODS = plugins.names("methods.pretraining")

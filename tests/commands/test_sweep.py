@@ -10,22 +10,22 @@ from dapg import cli
 from dapg.core.errors import UsageError
 from dapg.core.files import read_json
 from dapg.core.settings import flat, to_dict
-from dapg.recipes import sweeps
+from dapg.pipelines import sweep
 from dapg.recipes.pretraining import settings
 
 
-@pytest.mark.parametrize("name", sweeps.SWEEPS)
+@pytest.mark.parametrize("name", sweep.SWEEPS)
 def test_cells_differ_from_the_preset_in_what_they_say_and_from_each_other(name: str) -> None:
-    base, cells = flat(to_dict(settings("dapg", "tiny"))), sweeps.sweep(name)
+    base, cells = flat(to_dict(settings("dapg", "tiny"))), sweep.sweep(name)
     seen = []
-    for cell, changes in sweeps.SWEEPS[name].items():
+    for cell, changes in sweep.SWEEPS[name].items():
         values = flat(to_dict(cells[cell]))
         changed = {key: value for key, value in values.items() if value != base[key]}
         assert set(changed) <= {f"method.{key}" for key in flat(changes)}
         assert values not in seen or not changed  # one cell may name what the preset has already
         seen.append(values)
     with pytest.raises(UsageError, match="no sweep"):
-        sweeps.sweep(name + "x")
+        sweep.sweep(name + "x")
 
 
 def test_the_command_trains_every_cell_and_reuses_finished_ones(

@@ -12,14 +12,14 @@ from dapg.core.images import open_rgb
 from dapg.core.types import UNKNOWN, Modality
 from dapg.data.base import Dataset
 from dapg.data.verify import Audited, unseen_trials, verify
-from dapg.evaluation.labels import Labels
-from dapg.evaluation.metrics import score
+from dapg.scoring.labels import Labels
+from dapg.scoring.metrics import score
 
-NAMES = plugins.names("data")
+NAMES = plugins.names("data.sets")
 
 
 def kind(name):
-    return plugins.load("data", name, Dataset)
+    return plugins.load("data.sets", name, Dataset)
 
 
 def needs_root(name):

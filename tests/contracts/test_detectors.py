@@ -11,7 +11,7 @@ from dapg.core import plugins
 from dapg.core.images import open_rgb
 from dapg.data.cropping.crop import DETECTORS
 from dapg.data.cropping.detectors.base import Detections, Detector
-from dapg.data.synthetic import Synthetic
+from dapg.data.sets.synthetic import Synthetic
 from onnx_people import Planted, write_network
 
 

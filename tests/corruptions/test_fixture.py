@@ -11,7 +11,7 @@ from dapg.core.images import decode
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions import library
 from dapg.corruptions.digital import jpeg_by_dct
-from dapg.data.synthetic import Synthetic
+from dapg.data.sets.synthetic import Synthetic
 
 FROST = Path(corruptions.__file__).parents[1] / "assets" / "frost"
 

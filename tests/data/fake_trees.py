@@ -3,8 +3,8 @@
 import itertools
 import struct
 
-from dapg.data.regdb import FOLDERS, PARTITIONS
-from dapg.data.sysu import ALL_PER_CAMERA, TRAINVAL_PER_CAMERA, test_counts
+from dapg.data.sets.regdb import FOLDERS, PARTITIONS
+from dapg.data.sets.sysu import ALL_PER_CAMERA, TRAINVAL_PER_CAMERA, test_counts
 
 # Splits as the published lists have them (README of wuancong/SYSU-MM01).
 TEST = sorted(test_counts())

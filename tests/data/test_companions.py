@@ -10,10 +10,10 @@ from PIL import Image
 from dapg.core.errors import DataError, UsageError
 from dapg.core.types import Record
 from dapg.data.companions import WithCompanions, generated_companions, shuffled_companions, true_companions
-from dapg.data.folder import Folder
 from dapg.data.loading import LoaderConfig, ordered_batches, training_batches
 from dapg.data.manifest import GeneratedPicture, Manifest
 from dapg.data.samplers import InfiniteSampler, LocalBatches
+from dapg.data.sets.folder import Folder
 
 POSES = ("front", "left")
 LOADER = LoaderConfig(height=16, width=8, workers=0)

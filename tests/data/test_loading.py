@@ -10,9 +10,9 @@ from PIL import Image
 
 from dapg.core.errors import DataError
 from dapg.core.types import BadImage, Batch, Modality, Record
-from dapg.data.folder import Folder
 from dapg.data.loading import LoaderConfig, ordered_batches, training_batches
 from dapg.data.samplers import InfiniteSampler, LocalBatches
+from dapg.data.sets.folder import Folder
 
 COUNT = 12
 

@@ -13,12 +13,12 @@ import torch
 from dapg.core.errors import DataError, UsageError
 from dapg.core.types import Modality, Record
 from dapg.data.base import example_picture
-from dapg.data.folder import Folder
-from dapg.data.market1501 import Market1501
-from dapg.data.regdb import RegDB
 from dapg.data.samplers import LocalBatches, Sampler
+from dapg.data.sets.folder import Folder
+from dapg.data.sets.market1501 import Market1501
+from dapg.data.sets.regdb import RegDB
+from dapg.data.sets.sysu import SysuMM01
 from dapg.data.shards import Shards, ShardSampler, pack, write_index, write_tars
-from dapg.data.sysu import SysuMM01
 
 
 @pytest.mark.parametrize("kind", [SysuMM01, RegDB, Market1501, Folder])

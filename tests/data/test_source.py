@@ -8,7 +8,7 @@ from PIL import Image
 from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.types import Record
-from dapg.data.folder import Folder
+from dapg.data.sets.folder import Folder
 from dapg.data.source import DataConfig, list_hash, open_dataset, parse_source, select_records
 
 
@@ -51,8 +51,8 @@ def test_unknown_data_set() -> None:
 def test_every_listed_data_set_is_one() -> None:
     from dapg.data.base import Dataset
 
-    for name in plugins.names("data"):
-        assert issubclass(plugins.load("data", name, Dataset), Dataset)  # type: ignore[type-abstract]
+    for name in plugins.names("data.sets"):
+        assert issubclass(plugins.load("data.sets", name, Dataset), Dataset)  # type: ignore[type-abstract]
 
 
 def test_subset_is_drawn_by_the_seed_and_keeps_the_order(folder: Path) -> None:

@@ -232,7 +232,7 @@ def test_an_infrared_camera_3_of_llcm_is_named(full_llcm):
 
 
 def test_a_small_copy_fails_on_counts_only(tmp_path):
-    from dapg.data.regdb import RegDB
+    from dapg.data.sets.regdb import RegDB
 
     RegDB.write_example(tmp_path)
     result = verify_folder("regdb", tmp_path)
@@ -242,7 +242,7 @@ def test_a_small_copy_fails_on_counts_only(tmp_path):
 
 
 def test_missing_lists_are_a_note_not_an_error(tmp_path):
-    from dapg.data.regdb import RegDB
+    from dapg.data.sets.regdb import RegDB
 
     RegDB.write_example(tmp_path)
     shutil.rmtree(tmp_path / "idx")
@@ -251,7 +251,7 @@ def test_missing_lists_are_a_note_not_an_error(tmp_path):
 
 
 def test_unreadable_picture_is_named(tmp_path):
-    from dapg.data.market1501 import Market1501
+    from dapg.data.sets.market1501 import Market1501
 
     Market1501.write_example(tmp_path)
     path = tmp_path / "query/0001_c1s1_001051_00.jpg"
@@ -261,7 +261,7 @@ def test_unreadable_picture_is_named(tmp_path):
 
 
 def test_same_file_for_one_person_is_a_note(tmp_path):
-    from dapg.data.market1501 import Market1501
+    from dapg.data.sets.market1501 import Market1501
 
     Market1501.write_example(tmp_path)
     shutil.copy(tmp_path / "query/0001_c1s1_001051_00.jpg", tmp_path / "query/0001_c1s1_001099_00.jpg")

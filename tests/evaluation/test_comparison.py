@@ -7,10 +7,10 @@ import torch
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import write_json
 from dapg.core.types import Protocol
-from dapg.evaluation.bootstrap import write_query_scores
 from dapg.evaluation.comparison import combine_results, compare_results
-from dapg.evaluation.labels import Labels
-from dapg.evaluation.metrics import score
+from dapg.scoring.bootstrap import write_query_scores
+from dapg.scoring.labels import Labels
+from dapg.scoring.metrics import score
 
 FIRST, SECOND = [[0.5, 0.2, 0.9], [0.1, 0.2, 0.3]], [[0.1, 0.2, 0.9], [0.3, 0.2, 0.3]]
 """Rank-1 0 and 1, mAP 0.5 and 1: in FIRST each person's own picture is second."""

@@ -12,14 +12,14 @@ from dapg.augment.views import ViewConfig
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.types import Batch
 from dapg.methods.base import DataFacts, Method
-from dapg.methods.pretraining._contrastive import TwoViews
+from dapg.methods.contrastive import TwoViews
 from dapg.methods.pretraining.byol import BYOL
 from dapg.methods.pretraining.mocov2 import MoCoV2
 from dapg.methods.pretraining.simclr import SimCLR
 from dapg.models.backbones.resnet18 import ResNet18
-from dapg.models.heads.byol import BYOLHead
-from dapg.models.heads.moco import MoCoHead
-from dapg.models.heads.simclr import SimCLRHead
+from dapg.models.heads.byol_head import BYOLHead
+from dapg.models.heads.moco_head import MoCoHead
+from dapg.models.heads.simclr_head import SimCLRHead
 
 STEPS, B, PICTURES = 50, 8, 40
 VIEWS = ViewConfig(height=32, width=16)

@@ -18,9 +18,9 @@ from dapg.core.types import Batch, Modality
 from dapg.methods.base import DataFacts
 from dapg.methods.finetuning.agw import AGW
 from dapg.methods.finetuning.baseline import Baseline
-from dapg.models import agw_checkpoints
 from dapg.models.backbones.resnet50 import ResNet50
 from dapg.models.two_stream import TwoStreamConfig
+from dapg.models.weights import agw_checkpoints
 
 PERSONS = (3, 5, 8, 9)
 SMALL = PaddedViewConfig(height=64, width=32, padding=2)
@@ -234,7 +234,7 @@ def test_other_files_and_networks_are_refused(tmp_path: Path) -> None:
 
 def test_a_published_file_is_scored_as_it_is(tmp_path: Path) -> None:
     """Full width, as the code builds nothing else; the encoder's features are the plain forward pass's."""
-    from dapg.evaluation.encoders import build_encoder
+    from dapg.features.encoders import build_encoder
     from dapg.methods.runs import BackboneConfig
 
     method = build(width=1.0, persons=tuple(range(7)))

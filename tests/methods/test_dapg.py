@@ -16,12 +16,12 @@ from dapg.core.errors import UsageError
 from dapg.core.images import decode
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.types import Batch
-from dapg.data.synthetic import Synthetic
+from dapg.data.sets.synthetic import Synthetic
 from dapg.losses.spread import effective_rank
 from dapg.methods.base import DataFacts
 from dapg.methods.pretraining.dapg import DAPG
 from dapg.models.backbones.resnet18 import ResNet18
-from dapg.models.heads.moco import MoCoHead
+from dapg.models.heads.moco_head import MoCoHead
 
 B, PICTURES = 5, 60
 SMALL = DAPG.Config(

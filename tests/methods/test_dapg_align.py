@@ -9,15 +9,15 @@ from torch.nn import functional
 
 from dapg.augment.views import ViewConfig
 from dapg.core.errors import UsageError
+from dapg.core.presets import PRESETS
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.types import Batch
 from dapg.methods.alignment.dapg_align import DAPGAlign, draw_channels, positive_pictures
 from dapg.methods.base import DataFacts
 from dapg.models.backbones.resnet18 import ResNet18
-from dapg.models.heads.moco import MoCoHead
-from dapg.models.pooling import average_pool
+from dapg.models.blocks.pooling import average_pool
+from dapg.models.heads.moco_head import MoCoHead
 from dapg.recipes.alignment import settings
-from dapg.recipes.presets import PRESETS
 
 COUNT, POSES = 6, 3
 STILL = ViewConfig(

@@ -21,7 +21,7 @@ from dapg.methods.finetuning.caj import CAJ
 from dapg.methods.finetuning.cil import CIL
 from dapg.methods.finetuning.pmwgcn import PMWGCN
 from dapg.models.backbones.resnet18 import ResNet18
-from dapg.models.wavelet_graph import WaveletGraph
+from dapg.models.blocks.wavelet_graph import WaveletGraph
 
 HEIGHT, WIDTH, COUNT = 32, 16, 8
 

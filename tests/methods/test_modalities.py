@@ -9,13 +9,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dapg.core.types import Modality, Protocol, Trial
-from dapg.data.synthetic import Synthetic
-from dapg.evaluation.encoders import MethodEncoder
-from dapg.evaluation.extract import trial_features
-from dapg.evaluation.metrics import mean_scores, score_trials
+from dapg.data.sets.synthetic import Synthetic
+from dapg.features.encoders import MethodEncoder
+from dapg.features.extract import trial_features
 from dapg.methods.runs import load_method
 from dapg.recipes.finetuning import settings
-from dapg.train.stage import finetune
+from dapg.scoring.metrics import mean_scores, score_trials
+from dapg.train.finetune import finetune
 
 
 class WrongStem(MethodEncoder):

@@ -14,7 +14,7 @@ from dapg.core.types import UNKNOWN, Batch, Record
 from dapg.methods.base import DataFacts
 from dapg.methods.pretraining.pnl import PNL, corrected_labels, moved_prototypes
 from dapg.models.backbones.resnet18 import ResNet18
-from dapg.models.heads.moco import MoCoHead
+from dapg.models.heads.moco_head import MoCoHead
 
 PERSONS = (3, 7, 20)
 COUNT = 6

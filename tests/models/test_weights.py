@@ -21,7 +21,7 @@ from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD
 from dapg.models.backbones.base import Backbone
 from dapg.models.backbones.mobilenet_v2 import MobileNetV2
 from dapg.models.backbones.resnet18 import ResNet18
-from dapg.models.weights import (
+from dapg.models.weights.backbone_weights import (
     backbone_from_file,
     export_flat,
     init_backbone,

@@ -15,14 +15,14 @@ from dapg.core.images import upright_size
 from dapg.core.key_points import usable
 from dapg.core.parts import Part, parse_part
 from dapg.core.types import Record
-from dapg.data.folder import Folder
+from dapg.data.sets.folder import Folder
+from dapg.data.sets.synthetic import Synthetic
 from dapg.data.source import DataConfig
-from dapg.data.synthetic import Synthetic
 from dapg.pose import estimate as stage
 from dapg.pose.estimate import EstimateSettings, estimate, estimator_class
 from dapg.pose.estimators.annotations import Annotations
+from dapg.pose.key_point_table import read_table
 from dapg.pose.scores import pck
-from dapg.pose.tables import read_table
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +104,7 @@ def test_parts_of_another_list_or_with_other_settings_are_refused(
         estimate(settings(tree, tmp_path / "out", "2/2"), show_progress=False)
     other = EstimateSettings("blazepose", None, DataConfig("synthetic", str(tree)), out=str(tmp_path / "out"))
     with pytest.raises(UsageError, match="other settings"):
-        stage.Stage(other.folder(), other, "pose estimate").open()
+        stage.RunFolder(other.folder(), other, "pose estimate").open()
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2"])

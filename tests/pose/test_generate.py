@@ -18,18 +18,18 @@ from dapg.core.parts import Part
 from dapg.core.rng import generator_from
 from dapg.core.types import Modality, Record
 from dapg.data.manifest import read_manifest
+from dapg.data.sets.synthetic import Synthetic
 from dapg.data.source import DataConfig
-from dapg.data.synthetic import Synthetic
 from dapg.models.pn_gan import GeneratorConfig, build_generator
-from dapg.models.pose_weights import GeneratorFacts, load_generator, save_generator
+from dapg.models.weights.pose_weights import GeneratorFacts, load_generator, save_generator
 from dapg.pose.generate import (
     GenerateSettings,
     chosen_poses,
     file_of,
     generate,
 )
+from dapg.pose.key_point_table import KeyPointTable, write_table
 from dapg.pose.pairs import exact_points
-from dapg.pose.tables import KeyPointTable, write_table
 
 POSES = ("front", "left", "back", "right")
 
@@ -128,7 +128,7 @@ def test_a_picture_without_key_points_goes_on_unchanged(generator_file: Path, tm
 def test_without_an_embedded_generator_the_error_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dapg.models.pose_weights.EMBEDDED", tmp_path / "nothing.safetensors")
+    monkeypatch.setattr("dapg.models.weights.pose_weights.EMBEDDED", tmp_path / "nothing.safetensors")
     with pytest.raises(UsageError, match="dapg pose train --preset tiny"):
         load_generator("embedded")
 

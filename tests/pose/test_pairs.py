@@ -3,7 +3,7 @@
 from typing import Any
 
 from dapg.core.types import Record
-from dapg.data.synthetic import Synthetic
+from dapg.data.sets.synthetic import Synthetic
 from dapg.pose.pairs import same_people
 
 

@@ -15,13 +15,14 @@ from dapg.core.errors import UsageError
 from dapg.core.images import decode
 from dapg.core.types import UNKNOWN, Batch, Modality, Record
 from dapg.data.loading import LoaderConfig
+from dapg.data.sets.synthetic import Synthetic
 from dapg.data.source import DataConfig
-from dapg.data.synthetic import Synthetic
 from dapg.losses.adversarial import feature_loss
 from dapg.models.pn_gan import GeneratorConfig
-from dapg.models.pose_weights import GENERATOR_FILE, load_generator
+from dapg.models.weights.pose_weights import GENERATOR_FILE, load_generator
 from dapg.pose.mask import person_mask
 from dapg.pose.pairs import PairSampler, exact_points, held_out_persons, make_pairs, test_persons
+from dapg.pose.recipe import PAPER, PRESETS, settings
 from dapg.pose.train_gan import (
     GanSettings,
     GanTrainConfig,
@@ -32,7 +33,6 @@ from dapg.pose.train_gan import (
     rate_factor,
     train_gan,
 )
-from dapg.recipes.pose import PAPER, PRESETS, settings
 
 test_persons.__test__ = False  # type: ignore[attr-defined]
 

@@ -18,8 +18,16 @@ from PIL import Image
 from dapg import cli
 from dapg.core.errors import DataError, UsageError
 from dapg.report.collect import collect
-from dapg.report.page import write_page
-from dapg.report.tables import corruption_rows, score_rows, sureness_rows, to_csv, to_html, to_markdown, training_rows
+from dapg.report.run_page import write_page
+from dapg.report.score_tables import (
+    corruption_rows,
+    score_rows,
+    sureness_rows,
+    to_csv,
+    to_html,
+    to_markdown,
+    training_rows,
+)
 
 pytest.importorskip("matplotlib")
 

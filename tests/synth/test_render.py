@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dapg.core.errors import UsageError
-from dapg.data.synthetic import Synthetic
+from dapg.data.sets.synthetic import Synthetic
 from dapg.synth.render import Settings, render_dataset
 
 SHARED = Path(os.environ.get("DAPG_SHARED", Path(__file__).resolve().parents[3] / "shared"))

@@ -11,12 +11,12 @@ import torch
 from training_script import FrozenNorms, build, train_config
 
 from dapg.core.errors import DataError, TrainingError, UsageError
-from dapg.core.log import read_metrics
+from dapg.core.metrics_log import read_metrics
 from dapg.core.rng import SampleGenerator
 from dapg.core.types import Batch, StepResult
-from dapg.data.folder import Folder
 from dapg.data.loading import LoaderConfig
 from dapg.data.samplers import InfiniteSampler
+from dapg.data.sets.folder import Folder
 from dapg.methods.base import Method
 from dapg.methods.pretraining.mocov2 import MoCoV2
 from dapg.train import checkpoint

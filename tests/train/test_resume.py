@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dapg.core.log import read_metrics
+from dapg.core.metrics_log import read_metrics
 from dapg.train import checkpoint
 
 SCRIPT = Path(__file__).with_name("training_script.py")

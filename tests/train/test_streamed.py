@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from dapg.core.errors import UsageError
-from dapg.data.folder import Folder
+from dapg.data.sets.folder import Folder
 from dapg.data.shards import pack
 from dapg.data.source import DataConfig
 from dapg.methods.runs import BackboneConfig
 from dapg.recipes.pretraining import settings
-from dapg.train.stage import PretrainSettings, pretrain
+from dapg.train.pretrain import PretrainSettings, pretrain
 from figures import make_figures
 
 

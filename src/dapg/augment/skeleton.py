@@ -7,15 +7,15 @@ back from a front.
 
 import json
 from functools import cache
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dapg.core.files import ASSETS
 from dapg.core.key_points import CONFIDENT, KEY_POINT_NAMES, NUMBER_OF
 
-CANONICAL_FILE = Path(__file__).resolve().parents[1] / "assets" / "poses" / "canonical.json"
+CANONICAL_FILE = ASSETS / "poses" / "canonical.json"
 
 LIMBS = tuple(
     (NUMBER_OF[start], NUMBER_OF[end])

@@ -181,7 +181,7 @@ def _long_forms(words: list[str], shorthands: Set[str]) -> list[str]:
 
 
 def _policy_options(name: str) -> list[str]:
-    from dapg.evaluation.corrupted import policy  # imports torch, which --help does without
+    from dapg.evaluation.corrupted_sets import policy  # imports torch, which --help does without
 
     chosen = policy(name)
     parts = {"types": list(chosen.types), "modality": chosen.modality, "severities": list(chosen.severities)}

@@ -9,7 +9,7 @@ from dapg.core.errors import UsageError
 from dapg.core.settings import read_yaml
 
 if TYPE_CHECKING:
-    from dapg.train.stage import TrainingSettings
+    from dapg.train.run import TrainingSettings
 
 _KINDS = {"pretrain": "pre-training", "align": "alignment", "finetune": "fine-tuning"}
 
@@ -46,7 +46,7 @@ def _stored_method(config: str, stage: str) -> str | None:
 def say_how_long(settings: "TrainingSettings", preset: str) -> None:
     """Before the first step, from measured speeds; the progress bar knows better once it runs."""
     from dapg.core import distributed
-    from dapg.recipes.presets import expected_seconds
+    from dapg.core.presets import expected_seconds
 
     train = settings.train
     seconds = expected_seconds(preset, settings.name, train.steps * train.batch_size)

@@ -31,7 +31,7 @@ arms of the ablation:
 def main(words: list[str], program: str) -> None:
     """Parse, run, and say where the result is."""
     if wants_help(words):
-        from dapg.recipes.presets import PRESETS
+        from dapg.core.presets import PRESETS
 
         print(_HELP.format(presets=",".join(PRESETS), default=_METHOD, methods=list_methods(_FOLDER)), end="")
         return
@@ -47,7 +47,7 @@ def main(words: list[str], program: str) -> None:
     from dapg.core import distributed
     from dapg.recipes.alignment import settings as recipe
     from dapg.recipes.pretraining import validation
-    from dapg.train.stage import align
+    from dapg.train.align import align
 
     description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
     settings = parse(f"{program} {method}", recipe(method, preset, init), words, description, positionals=("name",))

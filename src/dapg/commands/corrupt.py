@@ -38,7 +38,7 @@ def main(words: list[str], program: str) -> None:
 
     from dapg.core.parts import Part
     from dapg.data.source import DataConfig, open_dataset, parse_source
-    from dapg.evaluation.corrupted import CopySettings, write_copy
+    from dapg.evaluation.corrupted_sets import CopySettings, write_copy
 
     settings = parse(program, CopySettings(), words, _HELP)
     dataset = open_dataset(DataConfig(**parse_source(source)))  # type: ignore[arg-type]
@@ -51,7 +51,7 @@ def main(words: list[str], program: str) -> None:
 
 
 def _sheet(kind: str, picture: Path, words: list[str], program: str) -> None:
-    from dapg.evaluation.sheets import ChainSheetSettings, SheetSettings, write_sheet
+    from dapg.evaluation.corruption_sheets import ChainSheetSettings, SheetSettings, write_sheet
 
     defaults = SheetSettings() if kind == "sheet" else ChainSheetSettings()
     settings = parse(f"{program} --{kind} {picture}", defaults, words, f"Draw a {kind}.")

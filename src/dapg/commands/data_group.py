@@ -27,7 +27,7 @@ def main(words: list[str], program: str) -> None:
 
     from dapg.data.picture_lines import write_lines
     from dapg.data.source import DataConfig, parse_source
-    from dapg.evaluation.grouping import GroupSettings, describe, group
+    from dapg.features.pseudo_persons import GroupSettings, describe, group
 
     defaults = GroupSettings(DataConfig(**parse_source(source)))  # type: ignore[arg-type]
     settings = parse(program, defaults, words, _HELP)

@@ -38,7 +38,7 @@ def main(words: list[str], program: str) -> None:
     from pathlib import Path
 
     from dapg.core.device import resolve_device
-    from dapg.recipes.demo import Demo, run_demo
+    from dapg.pipelines.demo import Demo, run_demo
 
     started = time.monotonic()
     device = str(resolve_device(settings.device))

@@ -58,8 +58,7 @@ def main(words: list[str], program: str) -> None:
     from pathlib import Path
 
     from dapg.core.device import resolve_device
-    from dapg.evaluation.stage import EvaluateSettings, evaluate
-    from dapg.recipes.evaluation import default_out
+    from dapg.evaluation.evaluate import EvaluateSettings, default_out, evaluate
 
     model, words = take_positional(words, "MODEL", None, program)
     defaults = EvaluateSettings(model=model)
@@ -123,7 +122,7 @@ def _score_file(features: str, words: list[str], program: str) -> None:
     if not protocol:
         raise UsageError("--features needs --protocol sysu, regdb, llcm, market or plain")
 
-    from dapg.evaluation.features import FileSettings, score_file, write_result
+    from dapg.evaluation.feature_files import FileSettings, score_file, write_result
 
     settings = parse(f"{program} --features", FileSettings(), words, "Score features of another program.")
     result, scores = score_file(features, protocol, settings)

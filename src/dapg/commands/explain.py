@@ -29,7 +29,7 @@ def main(words: list[str], program: str) -> None:
     from dapg.data.source import DataConfig, parse_source
     from dapg.evaluation.explain import ExplainSettings, explain
     from dapg.report.collect import collect
-    from dapg.report.page import write_page
+    from dapg.report.run_page import write_page
 
     model, words = take_positional(words, "MODEL", None, program)
     pictures, words = _leading(words)

@@ -44,7 +44,7 @@ def main(words: list[str], program: str) -> None:
 
     from pathlib import Path
 
-    from dapg.export import PUBLISHED_FILE, export
+    from dapg.export.export import PUBLISHED_FILE, export
 
     exported = export(Path(run), Path(settings.out), settings.licence, settings.onnx)
     for name, digest in exported.sha256.items():

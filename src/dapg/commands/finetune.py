@@ -7,7 +7,7 @@ from dapg.commands._training import list_methods, say_how_long, say_result, take
 from dapg.core import plugins
 
 if TYPE_CHECKING:
-    from dapg.train.stage import FinetuneSettings
+    from dapg.train.finetune import FinetuneSettings
 
 _FOLDER = "methods.finetuning"
 _HELP = """usage: dapg finetune METHOD [--preset {{{presets}}}] [OPTIONS]
@@ -33,7 +33,7 @@ Then score it: dapg evaluate outputs/finetune/first --mode all
 def main(words: list[str], program: str) -> None:
     """Parse, run, and say where the result is."""
     if wants_help(words):
-        from dapg.recipes.presets import PRESETS
+        from dapg.core.presets import PRESETS
 
         print(_HELP.format(presets=",".join(PRESETS), methods=list_methods(_FOLDER)), end="")
         return
@@ -44,7 +44,7 @@ def main(words: list[str], program: str) -> None:
     from dapg.core import distributed
     from dapg.recipes.finetuning import make_validate
     from dapg.recipes.finetuning import settings as recipe
-    from dapg.train.stage import finetune
+    from dapg.train.finetune import finetune
 
     description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
     settings = parse(f"{program} {method}", recipe(method, preset), words, description, positionals=("name",))
@@ -63,7 +63,7 @@ def _run_partitions(settings: "FinetuneSettings", text: str) -> None:
     from pathlib import Path
 
     from dapg.core import distributed
-    from dapg.recipes.partitions import SUMMARY, parse_partitions, run_partitions
+    from dapg.pipelines.partitions import SUMMARY, parse_partitions, run_partitions
 
     def say(line: str) -> None:
         if distributed.rank() == 0:

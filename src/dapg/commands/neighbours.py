@@ -27,7 +27,7 @@ def main(words: list[str], program: str) -> None:
 
     from dapg.core.device import resolve_device
     from dapg.core.errors import UsageError
-    from dapg.evaluation.neighbours import SHEET, NeighbourSettings, neighbours
+    from dapg.features.neighbours import SHEET, NeighbourSettings, neighbours
 
     model, words = take_positional(words, "MODEL", None, program)
     settings = parse(f"{program} {model}", NeighbourSettings(model), words, _HELP, positionals=("model",))

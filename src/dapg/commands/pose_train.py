@@ -22,8 +22,8 @@ def main(words: list[str], program: str) -> None:
     """Parse, train, say where the generator is."""
     preset, words = take_option(words, "--preset", "recommended")
 
+    from dapg.pose.recipe import settings as recipe
     from dapg.pose.train_gan import CARD, train_gan
-    from dapg.recipes.pose import settings as recipe
 
     settings = parse(program, recipe(preset), words, _HELP.format(preset=preset))
     result = train_gan(settings)

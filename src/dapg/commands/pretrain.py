@@ -27,7 +27,7 @@ examples:
 def main(words: list[str], program: str) -> None:
     """Parse, run, and say where the result is."""
     if wants_help(words):
-        from dapg.recipes.presets import PRESETS
+        from dapg.core.presets import PRESETS
 
         print(_HELP.format(presets=",".join(PRESETS), methods=list_methods(_FOLDER)), end="")
         return
@@ -39,7 +39,7 @@ def main(words: list[str], program: str) -> None:
     from dapg.core import distributed
     from dapg.recipes.pretraining import settings as recipe
     from dapg.recipes.pretraining import validation
-    from dapg.train.stage import pretrain
+    from dapg.train.pretrain import pretrain
 
     description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
     settings = parse(f"{program} {method}", recipe(method, preset), words, description, positionals=("name",))

@@ -21,7 +21,7 @@ def main(words: list[str], program: str) -> None:
     from pathlib import Path
 
     from dapg.report.collect import collect
-    from dapg.report.page import write_page
+    from dapg.report.run_page import write_page
 
     out, words = take_option(words, "--out", "report.html")
     title, words = take_option(words, "--title", "dapg report")

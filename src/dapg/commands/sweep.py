@@ -7,7 +7,7 @@ from dapg.commands._settings import parse, take_option, take_positional, wants_h
 _HELP = """usage: dapg sweep NAME [--preset tiny] [--seeds [0,1,2]] [--out FOLDER] [--device D]
 
 Pre-train every cell of an ablation: FOLDER/NAME/CELL-seedS. Finished cells are reused, killed ones go on. The cells are
-in dapg/recipes/sweeps.py: temperature, alpha, js, severity, family, reading, beyond.
+in dapg/pipelines/sweep.py: temperature, alpha, js, severity, family, reading, beyond.
 
 examples:
   dapg sweep temperature --preset tiny
@@ -40,8 +40,8 @@ def main(words: list[str], program: str) -> None:
     from pathlib import Path
 
     from dapg.core import distributed
-    from dapg.recipes.sweeps import sweep
-    from dapg.train.stage import pretrain
+    from dapg.pipelines.sweep import sweep
+    from dapg.train.pretrain import pretrain
 
     for cell, recipe in sweep(name, preset).items():
         for seed in settings.seeds:

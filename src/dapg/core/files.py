@@ -23,6 +23,9 @@ except ImportError:  # Windows: runs work, but two of them in one folder are not
 else:
     _CAN_LOCK = True
 
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+"""Files that ship inside the package: people, weights, poses, frost."""
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:

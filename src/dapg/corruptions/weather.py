@@ -6,7 +6,6 @@ Apache-2.0); only five of the six are ever used, as in the reference.
 
 import functools
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from dapg.core.files import ASSETS
 from dapg.core.images import from_numpy
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions.base import Corruption, Parameters, by_severity, per_sample, pick
@@ -107,7 +107,7 @@ class Frost(Corruption):
 
 FROST_FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 _FROST_SIZES = ((600, 900), (315, 560), (315, 560), (350, 527), (495, 660))
-_FROST_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "frost"
+_FROST_FOLDER = ASSETS / "frost"
 
 
 def frost_size(photograph: int, height: int, width: int) -> tuple[int, int]:

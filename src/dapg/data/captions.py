@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dapg.core.errors import UsageError
+from dapg.data.sets.synthetic import Synthetic
 from dapg.data.source import DataConfig, open_dataset, select_records
-from dapg.data.synthetic import Synthetic
 
 _WORN = ("upper", "lower", "shoes", "bag", "hat", "scarf")
 _TEMPLATES = (

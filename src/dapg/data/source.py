@@ -34,7 +34,7 @@ def parse_source(text: str) -> dict[str, str]:
         UsageError: neither a data set nor a path; the nearest name is suggested.
     """
     name, equals, path = text.partition("=")
-    known = plugins.names("data")
+    known = plugins.names("data.sets")
     if equals and name in known:
         return {"name": name, "root": path}
     if text in known:
@@ -54,7 +54,7 @@ def open_dataset(config: DataConfig) -> Dataset:
         UsageError: unknown name.
         DataError: the layout under the root is not that data set's.
     """
-    kind = plugins.load("data", config.name, Dataset)  # type: ignore[type-abstract]
+    kind = plugins.load("data.sets", config.name, Dataset)  # type: ignore[type-abstract]
     root = root_of(config)
     if root is not None:
         return kind(root)

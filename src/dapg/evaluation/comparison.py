@@ -11,8 +11,8 @@ from typing import Any
 
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import read_json
-from dapg.core.stage import RESULT
-from dapg.evaluation.bootstrap import (
+from dapg.core.run_folder import RESULT
+from dapg.scoring.bootstrap import (
     LEVEL,
     MEASURES,
     REPLICATES,
@@ -23,7 +23,7 @@ from dapg.evaluation.bootstrap import (
     spread,
     trial_means,
 )
-from dapg.evaluation.metrics import QueryScores
+from dapg.scoring.metrics import QueryScores
 
 
 @dataclass(frozen=True)

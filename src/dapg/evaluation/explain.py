@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from dapg.core.errors import UsageError
+from dapg.core.run_folder import RunFolder
 from dapg.core.settings import run_only
-from dapg.core.stage import Stage
 from dapg.core.types import Modality, Protocol, Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig, open_dataset, select_records
-from dapg.evaluation.activation import backbone_of
-from dapg.evaluation.encoders import build_encoder
-from dapg.evaluation.extract import extract
-from dapg.evaluation.labels import Labels
-from dapg.evaluation.pictures import Answers, describe_lists, save_maps, save_thumbnails
-from dapg.evaluation.ranking import rank
+from dapg.features.encoders import build_encoder
+from dapg.features.extract import extract
+from dapg.features.grad_cam import backbone_of
+from dapg.features.ranked_lists import Answers, describe_lists, save_maps, save_thumbnails
 from dapg.methods.runs import BackboneConfig
+from dapg.scoring.labels import Labels
+from dapg.scoring.ranking import rank
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def explain(settings: ExplainSettings, device: torch.device, show_progress: bool
     if not settings.pictures:
         raise UsageError("give at least one picture")
     folder = Path(settings.out)
-    stage = Stage(folder, settings, "explain")
+    stage = RunFolder(folder, settings, "explain")
     finished = stage.open()
     if finished is not None:
         stage.close()

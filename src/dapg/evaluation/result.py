@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from dapg.core.types import Protocol, Trial
-from dapg.evaluation.bootstrap import MEASURES, intervals, spread
-from dapg.evaluation.metrics import Scores, mean_scores
+from dapg.scoring.bootstrap import MEASURES, intervals, spread
+from dapg.scoring.metrics import Scores, mean_scores
 
 
 def describe_trial(trial: Trial) -> dict[str, Any]:

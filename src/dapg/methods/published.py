@@ -8,14 +8,14 @@ import torch
 from dapg.core.errors import DapgError, UsageError
 from dapg.core.files import read_json
 from dapg.core.rng import generator_from
-from dapg.core.stage import RESULT
+from dapg.core.run_folder import RESULT
 from dapg.core.types import UNKNOWN
 from dapg.methods.base import DataFacts
 from dapg.methods.finetuning.agw import AGW
 from dapg.methods.finetuning.baseline import Baseline
 from dapg.methods.runs import load_method
-from dapg.models import agw_checkpoints
 from dapg.models.backbones.resnet50 import ResNet50
+from dapg.models.weights import agw_checkpoints
 
 
 def load_published(path: Path | str, height: int = 288, width: int = 144) -> AGW | Baseline:

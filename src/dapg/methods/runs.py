@@ -10,8 +10,8 @@ from dapg.core import plugins
 from dapg.core.errors import DapgError, UsageError, WeightsError
 from dapg.core.files import read_json
 from dapg.core.rng import generator_from
+from dapg.core.run_folder import CONFIG, RESULT
 from dapg.core.settings import from_dict, read_yaml
-from dapg.core.stage import CONFIG, RESULT
 from dapg.methods.base import DataFacts, Method
 from dapg.models.backbones.base import Backbone
 

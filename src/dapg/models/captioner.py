@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dapg.core.errors import UsageError
-from dapg.models.initialise import initialise
+from dapg.models.blocks.initialise import initialise
 
 PADDING, START, END = 0, 1, 2
 """Tokens that are no words."""

@@ -13,7 +13,7 @@ from dapg.core import distributed
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 from dapg.core.types import UNKNOWN
-from dapg.models.pooling import average_pool
+from dapg.models.blocks.pooling import average_pool
 
 Module = TypeVar("Module", bound=nn.Module)
 

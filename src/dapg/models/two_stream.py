@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from dapg.core.errors import UsageError
 from dapg.models.backbones.base import Backbone
-from dapg.models.non_local import NonLocal
-from dapg.models.pooling import average_pool, gem_pool
+from dapg.models.blocks.non_local import NonLocal
+from dapg.models.blocks.pooling import average_pool, gem_pool
 
 
 @dataclass(frozen=True)

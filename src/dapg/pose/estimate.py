@@ -23,14 +23,14 @@ from dapg.core.files import atomic_path, read_json, sha256, write_json
 from dapg.core.images import decode, upright_size
 from dapg.core.key_points import CONFIDENT
 from dapg.core.parts import Part, chunk_slices, parse_part
+from dapg.core.run_folder import RunFolder
 from dapg.core.settings import run_only
-from dapg.core.stage import Stage
 from dapg.core.types import Record
 from dapg.data.base import Dataset
 from dapg.data.source import DataConfig, draw_subset, list_hash, open_dataset, select_records
 from dapg.pose.estimators.base import Estimator
-from dapg.pose.sheets import overlay_sheet
-from dapg.pose.tables import TABLE, KeyPointTable, read_table, write_table
+from dapg.pose.key_point_sheets import overlay_sheet
+from dapg.pose.key_point_table import TABLE, KeyPointTable, read_table, write_table
 
 CHUNKS, SHEET = "chunks", "overlay.jpg"
 CHUNK = 256
@@ -92,7 +92,7 @@ def all_records(dataset: Dataset, config: DataConfig, seed: int = 0) -> Sequence
 def estimate(settings: EstimateSettings, show_progress: bool = True) -> dict[str, Any]:
     """Run, go on with, or reuse one estimation; returns result.json's content, or what is still missing.
 
-    The folder then holds ``key_points.npz`` (see ``pose/tables.py``), ``overlay.jpg`` and result.json.
+    The folder then holds ``key_points.npz`` (see ``pose/key_point_table.py``), ``overlay.jpg`` and result.json.
 
     Raises:
         UsageError: wrong settings, or the folder holds other work.
@@ -103,7 +103,7 @@ def estimate(settings: EstimateSettings, show_progress: bool = True) -> dict[str
     records = all_records(dataset, settings.data)
     kind = estimator_class(settings.name)
     network = kind(settings.estimator, dataset)
-    stage = Stage(settings.folder(), settings, "pose estimate")
+    stage = RunFolder(settings.folder(), settings, "pose estimate")
     finished = stage.open()
     stage.close()  # parts work side by side; each chunk is written atomically
     if finished is not None:
@@ -203,7 +203,7 @@ def _merge(
 ) -> dict[str, Any]:
     """Join the chunks; only one of several parts that end together does it."""
     out = settings.folder()
-    stage = Stage(out, settings, "pose estimate")
+    stage = RunFolder(out, settings, "pose estimate")
     with closing(stage):
         finished = stage.open()
         if finished is not None:

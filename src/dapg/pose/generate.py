@@ -26,7 +26,7 @@ from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, ordered_batches
 from dapg.data.manifest import ABOUT, GeneratedPicture, Manifest, write_manifest
 from dapg.data.source import DataConfig, list_hash, open_dataset, select_records
-from dapg.models.pose_weights import GeneratorFacts, load_generator
+from dapg.models.weights.pose_weights import GeneratorFacts, load_generator
 from dapg.pose.pairs import key_points_of
 
 PICTURES = "pictures"

@@ -17,8 +17,8 @@ from dapg.core.key_points import usable
 from dapg.core.rng import generator_from
 from dapg.core.types import UNKNOWN, Modality, Record
 from dapg.data.base import Dataset
-from dapg.data.synthetic import Synthetic
-from dapg.pose.tables import TABLE, read_table
+from dapg.data.sets.synthetic import Synthetic
+from dapg.pose.key_point_table import TABLE, read_table
 
 PairKind = Literal["labels", "synthetic", "groups", "self"]
 DESCRIPTIONS: dict[str, str] = {

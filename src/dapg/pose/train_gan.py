@@ -24,10 +24,10 @@ from dapg.core.errors import TrainingError, UsageError
 from dapg.core.files import atomic_write_text
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise, to_float
 from dapg.core.key_points import mirror
-from dapg.core.log import MetricsLog
+from dapg.core.metrics_log import MetricsLog
 from dapg.core.rng import SampleGenerator, generator_from
+from dapg.core.run_folder import RunFolder
 from dapg.core.settings import run_only, to_dict
-from dapg.core.stage import Stage
 from dapg.core.types import UNKNOWN, Batch, Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, training_batches
@@ -36,6 +36,7 @@ from dapg.data.samplers import LocalBatches
 from dapg.data.source import DataConfig, list_hash, open_dataset, parse_source, select_records
 from dapg.losses.adversarial import feature_loss, fools_loss, reconstruction_loss, tells_apart_loss
 from dapg.models.backbones.base import Backbone
+from dapg.models.blocks.pooling import average_pool
 from dapg.models.momentum import momentum_copy, update_momentum
 from dapg.models.pn_gan import (
     STRIDE,
@@ -47,9 +48,8 @@ from dapg.models.pn_gan import (
     build_generator,
     lay,
 )
-from dapg.models.pooling import average_pool
-from dapg.models.pose_weights import GENERATOR_FILE, GeneratorFacts, load_generator, save_generator
-from dapg.models.weights import init_backbone
+from dapg.models.weights.backbone_weights import init_backbone
+from dapg.models.weights.pose_weights import GENERATOR_FILE, GeneratorFacts, load_generator, save_generator
 from dapg.pose.mask import person_mask
 from dapg.pose.pairs import (
     DESCRIPTIONS,
@@ -162,7 +162,7 @@ class GanTrainConfig:
 
 @dataclass(frozen=True)
 class GanSettings:
-    """Everything a GAN training depends on; ``recipes/pose.py`` has complete ones."""
+    """Everything a GAN training depends on; ``pose/recipe.py`` has complete ones."""
 
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     """The network that is kept."""
@@ -243,7 +243,7 @@ def train_gan(settings: GanSettings, show_progress: bool = True) -> dict[str, An
         Terminated: SIGTERM; the checkpoint is named.
     """
     _check(settings)
-    stage = Stage(Path(settings.out), settings, "pose train", extendable=("train.steps", "train.epochs"))
+    stage = RunFolder(Path(settings.out), settings, "pose train", extendable=("train.steps", "train.epochs"))
     finished = stage.open()
     if finished is not None:
         stage.close()

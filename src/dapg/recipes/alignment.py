@@ -9,16 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dapg.core.presets import require_preset
+from dapg.core.run_folder import CONFIG
 from dapg.core.settings import from_dict, read_yaml, to_dict
-from dapg.core.stage import CONFIG
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig
 from dapg.methods.runs import BackboneConfig, method_class
-from dapg.recipes.presets import require_preset
 from dapg.recipes.pretraining import small
+from dapg.train.align import AlignSettings
 from dapg.train.loop import TrainConfig
 from dapg.train.optimizers import OptimizerConfig, ScheduleConfig
-from dapg.train.stage import AlignSettings, PretrainSettings
+from dapg.train.pretrain import PretrainSettings
 
 
 def settings(method: str, preset: str = "recommended", init: str | PretrainSettings = "") -> AlignSettings:

@@ -11,15 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 from dapg.core.device import resolve_device
+from dapg.core.presets import require_preset
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig
-from dapg.evaluation.robustness import CorruptionSettings
-from dapg.evaluation.stage import validator
+from dapg.evaluation.corrupted_scores import CorruptionSettings
+from dapg.evaluation.evaluate import validator
 from dapg.methods.runs import BackboneConfig, method_class
-from dapg.recipes.presets import require_preset
+from dapg.train.finetune import FinetuneSettings, MakeValidate
 from dapg.train.loop import TrainConfig
 from dapg.train.optimizers import OptimizerConfig, ScheduleConfig
-from dapg.train.stage import FinetuneSettings, MakeValidate
 
 
 def settings(method: str, preset: str = "recommended") -> FinetuneSettings:

@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 from dapg.core.device import resolve_device
+from dapg.core.presets import require_preset
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig, open_dataset
-from dapg.evaluation.stage import validator
+from dapg.evaluation.evaluate import validator
 from dapg.methods.runs import BackboneConfig, method_class
-from dapg.recipes.presets import require_preset
 from dapg.train.loop import TrainConfig, Validate
 from dapg.train.optimizers import OptimizerConfig, ScheduleConfig
-from dapg.train.stage import PretrainSettings
+from dapg.train.pretrain import PretrainSettings
 
 LABELLED = ("supervised", "pnl")
 """Methods that learn from labels; PNL's may be pseudo-persons."""

@@ -6,9 +6,9 @@ from typing import Any
 
 from dapg.core.errors import UsageError
 from dapg.core.files import read_json
-from dapg.core.log import read_metrics
+from dapg.core.metrics_log import read_metrics
+from dapg.core.run_folder import CONFIG, ENVIRONMENT, RESULT
 from dapg.core.settings import read_yaml
-from dapg.core.stage import CONFIG, ENVIRONMENT, RESULT
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from tqdm import tqdm
 from dapg.core.errors import UsageError
 from dapg.core.files import atomic_path
 from dapg.core.key_points import KEY_POINT_NAMES
+from dapg.core.run_folder import RunFolder
 from dapg.core.settings import RUN_ONLY, run_only
-from dapg.core.stage import Stage
 from dapg.synth.arrays import Array, random_from
 from dapg.synth.kit import Kit
 from dapg.synth.poses import CANONICAL_YAWS, Pose, canonical_pose, draw_pose
@@ -137,7 +137,7 @@ def render_dataset(settings: Settings) -> Path:
     Kit(settings.assets)  # fail before the folder is made
     import dapg.synth.raster  # noqa: F401  (the same for a missing package)
 
-    stage = Stage(settings.out, settings, "data synth")
+    stage = RunFolder(settings.out, settings, "data synth")
     if stage.open() is not None:
         return settings.out
     try:

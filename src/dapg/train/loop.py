@@ -24,7 +24,7 @@ from tqdm import tqdm
 from dapg.core import distributed
 from dapg.core.device import place, resolve_device
 from dapg.core.errors import DapgError, TrainingError, UsageError
-from dapg.core.log import MetricsLog
+from dapg.core.metrics_log import MetricsLog
 from dapg.core.rng import SampleGenerator, derive_seed
 from dapg.core.settings import run_only
 from dapg.core.types import Batch, Record, StepResult

@@ -21,10 +21,10 @@ from dapg.core.errors import DataError, UsageError
 from dapg.data.cropping import crop as crop_module
 from dapg.data.cropping import segments
 from dapg.data.cropping.crop import CropSettings, crop
+from dapg.data.cropping.crop_quality import FilterConfig
 from dapg.data.cropping.detectors.yolo import Yolo
-from dapg.data.cropping.quality import FilterConfig
 from dapg.data.cropping.segments import Sampling
-from dapg.data.folder import Folder
+from dapg.data.sets.folder import Folder
 from onnx_people import Planted, write_network
 
 RED, GREEN = (250, 10, 10), (10, 250, 10)

@@ -5,7 +5,7 @@ import numpy as np
 from dapg.core.images import open_rgb
 from dapg.data.cropping.boxes import iou
 from dapg.data.cropping.detectors.hog import Hog
-from dapg.data.synthetic import Synthetic
+from dapg.data.sets.synthetic import Synthetic
 
 HEIGHT, WIDTH = 240, 360
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dapg.core.errors import DataError
 from dapg.data.cropping.boxes import best_of_overlapping, inside, iou
-from dapg.data.cropping.quality import (
+from dapg.data.cropping.crop_quality import (
     FilterConfig,
     perceptual_hash,
     reason_to_drop,

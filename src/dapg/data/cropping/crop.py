@@ -20,10 +20,10 @@ from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.files import FolderLock, atomic_write_text, remove_leftovers, write_json
 from dapg.core.parts import Part
+from dapg.core.run_folder import CONFIG, ENVIRONMENT, RESULT, environment
 from dapg.core.settings import differences, dump_yaml, read_yaml, run_only, to_dict
-from dapg.core.stage import CONFIG, ENVIRONMENT, RESULT, environment
+from dapg.data.cropping.crop_quality import FilterConfig, without_duplicates
 from dapg.data.cropping.detectors.base import Detector
-from dapg.data.cropping.quality import FilterConfig, without_duplicates
 from dapg.data.cropping.segments import (
     SEGMENTS,
     Found,
@@ -36,7 +36,7 @@ from dapg.data.cropping.segments import (
 )
 from dapg.data.cropping.tracks import TrackConfig, greedy_tracks
 from dapg.data.cropping.videos import Video, find_videos
-from dapg.data.folder import LABELS
+from dapg.data.sets.folder import LABELS
 
 MANIFEST = "manifest.csv"
 DETECTORS = "data.cropping.detectors"

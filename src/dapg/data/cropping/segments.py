@@ -17,8 +17,8 @@ from PIL import Image
 
 from dapg.core.errors import DapgError, DataError
 from dapg.core.files import atomic_write_bytes, atomic_write_text, read_json
+from dapg.data.cropping.crop_quality import FilterConfig, perceptual_hash, reason_to_drop, sharpness
 from dapg.data.cropping.detectors.base import Detector, Frame
-from dapg.data.cropping.quality import FilterConfig, perceptual_hash, reason_to_drop, sharpness
 from dapg.data.cropping.videos import Moment, Reader, Video
 
 SEGMENTS = "segments"

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from dapg.core.errors import DataError
 from dapg.core.images import open_rgb
 from dapg.data.cropping._opencv import opencv
-from dapg.data.folder import PICTURE_SUFFIXES
+from dapg.data.sets.folder import PICTURE_SUFFIXES
 
 VIDEO_SUFFIXES = {
     ".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",

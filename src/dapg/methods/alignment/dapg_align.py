@@ -29,9 +29,9 @@ from dapg.losses.js import js_divergence, log_similarity_distribution
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.alignment._on_the_fly import OnTheFly
 from dapg.methods.base import DataFacts
-from dapg.methods.pretraining._contrastive import Contrastive, Negatives, other_pictures
+from dapg.methods.contrastive import Contrastive, Negatives, other_pictures
 from dapg.models.backbones.base import Backbone
-from dapg.models.heads.moco import MoCoHead
+from dapg.models.heads.moco_head import MoCoHead
 from dapg.models.momentum import KeyEncoder
 
 COMPANIONS, VALID = "companions", "companions_valid"

@@ -18,8 +18,8 @@ from dapg.losses.triplet import weighted_regularised_triplet
 from dapg.methods.base import DataFacts
 from dapg.methods.finetuning._two_stream import TwoStreamMethod
 from dapg.models.backbones.base import Backbone
+from dapg.models.blocks.wavelet_graph import WaveletGraph
 from dapg.models.two_stream import TwoStreamConfig
-from dapg.models.wavelet_graph import WaveletGraph
 
 
 class PMWGCN(TwoStreamMethod):

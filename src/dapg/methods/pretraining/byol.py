@@ -14,11 +14,11 @@ from dapg.core.types import Batch, StepResult
 from dapg.losses.regression import regression
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts
-from dapg.methods.pretraining._contrastive import Contrastive, Pair
+from dapg.methods.contrastive import Contrastive, Pair
 from dapg.models.backbones.base import Backbone
-from dapg.models.heads.byol import BYOLHead
+from dapg.models.blocks.pooling import average_pool
+from dapg.models.heads.byol_head import BYOLHead
 from dapg.models.momentum import momentum_at, momentum_copy, update_momentum
-from dapg.models.pooling import average_pool
 
 
 class BYOL(Contrastive):

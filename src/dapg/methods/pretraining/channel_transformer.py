@@ -11,9 +11,9 @@ from dapg.core.types import Modality
 from dapg.methods.base import DataFacts
 from dapg.methods.pretraining.simclr import SimCLR
 from dapg.models.backbones.base import Backbone
-from dapg.models.channel_attention import ChannelAttention
-from dapg.models.heads.simclr import SimCLRHead
-from dapg.models.pooling import average_pool
+from dapg.models.blocks.channel_attention import ChannelAttention
+from dapg.models.blocks.pooling import average_pool
+from dapg.models.heads.simclr_head import SimCLRHead
 
 
 class ChannelTransformer(SimCLR):

@@ -28,9 +28,9 @@ from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_feature_distribution, log_similarity_distribution
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts
-from dapg.methods.pretraining._contrastive import Contrastive, Negatives, other_pictures
+from dapg.methods.contrastive import Contrastive, Negatives, other_pictures
 from dapg.models.backbones.base import Backbone
-from dapg.models.heads.moco import MoCoHead
+from dapg.models.heads.moco_head import MoCoHead
 from dapg.models.momentum import KeyEncoder
 
 POSITIVES = 3

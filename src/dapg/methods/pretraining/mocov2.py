@@ -12,9 +12,9 @@ from dapg.core.types import Batch, StepResult
 from dapg.losses.info_nce import multi_positive_info_nce
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts
-from dapg.methods.pretraining._contrastive import Contrastive, Pair
+from dapg.methods.contrastive import Contrastive, Pair
 from dapg.models.backbones.base import Backbone
-from dapg.models.heads.moco import MoCoHead
+from dapg.models.heads.moco_head import MoCoHead
 from dapg.models.momentum import KeyEncoder
 
 

@@ -20,11 +20,11 @@ from dapg.data.picture_lines import read_groups, with_groups
 from dapg.losses.info_nce import label_guided_info_nce
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts
-from dapg.methods.pretraining._contrastive import Contrastive, Pair
+from dapg.methods.contrastive import Contrastive, Pair
 from dapg.models.backbones.base import Backbone
-from dapg.models.heads.moco import MoCoHead
+from dapg.models.blocks.pooling import average_pool
+from dapg.models.heads.moco_head import MoCoHead
 from dapg.models.momentum import KeyEncoder
-from dapg.models.pooling import average_pool
 
 
 class PNL(Contrastive):

@@ -12,9 +12,9 @@ from dapg.core.types import Batch, StepResult
 from dapg.losses.info_nce import nt_xent
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts
-from dapg.methods.pretraining._contrastive import Contrastive, Pair
+from dapg.methods.contrastive import Contrastive, Pair
 from dapg.models.backbones.base import Backbone
-from dapg.models.heads.simclr import SimCLRHead
+from dapg.models.heads.simclr_head import SimCLRHead
 
 
 class SimCLR(Contrastive):

@@ -14,9 +14,9 @@ from dapg.core.rng import SampleGenerator
 from dapg.core.types import UNKNOWN, Batch, Modality, StepResult
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts
-from dapg.methods.pretraining._contrastive import Pair, TwoViews
+from dapg.methods.contrastive import Pair, TwoViews
 from dapg.models.backbones.base import Backbone
-from dapg.models.pooling import average_pool
+from dapg.models.blocks.pooling import average_pool
 
 
 class Supervised(TwoViews):

@@ -20,8 +20,8 @@ from dapg.data.picture_lines import named, read_lines
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts, Method
 from dapg.models.backbones.base import Backbone
+from dapg.models.blocks.pooling import average_pool
 from dapg.models.captioner import END, FIRST_WORD, PADDING, START, Captioner
-from dapg.models.pooling import average_pool
 
 _WIDE = ViewConfig(jitter=0.5, grey=0.0, blur=0.0, erasing=0.0)
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from dapg.core.errors import UsageError
 from dapg.models.backbones.base import Backbone
-from dapg.models.initialise import initialise
+from dapg.models.blocks.initialise import initialise
 
 
 def _convolution(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dapg.core.errors import UsageError
 from dapg.models.backbones.base import Backbone
-from dapg.models.initialise import initialise
+from dapg.models.blocks.initialise import initialise
 
 
 def _round_channels(channels: float) -> int:

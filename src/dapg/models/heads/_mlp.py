@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dapg.models.blocks.initialise import initialise
 from dapg.models.heads.base import Head
-from dapg.models.initialise import initialise
 
 
 class TwoLayers(Head):

@@ -15,7 +15,7 @@ from dapg.pose.estimators.base import Estimator
 
 ANNOTATIONS = "annotations.jsonl"
 CONFIDENCE = (0.0, 0.5, 1.0)
-"""Of a point outside the picture, hidden, and visible (``data/synthetic.py: key_points``)."""
+"""Of a point outside the picture, hidden, and visible (``data/sets/synthetic.py: key_points``)."""
 
 
 class Annotations(Estimator):

@@ -11,13 +11,14 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from dapg.core.errors import DataError, UsageError, WeightsError
+from dapg.core.files import ASSETS
 from dapg.core.key_points import KEY_POINT_NAMES, LEFT_SHOULDER, NECK, RIGHT_SHOULDER
 from dapg.core.types import Record
 from dapg.data.base import Dataset
 from dapg.pose.estimators._frame import frame, unframe
 from dapg.pose.estimators.base import Estimator
 
-EMBEDDED = Path(__file__).resolve().parents[2] / "assets" / "poses" / "blazepose_landmark_full.tflite"
+EMBEDDED = ASSETS / "poses" / "blazepose_landmark_full.tflite"
 
 INPUT = 256
 _LANDMARKS, _VALUES = 39, 5

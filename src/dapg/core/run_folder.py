@@ -1,0 +1,180 @@
+"""A stage is a function from settings and folders to a folder: config.yaml first, result.json last.
+
+A finished folder with equal settings is reused, one with other settings is an error that names the difference, an
+unfinished one is resumed. A folder whose run failed before it made anything but its settings counts as new.
+"""
+
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dapg import __version__
+from dapg.core.errors import DapgError, UsageError
+from dapg.core.files import FolderLock, atomic_write_text, read_json, remove_leftovers, write_json
+from dapg.core.settings import differences, dump_yaml, read_yaml, to_dict
+
+CONFIG, RESULT, ENVIRONMENT, EXTENSIONS = "config.yaml", "result.json", "environment.json", "extensions.json"
+
+
+@dataclass
+class RunFolder:
+    """One run's folder.
+
+    ``extendable`` maps a dotted key that may grow (training steps) to the word for it; growing it goes on from the
+    last checkpoint instead of failing.
+    """
+
+    folder: Path
+    settings: Any
+    kind: str
+    rank: int = 0
+    extendable: tuple[str, ...] = ()
+    started: float = field(default_factory=time.time)
+    extended_from: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    def open(self) -> dict[str, Any] | None:
+        """Take the folder; the stored result if the same work is finished already, else None.
+
+        Raises:
+            UsageError: the folder holds another run.
+            DapgError: another process works in it, or it cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DapgError(f"cannot create {self.folder}: {error.strerror or error}") from error
+        self._lock = FolderLock(self.folder, self.rank)
+        self._lock.acquire()
+        try:
+            return self._compare()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _compare(self) -> dict[str, Any] | None:
+        config = self.folder / CONFIG
+        # Looked at before the config: a process of the same run that is ahead of us writes the config first.
+        present = {path.name for path in self.folder.iterdir() if not path.name.startswith(".")}
+        if config.exists():
+            different = self._differences(read_yaml(config), started=bool(present - {CONFIG, ENVIRONMENT}))
+            for key in self.extendable:
+                if key in different and _grows(*different[key]):
+                    self.extended_from[key] = different.pop(key)
+            if different:
+                listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in different.items())
+                raise UsageError(f"{self.folder} holds a run with other settings ({listed}); give another --out")
+            if not self.extended_from and (self.folder / RESULT).exists():
+                return dict(read_json(self.folder / RESULT))
+        elif present:
+            raise UsageError(f"{self.folder} is not empty and holds no {CONFIG}; give another --out")
+        if self.rank == 0:
+            remove_leftovers(self.folder)
+            if self.extended_from:
+                self._note_extension()
+                (self.folder / RESULT).unlink(missing_ok=True)
+            values = {"stage": self.kind, **to_dict(self.settings)}
+            atomic_write_text(config, f"# dapg {self.kind}\n{dump_yaml(values)}")
+            write_json(self.folder / ENVIRONMENT, environment())
+        return None
+
+    def _differences(self, stored: dict[str, Any], started: bool) -> dict[str, tuple[Any, Any]]:
+        """What differs from the run in the folder; nothing when that one failed before it made anything."""
+        kind = stored.pop("stage", None)
+        if kind is None:
+            raise UsageError(f"{self.folder / CONFIG} was not written by dapg; give another --out")
+        if not started:
+            return {}
+        if kind != self.kind:
+            raise UsageError(f"{self.folder} holds a run of `{kind}`, not of `{self.kind}`; give another --out")
+        return differences(self.settings, stored)
+
+    def _note_extension(self) -> None:
+        """Remember what the run was before, also if this try is killed."""
+        before = {key: old for key, (old, _) in self.extended_from.items()}
+        if before not in self.extensions():
+            write_json(self.folder / EXTENSIONS, [*self.extensions(), before])
+
+    def extensions(self) -> list[dict[str, Any]]:
+        """Earlier lengths of a run that was extended, oldest first."""
+        path = self.folder / EXTENSIONS
+        return list(read_json(path)) if path.exists() else []
+
+    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Write the result, the last file of a run, and give the folder back."""
+        whole = {"stage": self.kind, "dapg_version": __version__, **result}
+        if self.rank == 0:
+            write_json(self.folder / RESULT, whole)
+        self.close()
+        return whole
+
+    def close(self) -> None:
+        """Give the folder back without a result; the work can be taken up again."""
+        self._lock.release()
+
+
+def refuse_other_weights(folder: Path | str, held: str, source: str, then: str | None, now: str | None) -> None:
+    """Refuse a finished folder whose weights at the start were replaced since: its settings name their place only.
+
+    Args:
+        folder: of the finished stage.
+        held: what it holds, such as ``scores of``.
+        source: the place of the weights.
+        then: their SHA-256 when the folder was made; None where there were none.
+        now: that of what lies there now; None where nothing does, so that nothing contradicts.
+
+    Raises:
+        UsageError: the two differ.
+    """
+    if then is not None and now is not None and then != now:
+        raise UsageError(
+            f"{folder} holds {held} other weights than {source} has now (SHA-256 {then[:12]} there, {now[:12]} now); "
+            "give another --out, or delete the folder"
+        )
+
+
+def _grows(old: Any, new: Any) -> bool:
+    numbers = isinstance(old, int | float) and isinstance(new, int | float)
+    return bool(numbers and new > old > 0)
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to know about where a result was made: command, versions, commit, machine."""
+    import torch
+
+    packages = {}
+    for name in ("torch", "numpy", "pillow", "accelerate", "safetensors"):
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = "not installed"
+    return {
+        "command": sys.argv,
+        "dapg_version": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "packages": packages,
+        "machine": platform.platform(),
+        "processor": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the source tree dapg runs from, ``-dirty`` when changed; None for an installed wheel."""
+    here = Path(__file__).resolve().parents[3]
+    if not (here / ".git").exists():
+        return None
+    try:
+        options = {"cwd": here, "capture_output": True, "text": True, "timeout": 10}
+        head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, **options).stdout.strip()  # type: ignore[call-overload]
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], check=True, **options).stdout  # type: ignore[call-overload]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{head}-dirty" if dirty.strip() else str(head)

@@ -1,0 +1,255 @@
+"""Synthetic people: the set that ships inside the package, or a larger one made by ``dapg data synth``.
+
+SYSU-MM01's layout, cameras and rules (see ``dapg.synth``), so that everything runs from nothing. The pictures show
+that the machinery works and how methods compare on them; they say nothing about results on SYSU-MM01.
+"""
+
+import json
+import os
+import random
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dapg.core.errors import DataError
+from dapg.core.files import ASSETS
+from dapg.core.key_points import KEY_POINT_NAMES
+from dapg.core.types import Modality, Protocol, Record, Trial
+from dapg.data.base import Dataset
+
+EMBEDDED = ASSETS / "synthetic" / "people.zip"
+ARCHIVE = "people.zip"
+ANNOTATIONS = "annotations.jsonl"
+HIDDEN = "hidden/unlabelled_persons.jsonl"
+"""Who the unlabelled persons are and what they wear."""
+VISIBLE_CAMERAS, INDOOR_CAMERAS, INFRARED_CAMERAS = (1, 2, 4, 5), (1, 2), (3, 6)
+TRIALS = 10
+
+# Cameras 2 and 3 look into the same room: a query of camera 3 leaves out all of camera 2 (SYSU-MM01's rule).
+SAME_ROOM = {1: 1, 2: 2, 3: 2, 4: 4, 5: 5, 6: 6}
+
+
+class Synthetic(Dataset):
+    """People who do not exist, in four visible and two near-infrared cameras."""
+
+    title: ClassVar[str] = "Synthetic people"
+    licence: ClassVar[str] = "CC0-1.0"
+    access: ClassVar[str] = "ships with the package; larger sets: dapg data synth (docs/synthetic.md)"
+    splits: ClassVar[tuple[str, ...]] = ("unlabelled", "train", "val", "test")
+    modes: ClassVar[tuple[str, ...]] = ("all", "indoor", "visible", "validation")
+    embedded: ClassVar[bool] = True
+    """The set needs no root: it is inside the package."""
+
+    def __init__(self, root: Path | str | None = None) -> None:
+        """Open the embedded set (no ``root``), or one made by ``dapg data synth``: a folder or a ``people.zip``.
+
+        Raises:
+            DataError: nothing of that kind is there.
+        """
+        chosen = EMBEDDED if root is None else Path(root)
+        if chosen.is_dir() and (chosen / ARCHIVE).is_file():
+            chosen = chosen / ARCHIVE
+        super().__init__(chosen)
+        self._zip: zipfile.ZipFile | None = None
+        self._zip_process = 0
+        self._truths: dict[str, dict[str, Any]] | None = None
+        self._hidden: dict[str, dict[str, Any]] | None = None
+        if not chosen.exists():
+            raise DataError(f"{self.title} not found: expected {chosen}. See docs/synthetic.md.")
+        self._files = self._index()
+        if not self._files and not self._free:
+            raise DataError(
+                f"{self.title} not found under {chosen}: expected cam1/0001/0001.jpg. See docs/synthetic.md."
+            )
+
+    def records(self, split: str) -> list[Record]:
+        """Every picture of a split: persons ascending, visible cameras before infrared ones, then by name.
+
+        Raises:
+            UsageError: no such split.
+            DataError: the list of the split is missing or damaged.
+        """
+        self.check_split(split)
+        if split == "unlabelled":
+            return [Record(path) for path in self._free]
+        return [
+            record
+            for person in self.persons(split)
+            for camera in (*VISIBLE_CAMERAS, *INFRARED_CAMERAS)
+            for record in self._shots(person, camera)
+        ]
+
+    def labelled_split(self) -> str:
+        """``train``; ``val`` has other persons."""
+        return "train"
+
+    def persons(self, split: str) -> list[int]:
+        """Person numbers of ``train``, ``val`` or ``test``, ascending (``exp/<split>_id.txt``, first line).
+
+        Raises:
+            DataError: the list is missing or damaged.
+        """
+        name = f"exp/{split}_id.txt"
+        first = (self._bytes(name).decode("utf-8", "replace").splitlines() or [""])[0]
+        try:
+            return sorted(int(word) for word in first.split(",") if word.strip())
+        except ValueError as error:
+            raise DataError(f"{self.root}: {name} must hold person numbers parted by commas") from error
+
+    def trials(self, mode: str, seed: int = 0) -> list[Trial]:
+        """Ten single-shot trials of ``all`` or ``indoor`` search by SYSU-MM01's rules, or the one of ``visible``.
+
+        In ``all`` and ``indoor`` every infrared test picture is a query, and the gallery holds one random picture
+        of each person and visible camera (1, 2, 4, 5, or 1 and 2), chosen as the AGW code does: Python's generator,
+        seeded with the trial's number 0 ... 9 (plus 10 times ``seed``), one ``choice`` per person and camera in
+        ascending order. In ``visible`` every visible test picture is query and gallery; the query itself is left
+        out with all pictures of its person by its camera. ``validation`` is ``all`` on the validation persons.
+
+        Raises:
+            UsageError: no such mode.
+        """
+        self.check_mode(mode)
+        people = self.persons("val" if mode == "validation" else "test")
+        if mode == "visible":
+            pictures = tuple(r for p in people for camera in VISIBLE_CAMERAS for r in self._shots(p, camera))
+            protocol = Protocol("visible to visible across cameras", same_person_same_camera=True)
+            return [Trial("0", mode, pictures, pictures, protocol, comparable=False)]
+        query = tuple(r for p in people for camera in INFRARED_CAMERAS for r in self._shots(p, camera))
+        cameras = INDOOR_CAMERAS if mode == "indoor" else VISIBLE_CAMERAS
+        protocol = Protocol("SYSU-MM01 single-shot", camera_groups=SAME_ROOM, unique_identity_cmc=True)
+        return [
+            Trial(
+                str(number - TRIALS * seed),
+                mode,
+                query,
+                self._gallery(people, cameras, number),
+                protocol,
+                comparable=False,
+                drawn=f"Python random seeded with {number}, as in AGW",
+            )
+            for number in range(TRIALS * seed, TRIALS * seed + TRIALS)
+        ]
+
+    def _gallery(self, people: list[int], cameras: tuple[int, ...], seed: int) -> tuple[Record, ...]:
+        generator = random.Random(seed)
+        cells = [self._shots(person, camera) for person in people for camera in cameras]
+        return tuple(generator.choice(cell) for cell in cells if cell)
+
+    def _shots(self, person: int, camera: int) -> list[Record]:
+        modality = Modality.INFRARED if camera in INFRARED_CAMERAS else Modality.VISIBLE
+        return [Record(path, person, camera, modality) for path in self._files.get((person, camera), [])]
+
+    # ---- truth -----------------------------------------------------------------------------------------------------
+
+    def truth(self, record: Record) -> dict[str, Any]:
+        """Everything known about a picture: key points, box, pose, yaw, garments, mask area (docs/synthetic.md).
+
+        Raises:
+            DataError: the set has no annotations, or none for this picture.
+        """
+        if self._truths is None:
+            rows = (json.loads(line) for line in self._bytes(ANNOTATIONS).decode("utf-8").splitlines())
+            self._truths = {row["path"]: row for row in rows}
+        if record.path not in self._truths:
+            raise DataError(f"{self.root}: {ANNOTATIONS} knows no picture {record.path}")
+        return self._truths[record.path]
+
+    def garments(self, record: Record) -> dict[str, str]:
+        """What the person wears, in words, by slot (upper, lower, shoes, hair, ...).
+
+        Of unlabelled pictures it is kept apart from what methods without labels read, as it all but names the person.
+
+        Raises:
+            DataError: see ``truth``.
+        """
+        truth = self.truth(record)
+        if "garments" not in truth:
+            if self._hidden is None:
+                rows = (json.loads(line) for line in self._bytes(HIDDEN).decode("utf-8").splitlines())
+                self._hidden = {row["path"]: row for row in rows}
+            truth = self._hidden[record.path]
+        return dict(truth["garments"])
+
+    def key_points(self, record: Record) -> Float[Tensor, "18 3"]:
+        """Position x, y in pixels of the stored picture, and 2 visible, 1 hidden, 0 outside; ``KEY_POINT_NAMES`` order.
+
+        Raises:
+            DataError: see ``truth``.
+        """
+        return torch.tensor(self.truth(record)["key_points"], dtype=torch.float32)
+
+    # ---- files -----------------------------------------------------------------------------------------------------
+
+    def read(self, record: Record) -> bytes:
+        """The encoded picture. Safe in loader workers: each process opens the archive itself.
+
+        Raises:
+            DataError: the picture is missing or damaged.
+        """
+        return self._bytes(record.path)
+
+    def _bytes(self, path: str) -> bytes:
+        try:
+            return self._archive().read(path) if self.root.is_file() else (self.root / path).read_bytes()
+        except KeyError as error:
+            raise DataError(f"{self.root} holds no {path}") from error
+        except OSError as error:
+            raise DataError(f"{self.root / path}: {error.strerror or error}") from error
+        except zipfile.BadZipFile as error:
+            raise DataError(f"{self.root}: {path} is damaged ({error})") from error
+
+    def _archive(self) -> zipfile.ZipFile:
+        # A handle that a forked worker shares with its parent has one position for both: never use it.
+        if self._zip is None or self._zip_process != os.getpid():
+            try:
+                self._zip = zipfile.ZipFile(self.root)
+            except (OSError, zipfile.BadZipFile) as error:
+                raise DataError(f"{self.root} is not a readable zip file ({error})") from error
+            self._zip_process = os.getpid()
+        return self._zip
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open archive: spawned workers open their own."""
+        return {**self.__dict__, "_zip": None}
+
+    def _names(self) -> list[str]:
+        if self.root.is_file():
+            return sorted(self._archive().namelist())
+        return sorted(path.relative_to(self.root).as_posix() for path in self.root.glob("cam*/*/*")) + sorted(
+            path.relative_to(self.root).as_posix() for path in self.root.glob("unlabelled/*")
+        )
+
+    def _index(self) -> dict[tuple[int, int], list[str]]:
+        """(person, camera) -> pictures by name."""
+        names = self._names()
+        self._free = [name for name in names if name.startswith("unlabelled/")]
+        files: dict[tuple[int, int], list[str]] = {}
+        for name in names:
+            parts = name.split("/")
+            if len(parts) != 3 or not (parts[0].startswith("cam") and parts[0][3:].isdigit() and parts[1].isdigit()):
+                continue
+            files.setdefault((int(parts[1]), int(parts[0][3:])), []).append(name)
+        return files
+
+    @classmethod
+    def example_layout(cls) -> Mapping[str, str | None]:
+        """Seven persons (4 train, 1 val, 2 test), two pictures a camera, three unlabelled pictures."""
+        pictures = [
+            f"cam{camera}/{person:04d}/{number:04d}.jpg"
+            for camera in range(1, 7)
+            for person in range(1, 8)
+            for number in (1, 2)
+        ]
+        pictures += [f"unlabelled/{number:05d}.jpg" for number in (1, 2, 3)]
+        points = [[float(i), float(2 * i), 2] for i in range(len(KEY_POINT_NAMES))]
+        lines = [json.dumps({"path": path, "key_points": points}) for path in pictures]
+        lists = {"train": "1,2,3,4", "val": "5", "test": "6,7", "available": "1,2,3,4,5,6,7"}
+        layout: dict[str, str | None] = dict.fromkeys(pictures)
+        layout.update({f"exp/{name}_id.txt": f"{ids}\n" for name, ids in lists.items()})
+        layout[ANNOTATIONS] = "\n".join(lines) + "\n"
+        return layout

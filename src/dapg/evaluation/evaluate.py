@@ -1,0 +1,366 @@
+"""Evaluation as a stage: a model and a test protocol in, scores, ranked lists and a result out."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dapg.core import plugins
+from dapg.core.errors import DataError, UsageError
+from dapg.core.files import read_json, sha256, write_json
+from dapg.core.rng import generator_from
+from dapg.core.run_folder import CONFIG, RESULT, RunFolder, refuse_other_weights
+from dapg.core.settings import from_dict, read_yaml, run_only, to_dict
+from dapg.core.types import Record, Trial
+from dapg.data.base import Dataset
+from dapg.data.shards import Shards
+from dapg.data.source import DataConfig, list_hash, open_dataset, root_of
+from dapg.data.verify import unseen_trials
+from dapg.evaluation.corrupted_scores import Batches, CorruptionSettings, SetScores, score_corrupted, summary
+from dapg.evaluation.corrupted_sets import CorruptedDataset
+from dapg.evaluation.result import describe_scores, describe_trial
+from dapg.features.embedding_map import distance_histograms, require_tsne, tsne_map
+from dapg.features.encoders import Encoder, FlipAveraged, MethodEncoder, build_encoder
+from dapg.features.extract import CENTRED, trial_features, with_centred
+from dapg.features.grad_cam import backbone_of
+from dapg.features.ranked_lists import describe_lists, save_maps, save_thumbnails
+from dapg.methods.base import Method
+from dapg.methods.runs import METHOD_WEIGHTS, BackboneConfig
+from dapg.scoring.bootstrap import write_query_scores
+from dapg.scoring.labels import Labels, row_numbers
+from dapg.scoring.metrics import Scores, mean_scores, score_trials
+from dapg.scoring.ranking import rank
+from dapg.scoring.rerank import Rerank, reranked_name, score_reranked
+
+QUERY_SCORES, CORRUPTED, FIGURES = "queries.npz", "corrupted", "figures.json"
+CORRUPTED_LISTS = "ranked_lists.json"
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Everything a score depends on."""
+
+    model: str
+    """Folder of a finished run, ``histogram``, ``random``, ``imagenet`` or a weights file."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Test data."""
+    mode: str = ""
+    """Test mode of the data set, e.g. all, indoor, visible; empty: its first."""
+    feature: str = ""
+    """Feature to report; empty: the model's headline. All features are scored and stored."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """Network for ``random``, ``imagenet`` and weights files; a run brings its own."""
+    height: int = 256
+    """Rows of the input, where the model does not say."""
+    width: int = 128
+    """Columns of the input, where the model does not say."""
+    max_rank: int = 20
+    """Length of the CMC curve."""
+    flip: bool = False
+    """Also score the average of the features of a picture and its mirror image, as CAJ and DEEN report."""
+    rerank: Rerank = field(default_factory=Rerank)
+    """Also score the reported feature after k-reciprocal re-ranking or query expansion."""
+    ranked_lists: int = 10
+    """Queries whose ranked list is drawn."""
+    activations: bool = False
+    """Also draw in the ranked lists which parts make two pictures alike (Grad-CAM of their similarity)."""
+    tsne: int = 0
+    """Persons whose pictures are laid out by t-SNE of the reported feature (needs scikit-learn); 0: none."""
+    corruption: CorruptionSettings = field(default_factory=CorruptionSettings)
+    """Corrupted test pictures beside the clean ones."""
+    seed: int = 0
+    """Of random weights, and of which queries are drawn."""
+    batch_size: int = run_only(64)
+    """Pictures encoded at once."""
+    workers: int = run_only(2)
+    """Loader processes."""
+    out: str = run_only("")
+    """Folder of the result."""
+    device: str = run_only("auto")
+    """auto, cpu, cuda or cuda:N."""
+
+
+def evaluate(
+    settings: EvaluateSettings, device: torch.device, show_progress: bool = True, kept: Batches | None = None
+) -> dict[str, Any]:
+    """Score a model by a data set's protocol; returns the content of result.json.
+
+    Args:
+        settings: what is scored, and how.
+        device: where the model runs.
+        show_progress: draw progress bars.
+        kept: holds corrupted test pictures between models, as for ``score_corrupted``.
+
+    Raises:
+        UsageError: unknown model, mode or feature, or the folder holds another evaluation.
+        DataError: the data set or one of its test pictures cannot be read.
+    """
+    folder = Path(settings.out)
+    stage = RunFolder(folder, settings, "evaluate")
+    finished = stage.open()
+    if finished is not None:
+        stage.close()
+        now = _weights_hash(settings.model)
+        refuse_other_weights(folder, "scores of", settings.model, finished.get("weights"), now)
+        return {**finished, "reused": True}
+    try:
+        if settings.tsne:
+            require_tsne()
+        dataset = open_dataset(settings.data)
+        mode = settings.mode or _first_mode(dataset)
+        encoder = build_encoder(
+            settings.model, settings.backbone, (settings.height, settings.width), settings.seed, device
+        )
+        if settings.flip:
+            encoder = FlipAveraged(encoder)
+        trials = _without_training_persons(dataset.trials(mode, settings.seed), dataset, settings)
+        features, records = trial_features(
+            encoder, dataset, trials, settings.batch_size, settings.workers, show_progress
+        )
+        feature = settings.feature or encoder.headline
+        if feature not in features:
+            raise UsageError(f"{settings.model} has no feature {feature!r}; it has {', '.join(features)}")
+        if settings.activations and backbone_of(encoder) is None:
+            raise UsageError(f"{settings.model} is no network, so there are no activations to draw")
+        scores = {name: score_trials(values, records, trials, settings.max_rank) for name, values in features.items()}
+        if settings.rerank.method != "none":
+            reranked = score_reranked(features[feature], records, trials, settings.rerank, settings.max_rank)
+            scores[reranked_name(feature, settings.rerank)] = reranked
+        write_query_scores(folder / QUERY_SCORES, scores)
+        result = {
+            "model": settings.model,
+            "model_seed": _model_seed(settings),
+            "data": {"name": dataset.title, "mode": mode, "hash": list_hash(list(records))},
+            **describe_scores(trials[0].protocol, [describe_trial(trial) for trial in trials], feature, scores),
+            "comparable": all(trial.comparable for trial in trials),
+            "rerank": None if settings.rerank.method == "none" else asdict(settings.rerank),
+            "flip": settings.flip,
+            "corruption": to_dict(settings.corruption) if settings.corruption.types else None,
+            "corrupted": None,
+            "corrupted_lists": [],
+            "per_query": QUERY_SCORES,
+            "weights": _weights_hash(settings.model),
+            "ranked_lists": _ranked_lists(encoder, dataset, trials[0], (features, records), feature, settings, folder),
+        }
+        write_json(folder / FIGURES, _figures((features, records), feature, settings))
+        if settings.corruption.types:
+            result["corrupted"], result["corrupted_lists"] = _corrupted(
+                encoder, dataset, trials, (features, records), scores, feature, settings, kept, show_progress
+            )
+        return stage.finish(result)
+    finally:
+        stage.close()
+
+
+def _corrupted(
+    encoder: Encoder,
+    dataset: Dataset,
+    trials: Sequence[Trial],
+    clean: tuple[dict[str, Tensor], dict[Record, int]],
+    clean_scores: dict[str, list[Scores]],
+    feature: str,
+    settings: EvaluateSettings,
+    kept: Batches | None,
+    show_progress: bool,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Scores on the corrupted test sets, and ranked lists of the first of them.
+
+    Each is kept in a file of the folder as it is made, so that a killed run goes on there.
+    """
+    # What a killed run left behind counts for the same weights only.
+    place = Path(CORRUPTED) / (_weights_hash(settings.model) or "built-in")[:12]
+    folder = Path(settings.out) / place
+
+    def look(view: CorruptedDataset, raw: dict[str, Tensor], rows: dict[Record, int]) -> None:
+        table = with_centred(raw, list(rows)), rows
+        lists = _ranked_lists(
+            encoder, view, view.mark(trials[0]), table, feature, replace(settings, activations=False), folder
+        )
+        happened = {record.path: view.assignment(record) for record in rows}
+        for one in _pictures(lists):
+            one["picture"] = str(place / one["picture"])
+            one["corruption"] = f"{happened[one['path']].name} {happened[one['path']].severity}".removesuffix(" 0")
+        write_json(folder / CORRUPTED_LISTS, lists)
+
+    found = score_corrupted(
+        encoder,
+        dataset,
+        trials,
+        settings.corruption,
+        clean,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        folder=folder,
+        kept=kept,
+        look=look,
+        show_progress=show_progress,
+    )
+    queries = {name: [[trial.per_query for trial in made]] for name, made in clean_scores.items()}
+    files = {name: [str(place / path) for path in each.files()] for name, each in found.items()}
+    return summary(SetScores(queries), found, feature, files), read_json(folder / CORRUPTED_LISTS)
+
+
+def _pictures(lists: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Queries and answers of ranked lists."""
+    return [one for entry in lists for one in (entry["query"], *entry["answers"])]
+
+
+def validator(
+    dataset: Dataset,
+    mode: str,
+    device: torch.device,
+    batch_size: int = 64,
+    workers: int = 0,
+    training_persons: Sequence[int] = (),
+    corruption: CorruptionSettings | None = None,
+) -> Any:
+    """A callable for the training loop: mAP (which chooses), rank-1 and mINP of the headline feature.
+
+    Trials that test any of ``training_persons`` are left out. With ``corruption`` the same of each of its test sets
+    follows (``corrupted all mAP`` ...); the corrupted pictures are made once and kept in memory.
+
+    Raises:
+        UsageError: no such mode, or every trial of it tests training persons.
+    """
+    trials = unseen_trials(dataset.trials(mode), training_persons)
+    kept: Batches = {}
+
+    def validate(method: Method) -> dict[str, float]:
+        encoder = MethodEncoder(method, device)
+        clean = trial_features(encoder, dataset, trials, batch_size, workers, show_progress=False)
+        means = mean_scores(score_trials(clean[0][encoder.headline], clean[1], trials, 20))
+        scores = {"mAP": means["mAP"], "rank-1": means["cmc"][0], "mINP": means["mINP"]}  # type: ignore[index]
+        if corruption is not None:
+            found = score_corrupted(
+                encoder, dataset, trials, corruption, clean, batch_size=batch_size, workers=workers, kept=kept
+            )
+            for name, test_set in found.items():
+                values = test_set.means(encoder.headline)
+                scores |= {f"corrupted {name} {measure}": value for measure, value in values.items()}
+        return scores  # type: ignore[return-value]
+
+    return validate
+
+
+def _model_seed(settings: EvaluateSettings) -> int | None:
+    """The seed a model was trained (or its random weights drawn) with; None where nobody knows."""
+    folder = Path(settings.model)
+    if folder.is_dir():
+        seed = read_yaml(folder / CONFIG).get("seed")
+        return None if seed is None else int(seed)
+    return settings.seed if settings.model == "random" else None
+
+
+def _without_training_persons(trials: list[Trial], dataset: Dataset, settings: EvaluateSettings) -> list[Trial]:
+    """Only trials on persons that the run did not see: RegDB's partitions are drawn from the same people.
+
+    Raises:
+        UsageError: every trial tests persons of the training part.
+    """
+    folder = Path(settings.model)
+    if not folder.is_dir():
+        return trials
+    trained_on = from_dict(DataConfig, read_yaml(folder / CONFIG)["data"], "data")
+    if not _same_people(trained_on, settings.data, dataset):
+        return trials
+    return unseen_trials(trials, read_json(folder / RESULT)["facts"]["persons"])
+
+
+def _same_people(trained_on: DataConfig, tested_on: DataConfig, dataset: Dataset) -> bool:
+    """Whether equal person numbers mean equal persons: two copies of a published set, or one folder of one's own.
+
+    A packed set counts as the set it was packed from, and as any set when it is not there any more.
+    """
+    kinds = {name: plugins.load("data.sets", name, Dataset) for name in plugins.names("data.sets")}  # type: ignore[type-abstract]
+    title: str | None = kinds[trained_on.name].title
+    if kinds[trained_on.name] is Shards:
+        try:
+            title = open_dataset(trained_on).title
+        except DataError:
+            title = None
+    if title not in (None, dataset.title):
+        return False
+    published = {kind.title for kind in kinds.values() if kind.published_persons}
+    roots = [root_of(config) for config in (trained_on, tested_on)]
+    return dataset.title in published or len({root and root.resolve() for root in roots}) == 1
+
+
+def _first_mode(dataset: Dataset) -> str:
+    if not dataset.modes:
+        raise UsageError(f"{dataset.title} has no test protocol; it serves pre-training only")
+    return dataset.modes[0]
+
+
+def _weights_hash(model: str) -> str | None:
+    path = Path(model) / METHOD_WEIGHTS if Path(model).is_dir() else Path(model)
+    return sha256(path) if path.is_file() else None
+
+
+def _ranked_lists(
+    encoder: Encoder,
+    dataset: Dataset,
+    trial: Trial,
+    table: tuple[dict[str, Tensor], dict[Record, int]],
+    feature: str,
+    settings: EvaluateSettings,
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """The first answers of some random queries, with thumbnails and perhaps maps in ``folder``."""
+    features, rows = table[0][feature], table[1]
+    count = min(settings.ranked_lists, len(trial.query))
+    order = torch.randperm(len(trial.query), generator=generator_from("ranked lists", settings.seed))
+    chosen = [trial.query[index] for index in order[:count].sort().values.tolist()]
+    if not chosen:
+        return []
+    part = replace(trial, query=tuple(chosen))
+    query, gallery = (features[row_numbers(rows, records)] for records in (part.query, part.gallery))
+    ranking = rank(query, gallery, Labels.of(part), top=10)
+    lists = [
+        (
+            asked,
+            [(trial.gallery[place], value, match) for place, value, match in zip(*found, strict=True) if place >= 0],
+        )
+        for asked, *found in zip(
+            chosen, ranking.gallery.tolist(), ranking.similarity.tolist(), ranking.matches.tolist(), strict=True
+        )
+    ]
+    shown = [record for asked, answers in lists for record in (asked, *(answer for answer, *_ in answers))]
+    save_thumbnails(folder, dataset, shown)
+    if settings.activations:
+        named = feature.removesuffix(CENTRED)  # what is centred is not the encoder's own any more
+        unit = {record: table[0][named][rows[record]] for record in shown}
+        save_maps(folder, encoder, (dataset, dataset), lists, named, (unit, unit))
+    return describe_lists(lists)
+
+
+def _figures(
+    table: tuple[dict[str, Tensor], dict[Record, int]], feature: str, settings: EvaluateSettings
+) -> dict[str, Any]:
+    """Distances, and where wanted the t-SNE map, of all test pictures."""
+    features, records = table[0][feature], list(table[1])
+    figures: dict[str, Any] = {"distances": distance_histograms(features, records, settings.seed)}
+    if settings.tsne:
+        figures["tsne"] = tsne_map(features, records, settings.tsne, settings.seed)
+    return figures
+
+
+def default_out(settings: EvaluateSettings) -> EvaluateSettings:
+    """Fill in ``out`` where it is empty: inside the run, or below outputs/evaluate."""
+    if settings.out:
+        return settings
+    label = f"{settings.data.name}-{settings.mode or 'default'}"
+    if settings.corruption.types:
+        label += "-corrupted"
+    if settings.flip:
+        label += "-flip"
+    if settings.rerank.method != "none":
+        label += f"-{settings.rerank.method}"
+    if Path(settings.model).is_dir():
+        return replace(settings, out=str(Path(settings.model) / f"evaluate-{label}"))
+    name = Path(settings.model).stem
+    if settings.model in ("random", "imagenet"):
+        name = f"{settings.model}-{settings.backbone.name}"
+    return replace(settings, out=f"outputs/evaluate/{name}-{label}")

@@ -1,0 +1,238 @@
+"""What the page shows beside tables and needs networks for: heat maps by corruption and severity, ranked lists.
+
+A step of its own (``dapg reproduce TABLE --pictures``), as long as the networks are at hand. Each group of cells (data
+set, start, fine-tuning) leaves one file, ``results/reproduce-<scale>/pictures/<group>.json``, thumbnails inside, about
+the median seed of our arm and of the strongest arm that is no part of ours. The page is made from these files alone.
+"""
+
+import base64
+import itertools
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from dapg.core.device import resolve_device
+from dapg.core.errors import DapgError, UsageError
+from dapg.core.files import read_json, write_json
+from dapg.core.rng import generator_from
+from dapg.core.run_folder import RESULT, commit
+from dapg.core.types import Trial
+from dapg.corruptions import library
+from dapg.data.base import Dataset
+from dapg.data.source import DataConfig, open_dataset
+from dapg.evaluation.corrupted_scores import Batches, CorruptionSettings, score_corrupted
+from dapg.evaluation.corrupted_sets import CorruptedDataset, CorruptionPolicy
+from dapg.experiment.matrix import ARMS, Cell, Group
+from dapg.experiment.run import Experiment, Say, machine
+from dapg.experiment.tables import OURS, Stored, modes_of, read_cells
+from dapg.features.encoders import Encoder, build_encoder
+from dapg.features.extract import extract, trial_features
+from dapg.features.ranked_lists import describe_lists, thumbnails
+from dapg.scoring.labels import Labels
+from dapg.scoring.metrics import score_trials
+from dapg.scoring.ranking import rank
+
+FOLDER = "pictures"
+NAMES, LEVELS = library.expand(("all",)), library.SEVERITIES
+"""Corruptions and severities of the heat maps."""
+LISTS, ANSWERS = 2, 10
+"""Queries shown that one of the two alone gets right, and answers of each."""
+_THUMBNAIL, _QUALITY = (96, 48), 75
+
+
+def write_pictures(experiment: Experiment, say: Say) -> list[Path]:
+    """Make what is not there yet; groups whose networks are not at hand are named and left out.
+
+    Raises:
+        UsageError: no group has cells of our arm and of another one.
+    """
+    stored = read_cells(experiment)
+    chosen = pairs(experiment, stored)
+    if not chosen:
+        raise UsageError("pictures need a finished cell of DAPG and one of another arm: same data, start, fine-tuning")
+    written = []
+    for group, cells in chosen.items():
+        path = file(experiment, group)
+        named = {who: _named(cell, stored) for who, cell in cells.items()}
+        if path.exists() and read_json(path)["cells"] == named:
+            say(f"is there: {path}")
+            continue
+        try:
+            networks = {who: _network(experiment, stored[cell.name]) for who, cell in cells.items()}
+            say(f"{', '.join(group)}: {cells['ours'].name} and {cells['other'].name}")
+            write_json(path, {"cells": named, **_made(experiment, group, cells, networks)})
+        except DapgError as error:
+            say(f"left out: {', '.join(group)}: {error}")
+            continue
+        written.append(path)
+    return written
+
+
+def file(experiment: Experiment, group: Group) -> Path:
+    """Where a group's pictures are."""
+    data, start, finetuning = group
+    return experiment.folder / FOLDER / f"{finetuning}-{data}-{start}.json"
+
+
+def read_pictures(experiment: Experiment) -> list[dict[str, Any]]:
+    """What is stored of the experiment's groups, in the order of its cells."""
+    groups = dict.fromkeys(cell.group for cell in experiment.cells())
+    return [read_json(file(experiment, group)) for group in groups if file(experiment, group).exists()]
+
+
+def pairs(experiment: Experiment, stored: Stored) -> dict[Group, dict[str, Cell]]:
+    """Group -> ``ours`` and ``other``: the middle seed of our arm and of the strongest arm that is no part of it.
+
+    Strength is mAP on corrupted pictures (all types) in the data set's first mode, the mean over seeds; of an even
+    number of seeds the lower of the two in the middle is taken. Both cells are of the same partition.
+    """
+    found: dict[Group, dict[str, list[Cell]]] = {}
+    for cell in experiment.cells():
+        if cell.name in stored:
+            found.setdefault(cell.group, {}).setdefault(cell.arm, []).append(cell)
+    chosen = {}
+    for group, arms in found.items():
+        ours = next((arm for arm in OURS if arm in arms), "")
+        others = [arm for arm in arms if not arm.startswith("dapg")]
+        if not ours or not others:
+            continue
+        strength = {cell.name: _strength(stored[cell.name]) for cells in arms.values() for cell in cells}
+        mine = _middle(arms[ours], strength)
+        best = max(others, key=lambda arm: sum(strength[cell.name] for cell in arms[arm]) / len(arms[arm]))
+        same = [cell for cell in arms[best] if cell.data == mine.data]
+        if same:
+            chosen[group] = {"ours": mine, "other": _middle(same, strength)}
+    return chosen
+
+
+def _strength(result: Mapping[str, Any]) -> float:
+    return float(result["scores"][f"{modes_of(result['cell']['data'])[0]}/all"]["mAP"])
+
+
+def _middle(cells: list[Cell], strength: Mapping[str, float]) -> Cell:
+    return sorted(cells, key=lambda cell: (strength[cell.name], cell.name))[(len(cells) - 1) // 2]
+
+
+def _named(cell: Cell, stored: Stored) -> dict[str, Any]:
+    """What tells whether stored pictures are those of a cell's network."""
+    return {"name": cell.name, "weights": stored[cell.name]["trainings"][-1]["weights"]}
+
+
+def _network(experiment: Experiment, result: Mapping[str, Any]) -> Path:
+    """The folder of the network that a cell was scored with.
+
+    Raises:
+        UsageError: it is not there, or holds another network.
+    """
+    last = result["trainings"][-1]
+    folder = experiment.runs / str(last["stage"]) / str(last["run"])
+    if not (folder / RESULT).exists():
+        raise UsageError(f"the network is not at hand: there is no {folder / RESULT}; give --runs")
+    if read_json(folder / RESULT)["weights"] != last["weights"]:
+        raise UsageError(f"{folder} holds another network than the one that was scored")
+    return folder
+
+
+def _made(
+    experiment: Experiment, group: Group, cells: Mapping[str, Cell], networks: Mapping[str, Path]
+) -> dict[str, Any]:
+    """Everything that the page shows of two networks."""
+    started = time.monotonic()
+    device = resolve_device(experiment.device)
+    last = cells["ours"].chain[-1]
+    dataset = open_dataset(DataConfig(last.data.name, last.data.root))
+    mode = modes_of(cells["ours"].data)[0]
+    trial = dataset.trials(mode)[0]
+    encoders = {who: build_encoder(str(path), last.backbone, (0, 0), 0, device) for who, path in networks.items()}
+    return {
+        "heading": f"{group[2]} on {group[0]}, first weights {group[1]}",
+        "titles": {who: f"{ARMS[cell.arm].title}, seed {cell.seed}" for who, cell in cells.items()},
+        "data": {"title": dataset.title, "licence": dataset.licence},
+        "mode": mode,
+        "severities": severities(encoders, dataset, trial),
+        "disagreements": disagreements(encoders, dataset, trial),
+        "commit": commit(),
+        "machine": machine(device),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def severities(encoders: Mapping[str, Encoder], dataset: Dataset, trial: Trial) -> dict[str, Any]:
+    """MAP in per cent of each encoder, clean and by corruption and severity, on one trial.
+
+    Returns:
+        ``names`` and ``levels``; ``clean``: encoder -> mAP; ``mAP``: encoder -> rows (names) of columns (levels).
+    """
+    clean = {who: trial_features(encoder, dataset, [trial], 64, 0, False) for who, encoder in encoders.items()}
+    plain = {}
+    for who, encoder in encoders.items():
+        features, rows = clean[who]
+        (scores,) = score_trials(features[encoder.headline], rows, [trial])
+        plain[who] = round(100 * scores.mAP, 2)
+    tables: dict[str, list[list[float]]] = {who: [[] for _ in NAMES] for who in encoders}
+    for (row, name), level in tqdm(list(itertools.product(enumerate(NAMES), LEVELS)), desc="severities", disable=None):
+        settings = CorruptionSettings(types=(name,), severities=(level,), repeats=1, detail="lists")
+        kept: Batches = {}  # the pictures are made once for both
+        for who, encoder in encoders.items():
+            scored = score_corrupted(encoder, dataset, [trial], settings, clean[who], kept=kept)["all"]
+            tables[who][row].append(round(100 * scored.means(encoder.headline)["mAP"], 2))
+    return {"names": list(NAMES), "levels": list(LEVELS), "clean": plain, "mAP": tables}
+
+
+def disagreements(encoders: Mapping[str, Encoder], dataset: Dataset, trial: Trial, seed: int = 0) -> dict[str, Any]:
+    """Queries whose first answer one of two encoders alone gets right, on corrupted pictures of any type.
+
+    Args:
+        encoders: ``ours`` and ``other``.
+        dataset: the test data.
+        trial: queries and gallery.
+        seed: of the draw of the queries that are shown, ``LISTS`` for each of the two, or as many as there are.
+
+    Returns:
+        ``counts``: queries that both, neither, ours and other get right; ``lists``: query, answers of ours and other;
+        ``pictures``: name -> JPEG file in base64.
+    """
+    view = CorruptedDataset(dataset, CorruptionPolicy())
+    marked = view.mark(trial)
+    records = [*marked.query, *marked.gallery]
+    rankings = {}
+    for who, encoder in encoders.items():
+        features = extract(encoder, view, records, show_progress=False)[encoder.headline]
+        query, gallery = features[: len(marked.query)], features[len(marked.query) :]
+        rankings[who] = rank(query, gallery, Labels.of(marked), top=ANSWERS)
+    right = {who: ranking.matches[:, 0] for who, ranking in rankings.items()}
+    cases = {
+        "both": right["ours"] & right["other"],
+        "neither": ~right["ours"] & ~right["other"],
+        "ours": right["ours"] & ~right["other"],
+        "other": right["other"] & ~right["ours"],
+    }
+    lists, shown = [], []
+    for case in ("ours", "other"):
+        found = cases[case].nonzero()[:, 0]
+        order = torch.randperm(len(found), generator=generator_from("disagreements", case, seed))
+        for number in found[order[:LISTS]].tolist():
+            query = marked.query[number]
+            entry: dict[str, Any] = {}
+            for who, ranking in rankings.items():
+                columns = (ranking.gallery[number], ranking.similarity[number], ranking.matches[number])
+                answers = [
+                    (marked.gallery[place], round(value, 3), match)
+                    for place, value, match in zip(*(column.tolist() for column in columns), strict=True)
+                    if place >= 0
+                ]
+                (described,) = describe_lists([(query, answers)])
+                entry |= {"query": described["query"], who: described["answers"]}
+                shown += [query, *(record for record, *_ in answers)]
+            lists.append(entry)
+    return {
+        "counts": {case: int(chosen.sum()) for case, chosen in cases.items()},
+        "lists": lists,
+        "pictures": {
+            name: base64.b64encode(content).decode() for name, content in thumbnails(view, shown, _THUMBNAIL, _QUALITY)
+        },
+    }

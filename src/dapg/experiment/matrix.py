@@ -1,0 +1,414 @@
+"""The experiment matrix as data: pre-trainings x fine-tuners x data sets x seeds, and each cell's chain of trainings.
+
+A cell is one fine-tuned network: (nothing or) a pre-training, (nothing or) the alignment, a fine-tuning. It is scored
+in every mode of its data set, on clean and on corrupted pictures, so that Tables I and II need 7 x 2 x 2 cells and not
+twice as many. Trainings with equal settings share a folder, whichever tables ask for them.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from dapg.core import plugins
+from dapg.core.errors import UsageError
+from dapg.core.files import sha256
+from dapg.core.settings import to_dict
+from dapg.data.source import DataConfig
+from dapg.methods.runs import FOLDERS, BackboneConfig
+from dapg.models.weights import pose_weights
+from dapg.pose.generate import GenerateSettings
+from dapg.recipes import alignment, finetuning, pretraining
+from dapg.train.align import AlignSettings, Positives
+from dapg.train.finetune import FinetuneSettings
+from dapg.train.loop import TrainConfig
+from dapg.train.pretrain import PretrainSettings
+from dapg.train.run import TrainingSettings
+
+Scale = Literal["tiny", "gpu", "paper"]
+NEED_GENERATED: tuple[Positives, ...] = ("generated", "shuffled")
+"""Positives that are taken from a folder of generated pictures."""
+FILES = ("groups", "captions")
+"""Settings of a method that name a file about its pictures."""
+SCALES: tuple[Scale, ...] = ("tiny", "gpu", "paper")
+TABLES = ("table1", "table2", "table3", "fig1", "beyond", "finetuners", "stage1", "stage2")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to come by the weights that fine-tuning starts from."""
+
+    title: str
+    pretraining: str = ""
+    """A file of ``dapg/methods/pretraining``; empty: none, the start's own weights."""
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Dotted settings of the method that differ from the scale's."""
+    alignment: str = ""
+    """A file of ``dapg/methods/alignment`` to run after it; empty: none."""
+    positives: Positives = "generated"
+    """What the alignment aligns a picture with (``AlignSettings.positives``)."""
+    aligned: dict[str, Any] = field(default_factory=dict)
+    """Dotted settings of the alignment's method that differ from the scale's."""
+    align_rate: float = 1.0
+    """The alignment's learning rate as a share of the scale's."""
+    starts: tuple[str, ...] = ("random", "imagenet")
+    """Starts with which the arm makes sense."""
+    reconstruction: bool = False
+    """Built from a title, as neither code nor text of the method is public."""
+    length: float = 1.0
+    """Length of stage 1 as a share of the scale's."""
+    equal_passes: bool = False
+    """Train stage 1 only as long as MoCo v2's two encoder passes a picture would take, not for equally many steps."""
+
+
+CORRUPTED, _ALIGN = {"pair": "corrupted"}, "dapg_align"
+ARMS: dict[str, Arm] = {
+    "in-sup": Arm("ImageNet, supervised", starts=("imagenet",)),
+    "none": Arm("no pre-training", starts=("random",)),
+    "pnl": Arm("PNL", "pnl"),
+    "byol": Arm("BYOL", "byol"),
+    "ssl": Arm("SSL", "channel_transformer", reconstruction=True),
+    "vtbr": Arm("VTBR", "vtbr"),
+    "simclr": Arm("SimCLR", "simclr"),
+    "dapg": Arm("DAPG, both stages", "dapg", alignment=_ALIGN),
+    "dapg-1": Arm("DAPG, stage 1", "dapg"),
+    "dapg-1-single": Arm("stage 1 without L_total: InfoNCE with one positive", "mocov2", CORRUPTED),
+    "dapg-2": Arm("stage 2 only", alignment=_ALIGN, align_rate=10.0),
+    "mocov2": Arm("MoCo v2", "mocov2"),
+    "simclr-corrupted": Arm("SimCLR, corrupted views", "simclr", CORRUPTED),
+    "byol-corrupted": Arm("BYOL, corrupted views", "byol", CORRUPTED),
+    "dapg-1-passes": Arm("DAPG, stage 1, equal passes", "dapg", equal_passes=True),
+    "dapg-1-queue": Arm("stage 1, momentum queue as negatives", "dapg", {"negatives": "queue"}),
+    "dapg-1-shared": Arm("stage 1, one crop for all views (literal)", "dapg", {"chain.geometry": "shared"}),
+    "dapg-1-outside": Arm("stage 1, positives averaged outside", "dapg", {"positives_reduction": "mean_outside"}),
+    "dapg-1-no-js": Arm("stage 1, no JS term", "dapg", {"js_weight": 0.0}),
+    "dapg-1-js-12": Arm("stage 1, JS weight 12", "dapg", {"js_weight": 12.0}),
+    "dapg-1-tau-0.7": Arm("stage 1, temperature 0.7 (printed)", "dapg", {"temperature": 0.7}),
+    "dapg-1-symmetric": Arm("stage 1, each view the anchor in turn", "dapg", {"symmetric": True}),
+    "dapg-1-channel": Arm("stage 1, channel-augmented views", "dapg", {"channel": 0.5}),
+    "dapg-1-curriculum": Arm("stage 1, severities rise over half of it", "dapg", {"curriculum": 0.5}),
+    "dapg-1-again": Arm("stage 1 trained as long again", "dapg", length=2.0),
+    "dapg-original": Arm("both stages, channels without pose", "dapg", alignment=_ALIGN, positives="original"),
+    "dapg-shuffled": Arm("both stages, generated of other persons", "dapg", alignment=_ALIGN, positives="shuffled"),
+    "dapg-pose": Arm("both stages, pose without channels", "dapg", alignment=_ALIGN, aligned={"channel": 0.0}),
+    "dapg-steep": Arm("both stages, alignment at ten times its rate", "dapg", alignment=_ALIGN, align_rate=10.0),
+    "dapg-channel": Arm("both stages, channel-augmented views in both", "dapg", {"channel": 0.5}, alignment=_ALIGN),
+    "dapg-true": Arm("both stages, true other pictures (uses labels)", "dapg", alignment=_ALIGN, positives="true"),
+}
+"""Every arm by the name that ``--only`` and result files use."""
+
+FINETUNERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "pmwgcn-no-mask": ("pmwgcn", {"mask": 0.0}),
+    "pmwgcn-no-wavelet": ("pmwgcn", {"block.wavelet": False}),
+    "pmwgcn-no-graph": ("pmwgcn", {"block.graph": False}),
+}
+"""Fine-tuners with a part taken away: name -> file of ``dapg/methods/finetuning`` and dotted settings. Every other name
+is a file's own."""
+
+_TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "table1": (("in-sup", "none", "pnl", "byol", "ssl", "vtbr", "simclr", "dapg"), ("cil", "agw")),
+    "table2": (("in-sup", "none", "pnl", "byol", "ssl", "vtbr", "simclr", "dapg"), ("cil", "agw")),
+    "table3": (("dapg-1-single", "dapg-2", "dapg-1", "dapg"), ("agw",)),
+    "fig1": (("in-sup", "none"), ("agw", "cil", "pmwgcn")),
+    "beyond": (
+        (
+            *("in-sup", "none", "mocov2", "dapg-1-single", "simclr", "simclr-corrupted", "byol", "byol-corrupted"),
+            *("dapg-1", "dapg-1-passes", "dapg"),
+        ),
+        ("agw", "cil", "caj"),
+    ),
+    "finetuners": (("in-sup", "none", "dapg-1"), ("baseline", "agw", "cil", "caj", "pmwgcn", *FINETUNERS)),
+    "stage1": (
+        (
+            *("in-sup", "none", "mocov2", "dapg-1-single", "simclr", "simclr-corrupted", "byol", "byol-corrupted"),
+            *("dapg-1", "dapg-1-passes", "dapg-1-queue", "dapg-1-shared", "dapg-1-outside", "dapg-1-no-js"),
+            *("dapg-1-js-12", "dapg-1-tau-0.7", "dapg-1-channel", "dapg-1-curriculum", "dapg-1-symmetric"),
+        ),
+        ("agw",),
+    ),
+    "stage2": (
+        (
+            *("in-sup", "none", "dapg-1", "dapg-1-again", "dapg-original", "dapg-shuffled", "dapg", "dapg-pose"),
+            *("dapg-channel", "dapg-steep", "dapg-true", "dapg-1-single", "dapg-2"),
+        ),
+        ("agw",),
+    ),
+}
+"""Table -> its arms and fine-tuners. ``beyond`` is what a fair comparison needs and the paper does not have,
+``finetuners`` has every way to fine-tune, ``stage1`` and ``stage2`` take the stages apart and score within the visible
+cameras too, frozen and fine-tuned."""
+
+
+Group = tuple[str, str, str]
+"""Data set (RegDB's partitions together), start, fine-tuning."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fine-tuned network and how it comes about."""
+
+    arm: str
+    finetuning: str
+    data: str
+    """synthetic, sysu or regdb, with ``-t`` for RegDB's partition t."""
+    start: str
+    """Where the very first weights come from: random or imagenet."""
+    seed: int
+    chain: tuple[TrainingSettings, ...] = ()
+    """Trainings in order, the fine-tuning last; empty where ``missing`` says why there are none."""
+    missing: str = ""
+    """A part that is not in the package; empty: the cell can run."""
+
+    @property
+    def name(self) -> str:
+        """Unique in one experiment."""
+        return f"{self.arm}+{self.finetuning}-{self.data}-{self.start}-{self.seed}"
+
+    @property
+    def group(self) -> Group:
+        """What it has in common with the cells that it is compared with."""
+        return self.data.split("-")[0], self.start, self.finetuning
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set to fine-tune and test on."""
+
+    name: str
+    root: str = ""
+
+
+def cells(
+    tables: Sequence[str], scale: Scale, sources: Sequence[Source], starts: Sequence[str], seeds: int, root: Path
+) -> list[Cell]:
+    """The cells of the tables, each once, seeds outermost so that every arm has one before any has two.
+
+    Args:
+        tables: of ``TABLES``.
+        scale: size of networks and trainings.
+        sources: data sets; RegDB counts ten times, once a partition.
+        starts: random, imagenet or both.
+        seeds: seeds 0, 1, ... of each cell.
+        root: where the trainings' folders are.
+
+    Raises:
+        UsageError: an unknown table, start or scale.
+    """
+    for table in tables:
+        if table not in TABLES:
+            raise UsageError(f"no table is called {table!r}; known: {', '.join(TABLES)}, all")
+    for start in starts:
+        if start not in ("random", "imagenet"):
+            raise UsageError(f"a start is random or imagenet, not {start!r}")
+    if scale not in SCALES:
+        raise UsageError(f"a scale is {', '.join(SCALES)}, not {scale!r}")
+    found: dict[str, Cell] = {}
+    for seed in range(seeds):
+        for start in starts:
+            for table in tables:
+                arms, finetuners = _TABLE_ARMS[table]
+                for source, split in _splits(sources):
+                    for finetuner in finetuners:
+                        for arm in arms:
+                            if start in ARMS[arm].starts:
+                                cell = _cell(arm, finetuner, source, split, start, seed, scale, root)
+                                found.setdefault(cell.name, cell)
+    return list(found.values())
+
+
+def tables_of(cell: Cell) -> list[str]:
+    """The tables that show a cell."""
+    return [name for name, (arms, tuners) in _TABLE_ARMS.items() if cell.arm in arms and cell.finetuning in tuners]
+
+
+def _splits(sources: Sequence[Source]) -> Iterator[tuple[Source, str]]:
+    for source in sources:
+        if source.name == "regdb":
+            yield from ((source, f"train-{partition}") for partition in range(1, 11))
+        else:
+            yield source, ""
+
+
+def _cell(
+    arm: str, finetuner: str, source: Source, split: str, start: str, seed: int, scale: Scale, root: Path
+) -> Cell:
+    data = f"{source.name}-{split.removeprefix('train-')}" if split else source.name
+    cell = Cell(arm, finetuner, data, start, seed)
+    absent = _absent(arm, finetuner)
+    if absent:
+        return replace(cell, missing=absent)
+    chain: list[TrainingSettings] = []
+    weights = _first_weights(scale, start)
+    spec = ARMS[arm]
+    first = None
+    if spec.pretraining:
+        first = _pretraining(spec, scale, weights, start, seed, root)
+        first = replace(first, out=str(folder(root, "pretrain", first)))
+        chain.append(first)
+        weights = replace(weights, init=first.out)
+    if spec.alignment:
+        aligned = _alignment(spec, scale, weights, first, start, seed, root)
+        aligned = replace(aligned, out=str(folder(root, "align", aligned)))
+        chain.append(aligned)
+        weights = replace(weights, init=aligned.out)
+    last = _finetuning(finetuner, scale, weights, start, seed)
+    last = replace(last, data=DataConfig(source.name, source.root, split))
+    chain.append(replace(last, out=str(folder(root, "finetune", last))))
+    return replace(cell, chain=tuple(chain))
+
+
+def _absent(arm: str, finetuner: str) -> str:
+    """What a cell needs and the package does not have."""
+    spec = ARMS[arm]
+    tuner, _ = FINETUNERS.get(finetuner, (finetuner, {}))
+    for stage, name in (("pretrain", spec.pretraining), ("align", spec.alignment), ("finetune", tuner)):
+        if name and not (plugins.exists(FOLDERS[stage]) and name in plugins.names(FOLDERS[stage])):
+            return f"{FOLDERS[stage].removeprefix('methods.')} method {name!r} is not in the package yet"
+    if spec.alignment and spec.positives in NEED_GENERATED and not pose_weights.EMBEDDED.is_file():
+        return "no trained pose generator is in the package yet, which the alignment needs"
+    return ""
+
+
+def poses(aligned: AlignSettings) -> GenerateSettings:
+    """What makes the pictures that an alignment takes from a folder; every seed and arm shares them."""
+    return GenerateSettings(out=aligned.generated, split=aligned.data.split, visible_only=aligned.visible_only)
+
+
+def folder(root: Path, stage: str, settings: Any) -> Path:
+    """One folder for equal settings: its name ends in their hash. The place of earlier folders does not count."""
+    values = _counted(settings)
+    files = ((values["method"], name) for name in FILES)
+    for where, name in ((values.get("backbone", {}), "init"), (values, "generated"), *files):
+        if "/" in str(where.get(name, "")):
+            where[name] = Path(where[name]).name
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+    return root / stage / f"{settings.name}-{digest}"
+
+
+def _counted(settings: Any) -> Any:
+    """Plain values of the settings that change the result."""
+    plain = to_dict(settings)
+
+    def drop(kind: Any, values: Any) -> None:
+        for each in dataclasses.fields(kind):
+            if each.metadata.get("run_only"):
+                values.pop(each.name, None)
+            elif dataclasses.is_dataclass(getattr(kind, each.name)):
+                drop(getattr(kind, each.name), values[each.name])
+
+    drop(settings, plain)
+    return plain
+
+
+# Scales
+
+_TINY_SIZE, _TINY_CHAIN = (96, 48), (192, 96)
+_TINY_STEPS, _TINY_TUNE = {"random": 200, "imagenet": 60}, {"random": 150, "imagenet": 75}
+"""Steps of 64 pictures by start: MobileNetV2 takes some four times as long a step, and has learned before."""
+_TINY_ALIGN = {"random": 100, "imagenet": 30}
+"""Steps of an alignment: half of stage 1's."""
+_TINY_RATES = {"random": 2e-3, "imagenet": 5e-4}
+"""AdamW's rate by start, the same for every method: one trial each."""
+_TINY_ALIGN_RATE = 0.05
+"""An alignment's share of that rate: at half of it, stage 1 is forgotten (docs/results.md)."""
+
+
+def _first_weights(scale: Scale, start: str) -> BackboneConfig:
+    """The network that all arms of a scale and start share."""
+    if scale != "tiny":
+        return BackboneConfig("resnet50", init=start)
+    return (
+        BackboneConfig("mobilenet_v2", init="imagenet")
+        if start == "imagenet"
+        else BackboneConfig("resnet18", width=0.25)
+    )
+
+
+def _pretraining(
+    spec: Arm, scale: Scale, weights: BackboneConfig, start: str, seed: int, root: Path
+) -> PretrainSettings:
+    base = pretraining.settings(spec.pretraining, scale)
+    made = replace(base, method=changed(base.method, spec.changes), backbone=weights, seed=seed)
+    for name in FILES:
+        if name == "groups" and scale == "paper":
+            continue  # LUPerson-NL brings its own noisy labels
+        if hasattr(made.method, name):  # on the pictures that the others see
+            data = replace(made.data, split="")
+            file = str(root / name / f"{data.name}.tsv")
+            made = replace(made, data=data, method=replace(made.method, **{name: file}))
+    if scale == "tiny":
+        optimizer = replace(made.train.optimizer, name="adamw", lr=_TINY_RATES[start])
+        steps = _TINY_STEPS[start]
+        train = replace(made.train, steps=steps, optimizer=optimizer, on_collapse="warn", checkpoint_every=20)
+        method = changed(made.method, {"views.height": _TINY_SIZE[0], "views.width": _TINY_SIZE[1]})
+        if hasattr(method, "chain"):
+            method = changed(method, {"chain.height": _TINY_CHAIN[0], "chain.width": _TINY_CHAIN[1]})
+        loader = replace(made.loader, height=_TINY_CHAIN[0], width=_TINY_CHAIN[1])
+        made = replace(made, train=train, method=method, loader=loader)
+    share = spec.length
+    if spec.equal_passes:
+        share *= 2 / (4 if made.method.negatives == "batch" else 7)
+    return replace(made, train=_lasting(made, share))
+
+
+def _alignment(
+    spec: Arm,
+    scale: Scale,
+    weights: BackboneConfig,
+    first: PretrainSettings | None,
+    start: str,
+    seed: int,
+    root: Path,
+) -> AlignSettings:
+    """Stage 2 of the network ``weights``, fitted to the settings of the stage 1 before it if there is one."""
+    base = alignment.settings(spec.alignment, scale, first or "")
+    rate = spec.align_rate * (_TINY_ALIGN_RATE * _TINY_RATES[start] if scale == "tiny" else base.train.optimizer.lr)
+    train = replace(base.train, optimizer=replace(base.train.optimizer, lr=rate))
+    method, loader = changed(base.method, spec.aligned), base.loader
+    if scale == "tiny":
+        train = replace(train, steps=_TINY_ALIGN[start], on_collapse="warn", checkpoint_every=20)
+        method = changed(method, {"views.height": _TINY_SIZE[0], "views.width": _TINY_SIZE[1]})
+        loader = replace(loader, height=_TINY_SIZE[0], width=_TINY_SIZE[1])
+    made = replace(
+        base, method=method, backbone=weights, positives=spec.positives, train=train, loader=loader, seed=seed
+    )
+    if spec.positives in NEED_GENERATED:
+        name = f"{made.data.name}-{made.data.split or 'default'}-{sha256(pose_weights.EMBEDDED)[:10]}"
+        made = replace(made, generated=str(root / "poses" / name))
+    return made
+
+
+def _lasting(settings: PretrainSettings, share: float) -> TrainConfig:
+    """The length times ``share``, in whichever unit it is given."""
+    train = settings.train
+    if train.steps:
+        return replace(train, steps=round(train.steps * share))
+    return replace(train, epochs=train.epochs * share)
+
+
+def _finetuning(name: str, scale: Scale, weights: BackboneConfig, start: str, seed: int) -> FinetuneSettings:
+    plugin, changes = FINETUNERS.get(name, (name, {}))
+    base = finetuning.settings(plugin, scale)
+    backbone = replace(weights, last_stride=base.backbone.last_stride)
+    made = replace(base, method=changed(base.method, changes), backbone=backbone, seed=seed)
+    if scale != "tiny":
+        return made
+    steps, optimizer = _TINY_TUNE[start], replace(made.train.optimizer, lr=_TINY_RATES[start])
+    schedule = replace(made.train.schedule, warmup=steps / 10)
+    train = replace(made.train, steps=steps, optimizer=optimizer, schedule=schedule, checkpoint_every=20)
+    method = changed(made.method, {"views.height": _TINY_SIZE[0], "views.width": _TINY_SIZE[1], "views.padding": 3})
+    return replace(
+        made, train=train, method=method, loader=replace(made.loader, height=_TINY_SIZE[0], width=_TINY_SIZE[1])
+    )
+
+
+def changed(settings: Any, changes: dict[str, Any]) -> Any:
+    """Frozen settings with dotted names replaced; names that the settings do not have are an error of the caller."""
+    for name, value in changes.items():
+        first, _, rest = name.partition(".")
+        inner = changed(getattr(settings, first), {rest: value}) if rest else value
+        settings = replace(settings, **{first: inner})
+    return settings

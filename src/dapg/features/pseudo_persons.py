@@ -1,0 +1,104 @@
+"""Pseudo-persons for pictures without labels: the tracks of a cropped video, or clusters of near features."""
+
+import importlib.util
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dapg.core.device import resolve_device
+from dapg.core.errors import UsageError
+from dapg.core.rng import derive_seed
+from dapg.data.loading import LoaderConfig
+from dapg.data.source import DataConfig, open_dataset, select_records
+from dapg.features.encoders import build_encoder
+from dapg.features.extract import extract
+from dapg.features.neighbours import read_sightings
+from dapg.methods.runs import BackboneConfig
+
+TRACKS = "tracks"
+_FEW = 20_000
+"""Up to so many pictures are clustered exactly; beyond, in random batches."""
+
+
+@dataclass(frozen=True)
+class GroupSettings:
+    """Which pictures, and what puts two of them together."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    """Pictures; their labels are not looked at."""
+    by: str = "histogram"
+    """tracks (a folder that ``dapg data crop`` made), or features: histogram, random, imagenet, a run's folder or a
+    weights file."""
+    groups: int = 200
+    """Clusters of features (k-means)."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """Network for ``random``, ``imagenet`` and weights files; a run brings its own."""
+    height: int = 128
+    """Rows of the input, where the model does not say."""
+    width: int = 64
+    """Columns of the input, where the model does not say."""
+    seed: int = 0
+    """Of random weights, subsets and first centres."""
+    workers: int = 2
+    """Loader processes."""
+    out: str = "groups.tsv"
+    """The file: a picture a line, path, tab, number."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+def group(settings: GroupSettings, show_progress: bool = True) -> dict[str, int]:
+    """Path of each picture -> number of its group.
+
+    Raises:
+        UsageError: fewer pictures than groups, an unknown model, no tracks, or scikit-learn is missing.
+        DataError: a picture cannot be read.
+    """
+    if settings.by == TRACKS:
+        seen = read_sightings(Path(settings.data.root))
+        return dict(zip(seen.files, seen.tracks.tolist(), strict=True))
+    dataset = open_dataset(settings.data)
+    records = select_records(dataset, settings.data, settings.seed)
+    require_clusters(len(records), settings.groups)
+    size = (settings.height, settings.width)
+    encoder = build_encoder(settings.by, settings.backbone, size, settings.seed, resolve_device(settings.device))
+    loader = LoaderConfig(workers=settings.workers)
+    features = extract(encoder, dataset, records, loader=loader, show_progress=show_progress)[encoder.headline]
+    found = clusters(features, settings.groups, settings.seed)
+    return {record.path: cluster for record, cluster in zip(records, found, strict=True)}
+
+
+def require_clusters(pictures: int, groups: int) -> None:
+    """Fail before the features are made, not after.
+
+    Raises:
+        UsageError: fewer pictures than groups, fewer than two groups, or scikit-learn is missing.
+    """
+    if importlib.util.find_spec("sklearn") is None:
+        raise UsageError("clustering needs scikit-learn: pip install 'dapg[plot]'")
+    if not 2 <= groups <= pictures:
+        raise UsageError(f"--groups is between 2 and the number of pictures ({pictures}), not {groups}")
+
+
+def clusters(features: Float[Tensor, "N D"], groups: int, seed: int) -> list[int]:
+    """The k-means cluster of each row; the numbers mean nothing."""
+    from sklearn.cluster import KMeans, MiniBatchKMeans
+
+    kind = KMeans if len(features) <= _FEW else MiniBatchKMeans
+    model = kind(groups, n_init=1, random_state=derive_seed("clusters", seed) % 2**32)
+    found: list[int] = model.fit_predict(features.to(torch.float32).numpy()).tolist()
+    return found
+
+
+def describe(groups: Mapping[str, int]) -> str:
+    """One line: how many pictures in how many groups, and of what sizes."""
+    sizes = sorted(Counter(groups.values()).values())
+    return (
+        f"{len(groups)} pictures in {len(sizes)} groups of {sizes[0]} to {sizes[-1]} "
+        f"(half have at most {sizes[(len(sizes) - 1) // 2]})"
+    )

@@ -1,0 +1,320 @@
+"""How sure is a score: intervals by resampling persons and seeds, paired differences, and spread by its cause.
+
+Ten galleries of one model are not ten replicates: they ask the same model about the same people. So a query's values
+are first averaged over galleries; then *persons* are drawn with replacement, all queries of a person together, and
+*seeds* (trained models), where there are several. A person keeps its weight in every seed that tests it.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dapg.core.errors import DataError, UsageError
+from dapg.core.files import atomic_path
+from dapg.core.rng import derive_seed
+from dapg.scoring.metrics import QueryScores, Scores
+
+MEASURES = ("rank-1", "mAP", "mINP")
+REPLICATES = 2000
+LEVEL = 0.95
+_BLOCK = 10_000_000
+"""Person weights drawn at a time."""
+_ARRAYS = ("persons", "average_precision", "inverse_negative_penalty", "first_match", "valid")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score in [0, 1] (or a difference of two) with its bootstrap percentile interval."""
+
+    value: float
+    low: float
+    high: float
+    persons: int
+    """Test persons resampled."""
+    seeds: int
+    """Trained models resampled; with 1 the interval says nothing about training luck."""
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A difference of two scores, with the answer to: could it be none?"""
+
+    p: float
+    """Two-sided bootstrap p-value of no difference; never below 2 / (replicates + 1)."""
+
+
+@dataclass(frozen=True)
+class PersonScores:
+    """All that intervals need of one model: its query scores, summed over each person's queries. Some kilobytes."""
+
+    persons: tuple[int, ...]
+    """Ascending."""
+    sums: NDArray[np.float64]
+    """(persons, 4): sums of rank-1, mAP and mINP over a person's queries, averaged over trials; last, valid queries."""
+
+
+def person_scores(trials: Sequence[QueryScores]) -> PersonScores:
+    """Query scores of one model's trials, summed person by person.
+
+    Raises:
+        UsageError: no query at all.
+    """
+    persons = sorted({int(person) for trial in trials for person in trial.persons.tolist()})
+    if not persons:
+        raise UsageError("no query scores to resample")
+    return PersonScores(tuple(persons), _totals(trials, persons))
+
+
+Model = Sequence[QueryScores] | PersonScores
+"""One trained model's scores: the queries of each trial, or their sums by person."""
+
+
+def intervals(seeds: Sequence[Model], replicates: int = REPLICATES, seed: int = 0) -> dict[str, Interval]:
+    """Interval of each measure.
+
+    Args:
+        seeds: for each trained model, the query scores of each of its trials: galleries, corruption repeats, or (of a
+            model that was not trained on any of them) partitions.
+        replicates: bootstrap draws.
+        seed: of the draws.
+
+    Raises:
+        UsageError: nothing to resample.
+    """
+    persons = _all_persons([seeds])
+    (side,) = _resample([seeds], persons, replicates, seed)
+    return {measure: _interval(*side[measure], len(persons), len(seeds)) for measure in MEASURES}
+
+
+def compare(
+    first: Sequence[Model],
+    second: Sequence[Model],
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Difference ``second - first`` of each measure, persons paired, seeds of the two drawn apart.
+
+    An interval that does not hold 0 says that the difference is not luck of the drawn persons (and of the seeds, where
+    each side has several).
+
+    Raises:
+        UsageError: the two were not tested on the same queries.
+    """
+    if _all_persons([first]) != _all_persons([second]):
+        raise UsageError("the two results test different persons; only results of the same trials can be compared")
+    if _queries(first) != _queries(second):
+        raise UsageError("the two results have different queries; only results of the same trials can be compared")
+    persons = _all_persons([first])
+    left_side, right_side = _resample([first, second], persons, replicates, seed)
+    found = {}
+    for measure in MEASURES:
+        (left_value, left_drawn), (right_value, right_drawn) = left_side[measure], right_side[measure]
+        seeds, drawn = min(len(first), len(second)), right_drawn - left_drawn
+        interval = _interval(right_value - left_value, drawn, len(persons), seeds)
+        found[measure] = Difference(**vars(interval), p=_p_value(drawn))
+    return found
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for having asked several questions (Holm, Scandinavian Journal of Statistics, 1979).
+
+    The i-th smallest of m is multiplied by m - i (i from 0), never falls below a smaller one's, and stays at most 1.
+    Calling significant what stays below a level keeps the chance of *any* wrong call below that level.
+
+    Example:
+        >>> holm([0.04, 0.01, 0.03])
+        [0.06, 0.03, 0.06]
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def spread(observations: Sequence[tuple[Mapping[str, int | str], float]]) -> dict[str, dict[str, int | float]]:
+    """Spread of a score by its cause: seed, gallery, corruption repeat, partition, each apart.
+
+    Args:
+        observations: (levels, value) pairs, such as ``({"seed": 0, "gallery": 3}, 0.47)``; all name the same causes.
+
+    Returns:
+        For each cause the number of its levels and the sample standard deviation of the level means, where a level mean
+        averages over all other causes (0 for a cause with one level).
+
+    Raises:
+        UsageError: no observation, or observations that name different causes.
+    """
+    if not observations:
+        raise UsageError("no observation to take the spread of")
+    causes = list(observations[0][0])
+    if any(list(levels) != causes for levels, _ in observations):
+        raise UsageError(f"all observations must name the same causes: {', '.join(causes)}")
+    found = {}
+    for cause in causes:
+        by_level: dict[int | str, list[float]] = {}
+        for levels, value in observations:
+            by_level.setdefault(levels[cause], []).append(value)
+        means = [statistics.fmean(values) for values in by_level.values()]
+        found[cause] = {"levels": len(means), "std": statistics.stdev(means) if len(means) > 1 else 0.0}
+    return found
+
+
+def write_query_scores(path: Path | str, features: Mapping[str, Sequence[Scores]]) -> None:
+    """Store the per-query arrays of each feature's trials in an ``.npz`` file, for intervals and comparisons.
+
+    Raises:
+        UsageError: a feature without trials.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    for feature, trials in features.items():
+        if not trials:
+            raise UsageError(f"feature {feature!r} has no trial to store")
+        for number, trial in enumerate(trials):
+            for name in _ARRAYS:
+                arrays[f"{feature}/{number}/{name}"] = getattr(trial.per_query, name).numpy()
+    with atomic_path(path) as temporary, temporary.open("wb") as handle:
+        np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
+
+
+def read_query_scores(path: Path | str) -> dict[str, list[QueryScores]]:
+    """Feature -> query scores of each trial, as ``write_query_scores`` stored them.
+
+    Raises:
+        DataError: no such file, or not one of ours.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: query scores cannot be read ({error})") from error
+    found: dict[str, list[QueryScores]] = {}
+    for key in arrays:
+        feature, number, name = key.rsplit("/", 2) if key.count("/") >= 2 else ("", "", "")
+        if name != _ARRAYS[0]:
+            continue
+        if int(number) != len(found.setdefault(feature, [])):
+            raise DataError(f"{path}: trials of {feature!r} are not in order")
+        fields = {name: torch.from_numpy(arrays[f"{feature}/{number}/{name}"]) for name in _ARRAYS}
+        found[feature].append(QueryScores(**fields))
+    if not found:
+        raise DataError(f"{path} holds no query scores")
+    return found
+
+
+def _queries(side: Sequence[Model]) -> set[bytes]:
+    """What tells one list of queries from another: the persons in order, or how many queries each person has."""
+    found: set[bytes] = set()
+    for model in side:
+        if isinstance(model, PersonScores):
+            found.add(np.asarray(model.persons).tobytes() + model.sums[:, -1].tobytes())
+        else:
+            found |= {trial.persons.numpy().tobytes() for trial in model}
+    return found
+
+
+def _all_persons(sides: Sequence[Sequence[Model]]) -> list[int]:
+    """Every person that is a query somewhere, once, ascending."""
+    persons: set[int] = set()
+    for model in (model for side in sides for model in side):
+        if isinstance(model, PersonScores):
+            persons.update(model.persons)
+        else:
+            persons.update(int(person) for trial in model for person in trial.persons.tolist())
+    if not persons:
+        raise UsageError("no query scores to resample")
+    return sorted(persons)
+
+
+_Resampled = dict[str, tuple[float, NDArray[np.float64]]]
+"""Measure -> the score itself and its replicates."""
+
+
+def _resample(sides: Sequence[Sequence[Model]], persons: list[int], replicates: int, seed: int) -> list[_Resampled]:
+    """Every measure of every side under the same draws of persons, and each side's own draws of seeds."""
+    totals = [[_rows(model, persons) for model in side] for side in sides]
+    table = np.concatenate([total for side in totals for total in side], axis=1)  # (persons, columns)
+    drawn = _draw_persons(table, replicates, np.random.default_rng(derive_seed("bootstrap persons", seed)))
+    generator = np.random.default_rng(derive_seed("bootstrap seeds", seed))
+    width = len(MEASURES) + 1
+    found, first = [], 0
+    for side in totals:
+        shares = generator.multinomial(len(side), np.full(len(side), 1 / len(side)), size=replicates) / len(side)
+        own = np.stack([total.sum(axis=0) for total in side])  # (seeds, width)
+        blocks = drawn[:, first : first + width * len(side)].reshape(replicates, len(side), width)
+        first += width * len(side)
+        found.append(_measures(own, blocks, shares))
+    return found
+
+
+def _rows(model: Model, persons: list[int]) -> NDArray[np.float64]:
+    """(persons, measures + 1) sums of one model; zeros for persons whom it was not tested on."""
+    if not isinstance(model, PersonScores):
+        return _totals(model, persons)
+    totals = np.zeros((len(persons), len(MEASURES) + 1))
+    totals[np.searchsorted(persons, model.persons)] = model.sums
+    return totals
+
+
+def _totals(trials: Sequence[QueryScores], persons: list[int]) -> NDArray[np.float64]:
+    """(persons, measures + 1): sums over a person's queries, averaged over trials; last, its valid queries."""
+    totals = np.zeros((len(persons), len(MEASURES) + 1))
+    for trial in trials:
+        rows, valid = np.searchsorted(persons, trial.persons.numpy()), trial.valid.numpy()
+        columns = [*(np.where(valid, _values(trial, measure), 0) for measure in MEASURES), valid]
+        totals += np.stack([np.bincount(rows, column, minlength=len(persons)) for column in columns], axis=1)
+    return totals / len(trials)
+
+
+def trial_means(trial: QueryScores) -> dict[str, float]:
+    """rank-1, mAP and mINP of one trial: means over the queries with a match."""
+    valid = trial.valid.numpy()
+    return {measure: float(_values(trial, measure)[valid].mean()) for measure in MEASURES}
+
+
+def _values(trial: QueryScores, measure: str) -> NDArray[np.float64]:
+    if measure == "rank-1":
+        return (trial.first_match == 1).numpy().astype(np.float64)
+    chosen = trial.average_precision if measure == "mAP" else trial.inverse_negative_penalty
+    return chosen.double().numpy()
+
+
+def _draw_persons(table: NDArray[np.float64], replicates: int, generator: np.random.Generator) -> NDArray[np.float64]:
+    """(replicates, columns): column sums with as many persons drawn with replacement as there are; in blocks."""
+    count = len(table)
+    even = np.full(count, 1 / count)
+    step = max(1, _BLOCK // count)
+    blocks = [
+        generator.multinomial(count, even, size=min(step, replicates - start)).astype(np.float64) @ table
+        for start in range(0, replicates, step)
+    ]
+    return np.concatenate(blocks)
+
+
+def _measures(own: NDArray[np.float64], drawn: NDArray[np.float64], shares: NDArray[np.float64]) -> _Resampled:
+    """Scores from sums: own (seeds, width), drawn (replicates, seeds, width), shares (replicates, seeds).
+
+    A replicate that drew no valid query of a seed counts that seed's own score.
+    """
+    scores = own[:, :-1] / own[:, -1:]
+    counts = drawn[:, :, -1:]
+    replicated = np.where(counts > 0, drawn[:, :, :-1] / np.where(counts > 0, counts, 1), scores)
+    mixed = np.einsum("rs,rsm->rm", shares, replicated)
+    return {measure: (float(scores[:, n].mean()), mixed[:, n]) for n, measure in enumerate(MEASURES)}
+
+
+def _p_value(differences: NDArray[np.float64]) -> float:
+    """Twice the smaller tail beyond 0, the observed result counted as one more replicate."""
+    tail = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    return min(1.0, 2 * (tail + 1) / (len(differences) + 1))
+
+
+def _interval(value: float, replicated: NDArray[np.float64], persons: int, seeds: int) -> Interval:
+    low, high = np.quantile(replicated, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value, float(low), float(high), persons, seeds)

@@ -1,0 +1,105 @@
+"""Fine-tuning: labelled persons of two modalities in, a network that finds one in the other out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from dapg.core import distributed
+from dapg.core.errors import UsageError
+from dapg.core.types import UNKNOWN, Modality, Record
+from dapg.data.base import Dataset
+from dapg.data.identity_sampler import CrossModalSampler
+from dapg.data.source import open_dataset, select_records
+from dapg.methods.base import DataFacts
+from dapg.train.loop import Validate
+from dapg.train.run import TrainingSettings, Work, run_training
+
+
+@dataclass(frozen=True)
+class FinetuneSettings(TrainingSettings):
+    """Everything a fine-tuning run depends on; ``recipes/finetuning.py`` has complete ones.
+
+    An epoch (``train.epochs``) is AGW's: as many steps as show the larger modality once, plus one.
+    """
+
+    pictures: int = 4
+    """Pictures of each person and modality in a batch; ``train.batch_size`` / 2 / this are its persons (AGW: 8 x 4)."""
+    selection: Literal["last", "validation", "test"] = "last"
+    """Which weights are kept: last, after training on all training persons; validation, those that score best on
+    validation persons, who are then not trained on; test, those that score best on the test, as the published code
+    does: a score of weights chosen so is no honest test score."""
+    validate_epochs: float = 0.0
+    """Epochs between scores when ``train.validate_every`` is 0; 0 scores at the end only."""
+    corrupted_scores: bool = False
+    """Score corrupted pictures beside the clean ones: one test set each of all, seen and unseen corruptions."""
+
+
+MakeValidate = Callable[[Dataset, str, Sequence[int]], Validate]
+"""Scores of a data set's mode for the loop, on trials without the given training persons."""
+
+
+def finetune(
+    settings: FinetuneSettings, make_validate: MakeValidate | None = None, show_progress: bool = True
+) -> dict[str, Any]:
+    """Run (or go on with, or reuse) one fine-tuning; returns the content of result.json.
+
+    The folder holds what ``pretrain`` leaves. Its ``method.safetensors`` are the weights that ``selection`` names.
+
+    Raises:
+        UsageError: wrong settings, no validation persons, or the folder holds another run.
+        DataError, WeightsError, TrainingError: see there.
+    """
+
+    def prepare() -> Work:
+        dataset = open_dataset(settings.data)
+        split = settings.data.split or dataset.labelled_split()
+        if settings.selection == "validation":
+            split = dataset.fitting_split(split)
+        records = select_records(dataset, replace(settings.data, split=split), settings.seed)
+        both, single = _by_modalities(records)
+        if single:
+            tqdm.write(
+                f"warning: {len(single)} of {len(single) + len(both)} persons are not used: they have pictures in one "
+                f"modality only (person {', '.join(map(str, single[:10]))}{', ...' if len(single) > 10 else ''})"
+            )
+        sampler = CrossModalSampler(records, _persons_per_batch(settings), settings.pictures, settings.seed)
+        train_config = settings.train
+        if settings.validate_epochs > 0 and not train_config.validate_every:
+            every = max(1, round(settings.validate_epochs * sampler.steps_per_epoch))
+            train_config = replace(train_config, validate_every=every)
+        validate = None
+        if settings.selection != "last" or train_config.validate_every or train_config.early_stop:
+            if make_validate is None:
+                raise UsageError("scores during training were asked for, but nothing that scores was given")
+            mode = "validation" if settings.selection == "validation" else next(iter(dataset.modes), "")
+            if not mode:
+                raise UsageError(f"{dataset.title} has no persons to score on; use --selection last")
+            validate = make_validate(dataset, mode, both)
+        notes = {"split": split, "persons_in_one_modality": single, "steps_per_epoch": sampler.steps_per_epoch}
+        return Work(dataset, records, DataFacts(len(records), both), sampler, train_config, validate, notes)
+
+    return run_training("finetune", settings, prepare, show_progress, keep_best=settings.selection != "last")
+
+
+def _by_modalities(records: Sequence[Record]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Labelled persons with pictures in both modalities, and those with one only; both ascending."""
+    seen = {
+        modality: {record.person for record in records if record.modality == modality} - {UNKNOWN}
+        for modality in Modality
+    }
+    both = seen[Modality.VISIBLE] & seen[Modality.INFRARED]
+    single = (seen[Modality.VISIBLE] | seen[Modality.INFRARED]) - both
+    return tuple(sorted(both)), tuple(sorted(single))
+
+
+def _persons_per_batch(settings: FinetuneSettings) -> int:
+    """Persons in a batch; a process's part of it must hold whole persons, or triplets would lack positives."""
+    size, parts = settings.train.batch_size, distributed.world_size() * settings.train.accumulation
+    if settings.pictures < 1 or size < 1 or size % (2 * settings.pictures * parts):
+        raise UsageError(
+            f"--train.batch_size {size} does not part into {parts} process(es) or part(s) of whole persons with "
+            f"{settings.pictures} visible and {settings.pictures} infrared pictures each"
+        )
+    return size // (2 * settings.pictures)

@@ -1,0 +1,57 @@
+"""Pre-training: any pictures in, a network out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from dapg.core.errors import UsageError
+from dapg.data.base import Dataset
+from dapg.data.samplers import InfiniteSampler, Sampler
+from dapg.data.shards import Shards, ShardSampler
+from dapg.data.source import open_dataset, select_records
+from dapg.methods.base import DataFacts
+from dapg.methods.runs import method_class
+from dapg.train.loop import Validate
+from dapg.train.run import TrainingSettings, Work, run_training
+
+
+@dataclass(frozen=True)
+class PretrainSettings(TrainingSettings):
+    """Everything a pre-training run depends on; ``recipes/pretraining.py`` has complete ones."""
+
+    streamed: bool = False
+    """Take packed pictures tar by tar, four tars mixed at a time, so that a disk or network reads in a row."""
+    validation: str = ""
+    """Test mode of the data set (e.g. visible) scored every ``train.validate_every`` steps and at the end; "" none."""
+
+
+def pretrain(
+    settings: PretrainSettings, validate: Validate | None = None, show_progress: bool = True
+) -> dict[str, Any]:
+    """Run (or go on with, or reuse) one pre-training; returns the content of result.json.
+
+    The folder then holds config.yaml, environment.json, metrics.jsonl and .csv, checkpoints, ``backbone.safetensors``
+    (what the next stage loads), ``method.safetensors`` (everything) and result.json.
+
+    Raises:
+        UsageError: wrong settings, or the folder holds another run.
+        DataError, WeightsError, TrainingError: see there.
+    """
+
+    def prepare() -> Work:
+        dataset = open_dataset(settings.data)
+        records = select_records(dataset, settings.data, settings.seed)
+        records = method_class("pretrain", settings.name).labelled(settings.method, records)
+        facts = DataFacts(len(records), tuple(sorted({record.person for record in records})), records)
+        sampler = _picture_sampler(settings, dataset, len(records))
+        return Work(dataset, records, facts, sampler, settings.train, validate)
+
+    return run_training("pretrain", settings, prepare, show_progress)
+
+
+def _picture_sampler(settings: PretrainSettings, dataset: Dataset, pictures: int) -> Sampler:
+    """Pictures in random order, over all of them or within a few tars."""
+    if not settings.streamed:
+        return InfiniteSampler(pictures, settings.train.batch_size, settings.seed)
+    if not isinstance(dataset, Shards) or len(dataset.shard_numbers) != pictures:
+        raise UsageError("--streamed reads the whole first split of a packed set: --data shards=FOLDER, no subset")
+    return ShardSampler(dataset.shard_numbers, settings.train.batch_size, settings.seed)

@@ -1,0 +1,153 @@
+"""What every training shares: settings in, a folder with weights, metrics and a result out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from safetensors.torch import save_file
+
+from dapg.core import distributed
+from dapg.core.files import atomic_path, sha256
+from dapg.core.rng import generator_from
+from dapg.core.run_folder import RunFolder, refuse_other_weights
+from dapg.core.settings import run_only
+from dapg.core.types import Record
+from dapg.data.base import Dataset
+from dapg.data.loading import LoaderConfig
+from dapg.data.samplers import Sampler
+from dapg.data.source import DataConfig, list_hash
+from dapg.methods.base import DataFacts, Method
+from dapg.methods.runs import BACKBONE_WEIGHTS, METHOD_WEIGHTS, BackboneConfig, backbone_settings, method_class
+from dapg.models.weights.backbone_weights import init_backbone, save_backbone, weights_hash
+from dapg.train import checkpoint
+from dapg.train.loop import Progress, TrainConfig, Validate, train
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What every training depends on."""
+
+    name: str
+    """Method: a file of ``dapg/methods``, below the kind of training."""
+    method: Any
+    """Its own settings (the ``Config`` nested in it)."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Pictures; for a fine-tuning, of persons in both modalities."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """Network and first weights."""
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    """Decoding."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Length, optimiser, precision."""
+    seed: int = 0
+    """Of new weights, the order of pictures and every draw."""
+    out: str = run_only("")
+    """Folder of the run."""
+    device: str = run_only("auto")
+    """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage trains on."""
+
+    dataset: Dataset
+    records: Sequence[Record]
+    facts: DataFacts
+    sampler: Sampler
+    train: TrainConfig
+    validate: Validate | None
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Further lines of the result."""
+    start: Callable[[Method], None] | None = None
+    """What else the method begins with, before a checkpoint is looked for."""
+
+
+def run_training(
+    kind: str,
+    settings: TrainingSettings,
+    prepare: Callable[[], Work],
+    show_progress: bool,
+    keep_best: bool = False,
+) -> dict[str, Any]:
+    """What every training stage does: open the folder, build, train, write weights and result."""
+    folder = Path(settings.out)
+    stage = RunFolder(folder, settings, kind, distributed.rank(), extendable=("train.steps", "train.epochs"))
+    finished = stage.open()
+    if finished is not None:
+        stage.close()
+        init, began = settings.backbone.init, finished["init"]
+        then = None if isinstance(began, str) else began["sha256"]  # "random"
+        refuse_other_weights(folder, "a training from", init, then, weights_hash(init))
+        return {**finished, "reused": True}
+    try:
+        work = prepare()
+        backbone, weights = init_backbone(
+            settings.backbone.name, backbone_settings(settings.backbone), settings.backbone.init, settings.seed
+        )
+        plugin = method_class(kind, settings.name)
+        method = plugin(settings.method, backbone, work.facts, generator_from("heads", settings.seed))
+        if work.start is not None:
+            work.start(method)
+        progress = train(
+            method,
+            work.dataset,
+            work.records,
+            work.sampler,
+            work.train,
+            settings.loader,
+            folder,
+            settings.seed,
+            settings.device,
+            work.validate,
+            show_progress,
+        )
+        if keep_best:
+            checkpoint.load_best(folder, method)
+        bad_images = _all_bad_images(progress)
+        result: dict[str, Any] = {
+            "name": settings.name,
+            "steps": progress.step,
+            "pictures_seen": progress.step * settings.train.batch_size,
+            "seconds": progress.seconds,
+            "pictures_per_second": progress.step * settings.train.batch_size / max(progress.seconds, 1e-9),
+            "data_wait": progress.waited / max(progress.seconds, 1e-9),
+            "processes": distributed.world_size(),
+            "logs": progress.logs,
+            "scores": progress.scores,
+            "best": {"score": progress.best_score, "step": progress.best_step},
+            "bad_images": bad_images,
+            "data": {"pictures": len(work.records), "hash": list_hash(work.records)},
+            "facts": {"pictures": work.facts.pictures, "persons": list(work.facts.persons)},
+            "init": "random" if weights is None else weights.record(),
+            "mean": list(backbone.mean),
+            "std": list(backbone.std),
+            "extended_from": stage.extensions(),
+            **work.notes,
+        }
+        if distributed.rank() == 0:
+            result["weights"] = _save_weights(folder, method, kind, settings.name)
+        distributed.barrier()
+        return stage.finish(result)
+    finally:
+        stage.close()
+
+
+def _save_weights(folder: Path, method: Method, kind: str, name: str) -> dict[str, str]:
+    """Write what the next stage takes, and the whole method for evaluation; returns their hashes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
+    with atomic_path(folder / METHOD_WEIGHTS) as temporary:
+        save_file(tensors, temporary)
+    save_backbone(method.backbone, folder / BACKBONE_WEIGHTS, {"stage": kind, "method": name})
+    return {name: sha256(folder / name) for name in (METHOD_WEIGHTS, BACKBONE_WEIGHTS)}
+
+
+def _all_bad_images(progress: Progress) -> dict[str, list[str]]:
+    """Unreadable pictures that any process met."""
+    if not distributed.active():
+        return progress.bad_images
+    parts: list[dict[str, list[str]] | None] = [None] * distributed.world_size()
+    dist.all_gather_object(parts, progress.bad_images)
+    return {path: note for part in parts if part for path, note in part.items()}

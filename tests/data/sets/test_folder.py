@@ -1,0 +1,150 @@
+"""Your own pictures: what labels.csv may say, and where it is wrong."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dapg.core.errors import DataError, UsageError
+from dapg.core.types import UNKNOWN, Modality
+from dapg.data.sets.folder import Folder, picture_paths
+
+
+def pictures(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 8), (9, 9, 9)).save(root / path, "PNG")
+    return root
+
+
+def labelled(root: Path, text: str, encoding: str = "utf-8") -> Path:
+    pictures(root, "a.png", "b.png", "c/d.png")
+    (root / "labels.csv").write_bytes(text.encode(encoding))
+    return root
+
+
+def test_without_labels_every_picture_in_the_order_of_its_path(tmp_path: Path) -> None:
+    pictures(tmp_path, "b.png", "a/z.JPG", "a/b.jpeg", ".hidden/x.png", "a/.x.png", "B.png")
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "folder.png").mkdir()
+    assert picture_paths(tmp_path) == ["B.png", "a/b.jpeg", "a/z.JPG", "b.png"]
+    records = Folder(tmp_path).records()
+    assert [record.path for record in records] == ["B.png", "a/b.jpeg", "a/z.JPG", "b.png"]
+    assert {(r.person, r.camera, r.modality, r.box) for r in records} == {(UNKNOWN, UNKNOWN, Modality.VISIBLE, None)}
+    assert Folder(tmp_path).read(records[0]) == (tmp_path / "B.png").read_bytes()
+
+
+def test_labels_name_persons_cameras_modalities_boxes_and_splits(tmp_path: Path) -> None:
+    text = (
+        "path,person,camera,modality,split,left,top,right,bottom,weather\n"
+        "b.png,zoe,2,ir,test,,,,,rain\n"
+        "\n"
+        "c\\d.png, anna ,1,,train,0,1,3,8,\n"
+        "a.png,,,VISIBLE,,,,,,\n"
+    )
+    data = Folder(labelled(tmp_path, text, "utf-8-sig"))
+    b, d, a = data.records()
+    assert (b.path, b.person, b.camera, b.modality, b.box) == ("b.png", 1, 2, Modality.INFRARED, None)
+    assert (d.path, d.person, d.camera, d.modality, d.box) == ("c/d.png", 0, 1, Modality.VISIBLE, (0, 1, 3, 8))
+    assert (a.person, a.camera, a.modality) == (UNKNOWN, UNKNOWN, Modality.VISIBLE)
+    assert data.records("train") == [d]
+    assert data.records("test") == [b]
+    assert data.default_split() == "train", "test rows are not trained on unasked"
+    with pytest.raises(UsageError, match="no row with split 'val'; use split 'all'"):
+        data.records("val")
+    with pytest.raises(UsageError, match="no split 'tset'; did you mean 'test'"):
+        data.records("tset")
+
+
+def test_all_is_the_default_without_a_split_column(tmp_path: Path) -> None:
+    assert Folder(pictures(tmp_path, "a.png")).default_split() == "all"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "labels.csv: the first line must name the columns"),
+        ("person\nanna\n", "labels.csv: the first line must name the columns"),
+        ("path;person\na.png;anna\n", "labels.csv: the first line must name the columns, separated by commas"),
+        ("path,Person\na.png,anna\n", "labels.csv: there is no column 'Person'; did you mean 'person'?"),
+        ("path,person_id\na.png,1\n", "labels.csv: there is no column 'person_id'; did you mean 'person'?"),
+        ("path,camera,camera\na.png,1,2\n", "labels.csv: the first line names a column twice"),
+        ("path\na.png\nmissing.png\n", "labels.csv, line 3: missing.png is not a file below"),
+        ("path\na.png\n\n\nmissing.png\n", "labels.csv, line 5: missing.png is not a file below"),
+        ('path,person\na.png,"two\nlines"\nmissing.png,x\n', "labels.csv, line 4: missing.png"),
+        ("path\nc\n", "labels.csv, line 2: c is not a file below"),
+        ("path,person\n,anna\n", "labels.csv, line 2: path must be relative"),
+        ("path\n/etc/hostname\n", "labels.csv, line 2: path must be relative to the folder and stay in it"),
+        ("path\n../a.png\n", "labels.csv, line 2: path must be relative to the folder and stay in it"),
+        ("path,camera\na.png,two\n", "labels.csv, line 2: camera must be a whole number, not 'two'"),
+        ("path,camera\na.png,1\nb.png,1.5\n", "labels.csv, line 3: camera must be a whole number, not '1.5'"),
+        ("path,modality\na.png,sonar\n", "labels.csv, line 2: modality must be one of visible, rgb, infrared"),
+        ("path,split\na.png,tets\n", "labels.csv, line 2: split must be one of train, val, test, not 'tets'; did"),
+        ("path,split\na.png,all\n", "labels.csv, line 2: split must be one of train, val, test, not 'all'"),
+        ("path,left,top,right,bottom\na.png,3,0,3,8\n", "line 2: box left, top, right, bottom = 3, 0, 3, 8 has no"),
+        ("path,left,top,right,bottom\na.png,0,0,3,\n", "line 2: box left, top, right, bottom = 0, 0, 3, -1 has no"),
+        ("path,left,top,right,bottom\na.png,0,0,x,4\n", "labels.csv, line 2: right must be a whole number, not 'x'"),
+        ("path,person\na.png,anna\nb.png\n", "labels.csv, line 3: 1 cells, but the first line names 2 columns"),
+        ("path,person\na.png,anna,oslo\n", "labels.csv, line 2: 3 cells, but the first line names 2 columns"),
+        ("path,person\na.png,x\na.png,y\n", "labels.csv, line 3: a.png is listed already, see "),
+        ('path\n"a.png\n', "labels.csv, line 2: "),
+        ("path\n", "no picture"),
+    ],
+)
+def test_wrong_labels_name_file_and_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        Folder(labelled(tmp_path, text))
+    assert message in str(caught.value)
+
+
+def test_labels_in_another_encoding_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"labels\.csv is not UTF-8 text"):
+        Folder(labelled(tmp_path, "path,person\na.png,Jörg\n", "latin-1"))
+
+
+def test_one_picture_with_two_boxes_is_two_records(tmp_path: Path) -> None:
+    text = "path,left,top,right,bottom\na.png,0,0,2,8\na.png,2,0,4,8\n"
+    assert [record.box for record in Folder(labelled(tmp_path, text)).records()] == [(0, 0, 2, 8), (2, 0, 4, 8)]
+
+
+def test_no_folder_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not a folder"):
+        Folder(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no picture"):
+        Folder(tmp_path)
+
+
+def test_trials_by_hand(tmp_path: Path) -> None:
+    text = (
+        "path,person,camera,modality,split\n"
+        "a.png,anna,1,visible,test\n"
+        "b.png,anna,2,visible,test\n"
+        "c/d.png,anna,3,infrared,test\n"
+        "e.png,anna,1,visible,train\n"
+        "f.png,,1,visible,test\n"
+    )
+    pictures(tmp_path, "e.png", "f.png")
+    data = Folder(labelled(tmp_path, text))
+    (camera,) = data.trials("cross-camera")
+    assert [record.path for record in camera.query] == ["a.png", "b.png"]
+    assert camera.query == camera.gallery
+    assert camera.protocol.same_person_same_camera
+    (modal,) = data.trials("cross-modal")
+    assert [record.path for record in modal.query] == ["c/d.png"]
+    assert [record.path for record in modal.gallery] == ["a.png", "b.png"]
+    assert not modal.comparable
+    with pytest.raises(UsageError, match="no mode 'cross-model'; did you mean 'cross-modal'"):
+        data.trials("cross-model")
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "needed"),
+    [
+        ("path,person,camera\na.png,x,1\nb.png,x,1\n", "cross-camera", "two visible cameras"),
+        ("path,person,camera\na.png,x,1\nb.png,x,2\n", "cross-modal", "both modalities"),
+        ("path,camera\na.png,1\nb.png,2\n", "cross-camera", "two visible cameras"),
+    ],
+)
+def test_labels_that_allow_no_scores(tmp_path: Path, text: str, mode: str, needed: str) -> None:
+    with pytest.raises(UsageError, match=needed):
+        Folder(labelled(tmp_path, text)).trials(mode)

@@ -1,0 +1,124 @@
+"""Feature files of other programs: scored like tensors, and refused with the key that is wrong."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from dapg.core.errors import DataError, UsageError
+from dapg.evaluation.comparison import compare_results
+from dapg.evaluation.feature_files import PROTOCOLS, FileSettings, read_features, score_file, write_result
+from dapg.scoring.bootstrap import read_query_scores
+from dapg.scoring.labels import Labels
+from dapg.scoring.metrics import score
+from dapg.scoring.ranking import similarity
+from dapg.scoring.rerank import Rerank
+
+REST = {"weight": 0.3, "neighbours": 10, "power": 3.0}
+
+
+def scored(path, name):
+    """The result, and the trials of its one feature."""
+    result, scores = score_file(path, name, FileSettings(device="cpu"))
+    return result, scores["file"]
+
+
+def arrays(queries=40, gallery=60, seed=0):
+    generator = np.random.default_rng(seed)
+    return {
+        "query_features": generator.standard_normal((queries, 8)).astype(np.float32) * 5,
+        "gallery_features": generator.standard_normal((gallery, 8)).astype(np.float32),
+        "query_persons": generator.integers(0, 7, queries),
+        "gallery_persons": generator.integers(-1, 7, gallery),
+        "query_cameras": generator.choice([3, 6], queries),
+        "gallery_cameras": generator.choice([1, 2, 4, 5], gallery),
+    }
+
+
+def saved(path, **changes):
+    values = {**arrays(), **changes}
+    np.savez(path, **{key: value for key, value in values.items() if value is not None})
+    return path
+
+
+@pytest.mark.parametrize("name", list(PROTOCOLS))
+def test_scores_are_those_of_the_tensors(tmp_path, name):
+    path = saved(tmp_path / "features.npz")
+    result, (scores,) = scored(path, name)
+    tensors = {key: torch.from_numpy(value) for key, value in arrays().items()}
+    columns = [tensors[key] for key in ("query_persons", "gallery_persons", "query_cameras", "gallery_cameras")]
+    labels = Labels(*columns, PROTOCOLS[name])
+    expected = score(-similarity(tensors["query_features"], tensors["gallery_features"]), labels)
+    assert scores.cmc == expected.cmc
+    assert scores.mAP == pytest.approx(expected.mAP, abs=1e-9)
+    assert result["scores"]["file"]["mAP"] == scores.mAP
+    assert result["intervals"]["mAP"]["low"] <= scores.mAP <= result["intervals"]["mAP"]["high"]
+    assert (result["trials"][0]["queries"], result["trials"][0]["gallery"]) == (40, 60)
+    assert (result["dimension"], result["rerank"]) == (8, None)
+
+
+def test_cameras_are_optional_where_no_rule_needs_them(tmp_path):
+    path = saved(tmp_path / "features.npz", query_cameras=None, gallery_cameras=None)
+    assert scored(path, "regdb")[1][0].queries == 40
+    with pytest.raises(DataError, match="has no query_cameras, gallery_cameras"):
+        score_file(path, "market")
+
+
+def test_the_json_compares_with_itself(tmp_path):
+    result, scores = score_file(saved(tmp_path / "features.npz"), "sysu")
+    write_result(tmp_path / "result.json", result, scores)
+    stored = json.loads((tmp_path / "result.json").read_text())
+    assert stored["rules"]["camera_groups"] == {"2": 2, "3": 2}
+    (found,) = compare_results([tmp_path / "result.json"], [tmp_path / "result.json"])
+    expected = {"value": 0, "low": 0, "high": 0, "persons": 7, "seeds": 1, "p": 1.0, "p_holm": 1.0}
+    assert found["differences"]["mAP"] == expected
+
+
+def test_reranking_is_named_in_the_result(tmp_path):
+    path = saved(tmp_path / "features.npz")
+    plain, _ = score_file(path, "plain")
+    settings = FileSettings(rerank=Rerank("k-reciprocal", k1=5, k2=2))
+    again, scores = score_file(path, "plain", settings)
+    assert again["rerank"] == {"method": "k-reciprocal", "k1": 5, "k2": 2, **REST}
+    assert list(again["scores"]) == ["file", "file, k-reciprocal"], "with and without, side by side"
+    assert again["scores"]["file"] == plain["scores"]["file"]
+    assert again["scores"]["file, k-reciprocal"]["mAP"] != plain["scores"]["file"]["mAP"]
+    write_result(tmp_path / "result.json", again, scores)
+    assert list(read_query_scores(tmp_path / "result.queries.npz")) == list(again["scores"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"query_features": None}, "has no query_features"),
+        ({"query_persons": np.zeros(3, int)}, "query_persons must have 40 entries"),
+        ({"query_persons": np.full(40, 0.5)}, "query_persons must be whole numbers"),
+        ({"query_persons": np.array(["a"] * 40)}, "query_persons must be whole numbers"),
+        ({"gallery_features": np.zeros((60, 9), np.float32)}, "query features have 8 numbers, gallery features 9"),
+        ({"gallery_features": np.zeros((60, 8), int)}, "gallery_features must be floating point"),
+        ({"gallery_features": np.full((60, 8), np.nan)}, "gallery_features row 0 holds a NaN"),
+        ({"gallery_cameras": np.array([{}] * 60)}, "without pickles"),
+    ],
+)
+def test_a_wrong_file_is_explained(tmp_path, changes, message):
+    with pytest.raises(DataError, match=message):
+        score_file(saved(tmp_path / "features.npz", **changes), "sysu")
+
+
+def test_other_wrong_files(tmp_path):
+    (tmp_path / "text.npz").write_text("hello")
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    for name, message in (("text.npz", "not an .npz file"), ("one.npy", "holds one array"), ("none.npz", "No such")):
+        with pytest.raises(DataError, match=message):
+            read_features(tmp_path / name, PROTOCOLS["plain"])
+    with pytest.raises(UsageError, match="did you mean 'market'"):
+        score_file(tmp_path / "text.npz", "markt")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_widths_are_read(tmp_path, dtype):
+    values = {key: arrays()[key].astype(dtype) for key in ("query_features", "gallery_features")}
+    features = read_features(saved(tmp_path / "f.npz", **values), PROTOCOLS["plain"])
+    lengths = features.query_features.norm(dim=1)
+    assert torch.allclose(lengths, torch.ones_like(lengths))

@@ -1,0 +1,192 @@
+"""The page and the tables' notes from made-up cells: checks, differences, curves, hours; nothing but results needed."""
+
+import base64
+import csv
+import fnmatch
+import io
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dapg.experiment import claims, heat_maps, provenance
+from dapg.experiment.matrix import Source
+from dapg.experiment.page import write_report
+from dapg.experiment.run import Experiment
+from dapg.experiment.tables import lines, modes_of, read_cells
+from made_up_cells import made_up
+
+pytest.importorskip("matplotlib")
+
+
+def store(experiment: Experiment, chances: dict[str, float]) -> None:
+    """Made-up results of the cells that fit a pattern, with its chance of a hit."""
+    experiment.folder.mkdir(parents=True, exist_ok=True)
+    for cell in experiment.cells():
+        for pattern, better in chances.items():
+            if fnmatch.fnmatch(cell.name, pattern):
+                experiment.file(cell).write_text(json.dumps(made_up(cell, better, modes_of(cell.data))))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    """Two seeds of four arms from ImageNet: never a hit under AGW from ImageNet, always one from stage 1."""
+    root = tmp_path_factory.mktemp("made") / "results"
+    experiment = Experiment(("table1", "beyond"), starts=("imagenet",), seeds=2, results=root)
+    store(experiment, {"in-sup+agw-*": 0.0, "dapg-1+agw-*": 1.0, "in-sup+cil-*": 0.5, "simclr+agw-*": 0.5})
+    return experiment
+
+
+@pytest.fixture
+def experiment(made: Experiment, tmp_path: Path) -> Experiment:
+    """A copy of its own."""
+    shutil.copytree(made.results, tmp_path / "results")
+    return replace(made, results=tmp_path / "results")
+
+
+def text_of(page: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", page)))
+
+
+def test_page_is_made_from_results_alone_and_byte_equal(experiment: Experiment, tmp_path: Path) -> None:
+    text = write_report(experiment)
+    first = {path.name: path.read_bytes() for path in (experiment.folder / "tables").iterdir()}
+    shutil.copytree(experiment.folder, tmp_path / "copy" / experiment.folder.name)
+    shutil.rmtree(tmp_path / "copy" / experiment.folder.name / "tables")
+    there = replace(experiment, results=tmp_path / "copy", runs=tmp_path / "nothing")
+    assert write_report(there) == text
+    assert {path.name: path.read_bytes() for path in (there.folder / "tables").iterdir()} == first
+    page = text_of(first["report.html"].decode())
+    assert "Not stored. dapg reproduce TABLE --pictures makes them" in page
+    # 4 arms x 2 seeds: 8 fine-tunings of 72 s, 4 pre-trainings of 36 s, 8 scorings of 18 s = 864 s.
+    assert "cpu (2 cores, 1 thread, torch 2.6) 0123456789 8 12 0.20 0.04 0.24" in page
+    command = "dapg reproduce table1 --scale=tiny --data=synthetic --starts=imagenet --seeds=2 --repeats=2"
+    assert f"4 cells, 0.12 h on cpu (2 cores, 1 thread, torch 2.6), commits 0123456789. Run by {command} ." in page
+    assert "By other settings" not in page
+    for panel in ("agw on synthetic, from imagenet", "pre-training simclr, from imagenet"):
+        assert panel in page, panel
+    assert "not run [51.68]" in page, "VTBR's row, as its printed values stand in it"
+    assert "Not run: MoCo v2; " in page
+    rows = list(csv.DictReader(io.StringIO(first["cells.csv"].decode())))
+    assert rows[0]["cell"] == "dapg-1+agw-synthetic-imagenet-0"
+    assert rows[0]["seconds training"] == "108.0"
+    assert rows[0]["command"].endswith("--cell=dapg-1+agw-synthetic-imagenet-0")
+
+
+def test_printed_values_are_for_orientation_on_other_people(experiment: Experiment) -> None:
+    experiment = replace(experiment, tables=("table1",))
+    found = {(line.arm, line.finetuning, *line.column): line for line in lines(experiment) if line.table == "table1"}
+    one = found["in-sup", "agw", "all", "clean", "rank-1"]
+    assert (one.value, one.paper, one.difference) == (0.0, 47.5, None)
+    text = write_report(experiment)
+    assert "0.0 (0.0–0.0) [47.50]" in text
+    assert "0.0 (0.0–0.0) [63.97†]" in text, "copied wrongly: its source has 62.97"
+    assert "on SYSU-MM01, for orientation only: these are other people" in text
+
+
+def test_difference_on_the_papers_data(tmp_path: Path) -> None:
+    """RegDB, two partitions, always a hit: 100 less the printed value."""
+    regdb = Experiment(("table1",), "paper", (Source("regdb", "/data/regdb"),), ("imagenet",), 1, results=tmp_path)
+    store(regdb, {"in-sup+agw-regdb-[12]-*": 1.0})
+    (line,) = [
+        each for each in lines(regdb) if each.value is not None and each.column[0::2] == ("visible-to-thermal", "mAP")
+    ]
+    assert (line.value, line.paper, line.difference) == (100.0, 66.37, 33.63)
+    text = write_report(regdb)
+    assert "100.0 (100.0–100.0) [66.37, +33.6]" in text
+    assert "the paper's value, ours minus it" in text
+    assert "--data=regdb=PATH" in text, "where the data lie is nobody's business"
+
+
+def test_claims_are_checked_against_tables_and_cells(experiment: Experiment) -> None:
+    gains, robust, misprints, lost = claims.checks(experiment, read_cells(experiment))
+    agw = next(row for row in gains.rows if "AGW" in row["claim"])
+    assert (agw["stated"], agw["from its tables"], agw["agrees"]) == ("8.64", "8.64", "yes")
+    assert agw["here"] == "+100.0 (+100.0 to +100.0) by DAPG, stage 1 on synthetic"
+    assert {row["here"] for row in gains.rows if row is not agw} == {"not run"}
+    printed = {row["where"]: row for row in robust.rows if row["where"].startswith("the paper")}
+    assert printed["the paper, SYSU-MM01 all"]["clean"] == "-2.09"  # 45.41 - 47.50
+    assert printed["the paper, SYSU-MM01 all"]["as claimed"] == "yes"
+    assert printed["the paper, RegDB thermal-to-visible"]["corrupted"] == "-0.37"  # 67.17 - 67.54
+    assert printed["the paper, RegDB thermal-to-visible"]["as claimed"] == "no"
+    measured = [row for row in robust.rows if row["where"].startswith("here")]
+    assert [row["where"] for row in measured] == ["here, synthetic all", "here, synthetic indoor"]
+    assert {row["as claimed"] for row in measured} == {"no"}, "CIL hits half, AGW nothing: it costs nothing clean"
+    assert len(misprints.rows) == 5
+    assert len(lost.rows) == 8
+
+
+def test_cells_by_other_settings_are_named(experiment: Experiment) -> None:
+    stored = read_cells(experiment)
+    stored["simclr+agw-synthetic-imagenet-1"]["trainings"][0]["run"] = "simclr-0"
+    hours, _ = provenance.costs(experiment, stored, [])
+    assert hours.note.endswith(" By other settings than those of now: simclr+agw-synthetic-imagenet-1.")
+
+
+def test_shared_trainings_cost_once(experiment: Experiment) -> None:
+    stored = list(read_cells(experiment).values())
+    shared = [{**stored[0], "commit": "fedcba9876543210-dirty"}, stored[0]]
+    rows = provenance.spent(shared)
+    assert [row["trainings"] for row in rows] == ["2", "0", "2"]
+    assert [row["commit"] for row in rows] == ["fedcba9876-dirty", "0123456789", ""]
+    assert rows[-1]["hours"] == "0.04"  # 36 + 72 + 2 x 18 s = 144 s
+    assert provenance.origin([]) == "Nothing has run yet."
+
+
+def test_estimates_stand_beside_what_was_taken(experiment: Experiment) -> None:
+    rows = provenance.estimate_rows(read_cells(experiment))
+    everything = rows[-1]
+    assert everything["cells of"] == "all"
+    assert everything["estimated"] == everything["actual"] == "14.4"  # 4 x 90 s, 4 x 126 s: all are told exactly
+    assert everything["within 30 %"] == everything["number"] == "8"
+
+
+def test_stored_pictures_are_drawn(experiment: Experiment) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 16), (250, 0, 0)).save(stream, "JPEG")
+    seen = {"path": "a.jpg", "person": 1, "camera": 1, "picture": "pictures/a.jpg"}
+    answers = [{**seen, "similarity": 0.5, "match": True}], [{**seen, "similarity": 0.25, "match": False}]
+    stored = {
+        "heading": "agw on synthetic, first weights imagenet",
+        "titles": {"ours": "Ours & co", "other": "Theirs"},
+        "data": {"title": "Synthetic people", "licence": "CC0-1.0"},
+        "mode": "all",
+        "severities": {
+            "names": ["fog", "rain"],
+            "levels": [1, 5],
+            "clean": {"ours": 50.0, "other": 40.0},
+            "mAP": {"ours": [[41.5, 30.0], [45.0, 5.0]], "other": [[40.0, 32.5], [40.0, 15.0]]},
+        },
+        "disagreements": {
+            "counts": {"both": 3, "neither": 2, "ours": 1, "other": 4},
+            "lists": [{"query": seen, "ours": answers[0], "other": answers[1]}],
+            "pictures": {"pictures/a.jpg": base64.b64encode(stream.getvalue()).decode()},
+        },
+        "seconds": 360.0,
+    }
+    path = heat_maps.file(experiment, ("synthetic", "imagenet", "agw"))
+    path.parent.mkdir()
+    path.write_text(json.dumps(stored))
+    write_report(experiment)
+    page = (experiment.folder / "tables" / "report.html").read_text()
+    text = text_of(page)
+    for word in (
+        "41.5",
+        "+1.5",
+        "-2.5",
+        "+5.0",
+        "-10.0",
+        "Ours &amp; co: clean 50.0",
+        "Synthetic people, CC0-1.0; all",
+    ):
+        assert word in text, word
+    counted = "for both in 3 of 10 queries, for neither in 2, for Ours &amp; co alone in 1, for Theirs alone in 4"
+    assert counted in text
+    shown = re.findall(r'<figure class="(\w+)"><img src="data:image/jpeg;base64,([^"]+)"', page)
+    assert [kind for kind, _ in shown] == ["query", "right", "query", "wrong"]
+    assert {base64.b64decode(content) for _, content in shown} == {stream.getvalue()}
+    assert "Heat maps and ranked lists took 0.10 h besides." in text

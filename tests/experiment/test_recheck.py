@@ -1,0 +1,134 @@
+"""Which cell is run again, what it may be off, and what is said: against numbers worked out by hand."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dapg.cli import main
+from dapg.core.errors import UsageError
+from dapg.experiment import matrix, recheck
+from dapg.experiment.matrix import Source
+from dapg.experiment.recheck import compare, draw, tolerances
+from dapg.experiment.run import Experiment, run
+from dapg.experiment.tables import read_cells
+from made_up_cells import MACHINE, made_up, write_people
+
+CLEAN, ALL = "all/clean", "all/all"
+
+
+def result(arm: str, clean: float, corrupted: float = 0.5, **changed: Any) -> dict[str, Any]:
+    """A cell with two scores."""
+    return {
+        "cell": {"arm": arm, "finetuning": "agw", "data": "synthetic", "start": "random", "seed": 0},
+        "scores": {CLEAN: {"mAP": clean}, ALL: {"mAP": corrupted}},
+        "trainings": [{"weights": "same"}],
+        "machine": MACHINE,
+        **changed,
+    }
+
+
+def test_tolerance_is_pooled_over_arms() -> None:
+    """Arm a: 10 and 12, arm b: 20, 20 and 23: squares about the means 2 and 6, three degrees of freedom."""
+    values = {"a0": ("a", 0.10), "a1": ("a", 0.12), "b0": ("b", 0.20), "b1": ("b", 0.20), "b2": ("b", 0.23)}
+    stored = {name: result(*each) for name, each in values.items()} | {"c0": result("c", 0.9)}
+    stored["other"] = result("a", 0.99)
+    stored["other"]["cell"] = {**stored["other"]["cell"], "start": "imagenet"}
+    found = tolerances(stored, stored["c0"])
+    assert found == {CLEAN: pytest.approx(4 * math.sqrt(2 * 8 / 3)), ALL: 0.0}
+
+
+def test_verdicts() -> None:
+    allowed = {CLEAN: 1.0, ALL: 4.0}
+    before = result("a", 0.50, 0.40)
+    same = compare("cell", before, result("a", 0.50, 0.40), allowed)
+    assert same.equal
+    assert same.passed
+    assert str(same) == "cell: equal to the last bit"
+    # Corrupted is farther off in points, clean by its tolerance.
+    near = compare("cell", before, result("a", 0.509, 0.42, machine={**MACHINE, "torch": "2.7"}), allowed)
+    assert (near.passed, near.equal, near.score) == (True, False, CLEAN)
+    assert near.gap == pytest.approx(0.9)
+    assert "within the tolerance, not equal bit by bit on another machine" in str(near)
+    far = compare("cell", before, result("a", 0.50, 0.35), allowed)
+    assert (far.passed, far.score) == (False, ALL)
+    assert "OUTSIDE the tolerance, not equal bit by bit on the same machine" in str(far)
+    assert "mAP of all/all by -5.00 points, tolerance 4.00" in str(far)
+    network = compare("cell", before, result("a", 0.50, 0.40, trainings=[{"weights": "others"}]), allowed)
+    assert (network.passed, network.equal) == (True, False), "equal scores of another network are luck"
+    with pytest.raises(UsageError, match="indoor/clean"):
+        compare("cell", before, {**before, "scores": {**before["scores"], "indoor/clean": {"mAP": 1.0}}}, allowed)
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    """Four seeds without pre-training, two of which are the cheapest tenth, and four after each of three others."""
+    arms = "none+agw-* simclr+agw-* byol+agw-* mocov2+agw-*"
+    made = Experiment(("beyond",), starts=("random",), seeds=4, only=arms, results=tmp_path)
+    made.folder.mkdir(parents=True)
+    for cell in made.cells():
+        made.file(cell).write_text(json.dumps(made_up(cell, 0.5, ("all", "indoor"))))
+    return made
+
+
+def test_a_cheap_cell_with_the_settings_of_now_is_drawn(experiment: Experiment) -> None:
+    cells, stored = experiment.cells(), read_cells(experiment)
+    drawn = {draw(cells, stored, f"commit {number}") for number in range(40)}
+    assert drawn == {f"none+agw-synthetic-random-{seed}" for seed in range(2)}
+    assert draw(cells, stored, "one word") == draw(cells, stored, "one word")
+    for seed in range(4):
+        stored[f"none+agw-synthetic-random-{seed}"]["trainings"][-1]["run"] += "0"  # another hash: other settings
+    assert draw(cells, stored, "commit").partition("+")[0] in ("simclr", "byol", "mocov2")
+    few = {name: result for name, result in read_cells(experiment).items() if not name.endswith("-3")}
+    with pytest.raises(UsageError, match="10 beyond the first of an arm"):  # four arms of three seeds have eight
+        draw(cells, few, "commit")
+    with pytest.raises(UsageError, match="of 0 finished cells none"):
+        draw(cells, {}, "commit")
+
+
+def test_command(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit code tells; the run happens in a folder of its own, with the stored number of threads and repeats."""
+    stored = read_cells(experiment)
+    seen = []
+
+    def again(elsewhere: Experiment, cell: Any, _: Any) -> dict[str, Any]:
+        seen.append((elsewhere.runs != experiment.runs, elsewhere.repeats, torch.get_num_threads()))
+        return json.loads(json.dumps(stored[cell.name]))  # type: ignore[no-any-return]
+
+    words = ["reproduce", "beyond", "--starts", "random", "--seeds", "4", "--results", str(experiment.results)]
+    words += ["--repeats", "7", "--only", experiment.only, "--recheck", "abc"]
+    monkeypatch.setattr(recheck, "run_cell", again)
+    assert main(words) == 0
+    assert seen == [(True, 2, 1)]
+    out = capsys.readouterr().out
+    assert "took 1.5 min when it was run" in out
+    assert "equal to the last bit" in out
+
+    def worse(elsewhere: Experiment, cell: Any, kept: Any) -> dict[str, Any]:
+        made = again(elsewhere, cell, kept)
+        made["scores"]["all/clean"]["mAP"] -= 10.0
+        return made
+
+    monkeypatch.setattr(recheck, "run_cell", worse)
+    with pytest.raises(SystemExit, match="1"):
+        main(words)
+    assert "OUTSIDE" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_real_cell_comes_out_equal_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seeds of two steps each on thirteen persons, one of them run again."""
+    write_people(tmp_path / "sysu")
+    monkeypatch.setattr(matrix, "_TINY_SIZE", (32, 16))
+    monkeypatch.setattr(matrix, "_TINY_TUNE", {"random": 2})
+    sources = (Source("sysu", str(tmp_path / "sysu")),)
+    folders = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
+    monkeypatch.setattr(recheck, "FREEDOM", 1)
+    experiment = Experiment(("beyond",), "tiny", sources, ("random",), 2, 1, "none+agw-*", device="cpu", **folders)
+    assert run(experiment, print) == []
+    verdict = recheck.recheck(experiment, "word", print)
+    assert verdict.equal
+    assert verdict.same_machine

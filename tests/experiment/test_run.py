@@ -1,0 +1,376 @@
+"""The matrix as data; a real cell on a small tree; a kill inside a cell; a failing cell; tables made twice."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dapg.cli import main
+from dapg.core.errors import UsageError
+from dapg.core.files import sha256
+from dapg.core.rng import generator_from
+from dapg.data.manifest import read_manifest
+from dapg.data.sets.synthetic import Synthetic
+from dapg.data.source import DataConfig
+from dapg.experiment import heat_maps, matrix
+from dapg.experiment.matrix import Source
+from dapg.experiment.page import write_report
+from dapg.experiment.run import Experiment, outlook, run
+from dapg.experiment.tables import comparisons, lines
+from dapg.models.pn_gan import GeneratorConfig, build_generator
+from dapg.models.weights import pose_weights
+from dapg.models.weights.pose_weights import GeneratorFacts, save_generator
+from dapg.recipes import pretraining
+from dapg.train.align import AlignSettings
+from dapg.train.loop import Terminated
+from made_up_cells import made_up, write_people
+
+
+def test_tables_1_and_2_are_28_fine_tunings() -> None:
+    """Seven pre-trainings, two fine-tuners, two data sets; RegDB times its ten partitions."""
+    sources = (Source("sysu", "/data/sysu"), Source("regdb", "/data/regdb"))
+    found = matrix.cells(("table1", "table2"), "paper", sources, ("imagenet",), 1, Path("runs"))
+    one_partition = [cell for cell in found if cell.data in ("sysu", "regdb-1")]
+    assert len(one_partition) == 28
+    assert len(found) == 14 + 14 * 10
+
+
+def test_shared_trainings_share_a_folder_and_others_do_not() -> None:
+    found = matrix.cells(("table1", "beyond"), "tiny", (Source("synthetic"),), ("random",), 2, Path("runs"))
+    first = {cell.name: cell.chain[0].out for cell in found if len(cell.chain) == 2}
+    assert first["simclr+agw-synthetic-random-0"] == first["simclr+cil-synthetic-random-0"]
+    assert first["simclr+agw-synthetic-random-0"] != first["simclr+agw-synthetic-random-1"]
+    assert first["simclr+agw-synthetic-random-0"] != first["simclr-corrupted+agw-synthetic-random-0"]
+    last = [cell.chain[-1].out for cell in found if cell.chain]
+    assert len(set(last)) == len(last)
+
+
+def test_a_folder_name_does_not_depend_on_where_the_runs_are() -> None:
+    names = []
+    for root in (Path("here"), Path("/somewhere/else")):
+        found = matrix.cells(("fig1", "table1"), "tiny", (Source("synthetic"),), ("random",), 1, root)
+        names.append([Path(training.out).name for cell in found for training in cell.chain])
+    assert names[0] == names[1]
+
+
+def test_arms_share_network_and_length() -> None:
+    """Equal pictures for all, except the arm that is about equal passes."""
+    found = matrix.cells(("beyond",), "tiny", (Source("synthetic"),), ("random",), 1, Path("runs"))
+    steps = {cell.arm: cell.chain[0].train.steps for cell in found if len(cell.chain) > 1}
+    assert {value for arm, value in steps.items() if arm != "dapg-1-passes"} == {200}
+    assert steps["dapg-1-passes"] == 100
+    assert len({json.dumps(vars(replace(c.chain[-1].backbone, init=""))) for c in found if c.chain}) == 1
+
+
+def test_missing_parts_are_said_and_not_faked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(matrix.ARMS, "vtbr", replace(matrix.ARMS["vtbr"], pretraining="unheard_of"))
+    found = {
+        cell.arm: cell for cell in matrix.cells(("table1",), "tiny", (Source("synthetic"),), ("random",), 1, Path("r"))
+    }
+    assert found["vtbr"].missing
+    assert not found["vtbr"].chain
+    assert found["byol"].chain
+
+
+def test_every_row_of_the_paper_s_tables_can_run() -> None:
+    found = matrix.cells(("table1", "table3"), "tiny", (Source("synthetic"),), ("random", "imagenet"), 1, Path("r"))
+    assert not [cell.name for cell in found if cell.missing]
+
+
+def test_fine_tuners_without_a_part_differ_in_that_part_alone() -> None:
+    found = matrix.cells(("finetuners",), "tiny", (Source("synthetic"),), ("random",), 1, Path("runs"))
+    last = {cell.finetuning: cell.chain[-1] for cell in found if cell.arm == "none"}
+    whole = last["pmwgcn"]
+    assert {"baseline", "agw", "cil", "caj"} <= set(last)
+    for name, (plugin, changes) in matrix.FINETUNERS.items():
+        assert last[name].name == plugin == "pmwgcn"
+        assert last[name].out != whole.out
+        restored = {key: {"mask": whole.method.mask}.get(key, True) for key in changes}
+        assert matrix.changed(last[name].method, restored) == whole.method
+
+
+def test_pseudo_persons_and_captions_are_made_once_for_the_pictures_that_others_see(tmp_path: Path) -> None:
+    found = matrix.cells(("table1",), "tiny", (Source("synthetic"),), ("random",), 2, tmp_path)
+    by_arm = {(cell.arm, cell.seed): cell.chain[0] for cell in found if cell.finetuning == "agw"}
+    for arm, name in (("pnl", "groups"), ("vtbr", "captions")):
+        settings = [by_arm[arm, seed] for seed in range(2)]
+        assert {each.data for each in settings} == {by_arm["simclr", 0].data}
+        (file,) = {getattr(each.method, name) for each in settings}
+        run.make_files(settings[0], "cpu")
+        lines = Path(file).read_text().splitlines()
+        assert len(lines) == 1200
+        assert lines[0].startswith("unlabelled/00001.jpg\t")
+        before = Path(file).stat().st_mtime_ns
+        run.make_files(settings[1], "cpu")
+        assert Path(file).stat().st_mtime_ns == before
+    assert "grey wool coat" in lines[0]
+
+
+def test_files_that_cannot_be_made_are_asked_for(tmp_path: Path) -> None:
+    settings = pretraining.settings("vtbr", "paper")
+    captions = str(tmp_path / "luperson.tsv")
+    tree = tmp_path / "folder"
+    tree.mkdir()
+    Image.new("RGB", (32, 64)).save(tree / "a.png")
+    method = replace(settings.method, captions=captions)
+    settings = replace(settings, data=DataConfig("folder", str(tree)), method=method)
+    with pytest.raises(UsageError, match=r"captions.*luperson\.tsv"):
+        run.make_files(settings, "cpu")
+
+
+@pytest.fixture
+def generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A generator that has learnt nothing in the place of the package's own."""
+    path = tmp_path / "generator.safetensors"
+    network = build_generator(GeneratorConfig("attention", 8, 1), generator_from("matrix generator"))
+    save_generator(network, path, GeneratorFacts(64, 32, "self", {}))
+    monkeypatch.setattr(pose_weights, "EMBEDDED", path)
+    return path
+
+
+def stage_2(root: Path) -> dict[str, matrix.Cell]:
+    found = matrix.cells(("stage2",), "tiny", (Source("synthetic"),), ("random",), 1, root)
+    return {cell.arm: cell for cell in found}
+
+
+def test_an_alignment_stands_between_stage_1_and_fine_tuning(generator: Path, tmp_path: Path) -> None:
+    """Every arm from one stage 1, none of which has run; only what the positives are differs."""
+    found = stage_2(tmp_path / "runs")
+    first, aligned, last = found["dapg"].chain
+    assert isinstance(aligned, AlignSettings)
+    assert not isinstance(first, AlignSettings)
+    assert not (tmp_path / "runs").exists()
+    assert (aligned.backbone.init, last.backbone.init) == (first.out, aligned.out)
+    assert aligned.method.head == first.method.head
+    assert (aligned.method.views.height, aligned.method.views.width) == (96, 48)
+    assert (aligned.train.steps, aligned.train.optimizer.lr, aligned.method.negatives) == (100, 1e-4, "batch")
+    assert found["dapg-1"].chain[0] == first
+    for arm, positives in (("dapg-original", "original"), ("dapg-shuffled", "shuffled"), ("dapg-true", "true")):
+        before, other, _ = found[arm].chain
+        assert before == first
+        generated = aligned.generated if positives == "shuffled" else ""
+        assert other == replace(aligned, positives=positives, generated=generated, out=other.out)
+        assert other.out != aligned.out
+    pose, steep = (found[arm].chain[1] for arm in ("dapg-pose", "dapg-steep"))
+    assert pose == replace(aligned, method=replace(aligned.method, channel=0.0), out=pose.out)
+    optimizer = replace(aligned.train.optimizer, lr=1e-3)
+    assert steep == replace(aligned, train=replace(aligned.train, optimizer=optimizer), out=steep.out)
+    alone, _ = found["dapg-2"].chain  # there is nothing to forget
+    assert alone == replace(steep, backbone=replace(steep.backbone, init="random"), out=alone.out)
+    assert found["dapg-1-again"].chain[0].train.steps == 2 * first.train.steps
+    names = [Path(training.out).name for training in stage_2(Path("/somewhere/else"))["dapg"].chain]
+    assert names == [Path(training.out).name for training in (first, aligned, last)]
+    generator.write_bytes(generator.read_bytes() + b" ")
+    assert stage_2(tmp_path / "runs")["dapg"].chain[1].out != aligned.out, "another generator, another training"
+
+
+def test_without_a_generator_only_arms_that_need_one_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pose_weights, "EMBEDDED", tmp_path / "nothing")
+    missing = {arm: cell.missing for arm, cell in stage_2(tmp_path).items() if cell.missing}
+    assert set(missing) == {"dapg", "dapg-shuffled", "dapg-pose", "dapg-channel", "dapg-steep", "dapg-2"}
+    assert {"no trained pose generator" in reason for reason in missing.values()} == {True}
+
+
+@pytest.mark.parametrize("wrong", [{"tables": ("table9",)}, {"starts": ("warm",)}, {"only": "nothing*"}])
+def test_wrong_questions_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        replace(Experiment(), **wrong).cells()
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """Three arms, two steps each, on SYSU-MM01's layout with thirteen persons."""
+    write_people(tmp_path / "sysu")
+    monkeypatch.setattr(matrix, "_TINY_SIZE", (32, 16))
+    monkeypatch.setattr(matrix, "_TINY_CHAIN", (64, 32))
+    monkeypatch.setattr(matrix, "_TINY_STEPS", {"random": 2})
+    monkeypatch.setattr(matrix, "_TINY_TUNE", {"random": 2})
+    only = "none+agw-* simclr+agw-* dapg-1+agw-*"
+    return Experiment(
+        ("beyond",), "tiny", (Source("sysu", str(tmp_path / "sysu")),), ("random",), 1, 1, only,
+        tmp_path / "runs", tmp_path / "results", "cpu",
+    )  # fmt: skip
+
+
+def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
+    small: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = outlook(small)
+    assert [each.state.split(":")[0] for each in before] == ["to run"] * 3
+    assert before[0].seconds is None  # nothing has been measured yet
+
+    # Killed after the pre-training: it is there, the cell is not.
+    real = run.finetune
+
+    def killed(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    simclr = replace(small, only="simclr+agw-*")
+    monkeypatch.setattr(reproduce, "finetune", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(simclr, print)
+    (left,) = outlook(simclr)
+    assert left.state == "to run: finetune agw, score"
+    stamp = (Path(left.cell.chain[0].out) / "result.json").stat().st_mtime_ns
+    monkeypatch.setattr(reproduce, "finetune", real)
+    assert run(simclr, print) == []
+    assert (Path(left.cell.chain[0].out) / "result.json").stat().st_mtime_ns == stamp
+    assert outlook(simclr)[0].state == "done"
+    stored = json.loads(simclr.file(left.cell).read_text())
+    assert [[step for step, _ in training["curve"]] for training in stored["trainings"]] == [[2], [2]]
+
+    # SIGTERM ends the whole command; it is no failure of the cell.
+    def stopped(*_: Any) -> Any:
+        raise Terminated("stopped by SIGTERM")
+
+    monkeypatch.setattr(reproduce, "finetune", stopped)
+    with pytest.raises(Terminated):
+        run(small, print)
+    assert not small.failure(small.cells()[0]).exists()
+
+    # A failing cell does not stop the others; its reason is kept until it works.
+    def fails(settings: Any, *rest: Any) -> Any:
+        if settings.backbone.init == "random":
+            raise UsageError("no such thing")
+        return real(settings, *rest)
+
+    monkeypatch.setattr(reproduce, "finetune", fails)
+    assert run(small, print) == ["none+agw-sysu-random-0"]
+    failed = small.failure(small.cells()[0])
+    assert "no such thing" in failed.read_text()
+    assert [each.state.split(":")[0] for each in outlook(small)] == ["to run", "done", "done"]
+    monkeypatch.setattr(reproduce, "finetune", real)
+    assert run(small, print, "none+agw-sysu-random-0") == []
+    assert not failed.exists()
+
+    # Heat maps and ranked lists of our network and the strongest other one, once; without the networks they are named.
+    monkeypatch.setattr(pictures, "NAMES", ("contrast", "fog"))
+    monkeypatch.setattr(pictures, "LEVELS", (1, 5))
+    (drawn,) = heat_maps.write_pictures(small, print)
+    stored = json.loads(drawn.read_text())
+    assert stored["cells"]["ours"]["name"] == "dapg-1+agw-sysu-random-0"
+    assert [len(row) for table in stored["severities"]["mAP"].values() for row in table] == [2, 2, 2, 2]
+    assert sum(stored["disagreements"]["counts"].values()) == 12  # three persons, two infrared cameras, two pictures
+    assert heat_maps.write_pictures(small, print) == []
+    drawn.unlink()
+    capsys.readouterr()
+    assert heat_maps.write_pictures(replace(small, runs=tmp_path / "elsewhere"), print) == []
+    assert "is not at hand" in capsys.readouterr().out
+    drawn.write_text(json.dumps(stored))
+
+    # Tables: ours are there, the rest says why not; made again they are equal to the byte.
+    text = write_report(small)
+    assert "not in the package yet" in text or "not run" in text
+    ours = [line for line in lines(small) if line.arm == "dapg-1" and line.finetuning == "agw"]
+    assert len(ours) == 2 * 3 * 2
+    assert all(line.low <= line.value <= line.high for line in ours)  # type: ignore[operator]
+    assert {each.other for each in comparisons(small, "beyond")} == {"none", "simclr"}
+    made = {path.name: path.read_bytes() for path in (small.folder / "tables").iterdir()}
+    assert set(made) == {"beyond.md", "beyond.csv", "beyond.tex", "beyond-differences.csv", "cells.csv", "report.html"}
+    assert b"contrast" in made["report.html"]
+    assert b"The first answer is right for both in" in made["report.html"]
+    assert write_report(small) == text
+    assert {path.name: path.read_bytes() for path in (small.folder / "tables").iterdir()} == made
+
+
+@pytest.mark.parametrize("arm", ["dapg", "dapg-shuffled"])
+def test_a_cell_with_both_stages(small: Experiment, generator: Path, monkeypatch: pytest.MonkeyPatch, arm: str) -> None:
+    """Poses are generated once, the alignment starts from stage 1 and the fine-tuning from the alignment."""
+    monkeypatch.setattr(matrix, "_TINY_ALIGN", {"random": 2})
+    some = sorted({record.person for record in Synthetic().records("train")})[:10]
+    few = [record for record in Synthetic().records("train") if record.person in some]
+    monkeypatch.setattr(Synthetic, "records", lambda self, split: list(few))
+    both = replace(small, tables=("stage2",), only=f"{arm}+agw-*")
+    (before,) = outlook(both)
+    assert before.state == "to run: pretrain dapg, align dapg_align, finetune agw, score"
+    first, aligned, last = before.cell.chain
+    assert isinstance(aligned, AlignSettings)
+    assert run(both, print) == []
+    manifest = read_manifest(aligned.generated)
+    assert {picture.path for picture in manifest.pictures} == {record.path for record in few}
+    stored = json.loads(both.file(before.cell).read_text())
+    stages = [(training["stage"], training["run"]) for training in stored["trainings"]]
+    folders = [Path(training.out).name for training in (first, aligned, last)]
+    assert stages == list(zip(("pretrain", "align", "finetune"), folders, strict=True))
+    assert stored["trainings"][1]["generator"]["generator"] == sha256(generator)
+    assert stored["trainings"][1]["positives"] == {"dapg": "generated"}.get(arm, "shuffled")
+    for training in (aligned, last):
+        made_from = json.loads((Path(training.out) / "result.json").read_text())["init"]
+        source = {aligned.out: first.out, last.out: aligned.out}[training.out]
+        assert made_from["sha256"] == sha256(Path(source) / "backbone.safetensors")
+
+
+def test_stage_1_is_shown_within_the_visible_cameras_too(tmp_path: Path) -> None:
+    """Rows by mode with the kept share of clean mAP; only the compared modes are compared."""
+    experiment = Experiment(("stage1",), starts=("random",), seeds=1, results=tmp_path)
+    experiment.folder.mkdir(parents=True)
+    for cell in experiment.cells():
+        if cell.arm in ("none", "dapg-1"):
+            result = made_up(cell, 0.9 if cell.arm == "dapg-1" else 0.4)
+            experiment.file(cell).write_text(json.dumps(result))
+    found = {(line.arm, *line.column): line for line in lines(experiment)}
+    stored = json.loads((experiment.folder / "dapg-1+agw-synthetic-random-0.json").read_text())["scores"]
+    for mode in ("all", "visible", "frozen visible centred"):
+        value = found["dapg-1", mode, "seen", "mAP"].value
+        assert value == pytest.approx(100 * stored[f"{mode}/seen"]["mAP"], abs=0.01)
+    assert found["simclr", "all", "clean", "mAP"].state == "not run"
+    compared = comparisons(experiment, "stage1")
+    assert {(each.arm, each.other) for each in compared} == {("dapg-1", "none")}
+    assert {each.mode for each in compared} == {"all", "visible centred", "frozen visible centred"}
+    text = write_report(experiment)
+    clean, seen = (stored[f"visible/{condition}"]["mAP"] for condition in ("clean", "seen"))
+    (row,) = [
+        line
+        for block in text.split("| pre-training | seeds | visible clean rank-1")[1:]
+        for line in block.splitlines()
+        if line.startswith("| DAPG, stage 1 |")
+    ][:1]
+    assert row.split(" | ")[-2] == f"{seen / clean:.2f}"
+    assert "| random | DAPG, stage 1 | 1 | 7 | 448 | 36 | 5.0 |" in text
+
+
+def test_stage_2_compares_the_whole_method_with_stage_1_alone(generator: Path, tmp_path: Path) -> None:
+    experiment = Experiment(("stage2",), starts=("random",), seeds=1, results=tmp_path)
+    experiment.folder.mkdir(parents=True)
+    for cell in experiment.cells():
+        if cell.arm in ("dapg-1", "dapg", "dapg-shuffled"):
+            result = made_up(cell, 0.9 if cell.arm == "dapg" else 0.4)
+            experiment.file(cell).write_text(json.dumps(result))
+    compared = comparisons(experiment, "stage2")
+    assert {(each.arm, each.other) for each in compared} == {("dapg", "dapg-1"), ("dapg", "dapg-shuffled")}
+    assert {each.condition for each in compared} == {"clean", "all"}
+    assert {each.mode for each in compared} == {"all", "visible centred", "frozen visible centred"}
+    assert all(each.value > 0 for each in compared)
+    assert re.search(r"Not run: .*both stages, true other pictures \(uses labels\)", write_report(experiment))
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = [
+        "reproduce",
+        "fig1",
+        "--seeds",
+        "1",
+        "--runs",
+        str(tmp_path / "runs"),
+        "--results",
+        str(tmp_path / "results"),
+    ]
+    assert main([*base, "--dry-run"]) == 0
+    assert "6 to run" in capsys.readouterr().out
+    assert main([*base, "--manifest", str(tmp_path / "cells.txt")]) == 0
+    commands = (tmp_path / "cells.txt").read_text().splitlines()
+    assert len(commands) == 6
+    assert commands[0].startswith("dapg reproduce fig1 --seeds 1 ")
+    assert "--cell " in commands[0]
+    for wrong in (
+        ["reproduce", "table7"],
+        ["reproduce", "fig1", "--scale", "big"],
+        ["reproduce", "fig1", "--data", "sysu"],
+    ):
+        assert main(wrong) == 2

@@ -1,0 +1,39 @@
+import pytest
+import torch
+
+from dapg.core.errors import UsageError
+from dapg.models.blocks.pooling import gem_pool, pool
+
+
+def test_gem_equals_the_values_of_the_published_code() -> None:
+    """Fixture computed from the published AGW formula: positions 0 ... 0.5 and 0.6 ... 1.1 in steps of 0.1."""
+    features = torch.arange(12, dtype=torch.float32).div(10).reshape(1, 2, 2, 3)
+    torch.testing.assert_close(gem_pool(features), torch.tensor([[0.33471648, 0.8830148]]), atol=1e-7, rtol=0)
+    torch.testing.assert_close(pool(features, "gem"), gem_pool(features))
+
+
+def test_average_by_hand() -> None:
+    features = torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]])
+    assert pool(features, "average").item() == 3.0
+
+
+def test_power_one_is_the_average_and_a_large_power_the_maximum() -> None:
+    features = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(gem_pool(features, power=1.0), features.mean(dim=(2, 3)), atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        gem_pool(features, power=2000.0, epsilon=0.0), features.amax(dim=(2, 3)), atol=0.01, rtol=0
+    )
+
+
+def test_half_precision_does_not_overflow_and_zeros_have_a_finite_gradient() -> None:
+    features = torch.full((1, 1, 2, 2), 60.0, dtype=torch.float16)  # 60^3 is above float16's largest number
+    torch.testing.assert_close(gem_pool(features), torch.tensor([[60.0]]))
+    zeros = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    gem_pool(zeros).sum().backward()
+    assert zeros.grad is not None
+    assert zeros.grad.isfinite().all()
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(UsageError, match="did you mean 'gem'"):
+        pool(torch.zeros(1, 1, 1, 1), "gme")

@@ -1,0 +1,180 @@
+"""Intervals against numbers known in closed form, pairing, nesting, and the file of query scores."""
+
+import numpy as np
+import pytest
+import torch
+
+from dapg.core.errors import UsageError
+from dapg.core.types import Protocol
+from dapg.scoring import bootstrap
+from dapg.scoring.bootstrap import (
+    compare,
+    holm,
+    intervals,
+    read_query_scores,
+    spread,
+    trial_means,
+    write_query_scores,
+)
+from dapg.scoring.labels import Labels
+from dapg.scoring.metrics import QueryScores, score
+
+
+def queries(persons, precision, valid=None):
+    precision = torch.as_tensor(precision, dtype=torch.float64)
+    valid = torch.ones(len(precision), dtype=torch.bool) if valid is None else torch.tensor(valid)
+    return QueryScores(
+        persons=torch.as_tensor(persons),
+        average_precision=precision.masked_fill(~valid, torch.nan),
+        inverse_negative_penalty=(precision / 2).masked_fill(~valid, torch.nan),
+        first_match=torch.where(valid, torch.where(precision > 0.5, 1, 7), 0),
+        valid=valid,
+    )
+
+
+def coins(persons=400, per_person=1, share=0.5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    hits = (torch.rand(persons, generator=generator) < share).double().repeat_interleave(per_person)
+    return queries(torch.arange(persons).repeat_interleave(per_person), hits)
+
+
+def test_width_is_that_of_a_binomial_share():
+    found = intervals([[coins()]])["mAP"]
+    assert found.value == pytest.approx(float(coins().average_precision.mean()))
+    expected = 1.96 * np.sqrt(found.value * (1 - found.value) / 400)
+    assert (found.high - found.low) / 2 == pytest.approx(expected, rel=0.1)
+    assert found.low < found.value < found.high
+
+
+def test_queries_of_a_person_are_drawn_together():
+    """Nine copies of each query say nothing new."""
+    once, often = intervals([[coins()]])["mAP"], intervals([[coins(per_person=9)]])["mAP"]
+    assert (often.low, often.high) == pytest.approx((once.low, once.high))
+
+
+def test_ten_galleries_of_a_model_are_not_ten_replicates():
+    once, often = intervals([[coins()]])["mAP"], intervals([[coins()] * 10])["mAP"]
+    assert (often.low, often.high) == pytest.approx((once.low, once.high))
+
+
+def test_the_same_people_in_every_seed_do_not_shrink_the_interval():
+    once, often = intervals([[coins()]])["mAP"], intervals([[coins()]] * 5)["mAP"]
+    assert (often.low, often.high) == pytest.approx((once.low, once.high))
+    assert often.seeds == 5
+
+
+def test_differences_between_seeds_widen_the_interval():
+    seeds = [[queries(range(50), np.full(50, level))] for level in (0.2, 0.5, 0.8)]
+    found = intervals(seeds)["mAP"]
+    assert found.value == pytest.approx(0.5)
+    # Persons are all alike here: what is left is the bootstrap of three numbers, 0.2 ... 0.8 with sd 0.2449 / sqrt 3.
+    assert found.low == pytest.approx(0.2, abs=0.07)
+    assert found.high == pytest.approx(0.8, abs=0.07)
+
+
+def test_invalid_queries_do_not_count():
+    found = intervals([[queries([1, 1, 2, 2], [0.2, 0.9, 0.4, 0.9], [True, False, True, False])]])
+    assert found["mAP"].value == pytest.approx(0.3)
+    assert found["mINP"].value == pytest.approx(0.15)
+    assert found["rank-1"].value == 0
+
+
+def test_value_is_the_mean_of_the_scores():
+    generator = torch.Generator().manual_seed(1)
+    persons, gallery = torch.randint(0, 9, (70,), generator=generator), torch.randint(0, 9, (40,), generator=generator)
+    labels = Labels(persons, gallery, None, None, Protocol("p"))
+    trials = [score(torch.rand(70, 40, generator=generator), labels) for _ in "ab"]
+    found = intervals([[trial.per_query for trial in trials]])
+    assert found["mAP"].value == pytest.approx((trials[0].mAP + trials[1].mAP) / 2)
+    assert found["rank-1"].value == pytest.approx((trials[0].cmc[0] + trials[1].cmc[0]) / 2)
+
+
+def test_paired_difference_is_surer_than_two_intervals():
+    base = torch.rand(300, generator=torch.Generator().manual_seed(2)).double() * 0.9
+    first, second = queries(range(300), base), queries(range(300), base + 0.01)
+    found = compare([[first]], [[second]])["mAP"]
+    assert (found.value, found.low, found.high) == pytest.approx((0.01, 0.01, 0.01))
+    alone = intervals([[first]])["mAP"]
+    assert alone.high - alone.low > 0.05
+    back = compare([[second]], [[first]])["mAP"]
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
+
+
+def test_different_queries_are_not_compared():
+    with pytest.raises(UsageError, match="different persons"):
+        compare([[queries([1, 2], [0.1, 0.2])]], [[queries([1, 3], [0.1, 0.2])]])
+    with pytest.raises(UsageError, match="different queries"):
+        compare([[queries([1, 2], [0.1, 0.2])]], [[queries([2, 1], [0.1, 0.2])]])
+
+
+def test_blocks_of_draws_change_nothing(monkeypatch):
+    seeds = [[coins(seed=1)], [coins(seed=2)]]
+    whole = intervals(seeds)
+    monkeypatch.setattr(bootstrap, "_BLOCK", 400 * 7)
+    assert intervals(seeds) == whole
+
+
+def test_spread_by_cause():
+    observations = [
+        ({"seed": seed, "gallery": gallery}, 10.0 * seed + gallery) for seed in (0, 1) for gallery in (0, 1, 2)
+    ]
+    found = spread(observations)
+    assert found["seed"] == {"levels": 2, "std": pytest.approx(np.std([1, 11], ddof=1))}
+    assert found["gallery"] == {"levels": 3, "std": pytest.approx(np.std([5, 6, 7], ddof=1))}
+    assert spread([({"seed": 0}, 0.5)])["seed"]["std"] == 0
+    with pytest.raises(UsageError, match="same causes"):
+        spread([({"seed": 0}, 0.5), ({"gallery": 0}, 0.5)])
+
+
+def test_partitions_of_one_model_may_have_other_people():
+    """A model that was trained on none of them, such as ImageNet's, is tested on all of RegDB's partitions."""
+    found = intervals([[queries([1, 2], [0.2, 0.4]), queries([2, 3], [0.6, 0.8])]])["mAP"]
+    assert found.value == pytest.approx(0.5)
+    assert found.persons == 3
+
+
+def test_p_value_is_small_for_a_sure_difference_and_large_for_none():
+    noise = torch.randn(200, generator=torch.Generator().manual_seed(5)).double() * 0.1
+    first = queries(range(200), torch.full((200,), 0.5).double())
+    sure = compare([[first]], [[queries(range(200), 0.55 + noise)]])["mAP"]
+    none = compare([[first]], [[queries(range(200), 0.5 + noise - noise.mean())]])["mAP"]
+    assert sure.p == pytest.approx(2 / 2001)
+    assert sure.low > 0
+    assert none.p > 0.8
+    assert compare([[first]], [[first]])["mAP"].p == 1
+
+
+def test_holm_by_hand():
+    # sorted: 0.01 x 4, 0.02 x 3, 0.03 x 2 = 0.06, 0.4 x 1; monotone
+    assert holm([0.02, 0.4, 0.01, 0.03]) == pytest.approx([0.06, 0.4, 0.04, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_query_scores_are_read_back(tmp_path):
+    labels = Labels(torch.tensor([1, 2]), torch.tensor([1, 2, 3]), None, None, Protocol("plain"))
+    trial = score(torch.tensor([[0.5, 0.2, 0.9], [0.1, 0.2, 0.3]]), labels)
+    write_query_scores(tmp_path / "a.npz", {"after BN": [trial, trial], "other": [trial]})
+    stored = read_query_scores(tmp_path / "a.npz")
+    assert list(stored) == ["after BN", "other"]
+    assert len(stored["after BN"]) == 2
+    assert torch.equal(stored["after BN"][1].average_precision, trial.per_query.average_precision)
+    assert trial_means(stored["other"][0])["mAP"] == pytest.approx(trial.mAP)
+
+
+def test_sums_by_person_give_the_same_intervals_and_comparisons() -> None:
+    generator = torch.Generator().manual_seed(5)
+
+    def model() -> list[QueryScores]:
+        persons = torch.arange(12).repeat_interleave(3)
+        precision = torch.rand(36, generator=generator)
+        first = torch.randint(1, 4, (36,), generator=generator)
+        return [QueryScores(persons, precision, precision / 2, first, torch.ones(36, dtype=torch.bool))]
+
+    one, other = [model(), model()], [model(), model()]
+    summed = [[bootstrap.person_scores(trials) for trials in side] for side in (one, other)]
+    assert bootstrap.intervals(summed[0]) == bootstrap.intervals(one)
+    assert bootstrap.compare(*summed) == bootstrap.compare(one, other)
+    fewer = [bootstrap.PersonScores(scores.persons, scores.sums * 2) for scores in summed[1]]
+    with pytest.raises(UsageError, match="different queries"):
+        bootstrap.compare(summed[0], fewer)
