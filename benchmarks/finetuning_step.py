@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from dapg.core import plugins
+from dapg.core.batch import Batch
 from dapg.core.device import place
 from dapg.core.rng import SampleGenerator, generator_from
-from dapg.core.types import Batch
 from dapg.methods.base import DataFacts
 from dapg.methods.runs import backbone_settings, method_class
 from dapg.models.weights.backbone_weights import init_backbone

@@ -26,9 +26,9 @@ from typing import Any
 import torch
 from reference_environment import Worker, reference_python
 
+from dapg.core.batch import Batch
 from dapg.core.device import place, resolve_device
 from dapg.core.rng import SampleGenerator, generator_from
-from dapg.core.types import Batch
 from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.samplers import InfiniteSampler, LocalBatches
 from dapg.data.sets.synthetic import Synthetic

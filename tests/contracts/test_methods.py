@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from dapg.core import plugins
+from dapg.core.batch import Batch
 from dapg.core.rng import SampleGenerator, generator_from
-from dapg.core.types import Batch, Modality, Record
+from dapg.core.types import Modality, Record
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import FOLDERS, method_class
 from dapg.models.backbones.resnet18 import ResNet18

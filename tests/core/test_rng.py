@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dapg.core import rng
-from dapg.core.rng import SampleGenerator, derive_seed, generator_from
+from dapg.core.rng import SampleGenerator, generator_from
+from dapg.core.seeds import derive_seed
 
 MASK = 2**64 - 1
 

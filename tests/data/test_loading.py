@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from dapg.core.batch import BadImage, Batch
 from dapg.core.errors import DataError
-from dapg.core.types import BadImage, Batch, Modality, Record
+from dapg.core.types import Modality, Record
 from dapg.data.loading import LoaderConfig, ordered_batches, training_batches
 from dapg.data.samplers import InfiniteSampler, LocalBatches
 from dapg.data.sets.folder import Folder

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from dapg.augment.views import ViewConfig
+from dapg.core.batch import Batch
 from dapg.core.rng import SampleGenerator, generator_from
-from dapg.core.types import Batch
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.contrastive import TwoViews
 from dapg.methods.pretraining.byol import BYOL

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dapg.augment.padded import PaddedViewConfig, padded_view
+from dapg.core.batch import Batch
 from dapg.core.errors import UsageError, WeightsError
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD
 from dapg.core.rng import SampleGenerator, generator_from
-from dapg.core.types import Batch, Modality
+from dapg.core.types import Modality
 from dapg.methods.base import DataFacts
 from dapg.methods.finetuning.agw import AGW
 from dapg.methods.finetuning.baseline import Baseline

@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig
+from dapg.core.batch import Batch
 from dapg.core.errors import UsageError
 from dapg.core.images import decode
 from dapg.core.rng import SampleGenerator, generator_from
-from dapg.core.types import Batch
 from dapg.data.sets.synthetic import Synthetic
 from dapg.losses.spread import effective_rank
 from dapg.methods.base import DataFacts

@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional
 
 from dapg.augment.views import ViewConfig
+from dapg.core.batch import Batch
 from dapg.core.errors import UsageError
 from dapg.core.presets import PRESETS
 from dapg.core.rng import SampleGenerator, generator_from
-from dapg.core.types import Batch
 from dapg.methods.alignment.dapg_align import DAPGAlign, draw_channels, positive_pictures
 from dapg.methods.base import DataFacts
 from dapg.models.backbones.resnet18 import ResNet18

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from dapg.augment.padded import PaddedViewConfig
+from dapg.core.batch import Batch
 from dapg.core.errors import UsageError
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD
 from dapg.core.rng import SampleGenerator, generator_from
-from dapg.core.types import Batch, Modality
+from dapg.core.types import Modality
 from dapg.losses.enhanced_triplet import enhanced_triplet
 from dapg.losses.js import js_divergence
 from dapg.losses.triplet import weighted_regularised_triplet

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig
+from dapg.core.batch import Batch
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator, generator_from
-from dapg.core.types import UNKNOWN, Batch
+from dapg.core.types import UNKNOWN
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import method_class
 from dapg.models.backbones.resnet18 import ResNet18

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from dapg.core.batch import Batch
 from dapg.core.errors import DataError, UsageError
 from dapg.core.rng import SampleGenerator, generator_from
-from dapg.core.types import UNKNOWN, Batch, Record
+from dapg.core.types import UNKNOWN, Record
 from dapg.methods.base import DataFacts
 from dapg.methods.pretraining.pnl import PNL, corrected_labels, moved_prototypes
 from dapg.models.backbones.resnet18 import ResNet18

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from dapg.cli import main
+from dapg.core.batch import Batch
 from dapg.core.errors import DataError, UsageError
 from dapg.core.rng import SampleGenerator, generator_from
-from dapg.core.types import Batch, Modality, Record
+from dapg.core.types import Modality, Record
 from dapg.data.captions import CaptionSettings, captions, garment_sentence
 from dapg.data.source import DataConfig
 from dapg.methods.base import DataFacts

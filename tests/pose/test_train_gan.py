@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from dapg.augment.carry import carry
 from dapg.augment.skeleton import draw_skeletons
 from dapg.cli import main
+from dapg.core.batch import Batch
 from dapg.core.errors import UsageError
 from dapg.core.images import decode
-from dapg.core.types import UNKNOWN, Batch, Modality, Record
+from dapg.core.types import UNKNOWN, Modality, Record
 from dapg.data.loading import LoaderConfig
 from dapg.data.sets.synthetic import Synthetic
 from dapg.data.source import DataConfig

@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from dapg.augment.noise_chain import ChainConfig
 from dapg.core import distributed
+from dapg.core.batch import Batch
 from dapg.core.rng import SampleGenerator, generator_from
-from dapg.core.types import Batch
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import method_class
 from dapg.models.backbones.resnet18 import ResNet18

@@ -10,10 +10,10 @@ import pytest
 import torch
 from training_script import FrozenNorms, build, train_config
 
+from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import DataError, TrainingError, UsageError
 from dapg.core.metrics_log import read_metrics
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Batch, StepResult
 from dapg.data.loading import LoaderConfig
 from dapg.data.samplers import InfiniteSampler
 from dapg.data.sets.folder import Folder

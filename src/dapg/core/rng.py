@@ -1,11 +1,9 @@
-"""Randomness as an argument: seeds from names, and one independent stream per sample of a batch.
+"""Randomness as an argument: one independent stream per sample of a batch.
 
-Two needs, two tools. ``derive_seed`` turns names and numbers into a seed that is the same on every machine; a test
-picture's corruption hangs on it. ``SampleGenerator`` draws small parameters (crop boxes, types, severities) for a
+``SampleGenerator`` draws small parameters (crop boxes, types, severities) for a
 batch such that sample *i* of step *t* gets the same numbers whatever the batch size, process count or device.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator
 
@@ -13,6 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from dapg.core.seeds import derive_seed
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as signed: the increment of SplitMix64
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -22,13 +22,6 @@ _MIX_32_1 = 2146121005  # 0x7FEB352D, with the next the "lowbias32" multipliers 
 _MIX_32_2 = -2073254261  # 0x846CA68B
 _FIELD_CHUNK = 1 << 17
 """Elements of a random field made at a time on the CPU, so that the intermediate steps stay in the cache."""
-
-
-def derive_seed(*parts: str | int) -> int:
-    """A 63-bit seed from names and numbers: BLAKE2b over their text, the same on every machine and run."""
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 def generator_from(*parts: str | int, device: torch.device | str = "cpu") -> torch.Generator:

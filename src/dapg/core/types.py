@@ -1,13 +1,9 @@
-"""The few things that travel between layers: records, batches, step results, trials and rankings."""
+"""The few things that travel between layers and need no tensor: records, protocols and trials."""
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
-
-import torch
-from jaxtyping import Float, Int, UInt8
-from torch import Tensor
 
 UNKNOWN = -1
 """Person or camera of a record that has no label."""
@@ -33,69 +29,6 @@ class Record:
     camera: int = UNKNOWN
     modality: Modality = Modality.VISIBLE
     box: tuple[int, int, int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BadImage:
-    """A picture that could not be read in training, and what stood in for it."""
-
-    path: str
-    reason: str
-    replacement: str
-
-
-@dataclass(slots=True)
-class Batch:
-    """B pictures on one device with their labels. ``indices`` are positions in the list of records."""
-
-    images: UInt8[Tensor, "B 3 H W"]
-    persons: Int[Tensor, "B"]
-    cameras: Int[Tensor, "B"]
-    modalities: Int[Tensor, "B"]
-    indices: Int[Tensor, "B"]
-    extras: dict[str, Tensor] = field(default_factory=dict)
-    """Optional companions, first axis B: generated poses, key points."""
-    bad_images: tuple[BadImage, ...] = ()
-
-    def __len__(self) -> int:
-        """B, the number of pictures."""
-        return len(self.images)
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on ``device``; copies from pinned memory overlap with computation."""
-
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
-        return replace(
-            self,
-            images=move(self.images),
-            persons=move(self.persons),
-            cameras=move(self.cameras),
-            modalities=move(self.modalities),
-            indices=move(self.indices),
-            extras={name: move(value) for name, value in self.extras.items()},
-        )
-
-    def pin_memory(self) -> "Batch":
-        """Called by the DataLoader: page-locked copies, so that the transfer to the GPU does not wait."""
-        return replace(
-            self,
-            images=self.images.pin_memory(),
-            persons=self.persons.pin_memory(),
-            cameras=self.cameras.pin_memory(),
-            modalities=self.modalities.pin_memory(),
-            indices=self.indices.pin_memory(),
-            extras={name: value.pin_memory() for name, value in self.extras.items()},
-        )
-
-
-@dataclass(slots=True)
-class StepResult:
-    """What one training step gives back: the loss to minimise and named numbers to log (detached)."""
-
-    loss: Float[Tensor, ""]
-    logs: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import ClassVar
 from PIL import Image
 
 from dapg.core.errors import DataError, UsageError, nearest
-from dapg.core.rng import derive_seed
+from dapg.core.seeds import derive_seed
 from dapg.core.types import Record, Trial
 
 

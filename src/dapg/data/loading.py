@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from dapg.core.batch import BadImage, Batch
 from dapg.core.errors import DataError
 from dapg.core.images import decode
 from dapg.core.settings import run_only
-from dapg.core.types import UNKNOWN, BadImage, Batch, Record
+from dapg.core.types import UNKNOWN, Record
 from dapg.data.base import Dataset
 from dapg.data.samplers import LocalBatches
 

@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from dapg.core.batch import Batch
 from dapg.core.errors import UsageError
-from dapg.core.types import Batch, Record, Trial
+from dapg.core.types import Record, Trial
 from dapg.corruptions import library
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, ordered_batches

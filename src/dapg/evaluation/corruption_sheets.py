@@ -13,7 +13,8 @@ from dapg.augment.noise_chain import noise_chain
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import atomic_path
 from dapg.core.images import decode, to_pil
-from dapg.core.rng import SampleGenerator, derive_seed
+from dapg.core.rng import SampleGenerator
+from dapg.core.seeds import derive_seed
 from dapg.corruptions import library
 from dapg.evaluation.corrupted_sets import Assignment, corrupt_picture
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from dapg.core.errors import UsageError
-from dapg.core.rng import derive_seed
+from dapg.core.seeds import derive_seed
 from dapg.experiment.estimates import Result, seconds
 from dapg.experiment.matrix import Cell
 from dapg.experiment.run import Experiment, Say, run_cell, unchanged

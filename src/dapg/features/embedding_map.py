@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dapg.core.errors import UsageError
-from dapg.core.rng import derive_seed, generator_from
+from dapg.core.rng import generator_from
+from dapg.core.seeds import derive_seed
 from dapg.core.types import UNKNOWN, Modality, Record
 
 BINS = 100

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from dapg.core.device import place
 from dapg.core.images import normalise, to_float
-from dapg.core.rng import derive_seed
+from dapg.core.seeds import derive_seed
 from dapg.core.types import Modality
 from dapg.methods.base import Method
 from dapg.methods.published import load_published

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from dapg.core.types import Batch, Modality, Record, Trial
+from dapg.core.batch import Batch
+from dapg.core.types import Modality, Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, ordered_batches
 from dapg.features.encoders import Encoder

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
-from dapg.core.rng import derive_seed
+from dapg.core.seeds import derive_seed
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig, open_dataset, select_records
 from dapg.features.encoders import build_encoder

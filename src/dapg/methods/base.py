@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dapg.core.batch import Batch, StepResult
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Batch, Modality, Record, StepResult
+from dapg.core.types import Modality, Record
 from dapg.models.backbones.base import Backbone
 
 

@@ -9,8 +9,9 @@ from torch.nn import functional
 
 from dapg.augment.views import ViewConfig, chain_views, standard_view
 from dapg.core import distributed
+from dapg.core.batch import Batch
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Batch, Modality
+from dapg.core.types import Modality
 from dapg.methods.base import Method
 from dapg.models.blocks.pooling import average_pool
 from dapg.models.heads.base import Head

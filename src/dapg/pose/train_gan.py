@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from dapg.augment.carry import carry
 from dapg.augment.skeleton import draw_skeletons
+from dapg.core.batch import Batch
 from dapg.core.device import resolve_device
 from dapg.core.errors import TrainingError, UsageError
 from dapg.core.files import atomic_write_text
@@ -28,7 +29,7 @@ from dapg.core.metrics_log import MetricsLog
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.run_folder import RunFolder
 from dapg.core.settings import run_only, to_dict
-from dapg.core.types import UNKNOWN, Batch, Record
+from dapg.core.types import UNKNOWN, Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.picture_lines import read_groups

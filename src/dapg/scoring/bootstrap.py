@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import atomic_path
-from dapg.core.rng import derive_seed
+from dapg.core.seeds import derive_seed
 from dapg.scoring.metrics import QueryScores, Scores
 
 MEASURES = ("rank-1", "mAP", "mINP")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dapg.core.rng import derive_seed
+from dapg.core.seeds import derive_seed
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]

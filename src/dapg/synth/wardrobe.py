@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dapg.core.rng import derive_seed
+from dapg.core.seeds import derive_seed
 from dapg.synth.arrays import random_from
 
 Odds = Mapping[str, float | int]

@@ -22,12 +22,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dapg.core import distributed
+from dapg.core.batch import Batch, StepResult
 from dapg.core.device import place, resolve_device
 from dapg.core.errors import DapgError, TrainingError, UsageError
 from dapg.core.metrics_log import MetricsLog
-from dapg.core.rng import SampleGenerator, derive_seed
+from dapg.core.rng import SampleGenerator
+from dapg.core.seeds import derive_seed
 from dapg.core.settings import run_only
-from dapg.core.types import Batch, Record, StepResult
+from dapg.core.types import Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.samplers import LocalBatches, Sampler

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from dapg.core.errors import DataError
-from dapg.core.rng import derive_seed
+from dapg.core.seeds import derive_seed
 from dapg.core.types import Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.sets.folder import PICTURE_SUFFIXES

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from dapg.augment.channel import GREY, KEEP, choose_channels
 from dapg.augment.views import ViewConfig, standard_view
+from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.images import to_float
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Batch, StepResult
 from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_similarity_distribution
 from dapg.losses.spread import effective_rank, feature_std

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dapg.augment.padded import PaddedViewConfig, padded_view
+from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Batch, Modality, StepResult
+from dapg.core.types import Modality
 from dapg.losses.identity import accuracy, identity_loss
 from dapg.methods.base import DataFacts, Method
 from dapg.models.backbones.base import Backbone

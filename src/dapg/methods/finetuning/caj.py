@@ -10,8 +10,8 @@ from torch import Tensor
 
 from dapg.augment.channel import channel_adapt_grey, channel_exchange
 from dapg.augment.padded import PaddedViewConfig, padded_picture, standardise
+from dapg.core.batch import Batch, StepResult
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Batch, StepResult
 from dapg.losses.enhanced_triplet import enhanced_triplet
 from dapg.losses.identity import accuracy, identity_loss
 from dapg.methods.finetuning._two_stream import TwoStreamMethod

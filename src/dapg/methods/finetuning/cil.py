@@ -10,9 +10,9 @@ from torch import Tensor
 from dapg.augment.augmix import augmix
 from dapg.augment.erasing import cil_erasing
 from dapg.augment.padded import PaddedViewConfig, padded_picture, standardise
+from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Batch, StepResult
 from dapg.losses.identity import accuracy, identity_loss
 from dapg.losses.js import js_divergence
 from dapg.losses.triplet import weighted_regularised_triplet

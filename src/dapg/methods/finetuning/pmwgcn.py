@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dapg.augment.masks import SHAPES, polymorphic_mask
 from dapg.augment.padded import PaddedViewConfig
+from dapg.core.batch import Batch
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Batch
 from dapg.losses.triplet import weighted_regularised_triplet
 from dapg.methods.base import DataFacts
 from dapg.methods.finetuning._two_stream import TwoStreamMethod

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig
+from dapg.core.batch import Batch, StepResult
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Batch, StepResult
 from dapg.losses.regression import regression
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts

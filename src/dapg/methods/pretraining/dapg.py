@@ -21,9 +21,9 @@ from torch import Tensor
 from dapg.augment.channel import KEEP, choose_channels
 from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig, chain_views
+from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Batch, StepResult
 from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_feature_distribution, log_similarity_distribution
 from dapg.losses.spread import effective_rank, feature_std

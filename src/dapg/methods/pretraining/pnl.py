@@ -13,9 +13,10 @@ from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.padded import PaddedViewConfig, padded_view
 from dapg.augment.views import ViewConfig
 from dapg.core import distributed
+from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import UNKNOWN, Batch, Record, StepResult
+from dapg.core.types import UNKNOWN, Record
 from dapg.data.picture_lines import read_groups, with_groups
 from dapg.losses.info_nce import label_guided_info_nce
 from dapg.losses.spread import effective_rank, feature_std

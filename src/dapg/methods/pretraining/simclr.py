@@ -7,8 +7,8 @@ import torch
 from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig
 from dapg.core import distributed
+from dapg.core.batch import Batch, StepResult
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Batch, StepResult
 from dapg.losses.info_nce import nt_xent
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts

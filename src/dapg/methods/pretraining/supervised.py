@@ -9,9 +9,10 @@ from torch.nn import functional
 
 from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig
+from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import UNKNOWN, Batch, Modality, StepResult
+from dapg.core.types import UNKNOWN, Modality
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts
 from dapg.methods.contrastive import Pair, TwoViews

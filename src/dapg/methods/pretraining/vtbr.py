@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from dapg.augment.views import ViewConfig, standard_view
+from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Batch, Modality, Record, StepResult
+from dapg.core.types import Modality, Record
 from dapg.data.picture_lines import named, read_lines
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts, Method
