@@ -83,7 +83,7 @@ def features(persons, generator):
 def sysu_case(generator):
     """Persons, cameras and gallery cells of the published lists; ten galleries drawn from all test pictures."""
     records = []
-    for person, counts in sysu.test_counts().items():
+    for person, counts in sysu.published_counts().items():
         for camera, count in enumerate(counts, start=1):
             records += [Record(f"cam{camera}/{person}/{number}", person, camera) for number in range(count)]
     cells = {}

@@ -13,6 +13,7 @@ import dapg
 from command_line import run
 from dapg import cli
 from dapg.core import errors, plugins
+from dapg.train.loop import Terminated
 
 SOURCE = Path(dapg.__file__).resolve().parents[1]
 
@@ -85,10 +86,6 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
     return install
 
 
-class Terminated(errors.DapgError):
-    """As the training loop raises it after SIGTERM."""
-
-
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
@@ -114,13 +111,6 @@ def test_exit_codes_without_and_with_debug(
     found, _, err = run(capsys, "report", "--debug", "x")
     assert found == code
     assert ("Traceback" in err) == (not isinstance(error, KeyboardInterrupt))
-
-
-def test_the_training_loop_s_word_for_sigterm_is_the_one_the_exit_code_hangs_on() -> None:
-    from dapg.train.loop import Terminated as real
-
-    assert real.__name__ == Terminated.__name__
-    assert issubclass(real, errors.DapgError)
 
 
 def test_debug_is_no_word_of_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

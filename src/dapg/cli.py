@@ -42,10 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]
     try:
         return _flushed(words)
-    except UsageError as error:
-        return _report(error, 2, debug)
     except DapgError as error:
-        return _report(error, 143 if type(error).__name__ == "Terminated" else 1, debug)
+        return _report(error, error.exit_code, debug)
     except KeyboardInterrupt:
         print("dapg: interrupted; finished checkpoints are kept, run the command again to go on", file=sys.stderr)
         return 130

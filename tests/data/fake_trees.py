@@ -4,10 +4,10 @@ import itertools
 import struct
 
 from dapg.data.sets.regdb import FOLDERS, PARTITIONS
-from dapg.data.sets.sysu import ALL_PER_CAMERA, TRAINVAL_PER_CAMERA, test_counts
+from dapg.data.sets.sysu import ALL_PER_CAMERA, TRAINVAL_PER_CAMERA, published_counts
 
 # Splits as the published lists have them (README of wuancong/SYSU-MM01).
-TEST = sorted(test_counts())
+TEST = sorted(published_counts())
 VAL = [*range(334, 347), *range(348, 434)]
 NOBODY = [9, 23, 26, 32, 33, 38, 39, 46, 47, 48, 57, 67, 94, 96, 97, 146, 242, 347, 485, 500, 511, 529]
 TRAIN_RANGES = (
@@ -41,7 +41,7 @@ def sysu_cells():
     val = {3: (99, 1980), 4: (99, 984), 5: (99, 990)}  # visible 1,974 and infrared 1,980
     cells = {}
     for camera in range(1, 7):
-        tested = {person: counts[camera - 1] for person, counts in test_counts().items() if counts[camera - 1]}
+        tested = {person: counts[camera - 1] for person, counts in published_counts().items() if counts[camera - 1]}
         validated = spread(VAL, val[camera][1]) if camera in val else {}
         persons, pictures = TRAINVAL_PER_CAMERA[camera]
         number = persons - len(validated)

@@ -55,7 +55,7 @@ class MeanColour:
 
 
 def test_test_sets_cover_lists_families_severities_and_the_grid():
-    sets = {s.name: s for s in corrupted_scores.test_sets(CorruptionSettings(types=("all",), detail="grid"))}
+    sets = {s.name: s for s in corrupted_scores.sets_to_score(CorruptionSettings(types=("all",), detail="grid"))}
     assert list(sets)[:3] == ["all", "seen", "unseen"]
     assert set(sets["seen"].policy.types) == set(library.IMAGENET_C)
     assert set(sets["unseen"].policy.types) == set(library.UNSEEN)
@@ -66,9 +66,9 @@ def test_test_sets_cover_lists_families_severities_and_the_grid():
     assert len(cells) == 100
     assert all(s.repeats == 1 for s in cells)
     assert len(sets) == 3 + 5 + 5 + 100
-    names = [s.name for s in corrupted_scores.test_sets(CorruptionSettings(types=("fog",), severities=(3,)))]
+    names = [s.name for s in corrupted_scores.sets_to_score(CorruptionSettings(types=("fog",), severities=(3,)))]
     assert names == ["all"], "nothing to tell apart"
-    lists = corrupted_scores.test_sets(CorruptionSettings(types=("fog", "rain"), detail="lists"))
+    lists = corrupted_scores.sets_to_score(CorruptionSettings(types=("fog", "rain"), detail="lists"))
     assert [s.policy.types for s in lists] == [("fog", "rain"), ("fog",), ("rain",)]
     with pytest.raises(UsageError, match="at least once"):
         CorruptionSettings(repeats=0)

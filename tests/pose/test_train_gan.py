@@ -22,7 +22,7 @@ from dapg.losses.adversarial import feature_loss
 from dapg.models.pn_gan import GeneratorConfig
 from dapg.models.weights.pose_weights import GENERATOR_FILE, load_generator
 from dapg.pose.mask import person_mask
-from dapg.pose.pairs import PairSampler, exact_points, held_out_persons, make_pairs, test_persons
+from dapg.pose.pairs import PairSampler, exact_points, held_out_persons, make_pairs, persons_tested
 from dapg.pose.recipe import PAPER, PRESETS, settings
 from dapg.pose.train_gan import (
     GanSettings,
@@ -34,8 +34,6 @@ from dapg.pose.train_gan import (
     rate_factor,
     train_gan,
 )
-
-test_persons.__test__ = False  # type: ignore[attr-defined]
 
 
 def small(out: Path, **changes: object) -> GanSettings:
@@ -122,7 +120,7 @@ def test_no_test_person_is_in_any_pair(kind: str, tmp_path: Path) -> None:
     used = {data.records[number].person for number in {*data.pairs.sources.tolist(), *data.pairs.targets.tolist()}}
     assert used == set(people.persons("train"))
     assert not used & test
-    assert test_persons(people) == test
+    assert persons_tested(people) == test
     assert held_out_persons(people) == test | set(people.persons("val"))
 
 

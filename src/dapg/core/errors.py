@@ -2,7 +2,9 @@
 
 
 class DapgError(Exception):
-    """Something failed for a reason we can name (exit code 1)."""
+    """Something failed for a reason we can name."""
+
+    exit_code = 1
 
 
 class BusyError(DapgError):
@@ -10,7 +12,9 @@ class BusyError(DapgError):
 
 
 class UsageError(DapgError):
-    """The settings or arguments are wrong; nothing was started (exit code 2)."""
+    """The settings or arguments are wrong; nothing was started."""
+
+    exit_code = 2
 
 
 class DataError(DapgError):

@@ -67,10 +67,8 @@ class CorruptionSettings(CorruptionPolicy):
 
 
 @dataclass(frozen=True)
-class TestSet:
+class CorruptedSet:
     """Test pictures under one policy."""
-
-    __test__ = False  # not a test of pytest's
 
     name: str
     """all, seen, unseen, a family, ``severity 3`` or ``fog 3``."""
@@ -89,7 +87,7 @@ class SetScores:
 
     scores: dict[str, list[list[QueryScores]]]
     """Feature -> repeats -> trials."""
-    test_set: TestSet | None = None
+    test_set: CorruptedSet | None = None
     """None: clean pictures."""
 
     def means(self, feature: str) -> dict[str, float]:
@@ -115,18 +113,18 @@ class SetScores:
         return [trial for repeat in self.scores[feature] for trial in repeat]
 
 
-def test_sets(settings: CorruptionSettings) -> list[TestSet]:
+def sets_to_score(settings: CorruptionSettings) -> list[CorruptedSet]:
     """What is scored, the mixture of all types first.
 
     Seen and unseen are told apart where a policy has both; so are families and severities.
     """
     policy = CorruptionPolicy(**{field.name: getattr(settings, field.name) for field in fields(CorruptionPolicy)})
     names = tuple(name for name in library.expand(settings.types) if name != library.NONE)
-    sets = [TestSet("all", "all", policy, settings.repeats)]
+    sets = [CorruptedSet("all", "all", policy, settings.repeats)]
 
     def add(name: str, group: Literal["list", "family"], chosen: Sequence[str]) -> None:
         if chosen and len(chosen) < len(names):
-            sets.append(TestSet(name, group, replace(policy, types=tuple(chosen)), settings.repeats))
+            sets.append(CorruptedSet(name, group, replace(policy, types=tuple(chosen)), settings.repeats))
 
     add("seen", "list", [name for name in names if name in library.SEEN])
     add("unseen", "list", [name for name in names if name not in library.SEEN])
@@ -137,16 +135,13 @@ def test_sets(settings: CorruptionSettings) -> list[TestSet]:
     if len(settings.severities) > 1:
         for level in settings.severities:
             at_level = replace(policy, severities=(level,))
-            sets.append(TestSet(f"severity {level}", "severity", at_level, settings.repeats))
+            sets.append(CorruptedSet(f"severity {level}", "severity", at_level, settings.repeats))
     if settings.detail == "grid":
         for name in names:
             for level in settings.severities:
                 cell = replace(policy, types=(name,), severities=(level,))
-                sets.append(TestSet(f"{name} {level}", "cell", cell, 1))
+                sets.append(CorruptedSet(f"{name} {level}", "cell", cell, 1))
     return sets
-
-
-test_sets.__test__ = False  # type: ignore[attr-defined]
 
 
 def clean_and_corrupted(
@@ -192,7 +187,7 @@ def clean_and_corrupted(
     clean = trial_features(encoder, dataset, every, batch_size, workers, show_progress)
     raw = {name: values for name, values in clean[0].items() if not name.endswith(CENTRED)}
     scores = {mode: {"clean": [_per_query(_score(raw, clean[1], part))]} for mode, part in trials.items()}
-    wanted = test_sets(settings)
+    wanted = sets_to_score(settings)
     for test_set, view in _views(wanted, dataset, show_progress):
         marked = {mode: [view.mark(trial) for trial in part] for mode, part in trials.items()}
         every = [trial for part in marked.values() for trial in part]
@@ -220,7 +215,7 @@ def score_corrupted(
     look: Look | None = None,
     show_progress: bool = False,
 ) -> dict[str, SetScores]:
-    """Scores of each test set of ``test_sets``, by its name.
+    """Scores of each test set of ``sets_to_score``, by its name.
 
     Args:
         encoder: the model.
@@ -240,7 +235,7 @@ def score_corrupted(
     Raises:
         DataError: a picture cannot be read, or is too small to be corrupted.
     """
-    wanted = test_sets(settings)
+    wanted = sets_to_score(settings)
     made: dict[str, list[dict[str, list[QueryScores]]]] = {}
     for test_set, view in _views(wanted, dataset, show_progress):
         path = folder / test_set.file(view.repeat) if folder is not None else None
@@ -260,8 +255,8 @@ def score_corrupted(
 
 
 def _views(
-    wanted: Sequence[TestSet], dataset: Dataset, show_progress: bool
-) -> Iterator[tuple[TestSet, CorruptedDataset]]:
+    wanted: Sequence[CorruptedSet], dataset: Dataset, show_progress: bool
+) -> Iterator[tuple[CorruptedSet, CorruptedDataset]]:
     """Every repeat of every test set, with a progress bar."""
     total = sum(test_set.repeats for test_set in wanted)
     with tqdm(total=total, desc="corrupted test sets", unit="set", disable=None if show_progress else True) as bar:

@@ -185,7 +185,7 @@ def training_records(records: Sequence[Record], held_out: set[int], visible_only
     ]
 
 
-def test_persons(dataset: Dataset) -> set[int]:
+def persons_tested(dataset: Dataset) -> set[int]:
     """Persons that a data set's scores are about: those of its test splits and trials, if it has any."""
     persons: set[int] = set()
     for split in {"test", "query", "gallery"} & set(dataset.splits):
@@ -200,7 +200,7 @@ def test_persons(dataset: Dataset) -> set[int]:
 def held_out_persons(dataset: Dataset) -> set[int]:
     """Test persons, and those of the validation split where there is one."""
     validation = {record.person for record in dataset.records("val")} if "val" in dataset.splits else set()
-    return (test_persons(dataset) | validation) - {UNKNOWN}
+    return (persons_tested(dataset) | validation) - {UNKNOWN}
 
 
 def same_people(first: Synthetic, second: Synthetic, numbers: set[int]) -> set[int]:

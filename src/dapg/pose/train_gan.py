@@ -61,7 +61,7 @@ from dapg.pose.pairs import (
     held_out_persons,
     key_points_of,
     make_pairs,
-    test_persons,
+    persons_tested,
     training_records,
 )
 from dapg.train import checkpoint
@@ -295,7 +295,7 @@ def open_pairs(settings: GanSettings) -> TrainingData:
     if config.held_out:
         left_out = held_out_persons(open_dataset(DataConfig(**parse_source(config.held_out))))  # type: ignore[arg-type]
     lists = [training_records(records, left_out, config.visible_only) for records in lists]
-    seen = {record.person for records in lists for record in records} & test_persons(sets[0])
+    seen = {record.person for records in lists for record in records} & persons_tested(sets[0])
     if seen:
         raise UsageError(
             f"{len(seen)} test persons are in the training pictures, e.g. person {min(seen)}: take another --data.split"

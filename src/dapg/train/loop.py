@@ -103,7 +103,9 @@ class Progress:
 
 
 class Terminated(DapgError):
-    """SIGTERM arrived; the work is saved and can be resumed (exit code 143)."""
+    """SIGTERM arrived; the work is saved and can be resumed."""
+
+    exit_code = 143
 
 
 class Interrupt:

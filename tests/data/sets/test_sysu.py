@@ -13,7 +13,7 @@ from dapg.core.errors import DataError, UsageError
 from dapg.core.images import decode
 from dapg.core.types import Modality
 from dapg.data.base import example_picture
-from dapg.data.sets.sysu import SysuMM01, test_counts
+from dapg.data.sets.sysu import SysuMM01, published_counts
 
 # Sum of the 0-based positions and the first 12 digits of the MD5 of the positions joined by commas, of the galleries
 # that mangye16/Cross-Modal-Re-ID-baseline draws in trials 0 ... 9.
@@ -47,7 +47,7 @@ INDOOR = [
 def rebuilt(tmp_path_factory):
     """The test persons of SYSU-MM01 with the published number of (empty) files in every folder."""
     root = tmp_path_factory.mktemp("sysu")
-    for person, counts in test_counts().items():
+    for person, counts in published_counts().items():
         for camera, count in enumerate(counts, start=1):
             if count:
                 folder = root / f"cam{camera}" / f"{person:04d}"
@@ -55,7 +55,7 @@ def rebuilt(tmp_path_factory):
                 for number in range(1, count + 1):
                     (folder / f"{number:04d}.jpg").touch()
     (root / "exp").mkdir()
-    (root / "exp/test_id.txt").write_text(",".join(map(str, test_counts())) + "\n")
+    (root / "exp/test_id.txt").write_text(",".join(map(str, published_counts())) + "\n")
     (root / "exp/train_id.txt").write_text("1,2\n")
     (root / "exp/val_id.txt").write_text("334\n")
     return SysuMM01(root)

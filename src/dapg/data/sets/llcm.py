@@ -74,7 +74,7 @@ class LLCM(Dataset):
             trials.append(Trial(f"trial {trial}", mode, query, gallery, PROTOCOL, comparable, drawn_by))
         return trials
 
-    def test_persons(self) -> list[int]:
+    def persons_tested(self) -> list[int]:
         """Persons of ``idx/test_id.txt``, in the order of their four-digit names."""
         path = self.root / "idx/test_id.txt"
         try:
@@ -86,7 +86,7 @@ class LLCM(Dataset):
     def _cells(self, modality: Modality) -> list[list[Record]]:
         """Test pictures by person, then camera; empty cells are left out."""
         cells = []
-        for person in self.test_persons():
+        for person in self.persons_tested():
             for camera in TEST_CAMERAS[modality]:
                 relative = f"{TEST_FOLDERS[modality]}/cam{camera}/{person:04d}"
                 folder = self.root / relative
@@ -124,24 +124,24 @@ class LLCM(Dataset):
         """Compare lists and folders with the published counts."""
         train, test = self.records("train"), self.records("test")
         yield from expect([("idx/train_*.txt", len({record.person for record in train}), TRAIN_PERSONS)], "persons")
-        yield from expect([("idx/test_id.txt", len(self.test_persons()), ALL_PERSONS - TRAIN_PERSONS)], "persons")
+        yield from expect([("idx/test_id.txt", len(self.persons_tested()), ALL_PERSONS - TRAIN_PERSONS)], "persons")
         yield from expect([(".", len(train) + len(test), ALL_PICTURES)], "pictures")
         for record in train:
             if not (self.root / record.path).is_file():
                 yield Finding("missing", record.path, f"listed in {_LISTS[record.modality]}, but there is no such file")
-        both = sorted({record.person for record in train} & set(self.test_persons()))
+        both = sorted({record.person for record in train} & set(self.persons_tested()))
         if both:
             listed = ", ".join(map(str, both[:10]))
             yield Finding("overlap", "idx/test_id.txt", f"{len(both)} person(s) of the training lists, too: {listed}")
         yield from self._audit_folders()
         tested = {record.person for record in test}
-        for person in self.test_persons():
+        for person in self.persons_tested():
             if person not in tested:
                 yield Finding("missing", "idx/test_id.txt", f"person {person} has no picture in test_vis or test_nir")
 
     def _audit_folders(self) -> Iterator[Finding]:
         """Folders that no list or camera leads to: pictures in them are silently not tested."""
-        persons = {f"{person:04d}" for person in self.test_persons()}
+        persons = {f"{person:04d}" for person in self.persons_tested()}
         for modality, name in TEST_FOLDERS.items():
             known = {f"cam{camera}" for camera in TEST_CAMERAS[modality]}
             for camera in sorted(path for path in (self.root / name).iterdir() if path.is_dir()):

@@ -283,7 +283,7 @@ class SysuMM01(Dataset):
             found = sum(record.modality == Modality.VISIBLE for record in records)
             yield from expect([(split, found, visible)], "visible pictures")
             yield from expect([(split, len(records) - found, infrared)], "infrared pictures")
-        for person, counts in test_counts().items():
+        for person, counts in published_counts().items():
             for camera, published in enumerate(counts, start=1):
                 where = f"cam{camera}/{person:04d}"
                 yield from expect([(where, len(self._cell(camera, person)), published)], "pictures")
@@ -298,7 +298,7 @@ class SysuMM01(Dataset):
             for person in listed:
                 if not any(self._cell(camera, person) for camera in range(1, 7)):
                     yield Finding("missing", f"exp/{name}_id.txt", f"person {person} has no picture in any camera")
-        unknown = sorted(set(self.persons("test")) ^ set(test_counts()))
+        unknown = sorted(set(self.persons("test")) ^ set(published_counts()))
         if unknown:
             shown = ", ".join(map(str, unknown[:10]))
             yield Finding("count", "exp/test_id.txt", f"differs from the published test persons by: {shown}")
@@ -333,13 +333,10 @@ class SysuMM01(Dataset):
 
 
 @functools.cache
-def test_counts() -> Mapping[int, tuple[int, ...]]:
+def published_counts() -> Mapping[int, tuple[int, ...]]:
     """Published number of pictures of each test person in cameras 1 to 6."""
     text = Path(__file__).with_name("sysu_test_counts.json").read_text(encoding="utf-8")
     return {int(person): tuple(counts) for person, counts in json.loads(text).items()}
-
-
-test_counts.__test__ = False  # type: ignore[attr-defined]  # the name is not that of a pytest test
 
 
 def _read_permutations(path: Path) -> Mapping[tuple[int, int], NDArray[np.int64]]:
