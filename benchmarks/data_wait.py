@@ -36,7 +36,7 @@ def main() -> None:
                 recipes, run = (finetuning, finetune) if method in FINETUNING else (pretraining, pretrain)
                 base: Any = recipes.settings(method, preset)
                 train = replace(base.train, steps=options.steps, log_every=10, checkpoint_every=10**6)
-                run(replace(base, train=train, out=str(Path(folder) / "run"), device="cpu"), show_progress=False)
+                run(replace(base, train=train, out=str(Path(folder) / "run"), device="cpu"))
                 lines = [line for line in read_metrics(Path(folder) / "run") if line["step"] > 10]
             rate = len(lines) / sum(1 / line["pictures_per_second"] for line in lines)
             waiting = sum(line["data_wait"] / line["pictures_per_second"] for line in lines) * rate / len(lines)

@@ -68,7 +68,7 @@ class PlainPictures(Dataset[tuple[Tensor, int, int]]):
 
 def ours(recipe: FinetuneSettings, folder: Path) -> float:
     """Pictures per second over the log lines after the first fifth of the steps."""
-    finetune(replace(recipe, out=str(folder)), show_progress=False)
+    finetune(replace(recipe, out=str(folder)))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     counted = [line["pictures_per_second"] for line in lines if line["step"] > recipe.train.steps // 5]
     return len(counted) / sum(1 / rate for rate in counted)

@@ -176,9 +176,9 @@ def test_copy_is_the_data_set_again_and_can_be_resumed(pictures, tmp_path):
     policy = CorruptionPolicy(height=64, width=32)
     out = tmp_path / "copy"
     listed = pictures.records("all")
-    first = corrupted_sets.write_copy(pictures, listed, policy, out, part=(1, 2), show_progress=False)
+    first = corrupted_sets.write_copy(pictures, listed, policy, out, part=(1, 2))
     assert (first["pictures"], first["written"]) == (6, 6)
-    second = corrupted_sets.write_copy(pictures, listed, policy, out, part=(2, 2), show_progress=False)
+    second = corrupted_sets.write_copy(pictures, listed, policy, out, part=(2, 2))
     assert first["pictures"] + second["pictures"] == 12
     copy = Folder(out)
     assert [r.path for r in copy.records("all")] == [r.path for r in listed]
@@ -198,26 +198,26 @@ def test_copy_is_the_data_set_again_and_can_be_resumed(pictures, tmp_path):
     (out / lines[1]["path"]).unlink()
     manifest = out / "manifest-1-of-2.jsonl"
     manifest.write_text(manifest.read_text()[:-20])
-    again = corrupted_sets.write_copy(pictures, listed, policy, out, part=(1, 2), show_progress=False)
+    again = corrupted_sets.write_copy(pictures, listed, policy, out, part=(1, 2))
     assert (again["written"], again["kept"]) == (3, 3)
     assert all((out / path).read_bytes() == data for path, data in good.items())
     assert len(manifest.read_text().splitlines()) == 6
 
     with pytest.raises(UsageError, match="seed"):
-        corrupted_sets.write_copy(pictures, listed, replace(policy, seed=1), out, show_progress=False)
+        corrupted_sets.write_copy(pictures, listed, replace(policy, seed=1), out)
     with pytest.raises(UsageError, match="itself"):
-        corrupted_sets.write_copy(pictures, listed, policy, pictures.root, show_progress=False)
+        corrupted_sets.write_copy(pictures, listed, policy, pictures.root)
     with pytest.raises(UsageError, match="3/2"):
-        corrupted_sets.write_copy(pictures, listed, policy, out, part=(3, 2), show_progress=False)
+        corrupted_sets.write_copy(pictures, listed, policy, out, part=(3, 2))
     with pytest.raises(UsageError, match="not empty"):
-        corrupted_sets.write_copy(pictures, listed, policy, tmp_path, show_progress=False)
+        corrupted_sets.write_copy(pictures, listed, policy, tmp_path)
 
 
 def test_copy_of_a_set_in_an_archive_is_a_set_again(tmp_path):
     people = Synthetic()
     listed = people.records("test")[:3]
     policy = CorruptionPolicy(types=("contrast",), height=64, width=32)
-    corrupted_sets.write_copy(people, listed, policy, tmp_path / "copy", show_progress=False)
+    corrupted_sets.write_copy(people, listed, policy, tmp_path / "copy")
     copy = Synthetic(tmp_path / "copy")
     assert copy.persons("test") == people.persons("test")
     assert copy.records("test") == listed

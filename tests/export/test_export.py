@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = settings("mocov2", "demo")
     train = replace(base.train, steps=2, batch_size=8)
     small = replace(base, backbone=BackboneConfig("resnet18", width=0.125), data=DataConfig(subset=16), train=train)
-    pretrain(replace(small, out=str(folder), device="cpu"), show_progress=False)
+    pretrain(replace(small, out=str(folder), device="cpu"))
     return folder
 
 

@@ -31,7 +31,7 @@ def test_the_wrong_modality_lowers_the_score(tmp_path: Path) -> None:
     """Scored on the training persons, whom a minute of training is enough to know."""
     plan = settings("agw", "demo")
     plan = replace(plan, out=str(tmp_path), device="cpu", loader=replace(plan.loader, workers=0))
-    finetune(plan, show_progress=False)
+    finetune(plan)
     people = Synthetic()
     records = people.records("train")
     query, gallery = (

@@ -43,7 +43,7 @@ def folder(path: Path, *levels: tuple[str, int]) -> Path:
 def test_hits_misses_and_wrong_poses_are_told_apart(tmp_path: Path) -> None:
     front, back = NAMES.index("front"), NAMES.index("back")
     where = folder(tmp_path, ("front", 40 * front), ("front", 40 * front + 1), ("front", 40 * back))
-    result = check_generated(where, Knowing(Knowing.Config()), show_progress=False)
+    result = check_generated(where, Knowing(Knowing.Config()))
     scores = [picture.score for picture in read_manifest(where).pictures]
     assert scores[0] is None
     assert scores[1] == 1.0
@@ -56,9 +56,9 @@ def test_hits_misses_and_wrong_poses_are_told_apart(tmp_path: Path) -> None:
 
 def test_what_is_scored_is_not_scored_again(tmp_path: Path) -> None:
     where = folder(tmp_path, ("front", 0), ("left", 40))
-    check_generated(where, Knowing(Knowing.Config()), show_progress=False)
+    check_generated(where, Knowing(Knowing.Config()))
     before = Knowing.calls
-    check_generated(where, Knowing(Knowing.Config()), show_progress=False)
+    check_generated(where, Knowing(Knowing.Config()))
     assert Knowing.calls == before
 
 
@@ -66,7 +66,7 @@ def test_missing_pictures_and_foreign_poses_are_named(tmp_path: Path) -> None:
     where = folder(tmp_path, ("front", 0))
     (where / "0.png").unlink()
     with pytest.raises(DataError, match=r"0\.png.*run dapg pose generate again"):
-        check_generated(where, Knowing(Knowing.Config()), show_progress=False)
+        check_generated(where, Knowing(Knowing.Config()))
     write_manifest(Manifest(where, (GeneratedPicture("a.png", None, "upside", "a.png"),), {}))
     with pytest.raises(UsageError, match="upside is not one of the canonical poses"):
-        check_generated(where, Knowing(Knowing.Config()), show_progress=False)
+        check_generated(where, Knowing(Knowing.Config()))

@@ -44,7 +44,7 @@ def settings(root: Path, out: Path, part: str = "") -> EstimateSettings:
 
 
 def test_exact_points_of_every_split_are_written_once(tree: Path, tmp_path: Path) -> None:
-    result = estimate(settings(tree, tmp_path / "out"), show_progress=False)
+    result = estimate(settings(tree, tmp_path / "out"))
     people = Synthetic(tree)
     records = [record for split in people.splits for record in people.records(split)]
     table = read_table(tmp_path / "out")
@@ -54,13 +54,13 @@ def test_exact_points_of_every_split_are_written_once(tree: Path, tmp_path: Path
     torch.testing.assert_close(table.of(records[5:6])[0, :, 0], truth[:, 0] / width)
     torch.testing.assert_close(table.of(records[5:6])[0, :, 1], truth[:, 1] / height)
     assert (tmp_path / "out" / "overlay.jpg").exists()
-    again = estimate(settings(tree, tmp_path / "out"), show_progress=False)
+    again = estimate(settings(tree, tmp_path / "out"))
     assert again["reused"]
 
 
 def test_a_killed_run_goes_on_with_what_is_missing(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "CHUNK", 20)
-    estimate(settings(tree, tmp_path / "whole"), show_progress=False)
+    estimate(settings(tree, tmp_path / "whole"))
 
     written: list[Path] = []
     write = stage.write_table
@@ -73,9 +73,9 @@ def test_a_killed_run_goes_on_with_what_is_missing(tree: Path, tmp_path: Path, m
 
     monkeypatch.setattr(stage, "write_table", dying)
     with pytest.raises(KeyboardInterrupt):
-        estimate(settings(tree, tmp_path / "killed"), show_progress=False)
+        estimate(settings(tree, tmp_path / "killed"))
     monkeypatch.setattr(stage, "write_table", lambda path, table: (written.append(path), write(path, table)))
-    estimate(settings(tree, tmp_path / "killed"), show_progress=False)
+    estimate(settings(tree, tmp_path / "killed"))
     assert len(written) == len(set(written)) == 5 + 1  # five chunks, none of them twice, and the table
     whole, killed = read_table(tmp_path / "whole"), read_table(tmp_path / "killed")
     assert whole.keys == killed.keys
@@ -84,12 +84,12 @@ def test_a_killed_run_goes_on_with_what_is_missing(tree: Path, tmp_path: Path, m
 
 def test_parts_in_any_order_give_the_same_table(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "CHUNK", 20)
-    estimate(settings(tree, tmp_path / "whole"), show_progress=False)
-    first = estimate(settings(tree, tmp_path / "shared", "3/3"), show_progress=False)
+    estimate(settings(tree, tmp_path / "whole"))
+    first = estimate(settings(tree, tmp_path / "shared", "3/3"))
     assert first["missing"] == 4
-    estimate(settings(tree, tmp_path / "shared", "1/3"), show_progress=False)
+    estimate(settings(tree, tmp_path / "shared", "1/3"))
     assert not (tmp_path / "shared" / "key_points.npz").exists()
-    last = estimate(settings(tree, tmp_path / "shared", "2/3"), show_progress=False)
+    last = estimate(settings(tree, tmp_path / "shared", "2/3"))
     assert last["pictures"] == 87
     assert torch.equal(read_table(tmp_path / "whole").points, read_table(tmp_path / "shared").points)
 
@@ -98,10 +98,10 @@ def test_parts_of_another_list_or_with_other_settings_are_refused(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "CHUNK", 20)
-    estimate(settings(tree, tmp_path / "out", "1/2"), show_progress=False)
+    estimate(settings(tree, tmp_path / "out", "1/2"))
     shutil.rmtree(tree / "cam1" / "0001")
     with pytest.raises(DataError, match="other pictures"):
-        estimate(settings(tree, tmp_path / "out", "2/2"), show_progress=False)
+        estimate(settings(tree, tmp_path / "out", "2/2"))
     other = EstimateSettings("blazepose", None, DataConfig("synthetic", str(tree)), out=str(tmp_path / "out"))
     with pytest.raises(UsageError, match="other settings"):
         stage.RunFolder(other.folder(), other, "pose estimate").open()

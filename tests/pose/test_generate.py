@@ -45,7 +45,7 @@ def generator_file(tmp_path: Path) -> Path:
 def run(out: Path, generator: Path, **changes: object) -> dict[str, object]:
     """The validation split's first pictures: visible and infrared ones."""
     settings = GenerateSettings(str(out), split="val", generator=str(generator), subset=9, batch_size=4, device="cpu")
-    return generate(DataConfig(), replace(settings, **changes), show_progress=False)
+    return generate(DataConfig(), replace(settings, **changes))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -198,7 +198,7 @@ def test_presets_build(preset: str) -> None:
 
 def test_resume_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped between the two phases and taken up again: every weight and every logged number as in one go."""
-    train_gan(small(tmp_path / "whole"), show_progress=False)
+    train_gan(small(tmp_path / "whole"))
     from dapg.pose import train_gan as module
 
     update = module._Step.__call__
@@ -210,9 +210,9 @@ def test_resume_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(module._Step, "__call__", breaks)
     with pytest.raises(KeyboardInterrupt):
-        train_gan(small(tmp_path / "cut"), show_progress=False)
+        train_gan(small(tmp_path / "cut"))
     monkeypatch.setattr(module._Step, "__call__", update)
-    result = train_gan(small(tmp_path / "cut"), show_progress=False)
+    result = train_gan(small(tmp_path / "cut"))
     assert result["steps"] == 4
     whole, cut = (load_file(tmp_path / name / GENERATOR_FILE) for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
@@ -220,11 +220,11 @@ def test_resume_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     first, second = (load_file(path) for path in states)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "cut")
-    assert train_gan(small(tmp_path / "cut"), show_progress=False)["reused"]
+    assert train_gan(small(tmp_path / "cut"))["reused"]
 
 
 def test_what_a_run_leaves_says_what_its_pairs_were(tmp_path: Path) -> None:
-    result = train_gan(small(tmp_path / "run"), show_progress=False)
+    result = train_gan(small(tmp_path / "run"))
     lines = metrics(tmp_path / "run")
     assert [set(line) >= {"fools", "tells_apart"} for line in lines] == [False, False, True, True]
     _, facts = load_generator(tmp_path / "run")
@@ -245,13 +245,13 @@ def test_what_a_run_leaves_says_what_its_pairs_were(tmp_path: Path) -> None:
 
 def test_self_pairs_go_there_and_back_and_labels_are_named(tmp_path: Path) -> None:
     base = small(tmp_path / "self", data=DataConfig(subset=8))  # unlabelled pictures
-    result = train_gan(replace(base, pairs=replace(base.pairs, kind="self")), show_progress=False)
+    result = train_gan(replace(base, pairs=replace(base.pairs, kind="self")))
     assert {"cycle", "trust"} <= set(metrics(tmp_path / "self")[0])
     assert result["person_numbers"] == []
     assert "no labels" in (tmp_path / "self" / "README.md").read_text()
     labelled = small(tmp_path / "labels")
     labelled = replace(labelled, pairs=replace(labelled.pairs, kind="labels"), train=replace(labelled.train, steps=1))
-    train_gan(labelled, show_progress=False)
+    train_gan(labelled)
     assert "SAW IDENTITY LABELS" in (tmp_path / "labels" / "README.md").read_text()
     assert load_generator(tmp_path / "labels")[1].saw_identities
 
@@ -266,7 +266,7 @@ def test_published_settings_train_at_a_small_size(tmp_path: Path) -> None:
         loader=LoaderConfig(height=64, width=64, workers=0),
         out=str(tmp_path / "paper"),
     )
-    train_gan(base, show_progress=False)
+    train_gan(base)
     first = metrics(tmp_path / "paper")[0]
     assert set(first) == {"step", "kind", "lr", "reconstruction", "fools", "tells_apart"}
 
@@ -276,7 +276,7 @@ def test_one_pair_is_learnt(tmp_path: Path) -> None:
     train = replace(base.train, steps=40, batch_size=1, average=0.0, constant=1.0, lr=3e-3)
     data = DataConfig(split="train", subset=8)
     lone = replace(base, train=train, losses=replace(base.losses, adversarial=0.0, features=0.0), data=data)
-    train_gan(replace(lone, pairs=replace(lone.pairs, kind="self", mirror=False)), show_progress=False)
+    train_gan(replace(lone, pairs=replace(lone.pairs, kind="self", mirror=False)))
     lines = metrics(tmp_path / "run")
     early, late = (sum(line["reconstruction"] for line in part) for part in (lines[:8], lines[-8:]))
     assert late < 0.7 * early
@@ -299,7 +299,7 @@ def test_identity_looks_at_the_person_alone(tmp_path: Path) -> None:
     other = pictures.flip(0)
     costs = [float(feature_loss(step._recognise(pictures.lerp(other, part), person), wanted)) for part in (0.1, 0.5, 1)]
     assert 0.01 < costs[0] < costs[1] < costs[2]
-    train_gan(replace(base, train=replace(base.train, steps=1), out=str(tmp_path / "run")), show_progress=False)
+    train_gan(replace(base, train=replace(base.train, steps=1), out=str(tmp_path / "run")))
     assert {"identity", "reconstruction"} <= set(metrics(tmp_path / "run")[0])
     assert "features" not in metrics(tmp_path / "run")[0]
 
@@ -339,17 +339,17 @@ def test_what_is_carried_is_judged_coarsely_and_what_is_painted_finely(tmp_path:
 def test_some_pairs_get_nothing_carried(tmp_path: Path) -> None:
     """All of them: trust costs nothing, and what was laid over is what was painted."""
     base = small(tmp_path / "run")
-    train_gan(replace(base, pairs=replace(base.pairs, uncarried=1.0)), show_progress=False)
+    train_gan(replace(base, pairs=replace(base.pairs, uncarried=1.0)))
     assert {line["trust"] for line in metrics(tmp_path / "run")} == {0.0}
     published = replace(base, generator=replace(base.generator, carry=False), out=str(tmp_path / "plain"))
-    train_gan(published, show_progress=False)
+    train_gan(published)
     assert not {"trust", "coarse"} & set(metrics(tmp_path / "plain")[0])
 
 
 def test_a_painter_learns_to_carry(tmp_path: Path) -> None:
     """The first step begins with what the painter painted; a generator of another width is refused."""
     base = small(tmp_path / "painter")
-    train_gan(replace(base, generator=replace(base.generator, carry=False)), show_progress=False)
+    train_gan(replace(base, generator=replace(base.generator, carry=False)))
     painter, _ = load_generator(tmp_path / "painter")
     start = Networks(replace(base, init=str(tmp_path / "painter"))).generator
     picture, pose = (torch.rand(1, 3, 64, 32, generator=torch.Generator().manual_seed(n)) for n in (1, 2))

@@ -40,9 +40,7 @@ def run(
     folder.mkdir(exist_ok=True)
     loader = options.pop("loader", SMALL)
     sampler = InfiniteSampler(len(records), config.batch_size, 0)
-    progress = train(
-        method, dataset, records, sampler, config, loader, folder, 0, "cpu", show_progress=False, **options
-    )
+    progress = train(method, dataset, records, sampler, config, loader, folder, 0, "cpu", **options)
     return progress, method
 
 

@@ -131,7 +131,6 @@ def main() -> None:
         options.run,
         seed=0,
         device="cpu",
-        show_progress=False,
     )
     if distributed.active():
         torch.distributed.destroy_process_group()

@@ -26,13 +26,13 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from dapg.core.errors import DataError, UsageError, nearest
 from dapg.core.files import atomic_write_bytes, read_json, sha256, write_json
 from dapg.core.images import decode, from_numpy, open_rgb, to_pil
 from dapg.core.rng import SampleGenerator
 from dapg.core.seeds import derive_seed
+from dapg.core.runtime import progress_bar
 from dapg.core.types import Modality, Record, Trial
 from dapg.corruptions import library
 from dapg.data.base import Dataset
@@ -326,7 +326,6 @@ def write_copy(
     folder: Path | str,
     repeat: int = 0,
     part: tuple[int, int] = (1, 1),
-    show_progress: bool = True,
 ) -> dict[str, Any]:
     """Write corrupted copies of pictures below ``folder``, with the same relative paths, and a manifest.
 
@@ -342,7 +341,6 @@ def write_copy(
         folder: the new root.
         repeat: which of the repeats; each belongs in a folder of its own.
         part: (i, n) writes the i-th of n parts, i from 1, so that n machines can share the work.
-        show_progress: draw a progress bar.
 
     Returns:
         Counts: pictures, written, kept, and per corruption.
@@ -370,7 +368,7 @@ def write_copy(
     written = 0
     with (
         manifest.open("a", encoding="utf-8") as lines,
-        tqdm(total=len(mine), desc="corrupt", unit="picture", disable=None if show_progress else True) as bar,
+        progress_bar("corrupt", "picture", len(mine)) as bar,
     ):
         for record in mine:
             assignment = assign(policy, dataset.title, record, repeat)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from dapg.augment.skeleton import canonical_poses
 from dapg.core.errors import DataError, UsageError
 from dapg.core.images import decode, upright_size
+from dapg.core.runtime import progress_bar
 from dapg.data.manifest import GeneratedPicture, read_manifest, write_manifest
 from dapg.pose.estimators.base import Estimator
 from dapg.pose.scores import pck
@@ -19,7 +19,7 @@ SAVE_EVERY = 64
 """Batches between two saved states."""
 
 
-def check_generated(folder: Path | str, network: Estimator, show_progress: bool = True) -> dict[str, Any]:
+def check_generated(folder: Path | str, network: Estimator) -> dict[str, Any]:
     """Score every generated picture of a folder that has no score yet: PCK at 0.2 of the torso against its pose.
 
     The manifest is rewritten whole from time to time, so that a killed run goes on where it was.
@@ -40,7 +40,7 @@ def check_generated(folder: Path | str, network: Estimator, show_progress: bool 
         )
     pictures = list(manifest.pictures)
     todo = [number for number, picture in enumerate(pictures) if picture.file and picture.score is None]
-    with tqdm(total=len(todo), unit=" pictures", desc="check", disable=not show_progress) as bar:
+    with progress_bar("check", "picture", len(todo)) as bar:
         for count, numbers in enumerate(_chunks(todo, network.batch_size)):
             scores = _scores(Path(folder), [pictures[number] for number in numbers], network)
             for number, score in zip(numbers, scores, strict=True):

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from dapg.core import plugins
 from dapg.core.errors import DapgError, DataError, UsageError
@@ -24,6 +23,7 @@ from dapg.core.images import decode, upright_size
 from dapg.core.key_points import CONFIDENT
 from dapg.core.parts import Part, chunk_slices, parse_part
 from dapg.core.run_folder import RunFolder
+from dapg.core.runtime import progress_bar
 from dapg.core.settings import run_only
 from dapg.core.types import Record
 from dapg.data.base import Dataset
@@ -89,7 +89,7 @@ def all_records(dataset: Dataset, config: DataConfig, seed: int = 0) -> Sequence
     return list(draw_subset(list(found.values()), config.subset, seed))
 
 
-def estimate(settings: EstimateSettings, show_progress: bool = True) -> dict[str, Any]:
+def estimate(settings: EstimateSettings) -> dict[str, Any]:
     """Run, go on with, or reuse one estimation; returns result.json's content, or what is still missing.
 
     The folder then holds ``key_points.npz`` (see ``pose/key_point_table.py``), ``overlay.jpg`` and result.json.
@@ -112,7 +112,7 @@ def estimate(settings: EstimateSettings, show_progress: bool = True) -> dict[str
     folder.mkdir(exist_ok=True)
     _check_list(folder, records)
     slices = chunk_slices(len(records), CHUNK)
-    _estimate_chunks(network, dataset, records, slices, part, folder, settings.threads, show_progress)
+    _estimate_chunks(network, dataset, records, slices, part, folder, settings.threads)
     missing = [number for number in range(len(slices)) if not _chunk(folder, number).exists()]
     if missing:
         return {"chunks": len(slices), "missing": len(missing), "part": settings.part}
@@ -144,13 +144,12 @@ def _estimate_chunks(
     part: Part,
     folder: Path,
     threads: int,
-    show_progress: bool,
 ) -> None:
     mine = list(part.chunks(len(slices)))
     todo = [number for number in mine if not _chunk(folder, number).exists()]
     total = sum(slices[number].stop - slices[number].start for number in mine)
     left = sum(slices[number].stop - slices[number].start for number in todo)
-    bar = tqdm(total=total, initial=total - left, unit=" pictures", desc="key points", disable=not show_progress)
+    bar = progress_bar("key points", "picture", total, total - left)
     with bar, ThreadPoolExecutor(max(1, threads)) as pool:
         for number in todo:
             chosen = records[slices[number]]

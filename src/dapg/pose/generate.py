@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from dapg.augment.repose import repose
 from dapg.augment.skeleton import canonical_poses
@@ -20,6 +19,7 @@ from dapg.core.files import atomic_write_bytes, atomic_write_text, read_json, wr
 from dapg.core.images import to_pil
 from dapg.core.key_points import usable
 from dapg.core.parts import Part
+from dapg.core.runtime import progress_bar
 from dapg.core.settings import run_only
 from dapg.core.types import Modality, Record
 from dapg.data.base import Dataset
@@ -62,7 +62,7 @@ class GenerateSettings:
     """auto, cpu, cuda or cuda:N."""
 
 
-def generate(source: DataConfig, settings: GenerateSettings, show_progress: bool = True) -> dict[str, Any]:
+def generate(source: DataConfig, settings: GenerateSettings) -> dict[str, Any]:
     """Generate the pictures of one part; returns counts.
 
     ``pictures/`` then holds ``<source's path>_to_<pose>.png`` (as PN-GAN names them) for every usable picture, and
@@ -87,7 +87,7 @@ def generate(source: DataConfig, settings: GenerateSettings, show_progress: bool
     reasons = _reasons(mine, points, settings)
     todo = [n for n, record in enumerate(mine) if not reasons[n] and not _done(out, record, poses)]
     generator.to(resolve_device(settings.device))
-    with tqdm(total=len(todo), desc="generate", unit="picture", disable=None if show_progress else True) as bar:
+    with progress_bar("generate", "picture", len(todo)) as bar:
         for numbers, pictures in _batches(dataset, mine, todo, settings, facts):
             made = repose(generator, pictures, torch.stack(list(poses.values())), points[numbers]).cpu()
             for number, versions in zip(numbers, made, strict=True):

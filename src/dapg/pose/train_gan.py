@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from dapg.augment.carry import carry
 from dapg.augment.skeleton import draw_skeletons
@@ -28,6 +27,7 @@ from dapg.core.key_points import mirror
 from dapg.core.metrics_log import MetricsLog
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.run_folder import RunFolder
+from dapg.core.runtime import progress_bar
 from dapg.core.settings import run_only, to_dict
 from dapg.core.types import UNKNOWN, Record
 from dapg.data.base import Dataset
@@ -231,7 +231,7 @@ def rate_factor(step: int, total_steps: int, steps_per_epoch: int, config: GanTr
     return 1 - max(0.0, step - flat) / max(total_steps - flat, 1e-9)
 
 
-def train_gan(settings: GanSettings, show_progress: bool = True) -> dict[str, Any]:
+def train_gan(settings: GanSettings) -> dict[str, Any]:
     """Train (or go on, or reuse) one pose generator; returns the content of result.json.
 
     The folder then holds config.yaml, metrics, checkpoints, ``generator.safetensors``, a model card (README.md) that
@@ -250,7 +250,7 @@ def train_gan(settings: GanSettings, show_progress: bool = True) -> dict[str, An
         stage.close()
         return {**finished, "reused": True}
     try:
-        return stage.finish(_train(settings, stage.folder, show_progress))
+        return stage.finish(_train(settings, stage.folder))
     finally:
         stage.close()
 
@@ -316,7 +316,7 @@ def open_pairs(settings: GanSettings) -> TrainingData:
 # ---- the loop ------------------------------------------------------------------------------------------------------
 
 
-def _train(settings: GanSettings, run: Path, show_progress: bool) -> dict[str, Any]:
+def _train(settings: GanSettings, run: Path) -> dict[str, Any]:
     device = resolve_device(settings.device)
     data = open_pairs(settings)
     sampler = PairSampler(data.pairs, settings.train.batch_size, settings.seed)
@@ -337,9 +337,7 @@ def _train(settings: GanSettings, run: Path, show_progress: bool) -> dict[str, A
     sums: dict[str, Tensor] = {}
     bad: dict[str, list[str]] = {}
     try:
-        with tqdm(
-            total=total, initial=start, unit="step", desc="pose GAN", disable=None if show_progress else True
-        ) as bar:
+        with progress_bar("pose GAN", "step", total, start) as bar:
             for step, batch in enumerate(batches, start):
                 bad |= {note.path: [note.reason, note.replacement] for note in batch.bad_images}
                 factor = rate_factor(step, total, sampler.steps_per_epoch, settings.train)

@@ -21,12 +21,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
-from tqdm import tqdm
 
 from dapg.core.errors import UsageError
 from dapg.core.files import atomic_path
 from dapg.core.key_points import KEY_POINT_NAMES
 from dapg.core.run_folder import RunFolder
+from dapg.core.runtime import progress_bar
 from dapg.core.settings import RUN_ONLY, run_only
 from dapg.synth.arrays import Array, random_from
 from dapg.synth.kit import Kit
@@ -159,7 +159,7 @@ def _render_all(settings: Settings) -> dict[str, Any]:
     with ExitStack() as stack:
         store = stack.enter_context(_open_store(settings))
         results = stack.enter_context(_workers(settings, jobs))
-        bar = stack.enter_context(tqdm(total=total, unit=" pictures", desc="rendering"))
+        bar = stack.enter_context(progress_bar("rendering", "picture", total))
         for pictures in results:
             for picture in pictures:
                 store.write(picture.path, picture.data)

@@ -51,7 +51,7 @@ class AlignSettings(PretrainSettings):
     """Leave infrared pictures out: the generator has learnt visible ones."""
 
 
-def align(settings: AlignSettings, validate: Validate | None = None, show_progress: bool = True) -> dict[str, Any]:
+def align(settings: AlignSettings, validate: Validate | None = None) -> dict[str, Any]:
     """Run (or go on with, or reuse) one alignment; returns the content of result.json.
 
     The folder holds what ``pretrain`` leaves, and ``positives.jpg``: some pictures and what they are aligned with. The
@@ -78,7 +78,7 @@ def align(settings: AlignSettings, validate: Validate | None = None, show_progre
         start = _start_of(settings, on_the_fly)
         return Work(dataset, records, facts, sampler, settings.train, validate, notes, start)
 
-    return run_training("align", settings, prepare, show_progress)
+    return run_training("align", settings, prepare)
 
 
 def _with_companions(

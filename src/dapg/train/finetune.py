@@ -40,9 +40,7 @@ MakeValidate = Callable[[Dataset, str, Sequence[int]], Validate]
 """Scores of a data set's mode for the loop, on trials without the given training persons."""
 
 
-def finetune(
-    settings: FinetuneSettings, make_validate: MakeValidate | None = None, show_progress: bool = True
-) -> dict[str, Any]:
+def finetune(settings: FinetuneSettings, make_validate: MakeValidate | None = None) -> dict[str, Any]:
     """Run (or go on with, or reuse) one fine-tuning; returns the content of result.json.
 
     The folder holds what ``pretrain`` leaves. Its ``method.safetensors`` are the weights that ``selection`` names.
@@ -80,7 +78,7 @@ def finetune(
         notes = {"split": split, "persons_in_one_modality": single, "steps_per_epoch": sampler.steps_per_epoch}
         return Work(dataset, records, DataFacts(len(records), both), sampler, train_config, validate, notes)
 
-    return run_training("finetune", settings, prepare, show_progress, keep_best=settings.selection != "last")
+    return run_training("finetune", settings, prepare, keep_best=settings.selection != "last")
 
 
 def _by_modalities(records: Sequence[Record]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -28,6 +28,7 @@ from dapg.core.errors import DapgError, TrainingError, UsageError
 from dapg.core.metrics_log import MetricsLog
 from dapg.core.rng import SampleGenerator
 from dapg.core.seeds import derive_seed
+from dapg.core.runtime import progress_bar
 from dapg.core.settings import run_only
 from dapg.core.types import Record
 from dapg.data.base import Dataset
@@ -190,7 +191,6 @@ def train(
     seed: int,
     device: str = "auto",
     validate: Validate | None = None,
-    show_progress: bool = True,
 ) -> Progress:
     """Train a method to the last step, from its newest whole checkpoint if there is one.
 
@@ -205,7 +205,6 @@ def train(
         seed: of every draw.
         device: auto, cpu, cuda or cuda:N.
         validate: called on rank 0 every ``validate_every`` steps and at the end.
-        show_progress: a progress bar on the terminal.
 
     Raises:
         TrainingError: NaN, infinity, collapse or a full disk.
@@ -221,7 +220,7 @@ def train(
     source = training_batches(dataset, records, trainer.batches, loader, pin_memory=trainer.device.type == "cuda")
     interrupt = Interrupt()
     try:
-        with _bar(trainer, show_progress) as bar:
+        with progress_bar("training", "step", total, trainer.progress.step, trainer.accelerator.is_main_process) as bar:
             _run(trainer, iter(source), interrupt, bar)
     except torch.cuda.OutOfMemoryError as error:
         raise TrainingError(
@@ -301,7 +300,7 @@ def _restore(run: Path, method: Method, optimizer: Any, accelerator: Any) -> Pro
     return Progress(**state["progress"])
 
 
-def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: Any) -> None:
+def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: "tqdm[NoReturn]") -> None:
     config, progress = trainer.config, trainer.progress
     check = _FiniteCheck(trainer.run, trainer.records, late=trainer.device.type == "cuda")
     sums: dict[str, Tensor] = {}
@@ -403,7 +402,7 @@ class _Window:
         self.waited, self.pictures, self._opened = 0.0, 0, time.perf_counter()
 
 
-def _log(trainer: Trainer, sums: dict[str, Tensor], count: int, window: _Window, bar: Any) -> None:
+def _log(trainer: Trainer, sums: dict[str, Tensor], count: int, window: _Window, bar: "tqdm[NoReturn]") -> None:
     """Average over the steps since the last line (and over processes), write, and look for a collapse."""
     progress = trainer.progress
     names = list(sums)
@@ -479,15 +478,3 @@ def _save(trainer: Trainer) -> Path:
     if trainer.metrics is not None:
         trainer.metrics.write_csv()
     return saved
-
-
-def _bar(trainer: Trainer, show: bool) -> Any:
-    hidden = not show or not trainer.accelerator.is_main_process
-    return tqdm(
-        total=trainer.total_steps,
-        initial=trainer.progress.step,
-        unit="step",
-        desc="training",
-        disable=True if hidden else None,  # None: only on a terminal
-        dynamic_ncols=True,
-    )

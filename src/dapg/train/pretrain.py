@@ -24,9 +24,7 @@ class PretrainSettings(TrainingSettings):
     """Test mode of the data set (e.g. visible) scored every ``train.validate_every`` steps and at the end; "" none."""
 
 
-def pretrain(
-    settings: PretrainSettings, validate: Validate | None = None, show_progress: bool = True
-) -> dict[str, Any]:
+def pretrain(settings: PretrainSettings, validate: Validate | None = None) -> dict[str, Any]:
     """Run (or go on with, or reuse) one pre-training; returns the content of result.json.
 
     The folder then holds config.yaml, environment.json, metrics.jsonl and .csv, checkpoints, ``backbone.safetensors``
@@ -45,7 +43,7 @@ def pretrain(
         sampler = _picture_sampler(settings, dataset, len(records))
         return Work(dataset, records, facts, sampler, settings.train, validate)
 
-    return run_training("pretrain", settings, prepare, show_progress)
+    return run_training("pretrain", settings, prepare)
 
 
 def _picture_sampler(settings: PretrainSettings, dataset: Dataset, pictures: int) -> Sampler:

@@ -69,7 +69,6 @@ def run_training(
     kind: str,
     settings: TrainingSettings,
     prepare: Callable[[], Work],
-    show_progress: bool,
     keep_best: bool = False,
 ) -> dict[str, Any]:
     """What every training stage does: open the folder, build, train, write weights and result."""
@@ -102,7 +101,6 @@ def run_training(
             settings.seed,
             settings.device,
             work.validate,
-            show_progress,
         )
         if keep_best:
             checkpoint.load_best(folder, method)

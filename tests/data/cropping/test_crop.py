@@ -81,7 +81,7 @@ def manifest(out: Path | str) -> list[dict[str, str]]:
 
 
 def test_crops_tracks_and_lists(settings: CropSettings) -> None:
-    result = crop(settings, show_progress=False)
+    result = crop(settings)
     rows = manifest(settings.out)
     assert result["frames"] == FRAMES
     assert result["boxes"] == 60 + 40
@@ -105,7 +105,7 @@ def test_crops_tracks_and_lists(settings: CropSettings) -> None:
 
 
 def test_tracks_as_persons_and_infrared(settings: CropSettings) -> None:
-    crop(replace(settings, persons=True, modality="infrared"), show_progress=False)
+    crop(replace(settings, persons=True, modality="infrared"))
     records = Folder(settings.out).records()
     assert {(record.person, record.modality.name) for record in records} == {(0, "INFRARED"), (1, "INFRARED")}
 
@@ -113,11 +113,11 @@ def test_tracks_as_persons_and_infrared(settings: CropSettings) -> None:
 def test_near_duplicates_and_short_tracks_go(settings: CropSettings) -> None:
     """Plain rectangles look alike: their crops differ by borders alone."""
     filters = replace(settings.filters, duplicate_bits=20)
-    result = crop(replace(settings, filters=filters), show_progress=False)
+    result = crop(replace(settings, filters=filters))
     assert result["dropped"]["near-duplicate"] > 10
     assert len(list(Path(settings.out).rglob("*.jpg"))) == result["crops"] < 6
     tracks = replace(settings.tracks, min_boxes=45)
-    long = crop(replace(settings, tracks=tracks, out=settings.out + "-long"), show_progress=False)
+    long = crop(replace(settings, tracks=tracks, out=settings.out + "-long"))
     assert long["tracks"] == 1
     assert long["dropped"]["short track"] > 0
 
@@ -147,23 +147,23 @@ def crop_and_die(settings: CropSettings, writes: int, half_written: bool) -> Non
         return original(path)
 
     files.atomic_path = dying
-    crop(settings, show_progress=False)
+    crop(settings)
 
 
 def test_killed_anywhere_and_run_again_is_as_if_never_killed(settings: CropSettings) -> None:
-    crop(settings, show_progress=False)
+    crop(settings)
     expected = content(settings.out)
     crops = len(manifest(settings.out))
     for writes in (0, 4, 9, crops + 2, crops + 9, crops + 10):
         killed = replace(settings, out=f"{settings.out}-{writes}")
         code = in_child(lambda killed=killed, writes=writes: crop_and_die(killed, writes, half_written=writes % 2 == 0))
         assert code == -signal.SIGKILL, writes
-        crop(killed, show_progress=False)
+        crop(killed)
         assert content(killed.out) == expected, f"killed at write {writes}"
 
 
 def test_killed_again_and_again_at_any_time(settings: CropSettings) -> None:
-    crop(settings, show_progress=False)
+    crop(settings)
     expected = content(settings.out)
     again = replace(settings, out=settings.out + "-again")
     kills, delay = 0, 0.02
@@ -181,26 +181,26 @@ def test_killed_again_and_again_at_any_time(settings: CropSettings) -> None:
 
 
 def test_finished_segments_are_not_done_again(settings: CropSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = crop(settings, show_progress=False)
+    first = crop(settings)
     monkeypatch.setattr(segments, "_look", lambda *arguments: pytest.fail("a finished segment was looked at again"))
-    assert crop(settings, show_progress=False) == first
+    assert crop(settings) == first
 
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_parts_merge_to_the_same(settings: CropSettings, shared: bool, tmp_path: Path) -> None:
     """Three machines with one disk, or with one each whose folders are then copied together."""
-    crop(settings, show_progress=False)
+    crop(settings)
     expected = content(settings.out)
     merged = tmp_path / "merged"
     for index in (3, 1, 2):
         out = merged if shared else tmp_path / f"machine{index}"
-        done = crop(replace(settings, part=f"{index}/3", out=str(out)), show_progress=False)
+        done = crop(replace(settings, part=f"{index}/3", out=str(out)))
         assert "crops" not in done
         assert done["segments"] == 2
         assert not (out / "manifest.csv").exists()
         if not shared:
             shutil.copytree(out, merged, dirs_exist_ok=True)
-    crop(replace(settings, out=str(merged)), show_progress=False)
+    crop(replace(settings, out=str(merged)))
     assert content(merged) == expected
 
 
@@ -211,10 +211,10 @@ def test_a_detector_with_memory_gives_the_same_in_parts(tmp_path: Path, scene: P
     common = CropSettings(
         source=str(scene), detect=Hog.Config(threshold=-1.5), sampling=Sampling(segment_seconds=2.0), picture_rate=10.0
     )
-    crop(replace(common, out=str(tmp_path / "whole")), show_progress=False)
+    crop(replace(common, out=str(tmp_path / "whole")))
     for index in (1, 2, 3):
-        crop(replace(common, out=str(tmp_path / "parts"), part=f"{index}/3"), show_progress=False)
-    crop(replace(common, out=str(tmp_path / "parts")), show_progress=False)
+        crop(replace(common, out=str(tmp_path / "parts"), part=f"{index}/3"))
+    crop(replace(common, out=str(tmp_path / "parts")))
     for name in ("segments/scene/000000.json", "segments/scene/000001.json", "segments/scene/000002.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
@@ -224,7 +224,7 @@ def test_damaged_frames_are_counted_and_the_rest_used(settings: CropSettings, tm
     for number in (3, 4, 30):
         (footage / f"{number:04d}.png").write_bytes((footage / f"{number:04d}.png").read_bytes()[:200])
     (tmp_path / "footage" / "torn.mp4").write_bytes(b"no index")
-    result = crop(replace(settings, source=str(tmp_path / "footage")), show_progress=False)
+    result = crop(replace(settings, source=str(tmp_path / "footage")))
     assert result["undecodable"] == 3
     assert result["tracks"] == 2
     assert len(result["unopened"]) == 1
@@ -233,9 +233,9 @@ def test_damaged_frames_are_counted_and_the_rest_used(settings: CropSettings, tm
 def test_a_folder_of_footage_may_grow(settings: CropSettings, tmp_path: Path) -> None:
     write_frames(tmp_path / "footage" / "monday", 30)
     growing = replace(settings, source=str(tmp_path / "footage"))
-    first = crop(growing, show_progress=False)
+    first = crop(growing)
     write_frames(tmp_path / "footage" / "tuesday", 40)
-    second = crop(growing, show_progress=False)
+    second = crop(growing)
     assert (first["videos"], second["videos"]) == (1, 2)
     assert {row["video"] for row in manifest(settings.out)} == {"monday", "tuesday"}
     assert second["crops"] > first["crops"]
@@ -246,21 +246,21 @@ def test_what_is_refused(settings: CropSettings, tmp_path: Path) -> None:
     local = replace(settings, source=str(footage))
     for part in ("0/2", "3/2", "two", "1", "/"):
         with pytest.raises(UsageError, match="--part is I/N"):
-            crop(replace(local, part=part), show_progress=False)
+            crop(replace(local, part=part))
     with pytest.raises(UsageError, match="no detectors plug-in is called 'yola'; did you mean 'yolo'"):
-        crop(replace(local, detector="yola"), show_progress=False)
+        crop(replace(local, detector="yola"))
     with pytest.raises(UsageError, match="holds the videos themselves"):
-        crop(replace(local, out=str(footage)), show_progress=False)
-    crop(local, show_progress=False)
+        crop(replace(local, out=str(footage)))
+    crop(local)
     with pytest.raises(UsageError, match=r"made with other settings \(jpeg_quality: 95 there, 80 now\)"):
-        crop(replace(local, jpeg_quality=80), show_progress=False)
+        crop(replace(local, jpeg_quality=80))
     (footage / "0007.png").write_bytes(b"changed")
     with pytest.raises(DataError, match="is not the file that"):
-        crop(local, show_progress=False)
+        crop(local)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "holiday.txt").write_text("x")
     with pytest.raises(UsageError, match=r"not empty and holds no config\.yaml"):
-        crop(replace(settings, out=str(tmp_path / "full")), show_progress=False)
+        crop(replace(settings, out=str(tmp_path / "full")))
 
 
 def test_a_second_run_in_the_same_folder_is_refused(settings: CropSettings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +270,7 @@ def test_a_second_run_in_the_same_folder_is_refused(settings: CropSettings, monk
     try:
         time.sleep(1.0)
         with pytest.raises(files.DapgError, match="is in use by process"):
-            crop(settings, show_progress=False)
+            crop(settings)
     finally:
         child.kill()
         child.join()
@@ -301,6 +301,6 @@ def test_command_line(scene: Path, weights: str, tmp_path: Path, capsys: pytest.
 
 def test_the_default_detector_brings_its_own_settings(scene: Path, tmp_path: Path) -> None:
     """The red bar is nobody for HOG: boxes are rare, but everything is written."""
-    crop(CropSettings(source=str(scene), picture_rate=2.5, out=str(tmp_path / "out")), show_progress=False)
+    crop(CropSettings(source=str(scene), picture_rate=2.5, out=str(tmp_path / "out")))
     assert "min_height: 40" in (tmp_path / "out" / "config.yaml").read_text()
     assert (tmp_path / "out" / "manifest.csv").exists()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from dapg import __version__
 from dapg.core import plugins
@@ -21,6 +20,7 @@ from dapg.core.errors import UsageError
 from dapg.core.files import FolderLock, atomic_write_text, remove_leftovers, write_json
 from dapg.core.parts import Part
 from dapg.core.run_folder import CONFIG, ENVIRONMENT, RESULT, environment
+from dapg.core.runtime import progress_bar
 from dapg.core.settings import differences, dump_yaml, read_yaml, run_only, to_dict
 from dapg.data.cropping.crop_quality import FilterConfig, without_duplicates
 from dapg.data.cropping.detectors.base import Detector
@@ -82,7 +82,7 @@ class Crop:
     track: str
 
 
-def crop(settings: CropSettings, show_progress: bool = True) -> dict[str, Any]:
+def crop(settings: CropSettings) -> dict[str, Any]:
     """Crop (or go on with) videos; returns the content of result.json, or of a part its counts.
 
     The folder then holds the crops in a folder per video, ``manifest.csv`` (one line a crop), ``labels.csv`` (what
@@ -109,7 +109,7 @@ def crop(settings: CropSettings, show_progress: bool = True) -> dict[str, Any]:
     try:
         _claim(out, settings)
         mine = _share(videos, settings.sampling, part)
-        _detect(videos, mine, out, settings, kind, show_progress)
+        _detect(videos, mine, out, settings, kind)
         if part.count > 1:
             return {"part": settings.part, "segments": len(mine), "unopened": problems}
         result = {**_merge(videos, out, settings), "unopened": problems, "dapg_version": __version__, "stage": "crop"}
@@ -149,7 +149,6 @@ def _detect(
     out: Path,
     settings: CropSettings,
     kind: type[Detector],
-    show_progress: bool,
 ) -> None:
     """Work on all segments of this part that have no table yet."""
     work: list[tuple[Video, list[int]]] = []
@@ -167,9 +166,7 @@ def _detect(
             work.append((video, pending))
     candidates = 0
     each = SegmentSettings(settings.sampling, settings.filters, settings.detect, settings.jpeg_quality)
-    with tqdm(
-        total=frames, initial=done, desc="crop", unit="frame", disable=None if show_progress else True
-    ) as progress:
+    with progress_bar("crop", "frame", frames, done) as progress:
 
         def advance(gone: int, crops: int) -> None:
             nonlocal candidates
