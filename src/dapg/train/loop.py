@@ -27,8 +27,8 @@ from dapg.core.device import place, resolve_device
 from dapg.core.errors import DapgError, TrainingError, UsageError
 from dapg.core.metrics_log import MetricsLog
 from dapg.core.rng import SampleGenerator
-from dapg.core.seeds import derive_seed
 from dapg.core.runtime import progress_bar
+from dapg.core.seeds import derive_seed
 from dapg.core.settings import run_only
 from dapg.core.types import Record
 from dapg.data.base import Dataset
