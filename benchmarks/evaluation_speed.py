@@ -42,8 +42,8 @@ class Case:
 def plain_scores(distances, labels):
     """(cmc, mAP, mINP) of one distance matrix, query by query."""
     protocol = labels.protocol
-    query_persons, gallery_persons = labels.query_persons.numpy(), labels.gallery_persons.numpy()
-    query_cameras, gallery_cameras = labels.query_cameras.numpy(), labels.gallery_cameras.numpy()
+    query_persons, gallery_persons = labels.query_persons, labels.gallery_persons
+    query_cameras, gallery_cameras = labels.query_cameras, labels.gallery_cameras
     order = np.argsort(distances, axis=1)
     precisions, penalties, curves = [], [], []
     groups = protocol.camera_groups

@@ -134,6 +134,17 @@ def test_the_library_imports_without_the_command_line_package() -> None:
     assert run.returncode == 0, run.stderr
 
 
+def test_scoring_needs_no_other_module_that_imports_torch() -> None:
+    """Nothing of data, networks or methods: a user has only numbers."""
+    scoring = [f"dapg.scoring.{path.stem}" for path in (PACKAGE / "scoring").glob("*.py") if path.stem != "__init__"]
+    run = python(f"import sys, {', '.join(scoring)}\nprint(*(name for name in sys.modules if name.startswith('dapg')))")
+    assert run.returncode == 0, run.stderr
+    needed = {name for name in run.stdout.split() if not name.startswith("dapg.scoring")}
+    assert all(name.split(".")[:2] in (["dapg"], ["dapg", "core"]) for name in needed), needed
+    run = python(_BLOCKER.format(blocked=("torch",)) + f"import {', '.join(sorted(needed))}")
+    assert run.returncode == 0, run.stderr
+
+
 def test_the_report_works_without_torch() -> None:
     run = python(_BLOCKER.format(blocked=("torch",)) + "import dapg.report.run_page, dapg.report.collect")
     assert run.returncode == 0, run.stderr

@@ -8,7 +8,7 @@ from dapg.core.types import Protocol
 from dapg.scoring import ranking
 from dapg.scoring.labels import Labels
 from dapg.scoring.metrics import score
-from dapg.scoring.ranking import left_out, rank, similarity, unit_rows
+from dapg.scoring.ranking import rank, similarity, unit_rows
 
 PLAIN = Protocol("plain")
 MARKET = Protocol("market", same_person_same_camera=True, junk_persons=(-1,))
@@ -88,5 +88,6 @@ def test_unit_rows():
 
 def test_left_out_marks_pairs():
     persons, cameras = torch.tensor([1, 1, -1]), torch.tensor([3, 4, 3])
-    removed = left_out(Labels(torch.tensor([1, 2]), persons, torch.tensor([3, 3]), cameras, MARKET))
-    assert removed.tolist() == [[True, False, True], [False, False, True]]
+    labels = Labels([1, 2], persons, [3, 3], cameras, MARKET)
+    assert labels.left_out(0).tolist() == [True, False, True]
+    assert labels.left_out(1).tolist() == [False, False, True]

@@ -165,12 +165,12 @@ def _unit(path: Path | str, key: str, array: NDArray[np.generic]) -> Tensor:
     return features.div_(lengths.clamp_(min=1e-12))  # in place: a gallery may fill a good part of the memory
 
 
-def _labels(path: Path | str, key: str, array: NDArray[np.generic], count: int) -> Tensor:
+def _labels(path: Path | str, key: str, array: NDArray[np.generic], count: int) -> NDArray[np.int64]:
     if array.shape != (count,):
         raise DataError(f"{path}: {key} must have {count} entries, one a feature, found shape {array.shape}")
     if array.dtype.kind not in "iuf" or bool((array != np.floor(array)).any()):
         raise DataError(f"{path}: {key} must be whole numbers, found {array.dtype}")
-    return torch.from_numpy(array.astype(np.int64))
+    return array.astype(np.int64)
 
 
 def _label_hash(labels: Labels) -> str:
@@ -179,5 +179,5 @@ def _label_hash(labels: Labels) -> str:
     for name in ("gallery_cameras", "gallery_persons", "query_cameras", "query_persons"):
         values = getattr(labels, name)
         digest.update(name.encode())
-        digest.update(b"" if values is None else values.numpy().tobytes())
+        digest.update(b"" if values is None else values.tobytes())
     return digest.hexdigest()[:16]

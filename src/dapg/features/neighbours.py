@@ -35,7 +35,7 @@ from dapg.features.encoders import build_encoder
 from dapg.features.extract import extract
 from dapg.methods.runs import BackboneConfig
 from dapg.scoring.bootstrap import intervals, write_query_scores
-from dapg.scoring.metrics import QueryScores, Scores
+from dapg.scoring.metrics import Scores, summarise
 from dapg.scoring.ranking import unit_rows
 
 QUERY_SCORES, SHEET = "queries.npz", "neighbours.png"
@@ -243,25 +243,16 @@ def score_pairs(
         )
         for start in range(0, len(features), _BLOCK)
     ]
-    precision, penalty, first = (torch.cat(parts) for parts in zip(*blocks, strict=True))
-    valid = first > 0
-    number = int(valid.sum())
-    if not number:
+    values = torch.cat(blocks)
+    if not bool(values[:, 2].any()):
         raise UsageError("no crop has a match that is kept: more video, or a shorter --seconds, may help")
-    hits = torch.bincount(first[valid].clamp(max=21), minlength=22)[1:21]
-    return Scores(
-        cmc=tuple((hits.cumsum(0).double() / number).tolist()),
-        mAP=float(precision[valid].mean()),
-        mINP=float(penalty[valid].mean()),
-        valid_queries=number,
-        queries=len(features),
-        per_query=QueryScores(persons, precision, penalty, first, valid),
-    )
+    return summarise(persons.numpy(), values)
 
 
 def _score_block(
     similarity: Float[Tensor, "b N"], same: Bool[Tensor, "b N"], kept: Bool[Tensor, "b N"]
-) -> tuple[Float64[Tensor, "b"], Float64[Tensor, "b"], Int[Tensor, "b"]]:
+) -> Float64[Tensor, "b 3"]:
+    """AP, INP and first match of each query."""
     order = similarity.masked_fill(~kept, -torch.inf).argsort(dim=1, descending=True, stable=True)
     match = (same & kept).gather(1, order)
     ranks = torch.arange(1, match.shape[1] + 1)
@@ -270,7 +261,7 @@ def _score_block(
     precision = (found / ranks * match).double().sum(dim=1) / count
     last = (ranks * match).amax(dim=1)
     first = torch.where(count > 0, match.int().argmax(dim=1) + 1, 0)
-    return precision, torch.where(count > 0, count / last.double(), torch.nan), first
+    return torch.stack([precision, torch.where(count > 0, count / last.double(), torch.nan), first], dim=1)
 
 
 def chance(same: Bool[Tensor, "N N"], kept: Bool[Tensor, "N N"]) -> float:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dapg.core.errors import DataError, UsageError
@@ -178,7 +177,7 @@ def write_query_scores(path: Path | str, features: Mapping[str, Sequence[Scores]
             raise UsageError(f"feature {feature!r} has no trial to store")
         for number, trial in enumerate(trials):
             for name in _ARRAYS:
-                arrays[f"{feature}/{number}/{name}"] = getattr(trial.per_query, name).numpy()
+                arrays[f"{feature}/{number}/{name}"] = getattr(trial.per_query, name)
     with atomic_path(path) as temporary, temporary.open("wb") as handle:
         np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
 
@@ -201,7 +200,7 @@ def read_query_scores(path: Path | str) -> dict[str, list[QueryScores]]:
             continue
         if int(number) != len(found.setdefault(feature, [])):
             raise DataError(f"{path}: trials of {feature!r} are not in order")
-        fields = {name: torch.from_numpy(arrays[f"{feature}/{number}/{name}"]) for name in _ARRAYS}
+        fields = {name: arrays[f"{feature}/{number}/{name}"] for name in _ARRAYS}
         found[feature].append(QueryScores(**fields))
     if not found:
         raise DataError(f"{path} holds no query scores")
@@ -215,7 +214,7 @@ def _queries(side: Sequence[Model]) -> set[bytes]:
         if isinstance(model, PersonScores):
             found.add(np.asarray(model.persons).tobytes() + model.sums[:, -1].tobytes())
         else:
-            found |= {trial.persons.numpy().tobytes() for trial in model}
+            found |= {trial.persons.tobytes() for trial in model}
     return found
 
 
@@ -266,7 +265,7 @@ def _totals(trials: Sequence[QueryScores], persons: list[int]) -> NDArray[np.flo
     """(persons, measures + 1): sums over a person's queries, averaged over trials; last, its valid queries."""
     totals = np.zeros((len(persons), len(MEASURES) + 1))
     for trial in trials:
-        rows, valid = np.searchsorted(persons, trial.persons.numpy()), trial.valid.numpy()
+        rows, valid = np.searchsorted(persons, trial.persons), trial.valid
         columns = [*(np.where(valid, _values(trial, measure), 0) for measure in MEASURES), valid]
         totals += np.stack([np.bincount(rows, column, minlength=len(persons)) for column in columns], axis=1)
     return totals / len(trials)
@@ -274,15 +273,16 @@ def _totals(trials: Sequence[QueryScores], persons: list[int]) -> NDArray[np.flo
 
 def trial_means(trial: QueryScores) -> dict[str, float]:
     """rank-1, mAP and mINP of one trial: means over the queries with a match."""
-    valid = trial.valid.numpy()
-    return {measure: float(_values(trial, measure)[valid].mean()) for measure in MEASURES}
+    return {measure: float(_values(trial, measure)[trial.valid].mean()) for measure in MEASURES}
 
 
 def _values(trial: QueryScores, measure: str) -> NDArray[np.float64]:
-    if measure == "rank-1":
-        return (trial.first_match == 1).numpy().astype(np.float64)
-    chosen = trial.average_precision if measure == "mAP" else trial.inverse_negative_penalty
-    return chosen.double().numpy()
+    columns = {
+        "rank-1": trial.first_match == 1,
+        "mAP": trial.average_precision,
+        "mINP": trial.inverse_negative_penalty,
+    }
+    return np.asarray(columns[measure], dtype=np.float64)
 
 
 def _draw_persons(table: NDArray[np.float64], replicates: int, generator: np.random.Generator) -> NDArray[np.float64]:

@@ -1,17 +1,12 @@
-"""CMC, mAP and mINP by the rules of each test protocol, without sorting which picture comes where.
+"""CMC, mAP and mINP by the rules of each test protocol (docs/protocols.md).
 
-All three need only the ranks of a query's matches. A rank is a count: how many gallery pictures that the rules keep are
-nearer. So each row of distances is sorted by *value* alone (which runs on vector instructions), and the matches are
-looked up in it. Where a match has exactly the distance of another picture, gallery order decides, as in a stable sort.
-
-Rules and formulas: docs/protocols.md.
+Read ``score_query``: it is the whole definition, for one query. ``score_by_definition`` applies it to every query by
+sorting; ``score``, ``score_features`` and ``score_trials`` give the same numbers fast (``_fast_ranks``).
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,30 +14,76 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dapg.core.errors import UsageError
-from dapg.core.types import UNKNOWN, Protocol, Record, Trial
+from dapg.core.types import UNKNOWN, Record, Trial
+from dapg.scoring import _fast_ranks
 from dapg.scoring.labels import Labels, row_numbers
 
-_CPU_ELEMENTS = 2_000_000
-"""Distances worked on at a time by one thread: two copies of them fit in the processor's cache or nearly so."""
-_CUDA_ELEMENTS = 32_000_000
-_PRODUCT_ELEMENTS = 48_000_000
-"""Distances made by one matrix product when they come from features: 192 MB of float32."""
+
+def score_query(answers: Int[np.ndarray, "n"], person: int, count_persons: bool = False) -> tuple[float, float, int]:
+    """Average precision, inverse negative penalty and place of the first match of one query.
+
+    Let r_1 < ... < r_P be the ranks, from 1, of the P answers that show the query's person. Then AP is the mean over k
+    of k / r_k (the precision at the k-th match), and INP = P / r_P says how far one must read to see every match (Ye
+    et al., Deep Learning for Person Re-identification, TPAMI 2022). The CMC steps from 0 to 1 at r_1, or, when persons
+    are counted, at the place of the person among the persons, each standing at its best image.
+
+    Args:
+        answers: person of each gallery image that the rules keep, nearest first.
+        person: the query's; a negative one matches nobody.
+        count_persons: the protocol's ``unique_identity_cmc``.
+
+    Returns:
+        AP and INP in (0, 1] and the step of the CMC, from 1; NaN, NaN and 0 without a match.
+
+    Example: matches at ranks 2, 4 and 5, so AP = (1/2 + 2/4 + 3/5) / 3 and INP = 3/5. With persons 2, 2, 1 (two images
+    of person 2 first) the first match is image 3, but person 2.
+
+        >>> ap, inp, first = score_query(np.array([2, 1, 2, 1, 1]), person=1)
+        >>> round(ap, 4), inp, first
+        (0.5333, 0.6, 2)
+        >>> score_query(np.array([2, 2, 1]), person=1)[2], score_query(np.array([2, 2, 1]), 1, count_persons=True)[2]
+        (3, 2)
+    """
+    ranks = np.flatnonzero(answers == person) + 1
+    if person <= UNKNOWN or len(ranks) == 0:
+        return math.nan, math.nan, 0
+    matches = np.arange(1, len(ranks) + 1)
+    first = len(set(answers[: ranks[0]].tolist())) if count_persons else int(ranks[0])
+    return float(np.mean(matches / ranks)), float(len(ranks) / ranks[-1]), first
+
+
+def score_by_definition(
+    distances: Float[Tensor, "Q G"] | Float[np.ndarray, "Q G"], labels: Labels, max_rank: int = 20
+) -> "Scores":
+    """``score`` written plainly: leave out, sort, look at the ranks. Some hundred times slower.
+
+    Raises:
+        UsageError: no query with a match.
+    """
+    values = []
+    for query, row in enumerate(np.asarray(distances)):
+        kept = ~labels.left_out(query)
+        nearest_first = np.argsort(row[kept], kind="stable")  # equal distances stay in gallery order
+        answers = labels.gallery_persons[kept][nearest_first]
+        person = int(labels.query_persons[query])
+        values.append(score_query(answers, person, labels.protocol.unique_identity_cmc))
+    return summarise(labels.query_persons, torch.tensor(values, dtype=torch.float64).reshape(-1, 3), max_rank)
 
 
 @dataclass(frozen=True)
 class QueryScores:
-    """What each query scored, on the CPU, in the order of the queries.
+    """What each query scored, in the order of the queries.
 
     ``average_precision`` and ``inverse_negative_penalty`` are NaN, ``first_match`` is 0 where ``valid`` is False: the
     gallery held no match that the rules keep. ``first_match`` counts from 1 and counts what the protocol's CMC counts,
-    pictures or persons.
+    images or persons.
     """
 
-    persons: Int[Tensor, "Q"]
-    average_precision: Float[Tensor, "Q"]
-    inverse_negative_penalty: Float[Tensor, "Q"]
-    first_match: Int[Tensor, "Q"]
-    valid: Bool[Tensor, "Q"]
+    persons: Int[np.ndarray, "Q"]
+    average_precision: Float[np.ndarray, "Q"]
+    inverse_negative_penalty: Float[np.ndarray, "Q"]
+    first_match: Int[np.ndarray, "Q"]
+    valid: Bool[np.ndarray, "Q"]
 
 
 @dataclass(frozen=True)
@@ -66,27 +107,42 @@ class Scores:
         return self.cmc[min(k, len(self.cmc)) - 1]
 
 
-def score(distances: Float[Tensor, "Q G"], labels: Labels, max_rank: int = 20) -> Scores:
-    """Score given distances (smaller is nearer; of a similarity pass its negative).
+@_fast_ranks.one_thread_each()
+def summarise(persons: Int[np.ndarray, "Q"], values: Float[Tensor, "Q 3"], max_rank: int = 20) -> Scores:
+    """Means over the queries with a match, from AP, INP and first match of each query, on the CPU.
 
-    With the kept gallery of a query in ascending order of distance, equal ones in gallery order, let r_1 < ... < r_P be
-    the ranks of its P matches: AP = mean over k of k / r_k, INP = P / r_P, and the CMC steps at r_1, or for
-    ``unique_identity_cmc`` at the number of persons whose best picture comes no later than r_1. Means are taken over
-    the queries with a match (Ye et al., Deep Learning for Person Re-identification, TPAMI 2022, for mINP).
+    Raises:
+        UsageError: no query has a match.
+    """
+    valid = values[:, 2] > 0
+    count = int(valid.sum())
+    if count == 0:
+        raise UsageError(f"none of {len(values)} queries has a match in the gallery that the protocol keeps")
+    first = values[:, 2].long()
+    hits = torch.bincount(first[valid].clamp(max=max_rank + 1), minlength=max_rank + 2)[1 : max_rank + 1]
+    average_precision, penalty = values[:, 0], values[:, 1]
+    return Scores(
+        cmc=tuple((hits.cumsum(0).double() / count).tolist()),
+        mAP=float(average_precision[valid].mean()),
+        mINP=float(penalty[valid].mean()),
+        valid_queries=count,
+        queries=len(values),
+        per_query=QueryScores(persons, average_precision.numpy(), penalty.numpy(), first.numpy(), valid.numpy()),
+    )
 
-    Labels may lie on any device and are moved to that of the distances.
+
+def score(distances: Float[Tensor, "Q G"] | Float[np.ndarray, "Q G"], labels: Labels, max_rank: int = 20) -> Scores:
+    """Score given distances (smaller is nearer; of a similarity pass its negative), on their device.
 
     Raises:
         UsageError: shapes that do not fit, a NaN or infinite distance, or no query with a match at all.
     """
-    sheet = _Sheet.build(labels, distances.device)
-    _check_shape(distances.shape, sheet)
-    return _collect(_score_block(distances, 0, sheet), sheet, max_rank)
+    return summarise(labels.query_persons, _fast_ranks.of_distances(torch.as_tensor(distances), labels), max_rank)
 
 
 def score_features(
-    query_features: Float[Tensor, "Q D"],
-    gallery_features: Float[Tensor, "G D"],
+    query_features: Float[Tensor, "Q D"] | Float[np.ndarray, "Q D"],
+    gallery_features: Float[Tensor, "G D"] | Float[np.ndarray, "G D"],
     labels: Labels,
     max_rank: int = 20,
 ) -> Scores:
@@ -98,15 +154,8 @@ def score_features(
     Raises:
         UsageError: as ``score``.
     """
-    sheet = _Sheet.build(labels, query_features.device)
-    _check_shape((len(query_features), len(gallery_features)), sheet)
-    step = max(1, _PRODUCT_ELEMENTS // max(1, len(gallery_features)))
-    parts = []
-    for start in range(0, len(query_features), step):
-        products = query_features[start : start + step] @ gallery_features.T
-        parts.append(_score_block(products.neg_(), start, sheet))
-        del products
-    return _collect(torch.cat(parts) if parts else torch.empty(0, 3, dtype=torch.float64), sheet, max_rank)
+    query, gallery = torch.as_tensor(query_features), torch.as_tensor(gallery_features)
+    return summarise(labels.query_persons, _fast_ranks.of_features(query, gallery, labels), max_rank)
 
 
 def score_trials(
@@ -115,7 +164,7 @@ def score_trials(
     """Scores of each trial from one table of unit features; trials with the same queries share their distances.
 
     Args:
-        features: one row a picture.
+        features: one row per image.
         rows: the row of each record of the trials.
         trials: trials of one mode.
         max_rank: length of the curves.
@@ -123,38 +172,24 @@ def score_trials(
     Raises:
         UsageError: as ``score``.
     """
-    found: dict[int, Scores] = {}
-    waiting = list(range(len(trials)))
-    while waiting:
-        together = [number for number in waiting if trials[number].query == trials[waiting[0]].query]
-        waiting = [number for number in waiting if number not in together]
-        scores = _score_together(features, rows, [trials[number] for number in together], max_rank)
-        found.update(zip(together, scores, strict=True))
-    return [found[number] for number in range(len(trials))]
-
-
-def _score_together(
-    features: Float[Tensor, "N D"], rows: Mapping[Record, int], trials: Sequence[Trial], max_rank: int
-) -> list[Scores]:
-    """Trials with the same queries: each query is multiplied once with every picture that is in some gallery."""
-    device = features.device
-    query = row_numbers(rows, trials[0].query).to(device)
-    gallery = [row_numbers(rows, trial.gallery).to(device) for trial in trials]
-    union = torch.cat(gallery).unique(sorted=True)  # type: ignore[no-untyped-call]
-    columns = [torch.searchsorted(union, numbers) for numbers in gallery]
-    sheets = [_Sheet.build(Labels.of(trial), device) for trial in trials]
-    gallery_features = features[union]
-    parts: list[list[Tensor]] = [[] for _ in trials]
-    step = max(1, _PRODUCT_ELEMENTS // max(1, len(union)))
-    for start in range(0, len(query), step):
-        distances = (features[query[start : start + step]] @ gallery_features.T).neg_()
-        for part, sheet, chosen in zip(parts, sheets, columns, strict=True):
-            part.append(_score_block(distances.index_select(1, chosen), start, sheet))
-    return [_collect(torch.cat(part), sheet, max_rank) for part, sheet in zip(parts, sheets, strict=True)]
+    scores: dict[int, Scores] = {}
+    while len(scores) < len(trials):
+        query = next(trial.query for number, trial in enumerate(trials) if number not in scores)
+        together = [number for number, trial in enumerate(trials) if trial.query == query]
+        galleries = [row_numbers(rows, trials[number].gallery) for number in together]
+        labels = [Labels.of(trials[number]) for number in together]
+        values = _fast_ranks.of_galleries(features[row_numbers(rows, query)], features, galleries, labels)
+        for number, those, of_each in zip(together, labels, values, strict=True):
+            scores[number] = summarise(those.query_persons, of_each, max_rank)
+    return [scores[number] for number in range(len(trials))]
 
 
 def mean_scores(trials: Sequence[Scores]) -> dict[str, float | list[float]]:
-    """Mean over trials of the curve, mAP and mINP: the number that papers print for ten trials."""
+    """Mean over trials of the curve, mAP and mINP: the number that papers print for ten trials.
+
+    Raises:
+        UsageError: no trial.
+    """
     if not trials:
         raise UsageError("no trial to average")
     curves = np.array([scores.cmc for scores in trials])
@@ -163,267 +198,3 @@ def mean_scores(trials: Sequence[Scores]) -> dict[str, float | list[float]]:
         "mAP": float(np.mean([scores.mAP for scores in trials])),
         "mINP": float(np.mean([scores.mINP for scores in trials])),
     }
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[int]:
-    """Every operation on one thread within the block; gives the number of threads that are free for chunks instead.
-
-    Splitting each of many small operations over threads mostly waits, worst on a machine that has other work.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)
-
-
-@dataclass(frozen=True)
-class _Sheet:
-    """The labels of one scoring, prepared once: who matches whom, and which pairs the rules leave out.
-
-    Gallery columns are renumbered: junk is gone and pictures of one person stand together, so that a query's matches
-    are the run ``starts[code]`` ... ``starts[code] + counts[code]``. ``columns`` holds the original column of each.
-    """
-
-    queries: int
-    gallery: int
-    query_persons: Int[Tensor, "Q"]
-    query_cameras: Int[Tensor, "Q"] | None
-    query_groups: Int[Tensor, "Q"] | None
-    columns: Int[Tensor, "g"]
-    identity: bool
-    """True when ``columns`` is 0, 1, 2, ...: nothing has to be moved."""
-    cameras: Int[Tensor, "g"] | None
-    groups: Int[Tensor, "g"] | None
-    starts: Int[Tensor, "n"]
-    match_starts: Int[Tensor, "Q"]
-    match_counts: Int[Tensor, "Q"]
-    unique: bool
-
-    @classmethod
-    @_one_thread_each()
-    def build(cls, labels: Labels, device: torch.device) -> "_Sheet":
-        protocol = labels.protocol
-        query_cameras, gallery_cameras = labels.query_cameras, labels.gallery_cameras
-        query_persons = labels.query_persons.to(device).long()
-        gallery_persons = labels.gallery_persons.to(device).long()
-        kept = torch.ones_like(gallery_persons, dtype=torch.bool)
-        for junk in protocol.junk_persons:
-            kept &= gallery_persons != junk
-        columns = kept.nonzero()[:, 0]
-        columns = columns[gallery_persons[columns].argsort(stable=True)]
-        in_order = gallery_persons[columns]
-        opens_run = torch.ones_like(in_order, dtype=torch.bool)
-        opens_run[1:] = in_order[1:] != in_order[:-1]
-        starts = opens_run.nonzero()[:, 0]
-        persons, counts = in_order[starts], starts.new_tensor([*starts.tolist(), len(in_order)]).diff()
-        codes = torch.searchsorted(persons, query_persons).clamp(max=max(0, len(persons) - 1))
-        if len(persons):
-            known = (persons[codes] == query_persons) & (query_persons > UNKNOWN)
-            match_starts, match_counts = starts[codes] * known, counts[codes] * known
-        else:
-            match_starts = match_counts = torch.zeros_like(query_persons)
-        same_camera = protocol.same_person_same_camera
-        return cls(
-            queries=len(query_persons),
-            gallery=len(gallery_persons),
-            query_persons=query_persons,
-            query_cameras=_moved(query_cameras, device) if same_camera else None,
-            query_groups=_groups(query_cameras, protocol, device),
-            columns=columns,
-            identity=torch.equal(columns, torch.arange(len(gallery_persons), device=device)),
-            cameras=_picked(gallery_cameras, columns, device) if same_camera else None,
-            groups=_groups(_picked(gallery_cameras, columns, device), protocol, device),
-            starts=starts,
-            match_starts=match_starts,
-            match_counts=match_counts,
-            unique=protocol.unique_identity_cmc,
-        )
-
-
-def _moved(labels: Tensor | None, device: torch.device) -> Tensor | None:
-    return None if labels is None else labels.to(device).long()
-
-
-def _picked(labels: Tensor | None, columns: Tensor, device: torch.device) -> Tensor | None:
-    return None if labels is None else labels.to(device).long()[columns]
-
-
-def _groups(cameras: Tensor | None, protocol: Protocol, device: torch.device) -> Tensor | None:
-    """Group number of each camera, counted from 0; -1 for cameras in no group; None without groups."""
-    if not protocol.camera_groups or cameras is None:
-        return None
-    cameras = cameras.to(device)
-    numbers = {group: number for number, group in enumerate(sorted(set(protocol.camera_groups.values())))}
-    groups = torch.full_like(cameras, -1, dtype=torch.int64)
-    for camera, group in protocol.camera_groups.items():
-        groups[cameras == camera] = numbers[group]
-    return groups
-
-
-def _check_shape(shape: Sequence[int], sheet: _Sheet) -> None:
-    if tuple(shape) != (sheet.queries, sheet.gallery):
-        raise UsageError(
-            f"{shape[0]} x {shape[1]} distances do not fit {sheet.queries} query and {sheet.gallery} gallery labels"
-        )
-
-
-def _score_block(distances: Float[Tensor, "b G"], first: int, sheet: _Sheet) -> Float[Tensor, "b 3"]:
-    """AP, INP and first-match rank (0: no match) of queries ``first`` ..., in chunks that bound the memory."""
-    with _one_thread_each() as threads:
-        limit = _CUDA_ELEMENTS if distances.is_cuda else _CPU_ELEMENTS
-        step = max(1, min(limit // max(1, distances.shape[1]), -(-len(distances) // threads)))
-        starts = range(0, len(distances), step)
-
-        def chunk(start: int) -> Tensor:
-            return _score_chunk(distances[start : start + step], first + start, sheet)
-
-        if threads < 2 or len(starts) < 2 or distances.is_cuda:
-            results = [chunk(start) for start in starts]
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                results = list(pool.map(chunk, starts))
-    return torch.cat(results) if results else torch.empty(0, 3, dtype=torch.float64)
-
-
-def _score_chunk(distances: Float[Tensor, "b G"], first: int, sheet: _Sheet) -> Float[Tensor, "b 3"]:
-    """One chunk: leave out, look up, count."""
-    rows = slice(first, first + len(distances))
-    kept = distances.clone() if sheet.identity else distances.index_select(1, sheet.columns)
-    if kept.dtype in (torch.float16, torch.bfloat16):
-        kept = kept.float()
-    if not bool(kept.sum().isfinite()) and not bool(kept.isfinite().all()):  # the sum alone is fast, but may overflow
-        raise UsageError("a distance is NaN or infinite: check the features that it comes from")
-    columns, is_match = _match_columns(kept, rows, sheet)
-    counts = is_match.sum(dim=1)
-    if columns.shape[1] == 0:
-        return _rows_of(torch.full_like(counts, torch.nan, dtype=torch.float64), counts, counts)
-    _leave_out_groups(kept, rows, sheet)
-    values = kept.gather(1, columns).masked_fill_(~is_match, torch.inf)
-    ranks = _ranks(kept, values, columns, is_match, sheet)
-    steps = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
-    precision = (steps / ranks.double()).masked_fill(~(steps <= counts[:, None]), 0)
-    average_precision = precision.sum(dim=1) / counts  # 0 / 0 is NaN: no match
-    last = ranks.gather(1, (counts - 1).clamp(min=0)[:, None])[:, 0]
-    firsts = _person_ranks(kept, values, columns, sheet) if sheet.unique else ranks[:, 0]
-    firsts = firsts.masked_fill(counts == 0, 0)
-    return _rows_of(average_precision, counts.double() / last.masked_fill(counts == 0, 0), firsts)
-
-
-def _rows_of(average_precision: Tensor, penalty: Tensor, firsts: Tensor) -> Float[Tensor, "b 3"]:
-    penalty = torch.where(average_precision.isnan(), torch.nan, penalty.double())
-    return torch.stack([average_precision, penalty, firsts.double()], dim=1).cpu()
-
-
-def _match_columns(
-    kept: Float[Tensor, "b g"], rows: slice, sheet: _Sheet
-) -> tuple[Int[Tensor, "b P"], Bool[Tensor, "b P"]]:
-    """Columns of each query's matches, and which of the P places hold a match that the rules keep.
-
-    Pictures of the query's person that the rules leave out are set to infinity in ``kept``.
-    """
-    starts, counts = sheet.match_starts[rows], sheet.match_counts[rows]
-    most = int(counts.max()) if len(counts) else 0
-    places = torch.arange(most, device=kept.device)
-    is_match = places < counts[:, None]
-    columns = (starts[:, None] + places).masked_fill_(~is_match, 0)
-    if most == 0:
-        return columns, is_match
-    if sheet.cameras is not None and sheet.query_cameras is not None:
-        left_out = is_match & (sheet.cameras[columns] == sheet.query_cameras[rows][:, None])
-        at = left_out.nonzero()
-        kept[at[:, 0], columns[at[:, 0], at[:, 1]]] = torch.inf
-        is_match &= ~left_out
-    if sheet.groups is not None and sheet.query_groups is not None:
-        groups = sheet.query_groups[rows][:, None]
-        is_match &= (sheet.groups[columns] != groups) | (groups < 0)
-    return columns, is_match
-
-
-def _leave_out_groups(kept: Float[Tensor, "b g"], rows: slice, sheet: _Sheet) -> None:
-    """Set gallery pictures by cameras of the query's group to infinity, whatever the person."""
-    if sheet.groups is None or sheet.query_groups is None:
-        return
-    query_groups = sheet.query_groups[rows]
-    for group in range(int(sheet.groups.max()) + 1 if len(sheet.groups) else 0):
-        queries, columns = (query_groups == group).nonzero()[:, 0], (sheet.groups == group).nonzero()[:, 0]
-        kept[queries[:, None], columns] = torch.inf
-
-
-def _ranks(
-    kept: Float[Tensor, "b g"],
-    values: Float[Tensor, "b P"],
-    columns: Int[Tensor, "b P"],
-    is_match: Bool[Tensor, "b P"],
-    sheet: _Sheet,
-) -> Int[Tensor, "b P"]:
-    """Ranks of the matches from 1, ascending along each row; places without a match hold large numbers."""
-    in_order = _sort_values(kept)
-    nearer = torch.searchsorted(in_order, values)
-    tied = (torch.searchsorted(in_order, values, right=True) - nearer > 1) & is_match
-    ranks = nearer + 1
-    for row, place in tied.nonzero().tolist():
-        same = (kept[row] == values[row, place]).nonzero()[:, 0]
-        ranks[row, place] += (sheet.columns[same] < sheet.columns[columns[row, place]]).sum()
-    return ranks.masked_fill_(~is_match, torch.iinfo(torch.int64).max).sort(dim=1).values
-
-
-def _sort_values(kept: Float[Tensor, "b g"]) -> Float[Tensor, "b g"]:
-    """Each row in ascending order. NumPy's sort of plain values is vectorised and several times faster than torch's."""
-    if kept.is_cuda:
-        return kept.sort(dim=1).values
-    return torch.from_numpy(np.sort(kept.numpy(), axis=1))
-
-
-def _person_ranks(
-    kept: Float[Tensor, "b g"], values: Float[Tensor, "b P"], columns: Int[Tensor, "b P"], sheet: _Sheet
-) -> Int[Tensor, "b"]:
-    """Place of the query's person when every person stands at its best picture, from 1."""
-    best = _best_per_person(kept, sheet.starts)
-    own = values.min(dim=1).values
-    nearer = (best < own[:, None]).sum(dim=1)
-    tied = ((best == own[:, None]).sum(dim=1) > 1) & own.isfinite()
-    for row in tied.nonzero()[:, 0].tolist():
-        first = sheet.columns[columns[row][values[row] == own[row]]].min()
-        same = (kept[row] == own[row]).nonzero()[:, 0]
-        earlier = same[sheet.columns[same] < first]
-        persons = torch.searchsorted(sheet.starts, earlier, right=True) - 1
-        passed = torch.zeros_like(best[row], dtype=torch.bool).index_fill_(0, persons, True)
-        nearer[row] += (passed & (best[row] == own[row])).sum()
-    return nearer + 1
-
-
-def _best_per_person(kept: Float[Tensor, "b g"], starts: Int[Tensor, "n"]) -> Float[Tensor, "b n"]:
-    """Smallest distance in each run of columns."""
-    if not kept.is_cuda:
-        best: np.ndarray[Any, Any] = np.minimum.reduceat(kept.numpy(), starts.numpy(), axis=1)
-        return torch.from_numpy(best)
-    runs = torch.searchsorted(starts, torch.arange(kept.shape[1], device=kept.device), right=True) - 1
-    empty = kept.new_full((len(kept), len(starts)), torch.inf)
-    return empty.scatter_reduce_(1, runs.expand(len(kept), -1), kept, "amin")
-
-
-@_one_thread_each()
-def _collect(rows: Float[Tensor, "Q 3"], sheet: _Sheet, max_rank: int) -> Scores:
-    valid = rows[:, 2] > 0
-    number = int(valid.sum())
-    if number == 0:
-        raise UsageError(f"none of {sheet.queries} queries has a match in the gallery that the protocol keeps")
-    firsts = rows[:, 2].long()
-    hits = torch.bincount(firsts[valid].clamp(max=max_rank + 1), minlength=max_rank + 2)[1 : max_rank + 1]
-    return Scores(
-        cmc=tuple((hits.cumsum(0).double() / number).tolist()),
-        mAP=float(rows[valid, 0].mean()),
-        mINP=float(rows[valid, 1].mean()),
-        valid_queries=number,
-        queries=sheet.queries,
-        per_query=QueryScores(
-            persons=sheet.query_persons.cpu(),
-            average_precision=rows[:, 0],
-            inverse_negative_penalty=rows[:, 1],
-            first_match=firsts,
-            valid=valid,
-        ),
-    )

@@ -1,7 +1,8 @@
-"""Ranked lists: for each query the nearest gallery pictures that the protocol keeps, and whether they match."""
+"""Ranked lists: for each query the nearest gallery images that the protocol keeps, and whether they match."""
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -18,7 +19,7 @@ _ELEMENTS = 16_000_000
 class Ranking:
     """The first K answers of each query, nearest first, on the CPU.
 
-    ``gallery`` holds positions in the gallery, -1 where the protocol keeps fewer than K pictures; there ``similarity``
+    ``gallery`` holds positions in the gallery, -1 where the protocol keeps fewer than K images; there ``similarity``
     is minus infinity and ``matches`` is False.
     """
 
@@ -42,32 +43,13 @@ def similarity(query: Float[Tensor, "Q D"], gallery: Float[Tensor, "G D"]) -> Fl
     return unit_rows(query) @ unit_rows(gallery).T
 
 
-def left_out(labels: Labels) -> Bool[Tensor, "Q G"]:
-    """True for pairs that the protocol leaves out of the ranking (see ``core.types.Protocol``)."""
-    protocol = labels.protocol
-    query_persons, gallery_persons = labels.query_persons, labels.gallery_persons
-    removed = torch.zeros(len(query_persons), len(gallery_persons), dtype=torch.bool, device=query_persons.device)
-    for junk in protocol.junk_persons:
-        removed |= gallery_persons == junk
-    if labels.query_cameras is None or labels.gallery_cameras is None:
-        return removed  # Labels refuses this where the rules need cameras
-    if protocol.same_person_same_camera:
-        same_person = query_persons[:, None] == gallery_persons
-        removed |= same_person & (labels.query_cameras[:, None] == labels.gallery_cameras)
-    for group in set(protocol.camera_groups.values()):
-        members = [camera for camera, number in protocol.camera_groups.items() if number == group]
-        cameras = torch.tensor(members, device=query_persons.device)
-        removed |= torch.isin(labels.query_cameras, cameras)[:, None] & torch.isin(labels.gallery_cameras, cameras)
-    return removed
-
-
 def rank(
-    query_features: Float[Tensor, "Q D"],
-    gallery_features: Float[Tensor, "G D"],
+    query_features: Float[Tensor, "Q D"] | Float[np.ndarray, "Q D"],
+    gallery_features: Float[Tensor, "G D"] | Float[np.ndarray, "G D"],
     labels: Labels,
     top: int = 10,
 ) -> Ranking:
-    """The ``top`` gallery pictures of each query; equally near ones in gallery order.
+    """The ``top`` gallery images of each query; equally near ones in gallery order.
 
     Features need not have unit length. A person without label (negative) matches nobody. Memory is bounded for any
     number of queries; CUDA is used where the features are.
@@ -77,22 +59,23 @@ def rank(
     """
     if top < 1:
         raise UsageError(f"top must be at least 1, not {top}")
-    labels = labels.to(query_features.device)
-    query_features, gallery_features = unit_rows(query_features), unit_rows(gallery_features)
-    if not bool(query_features.isfinite().all()) or not bool(gallery_features.isfinite().all()):
+    query, gallery = unit_rows(torch.as_tensor(query_features)), unit_rows(torch.as_tensor(gallery_features))
+    query_persons, gallery_persons = (
+        torch.tensor(persons, device=query.device) for persons in (labels.query_persons, labels.gallery_persons)
+    )
+    if not bool(query.isfinite().all()) or not bool(gallery.isfinite().all()):
         raise UsageError("a feature is NaN or infinite")
-    step = max(1, _ELEMENTS // max(1, len(gallery_features)))
+    step = max(1, _ELEMENTS // max(1, len(gallery)))
     parts = []
-    for start in range(0, len(query_features), step):
+    for start in range(0, len(query), step):
         rows = slice(start, start + step)
-        asked = labels.of_queries(rows)
-        values = query_features[rows] @ gallery_features.T
-        values.masked_fill_(left_out(asked), -torch.inf)
-        indices, kept = _first(values, top)
-        found = indices >= 0
-        same = labels.gallery_persons[indices.clamp(min=0)] == asked.query_persons[:, None]
-        matches = same & found & (asked.query_persons > UNKNOWN)[:, None]
-        parts.append((indices.cpu(), kept.cpu(), matches.cpu()))
+        values = query[rows] @ gallery.T
+        left_out = np.stack([labels.left_out(number) for number in range(start, start + len(values))])
+        values.masked_fill_(torch.from_numpy(left_out).to(values.device), -torch.inf)
+        indices, similarities = _first(values, top)
+        persons = query_persons[rows, None]
+        matches = (gallery_persons[indices.clamp(min=0)] == persons) & (indices >= 0) & (persons > UNKNOWN)
+        parts.append((indices.cpu(), similarities.cpu(), matches.cpu()))
     if not parts:
         empty = torch.empty(0, top)
         return Ranking(empty.long(), empty, empty.bool())
