@@ -122,3 +122,43 @@ def test_exports_to_onnx(name: str, tmp_path: Path) -> None:
     (exported,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(exported), network(images), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shorter_network_is_the_beginning_of_the_whole_one(name: str) -> None:
+    whole, short = build(name).eval(), build(name, end="layer3").eval()
+    short.load_state_dict({key: whole.state_dict()[key] for key in short.state_dict()})
+    images = torch.randn(1, 3, 64, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        x = whole.stem(images)
+        for stage in ("layer1", "layer2", "layer3"):
+            for block in whole.stages()[stage]:
+                x = block(x)
+        torch.testing.assert_close(short(images), x)
+    assert short.feature_dim == whole.stage_dims()["layer3"] == x.shape[1]
+    assert list(short.stages()) == ["layer1", "layer2", "layer3"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fixed_stages_keep_weights_and_statistics(name: str) -> None:
+    network = build(name, fixed="layer1").train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    images = torch.randn(4, 3, 64, 32, generator=torch.Generator().manual_seed(1))
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    features = network(images)
+    features.square().mean().backward()
+    torch.optim.SGD(trained, 0.1).step()
+    fixed = {id(value) for part in network.fixed_modules() for value in (*part.parameters(), *part.buffers())}
+    changed = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
+    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
+    assert changed == {key for key, value in tensors.items() if id(value) not in fixed}
+    stem = [parameter for part in network.stem_modules() for parameter in part.parameters()]
+    assert {id(parameter) for parameter in stem} <= fixed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stages_that_do_not_exist_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="did you mean 'layer3'"):
+        build(name, end="leyer3")
+    with pytest.raises(UsageError, match="fixed is stem, layer1, layer2"):
+        build(name, end="layer2", fixed="layer3")

@@ -18,7 +18,7 @@ class Blocks(Backbone):
 
     def __init__(self, config=None, generator=None):
         super().__init__(config or self.Config())
-        self.config, self.feature_dim = config, 3
+        self.feature_dim = 3
         self.mean, self.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         self.one, self.two = nn.AvgPool2d(4), nn.AvgPool2d(2)
 

@@ -100,6 +100,16 @@ def test_gradients_reach_both_stems_and_each_only_from_its_own_pictures(name: st
     assert infrared.grad is None
 
 
+def test_a_fixed_stem_serves_both_modalities() -> None:
+    backbone = init_backbone("mobilenet_v2", {"width": 0.125, "end": "layer3", "fixed": "layer1"}, "random", 0)[0]
+    network = two_stream_of(backbone, pooling="stripes")
+    assert not list(network.infrared_stem.parameters())
+    backbone.eval()
+    images = pictures()
+    torch.testing.assert_close(network(backbone, None, images), network(backbone, images))
+    assert network.pool(network(backbone, images)).shape == (2, network.feature_dim)
+
+
 def test_neither_modality_is_an_error() -> None:
     backbone = backbone_of("resnet18")
     with pytest.raises(UsageError, match="needs visible or infrared"):

@@ -11,7 +11,7 @@ from dapg.core.errors import DapgError, UsageError, WeightsError
 from dapg.core.files import read_json
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, RESULT
-from dapg.core.settings import from_dict, read_yaml
+from dapg.core.settings import from_dict, read_yaml, unset
 from dapg.methods.base import DataFacts, Method
 from dapg.models.backbones.base import Backbone
 
@@ -32,6 +32,10 @@ class BackboneConfig:
     """Multiplies all channel counts."""
     last_stride: int = 2
     """Stride of the last stage: 2 as for ImageNet, 1 as in re-identification networks."""
+    end: str | None = unset()
+    """Last stage that is built: layer3 ends at stride 16. All are when not given."""
+    fixed: str | None = unset()
+    """Last stage that is not trained, with all before it: stem, layer1, ... Everything is trained when not given."""
 
 
 def backbone_settings(config: BackboneConfig) -> Any:
@@ -41,7 +45,7 @@ def backbone_settings(config: BackboneConfig) -> Any:
         UsageError: a setting that this backbone does not have was changed.
     """
     kind = plugins.load("models.backbones", config.name, Backbone)  # type: ignore[type-abstract]
-    values: dict[str, Any] = {"width": config.width, "last_stride": config.last_stride}
+    values = {"width": config.width, "last_stride": config.last_stride, "end": config.end, "fixed": config.fixed}
     return from_dict(kind.Config, values, f"backbone {config.name}")
 
 

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from dapg.core.errors import UsageError
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.non_local import NonLocal
-from dapg.models.blocks.pooling import average_pool, gem_pool
+from dapg.models.blocks.pooling import Stripes, average_pool, gem_pool
 
 
 @dataclass(frozen=True)
 class TwoStreamConfig:
     """Network beyond the backbone. Defaults are AGW's, without the slips of its code (docs/finetuning.md)."""
 
-    pooling: Literal["gem", "average"] = "gem"
-    """From feature map to vector: generalised mean or average."""
+    pooling: Literal["gem", "average", "stripes"] = "gem"
+    """From feature map to vector: generalised mean, average, or six horizontal stripes beside the maximum."""
     power: float = 3.0
     """First power of GeM (AGW: 3)."""
     learn_power: bool = True
@@ -40,7 +40,8 @@ class TwoStreamConfig:
 class TwoStream(nn.Module):
     """Runs a backbone on pictures of two modalities: two stems, one trunk.
 
-    The backbone's own stem is the visible one; the infrared stem starts as a copy of it. Where the stem ends is the
+    The backbone's own stem is the visible one; the infrared stem starts as a copy of it. A stem that is fixed
+    (``Backbone.Config.fixed``) serves both modalities, as its copy would never differ from it. Where the stem ends is the
     backbone's ``stem_names``: convolution and batch norm before the pooling of ResNets (AGW's split), the first
     convolution of MobileNetV2. Non-local blocks follow the last blocks of a stage, before the resolution falls.
 
@@ -50,16 +51,21 @@ class TwoStream(nn.Module):
     def __init__(self, backbone: Backbone, config: TwoStreamConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
-        self.infrared_stem = nn.ModuleList(copy.deepcopy(backbone.stem_modules()))
+        one_stem = backbone.config.fixed is not None
+        self.infrared_stem = nn.ModuleList([] if one_stem else copy.deepcopy(backbone.stem_modules()))
         self.non_local = nn.ModuleDict()
         dims = backbone.stage_dims()
-        for (stage, blocks), wanted in zip(backbone.stages().items(), config.non_local, strict=True):
+        for (stage, blocks), wanted in zip(backbone.stages().items(), config.non_local, strict=False):
             count = min(wanted, len(blocks))
             layers = [NonLocal(dims[stage], config.non_local_channels, generator) for _ in range(count)]
             if layers:
                 self.non_local[stage] = nn.ModuleList(layers)
+        self.feature_dim = backbone.feature_dim
         if config.pooling == "gem" and config.learn_power:
             self.power = nn.Parameter(torch.tensor(config.power))
+        if config.pooling == "stripes":
+            self.stripes = Stripes(backbone.feature_dim, generator)
+            self.feature_dim = self.stripes.feature_dim
 
     def forward(
         self,
@@ -76,7 +82,8 @@ class TwoStream(nn.Module):
         if visible is not None:
             maps.append(backbone.stem(visible))
         if infrared is not None:
-            maps.append(backbone.apply_stem(list(self.infrared_stem), infrared))
+            stem = list(self.infrared_stem) or backbone.stem_modules()
+            maps.append(backbone.apply_stem(stem, infrared))
         if not maps:
             raise UsageError("a two-stream network needs visible or infrared pictures")
         return self._trunk(backbone, torch.cat(maps) if len(maps) > 1 else maps[0])
@@ -91,9 +98,13 @@ class TwoStream(nn.Module):
                     x = extra[place - first](x)
         return x
 
-    def pool(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C"]:
+    def pool(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D"]:
         """One vector a picture, in single precision."""
         with torch.autocast(features.device.type, enabled=False):
+            wide = features.to(torch.promote_types(features.dtype, torch.float32))
             if self.config.pooling == "average":
-                return average_pool(features.to(torch.promote_types(features.dtype, torch.float32)))
+                return average_pool(wide)
+            if self.config.pooling == "stripes":
+                vectors: Tensor = self.stripes(wide)
+                return vectors
             return gem_pool(features, self.power if self.config.learn_power else self.config.power)

@@ -60,7 +60,9 @@ class Settings:
     pictures_per_camera: int = 2
     """Pictures of a person in each camera (SYSU-MM01 style; RegDB's are ten and ten)."""
     unlabelled: int = 0
-    """Visible pictures of further persons, about three each, without labels."""
+    """Visible pictures of further persons, without labels."""
+    unlabelled_persons: int | None = None
+    """How many persons they show, each at least twice; persons of one to five pictures when not given."""
     style: Literal["sysu", "regdb"] = "sysu"
     """Layout and cameras: SYSU-MM01 (near infrared) or RegDB (thermal)."""
     poses: Literal["varied", "canonical"] = "varied"
@@ -69,8 +71,14 @@ class Settings:
     """Rows of a picture."""
     width: int = 96
     """Columns of a picture."""
+    unlabelled_height: int | None = None
+    """Rows of an unlabelled picture; as of the others when not given."""
+    unlabelled_width: int | None = None
+    """Columns of an unlabelled picture; as of the others when not given."""
+    encoding: Literal["jpeg", "webp"] = "jpeg"
+    """File format (SYSU-MM01 style; RegDB's are BMP); webp takes half the space at the same look."""
     quality: int = 85
-    """JPEG quality of the stored pictures (SYSU-MM01 style; RegDB's are BMP)."""
+    """Quality of the stored pictures, 1 to 100."""
     archive: bool = False
     """Write one zip file in place of a tree of folders."""
     seed: int = 0
@@ -90,6 +98,12 @@ class Settings:
             "test": numbers[train + validation :],
         }
 
+    def size(self, labelled: bool) -> tuple[int, int]:
+        """Rows and columns of a picture."""
+        if labelled:
+            return self.height, self.width
+        return self.unlabelled_height or self.height, self.unlabelled_width or self.width
+
     def check(self) -> None:
         """Refuse settings that make no data set.
 
@@ -105,8 +119,11 @@ class Settings:
             raise UsageError(f"{sum(parts)} validation and test persons do not fit into {self.persons} persons")
         if not 1 <= self.pictures_per_camera <= 9999:
             raise UsageError("--pictures_per_camera must lie in 1 ... 9999")
-        if self.height < 32 or self.width < 16:
-            raise UsageError("pictures must have at least 32 rows and 16 columns")
+        if self.unlabelled_persons is not None and not 0 < 2 * self.unlabelled_persons <= self.unlabelled:
+            raise UsageError("--unlabelled_persons needs two --unlabelled pictures of each of them")
+        for height, width in (self.size(labelled=True), self.size(labelled=False)):
+            if height < 32 or width < 16:
+                raise UsageError("pictures must have at least 32 rows and 16 columns")
         if not 1 <= self.quality <= 100:
             raise UsageError("--quality must lie in 1 ... 100")
         if self.style == "regdb" and (self.unlabelled or self.poses == "canonical"):
@@ -228,14 +245,28 @@ def _jobs(settings: Settings) -> list[Job]:
         Job("labelled", number, split, (), each) for split, numbers in settings.splits().items() for number in numbers
     ]
     generator = random_from(settings.seed, "unlabelled names")
-    names = [f"unlabelled/{i + 1:05d}.jpg" for i in generator.permutation(settings.unlabelled)]
-    number = 0
-    while names:
-        number += 1
-        mine = min(int(generator.integers(1, 6)), len(names))
-        jobs.append(Job("unlabelled", number, "unlabelled", tuple(names[:mine]), mine))
-        names = names[mine:]
+    suffix = _suffix(settings)
+    names = [f"unlabelled/{i + 1:05d}{suffix}" for i in generator.permutation(settings.unlabelled)]
+    for number, count in enumerate(_shares(settings, generator), start=1):
+        mine, names = names[:count], names[count:]
+        jobs.append(Job("unlabelled", number, "unlabelled", tuple(mine), len(mine)))
     return jobs
+
+
+def _shares(settings: Settings, generator: np.random.Generator) -> list[int]:
+    """How many pictures each hidden person gets."""
+    persons, left = settings.unlabelled_persons, settings.unlabelled
+    if persons is not None:
+        return [2 + int(more) for more in generator.multinomial(left - 2 * persons, np.full(persons, 1 / persons))]
+    shares = []
+    while left:
+        shares.append(min(int(generator.integers(1, 6)), left))
+        left -= shares[-1]
+    return shares
+
+
+def _suffix(settings: Settings) -> str:
+    return ".webp" if settings.encoding == "webp" else ".jpg"
 
 
 def _per_camera(settings: Settings) -> int:
@@ -317,7 +348,7 @@ def _sysu(settings: Settings, kit: Kit, figure: Any, job: Job) -> list[Picture]:
                 pose = draw_pose(generator, carries)
                 view = draw_view(generator, camera, yaw + float(generator.normal(0, 28)), light, place)
                 shot = _Shot(settings, kit, figure, pose, view)
-            path = f"cam{camera.number}/{job.number:04d}/{index + 1:04d}.jpg"
+            path = f"cam{camera.number}/{job.number:04d}/{index + 1:04d}{_suffix(settings)}"
             pictures.append(shot.take(camera, generator, path, job.number, job.split))
     return pictures
 
@@ -339,7 +370,7 @@ def _unlabelled(settings: Settings, kit: Kit, figure: Any, job: Job) -> list[Pic
         camera = draw_street_camera(generator, kit)
         place, yaw = float(generator.uniform(0, 512)), float(generator.uniform(0, 360))
         pose, view = draw_pose(generator, carries), draw_view(generator, camera, yaw, 1.0, place)
-        shot = _Shot(settings, kit, figure, pose, view)
+        shot = _Shot(settings, kit, figure, pose, view, labelled=False)
         pictures.append(shot.take(camera, generator, path, job.number, job.split))
     return pictures
 
@@ -369,14 +400,17 @@ def _regdb(settings: Settings, kit: Kit, figure: Any, job: Job) -> list[Picture]
 class _Shot:
     """The geometry of one pose and view; every camera that sees it exposes the same G-buffer."""
 
-    def __init__(self, settings: Settings, kit: Kit, figure: Any, pose: Pose, view: Any) -> None:
+    def __init__(
+        self, settings: Settings, kit: Kit, figure: Any, pose: Pose, view: Any, labelled: bool = True
+    ) -> None:
         from dapg.synth.cameras import SUPERSAMPLING, occlusion, project
         from dapg.synth.paint import paint
         from dapg.synth.raster import rasterise
 
         self._settings, self._kit, self._pose, self._view = settings, kit, pose, view
         self._person: Person = figure.person
-        size = (settings.height * SUPERSAMPLING, settings.width * SUPERSAMPLING)
+        self._size = height, width = settings.size(labelled)
+        size = (height * SUPERSAMPLING, width * SUPERSAMPLING)
         scene, key_points = figure.posed(pose)
         projection = project(scene, figure.drawn, view, *size)
         points = projection(scene.vertices.astype(np.float64))
@@ -386,7 +420,7 @@ class _Shot:
         covered = occlusion(view, *size)
         self._truth = {
             "key_points": _visibility(projection(key_points), self._buffer.depth, covered, SUPERSAMPLING),
-            "box": _box(points[figure.drawn], settings.height, settings.width, SUPERSAMPLING),
+            "box": _box(points[figure.drawn], height, width, SUPERSAMPLING),
             "mask_area": round(float((self._buffer.mask & ~covered).mean()), 3),
         }
 
@@ -409,8 +443,7 @@ class _Shot:
             self._looks,
             self._turn,
             generator,
-            settings.height,
-            settings.width,
+            *self._size,
         )
         truth = {
             "path": path,
@@ -432,6 +465,8 @@ def _encode(pixels: UInt8[Array, "H W 3"], path: str, quality: int) -> bytes:
     stream = io.BytesIO()
     if path.endswith(".bmp"):
         Image.fromarray(pixels).save(stream, "BMP")
+    elif path.endswith(".webp"):
+        Image.fromarray(pixels).save(stream, "WEBP", quality=quality, method=6)
     else:
         Image.fromarray(pixels).save(stream, "JPEG", quality=quality, optimize=True)
     return stream.getvalue()
@@ -545,5 +580,5 @@ class _ZipStore:
         member = zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0))
         member.external_attr = 0o644 << 16
         member.create_system = 3
-        packed = path.endswith((".jpg", ".bmp"))
-        self._zip.writestr(member, data, zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED)
+        packed = path.endswith((".jpg", ".bmp", ".webp"))
+        self._zip.writestr(member, data, zipfile.ZIP_STORED if packed else zipfile.ZIP_BZIP2)

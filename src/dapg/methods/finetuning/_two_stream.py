@@ -42,8 +42,8 @@ class TwoStreamMethod(Method):
         self.settings = config
         network: TwoStreamConfig = config.network
         self.two_stream = TwoStream(backbone, network, generator)
-        self.neck = _neck(backbone.feature_dim, generator)
-        self.classifier = _classifier(backbone.feature_dim, len(facts.persons), generator)
+        self.neck = _neck(self.two_stream.feature_dim, generator)
+        self.classifier = _classifier(self.two_stream.feature_dim, len(facts.persons), generator)
         self.register_buffer("persons", torch.tensor(facts.persons), persistent=False)
 
     persons: Int[Tensor, "classes"]

@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from dapg.core.errors import UsageError
 from dapg.models.backbones.base import Backbone
-from dapg.models.blocks.initialise import initialise
 
 
 def _convolution(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -86,6 +85,7 @@ class ResNet(Backbone):
 
         def __post_init__(self) -> None:
             """Refuse values that build no network."""
+            super().__post_init__()
             if self.width <= 0:
                 raise UsageError(f"width is a factor above 0, got {self.width}")
             if self.last_stride not in (1, 2):
@@ -96,17 +96,17 @@ class ResNet(Backbone):
     def __init__(self, config: Config, generator: torch.Generator | None = None) -> None:
         """Build the layers and draw their weights."""
         super().__init__(config, generator)
-        self.config = config
-        base = max(8, round(64 * config.width / 8) * 8)
+        base = channels = max(8, round(64 * config.width / 8) * 8)
+        strides = (1, 2, 2, config.last_stride)
+        self._stage_dims: dict[str, int] = {}
         with torch.device("meta"):
             self.conv1 = nn.Conv2d(3, base, 7, stride=2, padding=3, bias=False)
             self.bn1 = nn.BatchNorm2d(base)
-            self.layer1 = self._stage(base, base, self.depths[0], 1)
-            self.layer2 = self._stage(base * self.block.expansion, base * 2, self.depths[1], 2)
-            self.layer3 = self._stage(base * self.block.expansion * 2, base * 4, self.depths[2], 2)
-            self.layer4 = self._stage(base * self.block.expansion * 4, base * 8, self.depths[3], config.last_stride)
-        self.feature_dim = base * 8 * self.block.expansion
-        initialise(self, generator)
+            for index, name in enumerate(config.built()):
+                setattr(self, name, self._stage(channels, base * 2**index, self.depths[index], strides[index]))
+                channels = self._stage_dims[name] = base * 2**index * self.block.expansion
+        self.feature_dim = channels
+        self._initialise(generator)
 
     def _stage(self, in_channels: int, channels: int, depth: int, stride: int) -> nn.Sequential:
         first = self.block(in_channels, channels, stride)
@@ -124,9 +124,8 @@ class ResNet(Backbone):
 
     def stages(self) -> Mapping[str, Sequence[nn.Module]]:
         """Residual blocks of the four stages."""
-        named = {"layer1": self.layer1, "layer2": self.layer2, "layer3": self.layer3, "layer4": self.layer4}
-        return {name: list(stage) for name, stage in named.items()}
+        return {name: list(self.get_submodule(name).children()) for name in self.config.built()}
 
     def stage_dims(self) -> Mapping[str, int]:
         """Channels that leave each stage."""
-        return {f"layer{index + 1}": self.feature_dim >> (3 - index) for index in range(4)}
+        return self._stage_dims

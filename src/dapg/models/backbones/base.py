@@ -4,11 +4,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dapg.core.errors import UsageError, nearest
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD
+from dapg.core.settings import unset
+from dapg.models.blocks.initialise import initialise
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+"""Stages of a whole backbone, at strides 4, 8, 16 and 32."""
+STEM = "stem"
 
 
 class Backbone(nn.Module, ABC):
@@ -20,9 +28,24 @@ class Backbone(nn.Module, ABC):
     torchvision's key names and shapes where torchvision knows the network, so that weights travel both ways.
     """
 
-    @dataclass(frozen=True)
+    @dataclass(frozen=True, kw_only=True)
     class Config:
         """Settings of a backbone; a subclass nests its own."""
+
+        end: str | None = unset()
+        """Last stage that is built, such as layer3; all are when not given."""
+        fixed: str | None = unset()
+        """Last stage that keeps its first weights and statistics, with the stem and every stage before it; ``stem``
+        for the stem alone. Everything is trained when not given."""
+
+        def __post_init__(self) -> None:
+            """Refuse stages that the network does not have."""
+            _require_stage("end", self.end, STAGES)
+            _require_stage("fixed", self.fixed, (STEM, *self.built()))
+
+        def built(self) -> tuple[str, ...]:
+            """Names of the stages up to ``end``."""
+            return STAGES if self.end is None else STAGES[: STAGES.index(self.end) + 1]
 
     config: Config
     """The settings it was built with; they are stored beside exported weights."""
@@ -37,6 +60,7 @@ class Backbone(nn.Module, ABC):
     def __init__(self, config: Config, generator: torch.Generator | None = None) -> None:
         """Build the layers and draw their weights."""
         super().__init__()
+        self.config = config
 
     @abstractmethod
     def stem_names(self) -> tuple[str, ...]:
@@ -48,7 +72,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def stages(self) -> Mapping[str, Sequence[nn.Module]]:
-        """Blocks of the trunk in the order they run: ``layer1`` ... ``layer4``, at strides 4, 8, 16 and 32.
+        """Blocks of the trunk in the order they run: ``layer1`` to the last stage built, at strides 4, 8, 16 and 32.
 
         A two-stream network that puts non-local blocks between them walks this mapping itself.
         """
@@ -56,6 +80,27 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def stage_dims(self) -> Mapping[str, int]:
         """Channels that leave each stage."""
+
+    def _initialise(self, generator: torch.Generator | None) -> None:
+        """Draw all weights and fix what is to be fixed: the last line of a constructor."""
+        initialise(self, generator)
+        for module in self.fixed_modules():
+            module.requires_grad_(False)
+
+    def fixed_modules(self) -> list[nn.Module]:
+        """Stem and blocks that ``Config.fixed`` names; their parameters are not trained."""
+        if self.config.fixed is None:
+            return []
+        stages = self.stages()
+        fixed = () if self.config.fixed == STEM else STAGES[: STAGES.index(self.config.fixed) + 1]
+        return [*self.stem_modules(), *(block for name in fixed for block in stages[name])]
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Switch to training; batch norms of fixed layers stay with their stored statistics."""
+        super().train(mode)
+        for module in self.fixed_modules():
+            module.eval()
+        return self
 
     def stem_modules(self) -> list[nn.Module]:
         """The stem's own modules; a second stream keeps deep copies of them."""
@@ -75,3 +120,8 @@ class Backbone(nn.Module, ABC):
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """Feature map of pictures normalised with ``mean`` and ``std``."""
         return self.trunk(self.stem(images))
+
+
+def _require_stage(setting: str, value: str | None, known: tuple[str, ...]) -> None:
+    if value is not None and value not in known:
+        raise UsageError(f"{setting} is {', '.join(known)}, got {value!r}{nearest(value, list(known))}")

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from dapg.core.errors import UsageError
 from dapg.models.backbones.base import Backbone
-from dapg.models.blocks.initialise import initialise
 
 
 def _round_channels(channels: float) -> int:
@@ -75,6 +74,7 @@ class MobileNetV2(Backbone):
 
         def __post_init__(self) -> None:
             """Refuse values that build no network."""
+            super().__post_init__()
             if self.width <= 0:
                 raise UsageError(f"width is a factor above 0, got {self.width}")
             if self.last_stride not in (1, 2):
@@ -85,9 +85,9 @@ class MobileNetV2(Backbone):
     def __init__(self, config: Config, generator: torch.Generator | None = None) -> None:
         """Build the layers and draw their weights."""
         super().__init__(config, generator)
-        self.config = config
         channels = _round_channels(32 * config.width)
-        self.feature_dim = _round_channels(1280 * max(1.0, config.width))
+        widened = _round_channels(1280 * max(1.0, config.width))
+        end = self.ends[config.built()[-1]]
         with torch.device("meta"):
             layers: list[nn.Module] = [_convolution(3, channels, 3, stride=2)]
             dims = [channels]
@@ -98,11 +98,12 @@ class MobileNetV2(Backbone):
                     layers.append(InvertedResidual(channels, out_channels, 1 if repeat else stride, expansion))
                     channels = out_channels
                     dims.append(channels)
-            layers.append(_convolution(channels, self.feature_dim, 1))
-            dims.append(self.feature_dim)
-            self.features = nn.Sequential(*layers)
-        self._stage_dims = {name: dims[end - 1] for name, end in self.ends.items()}
-        initialise(self, generator)
+            layers.append(_convolution(channels, widened, 1))
+            dims.append(widened)
+            self.features = nn.Sequential(*layers[:end])
+        self._stage_dims = {name: dims[self.ends[name] - 1] for name in config.built()}
+        self.feature_dim = dims[end - 1]
+        self._initialise(generator)
 
     def stem_names(self) -> tuple[str, ...]:
         """The first convolution with its batch norm."""
@@ -118,7 +119,8 @@ class MobileNetV2(Backbone):
         """Blocks of the four stages; the widening 1x1 convolution is the last block of ``layer4``."""
         layers = list(self.features)
         bounds = pairwise([1, *self.ends.values()])
-        return {name: layers[start:end] for name, (start, end) in zip(self.ends, bounds, strict=True)}
+        parts = {name: layers[start:end] for name, (start, end) in zip(self.ends, bounds, strict=True)}
+        return {name: parts[name] for name in self.config.built()}
 
     def stage_dims(self) -> Mapping[str, int]:
         """Channels that leave each stage."""

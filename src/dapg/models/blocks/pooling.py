@@ -1,10 +1,12 @@
-"""From a feature map to one vector a picture: average pooling, and generalised mean (GeM) pooling as AGW has it."""
+"""From a feature map to one vector a picture: average, generalised mean (GeM, as AGW has it), or stripes."""
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from dapg.core.errors import UsageError, nearest
+from dapg.models.blocks.initialise import initialise
 
 
 def pool(features: Float[Tensor, "B C h w"], kind: str) -> Float[Tensor, "B C"]:
@@ -34,6 +36,27 @@ def gem_pool(
     """
     wide = features.to(torch.promote_types(features.dtype, torch.float32)).clamp(min=0)
     return (wide.pow(power).mean(dim=(2, 3)) + epsilon).pow(1 / power)
+
+
+class Stripes(nn.Module):
+    """Means of horizontal stripes after a 1x1 convolution, beside the maximum over all positions.
+
+    Stripes as in PCB (Sun et al. 2018), narrow and without losses of their own.
+    """
+
+    COUNT, CHANNELS = 6, 64
+
+    def __init__(self, channels: int, generator: torch.Generator) -> None:
+        super().__init__()
+        with torch.device("meta"):
+            self.reduce = nn.Conv2d(channels, self.CHANNELS, 1)
+        initialise(self, generator)
+        self.feature_dim = self.COUNT * self.CHANNELS + channels
+
+    def forward(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D"]:
+        """64 channels of the six stripes from the top, channel by channel, then C maxima."""
+        stripes = functional.adaptive_avg_pool2d(self.reduce(features), (self.COUNT, 1)).flatten(1)
+        return torch.cat([stripes, features.amax(dim=(2, 3))], dim=1)
 
 
 _KINDS = {"average": average_pool, "gem": gem_pool}
