@@ -110,3 +110,20 @@ def test_cil_erasing_is_a_picture_again():
         assert 0 <= result.min() <= result.max() <= 1
         torch.testing.assert_close(result * 255, (result * 255).round(), atol=1e-3, rtol=0)
     assert not torch.equal(erasing.cil_erasing(images, streams(50)), erasing.cil_erasing(images, streams(50), True))
+
+
+def test_mixed_channels_are_one_weighted_mean() -> None:
+    """Mixing is linear: pure red, green and blue show the weights, which sum to 1; grey pictures stay as they are."""
+    draws = streams(64)
+    pure = torch.eye(3).view(1, 3, 3, 1).expand(64, 3, 3, 2)  # row r of a picture has channel r alone
+    mixed = channel.channel_mix(pure, draws, probability=1.0)
+    assert torch.equal(mixed[:, :1].expand_as(mixed), mixed)
+    torch.testing.assert_close(mixed[:, 0, :, 0].sum(1), torch.ones(64))
+    leading = mixed[:, 0, :, 0].argmax(1)
+    assert set(leading.tolist()) == {0, 1, 2}
+    half = channel.channel_mix(pure, draws, probability=0.5)
+    kept = torch.tensor([torch.equal(a, b) for a, b in zip(half, pure, strict=True)])
+    assert 16 < int(kept.sum()) < 48
+    assert torch.equal(half[~kept], mixed[~kept])  # the weights do not depend on the probability
+    grey = torch.rand(64, 1, 4, 2).expand(64, 3, 4, 2)
+    torch.testing.assert_close(channel.channel_mix(grey, draws, probability=1.0), grey)

@@ -21,6 +21,7 @@ from dapg.core.settings import (
     run_only,
     run_only_keys,
     to_dict,
+    unset,
 )
 
 
@@ -229,3 +230,15 @@ def test_a_plug_in_s_own_settings_take_a_mapping_only() -> None:
     assert merge(Outer(), {"method": {"rate": 2}}).method == Inner(rate=2.0)
     with pytest.raises(UsageError, match=r"settings\.method must be a mapping, not 5"):
         merge(Outer(), {"method": 5})
+
+
+def test_a_field_left_unset_is_not_stored() -> None:
+    @dataclass(frozen=True)
+    class Network:
+        width: float = 1.0
+        end: str | None = unset()
+
+    assert to_dict(Network()) == {"width": 1.0}
+    assert to_dict(Network(end="layer3")) == {"width": 1.0, "end": "layer3"}
+    assert from_dict(Network, {"width": 1.0}) == Network()
+    assert differences(Network(end="layer3"), {"width": 1.0}) == {"end": (None, "layer3")}

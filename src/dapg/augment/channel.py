@@ -1,6 +1,6 @@
-"""Channel augmentation (Ye et al., ICCV 2021): exchange colour channels to bring visible pictures near infrared ones.
+"""Channel augmentation: exchange or mix colour channels to bring visible pictures near infrared ones.
 
-Source: mangye16/Cross-Modal-Re-ID-baseline and the authors' CAJ code. There the operations act on *normalised*
+Exchanging is CAJ's (Ye et al., ICCV 2021), mixing ours. Source: mangye16/Cross-Modal-Re-ID-baseline and the authors' CAJ code. There the operations act on *normalised*
 pictures; because the channels are normalised differently, that is not the same as acting before. These functions take
 either.
 """
@@ -56,6 +56,23 @@ def channel_adapt_grey(
 def channel_adapt(images: Float[Tensor, "B 3 H W"], generator: SampleGenerator) -> Float[Tensor, "B 3 H W"]:
     """CAJ's ChannelAdap: a quarter each channel, a quarter unchanged."""
     return channel_adapt_grey(images, generator, 0.0)
+
+
+MIX_SPREAD = 3.0
+"""Deviation of the logits of the mixing weights: at 3 one channel mostly leads."""
+
+
+def channel_mix(
+    images: Float[Tensor, "B 3 H W"], generator: SampleGenerator, probability: float
+) -> Float[Tensor, "B 3 H W"]:
+    """With ``probability`` a grey picture whose channels are mixed with random weights that sum to 1.
+
+    A picture that is grey already, such as an infrared one, stays as it is.
+    """
+    weights = (MIX_SPREAD * generator.fork("weights").normal(3)).softmax(dim=1).to(images)
+    grey = torch.einsum("bc,bchw->bhw", weights, images)[:, None].expand_as(images)
+    mixed = generator.fork("whether").bernoulli(probability).to(images.device)
+    return torch.where(mixed[:, None, None, None], grey, images)
 
 
 def channel_erasing(

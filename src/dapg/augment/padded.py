@@ -7,9 +7,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dapg.augment import basic
+from dapg.augment.channel import channel_mix
 from dapg.core.errors import UsageError
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from dapg.core.rng import SampleGenerator
+from dapg.core.settings import unset
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,9 @@ class PaddedViewConfig:
     """Black pixels added on each side before a crop of the old size."""
     flip: float = 0.5
     """Probability of mirroring."""
+    mixing: float | None = unset()
+    """Probability of a grey picture whose channels are mixed with random weights: takes visible pictures nearer to
+    infrared ones, which stay as they are. Never when not given."""
     erasing: float = 0.0
     """Probability of random erasing after normalising (CAJ: 0.5)."""
     erasing_area: tuple[float, float] = (0.02, 0.4)
@@ -47,7 +52,8 @@ def padded_picture(
 ) -> Float[Tensor, "B 3 h w"]:
     """Resize where the loader has not, pad, crop, mirror: a float picture in [0, 1], for further augmentation."""
     picture = basic.random_padded_crop(basic.resize(images, config.size), generator.fork("crop"), config.padding)
-    return basic.horizontal_flip(picture, generator.fork("flip"), config.flip)
+    picture = basic.horizontal_flip(picture, generator.fork("flip"), config.flip)
+    return picture if config.mixing is None else channel_mix(picture, generator.fork("mixing"), config.mixing)
 
 
 def padded_view(
