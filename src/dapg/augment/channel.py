@@ -1,8 +1,8 @@
 """Channel augmentation: exchange or mix colour channels to bring visible pictures near infrared ones.
 
-Exchanging is CAJ's (Ye et al., ICCV 2021), mixing ours. Source: mangye16/Cross-Modal-Re-ID-baseline and the authors' CAJ code. There the operations act on *normalised*
-pictures; because the channels are normalised differently, that is not the same as acting before. These functions take
-either.
+Exchanging is CAJ's (Ye et al., ICCV 2021), mixing ours. Source: mangye16/Cross-Modal-Re-ID-baseline and the authors'
+CAJ code. There the operations act on *normalised* pictures; because the channels are normalised differently, that is
+not the same as acting before. These functions take either.
 """
 
 import torch

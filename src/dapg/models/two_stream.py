@@ -41,8 +41,8 @@ class TwoStream(nn.Module):
     """Runs a backbone on pictures of two modalities: two stems, one trunk.
 
     The backbone's own stem is the visible one; the infrared stem starts as a copy of it. A stem that is fixed
-    (``Backbone.Config.fixed``) serves both modalities, as its copy would never differ from it. Where the stem ends is the
-    backbone's ``stem_names``: convolution and batch norm before the pooling of ResNets (AGW's split), the first
+    (``Backbone.Config.fixed``) serves both modalities, as its copy would never differ from it. Where the stem ends is
+    the backbone's ``stem_names``: convolution and batch norm before the pooling of ResNets (AGW's split), the first
     convolution of MobileNetV2. Non-local blocks follow the last blocks of a stage, before the resolution falls.
 
     The backbone is an argument of ``forward``, not a part: it belongs to the method, which exports it.

@@ -400,9 +400,7 @@ def _regdb(settings: Settings, kit: Kit, figure: Any, job: Job) -> list[Picture]
 class _Shot:
     """The geometry of one pose and view; every camera that sees it exposes the same G-buffer."""
 
-    def __init__(
-        self, settings: Settings, kit: Kit, figure: Any, pose: Pose, view: Any, labelled: bool = True
-    ) -> None:
+    def __init__(self, settings: Settings, kit: Kit, figure: Any, pose: Pose, view: Any, labelled: bool = True) -> None:
         from dapg.synth.cameras import SUPERSAMPLING, occlusion, project
         from dapg.synth.paint import paint
         from dapg.synth.raster import rasterise
