@@ -9,13 +9,13 @@ from torch.nn import functional
 
 from dapg.core.errors import UsageError
 from dapg.core.rng import generator_from
-from dapg.models.captioner import END, PADDING, START, Captioner, reversed_captions
+from dapg.models.captioner import END, PADDING, START, Captioner, CaptionerSize, reversed_captions
 
 VOCABULARY = 12
 
 
 def captioner(dropout: float = 0.0) -> Captioner:
-    return Captioner(6, 16, 4, 32, 2, VOCABULARY, 8, dropout, generator_from("captioner")).eval()
+    return Captioner(6, CaptionerSize(16, 4, 32, 2, VOCABULARY, 8, dropout), generator_from("captioner")).eval()
 
 
 def some_captions() -> Tensor:
@@ -61,4 +61,4 @@ def test_the_picture_matters() -> None:
 def test_numbers_that_leave_no_captions_are_refused() -> None:
     for heads, length, vocabulary in ((3, 8, 12), (4, 2, 12), (4, 8, 3)):
         with pytest.raises(UsageError, match="no captions with"):
-            Captioner(6, 16, heads, 32, 1, vocabulary, length, 0.0, None)
+            Captioner(6, CaptionerSize(16, heads, 32, 1, vocabulary, length, 0.0), None)

@@ -20,7 +20,7 @@ from dapg.data.sets.folder import Folder
 from dapg.methods.base import Method
 from dapg.methods.pretraining.mocov2 import MoCoV2
 from dapg.train import checkpoint
-from dapg.train.loop import Progress, TrainConfig, train
+from dapg.train.loop import Job, Progress, TrainConfig, train
 from figures import make_figures
 
 SMALL = LoaderConfig(height=32, width=16, workers=0)
@@ -40,7 +40,7 @@ def run(
     folder.mkdir(exist_ok=True)
     loader = options.pop("loader", SMALL)
     sampler = InfiniteSampler(len(records), config.batch_size, 0)
-    progress = train(method, dataset, records, sampler, config, loader, folder, 0, "cpu", **options)
+    progress = train(method, Job(dataset, records, sampler, config, loader, folder, device="cpu", **options))
     return progress, method
 
 
@@ -209,7 +209,7 @@ def test_wrong_use_is_refused(figures: Path, tmp_path: Path) -> None:
     dataset = Folder(figures)
     records, sampler = dataset.records("all"), InfiniteSampler(60, 16, 0)
     with pytest.raises(UsageError, match="no GPU"):
-        train(build(60), dataset, records, sampler, train_config(1), SMALL, tmp_path, 0, "cuda")
+        train(build(60), Job(dataset, records, sampler, train_config(1), SMALL, tmp_path, device="cuda"))
 
 
 def test_clipping_is_logged(figures: Path, tmp_path: Path) -> None:

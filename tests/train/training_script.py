@@ -121,17 +121,9 @@ def main() -> None:
     records = dataset.records()
     options.run.mkdir(parents=True, exist_ok=True)
     method = build(len(records), FrozenNorms if options.frozen_norms else MoCoV2)
-    loop.train(
-        method,
-        dataset,
-        records,
-        InfiniteSampler(len(records), 16, seed=0),
-        train_config(options.steps, options.accumulation),
-        LoaderConfig(height=32, width=16, workers=options.workers),
-        options.run,
-        seed=0,
-        device="cpu",
-    )
+    sampler, config = InfiniteSampler(len(records), 16, seed=0), train_config(options.steps, options.accumulation)
+    loader = LoaderConfig(height=32, width=16, workers=options.workers)
+    loop.train(method, loop.Job(dataset, records, sampler, config, loader, options.run, device="cpu"))
     if distributed.active():
         torch.distributed.destroy_process_group()
 

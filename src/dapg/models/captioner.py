@@ -1,5 +1,7 @@
 """A caption from a feature map, word by word in both directions: VirTex's textual head (Desai and Johnson 2021)."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -13,51 +15,52 @@ PADDING, START, END = 0, 1, 2
 FIRST_WORD = 3
 
 
+@dataclass(frozen=True)
+class CaptionerSize:
+    """How large a captioner is."""
+
+    width: int
+    """Length of a word's vector."""
+    heads: int
+    """Attention heads; their number divides ``width``."""
+    hidden: int
+    """Middle layer of the decoders' feed-forward part."""
+    layers: int
+    """Layers of each decoder."""
+    vocabulary: int
+    """Number of tokens, those that are no words among them."""
+    length: int
+    """Most tokens in a caption, start and end among them."""
+    dropout: float
+    """Probability, on words and in the decoders."""
+
+
 class Captioner(nn.Module):
     """Two transformer decoders, one for each direction, that share the words' vectors with the output layer."""
 
-    def __init__(
-        self,
-        channels: int,
-        width: int,
-        heads: int,
-        hidden: int,
-        layers: int,
-        vocabulary: int,
-        length: int,
-        dropout: float,
-        generator: torch.Generator | None,
-    ) -> None:
-        """Draw the weights on the CPU from ``generator`` alone.
-
-        Args:
-            channels: C of the feature map.
-            width: length of a word's vector.
-            heads: attention heads; divides ``width``.
-            hidden: middle layer of the decoders' feed-forward part.
-            layers: layers of each decoder.
-            vocabulary: number of tokens, those that are no words among them.
-            length: most tokens in a caption, start and end among them.
-            dropout: probability, on words and in the decoders.
-            generator: of the weights.
+    def __init__(self, channels: int, size: CaptionerSize, generator: torch.Generator | None) -> None:
+        """Draw the weights on the CPU from ``generator`` alone; ``channels`` is C of the feature map.
 
         Raises:
             UsageError: a width that the heads do not divide, or a length or vocabulary without room for a word.
         """
         super().__init__()
-        if width % heads or length < 3 or vocabulary <= FIRST_WORD:
-            raise UsageError(f"no captions with {heads} heads of {width}, {length} tokens, {vocabulary} words")
+        width, heads, dropout = size.width, size.heads, size.dropout
+        if width % heads or size.length < 3 or size.vocabulary <= FIRST_WORD:
+            raise UsageError(
+                f"no captions with {heads} heads of {width}, {size.length} tokens, {size.vocabulary} words"
+            )
         with torch.device("meta"):
             self.enter = nn.Linear(channels, width)
             self.norm = nn.LayerNorm(width)
-            layer = nn.TransformerDecoderLayer(width, heads, hidden, dropout, activation="gelu", batch_first=True)
-            self.forwards = nn.TransformerDecoder(layer, layers)
-            self.backwards = nn.TransformerDecoder(layer, layers)
+            layer = nn.TransformerDecoderLayer(width, heads, size.hidden, dropout, activation="gelu", batch_first=True)
+            self.forwards = nn.TransformerDecoder(layer, size.layers)
+            self.backwards = nn.TransformerDecoder(layer, size.layers)
         self.dropout = nn.Dropout(dropout)
         initialise(self, generator)
-        self.words = nn.Parameter(nn.init.normal_(torch.empty(vocabulary, width), std=0.02, generator=generator))
-        self.places = nn.Parameter(nn.init.normal_(torch.empty(length, width), std=0.02, generator=generator))
-        self.bias = nn.Parameter(torch.zeros(vocabulary))
+        self.words = nn.Parameter(nn.init.normal_(torch.empty(size.vocabulary, width), std=0.02, generator=generator))
+        self.places = nn.Parameter(nn.init.normal_(torch.empty(size.length, width), std=0.02, generator=generator))
+        self.bias = nn.Parameter(torch.zeros(size.vocabulary))
 
     def forward(
         self, features: Float[Tensor, "B C h w"], captions: Int[Tensor, "B L"]

@@ -123,14 +123,15 @@ class ResidualGenerator(PoseGenerator):
         self.config = config
         width = config.width
         with torch.device("meta"):
-            self.conv1 = _Convolution(6, width, 7, padding=3, reflect=True)
-            self.conv2 = _Convolution(width, 2 * width, 3, stride=2, padding=1)
-            self.conv3 = _Convolution(2 * width, 4 * width, 3, stride=2, padding=1)
+            self.conv1 = _Convolution(nn.Conv2d(6, width, 7, padding=3, padding_mode="reflect"))
+            self.conv2 = _Convolution(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1))
+            self.conv3 = _Convolution(nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1))
             for number in range(1, config.blocks + 1):
                 self.add_module(f"res{number}", _Residual(4 * width))
             self.deconv3 = _Transposed(4 * width, 2 * width)
             self.deconv2 = _Transposed(2 * width, width)
-            self.deconv1 = _Convolution(width, 3, 7, padding=3, reflect=True, bias=False, norm=False)
+            last = nn.Conv2d(width, 3, 7, padding=3, padding_mode="reflect", bias=False)
+            self.deconv1 = _Convolution(last, norm=False)
         _fill(self, generator)
 
     def forward(
@@ -164,13 +165,11 @@ class PatchDiscriminator(nn.Module):
         with torch.device("meta"):
             channels = 6 if config.sees_pose else 3
             for number in range(config.halvings):
-                layer = _Convolution(
-                    channels, width << number, 4, stride=2, padding=1, bias=number > 0, norm=norm and number > 0
-                )
-                self.add_module(f"conv{number + 1}", layer)
+                halving = nn.Conv2d(channels, width << number, 4, stride=2, padding=1, bias=number > 0)
+                self.add_module(f"conv{number + 1}", _Convolution(halving, norm=norm and number > 0))
                 channels = width << number
-            self.add_module(f"conv{config.halvings + 1}", _Convolution(channels, 2 * channels, 4, norm=norm))
-            last = _Convolution(2 * channels, 1, 4, bias=False, norm=False)
+            self.add_module(f"conv{config.halvings + 1}", _Convolution(nn.Conv2d(channels, 2 * channels, 4), norm))
+            last = _Convolution(nn.Conv2d(2 * channels, 1, 4, bias=False), norm=False)
             self.add_module(f"conv{config.halvings + 2}", last)
         _fill(self, generator)
         if config.spectral:
@@ -197,23 +196,12 @@ class PatchDiscriminator(nn.Module):
 
 
 class _Convolution(nn.Module):
-    """Reflection padding where asked for, convolution, instance norm without weights."""
+    """Convolution, then an instance norm without weights, or none."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        stride: int = 1,
-        padding: int = 0,
-        reflect: bool = False,
-        bias: bool = True,
-        norm: bool = True,
-    ) -> None:
+    def __init__(self, conv: nn.Conv2d, norm: bool = True) -> None:
         super().__init__()
-        mode: Literal["reflect", "zeros"] = "reflect" if reflect else "zeros"
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=bias, padding_mode=mode)
-        self.bn = nn.InstanceNorm2d(out_channels) if norm else nn.Identity()
+        self.conv = conv
+        self.bn = nn.InstanceNorm2d(conv.out_channels) if norm else nn.Identity()
 
     def forward(self, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B C h2 w2"]:
         out: Tensor = self.bn(self.conv(x))
@@ -225,8 +213,8 @@ class _Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = _Convolution(channels, channels, 3, padding=1)
-        self.conv2 = _Convolution(channels, channels, 3, padding=1)
+        self.conv1 = _Convolution(nn.Conv2d(channels, channels, 3, padding=1))
+        self.conv2 = _Convolution(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         out: Tensor = self.conv2(self.conv1(x).relu())

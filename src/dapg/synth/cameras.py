@@ -244,10 +244,9 @@ def expose(
     looks: Paint,
     turn: Float[Array, "3 3"],
     generator: np.random.Generator,
-    height: int,
-    width: int,
 ) -> UInt8[Array, "h w 3"]:
-    """The recorded picture, ``height`` x ``width``; the G-buffer is larger by ``SUPERSAMPLING``."""
+    """The recorded picture, smaller than the G-buffer by ``SUPERSAMPLING``."""
+    height, width = (side // SUPERSAMPLING for side in buffer.mask.shape)
     behind = background(kit, camera, view, *buffer.mask.shape)
     normals = buffer.normals @ turn.T.astype(np.float32)
     picture = {"visible": _visible, "infrared": _infrared, "thermal": _thermal}[camera.light](

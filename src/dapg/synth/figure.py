@@ -1,6 +1,6 @@
 """A person as surfaces: the shaped body, what it wears, and the scene it makes in a pose."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
@@ -44,7 +44,9 @@ class Figure:
         self.layers: list[Layer] = []
         self._lower()
         self._upper()
-        self._surface("shoes", kit.garment("clothes", person.shoes.cut), 0.06, hide=True)
+        shoes = kit.garment("clothes", person.shoes.cut)
+        self._surface("shoes", shoes, 0.06)
+        self._hidden[shoes.hides] = True
         self._head()
         self._bag()
         self._skin()
@@ -111,7 +113,8 @@ class Figure:
                     - self._kit.base.vertices[:, 1][self._kit.group["body"]].max()
                 )
                 clip = line + 0.2 - offset - surface.rest[:, 1]
-            self._surface("hair", surface, 0.2, clip=clip, hide=True, see_through=True)
+            self._surface("hair", surface, 0.2, clip=clip, see_through=True)
+            self._hidden[surface.hides] = True
         if person.hat.cut != "none":
             deep = 0.95 if person.hat.cut == "beanie" else 0.72
             centre = middle - [0, deep, 0]
@@ -153,7 +156,7 @@ class Figure:
     def _skin(self) -> None:
         surface = self._kit.skin
         keep = ~self._hidden[surface.anchors[:, 0]]
-        self._surface("skin", surface.part(keep), 0.0, texture=self.person.skin)
+        self._surface("skin", replace(surface.part(keep), texture=self.person.skin), 0.0)
 
     # ---- surfaces --------------------------------------------------------------------------------------------------
 
@@ -164,9 +167,7 @@ class Figure:
         bias: float,
         clip: Float[Array, "V"] | None = None,
         inflate: float = 0.0,
-        hide: bool = False,
         see_through: bool = False,
-        texture: str | None = None,
     ) -> None:
         vertices = surface.fit(self.body)
         if inflate:
@@ -174,8 +175,6 @@ class Figure:
         mixed = (self._kit.skin_weights[surface.anchors] * surface.weights[..., None]).sum(1).clip(0)
         bones = np.argsort(-mixed, axis=1, kind="stable")[:, :BONES_PER_VERTEX]
         weights = np.take_along_axis(mixed, bones, 1)
-        if hide:
-            self._hidden[surface.hides] = True
         self.layers.append(
             Layer(
                 material,
@@ -187,7 +186,7 @@ class Figure:
                 bones,
                 weights / weights.sum(1, keepdims=True),
                 bias,
-                texture or surface.texture,
+                surface.texture,
                 see_through,
             )
         )

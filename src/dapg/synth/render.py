@@ -432,17 +432,8 @@ class _Shot:
         """What one camera records, encoded, with its truth."""
         from dapg.synth.cameras import expose
 
-        settings, view = self._settings, self._view
-        pixels = expose(
-            self._kit,
-            camera,
-            view,
-            self._buffer,
-            self._looks,
-            self._turn,
-            generator,
-            *self._size,
-        )
+        view = self._view
+        pixels = expose(self._kit, camera, view, self._buffer, self._looks, self._turn, generator)
         truth = {
             "path": path,
             "person": person,
@@ -456,7 +447,7 @@ class _Shot:
             "pose": self._pose.description(),
             "garments": self._person.garments(),
         }
-        return Picture(path, _encode(pixels, path, settings.quality), truth)
+        return Picture(path, _encode(pixels, path, self._settings.quality), truth)
 
 
 def _encode(pixels: UInt8[Array, "H W 3"], path: str, quality: int) -> bytes:

@@ -156,23 +156,46 @@ class _FiniteCheck:
             )
 
 
+@dataclass(frozen=True)
+class Job:
+    """What a method is trained on, for how long, and where."""
+
+    dataset: Dataset
+    """Opens the records."""
+    records: Sequence[Record]
+    """What the sampler's numbers stand for."""
+    sampler: Sampler
+    """The images of each step."""
+    config: TrainConfig
+    loader: LoaderConfig
+    run: Path
+    """Folder for checkpoints and metrics."""
+    seed: int = 0
+    """Of every draw."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    validate: Validate | None = None
+    """Called on rank 0 every ``config.validate_every`` steps and at the end."""
+
+
 @dataclass
 class Trainer:
     """Everything one call of ``train`` works with; built by ``train``, not by hand."""
 
     method: Method
-    records: Sequence[Record]
-    config: TrainConfig
-    run: Path
-    seed: int
+    job: Job
     total_steps: int
     accelerator: Any
     model: Any
     optimizer: Any
     batches: LocalBatches
     metrics: MetricsLog | None
-    validate: Validate | None
     progress: Progress
+
+    @property
+    def config(self) -> TrainConfig:
+        """Length, optimiser, precision."""
+        return self.job.config
 
     @property
     def device(self) -> torch.device:
@@ -180,59 +203,38 @@ class Trainer:
         return torch.device(self.accelerator.device)
 
 
-def train(
-    method: Method,
-    dataset: Dataset,
-    records: Sequence[Record],
-    sampler: Sampler,
-    config: TrainConfig,
-    loader: LoaderConfig,
-    run: Path,
-    seed: int,
-    device: str = "auto",
-    validate: Validate | None = None,
-) -> Progress:
-    """Train a method to the last step, from its newest whole checkpoint if there is one.
-
-    Args:
-        method: on any device; it is moved.
-        dataset: opens the records.
-        records: what the sampler's numbers stand for.
-        sampler: the pictures of each step.
-        config: length, optimiser, precision.
-        loader: decoding.
-        run: folder for checkpoints and metrics.
-        seed: of every draw.
-        device: auto, cpu, cuda or cuda:N.
-        validate: called on rank 0 every ``validate_every`` steps and at the end.
+def train(method: Method, job: Job) -> Progress:
+    """Train a method, which is moved to the job's device, to the last step; go on from its newest whole checkpoint.
 
     Raises:
         TrainingError: NaN, infinity, collapse or a full disk.
         Terminated: SIGTERM; the checkpoint is named.
     """
-    if validate is None and (config.validate_every or config.early_stop):
+    config = job.config
+    if job.validate is None and (config.validate_every or config.early_stop):
         raise UsageError(
             "--train.validate_every and --train.early_stop need --validation MODE: there is nothing to score"
         )
-    total = config.total_steps(float(sampler.steps_per_epoch))
-    trainer = _set_up(method, records, sampler, config, run, seed, total, device, validate)
-    trainer.batches.start_step = trainer.progress.step
-    source = training_batches(dataset, records, trainer.batches, loader, pin_memory=trainer.device.type == "cuda")
+    trainer = _set_up(method, job)
+    pin_memory = trainer.device.type == "cuda"
+    source = training_batches(job.dataset, job.records, trainer.batches, job.loader, pin_memory)
+    total, step = trainer.total_steps, trainer.progress.step
     interrupt = Interrupt()
     try:
-        with progress_bar("training", "step", total, trainer.progress.step, trainer.accelerator.is_main_process) as bar:
+        with progress_bar("training", "step", total, step, trainer.accelerator.is_main_process) as bar:
             _run(trainer, iter(source), interrupt, bar)
     except torch.cuda.OutOfMemoryError as error:
         raise TrainingError(
             f"the GPU is out of memory at step {trainer.progress.step + 1}; lower --train.batch_size, raise "
-            f"--train.accumulation or use --train.precision bf16{checkpoint.last_good(run)}"
+            f"--train.accumulation or use --train.precision bf16{checkpoint.last_good(job.run)}"
         ) from error
     except RuntimeError as error:
-        # Whoever stops a whole job sends SIGTERM to the loader's processes as well, and their end is heard of first.
+        # Whoever stops a whole job sends SIGTERM to the loader's processes as well, and they may be the first to end.
         if not interrupt.received:
             raise
         raise Terminated(
-            f"stopped by SIGTERM in step {trainer.progress.step + 1}{checkpoint.last_good(run)}. Run it again to go on."
+            f"stopped by SIGTERM in step {trainer.progress.step + 1}{checkpoint.last_good(job.run)}. "
+            "Run it again to go on."
         ) from error
     finally:
         interrupt.restore()
@@ -241,19 +243,10 @@ def train(
     return trainer.progress
 
 
-def _set_up(
-    method: Method,
-    records: Sequence[Record],
-    sampler: Sampler,
-    config: TrainConfig,
-    run: Path,
-    seed: int,
-    total: int,
-    device: str,
-    validate: Validate | None,
-) -> Trainer:
+def _set_up(method: Method, job: Job) -> Trainer:
+    config, run = job.config, job.run
     distributed.die_with_parent()
-    target = resolve_device(device)
+    target = resolve_device(job.device)
     if config.precision == "fp16" and target.type == "cpu":
         raise UsageError("--train.precision fp16 needs a GPU; use bf16 or fp32")
     AcceleratorState._reset_state()  # a process may run several stages with different settings
@@ -272,14 +265,16 @@ def _set_up(
     if config.compile:
         method.compile_network()
     model, optimizer = accelerator.prepare(method, optimizer)
-    progress = _restore(run, method, optimizer, accelerator)
+    progress, total = (
+        _restore(run, method, optimizer, accelerator),
+        config.total_steps(float(job.sampler.steps_per_epoch)),
+    )
     if progress.step > total:
         raise UsageError(f"{run} has already trained {progress.step} steps, more than the {total} asked for")
-    batches = LocalBatches(sampler, 0, total, accelerator.process_index, accelerator.num_processes, config.accumulation)
+    rank, count = accelerator.process_index, accelerator.num_processes
+    batches = LocalBatches(job.sampler, progress.step, total, rank, count, config.accumulation)
     metrics = MetricsLog(run, progress.step, config.tensorboard) if accelerator.is_main_process else None
-    return Trainer(
-        method, records, config, run, seed, total, accelerator, model, optimizer, batches, metrics, validate, progress
-    )
+    return Trainer(method, job, total, accelerator, model, optimizer, batches, metrics, progress)
 
 
 def _base_rate(config: TrainConfig) -> float:
@@ -302,7 +297,7 @@ def _restore(run: Path, method: Method, optimizer: Any, accelerator: Any) -> Pro
 
 def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: "tqdm[NoReturn]") -> None:
     config, progress = trainer.config, trainer.progress
-    check = _FiniteCheck(trainer.run, trainer.records, late=trainer.device.type == "cuda")
+    check = _FiniteCheck(trainer.job.run, trainer.job.records, late=trainer.device.type == "cuda")
     sums: dict[str, Tensor] = {}
     since_log = 0
     window = _Window(progress)
@@ -344,7 +339,7 @@ def _one_step(
 ) -> dict[str, Tensor]:
     """Forward and backward of every part, then one optimiser step; returns the averaged logs."""
     config, accelerator = trainer.config, trainer.accelerator
-    torch.manual_seed(derive_seed("torch", trainer.seed, step, distributed.rank()))  # for dropout inside networks
+    torch.manual_seed(derive_seed("torch", trainer.job.seed, step, distributed.rank()))  # for dropout inside networks
     trainer.model.train()
     trainer.optimizer.zero_grad(set_to_none=True)
     logs: dict[str, Tensor] = {}
@@ -361,7 +356,7 @@ def _one_step(
         positions = torch.arange(first, first + len(batch))
         indices.append(batch.indices)
         batch = batch.to(trainer.device)
-        generator = SampleGenerator.for_step(trainer.seed, step, positions.to(trainer.device))
+        generator = SampleGenerator.for_step(trainer.job.seed, step, positions.to(trainer.device))
         if part + 1 < config.accumulation:
             with accelerator.no_sync(trainer.model):
                 result = _forward_backward(trainer, batch, generator)
@@ -424,7 +419,7 @@ def _log(trainer: Trainer, sums: dict[str, Tensor], count: int, window: _Window,
     if progress.collapsed_logs == 3:
         message = (
             f"the features have collapsed at step {progress.step}: their spread is {spread:.3g} of an even one"
-            f"{checkpoint.last_good(trainer.run)}. Try a lower learning rate or temperature."
+            f"{checkpoint.last_good(trainer.job.run)}. Try a lower learning rate or temperature."
         )
         if trainer.config.on_collapse == "stop":
             raise TrainingError(message)
@@ -435,12 +430,12 @@ def _validate_if_due(trainer: Trainer, last: bool) -> tuple[bool, bool]:
     """Scores of rank 0; whether early stopping ends the run, and whether this is the best score so far."""
     config, progress = trainer.config, trainer.progress
     due = last or (config.validate_every > 0 and progress.step % config.validate_every == 0)
-    if trainer.validate is None or not due:
+    if trainer.job.validate is None or not due:
         return False, False
     if trainer.accelerator.is_main_process:
         trainer.method.eval()
         with torch.no_grad():
-            progress.scores = trainer.validate(trainer.method)
+            progress.scores = trainer.job.validate(trainer.method)
         score = next(iter(progress.scores.values()))
         if progress.best_score is None or score > progress.best_score:
             progress.best_score, progress.best_step, progress.worse_validations = score, progress.step, 0
@@ -467,14 +462,14 @@ def _save(trainer: Trainer) -> Path:
         state["scaler"] = accelerator.scaler.state_dict()
     scored_now = progress.best_score is not None and progress.best_step == progress.step
     saved = checkpoint.save(
-        trainer.run,
+        trainer.job.run,
         progress.step,
         trainer.method,
         trainer.optimizer.optimizer,
         state,
         progress.best_score if scored_now else None,
     )
-    checkpoint.prune(trainer.run, trainer.config.keep_last, keep_best=True)
+    checkpoint.prune(trainer.job.run, trainer.config.keep_last, keep_best=True)
     if trainer.metrics is not None:
         trainer.metrics.write_csv()
     return saved

@@ -22,7 +22,7 @@ from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import BACKBONE_WEIGHTS, METHOD_WEIGHTS, BackboneConfig, backbone_settings, method_class
 from dapg.models.weights.backbone_weights import init_backbone, save_backbone, weights_hash
 from dapg.train import checkpoint
-from dapg.train.loop import Progress, TrainConfig, Validate, train
+from dapg.train.loop import Job, Progress, TrainConfig, Validate, train
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ def run_training(
         method = plugin(settings.method, backbone, work.facts, generator_from("heads", settings.seed))
         if work.start is not None:
             work.start(method)
-        progress = train(
-            method,
+        job = Job(
             work.dataset,
             work.records,
             work.sampler,
@@ -102,6 +101,7 @@ def run_training(
             settings.device,
             work.validate,
         )
+        progress = train(method, job)
         if keep_best:
             checkpoint.load_best(folder, method)
         bad_images = _all_bad_images(progress)

@@ -22,7 +22,7 @@ from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts, Method
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.pooling import average_pool
-from dapg.models.captioner import END, FIRST_WORD, PADDING, START, Captioner
+from dapg.models.captioner import END, FIRST_WORD, PADDING, START, Captioner, CaptionerSize
 
 _WIDE = ViewConfig(jitter=0.5, grey=0.0, blur=0.0, erasing=0.0)
 
@@ -82,17 +82,16 @@ class VTBR(Method):
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
         super().__init__(config, backbone, facts, generator)
         self.settings = config
-        self.captioner = Captioner(
-            backbone.feature_dim,
-            config.width,
-            config.attention_heads,
-            config.hidden,
-            config.layers,
-            config.vocabulary,
-            config.length,
-            config.dropout,
-            generator,
+        size = CaptionerSize(
+            width=config.width,
+            heads=config.attention_heads,
+            hidden=config.hidden,
+            layers=config.layers,
+            vocabulary=config.vocabulary,
+            length=config.length,
+            dropout=config.dropout,
         )
+        self.captioner = Captioner(backbone.feature_dim, size, generator)
         rows = torch.empty(0, config.length, dtype=torch.int64)
         if facts.records:  # there are none when a trained method is read back
             known = _captions(config)
