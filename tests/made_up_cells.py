@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from dapg.core.rng import generator_from
+from dapg.experiment.cell import CONDITIONS
 from dapg.experiment.matrix import Cell
-from dapg.experiment.run import CONDITIONS
 
 MACHINE = {"device": "cpu", "cores": 2, "threads": 1, "torch": "2.6", "platform": "Linux"}
 MODES = ("all", "indoor", "visible", "visible centred", "frozen visible", "frozen visible centred")

@@ -13,7 +13,7 @@ from PIL import Image
 from dapg.core.types import Modality, Protocol, Record, Trial
 from dapg.data.sets.folder import Folder
 from dapg.experiment import heat_maps
-from dapg.experiment.run import Experiment
+from dapg.experiment.plan import Experiment
 from figures import make_figures
 
 
@@ -76,7 +76,7 @@ def test_disagreements_are_counted_and_shown(tmp_path: Path, monkeypatch: pytest
         persons = torch.tensor([encoder.taken_for.get(record.path, record.person) for record in asked])
         return {"feature": torch.nn.functional.one_hot(persons, 4).float()}
 
-    monkeypatch.setattr(pictures, "extract", features)
+    monkeypatch.setattr(heat_maps, "extract", features)
     found = heat_maps.disagreements(encoders, dataset, trial)
     assert found["counts"] == {"both": 1, "neither": 1, "ours": 1, "other": 1}
     ours, other = found["lists"]

@@ -16,7 +16,7 @@ from PIL import Image
 from dapg.experiment import claims, heat_maps, provenance
 from dapg.experiment.matrix import Source
 from dapg.experiment.page import write_report
-from dapg.experiment.run import Experiment
+from dapg.experiment.plan import Experiment
 from dapg.experiment.tables import lines, modes_of, read_cells
 from made_up_cells import made_up
 

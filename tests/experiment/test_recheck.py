@@ -12,8 +12,9 @@ from dapg.cli import main
 from dapg.core.errors import UsageError
 from dapg.experiment import matrix, recheck
 from dapg.experiment.matrix import Source
+from dapg.experiment.plan import Experiment
+from dapg.experiment.queue import run
 from dapg.experiment.recheck import compare, draw, tolerances
-from dapg.experiment.run import Experiment, run
 from dapg.experiment.tables import read_cells
 from made_up_cells import MACHINE, made_up, write_people
 

@@ -7,7 +7,7 @@ from dapg.commands._settings import parse, take_option, take_positional
 from dapg.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from dapg.experiment.run import Experiment
+    from dapg.experiment.plan import Experiment
 
 _HELP = """Run the paper's experiment matrix: pre-trainings x fine-tuners x data sets x seeds, on clean and corrupted
 pictures. A cell that is done is not run again, a killed one goes on where it stopped, a failing one does not stop the
@@ -94,7 +94,7 @@ def _experiment(table: str, data: str, settings: ReproduceSettings) -> "Experime
     from pathlib import Path
 
     from dapg.experiment.matrix import SCALES, TABLES, Source
-    from dapg.experiment.run import Experiment
+    from dapg.experiment.plan import Experiment
 
     if settings.scale not in SCALES:
         raise UsageError(f"--scale is {', '.join(SCALES)}, not {settings.scale!r}")
@@ -125,7 +125,7 @@ def _source(text: str) -> tuple[str, str]:
 
 
 def _plan(experiment: "Experiment") -> None:
-    from dapg.experiment.run import outlook
+    from dapg.experiment.plan import outlook
 
     found = outlook(experiment)
     width = max(len(each.cell.name) for each in found)
@@ -150,7 +150,7 @@ def _duration(seconds: float | None) -> str:
 
 
 def _run(experiment: "Experiment", cell: str) -> None:
-    from dapg.experiment.run import run
+    from dapg.experiment.queue import run
 
     failed = run(experiment, lambda line: print(line, flush=True), cell)
     print(f"results: {experiment.folder}")
@@ -160,7 +160,7 @@ def _run(experiment: "Experiment", cell: str) -> None:
 
 
 def _run_on(words: list[str], devices: str) -> None:
-    from dapg.experiment.run import run_on
+    from dapg.experiment.queue import run_on
 
     _, words = take_option(words, "--device", "")
     if not run_on(words, devices.split(","), print):
@@ -169,7 +169,7 @@ def _run_on(words: list[str], devices: str) -> None:
 
 def _write_manifest(experiment: "Experiment", words: list[str], path: str) -> None:
     from dapg.core.files import atomic_write_text
-    from dapg.experiment.run import commands
+    from dapg.experiment.plan import commands
 
     lines = commands(experiment, words)
     atomic_write_text(path, "".join(f"{line}\n" for line in lines))

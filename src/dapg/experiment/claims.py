@@ -6,7 +6,7 @@ from typing import Any
 
 from dapg.experiment import paper
 from dapg.experiment.matrix import ARMS
-from dapg.experiment.run import Experiment
+from dapg.experiment.plan import Experiment
 from dapg.experiment.tables import OURS, PAPERS, Stored, cell_of, modes_of, persons_of
 from dapg.report.experiment_page import Table
 from dapg.report.score_tables import Row, to_markdown

@@ -27,7 +27,7 @@ from dapg.data.source import DataConfig, open_dataset
 from dapg.evaluation.corrupted_scores import Batches, CorruptionSettings, score_corrupted
 from dapg.evaluation.corrupted_sets import CorruptedDataset, CorruptionPolicy
 from dapg.experiment.matrix import ARMS, Cell, Group
-from dapg.experiment.run import Experiment, Say, machine
+from dapg.experiment.plan import Experiment, Say, machine
 from dapg.experiment.tables import OURS, Stored, modes_of, read_cells
 from dapg.features.encoders import Encoder, build_encoder
 from dapg.features.extract import extract, trial_features

@@ -8,8 +8,8 @@ import numpy as np
 from dapg.experiment import claims, paper
 from dapg.experiment.heat_maps import read_pictures
 from dapg.experiment.matrix import ARMS
+from dapg.experiment.plan import Experiment
 from dapg.experiment.provenance import costs
-from dapg.experiment.run import Experiment
 from dapg.experiment.tables import (
     TITLES,
     Line,

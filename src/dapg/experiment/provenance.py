@@ -7,7 +7,7 @@ from typing import Any
 
 from dapg.experiment.estimates import Estimate, Result, estimates, machine_words
 from dapg.experiment.matrix import TABLES
-from dapg.experiment.run import Experiment, unchanged
+from dapg.experiment.plan import Experiment, unchanged
 from dapg.report.experiment_page import Table
 from dapg.report.score_tables import Row
 

@@ -16,9 +16,10 @@ import torch
 
 from dapg.core.errors import UsageError
 from dapg.core.seeds import derive_seed
+from dapg.experiment.cell import run_cell
 from dapg.experiment.estimates import Result, seconds
 from dapg.experiment.matrix import Cell
-from dapg.experiment.run import Experiment, Say, run_cell, unchanged
+from dapg.experiment.plan import Experiment, Say, unchanged
 from dapg.experiment.tables import Stored, read_cells
 
 DEVIATIONS = 4.0

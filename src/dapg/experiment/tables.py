@@ -15,8 +15,8 @@ import numpy as np
 from dapg.core.files import atomic_write_text, read_json
 from dapg.experiment import paper
 from dapg.experiment.matrix import ARMS, Cell, Group
+from dapg.experiment.plan import Experiment
 from dapg.experiment.provenance import cell_rows, command, origin
-from dapg.experiment.run import Experiment
 from dapg.report.score_tables import Row, to_csv, to_markdown
 from dapg.scoring.bootstrap import PersonScores, compare, holm, intervals
 

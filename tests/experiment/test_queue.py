@@ -16,10 +16,12 @@ from dapg.core.rng import generator_from
 from dapg.data.manifest import read_manifest
 from dapg.data.sets.synthetic import Synthetic
 from dapg.data.source import DataConfig
+from dapg.experiment import cell as cell_runs
 from dapg.experiment import heat_maps, matrix
 from dapg.experiment.matrix import Source
 from dapg.experiment.page import write_report
-from dapg.experiment.run import Experiment, outlook, run
+from dapg.experiment.plan import Experiment, outlook
+from dapg.experiment.queue import run
 from dapg.experiment.tables import comparisons, lines
 from dapg.models.pn_gan import GeneratorConfig, build_generator
 from dapg.models.weights import pose_weights
@@ -100,12 +102,12 @@ def test_pseudo_persons_and_captions_are_made_once_for_the_pictures_that_others_
         settings = [by_arm[arm, seed] for seed in range(2)]
         assert {each.data for each in settings} == {by_arm["simclr", 0].data}
         (file,) = {getattr(each.method, name) for each in settings}
-        run.make_files(settings[0], "cpu")
+        cell_runs.make_files(settings[0], "cpu")
         lines = Path(file).read_text().splitlines()
         assert len(lines) == 1200
         assert lines[0].startswith("unlabelled/00001.jpg\t")
         before = Path(file).stat().st_mtime_ns
-        run.make_files(settings[1], "cpu")
+        cell_runs.make_files(settings[1], "cpu")
         assert Path(file).stat().st_mtime_ns == before
     assert "grey wool coat" in lines[0]
 
@@ -119,7 +121,7 @@ def test_files_that_cannot_be_made_are_asked_for(tmp_path: Path) -> None:
     method = replace(settings.method, captions=captions)
     settings = replace(settings, data=DataConfig("folder", str(tree)), method=method)
     with pytest.raises(UsageError, match=r"captions.*luperson\.tsv"):
-        run.make_files(settings, "cpu")
+        cell_runs.make_files(settings, "cpu")
 
 
 @pytest.fixture
@@ -206,19 +208,19 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
     assert before[0].seconds is None  # nothing has been measured yet
 
     # Killed after the pre-training: it is there, the cell is not.
-    real = run.finetune
+    real = cell_runs.finetune
 
     def killed(*_: Any) -> Any:
         raise KeyboardInterrupt
 
     simclr = replace(small, only="simclr+agw-*")
-    monkeypatch.setattr(reproduce, "finetune", killed)
+    monkeypatch.setattr(cell_runs, "finetune", killed)
     with pytest.raises(KeyboardInterrupt):
         run(simclr, print)
     (left,) = outlook(simclr)
     assert left.state == "to run: finetune agw, score"
     stamp = (Path(left.cell.chain[0].out) / "result.json").stat().st_mtime_ns
-    monkeypatch.setattr(reproduce, "finetune", real)
+    monkeypatch.setattr(cell_runs, "finetune", real)
     assert run(simclr, print) == []
     assert (Path(left.cell.chain[0].out) / "result.json").stat().st_mtime_ns == stamp
     assert outlook(simclr)[0].state == "done"
@@ -229,7 +231,7 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
     def stopped(*_: Any) -> Any:
         raise Terminated("stopped by SIGTERM")
 
-    monkeypatch.setattr(reproduce, "finetune", stopped)
+    monkeypatch.setattr(cell_runs, "finetune", stopped)
     with pytest.raises(Terminated):
         run(small, print)
     assert not small.failure(small.cells()[0]).exists()
@@ -240,18 +242,18 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
             raise UsageError("no such thing")
         return real(settings, *rest)
 
-    monkeypatch.setattr(reproduce, "finetune", fails)
+    monkeypatch.setattr(cell_runs, "finetune", fails)
     assert run(small, print) == ["none+agw-sysu-random-0"]
     failed = small.failure(small.cells()[0])
     assert "no such thing" in failed.read_text()
     assert [each.state.split(":")[0] for each in outlook(small)] == ["to run", "done", "done"]
-    monkeypatch.setattr(reproduce, "finetune", real)
+    monkeypatch.setattr(cell_runs, "finetune", real)
     assert run(small, print, "none+agw-sysu-random-0") == []
     assert not failed.exists()
 
     # Heat maps and ranked lists of our network and the strongest other one, once; without the networks they are named.
-    monkeypatch.setattr(pictures, "NAMES", ("contrast", "fog"))
-    monkeypatch.setattr(pictures, "LEVELS", (1, 5))
+    monkeypatch.setattr(heat_maps, "NAMES", ("contrast", "fog"))
+    monkeypatch.setattr(heat_maps, "LEVELS", (1, 5))
     (drawn,) = heat_maps.write_pictures(small, print)
     stored = json.loads(drawn.read_text())
     assert stored["cells"]["ours"]["name"] == "dapg-1+agw-sysu-random-0"

@@ -1,0 +1,175 @@
+"""Run one cell: train what is not trained yet, score the network, and say how it came about.
+
+Trainings stay in the folder of runs and are shared between cells.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dapg import __version__
+from dapg.core.device import resolve_device
+from dapg.core.errors import UsageError
+from dapg.core.files import FolderLock
+from dapg.core.metrics_log import loss_curve
+from dapg.core.run_folder import commit
+from dapg.data.captions import CaptionSettings, captions
+from dapg.data.manifest import MANIFEST
+from dapg.data.picture_lines import write_lines
+from dapg.data.source import DataConfig, open_dataset, select_records
+from dapg.evaluation.corrupted_scores import Batches, CorruptionSettings, clean_and_corrupted
+from dapg.experiment.matrix import FILES, Cell, poses, tables_of
+from dapg.experiment.paper import SEARCHES
+from dapg.experiment.plan import Experiment, machine, stage_of
+from dapg.features.encoders import build_encoder
+from dapg.features.extract import CENTRED
+from dapg.features.pseudo_persons import GroupSettings, group
+from dapg.methods.runs import BackboneConfig
+from dapg.pose.generate import generate
+from dapg.scoring.bootstrap import person_scores
+from dapg.train.align import AlignSettings, align
+from dapg.train.finetune import FinetuneSettings, finetune
+from dapg.train.pretrain import PretrainSettings, pretrain
+from dapg.train.run import TrainingSettings
+
+CONDITIONS = ("clean", "all", "seen", "unseen")
+"""Clean pictures; corrupted by any of 20 types, by one of the 15 that stage 1 may draw, by one of the other five."""
+VISIBLE = "visible"
+"""Mode of the embedded people in which visible cameras search each other."""
+MOST_GROUPED = 100_000
+"""Pictures whose features are clustered in memory; for more, tracks are needed."""
+
+
+def run_cell(experiment: Experiment, cell: Cell, kept: Batches) -> dict[str, Any]:
+    """Train what is not trained yet, score, and say how; ``kept`` holds corrupted test pictures between cells.
+
+    Raises:
+        DapgError: whatever a training or the scoring refuses.
+    """
+    trained: list[tuple[TrainingSettings, dict[str, Any]]] = []
+    for training in cell.chain:
+        settings = replace(training, device=experiment.device)
+        trained.append((settings, _train(settings)))
+    started, pictures_kept = time.monotonic(), bool(kept)
+    scores, sums, feature = _score(experiment, cell, kept)
+    return {
+        "cell": {name: getattr(cell, name) for name in ("arm", "finetuning", "data", "start", "seed")},
+        "tables": tables_of(cell),
+        "scale": experiment.scale,
+        "repeats": experiment.repeats,
+        "trainings": [_described(settings, result) for settings, result in trained],
+        "feature": feature,
+        "scores": scores,
+        "persons": sums,
+        "scoring_seconds": round(time.monotonic() - started, 1),
+        "pictures_kept": pictures_kept,
+        "version": __version__,
+        "commit": commit(),
+        "machine": machine(resolve_device(experiment.device)),
+    }
+
+
+def _train(settings: TrainingSettings) -> dict[str, Any]:
+    """Run one training of a chain, with what it needs."""
+    match settings:
+        case FinetuneSettings():
+            return finetune(settings)
+        case AlignSettings():
+            if settings.generated and not (Path(settings.generated) / MANIFEST).exists():
+                _generate(settings)
+            return align(settings)
+        case PretrainSettings():
+            make_files(settings, settings.device)
+            return pretrain(settings)
+    raise TypeError(type(settings).__name__)
+
+
+def make_files(settings: PretrainSettings, device: str) -> None:
+    """Write what a pre-training learns from beside the pictures, where it is not there yet.
+
+    Pseudo-persons are clusters of colours, six pictures each on average; captions say what rendered people wear.
+
+    Raises:
+        UsageError: too many pictures for clusters, or nobody knows what they show; says which file to put there.
+    """
+    for name in FILES:
+        place = getattr(settings.method, name, "")
+        if not place or Path(place).exists():
+            continue
+        pictures = len(select_records(open_dataset(settings.data), settings.data, settings.seed))
+        if name == "captions" and settings.data.name == "synthetic":
+            write_lines(Path(place), captions(CaptionSettings(settings.data)))
+        elif name == "groups" and pictures <= MOST_GROUPED:
+            write_lines(Path(place), group(GroupSettings(settings.data, groups=max(2, pictures // 6), device=device)))
+        else:
+            raise UsageError(
+                f"{settings.name} learns from {name}, which for {pictures} pictures of {settings.data.name} must come "
+                f"from elsewhere: put them into {place}, a line a picture: path, tab, and what is said of it"
+            )
+
+
+def _generate(settings: AlignSettings) -> None:
+    """Make the pictures that every seed and arm aligns with.
+
+    Raises:
+        BusyError: another process makes them.
+    """
+    folder = Path(settings.generated).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(folder, patience=0.0)
+    lock.acquire()
+    try:
+        generate(settings.data, replace(poses(settings), device=settings.device))
+    finally:
+        lock.release()
+
+
+def _described(settings: TrainingSettings, result: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "stage": stage_of(settings),
+        "method": settings.name,
+        "run": Path(settings.out).name,
+        "weights": result["weights"],
+        "data": result["data"],
+        "steps": result["steps"],
+        "pictures_seen": result["pictures_seen"],
+        "seconds": round(result["seconds"], 1),
+        "logs": result["logs"],
+        "curve": loss_curve(Path(settings.out)),
+        **{key: result[key] for key in ("positives", "generator", "companions") if key in result},
+    }
+
+
+def _score(
+    experiment: Experiment, cell: Cell, kept: Batches
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]], str]:
+    """Scores in every published mode and condition, their sums by person, and the name of the headline feature.
+
+    Where the data set has a visible mode, within the visible cameras too, by the fine-tuned network and by the one that
+    fine-tuning started from (``frozen``), both raw and centred per camera.
+    """
+    last = cell.chain[-1]
+    dataset = open_dataset(DataConfig(last.data.name, last.data.root))
+    device = resolve_device(experiment.device)
+    settings = CorruptionSettings(types=("all",), repeats=experiment.repeats, detail="lists")
+    within = [VISIBLE] if VISIBLE in dataset.modes else []
+    tuned = build_encoder(last.out, last.backbone, (0, 0), 0, device)
+    first = replace(last.backbone, last_stride=BackboneConfig.last_stride)
+    size = (last.loader.height, last.loader.width)
+    frozen = build_encoder(first.init, first, size, last.seed, device) if within else tuned
+    modes = [mode for mode in dataset.modes if mode in SEARCHES]
+    scores: dict[str, dict[str, float]] = {}
+    sums: dict[str, dict[str, Any]] = {}
+    for prefix, encoder, asked in (("", tuned, [*modes, *within]), ("frozen ", frozen, within)):
+        found = clean_and_corrupted(encoder, dataset, asked, settings, kept=kept, show_progress=True) if asked else {}
+        for mode, by_condition in found.items():
+            centred = [(f"{mode} centred", encoder.headline + CENTRED)] if mode in within else []
+            for name, feature in [(mode, encoder.headline), *centred]:
+                for condition in CONDITIONS:
+                    key, each = f"{prefix}{name}/{condition}", by_condition[condition]
+                    one = person_scores(each.pooled(feature))
+                    scores[key] = each.means(feature)
+                    sums[key] = {"persons": list(one.persons), "sums": one.sums.round(4).tolist()}
+    return scores, sums, tuned.headline
