@@ -1,4 +1,4 @@
-"""Are our corruptions those of imagecorruptions? Statistics of many draws from both, side by side.
+"""Are our corruptions the published ones (imagecorruptions; albumentations for rain)? Statistics of many draws.
 
     python benchmarks/corruption_parity.py --environment FOLDER [--draws 200] [--keep FOLDER] [--out parity.md]
 
@@ -32,6 +32,7 @@ RANDOM = (
     "elastic_transform",
     "speckle_noise",
     "spatter",
+    "rain",
 )
 FIXED = (
     "defocus_blur",

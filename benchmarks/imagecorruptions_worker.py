@@ -1,4 +1,4 @@
-"""Runs in imagecorruptions' own environment: answers one JSON request a line with one JSON line.
+"""Answers one JSON request a line with one JSON line, in the environment of imagecorruptions and albumentations (rain).
 
 {"do": "speed", "name", "count"}: seconds (wall, CPU) for ``count`` pictures, severities 1 to 5 in turn; "mix" as name
 takes the 15 types in turn. {"do": "describe", "name", "severity", "draws", "seed", "out"}: statistics of ``draws``
@@ -7,8 +7,10 @@ samples of the noise chain: three types without replacement, one on the other, a
 """
 
 import json
+import random
 import sys
 import time
+import types
 import warnings
 
 warnings.filterwarnings("ignore")
@@ -16,7 +18,12 @@ warnings.filterwarnings("ignore")
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import picture_statistics as statistics  # noqa: E402
-from imagecorruptions import corrupt, get_corruption_names  # noqa: E402
+from imagecorruptions import corrupt as corrupt_published  # noqa: E402
+from imagecorruptions import get_corruption_names  # noqa: E402
+
+for part in ("albumentations.imgaug", "albumentations.imgaug.transforms"):  # needs a package that NumPy 2 breaks
+    sys.modules[part] = types.ModuleType(part)
+import albumentations  # noqa: E402
 
 cv2.setNumThreads(1)
 # This fork draws frost from all six photographs; bethgelab's and hendrycks' own code from the first five.
@@ -24,6 +31,24 @@ _randint = np.random.randint
 np.random.randint = lambda low, *rest, **options: _randint(5 if low == 6 and not rest else low, *rest, **options)
 PICTURES = statistics.pictures()
 COMMON = get_corruption_names("common")
+
+
+RAIN = {1: "drizzle", 2: "heavy", 3: "heavy", 4: "torrential", 5: "torrential"}
+
+
+def corrupt(picture: np.ndarray, corruption_name: str, severity: int) -> np.ndarray:
+    """The published corruption; rain with CIL-ReID's settings of albumentations."""
+    if corruption_name != "rain":
+        return corrupt_published(picture, corruption_name=corruption_name, severity=severity)
+    darkening = -(0.05 + 0.05 * severity)
+    blur = 2 + severity
+    steps = [
+        albumentations.RandomRain(
+            rain_type=RAIN[severity], blur_value=blur, brightness_coefficient=1, always_apply=True
+        ),
+        albumentations.RandomBrightness(limit=[darkening, darkening], always_apply=True),
+    ]
+    return albumentations.Compose(steps)(image=picture)["image"]
 
 
 def speed(name: str, count: int) -> dict[str, float]:
@@ -59,6 +84,7 @@ def chain(count: int, severities: list[int]) -> dict[str, float]:
 def describe(name: str, severity: int, draws: int, seed: int, out: str) -> dict[str, float]:
     """Statistics (pictures, draws, NAMES)."""
     np.random.seed(seed)  # noqa: NPY002  # the package draws from the global generator
+    random.seed(seed)  # albumentations from this one
     sources = statistics.sources(name)
     table = np.stack(
         [

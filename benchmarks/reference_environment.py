@@ -1,4 +1,4 @@
-"""An environment of its own for imagecorruptions, whose dependencies are too many and too narrow for ours."""
+"""An environment of its own for imagecorruptions and albumentations, whose dependencies are too narrow for ours."""
 
 import json
 import os
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "imagecorruptions-imaug==1.1.5"
+RAIN = "albumentations==0.5.2"
+"""What CIL-ReID draws rain with; installed without its dependencies, of which rain needs OpenCV and NumPy only."""
 
 
 def reference_python(folder: Path) -> Path:
@@ -18,6 +20,7 @@ def reference_python(folder: Path) -> Path:
         print(f"installing {PACKAGE} into {folder} ...", file=sys.stderr)
         venv.create(folder, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "-q", PACKAGE], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", RAIN], check=True)
     return python
 
 

@@ -187,10 +187,10 @@ def spatter(x, severity, noise, canny, distance, box):
     return 255 * (x + shine[..., None] * np.array([175, 238, 238]) / 255)
 
 
-def rain(x, severity, slant, drops, line, box, hls):
-    """Lines, the 8-bit box mean and the way through 8-bit HLS are handed in, from OpenCV."""
+def rain(x, severity, drops, line, box, hls):
+    """Every drop falls 10 pixels to the right. Lines, the 8-bit box mean and the way through 8-bit HLS are handed in, from OpenCV."""
     length = {1: 10, 2: 30, 3: 30, 4: 60, 5: 60}[severity]
     wet = x.copy()
     for left, top in drops:
-        line(wet, (left, top), (left + slant, top + length))
+        line(wet, (left, top), (left + 10, top + length))
     return hls(box(wet, 2 + severity)) - 255.0 * (0.05 + 0.05 * severity)

@@ -11,6 +11,7 @@ import torch
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions import library
 from dapg.corruptions.colour import through_hls
+from dapg.corruptions.extra import rain_streaks
 from dapg.corruptions.weather import frost_photograph
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -127,7 +128,6 @@ def test_rain(severity):
 
     def convert(plain):
         return {
-            "slant": int(plain["slant"]),
             "drops": [(int(x), int(y)) for x, y in plain["drops"] if x > -1000],
             "line": lambda image, start, end: cv2.line(image, start, end, (200, 200, 200), 1),
             "box": lambda image, side: cv2.blur(image, (side, side)),
@@ -156,16 +156,34 @@ def test_rain_draws_the_described_drops():
     count = (drawn["drops"][..., 0] > -1000).sum(dim=1)
     assert count.reshape(200, 5)[0].tolist() == [area // 770, area // 600, area // 600, area // 500, area // 500]
     assert (count.reshape(200, 5) == count[:5]).all()
-    assert sorted(drawn["slant"].unique().tolist()) == list(range(-9, 10))
-    # Truncation to whole pixels makes 0 twice as frequent as any other slant.
-    assert 0.05 < (drawn["slant"] == 0).float().mean() < 0.16
-    used = drawn["drops"][..., 0] > -1000
     columns, rows = drawn["drops"].unbind(-1)
-    slant = drawn["slant"][:, None].expand_as(columns)
+    used = columns > -1000
     length = torch.tensor([10, 30, 30, 60, 60]).repeat(200)[:, None].expand_as(columns)
-    ends = columns + slant
-    assert ((columns >= 0) & (columns <= 128) & (ends >= 0) & (ends <= 128))[used].all()
     assert ((rows >= 0) & (rows + length <= 256))[used].all()
+    # As published: a slant below 0 begins columns at the slant, left of the picture; one above 0 ends them before W.
+    slants = SampleGenerator(torch.arange(1000)).uniform(low=-10.0, high=10.0).trunc().long().tolist()
+    assert set(slants) == set(range(-9, 10))
+    reached: dict[int, set[int]] = {}
+    for slant, places, real in zip(slants, columns, used, strict=True):
+        reached.setdefault(slant, set()).update(places[real].tolist())
+    for slant, places in reached.items():
+        assert places <= set(range(min(slant, 0), 128 - max(slant, 0) + 1)), slant
+    assert reached[-9] == set(range(-9, 129)), "every column from the slant to W occurs"
+    # Slants are truncated: 0 has a tenth, -9 ... -1 a twentieth each, of which |s| of W + |s| + 1 columns are below 0.
+    expected = sum(0.05 * s / (128 + s + 1) for s in range(1, 10))
+    assert float((columns[used] < 0).float().mean()) == pytest.approx(expected, abs=0.003)
+
+
+def test_streaks_at_the_edges_are_opencvs():
+    """Drops that begin left of the picture, end right of it or one row below, against OpenCV, pixel by pixel."""
+    cv2 = pytest.importorskip("cv2")
+    for length in (10, 30, 60):
+        drops = [(x, y) for x in (*range(-9, 3), *range(WIDTH - 12, WIDTH + 1)) for y in (0, HEIGHT - length)]
+        for drop in drops:
+            theirs = np.zeros((HEIGHT, WIDTH), np.uint8)
+            cv2.line(theirs, drop, (drop[0] + 10, drop[1] + length), 1, 1)
+            ours = rain_streaks(torch.tensor([[drop, (-1000, -1000)]]), 10, length, HEIGHT, WIDTH)[0]
+            assert (ours.numpy() == theirs.astype(bool)).all(), drop
 
 
 def test_shot_noise_table_is_the_exact_inverse_distribution():

@@ -198,29 +198,36 @@ def equalise(images: Int[Tensor, "B H W"]) -> Int[Tensor, "B H W"]:
 class Rain(Corruption):
     """Slanted grey streaks, a box blur, and a darker picture.
 
-    Drizzle at severity 1, heavy rain at 2 and 3, a torrent at 4 and 5. The reference multiplies lightness by 1 in 8-bit
-    HLS, which moves strong colours by a few levels: uint8 pictures go that way, too, float ones are spared it.
+    Drizzle at severity 1, heavy rain at 2 and 3, a torrent at 4 and 5. The reference draws a slant for each picture, which
+    decides where drops may begin, but every drop then falls 10 pixels to the right, as the slant never reaches the
+    drawing (albumentations up to June 2022, issue 1175): published numbers contain exactly that. The reference also
+    multiplies lightness by 1 in 8-bit HLS, which moves strong colours by a few levels: uint8 pictures go that way too,
+    float ones are spared it.
     """
 
     name = "rain"
     family = "extra"
     # area of the picture per drop, length of a drop, side of the blur, darkening
     TABLE = ((770, 10, 3, 0.10), (600, 30, 4, 0.15), (600, 30, 5, 0.20), (500, 60, 6, 0.25), (500, 60, 7, 0.30))
+    SLANT = 10
+    """Columns to the right that a drop falls, and the bound of the slants drawn."""
     COLOUR = 200 / 255
 
     def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
-        """``slant`` (B,), one for all drops, and ``drops`` (B, N, 2) columns and rows; unused places are -1000."""
+        """``drops`` (B, N, 2): columns and rows where drops begin; unused places are -1000.
+
+        With a slant below 0 columns are uniform in [slant, W], else in [0, W - slant].
+        """
         height, width = shape[-2:]
-        slant = generator.uniform(low=-10.0, high=10.0).trunc().long()
+        slant = generator.uniform(low=-float(self.SLANT), high=float(self.SLANT)).trunc().long()[:, None]
         most = max(height * width // 500, 1)
         place = generator.uniform(most, 2)
         length = pick([row[1] for row in self.TABLE], severity).long()
         count = height * width // pick([row[0] for row in self.TABLE], severity).long()
-        columns = (place[..., 0] * (width - slant.abs() + 1)[:, None]).long() + slant.clamp(max=0).abs()[:, None]
+        columns = (place[..., 0] * (width - slant + 1)).long() + slant.clamp(max=0)
         rows = (place[..., 1] * ((height - length).clamp(min=0) + 1)[:, None]).long()
         used = torch.arange(most, device=generator.device) < count[:, None]
-        drops = torch.where(used[..., None], torch.stack([columns, rows], dim=-1), -1000)
-        return {"severity": severity, "slant": slant, "drops": drops}
+        return {"severity": severity, "drops": torch.where(used[..., None], torch.stack([columns, rows], dim=-1), -1000)}
 
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
         result = torch.empty_like(images)
@@ -246,49 +253,34 @@ class Rain(Corruption):
         height, width = images.shape[-2:]
         for level, rows in by_severity(parameters["severity"]):
             _, length, side, darkening = self.TABLE[level - 1]
-            streaks = rain_streaks(parameters["drops"][rows], parameters["slant"][rows], length, height, width)
+            streaks = rain_streaks(parameters["drops"][rows], self.SLANT, length, height, width)
             wet = images[rows].masked_fill(streaks[:, None], self.COLOUR * white)
             yield rows, box_mean(wet, side), darkening, side
 
 
 def rain_streaks(
-    drops: Int[Tensor, "B N 2"], slant: Int[Tensor, "B"], length: int, height: int, width: int
+    drops: Int[Tensor, "B N 2"], slant: int, length: int, height: int, width: int
 ) -> Bool[Tensor, "B {height} {width}"]:
-    """Pixels on the lines from each (x, y) to (x + slant, y + length), as OpenCV draws them.
+    """Pixels on the lines from each (x, y) to (x + slant, y + length), as OpenCV draws them; 0 < slant <= length.
 
-    Ends outside the picture are cut back to its border first, which bends a line slightly; then Bresenham's line is
-    followed from its left end.
+    Ends outside the picture are cut back to its border first, the lower one in its row and then both in their columns,
+    which bends a line slightly; then Bresenham's line is followed from its left end.
     """
-    start_x, start_y = drops.unbind(dim=-1)
-    end_x, end_y = start_x + slant[:, None], start_y + length
-    # Drops begin inside, so only the lower end can be too low, and either end too far to the right.
-    visible = (start_y >= 0) & (start_y < height) & (torch.minimum(start_x, end_x) < width)
-    too_low = (end_y - (height - 1)).clamp(min=0)
-    end_x = end_x + _trunc_divide(-too_low * (end_x - start_x), end_y - start_y)
-    end_y = end_y - too_low
-    slope = (end_y - start_y, end_x - start_x)
-    start_far, end_far = (start_x - (width - 1)).clamp(min=0), (end_x - (width - 1)).clamp(min=0)
-    start_y = start_y + _trunc_divide(-start_far * slope[0], slope[1])
-    start_x = start_x - start_far
-    slope = (end_y - start_y, end_x - start_x)
-    end_y = end_y + _trunc_divide(-end_far * slope[0], slope[1])
-    end_x = end_x - end_far
+    left, top = drops.unbind(dim=-1)
+    too_low = (top + length - (height - 1)).clamp(min=0)
+    right, bottom = left + slant - too_low * slant // length, top + length - too_low
+    visible = (top >= 0) & (left < width) & (right >= 0)
+    outside = (-left).clamp(min=0)
+    top, left = top + outside * (bottom - top) // (right - left).clamp(min=1), left + outside
+    outside = (right - (width - 1)).clamp(min=0)
+    bottom, right = bottom - outside * (bottom - top) // (right - left).clamp(min=1), right - outside
 
     step = torch.arange(length + 1, device=drops.device)
-    tall, wide = (end_y - start_y)[..., None], (end_x - start_x).abs()[..., None]
-    from_left = torch.where((end_x < start_x)[..., None], tall - step, step)
-    # Half a pixel rounds down, seen from the left end.
-    aside = -((tall - 2 * from_left * wide) // (2 * tall).clamp(min=1))
-    columns = torch.minimum(start_x, end_x)[..., None] + aside
-    rows = start_y[..., None] + step
+    tall, wide = (bottom - top)[..., None], (right - left)[..., None]
+    # Half a pixel rounds down.
+    columns = left[..., None] - (tall - 2 * step * wide) // (2 * tall).clamp(min=1)
     drawn = visible[..., None] & (step <= tall) & (columns >= 0) & (columns < width)
-    index = torch.where(drawn, rows * width + columns, height * width).flatten(1)
+    index = torch.where(drawn, (top[..., None] + step) * width + columns, height * width).flatten(1)
     canvas = torch.zeros(len(drops), height * width + 1, dtype=torch.bool, device=drops.device)
     canvas.scatter_(1, index, True)
     return canvas[:, :-1].reshape(-1, height, width)
-
-
-def _trunc_divide(numerator: Int[Tensor, "..."], denominator: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """Integer quotient rounded towards zero; 0 where nothing is to be divided."""
-    safe = torch.where(numerator == 0, 1, denominator)
-    return torch.div(numerator, torch.where(safe == 0, 1, safe), rounding_mode="trunc")
