@@ -1,4 +1,4 @@
-"""Answers one JSON request a line with one JSON line, in the environment of imagecorruptions and albumentations (rain).
+"""Answers JSON requests, one a line, in the environment of imagecorruptions and albumentations (for rain).
 
 {"do": "speed", "name", "count"}: seconds (wall, CPU) for ``count`` pictures, severities 1 to 5 in turn; "mix" as name
 takes the 15 types in turn. {"do": "describe", "name", "severity", "draws", "seed", "out"}: statistics of ``draws``

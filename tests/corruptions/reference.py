@@ -188,7 +188,7 @@ def spatter(x, severity, noise, canny, distance, box):
 
 
 def rain(x, severity, drops, line, box, hls):
-    """Every drop falls 10 pixels to the right. Lines, the 8-bit box mean and the way through 8-bit HLS are handed in, from OpenCV."""
+    """Drops fall 10 pixels to the right. Lines, 8-bit box mean and the way through HLS are handed in, from OpenCV."""
     length = {1: 10, 2: 30, 3: 30, 4: 60, 5: 60}[severity]
     wet = x.copy()
     for left, top in drops:

@@ -227,7 +227,10 @@ class Rain(Corruption):
         columns = (place[..., 0] * (width - slant + 1)).long() + slant.clamp(max=0)
         rows = (place[..., 1] * ((height - length).clamp(min=0) + 1)[:, None]).long()
         used = torch.arange(most, device=generator.device) < count[:, None]
-        return {"severity": severity, "drops": torch.where(used[..., None], torch.stack([columns, rows], dim=-1), -1000)}
+        return {
+            "severity": severity,
+            "drops": torch.where(used[..., None], torch.stack([columns, rows], dim=-1), -1000),
+        }
 
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
         result = torch.empty_like(images)
