@@ -198,9 +198,9 @@ def equalise(images: Int[Tensor, "B H W"]) -> Int[Tensor, "B H W"]:
 class Rain(Corruption):
     """Slanted grey streaks, a box blur, and a darker picture.
 
-    Drizzle at severity 1, heavy rain at 2 and 3, a torrent at 4 and 5. The reference draws a slant for each picture, which
-    decides where drops may begin, but every drop then falls 10 pixels to the right, as the slant never reaches the
-    drawing (albumentations up to June 2022, issue 1175): published numbers contain exactly that. The reference also
+    Drizzle at severity 1, heavy rain at 2 and 3, a torrent at 4 and 5. The reference draws a slant for each picture,
+    which decides where drops may begin, but every drop then falls 10 pixels to the right, as the slant never reaches
+    the drawing (albumentations up to June 2022, issue 1175): published numbers contain exactly that. It also
     multiplies lightness by 1 in 8-bit HLS, which moves strong colours by a few levels: uint8 pictures go that way too,
     float ones are spared it.
     """
