@@ -354,7 +354,7 @@ def test_too_small_pictures_and_boxes_outside_are_named(tmp_path):
     result = verify_folder("folder", tmp_path / "people.csv")
     assert result.passed, "two people in one picture are no duplicate"
     assert result.counts["all: pictures"] == 2
-    (tmp_path / "people.csv").write_text(text + "f.png,cleo,40,0,80,50\n")
+    (tmp_path / "people.csv").write_text(text + "f.png,cleo,40,0,80,50\nf.png,dora,70,0,80,50\n")
     (wrong,) = [finding for finding in verify_folder("folder", tmp_path / "people.csv").findings if finding.error]
     assert wrong.kind == "unreadable"
-    assert "reaches out of the picture, which is 60 x 60" in wrong.message
+    assert "the box (70, 0, 80, 50) lies outside the picture" in wrong.message

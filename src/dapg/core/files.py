@@ -35,7 +35,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     file or the new one. A full disk is reported as such, and the old file stays.
     """
     final = Path(path)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    # Not the whole name: a legal name of 250 characters would become one of more than 255.
+    temporary = final.with_name(f".{hashlib.blake2b(final.name.encode(), digest_size=8).hexdigest()}.{os.getpid()}.tmp")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from dapg.core.errors import DataError
 
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+"""What is decoded, whatever a file is called: a picture must not choose a decoder that starts other programs."""
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -40,11 +43,16 @@ def _identify(data: bytes, where: str) -> Image.Image:
     if not data:
         raise DataError(f"{where}: the file is empty")
     try:
-        return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:  # its text holds a memory address, which would differ from run to run
-        raise DataError(f"{where}: not a picture (unknown or damaged format)") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: not a picture that can be read ({error})") from error
+        raise DataError(f"{where}: not a picture (unknown or damaged format; read are {', '.join(FORMATS)})") from error
+    except Exception as error:  # whatever a decoder raises for a damaged file
+        raise DataError(f"{where}: not a picture that can be read ({_said(error)})") from error
+
+
+def _said(error: Exception) -> str:
+    """A foreign decoder's message in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _convert(image: Image.Image, where: str) -> Image.Image:
@@ -52,8 +60,8 @@ def _convert(image: Image.Image, where: str) -> Image.Image:
         raise DataError(f"{where}: floating-point pictures have no fixed white; store 8 or 16 bits")
     try:
         return _to_8_bit(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
-        raise DataError(f"{where}: damaged picture ({error})") from error
+    except Exception as error:  # whatever a decoder raises for a damaged file
+        raise DataError(f"{where}: damaged picture ({_said(error)})") from error
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
@@ -79,13 +87,13 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation of a JPEG -> what sets it upright (EXIF 2.3, tag 274)."""
+"""EXIF orientation of a JPEG or MPO -> what sets it upright (EXIF 2.3, tag 274)."""
 _KEEP_SIDES = (_UPRIGHT[2], _UPRIGHT[3], _UPRIGHT[4])
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """How a JPEG of a hand-held camera must be turned; other formats are taken as they are stored."""
-    if image.format != "JPEG":
+    if image.format not in ("JPEG", "MPO"):  # MPO: a JPEG with further pictures, as phones write
         return None
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dapg.core.errors import DataError
+
 UNKNOWN = -1
 """Person or camera of a record that has no label."""
 
@@ -29,6 +31,18 @@ class Record:
     camera: int = UNKNOWN
     modality: Modality = Modality.VISIBLE
     box: tuple[int, int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Whatever a list, an archive or an index says: a path never leads out of the data set's folder.
+
+        Raises:
+            DataError: an absolute path, one with ``..``, or a null character in it.
+        """
+        path = self.path
+        if path[:1] in ("/", "\\") or path[1:3] == ":\\" or "\0" in path:
+            raise DataError(f"{path!r} is not a path relative to the data set's folder")
+        if ".." in path and ".." in path.replace("\\", "/").split("/"):
+            raise DataError(f"{path!r} leads out of the data set's folder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +78,15 @@ class Trial:
     """Where the split comes from: the random generator and its seed, or the file."""
     cause: Literal["gallery", "partition"] = "gallery"
     """What another trial of the mode would change: the gallery, or the test persons and with them the model."""
+
+    def __post_init__(self) -> None:
+        """Half an archive, say, leaves one side without pictures.
+
+        Raises:
+            DataError: names the side.
+        """
+        for side, records in (("query", self.query), ("gallery", self.gallery)):
+            if not records:
+                raise DataError(
+                    f"{self.name} of mode {self.mode} has no {side} picture in this copy; run dapg data verify"
+                )

@@ -7,6 +7,7 @@ from pathlib import Path
 from dapg.core.errors import DataError
 from dapg.core.files import atomic_write_text
 from dapg.core.types import Record
+from dapg.data import listing
 
 
 def read_groups(path: Path) -> dict[str, int]:
@@ -29,12 +30,8 @@ def read_lines(path: Path, what: str) -> dict[str, str]:
     Raises:
         DataError: missing, a line without a tab, or a picture that is named twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     found: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(listing.read_lines(path), 1):
         name, tab, text = line.rpartition("\t")
         if not tab:
             raise DataError(f"{path}, line {number}: expected a path, a tab and a {what}, got {line!r}")

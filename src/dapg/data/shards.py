@@ -27,7 +27,7 @@ from dapg.core.rng import generator_from
 from dapg.core.types import UNKNOWN, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset, example_picture
 from dapg.data.compact import CompactRecords
-from dapg.data.sets.folder import PICTURE_SUFFIXES
+from dapg.data.listing import PICTURE_SUFFIXES
 
 INDEX = "index.npz"
 _VERSION = 2

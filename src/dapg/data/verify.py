@@ -154,9 +154,9 @@ def read_all(dataset: Dataset, records: Sequence[Record], threads: int) -> Itera
         problem = ""
         if record.box is not None:
             left, top, right, bottom = record.box
-            if right > width or bottom > height:
-                return record, None, f"the box {record.box} reaches out of the picture, which is {width} x {height}"
-            width, height = right - left, bottom - top
+            width, height = min(right, width) - left, min(bottom, height) - top
+            if width <= 0 or height <= 0:
+                return record, None, f"the box {record.box} lies outside the picture"
         if height < dataset.smallest[0] or width < dataset.smallest[1]:
             problem = f"{width} x {height}"
         return record, hashlib.blake2b(data, digest_size=16).digest(), problem

@@ -7,7 +7,8 @@ from PIL import Image
 
 from dapg.core.errors import DataError, UsageError
 from dapg.core.types import UNKNOWN, Modality
-from dapg.data.sets.folder import Folder, picture_paths
+from dapg.data.listing import pictures_below
+from dapg.data.sets.folder import Folder
 
 
 def pictures(root: Path, *paths: str) -> Path:
@@ -27,7 +28,7 @@ def test_without_labels_every_picture_in_the_order_of_its_path(tmp_path: Path) -
     pictures(tmp_path, "b.png", "a/z.JPG", "a/b.jpeg", ".hidden/x.png", "a/.x.png", "B.png")
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "folder.png").mkdir()
-    assert picture_paths(tmp_path) == ["B.png", "a/b.jpeg", "a/z.JPG", "b.png"]
+    assert pictures_below(tmp_path) == ["B.png", "a/b.jpeg", "a/z.JPG", "b.png"]
     records = Folder(tmp_path).records()
     assert [record.path for record in records] == ["B.png", "a/b.jpeg", "a/z.JPG", "b.png"]
     assert {(r.person, r.camera, r.modality, r.box) for r in records} == {(UNKNOWN, UNKNOWN, Modality.VISIBLE, None)}
@@ -73,16 +74,16 @@ def test_all_is_the_default_without_a_split_column(tmp_path: Path) -> None:
         ("path\na.png\n\n\nmissing.png\n", "labels.csv, line 5: missing.png is not a file below"),
         ('path,person\na.png,"two\nlines"\nmissing.png,x\n', "labels.csv, line 4: missing.png"),
         ("path\nc\n", "labels.csv, line 2: c is not a file below"),
-        ("path,person\n,anna\n", "labels.csv, line 2: path must be relative"),
-        ("path\n/etc/hostname\n", "labels.csv, line 2: path must be relative to the folder and stay in it"),
-        ("path\n../a.png\n", "labels.csv, line 2: path must be relative to the folder and stay in it"),
+        ("path,person\n,anna\n", "labels.csv, line 2: a path must be relative"),
+        ("path\n/etc/hostname\n", "labels.csv, line 2: a path must be relative and stay below"),
+        ("path\n../a.png\n", "labels.csv, line 2: a path must be relative and stay below"),
         ("path,camera\na.png,two\n", "labels.csv, line 2: camera must be a whole number, not 'two'"),
         ("path,camera\na.png,1\nb.png,1.5\n", "labels.csv, line 3: camera must be a whole number, not '1.5'"),
         ("path,modality\na.png,sonar\n", "labels.csv, line 2: modality must be one of visible, rgb, infrared"),
         ("path,split\na.png,tets\n", "labels.csv, line 2: split must be one of train, val, test, not 'tets'; did"),
         ("path,split\na.png,all\n", "labels.csv, line 2: split must be one of train, val, test, not 'all'"),
         ("path,left,top,right,bottom\na.png,3,0,3,8\n", "line 2: box left, top, right, bottom = 3, 0, 3, 8 has no"),
-        ("path,left,top,right,bottom\na.png,0,0,3,\n", "line 2: box left, top, right, bottom = 0, 0, 3, -1 has no"),
+        ("path,left,top,right,bottom\na.png,0,0,3,\n", "line 2: the box lacks bottom"),
         ("path,left,top,right,bottom\na.png,0,0,x,4\n", "labels.csv, line 2: right must be a whole number, not 'x'"),
         ("path,person\na.png,anna\nb.png\n", "labels.csv, line 3: 1 cells, but the first line names 2 columns"),
         ("path,person\na.png,anna,oslo\n", "labels.csv, line 2: 3 cells, but the first line names 2 columns"),

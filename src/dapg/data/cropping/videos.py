@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from dapg.core.errors import DataError
 from dapg.core.images import open_rgb
 from dapg.data.cropping._opencv import opencv
-from dapg.data.sets.folder import PICTURE_SUFFIXES
+from dapg.data.listing import is_picture
 
 VIDEO_SUFFIXES = {
     ".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
@@ -66,7 +66,7 @@ def find_videos(source: Path, frames_per_second: float) -> tuple[list[Video], li
     if not source.is_dir():
         raise DataError(f"{source} is neither a video nor a folder")
     videos, problems = [], []
-    for folder, folders, files in os.walk(source):
+    for folder, folders, files in os.walk(source, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         visible = sorted(name for name in files if not name.startswith("."))
         for name in visible:
@@ -76,7 +76,7 @@ def find_videos(source: Path, frames_per_second: float) -> tuple[list[Video], li
                     videos.append(_open_file(path, path.relative_to(source).as_posix()))
                 except DataError as error:
                     problems.append(str(error))
-        pictures = tuple(name for name in visible if Path(name).suffix.lower() in PICTURE_SUFFIXES)
+        pictures = tuple(name for name in visible if is_picture(name))
         if pictures:
             relative = Path(folder).relative_to(source).as_posix()
             name = source.resolve().name if relative == "." else relative
@@ -97,7 +97,7 @@ class Reader:
     def __init__(self, video: Video, wanted: Callable[[int], bool]) -> None:
         self.video, self.wanted = video, wanted
         self.missing = 0
-        """After the last frame: how many fewer there were than the file claims."""
+        """After the last frame: how many could not be decoded, or lie beyond the point where the file's clock ends."""
 
     def __iter__(self) -> Iterator[Moment]:
         """Stop asking when no more is needed; ``missing`` is known only after the last frame."""
@@ -106,13 +106,17 @@ class Reader:
     def _frames(self) -> Iterator[Moment]:
         cv2 = opencv()
         capture = _capture(self.video.path)
-        number = failed = 0
+        number = failed = self.missing = 0
+        last = -1.0
         try:
             while failed < _PATIENCE:
                 if not capture.grab():  # the end, or a damaged frame: what follows may be fine
                     failed += 1
                     continue
-                failed = 0
+                clock = float(capture.get(cv2.CAP_PROP_PTS))
+                if failed:
+                    self.missing += max(1, round(clock - last) - 1)
+                failed, last = 0, max(clock, last, float(number))
                 if self.wanted(number):
                     decoded, pixels = capture.retrieve()
                     seconds = float(capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000 or number / self.video.frames_per_second
@@ -120,7 +124,8 @@ class Reader:
                 number += 1
         finally:
             capture.release()
-        self.missing = max(0, self.video.frames - number)
+        # By the clock, not by the number of frames: a variable rate has fewer frames than duration times rate.
+        self.missing += max(0, self.video.frames - round(last) - 1)
 
     def _pictures(self) -> Iterator[Moment]:
         for number, name in enumerate(self.video.pictures):

@@ -3,21 +3,23 @@
 import csv
 import difflib
 import itertools
-import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import ClassVar
 
 from dapg.core.errors import DataError, UsageError, nearest
 from dapg.core.types import UNKNOWN, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
+from dapg.data.listing import PICTURE_SUFFIXES, inside, pictures_below
 from dapg.data.verify import Finding
 
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 LABELS = "labels.csv"
 SPLITS = ("train", "val", "test")
 COLUMNS = ("path", "person", "camera", "modality", "split", "left", "top", "right", "bottom")
 
+_NOBODY = {"", "-1", "nan", "none", "null", "unknown"}
+"""What trackers and spreadsheets write for a person nobody knows."""
 _MODALITIES = {
     "visible": Modality.VISIBLE,
     "rgb": Modality.VISIBLE,
@@ -61,7 +63,7 @@ class Folder(Dataset):
         if labels.exists():
             self._read_labels(labels)
         else:
-            self._splits["all"] = [Record(path) for path in picture_paths(self.root)]
+            self._splits["all"] = [Record(path) for path in pictures_below(self.root)]
         if not self._splits["all"]:
             raise DataError(f"no picture ({', '.join(sorted(PICTURE_SUFFIXES))}) below {self.root}")
 
@@ -129,12 +131,12 @@ class Folder(Dataset):
 
     def _read_labels(self, labels: Path) -> None:
         rows = list(_rows(labels))
-        names = sorted({row.get("person", "") for _, row in rows} - {""})
+        names = sorted({row.get("person", "") for _, row in rows if row.get("person", "").lower() not in _NOBODY})
         persons = {name: number for number, name in enumerate(names)}
         seen: dict[tuple[str, tuple[int, int, int, int] | None], str] = {}
         for where, row in rows:
             record = Record(
-                path=_inside(row["path"], where),
+                path=inside(row["path"], where),
                 person=persons.get(row.get("person", ""), UNKNOWN),
                 camera=_whole(row.get("camera"), UNKNOWN, where, "camera"),
                 modality=_modality(row.get("modality"), where),
@@ -159,16 +161,6 @@ class Folder(Dataset):
             layout[path] = None
             rows.append(f"{path},{person},{camera},{modality},{'train' if person in ('anna', 'ben') else 'test'}")
         return {LABELS: "\n".join(rows) + "\n", **layout}
-
-
-def picture_paths(root: Path) -> list[str]:
-    """Paths of all pictures below ``root``, relative, sorted, hidden files and folders left out."""
-    found = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        pictures = [name for name in files if Path(name).suffix.lower() in PICTURE_SUFFIXES and name[0] != "."]
-        found += [(Path(folder) / name).relative_to(root).as_posix() for name in pictures]
-    return sorted(found)
 
 
 def _rows(labels: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -207,14 +199,6 @@ def _check_columns(columns: list[str], labels: Path) -> None:
         raise DataError(f"{labels}: the first line names a column twice: {', '.join(columns)}")
 
 
-def _inside(text: str, where: str) -> str:
-    """A relative path with forward slashes that stays below the folder."""
-    path = PurePosixPath(text.replace("\\", "/"))
-    if not text or path.is_absolute() or ".." in path.parts:
-        raise DataError(f"{where}: path must be relative to the folder and stay in it, not {text!r}")
-    return path.as_posix()
-
-
 def _split(text: str | None, where: str) -> str | None:
     if text and text not in SPLITS:
         raise DataError(f"{where}: split must be one of {', '.join(SPLITS)}, not {text!r}{nearest(text, list(SPLITS))}")
@@ -224,10 +208,15 @@ def _split(text: str | None, where: str) -> str | None:
 def _whole(text: str | None, default: int, where: str, column: str) -> int:
     if not text:
         return default
-    try:
-        return int(text)
-    except ValueError:
-        raise DataError(f"{where}: {column} must be a whole number, not {text!r}") from None
+    if text.lower() in _NOBODY:
+        return default
+    if _WHOLE.fullmatch(text) is None:
+        raise DataError(f"{where}: {column} must be a whole number, not {text!r}")
+    return int(text.partition(".")[0])
+
+
+_WHOLE = re.compile(r"-?\d{1,9}(\.0*)?")
+"""pandas writes a column of whole numbers with gaps as ``3.0``."""
 
 
 def _modality(text: str | None, where: str) -> Modality:
@@ -242,7 +231,10 @@ def _box(row: Mapping[str, str], where: str) -> tuple[int, int, int, int] | None
     columns = ("left", "top", "right", "bottom")
     if not any(row.get(column) for column in columns):
         return None
-    left, top, right, bottom = (_whole(row.get(column), -1, where, column) for column in columns)
-    if not (0 <= left < right and 0 <= top < bottom):
+    absent = [column for column in columns if not row.get(column)]
+    if absent:
+        raise DataError(f"{where}: the box lacks {', '.join(absent)}")
+    left, top, right, bottom = (_whole(row[column], 0, where, column) for column in columns)
+    if right <= max(left, 0) or bottom <= max(top, 0):
         raise DataError(f"{where}: box left, top, right, bottom = {left}, {top}, {right}, {bottom} has no area")
-    return left, top, right, bottom
+    return max(left, 0), max(top, 0), right, bottom  # cut to the picture, as detectors reach beyond it

@@ -14,7 +14,7 @@ from typing import ClassVar
 from dapg.core.errors import DataError
 from dapg.core.types import UNKNOWN, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
-from dapg.data.sets.folder import PICTURE_SUFFIXES
+from dapg.data.listing import pictures_in, read_lines, read_numbers
 from dapg.data.verify import Finding, expect
 
 PROTOCOL = Protocol("llcm", same_person_same_camera=True, unique_identity_cmc=True)
@@ -64,6 +64,9 @@ class LLCM(Dataset):
         sampled = Modality.VISIBLE if mode == "infrared-to-visible" else Modality.INFRARED
         other = Modality.INFRARED if mode == "infrared-to-visible" else Modality.VISIBLE
         every = tuple(record for cell in self._cells(other) for record in cell)
+        for modality, folder in TEST_FOLDERS.items():
+            if not self._cells(modality):
+                raise DataError(f"{self.title}: no {modality.name.lower()} test picture below {self.root / folder}")
         comparable = seed == 0 and mode != "visible-to-infrared"
         trials = []
         for trial in range(TRIALS):
@@ -76,11 +79,7 @@ class LLCM(Dataset):
 
     def persons_tested(self) -> list[int]:
         """Persons of ``idx/test_id.txt``, in the order of their four-digit names."""
-        path = self.root / "idx/test_id.txt"
-        try:
-            return sorted(int(number) for number in path.read_text(encoding="utf-8").split("\n", 1)[0].split(","))
-        except ValueError:
-            raise DataError(f"{path}: line 1 must be whole numbers between commas") from None
+        return read_numbers(self.root / "idx/test_id.txt")
 
     @functools.cache  # noqa: B019  (a data set lives as long as the program)
     def _cells(self, modality: Modality) -> list[list[Record]]:
@@ -92,8 +91,7 @@ class LLCM(Dataset):
                 folder = self.root / relative
                 if not folder.is_dir():
                     continue
-                names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
-                cell = [Record(f"{relative}/{name}", person, camera, modality) for name in names if name[0] != "."]
+                cell = [Record(f"{relative}/{name}", person, camera, modality) for name in pictures_in(folder)]
                 if cell:
                     cells.append(cell)
         return cells
@@ -105,7 +103,7 @@ class LLCM(Dataset):
         """
         relative = _LISTS[modality]
         records = []
-        for number, line in enumerate((self.root / relative).read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(read_lines(self.root / relative), start=1):
             if not line.strip():
                 continue
             path, _, label = line.strip().rpartition(" ")

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from dapg.core.errors import DataError, UsageError
 from dapg.core.types import UNKNOWN, Record
 from dapg.data.base import Dataset, example_picture
@@ -105,16 +107,20 @@ class LUPerson(Dataset):
         )
         if path is None:
             with self._open().begin() as transaction, transaction.cursor() as cursor:
-                keys = [bytes(key).decode() for key in cursor.iternext(keys=True, values=False)]
+                stored = [bytes(key) for key in cursor.iternext(keys=True, values=False)]
+            # ``__keys__`` and ``__len__`` are notes that some writers of LMDBs leave beside the pictures.
+            keys = [_key(key, self._lmdb) for key in stored if not (key.startswith(b"__") and key.endswith(b"__"))]
             return keys, [UNKNOWN] * len(keys), [UNKNOWN] * len(keys)
         content = _load_plain(path)
         table: Mapping[str, Any] = content if isinstance(content, dict) else {"keys": content}
-        if "keys" not in table or isinstance(table["keys"], str | bytes):
+        entries = table.get("keys")
+        if not isinstance(entries, list | tuple | np.ndarray):
             raise DataError(f"{path}: expected a list of keys, or a dictionary with 'keys'")
-        keys = [key.decode() if isinstance(key, bytes) else str(key) for key in table["keys"]]
+        keys = [_key(key, path) for key in entries]
         columns = []
         for name in ("pids", "vids"):
-            values = [int(value) for value in table[name]] if name in table else [UNKNOWN] * len(keys)
+            given = table.get(name)
+            values = [UNKNOWN] * len(keys) if given is None else _numbers(given, f"{path}, {name}")
             if len(values) != len(keys):
                 raise DataError(f"{path}: {len(values)} {name} for {len(keys)} keys")
             columns.append(values)
@@ -133,6 +139,45 @@ class LUPerson(Dataset):
         names = list(cls.example_layout())
         write_tars(Path(root), ((name, example_picture(name)) for name in names), per_shard=100)
         write_index(Path(root), {"all": [Record(name) for name in names]}, {}, cls.title)
+
+
+def _key(key: object, where: object) -> str:
+    """A key as text.
+
+    Raises:
+        DataError: it is neither text nor UTF-8 bytes.
+    """
+    try:
+        text = key.decode() if isinstance(key, bytes) else key
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: the key {key!r} is not UTF-8") from error
+    if not isinstance(text, str):
+        raise DataError(f"{where}: a key must be text, not {key!r}")
+    return text
+
+
+def _numbers(values: object, where: str) -> list[int]:
+    """Persons or videos as whole numbers: None is unknown, names are numbered in the order of their first use.
+
+    Raises:
+        DataError: names the entry that is neither, or does not fit 31 bits.
+    """
+    if not isinstance(values, list | tuple | np.ndarray):
+        raise DataError(f"{where}: expected a list, not {type(values).__name__}")
+    names: dict[str, int] = {}
+    numbers = []
+    for place, value in enumerate(values):
+        if isinstance(value, str):
+            numbers.append(names.setdefault(value, len(names)))
+        elif value is None or value != value:  # NaN
+            numbers.append(UNKNOWN)
+        elif not isinstance(value, int | float | np.number) or int(value) != value:
+            raise DataError(f"{where}, entry {place}: {value!r} is neither a whole number nor a name")
+        elif not -1 <= int(value) < 2**31:
+            raise DataError(f"{where}, entry {place}: {value} does not fit 31 bits; number them from 0")
+        else:
+            numbers.append(int(value))
+    return numbers
 
 
 _OPENING = threading.Lock()
@@ -159,8 +204,13 @@ def _environment(path: str) -> Any:
             if environment is not None:
                 environment.close()
             environment = lmdb.open(path, readonly=True, lock=False, readahead=False)
+            used = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
         except lmdb.Error as error:
             raise DataError(f"{path} is not an LMDB that can be read ({error})") from error
+        size = (Path(path) / "data.mdb").stat().st_size
+        if size < used:  # reading beyond the end of a mapped file would kill the process
+            environment.close()
+            raise DataError(f"{path}/data.mdb is cut off: {size:,} of at least {used:,} bytes; copy it again")
         _OPEN[path] = os.getpid(), environment
         return environment
 
@@ -184,5 +234,5 @@ class _PlainUnpickler(pickle.Unpickler):
 def _load_plain(path: Path) -> Any:
     try:
         return _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
-    except (OSError, pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError) as error:
-        raise DataError(f"{path} is not a plain list of keys ({error})") from error
+    except Exception as error:  # a damaged pickle raises whatever its opcodes meet
+        raise DataError(f"{path} is not a plain list of keys ({' '.join(str(error).split())})") from error

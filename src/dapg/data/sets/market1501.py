@@ -12,6 +12,7 @@ from typing import ClassVar
 from dapg.core.errors import DataError
 from dapg.core.types import UNKNOWN, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
+from dapg.data.listing import pictures_in
 from dapg.data.verify import Finding, expect
 
 JUNK, DISTRACTOR = -1, 0
@@ -62,14 +63,17 @@ class Market1501(Dataset):
     @functools.cache  # noqa: B019  (a data set lives as long as the program)
     def _folder(self, split: str) -> list[Record]:
         records = []
-        for path in sorted((self.root / FOLDERS[split]).glob("*.jpg")):
-            match = _NAME.match(path.name)
+        folder = self.root / FOLDERS[split]
+        for name in pictures_in(folder):
+            match = _NAME.match(name)
             if match is None:
                 raise DataError(
-                    f"{path}: names are like 0002_c1s1_000451_03.jpg (person, camera, sequence, frame, box)"
+                    f"{folder / name}: names are like 0002_c1s1_000451_03.jpg (person, camera, sequence, frame, box)"
                 )
             person = max(int(match[1]), UNKNOWN)
-            records.append(Record(f"{FOLDERS[split]}/{path.name}", person, int(match[2]), Modality.VISIBLE))
+            records.append(Record(f"{FOLDERS[split]}/{name}", person, int(match[2]), Modality.VISIBLE))
+        if not records:
+            raise DataError(f"{self.title}: there is no picture in {folder}. See docs/datasets.md.")
         return records
 
     def disjoint_splits(self) -> Sequence[tuple[str, str]]:

@@ -16,7 +16,7 @@ from dapg.core.errors import DataError
 from dapg.core.seeds import derive_seed
 from dapg.core.types import Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
-from dapg.data.sets.folder import PICTURE_SUFFIXES
+from dapg.data.listing import pictures_in, read_lines
 from dapg.data.verify import Finding, expect, odd_persons
 
 PROTOCOL = Protocol("regdb")
@@ -107,8 +107,7 @@ class RegDB(Dataset):
             found[modality] = [
                 Record(f"{name}/{folder.name}/{file}", int(folder.name), CAMERAS[modality], modality)
                 for folder in sorted(folders, key=lambda folder: int(folder.name))
-                for file in sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
-                if not file.startswith(".")
+                for file in pictures_in(folder)
             ]
         return found
 
@@ -138,12 +137,8 @@ class RegDB(Dataset):
             DataError: names the line that is not ``path label`` or whose folder is not a person.
         """
         relative = f"idx/{side}_{_LIST_NAMES[modality]}_{number}.txt"
-        try:
-            lines = (self.root / relative).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise DataError(f"{self.root / relative}: {error.strerror or error}") from error
         found = []
-        for place, line in enumerate(lines, start=1):
+        for place, line in enumerate(read_lines(self.root / relative), start=1):
             if not line.strip():
                 continue
             path, _, label = line.strip().rpartition(" ")  # from the right: a path may hold spaces

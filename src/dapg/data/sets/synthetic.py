@@ -21,6 +21,7 @@ from dapg.core.files import ASSETS
 from dapg.core.key_points import KEY_POINT_NAMES
 from dapg.core.types import Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
+from dapg.data.listing import pictures_below
 
 EMBEDDED = ASSETS / "synthetic" / "people.zip"
 ARCHIVE = "people.zip"
@@ -220,9 +221,7 @@ class Synthetic(Dataset):
     def _names(self) -> list[str]:
         if self.root.is_file():
             return sorted(self._archive().namelist())
-        return sorted(path.relative_to(self.root).as_posix() for path in self.root.glob("cam*/*/*")) + sorted(
-            path.relative_to(self.root).as_posix() for path in self.root.glob("unlabelled/*")
-        )
+        return [path for path in pictures_below(self.root) if path.startswith(("cam", "unlabelled/"))]
 
     def _index(self) -> dict[tuple[int, int], list[str]]:
         """(person, camera) -> pictures by name."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dapg.core.errors import DataError, UsageError
 from dapg.core.types import UNKNOWN, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
-from dapg.data.sets.folder import PICTURE_SUFFIXES
+from dapg.data.listing import pictures_in, read_numbers
 from dapg.data.verify import Finding, expect
 
 VISIBLE_CAMERAS = (1, 2, 4, 5)
@@ -138,16 +138,9 @@ class SysuMM01(Dataset):
         """Persons of ``exp/<name>_id.txt`` (train, val or test), ascending.
 
         Raises:
-            DataError: the file does not begin with a line of whole numbers between commas.
+            DataError: the file is missing, or holds anything but whole numbers.
         """
-        path = self.root / "exp" / f"{name}_id.txt"
-        try:
-            first = path.read_text(encoding="utf-8").split("\n", 1)[0]
-            return sorted(int(number) for number in first.split(","))
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror or error}. See docs/datasets.md.") from error
-        except ValueError:
-            raise DataError(f"{path}: line 1 must be whole numbers between commas, such as 6,10,17") from None
+        return read_numbers(self.root / "exp" / f"{name}_id.txt")
 
     def read(self, record: Record) -> bytes:
         """A file, or one picture of an array as a PPM file."""
@@ -177,12 +170,10 @@ class SysuMM01(Dataset):
             for folder in sorted((self.root / f"cam{camera}").iterdir()):
                 if not folder.name.isdigit() or not folder.is_dir():
                     continue
-                names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
                 person = int(folder.name)
                 cells[camera, person] = [
                     Record(f"cam{camera}/{folder.name}/{name}", person, camera, modality)
-                    for name in names
-                    if not name.startswith(".")
+                    for name in pictures_in(folder)
                 ]
         return cells
 
@@ -202,7 +193,9 @@ class SysuMM01(Dataset):
         """The first entries of row ``trial`` of each permutation, which counts pictures from 1."""
         gallery: list[Record] = []
         for camera, person in cells:
-            pictures, order = self._cell(camera, person), self._permutations[camera, person]
+            pictures, order = self._cell(camera, person), self._permutations.get((camera, person))
+            if order is None:
+                raise DataError(f"rand_perm_cam.mat has no entry for camera {camera}, person {person}")
             if order.shape[0] <= trial or order.shape[1] != len(pictures):
                 raise DataError(
                     f"rand_perm_cam.mat: camera {camera}, person {person} has {order.shape[0]} x {order.shape[1]} "
@@ -345,13 +338,16 @@ def _read_permutations(path: Path) -> Mapping[tuple[int, int], NDArray[np.int64]
         from scipy.io import loadmat
     except ImportError as error:
         raise UsageError("reading rand_perm_cam.mat needs scipy: pip install dapg[mat]") from error
-    try:
-        cameras = loadmat(path)["rand_perm_cam"].ravel()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} does not hold the cell array rand_perm_cam ({error})") from error
     empty = np.empty((0, 0), dtype=np.int64)
-    found: dict[tuple[int, int], NDArray[np.int64]] = {}
-    for camera, persons in enumerate(cameras, start=1):
-        for person, order in enumerate(persons.ravel(), start=1):
-            found[camera, person] = np.atleast_2d(order).astype(np.int64) if order.size else empty
-    return found
+    permutations: dict[tuple[int, int], NDArray[np.int64]] = {}
+    try:
+        for camera, persons in enumerate(loadmat(path)["rand_perm_cam"].ravel(), start=1):
+            for person, order in enumerate(persons.ravel(), start=1):
+                permutations[camera, person] = np.atleast_2d(order).astype(np.int64) if order.size else empty
+    except NotImplementedError as error:
+        raise DataError(f"{path} was saved as MATLAB 7.3; take the file of wuancong/SYSU-MM01 as it is") from error
+    except Exception as error:  # scipy's reader raises many kinds for a damaged file
+        raise DataError(
+            f"{path} does not hold the cell array rand_perm_cam ({type(error).__name__}: {error})"
+        ) from error
+    return permutations

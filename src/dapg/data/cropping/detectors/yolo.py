@@ -75,7 +75,7 @@ class Yolo(Detector):
         """The frame, scaled to fit and centred on grey, in [0, 1]; the scale, and (x, y) of its corner."""
         height, width = self._size
         scale = min(height / frame.shape[0], width / frame.shape[1])
-        rows, columns = round(frame.shape[0] * scale), round(frame.shape[1] * scale)
+        rows, columns = max(1, round(frame.shape[0] * scale)), max(1, round(frame.shape[1] * scale))
         resized = self._cv2.resize(frame, (columns, rows), interpolation=self._cv2.INTER_LINEAR)
         left, top = (width - columns) // 2, (height - rows) // 2
         canvas = np.full((height, width, 3), _GREY, dtype=np.uint8)
