@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import pickle
 import tarfile
 from collections import Counter
@@ -17,8 +18,11 @@ from dapg.data.samplers import LocalBatches, Sampler
 from dapg.data.sets.folder import Folder
 from dapg.data.sets.market1501 import Market1501
 from dapg.data.sets.regdb import RegDB
+from dapg.data.sets.shards import Shards
 from dapg.data.sets.sysu import SysuMM01
-from dapg.data.shards import Shards, ShardSampler, pack, write_index, write_tars
+from dapg.data.shards.pack import pack, write_tars
+from dapg.data.shards.shard_sampler import ShardSampler
+from dapg.data.shards.tar_store import write_index
 
 
 @pytest.mark.parametrize("kind", [SysuMM01, RegDB, Market1501, Folder])
@@ -115,7 +119,7 @@ def test_damage_is_named(tmp_path):
 
 
 def test_a_record_without_picture_is_refused(tmp_path):
-    write_tars(tmp_path, [("a.png", example_picture("a.png"))], per_shard=1)
+    write_tars(tmp_path, ["a.png"], example_picture, per_shard=1)
     with pytest.raises(DataError, match=r"first b\.png"):
         write_index(tmp_path, {"all": [Record("b.png")]}, {}, "x")
 
@@ -172,3 +176,65 @@ def test_stream_over_a_packed_set(tmp_path):
     for number in ShardSampler(dataset.shard_numbers, 5, 0).batch(2):
         assert dataset.read(records[number])[:2] == b"BM"
     assert {record.modality for record in records} == set(Modality)
+
+
+class PartOf(Folder):
+    """Pictures that can be read only so many times, as if the process were killed then."""
+
+    left = 5
+
+    def read(self, record: Record) -> bytes:
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return super().read(record)
+
+
+def test_killed_packing_is_no_data_set_and_goes_on(tmp_path):
+    for number in range(8):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        (tmp_path / f"pictures/{number}.png").write_bytes(example_picture(f"{number}.png"))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    pack(Folder(tmp_path / "pictures"), whole, per_shard=2)
+    with pytest.raises(KeyboardInterrupt):
+        pack(PartOf(tmp_path / "pictures"), killed, per_shard=2)
+    assert sorted(path.name for path in killed.glob("*.tar")) == ["shard-000000.tar", "shard-000001.tar"]
+    with pytest.raises(DataError, match="interrupted; run its dapg data shard command again"):
+        Shards(killed)
+    with pytest.raises(UsageError, match="other pictures or settings"):
+        pack(Folder(tmp_path / "pictures"), killed, per_shard=3)
+    rest = PartOf(tmp_path / "pictures")
+    rest.left = 4  # what is packed is not read again
+    pack(rest, killed, per_shard=2)
+    assert {path.name: path.read_bytes() for path in killed.iterdir() if path.suffix == ".tar"} == {
+        path.name: path.read_bytes() for path in whole.iterdir() if path.suffix == ".tar"
+    }
+    assert Shards(killed).records() == Shards(whole).records()
+
+
+def hostile_tar(file, *names):
+    with tarfile.open(file, "w") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(example_picture("a.png"))
+            archive.addfile(member, io.BytesIO(example_picture("a.png")))
+
+
+def test_names_in_tars_and_indexes_cannot_lead_out(tmp_path):
+    for number, name in enumerate(("../../x.png", "/etc/x.png")):
+        root = tmp_path / str(number)
+        root.mkdir()
+        hostile_tar(root / "a.tar", name)
+        with pytest.raises(DataError, match="data set's folder"):
+            Shards(root).records()
+    root = tmp_path / "macos"
+    root.mkdir()
+    hostile_tar(root / "a.tar", "./._a.png", "./a.png", "__MACOSX/._a.png")
+    assert [record.path for record in Shards(root).records()] == ["a.png"]
+    with np.load(root / "index.npz") as stored:
+        arrays = dict(stored)
+    meta = json.loads(str(arrays["meta"]))
+    meta["tars"] = ["../macos/a.tar"]
+    np.savez(root / "index.npz", **{**arrays, "meta": np.array(json.dumps(meta))})
+    with pytest.raises(DataError, match="outside its folder"):
+        Shards(root)

@@ -7,7 +7,7 @@ import pytest
 
 from dapg.core.errors import UsageError
 from dapg.data.sets.folder import Folder
-from dapg.data.shards import pack
+from dapg.data.shards.pack import pack
 from dapg.data.source import DataConfig
 from dapg.methods.runs import BackboneConfig
 from dapg.recipes.pretraining import settings

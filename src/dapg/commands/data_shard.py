@@ -34,7 +34,7 @@ def main(words: list[str], program: str) -> None:
     source, words = take_positional(words, "SOURCE", None, program)
     settings = parse(program, ShardSettings(), words, _HELP)
 
-    from dapg.data.shards import pack
+    from dapg.data.shards.pack import pack
     from dapg.data.source import DataConfig, open_dataset, parse_source
 
     dataset = open_dataset(DataConfig(**parse_source(source)))  # type: ignore[arg-type]

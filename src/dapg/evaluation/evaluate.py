@@ -16,7 +16,7 @@ from dapg.core.run_folder import CONFIG, RESULT, RunFolder, refuse_other_weights
 from dapg.core.settings import from_dict, read_yaml, run_only, to_dict
 from dapg.core.types import Record, Trial
 from dapg.data.base import Dataset
-from dapg.data.shards import Shards
+from dapg.data.sets.shards import Shards
 from dapg.data.source import DataConfig, list_hash, open_dataset, root_of
 from dapg.data.verify import unseen_trials
 from dapg.evaluation.corrupted_scores import Batches, CorruptionSettings, SetScores, score_corrupted, summary

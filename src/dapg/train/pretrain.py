@@ -6,7 +6,8 @@ from typing import Any
 from dapg.core.errors import UsageError
 from dapg.data.base import Dataset
 from dapg.data.samplers import InfiniteSampler, Sampler
-from dapg.data.shards import Shards, ShardSampler
+from dapg.data.sets.shards import Shards
+from dapg.data.shards.shard_sampler import ShardSampler
 from dapg.data.source import open_dataset, select_records
 from dapg.methods.base import DataFacts
 from dapg.methods.runs import method_class

@@ -1,97 +1,32 @@
-"""Packed pictures: webdataset tars with an offset index, streamed in a resumable order or read at random.
+"""Packed pictures: webdataset tars with an offset index (``index.npz``), read at random.
 
-``pack`` turns any data set into ``shard-000000.tar`` ... (readable by webdataset) and ``index.npz``, which says where
-each picture begins, whose it is, and which test trials it belongs to. Pictures keep their bytes, paths and labels, so
-training and scores are the same as from the original files. Tars of other programs are indexed on first use.
+The index says where each picture begins, whose it is, and which test trials it belongs to. Pictures keep their bytes,
+paths and labels, so training and scores are the same as from the original files. Tars of other programs are indexed on
+first use.
 """
 
-import bisect
 import hashlib
-import io
 import itertools
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from dapg.core.errors import DataError, UsageError
+from dapg.core.errors import DataError
 from dapg.core.files import atomic_path
-from dapg.core.rng import generator_from
 from dapg.core.types import UNKNOWN, Modality, Protocol, Record, Trial
-from dapg.data.base import Dataset, example_picture
 from dapg.data.compact import CompactRecords
-from dapg.data.listing import PICTURE_SUFFIXES
+from dapg.data.listing import is_picture
 
-INDEX = "index.npz"
+INDEX, PACKING = "index.npz", "packing.json"
 _VERSION = 2
 _BLOCK = 65_536
-
-
-class Shards(Dataset):
-    """A folder of tars with an index, as ``dapg data shard`` writes it.
-
-    Splits, modes and title are those of the packed set.
-    """
-
-    title = "packed shards"
-    licence = "that of the packed data set, see its index"
-    access = "packed from your own copy"
-    splits: ClassVar[tuple[str, ...]] = ("all",)
-
-    def __init__(self, root: Path | str) -> None:
-        super().__init__(root)
-        self.require()
-        self.store = TarStore(self.root)
-        meta = self.store.meta
-        # Instance values in place of the class's: a packed set has the splits, modes and name it was packed with.
-        self.splits = tuple(meta["splits"])  # type: ignore[misc]
-        self.modes = tuple(meta["modes"])  # type: ignore[misc]
-        self.title = meta["title"]  # type: ignore[misc]
-
-    def records(self, split: str = "all") -> Sequence[Record]:
-        """The records of a packed split, in the order of the original set."""
-        self.check_split(split)
-        return self.store.records(split)
-
-    def trials(self, mode: str, seed: int = 0) -> list[Trial]:
-        """The trials that were packed.
-
-        Raises:
-            UsageError: trials of another seed than 0; they are drawn from the original folders only.
-        """
-        self.check_mode(mode)
-        if seed:
-            raise UsageError(f"{self.root} holds the trials of seed 0 only; use the original data set for seed {seed}")
-        return self.store.trials(mode)
-
-    def read(self, record: Record) -> bytes:
-        """The picture's bytes, from the middle of its tar."""
-        return self.store.read(record.path)
-
-    @property
-    def shard_numbers(self) -> list[int]:
-        """For each record of the first split, the tar it lies in: what ``ShardSampler`` needs."""
-        return self.store.shard_numbers(self.splits[0])
-
-    @classmethod
-    def example_layout(cls) -> Mapping[str, str | None]:
-        """The pictures that ``write_example`` packs."""
-        return {f"{person}/{number}.png": None for person in ("a", "b") for number in (1, 2, 3)}
-
-    @classmethod
-    def write_example(cls, root: Path | str) -> None:
-        """Two small tars with six pictures."""
-        pictures = ((name, example_picture(name)) for name in cls.example_layout())
-        write_tars(Path(root), pictures, per_shard=4)
-        records = [Record(name, ord(name[0]) - ord("a"), int(name[2])) for name in cls.example_layout()]
-        write_index(Path(root), {"all": records}, {}, "example")
 
 
 class TarStore:
@@ -104,6 +39,8 @@ class TarStore:
             DataError: no tar, or an index that does not belong to the tars.
         """
         self.root = root
+        if (root / PACKING).exists():
+            raise DataError(f"packing {root} was interrupted; run its dapg data shard command again to go on")
         if not (root / INDEX).is_file():
             _index_foreign(root)
         try:
@@ -112,9 +49,11 @@ class TarStore:
             self.meta: dict[str, Any] = json.loads(str(self._arrays.pop("meta")))
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise DataError(f"{root / INDEX} is not a shard index ({error}); delete it to make it anew") from error
-        if self.meta["version"] != _VERSION:
+        if self.meta.get("version") != _VERSION:
             raise DataError(f"{root / INDEX} was written by another version of dapg: pack the set again")
         for name, size in zip(self.meta["tars"], self.meta["sizes"], strict=True):
+            if Path(name).name != name:  # an index from elsewhere must not open files outside the folder
+                raise DataError(f"{root / INDEX} names a tar outside its folder: {name!r}")
             path = root / name
             if not path.is_file():
                 raise DataError(f"packed shards not complete under {root}: expected {name}. See docs/datasets.md.")
@@ -207,164 +146,6 @@ class TarStore:
         return bytes(self._arrays["paths"][first:last].tobytes()).decode()
 
 
-class ShardSampler:
-    """Every record once per epoch; tars in random order, a few at a time, random order within those few.
-
-    Reading stays close together on the disk while batches stay mixed. Like every sampler of ours ``batch`` is a pure
-    function of seed and step, and ``LocalBatches`` splits a batch over processes.
-    """
-
-    def __init__(self, shard_numbers: Sequence[int], batch_size: int, seed: int, window: int = 4) -> None:
-        """Group records by tar.
-
-        Args:
-            shard_numbers: tar of each record.
-            batch_size: records per step, over all processes.
-            seed: of all orders.
-            window: tars that are mixed at a time.
-
-        Raises:
-            UsageError: fewer records than a batch holds.
-        """
-        if len(shard_numbers) < batch_size:
-            raise UsageError(f"{len(shard_numbers)} pictures are too few for a batch of {batch_size}")
-        self.batch_size, self.seed, self.window = batch_size, seed, window
-        numbers = np.asarray(shard_numbers)
-        order = np.argsort(numbers, kind="stable")
-        cuts = np.flatnonzero(np.diff(numbers[order])) + 1
-        self._groups: list[NDArray[np.int64]] = np.split(order, cuts)
-        self.count = len(numbers)
-        self._windows: dict[tuple[int, int], list[int]] = {}
-        self._epochs: dict[int, tuple[list[list[int]], list[int]]] = {}
-
-    @property
-    def steps_per_epoch(self) -> float:
-        """Steps after which every record was seen once."""
-        return self.count / self.batch_size
-
-    def batch(self, step: int) -> list[int]:
-        """Numbers of the records of step ``step``."""
-        first = step * self.batch_size
-        return [self._at(*divmod(place, self.count)) for place in range(first, first + self.batch_size)]
-
-    def _at(self, epoch: int, place: int) -> int:
-        windows, ends = self._epoch(epoch)
-        number = bisect.bisect_right(ends, place)
-        start = ends[number - 1] if number else 0
-        return self._window(epoch, number, windows[number])[place - start]
-
-    def _epoch(self, epoch: int) -> tuple[list[list[int]], list[int]]:
-        """The epoch's windows (lists of tars) and where each ends."""
-        if epoch not in self._epochs:
-            order = torch.randperm(len(self._groups), generator=generator_from("shards", self.seed, epoch)).tolist()
-            windows = [order[start : start + self.window] for start in range(0, len(order), self.window)]
-            sizes = (sum(len(self._groups[group]) for group in window) for window in windows)
-            self._epochs = {key: value for key, value in self._epochs.items() if key == epoch - 1}
-            self._epochs[epoch] = windows, list(itertools.accumulate(sizes))
-        return self._epochs[epoch]
-
-    def _window(self, epoch: int, number: int, groups: list[int]) -> list[int]:
-        key = epoch, number
-        if key not in self._windows:
-            records = np.concatenate([self._groups[group] for group in groups])
-            order = torch.randperm(len(records), generator=generator_from("window", self.seed, epoch, number))
-            if len(self._windows) > 1:  # a batch spans two windows at most, save tiny ones
-                self._windows.clear()
-            self._windows[key] = records[order.numpy()].tolist()
-        return self._windows[key]
-
-
-def pack(
-    dataset: Dataset,
-    root: Path | str,
-    splits: Sequence[str] = (),
-    per_shard: int = 10_000,
-) -> dict[str, int]:
-    """Pack splits of a data set, and those of its trials whose pictures are all among them.
-
-    Args:
-        dataset: what to pack.
-        root: new folder for the tars.
-        splits: names; none: every split this copy has.
-        per_shard: pictures per tar.
-
-    Returns:
-        Numbers of pictures, tars and bytes.
-
-    Raises:
-        UsageError: an unknown split, or ``root`` is not empty.
-        DataError: a picture cannot be read.
-    """
-    folder = Path(root)
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} is not empty; shards need a folder of their own")
-    for split in splits:
-        dataset.check_split(split)
-    chosen = _existing(dataset, splits or dataset.splits, optional=not splits)
-    records = list(dict.fromkeys(itertools.chain.from_iterable(chosen.values())))
-    paths = dict.fromkeys(record.path for record in records)
-    by_path = {record.path: record for record in records}
-    written = write_tars(folder, ((path, dataset.read(by_path[path])) for path in paths), per_shard)
-    write_index(folder, chosen, _trials_within(dataset, set(records)), dataset.title, dataset.licence)
-    return written
-
-
-def _existing(dataset: Dataset, splits: Sequence[str], optional: bool) -> dict[str, Sequence[Record]]:
-    found: dict[str, Sequence[Record]] = {}
-    for split in splits:
-        try:
-            found[split] = dataset.records(split)
-        except UsageError:
-            if not optional:
-                raise
-    return found
-
-
-def _trials_within(dataset: Dataset, packed: set[Record]) -> dict[str, list[Trial]]:
-    found = {}
-    for mode in dataset.modes:
-        try:
-            trials = dataset.trials(mode)
-        except (UsageError, DataError):
-            continue  # an optional mode whose files this copy does not have
-        if all(packed.issuperset(trial.query) and packed.issuperset(trial.gallery) for trial in trials):
-            found[mode] = trials
-    return found
-
-
-def write_tars(root: Path, pictures: Iterable[tuple[str, bytes]], per_shard: int) -> dict[str, int]:
-    """Write (path, bytes) pairs as ``000000000.jpg`` and ``000000000.json``, which names the path.
-
-    Equal input gives equal tars, byte for byte.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    numbered = enumerate(pictures)
-    shards = pixels = count = 0
-    while batch := list(itertools.islice(numbered, per_shard)):
-        with (
-            atomic_path(root / f"shard-{shards:06d}.tar") as temporary,
-            tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive,
-        ):
-            for number, (path, data) in batch:
-                stem = f"{number:09d}"
-                suffix = Path(path).suffix.lower()
-                suffix = suffix if suffix in PICTURE_SUFFIXES else ".jpg"  # keys of an LMDB have no suffix
-                _add(archive, f"{stem}{suffix}", data)
-                _add(archive, f"{stem}.json", json.dumps({"path": path}).encode())
-                pixels += len(data)
-                count += 1
-        shards += 1
-    if count == 0:
-        raise UsageError("nothing to pack: the splits hold no picture")
-    return {"pictures": count, "tars": shards, "bytes": pixels}
-
-
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    archive.addfile(member, io.BytesIO(data))
-
-
 def write_index(
     root: Path,
     splits: Mapping[str, Sequence[Record]],
@@ -449,11 +230,12 @@ def _members(path: Path) -> Iterator[tuple[str, int, int]]:
         for member in archive:
             if not member.isfile():
                 continue
-            stem, suffix = _split_suffix(member.name)
-            if suffix.lower() in PICTURE_SUFFIXES:
+            name = member.name.removeprefix("./")
+            stem, suffix = _split_suffix(name)
+            if is_picture(name):
                 if waiting is not None:
                     yield waiting
-                waiting = member.name, member.offset_data, member.size
+                waiting = name, member.offset_data, member.size
             elif suffix == ".json" and waiting is not None and _split_suffix(waiting[0])[0] == stem:
                 yield _named(archive, member, waiting)
                 waiting = None

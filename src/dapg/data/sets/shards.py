@@ -1,0 +1,71 @@
+"""A folder of packed pictures, as ``dapg data shard`` writes it: any data set in a few large files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from dapg.core.errors import UsageError
+from dapg.core.types import Record, Trial
+from dapg.data.base import Dataset, example_picture
+from dapg.data.shards.pack import write_tars
+from dapg.data.shards.tar_store import TarStore, write_index
+
+
+class Shards(Dataset):
+    """A folder of tars with an index, as ``dapg data shard`` writes it.
+
+    Splits, modes and title are those of the packed set.
+    """
+
+    title = "packed shards"
+    licence = "that of the packed data set, see its index"
+    access = "packed from your own copy"
+    splits: ClassVar[tuple[str, ...]] = ("all",)
+
+    def __init__(self, root: Path | str) -> None:
+        super().__init__(root)
+        self.require()
+        self.store = TarStore(self.root)
+        meta = self.store.meta
+        # Instance values in place of the class's: a packed set has the splits, modes and name it was packed with.
+        self.splits = tuple(meta["splits"])  # type: ignore[misc]
+        self.modes = tuple(meta["modes"])  # type: ignore[misc]
+        self.title = meta["title"]  # type: ignore[misc]
+
+    def records(self, split: str = "all") -> Sequence[Record]:
+        """The records of a packed split, in the order of the original set."""
+        self.check_split(split)
+        return self.store.records(split)
+
+    def trials(self, mode: str, seed: int = 0) -> list[Trial]:
+        """The trials that were packed.
+
+        Raises:
+            UsageError: trials of another seed than 0; they are drawn from the original folders only.
+        """
+        self.check_mode(mode)
+        if seed:
+            raise UsageError(f"{self.root} holds the trials of seed 0 only; use the original data set for seed {seed}")
+        return self.store.trials(mode)
+
+    def read(self, record: Record) -> bytes:
+        """The picture's bytes, from the middle of its tar."""
+        return self.store.read(record.path)
+
+    @property
+    def shard_numbers(self) -> list[int]:
+        """For each record of the first split, the tar it lies in: what ``ShardSampler`` needs."""
+        return self.store.shard_numbers(self.splits[0])
+
+    @classmethod
+    def example_layout(cls) -> Mapping[str, str | None]:
+        """The pictures that ``write_example`` packs."""
+        return {f"{person}/{number}.png": None for person in ("a", "b") for number in (1, 2, 3)}
+
+    @classmethod
+    def write_example(cls, root: Path | str) -> None:
+        """Two small tars with six pictures."""
+        Path(root).mkdir(parents=True, exist_ok=True)
+        write_tars(Path(root), list(cls.example_layout()), example_picture, per_shard=4)
+        records = [Record(name, ord(name[0]) - ord("a"), int(name[2])) for name in cls.example_layout()]
+        write_index(Path(root), {"all": records}, {}, "example")
