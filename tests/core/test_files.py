@@ -1,6 +1,7 @@
 """Files are whole or absent, whatever happens to the writer; locks die with their process."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -14,12 +15,12 @@ from typing import Any
 import pytest
 
 from dapg.core import files
-from dapg.core.errors import DapgError
+from dapg.core.errors import BusyError, DapgError
 from dapg.core.files import (
-    FolderLock,
     atomic_path,
     atomic_write_bytes,
     atomic_write_text,
+    folder_lock,
     read_json,
     remove_leftovers,
     sha256,
@@ -100,7 +101,7 @@ def test_a_writer_killed_in_mid_write_leaves_the_old_file(tmp_path: Path) -> Non
 FULL = """
 import resource, sys
 import numpy as np
-from dapg.core.errors import DapgError
+from dapg.core.errors import BusyError, DapgError
 from dapg.core.files import atomic_path, atomic_write_bytes, write_json
 from safetensors.numpy import save_file
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
@@ -186,12 +187,10 @@ def test_sha256_is_the_library_s(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from dapg.core.files import FolderLock
-lock = FolderLock(Path(sys.argv[1]))
-lock.acquire()
-print("held", flush=True)
-sys.stdin.readline()
-lock.release()
+from dapg.core.files import folder_lock
+with folder_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.readline()
 print("released", flush=True)
 sys.stdin.readline()
 """
@@ -201,20 +200,17 @@ def test_the_lock_keeps_a_second_process_out_until_released(tmp_path: Path) -> N
     holder = child(HOLDER, str(tmp_path))
     try:
         wait_for(holder, "held")
-        with pytest.raises(DapgError, match=f"in use by process {holder.pid}; stop it or give another --out"):
-            FolderLock(tmp_path, patience=0.0).acquire()
-        other_rank = FolderLock(tmp_path, rank=1, patience=0.0)
-        other_rank.acquire()
-        other_rank.release()
+        busy = f"in use by process {holder.pid}; stop it or give another --out"
+        with pytest.raises(BusyError, match=busy), folder_lock(tmp_path, patience=0.0):
+            pass
+        with folder_lock(tmp_path, rank=1, patience=0.0):
+            pass
         assert holder.stdin is not None
         holder.stdin.write("\n")
         holder.stdin.flush()
         wait_for(holder, "released")
-        mine = FolderLock(tmp_path, patience=0.0)
-        mine.acquire()
-        assert (tmp_path / ".lock.0").read_text() == str(os.getpid())
-        mine.release()
-        mine.release()
+        with folder_lock(tmp_path, patience=0.0):
+            assert (tmp_path / ".lock.0").read_text() == str(os.getpid())
     finally:
         holder.kill()
         holder.communicate()
@@ -225,22 +221,20 @@ def test_the_lock_dies_with_a_killed_process(tmp_path: Path) -> None:
     wait_for(holder, "held")
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
-    lock = FolderLock(tmp_path, patience=0.0)
-    lock.acquire()
-    lock.release()
+    with folder_lock(tmp_path, patience=0.0):
+        pass
 
 
 FORKER = """
 import os, sys, time
 from pathlib import Path
-from dapg.core.files import FolderLock
-lock = FolderLock(Path(sys.argv[1]))
-lock.acquire()
-worker = os.fork()
-if worker == 0:
+from dapg.core.files import folder_lock
+with folder_lock(Path(sys.argv[1])):
+    worker = os.fork()
+    if worker == 0:
+        time.sleep(600)
+    print(worker, flush=True)
     time.sleep(600)
-print(worker, flush=True)
-time.sleep(600)
 """
 
 
@@ -252,19 +246,21 @@ def test_a_forked_worker_that_outlives_its_parent_does_not_hold_the_lock(tmp_pat
         holder.send_signal(signal.SIGKILL)
         holder.wait()
         os.kill(worker, 0)  # the worker lives
-        FolderLock(tmp_path, patience=0.0).acquire()
+        with folder_lock(tmp_path, patience=0.0):
+            pass
     finally:
         os.kill(worker, signal.SIGKILL)
         holder.communicate()
 
 
-def test_a_folder_without_locks_or_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DapgError, match="cannot write in"):
-        FolderLock(tmp_path / "missing").acquire()
+def test_a_folder_that_cannot_be_locked_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DapgError, match=r"cannot lock .*file.*File exists"), folder_lock(tmp_path / "file"):
+        pass
 
     def no_locks(*_: Any) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(files.fcntl, "lockf", no_locks)
-    with pytest.raises(DapgError, match=r"cannot lock .*No locks available"):
-        FolderLock(tmp_path, patience=60.0).acquire()
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(DapgError, match=r"cannot lock .*No locks available"), folder_lock(tmp_path, patience=60.0):
+        pass

@@ -1,27 +1,19 @@
 """Files that are whole or absent: atomic writes, JSON, and a lock that dies with its process."""
 
 import contextlib
-import errno
 import hashlib
 import json
 import math
 import os
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from dapg.core.errors import BusyError, DapgError
-
-try:
-    import fcntl
-except ImportError:  # Windows: runs work, but two of them in one folder are not told apart
-    _CAN_LOCK = False
-else:
-    _CAN_LOCK = True
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 """Files that ship inside the package: people, weights, poses, frost."""
@@ -109,58 +101,37 @@ def sha256(path: Path | str) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-class FolderLock:
+@contextlib.contextmanager
+def folder_lock(folder: Path, rank: int = 0, patience: float = 15.0) -> Iterator[None]:
     """Only one process at a time works in a folder; the system frees the lock when the process dies, however it dies.
 
-    A POSIX record lock: unlike ``flock`` it is not inherited by loader workers, which may outlive a killed run by
-    some seconds.
+    The file ``.lock.<rank>`` holds the owner's process id. Loader workers, which may outlive a killed run by some
+    seconds, do not keep the lock: filelock closes its descriptor in forked children.
+
+    Args:
+        folder: created where it is missing.
+        rank: each process of a run has a lock of its own.
+        patience: seconds to wait for a dying process to let go.
+
+    Raises:
+        BusyError: another live process works in this folder.
+        DapgError: the lock cannot be written.
     """
+    path = folder / f".lock.{rank}"
 
-    def __init__(self, folder: Path, rank: int = 0, patience: float = 15.0) -> None:
-        self.path = folder / f".lock.{rank}"
-        self.patience = patience
-        self._handle: IO[str] | None = None
+    def sign(descriptor: int) -> None:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
 
-    def acquire(self) -> None:
-        """Take the lock; wait a little for a dying process to let go.
-
-        Raises:
-            BusyError: another live process works in this folder.
-            DapgError: it cannot be written.
-        """
-        if not _CAN_LOCK:
-            return
-        try:
-            handle = self.path.open("a+")
-        except OSError as error:
-            raise DapgError(f"cannot write in {self.path.parent}: {error.strerror or error}") from error
-        deadline = time.monotonic() + self.patience
-        while True:
-            try:
-                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EAGAIN):  # some network file systems know no locks
-                    handle.close()
-                    raise DapgError(
-                        f"cannot lock {self.path}: {error.strerror or error}; give another --out"
-                    ) from error
-                if time.monotonic() > deadline:
-                    handle.seek(0)
-                    owner = handle.read().strip() or "unknown"
-                    handle.close()
-                    raise BusyError(
-                        f"{self.path.parent} is in use by process {owner}; stop it or give another --out"
-                    ) from None
-                time.sleep(0.2)
-        handle.seek(0)
-        handle.truncate()
-        handle.write(str(os.getpid()))
-        handle.flush()
-        self._handle = handle
-
-    def release(self) -> None:
-        """Let go of the lock."""
-        if self._handle is not None:
-            self._handle.close()
-            self._handle = None
+    lock = FileLock(path, timeout=patience, poll_interval=0.2, fallback_to_soft=False, on_acquired=sign)
+    try:
+        lock.acquire()
+    except Timeout:
+        owner = path.read_text().strip() or "unknown"
+        raise BusyError(f"{folder} is in use by process {owner}; stop it or give another --out") from None
+    except OSError as error:  # some network file systems know no locks
+        raise DapgError(f"cannot lock {path}: {error.strerror or error}; give another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()

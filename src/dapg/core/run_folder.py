@@ -4,6 +4,7 @@ A finished folder with equal settings is reused, one with other settings is an e
 unfinished one is resumed. A folder whose run failed before it made anything but its settings counts as new.
 """
 
+import contextlib
 import platform
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 from dapg import __version__
 from dapg.core.errors import DapgError, UsageError
-from dapg.core.files import FolderLock, atomic_write_text, read_json, remove_leftovers, write_json
+from dapg.core.files import atomic_write_text, folder_lock, read_json, remove_leftovers, write_json
 from dapg.core.settings import differences, dump_yaml, read_yaml, to_dict
 
 CONFIG, RESULT, ENVIRONMENT, EXTENSIONS = "config.yaml", "result.json", "environment.json", "extensions.json"
@@ -48,13 +49,11 @@ class RunFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DapgError(f"cannot create {self.folder}: {error.strerror or error}") from error
-        self._lock = FolderLock(self.folder, self.rank)
-        self._lock.acquire()
-        try:
-            return self._compare()
-        except BaseException:
-            self._lock.release()
-            raise
+        with contextlib.ExitStack() as lock:
+            lock.enter_context(folder_lock(self.folder, self.rank))
+            finished = self._compare()
+            self._lock = lock.pop_all()
+        return finished
 
     def _compare(self) -> dict[str, Any] | None:
         config = self.folder / CONFIG
@@ -114,7 +113,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Give the folder back without a result; the work can be taken up again."""
-        self._lock.release()
+        self._lock.close()
 
 
 def refuse_other_weights(folder: Path | str, held: str, source: str, then: str | None, now: str | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from dapg import __version__
 from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
-from dapg.core.files import FolderLock
+from dapg.core.files import folder_lock
 from dapg.core.metrics_log import loss_curve
 from dapg.core.run_folder import commit
 from dapg.data.captions import CaptionSettings, captions
@@ -116,14 +116,8 @@ def _generate(settings: AlignSettings) -> None:
     Raises:
         BusyError: another process makes them.
     """
-    folder = Path(settings.generated).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FolderLock(folder, patience=0.0)
-    lock.acquire()
-    try:
+    with folder_lock(Path(settings.generated).parent, patience=0.0):
         generate(settings.data, replace(poses(settings), device=settings.device))
-    finally:
-        lock.release()
 
 
 def _described(settings: TrainingSettings, result: Mapping[str, Any]) -> dict[str, Any]:

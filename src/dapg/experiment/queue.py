@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 
 from dapg.core.errors import BusyError, UsageError
-from dapg.core.files import FolderLock, atomic_write_text, write_json
+from dapg.core.files import atomic_write_text, folder_lock, write_json
 from dapg.evaluation.corrupted_scores import Batches
 from dapg.experiment.cell import run_cell
 from dapg.experiment.matrix import Cell
@@ -58,18 +58,13 @@ def _named(experiment: Experiment, name: str) -> Cell:
 def _attempt(experiment: Experiment, cell: Cell, kept: Batches, failed: list[str], say: Say) -> bool:
     """Run a cell unless it is done; False where another process works on it or on one of its trainings."""
     folder = experiment.runs / "cells" / cell.name
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FolderLock(folder, patience=0.0)
     try:
-        lock.acquire()
-    except BusyError:
-        return False
-    try:
-        if not experiment.file(cell).exists():
-            say(f"{time.strftime('%H:%M')} {cell.name}")
-            experiment.folder.mkdir(parents=True, exist_ok=True)
-            write_json(experiment.file(cell), run_cell(experiment, cell, kept))
-            experiment.failure(cell).unlink(missing_ok=True)
+        with folder_lock(folder, patience=0.0):
+            if not experiment.file(cell).exists():
+                say(f"{time.strftime('%H:%M')} {cell.name}")
+                experiment.folder.mkdir(parents=True, exist_ok=True)
+                write_json(experiment.file(cell), run_cell(experiment, cell, kept))
+                experiment.failure(cell).unlink(missing_ok=True)
     except BusyError:
         return False
     except Terminated:
@@ -79,8 +74,6 @@ def _attempt(experiment: Experiment, cell: Cell, kept: Batches, failed: list[str
         experiment.failure(cell).parent.mkdir(parents=True, exist_ok=True)
         atomic_write_text(experiment.failure(cell), traceback.format_exc())
         say(f"failed: {cell.name}: {error} (all of it: {experiment.failure(cell)})")
-    finally:
-        lock.release()
     return True
 
 

@@ -264,7 +264,7 @@ def test_what_is_refused(settings: CropSettings, tmp_path: Path) -> None:
 
 
 def test_a_second_run_in_the_same_folder_is_refused(settings: CropSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crop_module, "FolderLock", functools.partial(files.FolderLock, patience=0.3))
+    monkeypatch.setattr(crop_module, "folder_lock", functools.partial(files.folder_lock, patience=0.3))
     child = multiprocessing.get_context("fork").Process(target=_hold, args=(settings.out,))
     child.start()
     try:
@@ -278,10 +278,8 @@ def test_a_second_run_in_the_same_folder_is_refused(settings: CropSettings, monk
 
 def _hold(out: str) -> None:
     Path(out).mkdir(parents=True)
-    lock = files.FolderLock(Path(out), 1)
-    lock.acquire()
-    time.sleep(30)
-    lock.release()
+    with files.folder_lock(Path(out), 1):
+        time.sleep(30)
 
 
 def test_command_line(scene: Path, weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from dapg import __version__
 from dapg.core import plugins
 from dapg.core.errors import UsageError
-from dapg.core.files import FolderLock, atomic_write_text, remove_leftovers, write_json
+from dapg.core.files import atomic_write_text, folder_lock, remove_leftovers, write_json
 from dapg.core.parts import Part
 from dapg.core.run_folder import CONFIG, ENVIRONMENT, RESULT, environment
 from dapg.core.runtime import progress_bar
@@ -104,9 +104,7 @@ def crop(settings: CropSettings) -> dict[str, Any]:
     ]:
         raise UsageError(f"{out} holds the videos themselves; give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    lock = FolderLock(out, part.number)
-    lock.acquire()
-    try:
+    with folder_lock(out, part.number):
         _claim(out, settings)
         mine = _share(videos, settings.sampling, part)
         _detect(videos, mine, out, settings, kind)
@@ -115,8 +113,6 @@ def crop(settings: CropSettings) -> dict[str, Any]:
         result = {**_merge(videos, out, settings), "unopened": problems, "dapg_version": __version__, "stage": "crop"}
         write_json(out / RESULT, result)
         return result
-    finally:
-        lock.release()
 
 
 def _claim(out: Path, settings: CropSettings) -> None:
