@@ -60,12 +60,29 @@ def test_no_file_no_lines(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == []
 
 
-def test_tensorboard_files_appear_when_asked_for(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    log = MetricsLog(tmp_path, tensorboard=True)
-    log.write(1, "train", {"loss": 1.0})
+class Recorder:
+    """A tracker that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, dict[str, float]]] = []
+        self.finished = False
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.lines.append((step, values))
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+def test_trackers_get_what_the_file_gets(tmp_path: Path) -> None:
+    tracker = Recorder()
+    log = MetricsLog(tmp_path, trackers=[tracker])
+    log.write(1, "train", {"loss": 1.0, "lr": 0.5})
+    log.write(1, "validation", {"mAP": 0.25})
+    assert not tracker.finished
     log.close()
-    assert any((tmp_path / "tensorboard").iterdir())
+    assert tracker.lines == [(1, {"train/loss": 1.0, "train/lr": 0.5}), (1, {"validation/mAP": 0.25})]
+    assert tracker.finished
 
 
 def test_a_thinned_curve(tmp_path: Path) -> None:

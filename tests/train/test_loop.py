@@ -19,7 +19,7 @@ from dapg.data.samplers import InfiniteSampler
 from dapg.data.sets.folder import Folder
 from dapg.methods.base import Method
 from dapg.methods.pretraining.mocov2 import MoCoV2
-from dapg.train import checkpoint
+from dapg.train import checkpoint, trackers
 from dapg.train.loop import Job, Progress, TrainConfig, train
 from figures import make_figures
 
@@ -72,6 +72,34 @@ def test_weights_move_and_lines_are_written(figures: Path, tmp_path: Path) -> No
     assert {"loss", "positive_similarity", "feature_std", "effective_rank", "lr", "data_wait"} <= lines[0].keys()
     assert lines[0]["lr"] == pytest.approx(0.5e-3)  # first of two warm-up steps
     assert (tmp_path / "metrics.csv").read_text().startswith("step,kind,loss")
+
+
+def test_tensorboard_gets_the_logged_numbers_once_also_after_a_resume(figures: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for steps in (2, 4):  # the second run goes on from the checkpoint of step 2
+        run(figures, tmp_path / "run", replace(train_config(steps), tracker="tensorboard"))
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    logged = [(line["step"], line["loss"]) for line in read_metrics(tmp_path / "run") if line["kind"] == "train"]
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [
+        (step, pytest.approx(loss)) for step, loss in logged
+    ]
+
+
+def test_a_tracker_that_is_missing_or_does_not_start_is_named(
+    figures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(train_config(1), tracker="tensorboard")
+    monkeypatch.setattr(trackers, "get_available_trackers", list)
+    with pytest.raises(UsageError, match=r"--train\.tracker tensorboard is not installed: pip install tensorboard"):
+        run(figures, tmp_path / "missing", config)
+    monkeypatch.undo()
+    pytest.importorskip("tensorboard")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tensorboard").write_text("a file in its place")
+    with pytest.raises(UsageError, match=r"--train\.tracker tensorboard does not start: .*tensorboard"):
+        run(figures, tmp_path / "run", config)
 
 
 def test_epochs_become_steps(figures: Path, tmp_path: Path) -> None:

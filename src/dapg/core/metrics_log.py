@@ -1,16 +1,28 @@
-"""Numbers of a run as files: metrics.jsonl while it goes, metrics.csv beside it, TensorBoard if asked for."""
+"""Numbers of a run as files: metrics.jsonl while it goes, metrics.csv beside it, and for a tracker if asked for."""
 
 import csv
 import io
 import json
 import math
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from dapg.core.files import atomic_write_text
 
 JSONL, CSV = "metrics.jsonl", "metrics.csv"
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """What the log asks of a tracker of Accelerate's."""
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Named numbers of a step."""
+
+    def finish(self) -> None:
+        """No more numbers follow."""
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -42,21 +54,20 @@ def loss_curve(folder: Path, most: int = 40) -> list[tuple[int, float]]:
 class MetricsLog:
     """One JSON line per report, written by rank 0. Lines after ``last_step``, of an earlier try, are dropped."""
 
-    def __init__(self, folder: Path, last_step: int = 0, tensorboard: bool = False) -> None:
+    def __init__(self, folder: Path, last_step: int = 0, trackers: Sequence[Tracker] = ()) -> None:
         self.folder = folder
         kept = [line for line in read_metrics(folder) if line.get("step", 0) <= last_step]
         atomic_write_text(folder / JSONL, "".join(json.dumps(line) + "\n" for line in kept))
         self._handle = (folder / JSONL).open("a", encoding="utf-8")
-        self._board = _board(folder) if tensorboard else None
+        self._trackers = trackers
 
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         """One line: step, kind (train or validation) and named numbers; not-finite ones become null."""
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
         self._handle.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
         self._handle.flush()
-        if self._board is not None:
-            for key, value in values.items():
-                self._board.add_scalar(f"{kind}/{key}", value, step)
+        for tracker in self._trackers:
+            tracker.log({f"{kind}/{key}": value for key, value in values.items()}, step=step)
 
     def write_csv(self) -> None:
         """All lines so far as one table."""
@@ -72,15 +83,5 @@ class MetricsLog:
         """Write the table and close the files."""
         self.write_csv()
         self._handle.close()
-        if self._board is not None:
-            self._board.close()
-
-
-def _board(folder: Path) -> Any:
-    from dapg.core.errors import UsageError
-
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UsageError("TensorBoard is not installed: pip install 'dapg[track]'") from error
-    return SummaryWriter(str(folder / "tensorboard"))
+        for tracker in self._trackers:
+            tracker.finish()

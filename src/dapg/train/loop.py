@@ -29,7 +29,7 @@ from dapg.core.metrics_log import MetricsLog
 from dapg.core.rng import SampleGenerator
 from dapg.core.runtime import progress_bar
 from dapg.core.seeds import derive_seed
-from dapg.core.settings import run_only
+from dapg.core.settings import flat, run_only, to_dict
 from dapg.core.types import Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, training_batches
@@ -37,6 +37,7 @@ from dapg.data.samplers import LocalBatches, Sampler
 from dapg.methods.base import Method
 from dapg.train import checkpoint
 from dapg.train.optimizers import OptimizerConfig, ScheduleConfig, build_optimizer, learning_rate
+from dapg.train.trackers import require_tracker, start_trackers
 
 Validate = Callable[[Method], dict[str, float]]
 """Scores of a method, the first of which chooses the best checkpoint (higher is better)."""
@@ -77,8 +78,8 @@ class TrainConfig:
     """Checkpoints kept, besides the best."""
     log_every: int = run_only(10)
     """Steps between lines of metrics.jsonl."""
-    tensorboard: bool = run_only(False)
-    """Write TensorBoard files too (extra ``track``)."""
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = run_only("none")
+    """Who gets the numbers of metrics.jsonl too; the package of that name must be installed (docs/training.md)."""
     compile: bool = run_only(False)
     """Compile the network with torch.compile."""
 
@@ -249,11 +250,14 @@ def _set_up(method: Method, job: Job) -> Trainer:
     target = resolve_device(job.device)
     if config.precision == "fp16" and target.type == "cpu":
         raise UsageError("--train.precision fp16 needs a GPU; use bf16 or fp32")
+    require_tracker(config.tracker)
     AcceleratorState._reset_state()  # a process may run several stages with different settings
     accelerator = Accelerator(
         mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
         cpu=target.type == "cpu",
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        log_with=None if config.tracker == "none" else config.tracker,
+        project_dir=run,
     )
     if target.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -273,7 +277,8 @@ def _set_up(method: Method, job: Job) -> Trainer:
         raise UsageError(f"{run} has already trained {progress.step} steps, more than the {total} asked for")
     rank, count = accelerator.process_index, accelerator.num_processes
     batches = LocalBatches(job.sampler, progress.step, total, rank, count, config.accumulation)
-    metrics = MetricsLog(run, progress.step, config.tensorboard) if accelerator.is_main_process else None
+    trackers = start_trackers(accelerator, run, progress.step, {"seed": job.seed, **flat(to_dict(config))})
+    metrics = MetricsLog(run, progress.step, trackers) if accelerator.is_main_process else None
     return Trainer(method, job, total, accelerator, model, optimizer, batches, metrics, progress)
 
 
