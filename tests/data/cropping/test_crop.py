@@ -168,11 +168,12 @@ def test_killed_again_and_again_at_any_time(settings: CropSettings) -> None:
     again = replace(settings, out=settings.out + "-again")
     kills, delay = 0, 0.02
     while True:
-        child = multiprocessing.get_context("fork").Process(target=crop, args=(again, False))
+        child = multiprocessing.get_context("fork").Process(target=crop, args=(again,))
         child.start()
         child.join(delay)
         if child.exitcode == 0:
             break
+        assert child.exitcode is None, "it failed before it was killed"
         os.kill(child.pid or 0, signal.SIGKILL)
         child.join()
         kills, delay = kills + 1, delay * 1.3
