@@ -9,7 +9,6 @@ from dapg.augment import basic
 from dapg.augment.noise_chain import ChainConfig, noise_chain
 from dapg.augment.views import ViewConfig, chain_views
 from dapg.core.errors import UsageError
-from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions import library
 
@@ -26,15 +25,10 @@ def streams(count: int = 4) -> SampleGenerator:
     return SampleGenerator(torch.arange(count) + 10)
 
 
-def shown(views: torch.Tensor) -> torch.Tensor:
-    """Back to [0, 1]."""
-    return views * torch.tensor(IMAGENET_STD)[:, None, None] + torch.tensor(IMAGENET_MEAN)[:, None, None]
-
-
 def test_the_views_are_the_chain_on_the_cropped_picture_in_floats() -> None:
     """Nothing blurs or erases, although these are the config's defaults."""
     expected = noise_chain(pictures().float() / 255, streams().fork("chain"))
-    views = shown(chain_views(pictures(), PLAIN, CHAIN, streams()))
+    views = chain_views(pictures(), PLAIN, CHAIN, streams())
     for view, wanted in zip(views, (expected.query, expected.first, expected.second, expected.mixed), strict=True):
         torch.testing.assert_close(view, wanted, atol=1e-5, rtol=0)
 
@@ -44,11 +38,11 @@ def test_corruptions_come_before_the_networks_size() -> None:
     large = replace(CHAIN, height=128, width=64)
     clean = basic.resize(pictures(), (128, 64))
     expected = basic.resize(noise_chain(clean, streams().fork("chain")).second, (64, 32))
-    views = shown(chain_views(pictures(), PLAIN, large, streams()))
+    views = chain_views(pictures(), PLAIN, large, streams())
     assert views.shape == (4, 4, 3, 64, 32)
     # Two ways to enlarge, equal but for rounding, which thresholds inside a corruption make larger here and there.
     torch.testing.assert_close(views[2], expected, atol=3e-2, rtol=0)
-    small = shown(chain_views(pictures(), PLAIN, CHAIN, streams()))
+    small = chain_views(pictures(), PLAIN, CHAIN, streams())
     assert float((views[2] - small[2]).abs().mean()) > 0.02
 
 
@@ -65,7 +59,7 @@ def test_per_view_geometry_gives_x1_and_x2_their_own_crop_and_the_same_corruptio
 
 def test_a_grey_anchor_is_grey_in_all_its_views_but_for_coloured_noise() -> None:
     quiet = replace(CHAIN, leave_out=("noise", "weather"), geometry="per_view")
-    grey = shown(chain_views(pictures(), replace(PLAIN, grey=1.0), quiet, streams()))
+    grey = chain_views(pictures(), replace(PLAIN, grey=1.0), quiet, streams())
     spread = grey.amax(dim=2) - grey.amin(dim=2)
     assert float(spread.mean()) < 0.02  # JPEG alone leaves a trace of colour
 

@@ -90,6 +90,23 @@ def test_loss_is_equations_1_to_5(changes: dict[str, Any]) -> None:
     assert method(batch_of(), draws()).loss.item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_without_l_total_it_is_info_nce_of_x2_among_the_other_pictures_of_the_batch() -> None:
+    method = method_of(positives=1, alpha=1.0, negatives="batch").eval()
+    query, key = (embed(method, "online", view) for view in method._views(batch_of(), draws()))
+    of_four = method_of()._views(batch_of(), draws())
+    for view, whole in zip(method._views(batch_of(), draws()), (of_four[0], of_four[2]), strict=True):
+        assert torch.equal(view, whole), "x_q and x2 of the same chain"
+    expected = 0.0
+    for i in range(B):
+        scores = [math.exp(float(query[i] @ key[j]) / method.settings.temperature) for j in range(B)]
+        expected -= math.log(scores[i] / sum(scores)) / B
+    result = method(batch_of(), draws())
+    assert result.loss.item() == pytest.approx(expected, rel=1e-4)
+    assert result.logs["js"] == 0
+    with pytest.raises(UsageError, match="positives 1 needs alpha 1"):
+        method_of(positives=1)
+
+
 def test_alpha_weighs_the_terms() -> None:
     losses, logs = {}, {}
     for alpha in (0.0, 0.5, 1.0):
@@ -212,12 +229,19 @@ def test_curriculum_raises_the_strongest_severity() -> None:
     assert {low for low, _ in seen} == {1}
 
 
-def test_channel_views_have_three_equal_channels_but_the_anchor_has_not() -> None:
-    """Equal after normalising, as in the published channel augmentation."""
-    views = method_of(channel=1.0)._views(batch_of(), draws())
-    differences = [(view[:, 0] - view[:, 1]).abs().mean().item() for view in views]
-    assert differences[0] > 0.01
-    assert differences[1:] == [0, 0, 0]
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_positives_have_one_channel_three_times_before_or_after_normalising_and_the_anchor_has_not(order: str) -> None:
+    method = method_of(channel=1.0, channel_order=order)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (method.backbone.mean, method.backbone.std))
+    views = method._views(batch_of(), draws())
+    plain = method_of(channel=0.0)._views(batch_of(), draws())
+    assert torch.equal(views[0], plain[0])
+    assert (views[0][:, 0] - views[0][:, 1]).abs().mean() > 0.01
+    for view, colourful in zip(views[1:], plain[1:], strict=True):
+        before, source = (view, colourful) if order == "after" else (view * std + mean, colourful * std + mean)
+        torch.testing.assert_close(before, before[:, :1].expand_as(before), atol=1e-6, rtol=0)
+        nearest = (source - before).abs().amax(dim=(2, 3)).amin(dim=1)
+        assert nearest.max() < 1e-6, "it is one of the picture's own channels"
 
 
 def test_shared_geometry_is_aligned_and_per_view_is_not() -> None:

@@ -1,6 +1,6 @@
 """The noise chain of stage 1: one, two and three corruptions of a view, and their mixture.
 
-Paper section III-B and Fig. 3, in the reading of docs/method.md: a is the anchor view,
+Paper section II-A and Fig. 3, in the reading of docs/method.md: a is the anchor view,
 
     x_q = c1(a),  x1 = c2(x_q),  x2 = c3(x1),  x_mix = (1 - m) a + m (w1 x_q + w2 x1 + w3 x2)
 

@@ -85,14 +85,9 @@ def _view(
 
 
 def chain_views(
-    images: UInt8[Tensor, "B 3 H W"],
-    config: ViewConfig,
-    chain: ChainConfig,
-    generator: SampleGenerator,
-    mean: tuple[float, float, float] = IMAGENET_MEAN,
-    std: tuple[float, float, float] = IMAGENET_STD,
+    images: UInt8[Tensor, "B 3 H W"], config: ViewConfig, chain: ChainConfig, generator: SampleGenerator
 ) -> Float[Tensor, "4 B 3 h w"]:
-    """The noise chain's x_q, x1, x2 and x_mix of each picture, normalised.
+    """The noise chain's x_q, x1, x2 and x_mix of each picture, in [0, 1]; not normalised.
 
     Crop, flip, jitter and grey of ``config`` at the chain's size; the corruptions, in [0, 1]; then the network's size.
     ``config.blur`` and ``config.erasing`` are not used: the corruptions blur and hide. With ``geometry: per_view``
@@ -111,7 +106,7 @@ def chain_views(
             clean, generator.fork("chain"), chain.names, chain.severities, chain.mixture, others, chunk=256
         )
         views = (noisy.query, noisy.first, noisy.second, noisy.mixed)
-        return torch.stack([normalise(basic.resize(view, config.size), mean, std) for view in views])
+        return torch.stack([basic.resize(view, config.size) for view in views])
 
 
 def _geometry(

@@ -76,6 +76,11 @@ ARMS: dict[str, Arm] = {
     "dapg": Arm("DAPG, both stages", "dapg", alignment=_ALIGN),
     "dapg-1": Arm("DAPG, stage 1", "dapg"),
     "dapg-1-single": Arm("stage 1 without L_total: InfoNCE with one positive", "mocov2", CORRUPTED),
+    "dapg-1-single-batch": Arm(
+        "stage 1 without L_total: InfoNCE with one positive, the batch's negatives",
+        "dapg",
+        {"positives": 1, "alpha": 1.0, "negatives": "batch"},
+    ),
     "dapg-2": Arm("stage 2 only", alignment=_ALIGN, align_rate=10.0),
     "mocov2": Arm("MoCo v2", "mocov2"),
     "simclr-corrupted": Arm("SimCLR, corrupted views", "simclr", CORRUPTED),
@@ -111,12 +116,12 @@ is a file's own."""
 _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "table1": (("in-sup", "none", "pnl", "byol", "ssl", "vtbr", "simclr", "dapg"), ("cil", "agw")),
     "table2": (("in-sup", "none", "pnl", "byol", "ssl", "vtbr", "simclr", "dapg"), ("cil", "agw")),
-    "table3": (("dapg-1-single", "dapg-2", "dapg-1", "dapg"), ("agw",)),
+    "table3": (("dapg-1-single", "dapg-1-single-batch", "dapg-2", "dapg-1", "dapg"), ("agw",)),
     "fig1": (("in-sup", "none"), ("agw", "cil", "pmwgcn")),
     "beyond": (
         (
             *("in-sup", "none", "mocov2", "dapg-1-single", "simclr", "simclr-corrupted", "byol", "byol-corrupted"),
-            *("dapg-1", "dapg-1-passes", "dapg"),
+            *("dapg-1-single-batch", "dapg-1", "dapg-1-passes", "dapg"),
         ),
         ("agw", "cil", "caj"),
     ),
@@ -124,15 +129,16 @@ _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "stage1": (
         (
             *("in-sup", "none", "mocov2", "dapg-1-single", "simclr", "simclr-corrupted", "byol", "byol-corrupted"),
-            *("dapg-1", "dapg-1-passes", "dapg-1-queue", "dapg-1-shared", "dapg-1-outside", "dapg-1-no-js"),
-            *("dapg-1-js-12", "dapg-1-tau-0.7", "dapg-1-channel", "dapg-1-curriculum", "dapg-1-symmetric"),
+            *("dapg-1-single-batch", "dapg-1", "dapg-1-passes", "dapg-1-queue", "dapg-1-shared", "dapg-1-outside"),
+            *("dapg-1-no-js", "dapg-1-js-12", "dapg-1-tau-0.7", "dapg-1-channel", "dapg-1-curriculum"),
+            "dapg-1-symmetric",
         ),
         ("agw",),
     ),
     "stage2": (
         (
             *("in-sup", "none", "dapg-1", "dapg-1-again", "dapg-original", "dapg-shuffled", "dapg", "dapg-pose"),
-            *("dapg-channel", "dapg-steep", "dapg-true", "dapg-1-single", "dapg-2"),
+            *("dapg-channel", "dapg-steep", "dapg-true", "dapg-1-single", "dapg-1-single-batch", "dapg-2"),
         ),
         ("agw",),
     ),

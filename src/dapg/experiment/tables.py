@@ -171,7 +171,7 @@ def persons_of(result: Mapping[str, Any], mode: str, condition: str) -> PersonSc
 def _printed(table: str, arm: str, finetuning: str, mode: str, condition: str, place: int) -> float | None:
     """What the paper prints for a figure; None where it prints nothing."""
     if table == "table3" and condition == "all":
-        names = {"dapg-1-single": 0, "dapg-2": 1, "dapg-1": 2, "dapg": 3}
+        names = {"dapg-1-single": 0, "dapg-1-single-batch": 0, "dapg-2": 1, "dapg-1": 2, "dapg": 3}
         scores = list(paper.TABLE_3.values())[names[arm]].get(mode)
         return None if scores is None else scores[place]
     for row in paper.TABLES_1_AND_2:

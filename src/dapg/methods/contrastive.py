@@ -10,6 +10,7 @@ from torch.nn import functional
 from dapg.augment.views import ViewConfig, chain_views, standard_view
 from dapg.core import distributed
 from dapg.core.batch import Batch
+from dapg.core.images import normalise
 from dapg.core.rng import SampleGenerator
 from dapg.core.types import Modality
 from dapg.methods.base import Method
@@ -40,15 +41,8 @@ class TwoViews(Method):
     ) -> tuple[Float[Tensor, "B 3 h w"], Float[Tensor, "B 3 h w"]]:
         """Both views; standard ones are drawn from the forks of ``generator`` named in ``streams``."""
         if self.settings.pair == "corrupted":
-            views = chain_views(
-                batch.images,
-                self.settings.views,
-                self.settings.chain,
-                generator.fork("chain"),
-                self.backbone.mean,
-                self.backbone.std,
-            )
-            return views[0], views[2]
+            views = chain_views(batch.images, self.settings.views, self.settings.chain, generator.fork("chain"))
+            return self._normalised(views[0]), self._normalised(views[2])
         one, other = self._view_configs()
         return (
             self._view(batch, one, generator.fork(streams[0])),
@@ -58,6 +52,10 @@ class TwoViews(Method):
     def _view_configs(self) -> tuple[ViewConfig, ViewConfig]:
         """Settings of the first and of the second standard view."""
         return self.settings.views, self.settings.views
+
+    def _normalised(self, images: Float[Tensor, "*B 3 h w"]) -> Float[Tensor, "*B 3 h w"]:
+        """Pictures in [0, 1] with the mean and deviation of the network."""
+        return normalise(images, self.backbone.mean, self.backbone.std)
 
     def _view(self, batch: Batch, config: ViewConfig, generator: SampleGenerator) -> Float[Tensor, "B 3 h w"]:
         return standard_view(batch.images, config, generator, self.backbone.mean, self.backbone.std)

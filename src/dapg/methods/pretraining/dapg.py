@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dapg.augment.channel import KEEP, choose_channels
@@ -35,6 +35,8 @@ from dapg.models.momentum import KeyEncoder
 
 POSITIVES = 3
 """x1, x2 and x_mix."""
+_STRONGEST = 2
+"""x2 among the four views."""
 
 
 class DAPG(Contrastive):
@@ -42,7 +44,7 @@ class DAPG(Contrastive):
 
     @dataclass(frozen=True)
     class Config:
-        """Defaults are the recommended reading; ``paper()`` is the literal one."""
+        """Defaults are our reading of the paper, ``paper()`` the literal one; preset ``recommended`` adds ``channel`` 0.5."""
 
         temperature: float = 0.1
         """τ of Eq. 2. The paper's 0.7 is nearly flat; 0.1 is LUPerson's."""
@@ -56,12 +58,16 @@ class DAPG(Contrastive):
         """What that softmax runs over: similarities to the negatives, or the feature's own dimensions."""
         positives_reduction: Reduction = "sum_inside"
         """Eq. 2 sums the positives inside the logarithm; ``mean_outside`` pulls each of them."""
+        positives: Literal[1, 3] = POSITIVES
+        """1 leaves L_total out, with ``alpha`` 1: x2 is the only positive (Table III's row without it)."""
         negatives: Negatives = "queue"
         """Earlier keys of a momentum encoder, or the batch's other pictures, seen by the one online encoder."""
         symmetric: bool = False
         """Whether each of the four views is the anchor in turn, with the other three as positives."""
         channel: float = 0.0
         """Probability that a positive shows one colour channel three times: a bridge to infrared, not in the paper."""
+        channel_order: Literal["before", "after"] = "before"
+        """Whether channels are exchanged before the picture is normalised, or after it as in CAJ's code."""
         curriculum: float = 0.0
         """Share of the training over which the strongest severity rises from the weakest; 0: all from the start."""
         momentum: float = 0.999
@@ -86,6 +92,8 @@ class DAPG(Contrastive):
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
         if not 0 <= config.alpha <= 1:
             raise UsageError(f"alpha is in [0, 1], got {config.alpha}")
+        if config.positives == 1 and config.alpha < 1:
+            raise UsageError("the consistency of Eq. 3-5 compares positives: positives 1 needs alpha 1")
         if config.js_weight < 0:
             raise UsageError(f"js_weight is 0 or more, got {config.js_weight}")
         super().__init__(config, backbone, facts, generator)
@@ -107,13 +115,13 @@ class DAPG(Contrastive):
             negatives, _, counted = self.keys.queue.contents()
         else:
             keys = features.transpose(0, 1) if config.symmetric else features[1:].transpose(0, 1)
-            negatives, counted = other_pictures(features[-POSITIVES:].transpose(0, 1))
+            negatives, counted = other_pictures(features[-config.positives :].transpose(0, 1))
         contrastive = self._contrastive(features, keys, negatives, counted)
         consistency = torch.zeros_like(contrastive)
         if self._uses_js():
             consistency = self._consistency(features[-POSITIVES:].transpose(0, 1), negatives.detach(), counted)
         terms = config.alpha * contrastive, (1 - config.alpha) * config.js_weight * consistency
-        anchor, positives = features[0].detach(), keys[:, -POSITIVES:].detach()
+        anchor, positives = features[0].detach(), keys[:, -config.positives :].detach()
         similarity = anchor @ negatives.detach().T
         logs = {
             "contrastive": contrastive.detach(),
@@ -141,23 +149,28 @@ class DAPG(Contrastive):
         return low, low + round(reached * (high - low))
 
     def _views(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, ...]:
-        """x_q, x1, x2 and x_mix, each (B, 3, h, w); the positives with exchanged channels where that is asked for."""
+        """The anchor x_q and its positives, each (B, 3, h, w); the latter with exchanged channels where asked for."""
         config = self.settings
         chain = replace(config.chain, severities=self.severities())
-        views = chain_views(
-            batch.images, config.views, chain, generator.fork("chain"), self.backbone.mean, self.backbone.std
-        )
+        views = chain_views(batch.images, config.views, chain, generator.fork("chain"))
+        if config.positives == 1:
+            views = views[[0, _STRONGEST]]
         if config.channel <= 0:
-            return tuple(views)
-        return views[0], *(
-            _exchange_channels(view, config.channel, generator.fork(f"channel {place}"))
-            for place, view in enumerate(views[1:])
-        )
+            return tuple(self._normalised(views))
+        choices = [
+            _draw_channels(config.channel, generator.fork(f"channel {place}")).to(views.device)
+            for place in range(config.positives)
+        ]
+        with torch.autocast(views.device.type, enabled=False):
+            if config.channel_order == "after":
+                views = self._normalised(views)
+            exchanged = views[0], *map(choose_channels, views[1:], choices)
+            return exchanged if config.channel_order == "after" else tuple(map(self._normalised, exchanged))
 
     def _online_views(self) -> int:
         """How many of the views the online encoder must see."""
         every = self._uses_js() or self.settings.symmetric or self.settings.negatives == "batch"
-        return 1 + POSITIVES if every else 1
+        return 1 + self.settings.positives if every else 1
 
     def _uses_js(self) -> bool:
         config: DAPG.Config = self.settings
@@ -170,8 +183,9 @@ class DAPG(Contrastive):
         """
         encoded = views if self.settings.symmetric else views[1:]
         keys = torch.stack([self.keys(view, generator) for view in encoded], dim=1)
-        level = generator.fork("remembered").integers(POSITIVES).to(keys.device)
-        self.keys.remember(keys[torch.arange(len(keys), device=keys.device), level - POSITIVES])
+        count: int = self.settings.positives
+        level = generator.fork("remembered").integers(count).to(keys.device)
+        self.keys.remember(keys[torch.arange(len(keys), device=keys.device), level - count])
         return keys
 
     def _contrastive(
@@ -209,12 +223,10 @@ class DAPG(Contrastive):
         return js_divergence(log_similarity_distribution(positives, negatives, temperature, counted))
 
 
-def _exchange_channels(
-    view: Float[Tensor, "B 3 h w"], probability: float, generator: SampleGenerator
-) -> Float[Tensor, "B 3 h w"]:
-    """One channel three times, with ``probability``; which one is drawn for each sample."""
+def _draw_channels(probability: float, generator: SampleGenerator) -> Int[Tensor, "B"]:
+    """CAJ's ChannelExchange (each channel a third) with a probability, else no change."""
     keep = ~generator.fork("whether").bernoulli(probability)
-    return choose_channels(view, torch.where(keep, KEEP, generator.fork("which").integers(3)))
+    return torch.where(keep, KEEP, generator.fork("which").integers(3))
 
 
 def _second_share(
