@@ -44,7 +44,7 @@ class DAPG(Contrastive):
 
     @dataclass(frozen=True)
     class Config:
-        """Defaults are our reading of the paper, ``paper()`` the literal one; preset ``recommended`` adds ``channel`` 0.5."""
+        """Defaults are our reading of the paper, ``paper()`` the literal one; ``recommended`` adds ``channel`` 0.5."""
 
         temperature: float = 0.1
         """τ of Eq. 2. The paper's 0.7 is nearly flat; 0.1 is LUPerson's."""
