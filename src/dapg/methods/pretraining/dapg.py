@@ -58,7 +58,7 @@ class DAPG(Contrastive):
         """What that softmax runs over: similarities to the negatives, or the feature's own dimensions."""
         positives_reduction: Reduction = "sum_inside"
         """Eq. 2 sums the positives inside the logarithm; ``mean_outside`` pulls each of them."""
-        positives: Literal[1, 3] = POSITIVES
+        positives: Literal[1, 3] = 3
         """1 leaves L_total out, with ``alpha`` 1: x2 is the only positive (Table III's row without it)."""
         negatives: Negatives = "queue"
         """Earlier keys of a momentum encoder, or the batch's other pictures, seen by the one online encoder."""
