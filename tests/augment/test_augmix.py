@@ -42,7 +42,7 @@ def by_pillow(picture: Image.Image, name: str, level: float, sign: int) -> Image
 
 @pytest.mark.parametrize("sign", [-1, 1])
 @pytest.mark.parametrize("name", augmix.OPERATIONS)
-def test_operations_are_pillows(name, sign):
+def test_operations_are_pillows(name: str, sign: int) -> None:
     images = pictures()
     levels = torch.tensor([0.4, 2.9, 6.0, 9.9])
     result = augmix.operate(images, name, levels, torch.full((4,), sign))
@@ -56,14 +56,14 @@ def test_operations_are_pillows(name, sign):
             assert difference.max() == 0
 
 
-def test_flat_channels_survive():
+def test_flat_channels_survive() -> None:
     flat = torch.full((1, 3, 40, 40), 77, dtype=torch.uint8)
     one = torch.ones(1)
     assert (augmix.operate(flat, "autocontrast", one, one.long()) == 77).all()
     assert (augmix.operate(flat, "equalize", one, one.long()) == 77).all()
 
 
-def test_rows_do_not_depend_on_the_batch_and_the_mixture_is_convex():
+def test_rows_do_not_depend_on_the_batch_and_the_mixture_is_convex() -> None:
     images = pictures(8).float() / 255
     together = augmix.augmix(images, SampleGenerator(torch.arange(8)))
     alone = torch.cat([augmix.augmix(images[i : i + 1], SampleGenerator(torch.tensor([i]))) for i in range(8)])
@@ -74,7 +74,7 @@ def test_rows_do_not_depend_on_the_batch_and_the_mixture_is_convex():
     torch.testing.assert_close(whole, whole.round(), atol=1e-4, rtol=0)
 
 
-def test_a_chain_of_one_operation_by_hand():
+def test_a_chain_of_one_operation_by_hand() -> None:
     """Width and depth 1: the result is (1 - m) x + m op(x) with the operation that was drawn."""
     images = pictures(40).float() / 255
     generator = SampleGenerator(torch.arange(40))
@@ -95,7 +95,7 @@ def test_a_chain_of_one_operation_by_hand():
         torch.testing.assert_close(result[row], expected, atol=1e-5, rtol=0)
 
 
-def test_mistakes_are_named():
+def test_mistakes_are_named() -> None:
     images = pictures().float() / 255
     with pytest.raises(UsageError, match="severity"):
         augmix.augmix(images, SampleGenerator(torch.arange(4)), severity=11.0)

@@ -30,7 +30,7 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_sample_does_not_depend_on_its_batch_and_the_input_stays(name):
+def test_a_sample_does_not_depend_on_its_batch_and_the_input_stays(name: str) -> None:
     images = pictures(16)
     before = images.clone()
     together = VIEWS[name](images, streams(16))
@@ -43,7 +43,7 @@ def test_a_sample_does_not_depend_on_its_batch_and_the_input_stays(name):
     assert not torch.equal(together, other)
 
 
-def test_crop_resize_equals_crop_then_resize():
+def test_crop_resize_equals_crop_then_resize() -> None:
     images = pictures(3, 30, 20)
     boxes = torch.tensor([[0, 0, 30, 20], [5, 3, 12, 9], [29, 19, 1, 1]])
     result = basic.crop_resize(images, boxes, (17, 11))
@@ -53,7 +53,7 @@ def test_crop_resize_equals_crop_then_resize():
         torch.testing.assert_close(result[i : i + 1], expected, atol=2e-5, rtol=0)
 
 
-def test_crop_boxes_have_the_asked_area_and_ratio_and_fill_the_picture():
+def test_crop_boxes_have_the_asked_area_and_ratio_and_fill_the_picture() -> None:
     boxes = basic.draw_crop_boxes(256, 128, streams(4000), (0.2, 1.0), (3 / 4, 4 / 3)).double()
     top, left, height, width = boxes.unbind(1)
     assert (top >= 0).all()
@@ -71,19 +71,19 @@ def test_crop_boxes_have_the_asked_area_and_ratio_and_fill_the_picture():
     assert (left == 0).any()
 
 
-def test_impossible_crop_falls_back_to_the_centre():
+def test_impossible_crop_falls_back_to_the_centre() -> None:
     boxes = basic.draw_crop_boxes(400, 20, streams(8), (0.9, 1.0), (1.0, 1.0))
     assert (boxes == torch.tensor([190, 0, 20, 20])).all()
 
 
-def test_uint8_and_float_crops_agree():
+def test_uint8_and_float_crops_agree() -> None:
     images = (pictures() * 255).round().to(torch.uint8)
     of_bytes = basic.random_resized_crop(images, (16, 8), streams())
     of_floats = basic.random_resized_crop(images.float() / 255, (16, 8), streams())
     assert torch.equal(of_bytes, of_floats)
 
 
-def test_padded_crop_moves_by_whole_pixels():
+def test_padded_crop_moves_by_whole_pixels() -> None:
     images = pictures(30, 9, 7) + 0.5
     moved = basic.random_padded_crop(images, streams(30), padding=3)
     padded = torch.nn.functional.pad(images, (3, 3, 3, 3))
@@ -92,7 +92,7 @@ def test_padded_crop_moves_by_whole_pixels():
         assert torch.equal(moved[i], padded[i, :, top : top + 9, left : left + 7])
 
 
-def test_flip_and_grey_with_certainty():
+def test_flip_and_grey_with_certainty() -> None:
     images = pictures()
     assert torch.equal(basic.horizontal_flip(images, streams(), 1.0), images.flip(-1))
     assert torch.equal(basic.horizontal_flip(images, streams(), 0.0), images)
@@ -102,7 +102,7 @@ def test_flip_and_grey_with_certainty():
         torch.testing.assert_close(result[:, channel], expected)
 
 
-def test_jitter_operations_by_hand():
+def test_jitter_operations_by_hand() -> None:
     pixel = torch.tensor([0.8, 0.4, 0.2]).view(1, 3, 1, 1)
     luma = 0.299 * 0.8 + 0.587 * 0.4 + 0.114 * 0.2
     two = torch.tensor([2.0])
@@ -115,7 +115,7 @@ def test_jitter_operations_by_hand():
     assert basic.change_hue(pixel, third).flatten().tolist() == pytest.approx([0.2, 0.8, 0.4], abs=1e-6)
 
 
-def test_hue_agrees_with_colorsys():
+def test_hue_agrees_with_colorsys() -> None:
     import colorsys
 
     images = pictures(1, 8, 8)
@@ -125,14 +125,14 @@ def test_hue_agrees_with_colorsys():
         assert new == pytest.approx(colorsys.hsv_to_rgb((hue + 0.17) % 1, saturation, value), abs=1e-5)
 
 
-def test_jitter_without_strength_changes_nothing_and_refuses_half_turns():
+def test_jitter_without_strength_changes_nothing_and_refuses_half_turns() -> None:
     images = pictures(64)
     assert torch.equal(basic.colour_jitter(images, streams(64), 0.0, 0.0, 0.0, 0.0, 1.0), images)
     with pytest.raises(UsageError, match="hue"):
         basic.colour_jitter(images, streams(64), 0.4, 0.4, 0.4, 0.7)
 
 
-def test_blur_equals_scipy():
+def test_blur_equals_scipy() -> None:
     from scipy.ndimage import gaussian_filter1d
 
     images = pictures(4)
@@ -142,7 +142,7 @@ def test_blur_equals_scipy():
     np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
-def test_erasing_fills_one_rectangle_with_the_value():
+def test_erasing_fills_one_rectangle_with_the_value() -> None:
     images = pictures(50) * 0.5 + 0.25
     erased = basic.random_erasing(images, streams(50), 1.0, (0.02, 0.4), (0.3, 3.33), (0.0, 1.0, 0.0))
     for old, new in zip(images, erased, strict=True):
@@ -154,7 +154,7 @@ def test_erasing_fills_one_rectangle_with_the_value():
         assert (new[:, changed] == torch.tensor([0.0, 1.0, 0.0])[:, None]).all()
 
 
-def test_resize_matches_pillow_within_rounding():
+def test_resize_matches_pillow_within_rounding() -> None:
     rng = np.random.default_rng(0)
     array = rng.integers(0, 256, (64, 32, 3), dtype=np.uint8)
     ours = basic.resize(torch.from_numpy(array).permute(2, 0, 1)[None], (24, 12))

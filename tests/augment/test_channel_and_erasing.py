@@ -32,7 +32,7 @@ def near(expected: dict[str, float]) -> dict[str, object]:
     return {name: pytest.approx(value, abs=0.03) for name, value in expected.items()}
 
 
-def test_channel_shares():
+def test_channel_shares() -> None:
     images = pixel().expand(4000, -1, -1, -1)
     third, quarter = 1 / 3, 1 / 4
     exchanged = channel.channel_exchange(images, streams(4000))
@@ -47,7 +47,7 @@ def test_channel_shares():
         channel.channel_exchange(images, streams(4000), grey=1)
 
 
-def test_channel_erasing_fills_with_its_own_value():
+def test_channel_erasing_fills_with_its_own_value() -> None:
     images = torch.zeros(200, 3, 40, 20)
     erased = channel.channel_erasing(images, streams(200))
     changed = (erased != 0).flatten(1).any(dim=1)
@@ -56,7 +56,7 @@ def test_channel_erasing_fills_with_its_own_value():
     torch.testing.assert_close(values, torch.tensor([[0, 0, 0], [0.4914, 0.4822, 0.4465]]))
 
 
-def test_soft_erasing_mixes_one_rectangle_with_normal_noise():
+def test_soft_erasing_mixes_one_rectangle_with_normal_noise() -> None:
     images = torch.full((3000, 3, 24, 16), 0.5)
     result = erasing.soft_erasing(images, streams(3000))
     changed = (result != 0.5).all(dim=1)
@@ -73,7 +73,7 @@ def test_soft_erasing_mixes_one_rectangle_with_normal_noise():
     assert float((deviation**2).mean()) == pytest.approx(1 / 5, abs=0.03)
 
 
-def test_self_mixing_takes_a_patch_of_the_same_picture():
+def test_self_mixing_takes_a_patch_of_the_same_picture() -> None:
     images = torch.rand(300, 3, 24, 16, generator=torch.Generator().manual_seed(0))
     result = erasing.self_mixing(images, streams(300), probability=1.0)
     generator = streams(300)
@@ -94,7 +94,7 @@ def test_self_mixing_takes_a_patch_of_the_same_picture():
         torch.testing.assert_close(result[row], expected, atol=1e-5, rtol=0)
 
 
-def test_wrap_and_clip_by_hand():
+def test_wrap_and_clip_by_hand() -> None:
     values = torch.tensor([-0.1, 0.0, 100 / 255, 1.0, 1.2]).repeat(3).view(1, 3, 5, 1)
     clipped = erasing.to_picture(values)[0, 0, :, 0] * 255
     assert clipped.round().tolist() == [0, 0, 100, 255, 255]
@@ -103,7 +103,7 @@ def test_wrap_and_clip_by_hand():
     assert wrapped.round().tolist() == [231, 0, 100, 255, 50]
 
 
-def test_cil_erasing_is_a_picture_again():
+def test_cil_erasing_is_a_picture_again() -> None:
     images = torch.rand(50, 3, 32, 16, generator=torch.Generator().manual_seed(1))
     for wrap in (False, True):
         result = erasing.cil_erasing(images, streams(50), legacy_wrap=wrap)

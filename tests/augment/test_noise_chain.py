@@ -18,7 +18,7 @@ def streams(count: int = 6) -> SampleGenerator:
     return SampleGenerator(torch.arange(count) + 10)
 
 
-def test_each_view_contains_the_one_before():
+def test_each_view_contains_the_one_before() -> None:
     anchor, generator = views(), streams()
     chain = noise_chain(anchor, generator)
     for row in range(6):
@@ -31,7 +31,7 @@ def test_each_view_contains_the_one_before():
             torch.testing.assert_close(picture[0], view[row], atol=2e-2, rtol=0)
 
 
-def test_three_different_types_and_the_asked_severities():
+def test_three_different_types_and_the_asked_severities() -> None:
     chain = noise_chain(views(200), streams(200), severities=(2, 4))
     assert all(len(set(three)) == 3 for three in chain.names)
     assert {name for three in chain.names for name in three} == set(library.IMAGENET_C)
@@ -40,7 +40,7 @@ def test_three_different_types_and_the_asked_severities():
     assert {name for three in few.names for name in three} == {"fog", "snow", "contrast"}
 
 
-def test_the_mixture_lies_between_and_obeys_its_rule():
+def test_the_mixture_lies_between_and_obeys_its_rule() -> None:
     anchor = views()
     chain = noise_chain(anchor, streams())
     stacked = torch.stack([anchor, chain.query, chain.first, chain.second])
@@ -61,14 +61,14 @@ def test_the_mixture_lies_between_and_obeys_its_rule():
     torch.testing.assert_close(weights.mixed, expected, atol=1e-5, rtol=0)
 
 
-def test_mix_by_hand():
+def test_mix_by_hand() -> None:
     clean = torch.full((1, 3, 1, 1), 0.5)
     chains = torch.stack([torch.full((1, 3, 1, 1), v) for v in (0.0, 0.2, 1.0)], dim=1)
     result = mix(clean, chains, torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([0.4]))
     assert result.flatten().tolist() == pytest.approx([0.6 * 0.5 + 0.4 * (0.3 * 0.2 + 0.2 * 1.0)] * 3)
 
 
-def test_per_view_geometry_uses_the_same_draws_on_other_views():
+def test_per_view_geometry_uses_the_same_draws_on_other_views() -> None:
     anchor = views()
     shared = noise_chain(anchor, streams())
     own = noise_chain(anchor, streams(), others=(views(6, 1), views(6, 2)))
@@ -81,7 +81,7 @@ def test_per_view_geometry_uses_the_same_draws_on_other_views():
     assert torch.equal(same.second, shared.second)
 
 
-def test_chunks_change_nothing_and_mistakes_are_named():
+def test_chunks_change_nothing_and_mistakes_are_named() -> None:
     anchor = views()
     whole, parts = noise_chain(anchor, streams()), noise_chain(anchor, streams(), chunk=2)
     assert whole.names == parts.names

@@ -36,7 +36,7 @@ def test_the_command_trains_every_cell_and_reuses_finished_ones(
         small = replace(base, train=replace(base.train, steps=2, batch_size=4), data=replace(base.data, subset=8))
         return {"one": small, "two": replace(small, method=replace(small.method, temperature=0.2))}
 
-    monkeypatch.setattr(sweeps, "sweep", few_steps)
+    monkeypatch.setattr(sweep, "sweep", few_steps)
     words = ["sweep", "temperature", "--seeds", "[0,1]", "--out", str(tmp_path), "--device", "cpu"]
     assert cli.main(words) == 0
     runs = sorted(path.name for path in (tmp_path / "temperature").iterdir())

@@ -25,7 +25,7 @@ def streams(count: int, start: int = 0) -> SampleGenerator:
     return SampleGenerator(torch.arange(start, start + count))
 
 
-def test_the_lists():
+def test_the_lists() -> None:
     assert len(library.IMAGENET_C) == 15
     assert len(library.VISIBLE_20) == len(set(library.VISIBLE_20)) == 20
     assert set(library.VISIBLE_20) <= set(NAMES)
@@ -37,7 +37,7 @@ def test_the_lists():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_shape_range_dtype_and_untouched_input(name):
+def test_shape_range_dtype_and_untouched_input(name: str) -> None:
     images = pictures(5)
     severities = torch.arange(1, 6)
     before = images.clone()
@@ -60,7 +60,7 @@ def test_shape_range_dtype_and_untouched_input(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_channels_last_pictures_are_the_same_pictures(name):
+def test_channels_last_pictures_are_the_same_pictures(name: str) -> None:
     images = pictures(5)
     levels = torch.arange(1, 6)
     for kind in (images, images.float() / 255):
@@ -73,7 +73,7 @@ def test_channels_last_pictures_are_the_same_pictures(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_float_and_bytes_show_the_same_damage(name):
+def test_float_and_bytes_show_the_same_damage(name: str) -> None:
     images = pictures(5)
     levels = torch.arange(1, 6)
     bytes_ = library.corrupt(images, [name] * 5, levels, streams(5)).float()
@@ -83,7 +83,7 @@ def test_float_and_bytes_show_the_same_damage(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_draw_gives_one_picture_and_a_stream_its_own(name):
+def test_one_draw_gives_one_picture_and_a_stream_its_own(name: str) -> None:
     corruption = library.get(name)
     images = pictures(6)
     levels = torch.tensor([1, 2, 3, 4, 5, 3])
@@ -101,7 +101,7 @@ def test_one_draw_gives_one_picture_and_a_stream_its_own(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) & set(library.VISIBLE_20)))
-def test_stronger_severity_is_farther_from_clean(name):
+def test_stronger_severity_is_farther_from_clean(name: str) -> None:
     images = pictures(24, 96, 64)
     distance = []
     for severity in library.SEVERITIES:
@@ -123,7 +123,7 @@ def test_stronger_severity_is_farther_from_clean(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(library.INFRARED_20) - {library.NONE}))
-def test_infrared_noise_is_equal_on_all_channels(name):
+def test_infrared_noise_is_equal_on_all_channels(name: str) -> None:
     grey = pictures(5)[:, :1].expand(-1, 3, -1, -1).contiguous()
     result = library.corrupt(grey, [name] * 5, torch.arange(1, 6), streams(5), equal_channels=True)
     if name in ("frost", "procedural_frost", "spatter"):
@@ -132,13 +132,13 @@ def test_infrared_noise_is_equal_on_all_channels(name):
     assert (result[:, 0].int() - result[:, 2].int()).abs().max() <= 1
 
 
-def test_noise_on_visible_pictures_differs_between_channels():
+def test_noise_on_visible_pictures_differs_between_channels() -> None:
     grey = pictures(2)[:, :1].expand(-1, 3, -1, -1).contiguous()
     result = library.corrupt(grey, "gaussian_noise", 3, streams(2))
     assert (result[:, 0] != result[:, 1]).float().mean() > 0.9
 
 
-def test_mixed_batch_equals_one_by_one_in_any_order_and_chunk():
+def test_mixed_batch_equals_one_by_one_in_any_order_and_chunk() -> None:
     names = [*library.VISIBLE_20, library.NONE] * 2
     count = len(names)
     images = pictures(count)
@@ -153,7 +153,7 @@ def test_mixed_batch_equals_one_by_one_in_any_order_and_chunk():
         assert torch.equal(mixed[row], images[row])
 
 
-def test_draws_can_be_moved_and_replayed():
+def test_draws_can_be_moved_and_replayed() -> None:
     images = pictures(4)
     drawn = library.draw(images.shape, ["fog", "snow", "fog", "rain"], torch.tensor([1, 2, 3, 4]), streams(4))
     assert [group.name for group in drawn] == ["fog", "rain", "snow"]
@@ -161,7 +161,7 @@ def test_draws_can_be_moved_and_replayed():
     assert torch.equal(library.apply(images, drawn), library.apply(images, again))
 
 
-def test_mistakes_are_named():
+def test_mistakes_are_named() -> None:
     images = pictures(2)
     with pytest.raises(UsageError, match="motion_blur"):
         library.corrupt(images, "motion_blurr", 1, streams(2))
@@ -184,7 +184,9 @@ def test_mistakes_are_named():
     bytes_=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_any_size_severity_and_dtype(name, severity, height, width, bytes_, seed):
+def test_any_size_severity_and_dtype(
+    name: str, severity: int, height: int, width: int, bytes_: bool, seed: int
+) -> None:
     images = pictures(1, height, width, seed % 1000)
     if not bytes_:
         images = images.float() / 255
@@ -197,7 +199,7 @@ def test_any_size_severity_and_dtype(name, severity, height, width, bytes_, seed
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"jpeg_compression"}))
-def test_gpu_and_cpu_agree_on_one_draw(name):
+def test_gpu_and_cpu_agree_on_one_draw(name: str) -> None:
     images = pictures(10, 256, 128)
     levels = torch.arange(1, 6).repeat(2)
     drawn = library.draw(images.shape, [name] * 10, levels, streams(10))

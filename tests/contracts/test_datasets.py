@@ -2,6 +2,8 @@
 
 import inspect
 import pickle
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from dapg.core import plugins
 from dapg.core.errors import DataError, UsageError
 from dapg.core.images import open_rgb
-from dapg.core.types import UNKNOWN, Modality
+from dapg.core.types import UNKNOWN, Modality, Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.verify import Audited, unseen_trials, verify
 from dapg.scoring.labels import Labels
@@ -18,27 +20,27 @@ from dapg.scoring.metrics import score
 NAMES = plugins.names("data.sets")
 
 
-def kind(name):
+def kind(name: str) -> type[Dataset]:
     return plugins.load("data.sets", name, Dataset)
 
 
-def needs_root(name):
+def needs_root(name: str) -> bool:
     return inspect.signature(kind(name)).parameters["root"].default is inspect.Parameter.empty
 
 
 @pytest.fixture(params=NAMES)
-def dataset(request, tmp_path):
+def dataset(request: pytest.FixtureRequest, tmp_path: Path) -> Dataset:
     return example(request.param, tmp_path / "root")
 
 
-def example(name, root):
+def example(name: str, root: Path) -> Dataset:
     if not needs_root(name):
         return kind(name)()
     kind(name).write_example(root)
     return kind(name)(root)
 
 
-def splits(dataset):
+def splits(dataset: Dataset) -> dict[str, Sequence[Record]]:
     """Those of its splits that this copy has; the first must be among them."""
     found = {}
     for split in dataset.splits:
@@ -49,7 +51,7 @@ def splits(dataset):
     return found
 
 
-def trials(dataset):
+def trials(dataset: Dataset) -> Iterator[tuple[str, list[Trial]]]:
     for mode in dataset.modes:
         try:
             yield mode, dataset.trials(mode)
@@ -57,14 +59,14 @@ def trials(dataset):
             assert mode != dataset.modes[0]
 
 
-def test_tells_what_it_is(dataset):
+def test_tells_what_it_is(dataset: Dataset) -> None:
     assert dataset.title
     assert dataset.licence
     assert dataset.access
     assert dataset.splits
 
 
-def test_records_are_relative_unique_and_readable(dataset):
+def test_records_are_relative_unique_and_readable(dataset: Dataset) -> None:
     for split, records in splits(dataset).items():
         assert records, split
         assert len({(record.path, record.box) for record in records}) == len(records)
@@ -75,14 +77,14 @@ def test_records_are_relative_unique_and_readable(dataset):
             assert open_rgb(dataset.read(record), record.path).size > (0, 0)
 
 
-def test_order_is_the_same_in_a_new_object(dataset, tmp_path, request):
+def test_order_is_the_same_in_a_new_object(dataset: Dataset, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     name = request.node.callspec.params["dataset"]
     again = example(name, tmp_path / "root")
     assert splits(again) == splits(dataset)
     assert list(trials(again)) == list(trials(dataset))
 
 
-def test_validation_persons_are_not_trained_on(dataset):
+def test_validation_persons_are_not_trained_on(dataset: Dataset) -> None:
     """What fine-tuning with a choice of checkpoints takes: a training part, and other persons to score."""
     labelled = dataset.labelled_split()
     assert labelled in dataset.splits
@@ -100,7 +102,7 @@ def test_validation_persons_are_not_trained_on(dataset):
         assert unseen_trials(found, trained)
 
 
-def test_trials_can_be_scored(dataset):
+def test_trials_can_be_scored(dataset: Dataset) -> None:
     for mode, found in trials(dataset):
         assert found, mode
         assert len({trial.name for trial in found}) == len(found)
@@ -114,7 +116,7 @@ def test_trials_can_be_scored(dataset):
             assert scores.cmc[-1] > 0
 
 
-def test_training_and_test_share_nobody(dataset):
+def test_training_and_test_share_nobody(dataset: Dataset) -> None:
     if not isinstance(dataset, Audited):
         pytest.skip("no published splits")
     found = splits(dataset)
@@ -125,7 +127,7 @@ def test_training_and_test_share_nobody(dataset):
         assert not persons[0] & persons[1]
 
 
-def test_unknown_names_are_refused_with_the_nearest(dataset):
+def test_unknown_names_are_refused_with_the_nearest(dataset: Dataset) -> None:
     wrong = dataset.splits[0][:-1] + "_"
     with pytest.raises(UsageError, match="has no split"):
         dataset.records(wrong)
@@ -133,19 +135,19 @@ def test_unknown_names_are_refused_with_the_nearest(dataset):
         dataset.trials("no such mode")
 
 
-def test_survives_the_way_to_a_loader_worker(dataset):
+def test_survives_the_way_to_a_loader_worker(dataset: Dataset) -> None:
     record = dataset.records(dataset.splits[0])[0]
     expected = dataset.read(record)
     assert pickle.loads(pickle.dumps(dataset)).read(record) == expected
 
 
-def test_example_is_readable_and_free_of_overlap(dataset):
+def test_example_is_readable_and_free_of_overlap(dataset: Dataset) -> None:
     kinds = {finding.kind for finding in verify(dataset).findings if finding.error}
     assert not kinds & {"unreadable", "overlap", "layout", "duplicate", "list", "missing"}
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if needs_root(name)])
-def test_a_wrong_root_is_named(name, tmp_path):
+def test_a_wrong_root_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as missing:
         kind(name)(tmp_path / "nowhere")
     assert str(tmp_path / "nowhere") in str(missing.value)

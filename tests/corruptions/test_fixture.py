@@ -51,18 +51,18 @@ def moments(name: str, images: torch.Tensor, severity: int) -> tuple[float, floa
 
 @pytest.mark.parametrize("severity", library.SEVERITIES)
 @pytest.mark.parametrize("name", TRUNCATED)
-def test_bytes(name, severity):
+def test_bytes(name: str, severity: int) -> None:
     assert moments(name, fixture(), severity) == pytest.approx(TRUNCATED[name][severity - 1], abs=0.05)
 
 
 @pytest.mark.parametrize("severity", library.SEVERITIES)
 @pytest.mark.parametrize("name", FLOAT)
-def test_float(name, severity):
+def test_float(name: str, severity: int) -> None:
     assert moments(name, fixture().float() / 255, severity) == pytest.approx(FLOAT[name][severity - 1], abs=0.05)
 
 
 @pytest.mark.parametrize("severity", library.SEVERITIES)
-def test_jpeg_by_dct_is_near_the_codec(severity):
+def test_jpeg_by_dct_is_near_the_codec(severity: int) -> None:
     images = fixture()
     codec = library.corrupt(images, "jpeg_compression", severity, SampleGenerator(torch.tensor([0])))
     quality = library.get("jpeg_compression").QUALITY[severity - 1]
@@ -88,12 +88,12 @@ def assert_transform_equals_codec(pictures: torch.Tensor, severity: int) -> None
 
 
 @pytest.mark.parametrize("severity", library.SEVERITIES)
-def test_jpeg_by_dct_is_within_a_level_of_the_codec_on_photographs(severity):
+def test_jpeg_by_dct_is_within_a_level_of_the_codec_on_photographs(severity: int) -> None:
     assert_transform_equals_codec(torch.stack(photographs()), severity)
 
 
 @pytest.mark.parametrize("severity", library.SEVERITIES)
-def test_jpeg_by_dct_on_photographs_of_your_own(severity):
+def test_jpeg_by_dct_on_photographs_of_your_own(severity: int) -> None:
     """DAPG_PHOTOGRAPHS names a folder of them."""
     folder = os.environ.get("DAPG_PHOTOGRAPHS", "")
     paths = [path for path in sorted(Path(folder).glob("*")) if path.suffix in (".jpg", ".png")] if folder else []
@@ -103,7 +103,7 @@ def test_jpeg_by_dct_on_photographs_of_your_own(severity):
 
 
 @pytest.mark.parametrize("size", [(256, 128), (288, 144), (64, 32), (33, 45), (97, 61)])
-def test_pixelate_in_torch_equals_pillow(size):
+def test_pixelate_in_torch_equals_pillow(size: tuple[int, int]) -> None:
     """The GPU's way and the CPU's way to the same picture; the second is Pillow, as in the reference."""
     pictures = torch.randint(0, 256, (5, 3, *size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     pixelate = library.get("pixelate")

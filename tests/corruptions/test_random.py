@@ -2,7 +2,9 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +34,9 @@ def photograph(height: int = HEIGHT, width: int = WIDTH) -> torch.Tensor:
     return torch.from_numpy((picture.clip(0, 1) * 255).astype(np.uint8)).permute(2, 0, 1)[None]
 
 
-def both(name: str, severity: int, convert) -> tuple[np.ndarray, np.ndarray]:
+def both(
+    name: str, severity: int, convert: Callable[[dict[str, np.ndarray]], dict[str, Any]]
+) -> tuple[np.ndarray, np.ndarray]:
     """The library's uint8 picture and the reference's, truncated, from one draw; ``convert`` gives its arguments."""
     corruption = library.get(name)
     images = photograph()
@@ -78,13 +82,13 @@ ARGUMENTS = {
 
 @pytest.mark.parametrize("severity", library.SEVERITIES)
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_same_choices_same_picture(name, severity):
+def test_same_choices_same_picture(name: str, severity: int) -> None:
     assert_close(*both(name, severity, ARGUMENTS[name]))
 
 
 @pytest.mark.parametrize("severity", library.SEVERITIES)
-def test_frost(severity):
-    def convert(plain):
+def test_frost(severity: int) -> None:
+    def convert(plain: dict[str, np.ndarray]) -> dict[str, Any]:
         ice = frost_photograph(int(plain["photograph"]), HEIGHT, WIDTH, torch.device("cpu"))
         return {"photograph": last_axis(ice.numpy()), "top": plain["corner"][0], "left": plain["corner"][1]}
 
@@ -92,7 +96,7 @@ def test_frost(severity):
 
 
 @pytest.mark.parametrize("number", range(5))
-def test_frost_photographs_as_opencv_enlarges_them(number):
+def test_frost_photographs_as_opencv_enlarges_them(number: int) -> None:
     cv2 = pytest.importorskip("cv2")
     from dapg.corruptions import weather
 
@@ -108,10 +112,10 @@ def test_frost_photographs_as_opencv_enlarges_them(number):
 
 
 @pytest.mark.parametrize("severity", library.SEVERITIES)
-def test_spatter(severity):
+def test_spatter(severity: int) -> None:
     cv2 = pytest.importorskip("cv2")
 
-    def convert(plain):
+    def convert(plain: dict[str, np.ndarray]) -> dict[str, Any]:
         return {
             "noise": plain["noise"],
             "canny": lambda layer: cv2.Canny(layer, 50, 150),
@@ -123,10 +127,10 @@ def test_spatter(severity):
 
 
 @pytest.mark.parametrize("severity", library.SEVERITIES)
-def test_rain(severity):
+def test_rain(severity: int) -> None:
     cv2 = pytest.importorskip("cv2")
 
-    def convert(plain):
+    def convert(plain: dict[str, np.ndarray]) -> dict[str, Any]:
         return {
             "drops": [(int(x), int(y)) for x, y in plain["drops"] if x > -1000],
             "line": lambda image, start, end: cv2.line(image, start, end, (200, 200, 200), 1),
@@ -138,7 +142,7 @@ def test_rain(severity):
     assert_close(ours, theirs)
 
 
-def test_the_way_through_hls_is_opencvs():
+def test_the_way_through_hls_is_opencvs() -> None:
     cv2 = pytest.importorskip("cv2")
     colours = torch.randint(0, 256, (200, 200, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     theirs = cv2.cvtColor(cv2.cvtColor(colours.numpy(), cv2.COLOR_RGB2HLS), cv2.COLOR_HLS2RGB)
@@ -149,7 +153,7 @@ def test_the_way_through_hls_is_opencvs():
     assert np.abs(theirs.astype(float) - colours.numpy()).max() > 2, "it does change colours"
 
 
-def test_rain_draws_the_described_drops():
+def test_rain_draws_the_described_drops() -> None:
     severities = torch.arange(1, 6).repeat(200)
     drawn = library.get("rain").draw(torch.Size((1000, 3, 256, 128)), severities, SampleGenerator(torch.arange(1000)))
     area = 256 * 128
@@ -174,7 +178,7 @@ def test_rain_draws_the_described_drops():
     assert float((columns[used] < 0).float().mean()) == pytest.approx(expected, abs=0.003)
 
 
-def test_streaks_at_the_edges_are_opencvs():
+def test_streaks_at_the_edges_are_opencvs() -> None:
     """Drops that begin left of the picture, end right of it or one row below, against OpenCV, pixel by pixel."""
     cv2 = pytest.importorskip("cv2")
     for length in (10, 30, 60):
@@ -186,7 +190,7 @@ def test_streaks_at_the_edges_are_opencvs():
             assert (ours.numpy() == theirs.astype(bool)).all(), drop
 
 
-def test_shot_noise_table_is_the_exact_inverse_distribution():
+def test_shot_noise_table_is_the_exact_inverse_distribution() -> None:
     from scipy.stats import poisson
 
     from dapg.corruptions.noise import _poisson_counts
@@ -207,7 +211,7 @@ def test_shot_noise_table_is_the_exact_inverse_distribution():
         assert np.abs(ours - theirs)[..., 3].max() <= 3
 
 
-def test_glass_blur_reads_copies_of_copies():
+def test_glass_blur_reads_copies_of_copies() -> None:
     """Every pixel copies its right neighbour, walked just before: one value spreads over the whole walked row."""
     from dapg.corruptions.blur import _glass_sources
 
@@ -223,7 +227,7 @@ def test_glass_blur_reads_copies_of_copies():
     assert columns[3].tolist() == [0, 1, 2, 2, 3, 4, 5, 7]
 
 
-def test_both_ways_of_shifting_agree():
+def test_both_ways_of_shifting_agree() -> None:
     from dapg.corruptions.blur import motion_trail
     from dapg.corruptions.filters import _shifted_sum_at_once, _shifted_sum_by_sample
 
@@ -235,7 +239,7 @@ def test_both_ways_of_shifting_agree():
     torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
 
 
-def test_trail_that_leaves_a_small_picture_loses_weight():
+def test_trail_that_leaves_a_small_picture_loses_weight() -> None:
     from dapg.corruptions.blur import motion_trail
 
     full = motion_trail(torch.tensor([0.0]), torch.tensor([20.0]), torch.tensor([15.0]), 256, 128)

@@ -11,28 +11,28 @@ _SPEC.loader.exec_module(fake_trees)
 
 
 @pytest.fixture(scope="session")
-def full_sysu(tmp_path_factory):
+def full_sysu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("full") / "SYSU-MM01"
     fake_trees.build_sysu(root)
     return root
 
 
 @pytest.fixture(scope="session")
-def full_regdb(tmp_path_factory):
+def full_regdb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("full") / "RegDB"
     fake_trees.build_regdb(root)
     return root
 
 
 @pytest.fixture(scope="session")
-def full_market(tmp_path_factory):
+def full_market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("full") / "Market-1501-v15.09.15"
     fake_trees.build_market(root)
     return root
 
 
 @pytest.fixture(scope="session")
-def full_llcm(tmp_path_factory):
+def full_llcm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("full") / "LLCM"
     fake_trees.build_llcm(root)
     return root

@@ -2,6 +2,8 @@
 
 import itertools
 import struct
+from collections.abc import Sequence
+from pathlib import Path
 
 from dapg.data.sets.regdb import FOLDERS, PARTITIONS
 from dapg.data.sets.sysu import ALL_PER_CAMERA, TRAINVAL_PER_CAMERA, published_counts
@@ -24,19 +26,19 @@ TRAIN = [
 ]
 
 
-def pixel(number):
+def pixel(number: int) -> bytes:
     """A BMP file of one pixel, different for every number below 2^24."""
     header = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 58, 0, 0, 54, 40, 1, 1, 1, 24, 0, 4, 2835, 2835, 0, 0)
     return header + struct.pack("<I", number)
 
 
-def spread(persons, pictures):
+def spread(persons: Sequence[int], pictures: int) -> dict[int, int]:
     """Person -> number of pictures, as even as the total allows."""
     share, rest = divmod(pictures, len(persons))
     return {person: share + (index < rest) for index, person in enumerate(persons)}
 
 
-def sysu_cells():
+def sysu_cells() -> dict[tuple[int, int], int]:
     """(camera, person) -> pictures, such that every published sum holds."""
     val = {3: (99, 1980), 4: (99, 984), 5: (99, 990)}  # visible 1,974 and infrared 1,980
     cells = {}
@@ -54,7 +56,7 @@ def sysu_cells():
     return cells
 
 
-def build_sysu(root):
+def build_sysu(root: Path) -> None:
     numbers = itertools.count()
     for (camera, person), count in sysu_cells().items():
         folder = root / f"cam{camera}" / f"{person:04d}"
@@ -66,7 +68,7 @@ def build_sysu(root):
         (root / "exp" / f"{name}_id.txt").write_text(",".join(map(str, persons)) + "\n")
 
 
-def build_regdb(root):
+def build_regdb(root: Path) -> None:
     numbers = itertools.count()
     files = {}
     for folder, person in itertools.product(FOLDERS.values(), range(1, 413)):
@@ -93,7 +95,7 @@ def build_regdb(root):
             (root / f"idx/{side}_{light}_{number}.txt").write_text("\n".join(lines) + "\n")
 
 
-def build_market(root):
+def build_market(root: Path) -> None:
     """Published sums: 12,936 of 751 persons; 3,368 of 750; 19,732 of the same 750, distractors 0 and junk -1."""
     numbers = itertools.count()
     train, test = range(2, 1503, 2), range(1, 1500, 2)
@@ -112,7 +114,7 @@ def build_market(root):
                 (root / folder / name).write_bytes(pixel(next(numbers)))
 
 
-def build_llcm(root):
+def build_llcm(root: Path) -> None:
     """Published sums: 46,767 pictures, 713 persons train and 351 test; nine cameras, no infrared camera 3.
 
     How the sum divides over parts and persons is not published; here every person has about as many.

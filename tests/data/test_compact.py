@@ -19,7 +19,7 @@ RECORDS = [
 
 @pytest.mark.parametrize("block", [1, 2, 100])
 @pytest.mark.parametrize("records", [RECORDS, RECORDS[:2], []], ids=["boxes", "no boxes", "empty"])
-def test_behaves_like_the_list(monkeypatch, records, block):
+def test_behaves_like_the_list(monkeypatch: pytest.MonkeyPatch, records: list[Record], block: int) -> None:
     monkeypatch.setattr(compact, "_BLOCK", block)
     made = CompactRecords(iter(records))
     assert list(made) == records
@@ -34,7 +34,7 @@ def test_behaves_like_the_list(monkeypatch, records, block):
         made[len(records)]
 
 
-def test_types_are_those_of_a_record():
+def test_types_are_those_of_a_record() -> None:
     record = CompactRecords(RECORDS)[2]
     assert isinstance(record.modality, Modality)
     assert type(record.person) is int
@@ -42,13 +42,13 @@ def test_types_are_those_of_a_record():
     assert hash(record) == hash(RECORDS[2])
 
 
-def test_differences_are_seen():
+def test_differences_are_seen() -> None:
     assert CompactRecords(RECORDS) != RECORDS[:-1]
     assert CompactRecords(RECORDS) != [*RECORDS[:-1], Record("last.png", 5, 7)]
     assert CompactRecords(RECORDS) != "records"
 
 
-def test_a_record_takes_few_bytes():
+def test_a_record_takes_few_bytes() -> None:
     """Path of 22 letters and 17 bytes of labels and place: 39; a pickle of the arrays shows it."""
     count = 10_000
     made = CompactRecords(Record(f"01_02_0003_{number:08d}.jp", number, 3) for number in range(count))

@@ -10,13 +10,13 @@ from dapg.data.identity_sampler import CrossModalSampler, IdentitySampler
 from dapg.data.samplers import LocalBatches, Sampler
 
 
-def people(persons=12, visible=6, infrared=5):
+def people(persons: int = 12, visible: int = 6, infrared: int = 5) -> list[Record]:
     records = [Record(f"v{p}_{n}", p, 1, Modality.VISIBLE) for p in range(persons) for n in range(visible)]
     records += [Record(f"t{p}_{n}", p, 3, Modality.INFRARED) for p in range(persons) for n in range(infrared)]
     return [*records, Record("unknown")]
 
 
-def test_cross_modal_batch_holds_persons_in_both_lights():
+def test_cross_modal_batch_holds_persons_in_both_lights() -> None:
     records = people()
     sampler = CrossModalSampler(records, persons=8, pictures=4, seed=3)
     assert isinstance(sampler, Sampler)
@@ -29,7 +29,7 @@ def test_cross_modal_batch_holds_persons_in_both_lights():
         assert [record.modality for record in part] == [Modality.VISIBLE] * 4 + [Modality.INFRARED] * 4
 
 
-def test_pictures_are_drawn_with_replacement_like_agw():
+def test_pictures_are_drawn_with_replacement_like_agw() -> None:
     """Four of six with replacement: all different in 6·5·4·3 / 6^4 = 27.8 % of the draws."""
     sampler = CrossModalSampler(people(), persons=8, pictures=4, seed=0)
     draws = [tuple(batch[start : start + 4]) for step in range(200) for batch in [sampler.batch(step)]
@@ -38,7 +38,7 @@ def test_pictures_are_drawn_with_replacement_like_agw():
     assert share == pytest.approx(360 / 1296, abs=0.04)
 
 
-def test_published_epoch_length():
+def test_published_epoch_length() -> None:
     """SYSU-MM01: floor(22,258 / 32) + 1 = 696 batches; RegDB: floor(2,060 / 32) + 1 = 65."""
     records = [Record(f"v{n}", n % 395, 1) for n in range(22_258)]
     records += [Record(f"t{n}", n % 395, 3, Modality.INFRARED) for n in range(11_909)]
@@ -48,7 +48,7 @@ def test_published_epoch_length():
 
 
 @pytest.mark.parametrize("kind", [IdentitySampler, CrossModalSampler])
-def test_a_batch_is_a_function_of_seed_and_step(kind):
+def test_a_batch_is_a_function_of_seed_and_step(kind: type[IdentitySampler] | type[CrossModalSampler]) -> None:
     first, again, other = (kind(people(), 4, 2, seed) for seed in (1, 1, 2))
     assert first.batch(7) == again.batch(7)  # without having drawn steps 0 ... 6
     assert first.batch(7) != first.batch(8)
@@ -56,7 +56,7 @@ def test_a_batch_is_a_function_of_seed_and_step(kind):
 
 
 @pytest.mark.parametrize("kind", [IdentitySampler, CrossModalSampler])
-def test_processes_get_whole_persons(kind):
+def test_processes_get_whole_persons(kind: type[IdentitySampler] | type[CrossModalSampler]) -> None:
     records = people()
     sampler = kind(records, 8, 2, 0)
     parts = [next(iter(LocalBatches(sampler, 3, 4, rank, 4))) for rank in range(4)]
@@ -66,7 +66,7 @@ def test_processes_get_whole_persons(kind):
     assert len(set().union(*persons)) == 8
 
 
-def test_identity_sampler_repeats_only_when_it_must():
+def test_identity_sampler_repeats_only_when_it_must() -> None:
     records = [Record(f"{p}_{n}", p) for p in range(4) for n in range(3)]
     for step in range(20):
         counts = Counter(IdentitySampler(records, 4, 3, 0).batch(step))
@@ -75,7 +75,7 @@ def test_identity_sampler_repeats_only_when_it_must():
     assert set(counts.values()) == {2, 3}
 
 
-def test_every_person_is_drawn_about_equally_often():
+def test_every_person_is_drawn_about_equally_often() -> None:
     sampler = IdentitySampler(people(persons=20, visible=3, infrared=0), 5, 2, 0)
     counts = Counter(number // 3 for step in range(400) for number in sampler.batch(step))
     assert len(counts) == 20
@@ -83,7 +83,7 @@ def test_every_person_is_drawn_about_equally_often():
     assert sampler.steps_per_epoch == 6
 
 
-def test_too_few_persons_are_refused():
+def test_too_few_persons_are_refused() -> None:
     with pytest.raises(UsageError, match="there are 12"):
         IdentitySampler(people(), 13, 2, 0)
     only_visible = [record for record in people() if record.modality == Modality.VISIBLE]

@@ -6,6 +6,7 @@ import json
 import pickle
 import tarfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from dapg.data.shards.tar_store import write_index
 
 
 @pytest.mark.parametrize("kind", [SysuMM01, RegDB, Market1501, Folder])
-def test_a_packed_set_is_the_set(tmp_path, kind):
+def test_a_packed_set_is_the_set(tmp_path: Path, kind: str) -> None:
     kind.write_example(tmp_path / "raw")
     original = kind(tmp_path / "raw")
     pack(original, tmp_path / "packed", per_shard=7)
@@ -42,7 +43,7 @@ def test_a_packed_set_is_the_set(tmp_path, kind):
         assert packed.trials(mode) == original.trials(mode)
 
 
-def test_only_what_was_asked_for_is_packed(tmp_path):
+def test_only_what_was_asked_for_is_packed(tmp_path: Path) -> None:
     SysuMM01.write_example(tmp_path / "raw")
     original = SysuMM01(tmp_path / "raw")
     counts = pack(original, tmp_path / "packed", ["train"], per_shard=10)
@@ -56,7 +57,7 @@ def test_only_what_was_asked_for_is_packed(tmp_path):
         pack(original, tmp_path / "packed")
 
 
-def test_boxes_share_one_picture(tmp_path):
+def test_boxes_share_one_picture(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/a.png").write_bytes(example_picture("a.png"))
     (tmp_path / "raw/labels.csv").write_text("path,left,top,right,bottom\na.png,0,0,4,8\na.png,2,2,8,16\n")
@@ -67,7 +68,7 @@ def test_boxes_share_one_picture(tmp_path):
         assert archive.getnames() == ["000000000.png", "000000000.json"]
 
 
-def test_packing_twice_gives_the_same_bytes(tmp_path):
+def test_packing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     RegDB.write_example(tmp_path / "raw")
     for name in ("one", "two"):
         pack(RegDB(tmp_path / "raw"), tmp_path / name, ["train-1"], per_shard=9)
@@ -75,7 +76,7 @@ def test_packing_twice_gives_the_same_bytes(tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
-def test_webdataset_reads_the_tars(tmp_path):
+def test_webdataset_reads_the_tars(tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     Shards.write_example(tmp_path)
     urls = [str(path) for path in sorted(tmp_path.glob("*.tar"))]
@@ -83,7 +84,7 @@ def test_webdataset_reads_the_tars(tmp_path):
     assert [sample["png"] for sample in samples] == [example_picture(name) for name in Shards.example_layout()]
 
 
-def test_tars_of_other_programs_are_indexed(tmp_path):
+def test_tars_of_other_programs_are_indexed(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "web.tar", "w", format=tarfile.GNU_FORMAT) as archive:
         long_name = "x" * 150 + "/b.v2.png"  # longer than a plain header holds
         for name, data in (("a.png", b""), (long_name, b""), ("a.cls", b"3"), ("notes.txt", b"hello")):
@@ -100,7 +101,7 @@ def test_tars_of_other_programs_are_indexed(tmp_path):
     assert (tmp_path / "index.npz").is_file()
 
 
-def test_damage_is_named(tmp_path):
+def test_damage_is_named(tmp_path: Path) -> None:
     Shards.write_example(tmp_path)
     tar = tmp_path / "shard-000001.tar"
     content = tar.read_bytes()
@@ -118,13 +119,13 @@ def test_damage_is_named(tmp_path):
         Shards(tmp_path)
 
 
-def test_a_record_without_picture_is_refused(tmp_path):
+def test_a_record_without_picture_is_refused(tmp_path: Path) -> None:
     write_tars(tmp_path, ["a.png"], example_picture, per_shard=1)
     with pytest.raises(DataError, match=r"first b\.png"):
         write_index(tmp_path, {"all": [Record("b.png")]}, {}, "x")
 
 
-def test_a_read_store_survives_the_way_to_a_worker(tmp_path):
+def test_a_read_store_survives_the_way_to_a_worker(tmp_path: Path) -> None:
     Shards.write_example(tmp_path)
     dataset = Shards(tmp_path)
     record = dataset.records()[3]
@@ -132,11 +133,11 @@ def test_a_read_store_survives_the_way_to_a_worker(tmp_path):
     assert pickle.loads(pickle.dumps(dataset)).read(record) == expected
 
 
-def sampler(batch=8, seed=0, window=3):
+def sampler(batch: int = 8, seed: int = 0, window: int = 3) -> ShardSampler:
     return ShardSampler(np.repeat(np.arange(10), 13).tolist(), batch, seed, window)
 
 
-def test_stream_uses_every_record_once_per_epoch():
+def test_stream_uses_every_record_once_per_epoch() -> None:
     assert isinstance(sampler(), Sampler)
     stream = list(itertools.chain.from_iterable(sampler(batch=10).batch(step) for step in range(26)))
     assert set(Counter(stream[:130]).values()) == {1}
@@ -144,13 +145,13 @@ def test_stream_uses_every_record_once_per_epoch():
     assert stream[:130] != stream[130:]
 
 
-def test_stream_stays_within_a_few_tars():
+def test_stream_stays_within_a_few_tars() -> None:
     first = [number // 13 for step in range(3) for number in sampler(batch=13).batch(step)]
     assert len(set(first)) == 3
     assert first != sorted(first)
 
 
-def test_stream_resumes_by_number_and_splits_over_processes():
+def test_stream_resumes_by_number_and_splits_over_processes() -> None:
     walked = [sampler().batch(step) for step in range(40)]
     assert sampler().batch(37) == walked[37]
     backwards = sampler()
@@ -160,7 +161,7 @@ def test_stream_resumes_by_number_and_splits_over_processes():
     assert sampler(seed=1).batch(0) != walked[0]
 
 
-def test_stream_of_uneven_tars():
+def test_stream_of_uneven_tars() -> None:
     numbers = torch.randint(0, 6, (101,), generator=torch.Generator().manual_seed(0)).tolist()
     uneven = ShardSampler(numbers, 101, 0, 2)
     assert sorted(uneven.batch(5)) == list(range(101))
@@ -168,7 +169,7 @@ def test_stream_of_uneven_tars():
         ShardSampler(numbers, 102, 0)
 
 
-def test_stream_over_a_packed_set(tmp_path):
+def test_stream_over_a_packed_set(tmp_path: Path) -> None:
     RegDB.write_example(tmp_path / "raw")
     pack(RegDB(tmp_path / "raw"), tmp_path / "packed", ["all"], per_shard=6)
     dataset = Shards(tmp_path / "packed")
@@ -190,7 +191,7 @@ class PartOf(Folder):
         return super().read(record)
 
 
-def test_killed_packing_is_no_data_set_and_goes_on(tmp_path):
+def test_killed_packing_is_no_data_set_and_goes_on(tmp_path: Path) -> None:
     for number in range(8):
         (tmp_path / "pictures").mkdir(exist_ok=True)
         (tmp_path / f"pictures/{number}.png").write_bytes(example_picture(f"{number}.png"))
@@ -212,7 +213,7 @@ def test_killed_packing_is_no_data_set_and_goes_on(tmp_path):
     assert Shards(killed).records() == Shards(whole).records()
 
 
-def hostile_tar(file, *names):
+def hostile_tar(file: Path, *names: str) -> None:
     with tarfile.open(file, "w") as archive:
         for name in names:
             member = tarfile.TarInfo(name)
@@ -220,7 +221,7 @@ def hostile_tar(file, *names):
             archive.addfile(member, io.BytesIO(example_picture("a.png")))
 
 
-def test_names_in_tars_and_indexes_cannot_lead_out(tmp_path):
+def test_names_in_tars_and_indexes_cannot_lead_out(tmp_path: Path) -> None:
     for number, name in enumerate(("../../x.png", "/etc/x.png")):
         root = tmp_path / str(number)
         root.mkdir()

@@ -2,16 +2,20 @@
 
 import contextlib
 import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from dapg.core.errors import UsageError
 from dapg.data.base import example_picture
-from dapg.data.verify import verify_folder
+from dapg.data.verify import Finding, Verification, verify_folder
+
+Change = Callable[[bytes], bytes | None]
 
 
 @contextlib.contextmanager
-def changed(path, change):
+def changed(path: Path, change: Change) -> Iterator[None]:
     """Change a file (bytes -> bytes, None: delete it) or make a new one; everything is as before afterwards."""
     before = path.read_bytes() if path.exists() else None
     after = change(before)
@@ -26,7 +30,7 @@ def changed(path, change):
 
 
 @contextlib.contextmanager
-def moved(path, to):
+def moved(path: Path, to: Path) -> Iterator[None]:
     path.rename(to)
     try:
         yield
@@ -34,20 +38,20 @@ def moved(path, to):
         to.rename(path)
 
 
-def lines(change):
+def lines(change: Callable[[list[str]], list[str]]) -> Change:
     """A change of a text file's list of lines."""
     return lambda data: ("\n".join(change(data.decode().splitlines())) + "\n").encode()
 
 
-def text(change):
+def text(change: Callable[[str], str]) -> Change:
     return lambda data: change(data.decode()).encode()
 
 
-def delete(data):
+def delete(data: bytes) -> None:
     return None
 
 
-def found(name, root, decode):
+def found(name: str, root: Path, decode: bool) -> list[Finding]:
     return [finding for finding in verify_folder(name, root, decode=decode).findings if finding.error]
 
 
@@ -97,7 +101,7 @@ REGDB = [
 
 
 @pytest.mark.slow
-def test_full_sysu_passes(full_sysu):
+def test_full_sysu_passes(full_sysu: Path) -> None:
     result = verify_folder("sysu", full_sysu)
     assert [str(finding) for finding in result.findings if finding.error] == []
     assert result.passed
@@ -109,14 +113,16 @@ def test_full_sysu_passes(full_sysu):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "path", "change", "kind", "where"), SYSU, ids=[row[0] for row in SYSU])
-def test_each_sysu_mutation_is_named(full_sysu, what, path, change, kind, where):
+def test_each_sysu_mutation_is_named(
+    full_sysu: Path, what: str, path: str, change: Change, kind: str, where: str
+) -> None:
     with changed(full_sysu / path, change):
         findings = found("sysu", full_sysu, decode=False)
     assert any(finding.kind == kind and finding.where == where for finding in findings), list(map(str, findings))
 
 
 @pytest.mark.slow
-def test_sysu_folders_moved_away_are_named(full_sysu):
+def test_sysu_folders_moved_away_are_named(full_sysu: Path) -> None:
     with moved(full_sysu / "cam4", full_sysu / "camera4"):
         assert "expected cam4" in found("sysu", full_sysu, decode=False)[0].message
     with moved(full_sysu / "cam6/0333", full_sysu / "cam6/0999"):
@@ -126,7 +132,7 @@ def test_sysu_folders_moved_away_are_named(full_sysu):
 
 
 @pytest.mark.slow
-def test_one_person_under_two_names_is_named(full_sysu):
+def test_one_person_under_two_names_is_named(full_sysu: Path) -> None:
     copy = (full_sysu / "cam1/0002/0001.jpg").read_bytes()
     with changed(full_sysu / "cam1/0001/0001.jpg", lambda _: copy):
         findings = found("sysu", full_sysu, decode=True)
@@ -135,7 +141,7 @@ def test_one_person_under_two_names_is_named(full_sysu):
 
 
 @pytest.mark.slow
-def test_full_regdb_passes(full_regdb):
+def test_full_regdb_passes(full_regdb: Path) -> None:
     result = verify_folder("regdb", full_regdb)
     assert [str(finding) for finding in result.findings] == []
     assert (result.counts["all: pictures"], result.counts["all: persons"]) == (8240, 412)
@@ -145,14 +151,16 @@ def test_full_regdb_passes(full_regdb):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "path", "change", "decode", "kind", "where"), REGDB, ids=[row[0] for row in REGDB])
-def test_each_regdb_mutation_is_named(full_regdb, what, path, change, decode, kind, where):
+def test_each_regdb_mutation_is_named(
+    full_regdb: Path, what: str, path: str, change: Change, decode: bool, kind: str, where: str
+) -> None:
     with changed(full_regdb / path, change):
         findings = found("regdb", full_regdb, decode)
     assert any(finding.kind == kind and where in finding.where for finding in findings), list(map(str, findings))
 
 
 @pytest.mark.slow
-def test_regdb_person_on_both_sides_is_named(full_regdb):
+def test_regdb_person_on_both_sides_is_named(full_regdb: Path) -> None:
     other = (full_regdb / "idx/test_visible_6.txt").read_text().splitlines()[0].split(" ")[0]
     with changed(full_regdb / "idx/train_visible_6.txt", lines(lambda rows: [f"{other} 0", *rows[1:]])):
         findings = found("regdb", full_regdb, decode=False)
@@ -160,7 +168,7 @@ def test_regdb_person_on_both_sides_is_named(full_regdb):
 
 
 @pytest.mark.slow
-def test_regdb_person_without_thermal_pictures_is_named(full_regdb):
+def test_regdb_person_without_thermal_pictures_is_named(full_regdb: Path) -> None:
     with moved(full_regdb / "Thermal/12", full_regdb / "twelve"):
         findings = found("regdb", full_regdb, decode=False)
     assert any(finding.kind == "missing" and finding.where == "Thermal/12" for finding in findings)
@@ -191,7 +199,7 @@ LLCM = [
 
 
 @pytest.mark.slow
-def test_full_market_passes(full_market):
+def test_full_market_passes(full_market: Path) -> None:
     result = verify_folder("market1501", full_market.parent, decode=False)
     assert [str(finding) for finding in result.findings] == []
     assert (result.counts["train: pictures"], result.counts["train: persons"]) == (12_936, 751)
@@ -201,14 +209,16 @@ def test_full_market_passes(full_market):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "path", "change", "kind", "where"), MARKET, ids=[row[0] for row in MARKET])
-def test_each_market_mutation_is_named(full_market, what, path, change, kind, where):
+def test_each_market_mutation_is_named(
+    full_market: Path, what: str, path: str, change: Change, kind: str, where: str
+) -> None:
     with changed(full_market / path, change):
         findings = found("market1501", full_market, decode=False)
     assert any(finding.kind == kind and finding.where == where for finding in findings), list(map(str, findings))
 
 
 @pytest.mark.slow
-def test_full_llcm_passes(full_llcm):
+def test_full_llcm_passes(full_llcm: Path) -> None:
     result = verify_folder("llcm", full_llcm, decode=False)
     assert [str(finding) for finding in result.findings] == []
     assert (result.counts["train: persons"], result.counts["test: persons"]) == (713, 351)
@@ -218,20 +228,22 @@ def test_full_llcm_passes(full_llcm):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "path", "change", "kind", "where"), LLCM, ids=[row[0] for row in LLCM])
-def test_each_llcm_mutation_is_named(full_llcm, what, path, change, kind, where):
+def test_each_llcm_mutation_is_named(
+    full_llcm: Path, what: str, path: str, change: Change, kind: str, where: str
+) -> None:
     with changed(full_llcm / path, change):
         findings = found("llcm", full_llcm, decode=False)
     assert any(finding.kind == kind and finding.where == where for finding in findings), list(map(str, findings))
 
 
 @pytest.mark.slow
-def test_an_infrared_camera_3_of_llcm_is_named(full_llcm):
+def test_an_infrared_camera_3_of_llcm_is_named(full_llcm: Path) -> None:
     with moved(full_llcm / "test_nir/cam4", full_llcm / "test_nir/cam3"):
         findings = found("llcm", full_llcm, decode=False)
     assert any(finding.where == "test_nir/cam3" for finding in findings), list(map(str, findings))
 
 
-def test_a_small_copy_fails_on_counts_only(tmp_path):
+def test_a_small_copy_fails_on_counts_only(tmp_path: Path) -> None:
     from dapg.data.sets.regdb import RegDB
 
     RegDB.write_example(tmp_path)
@@ -241,7 +253,7 @@ def test_a_small_copy_fails_on_counts_only(tmp_path):
     assert "Visible: 10 persons, published 412" in " ".join(map(str, result.findings))
 
 
-def test_missing_lists_are_a_note_not_an_error(tmp_path):
+def test_missing_lists_are_a_note_not_an_error(tmp_path: Path) -> None:
     from dapg.data.sets.regdb import RegDB
 
     RegDB.write_example(tmp_path)
@@ -250,7 +262,7 @@ def test_missing_lists_are_a_note_not_an_error(tmp_path):
     assert [note.where for note in notes] == ["idx"]
 
 
-def test_unreadable_picture_is_named(tmp_path):
+def test_unreadable_picture_is_named(tmp_path: Path) -> None:
     from dapg.data.sets.market1501 import Market1501
 
     Market1501.write_example(tmp_path)
@@ -260,7 +272,7 @@ def test_unreadable_picture_is_named(tmp_path):
     assert [finding.where for finding in findings] == ["query/0001_c1s1_001051_00.jpg"]
 
 
-def test_same_file_for_one_person_is_a_note(tmp_path):
+def test_same_file_for_one_person_is_a_note(tmp_path: Path) -> None:
     from dapg.data.sets.market1501 import Market1501
 
     Market1501.write_example(tmp_path)
@@ -269,12 +281,12 @@ def test_same_file_for_one_person_is_a_note(tmp_path):
     assert [finding.error for finding in findings] == [False]
 
 
-def test_unknown_data_set_is_refused(tmp_path):
+def test_unknown_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'regdb'"):
         verify_folder("regbd", tmp_path)
 
 
-def own_folder(root, rows, size=(20, 40)):
+def own_folder(root: Path, rows: Sequence[str], size: tuple[int, int] = (20, 40)) -> Verification:
     """A folder of pictures, each of another colour, with the given rows of labels.csv."""
     from PIL import Image
 
@@ -294,7 +306,7 @@ SOUND = [
 ]
 
 
-def test_own_folder_is_counted_per_split_modality_and_camera(tmp_path):
+def test_own_folder_is_counted_per_split_modality_and_camera(tmp_path: Path) -> None:
     result = own_folder(tmp_path, SOUND)
     assert result.passed
     assert [str(finding) for finding in result.findings if finding.kind != "list"] == []
@@ -328,20 +340,22 @@ def test_own_folder_is_counted_per_split_modality_and_camera(tmp_path):
         ({0: "a.png,anna,1,visible"}, "layout", "labels.csv, line 2: 4 cells"),
     ],
 )
-def test_each_mistake_in_own_labels_is_an_error(tmp_path, change, kind, message):
+def test_each_mistake_in_own_labels_is_an_error(
+    tmp_path: Path, change: dict[int, str], kind: str, message: str
+) -> None:
     rows = [change.get(number, row) for number, row in enumerate(SOUND)]
     errors = [finding for finding in own_folder(tmp_path, rows).findings if finding.error]
     assert any(finding.kind == kind and message in finding.message for finding in errors), list(map(str, errors))
 
 
-def test_one_camera_is_only_a_note_where_no_scores_are_promised(tmp_path):
+def test_one_camera_is_only_a_note_where_no_scores_are_promised(tmp_path: Path) -> None:
     rows = ["a.png,anna,1,visible,", "b.png,ben,1,visible,"]
     result = own_folder(tmp_path, rows)
     assert result.passed
     assert any("of one camera" in finding.message for finding in result.findings)
 
 
-def test_too_small_pictures_and_boxes_outside_are_named(tmp_path):
+def test_too_small_pictures_and_boxes_outside_are_named(tmp_path: Path) -> None:
     from PIL import Image
 
     result = own_folder(tmp_path, SOUND, size=(12, 24))

@@ -1,5 +1,7 @@
 """Result files against each other and together: numbers by hand, and refusals."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,18 +12,26 @@ from dapg.core.types import Protocol
 from dapg.evaluation.comparison import combine_results, compare_results
 from dapg.scoring.bootstrap import write_query_scores
 from dapg.scoring.labels import Labels
-from dapg.scoring.metrics import score
+from dapg.scoring.metrics import Scores, score
 
 FIRST, SECOND = [[0.5, 0.2, 0.9], [0.1, 0.2, 0.3]], [[0.1, 0.2, 0.9], [0.3, 0.2, 0.3]]
 """Rank-1 0 and 1, mAP 0.5 and 1: in FIRST each person's own picture is second."""
 
 
-def trial_of(distances, persons=(1, 2)):
+def trial_of(distances: list[list[float]], persons: tuple[int, ...] = (1, 2)) -> Scores:
     labels = Labels(torch.tensor(persons), torch.tensor([*persons, 3]), None, None, Protocol("plain"))
     return score(torch.tensor(distances), labels)
 
 
-def saved(folder, name, *distances, cause="gallery", names=None, persons=(1, 2), **changes):
+def saved(
+    folder: Path,
+    name: str,
+    *distances: list[list[float]],
+    cause: str = "gallery",
+    names: list[str] | None = None,
+    persons: tuple[int, ...] = (1, 2),
+    **changes,
+) -> Path:
     """A result with one trial for each distance matrix."""
     trials = [trial_of(each, persons) for each in distances]
     write_query_scores(folder / f"{name}.npz", {"after BN": trials})
@@ -39,7 +49,7 @@ def saved(folder, name, *distances, cause="gallery", names=None, persons=(1, 2),
     return folder / f"{name}.json"
 
 
-def test_difference_is_second_minus_first(tmp_path):
+def test_difference_is_second_minus_first(tmp_path: Path) -> None:
     first, second = saved(tmp_path, "a", FIRST), saved(tmp_path, "b", SECOND)
     (found,) = compare_results([first], [second])
     assert found["differences"]["rank-1"]["value"] == pytest.approx(1.0)
@@ -47,14 +57,14 @@ def test_difference_is_second_minus_first(tmp_path):
     assert found["first"] == [str(first)]
 
 
-def test_a_folder_stands_for_the_result_in_it(tmp_path):
+def test_a_folder_stands_for_the_result_in_it(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     saved(tmp_path / "run", "result", FIRST)
     (found,) = compare_results([tmp_path / "run"], [tmp_path / "run" / "result.json"])
     assert found["differences"]["mAP"]["value"] == 0
 
 
-def test_groups_of_seeds_and_holms_rule_over_several_groups(tmp_path):
+def test_groups_of_seeds_and_holms_rule_over_several_groups(tmp_path: Path) -> None:
     base = [saved(tmp_path, f"base-{n}", FIRST) for n in range(3)]
     better = [saved(tmp_path, f"better-{n}", SECOND) for n in range(2)]
     mixed = [saved(tmp_path, "mixed-0", FIRST), saved(tmp_path, "mixed-1", SECOND)]
@@ -66,8 +76,8 @@ def test_groups_of_seeds_and_holms_rule_over_several_groups(tmp_path):
     assert unsure["differences"]["mAP"]["p_holm"] == pytest.approx(unsure["differences"]["mAP"]["p"])
 
 
-def test_partitions_pair_by_their_list_in_any_order(tmp_path):
-    def side(name, distances):
+def test_partitions_pair_by_their_list_in_any_order(tmp_path: Path) -> None:
+    def side(name: str, distances: list[list[float]]) -> tuple[Path, Path]:
         data = {"name": "toy", "mode": "all"}
         one = saved(tmp_path, f"{name}-1", distances, data={**data, "hash": "one"})
         two = saved(tmp_path, f"{name}-2", distances, persons=(5, 6), data={**data, "hash": "two"})
@@ -80,7 +90,7 @@ def test_partitions_pair_by_their_list_in_any_order(tmp_path):
         compare_results(first, second[:1])
 
 
-def test_unlike_results_are_refused(tmp_path):
+def test_unlike_results_are_refused(tmp_path: Path) -> None:
     first = saved(tmp_path, "a", FIRST)
     with pytest.raises(UsageError, match="different protocols"):
         compare_results([first], [saved(tmp_path, "b", FIRST, protocol="sysu-mm01")])
@@ -95,7 +105,7 @@ def test_unlike_results_are_refused(tmp_path):
         compare_results([tmp_path / "d.json"], [tmp_path / "d.json"])
 
 
-def test_seeds_and_galleries_have_a_spread_each(tmp_path):
+def test_seeds_and_galleries_have_a_spread_each(tmp_path: Path) -> None:
     """Seed 0 scores mAP 0.5 and 0.75 on its two galleries, seed 1 scores 1.0 and 0.75."""
     middle = [[0.1, 0.2, 0.9], [0.1, 0.2, 0.3]]
     zero = saved(tmp_path, "zero", FIRST, middle, model_seed=0)
@@ -110,7 +120,7 @@ def test_seeds_and_galleries_have_a_spread_each(tmp_path):
     assert found["clean"]["intervals"]["mAP"]["seeds"] == 2
 
 
-def test_partitions_are_a_cause_of_their_own(tmp_path):
+def test_partitions_are_a_cause_of_their_own(tmp_path: Path) -> None:
     paths = [
         saved(tmp_path, f"p{n}", distances, cause="partition", names=[f"partition {n}"], persons=(n, n + 10))
         for n, distances in enumerate((FIRST, SECOND), start=1)
@@ -120,7 +130,7 @@ def test_partitions_are_a_cause_of_their_own(tmp_path):
     assert spread["gallery"]["levels"] == 1
 
 
-def test_corruption_repeats_are_a_cause_of_their_own(tmp_path):
+def test_corruption_repeats_are_a_cause_of_their_own(tmp_path: Path) -> None:
     paths = []
     for seed in (0, 1):
         files = []
@@ -137,7 +147,7 @@ def test_corruption_repeats_are_a_cause_of_their_own(tmp_path):
     assert seen["spread"]["mAP"]["seed"]["std"] == 0
 
 
-def test_what_has_no_mean_is_refused(tmp_path):
+def test_what_has_no_mean_is_refused(tmp_path: Path) -> None:
     first = saved(tmp_path, "a", FIRST, model_seed=3)
     with pytest.raises(UsageError, match="occurs twice"):
         combine_results([first, first])

@@ -1,6 +1,7 @@
 """Scores under corruption: the test sets, numbers against a slow loop, clean features reused, going on after a kill."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from command_line import run
 from dapg.core.errors import UsageError
 from dapg.core.images import decode
-from dapg.core.types import Modality
+from dapg.core.types import Modality, Record
 from dapg.corruptions import library
 from dapg.data.loading import LoaderConfig
 from dapg.data.sets.folder import Folder
@@ -27,7 +28,7 @@ SMALL = {"height": 64, "width": 32}
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five persons of a colour each in two cameras: cross-camera search by colour is right on clean pictures."""
     folder = tmp_path_factory.mktemp("people")
     rows = ["path,person,camera"]
@@ -49,12 +50,12 @@ class MeanColour:
     def __init__(self) -> None:
         self.encoded = 0
 
-    def encode(self, images, modality):
+    def encode(self, images: torch.Tensor, modality: Modality) -> dict[str, torch.Tensor]:
         self.encoded += len(images)
         return {"colour": torch.nn.functional.normalize(images.float().mean(dim=(2, 3)) + 1)}
 
 
-def test_test_sets_cover_lists_families_severities_and_the_grid():
+def test_test_sets_cover_lists_families_severities_and_the_grid() -> None:
     sets = {s.name: s for s in corrupted_scores.sets_to_score(CorruptionSettings(types=("all",), detail="grid"))}
     assert list(sets)[:3] == ["all", "seen", "unseen"]
     assert set(sets["seen"].policy.types) == set(library.IMAGENET_C)
@@ -75,7 +76,7 @@ def test_test_sets_cover_lists_families_severities_and_the_grid():
 
 
 @pytest.mark.parametrize("side", ["both", "gallery"])
-def test_scores_equal_a_slow_loop(root, side):
+def test_scores_equal_a_slow_loop(root: Path, side: str) -> None:
     """Each picture corrupted, decoded and encoded alone; distances one by one; and clean ones are encoded only once."""
     dataset = Folder(root)
     settings = CorruptionSettings(types=("contrast", "rain"), repeats=2, detail="lists", side=side, **SMALL)
@@ -92,7 +93,7 @@ def test_scores_equal_a_slow_loop(root, side):
             view = CorruptedDataset(dataset, policy, repeat)
             (marked,) = view.trials("cross-camera")
 
-            def feature(record, view=view):
+            def feature(record: Record, view: CorruptedDataset = view) -> torch.Tensor:
                 picture = decode(view.read(record), (32, 16), None, record.path)
                 return MeanColour().encode(picture[None], Modality.VISIBLE)["colour"][0]
 
@@ -112,7 +113,9 @@ def test_scores_equal_a_slow_loop(root, side):
     assert spread["trial"] == {"levels": 1, "std": 0.0}
 
 
-def test_kept_pictures_give_the_next_model_the_same_scores_without_corrupting_again(root, monkeypatch):
+def test_kept_pictures_give_the_next_model_the_same_scores_without_corrupting_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = Folder(root)
     settings = CorruptionSettings(types=("fog",), repeats=2, detail="lists", **SMALL)
     kept: corrupted_scores.Batches = {}
@@ -122,14 +125,16 @@ def test_kept_pictures_give_the_next_model_the_same_scores_without_corrupting_ag
     assert second["all"].means("colour") == first["all"].means("colour")
 
 
-def test_command_writes_clean_beside_corrupted_and_resumes(capsys, root, tmp_path, monkeypatch):
+def test_command_writes_clean_beside_corrupted_and_resumes(
+    capsys: pytest.CaptureFixture[str], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "scores"
     words = ["evaluate", "histogram", "--data", str(root), "--workers", "0", "--device", "cpu", "--out", str(out)]
     words += ["--corruption", "cil", "--corruption.types", '["contrast","rain","fog"]', "--corruption.repeats", "2"]
     words += ["--corruption.severities=[2,4]", "--corruption.height=64", "--corruption.width=32"]
     made, real = [], CorruptedDataset.read
 
-    def read(self, record):
+    def read(self, record: Record) -> bytes:
         made.append(record)
         if len(made) > 35:  # two test sets of ten pictures, and ten thumbnails of the first
             raise KeyboardInterrupt
@@ -162,7 +167,7 @@ def test_command_writes_clean_beside_corrupted_and_resumes(capsys, root, tmp_pat
     assert len(result["corrupted_lists"]) == 10, "drawn before the kill, kept after it"
 
 
-def test_ranked_lists_of_corrupted_pictures(capsys, root, tmp_path):
+def test_ranked_lists_of_corrupted_pictures(capsys: pytest.CaptureFixture[str], root: Path, tmp_path: Path) -> None:
     """The same queries as on clean pictures; similarities of corrupted pictures, and thumbnails of them."""
     out = tmp_path / "scores"
     words = ["evaluate", "histogram", "--data", str(root), "--workers", "0", "--device", "cpu", "--out", str(out)]
@@ -194,7 +199,7 @@ def test_ranked_lists_of_corrupted_pictures(capsys, root, tmp_path):
             assert abs(thumbnail - wanted).mean() < 6, "JPEG's loss at most"
 
 
-def test_command_refuses_what_does_not_exist(capsys, root, tmp_path):
+def test_command_refuses_what_does_not_exist(capsys: pytest.CaptureFixture[str], root: Path, tmp_path: Path) -> None:
     words = ["evaluate", "histogram", "--data", str(root), "--workers", "0", "--device", "cpu", "--out", str(tmp_path)]
     code, _, err = run(capsys, *words, "--corruption", "cill")
     assert code == 2

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from dapg.evaluation.corruption_sheets import chain_sheet, severity_sheet
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def pictures(tmp_path: Path) -> Folder:
     root = tmp_path / "set"
     generator = torch.Generator().manual_seed(0)
     rows = ["path,person,camera,modality,split"]
@@ -42,7 +43,7 @@ def records(count: int) -> list[Record]:
     return [Record(f"cam1/{number:05d}.jpg") for number in range(count)]
 
 
-def test_types_and_severities_are_uniform_and_repeats_differ():
+def test_types_and_severities_are_uniform_and_repeats_differ() -> None:
     policy = CorruptionPolicy()
     first = [corrupted_sets.assign(policy, "set", record) for record in records(6000)]
     types = Counter(a.name for a in first)
@@ -63,13 +64,13 @@ def test_types_and_severities_are_uniform_and_repeats_differ():
         assert 200 < same < 400
 
 
-def test_an_assignment_is_a_fixed_number():
+def test_an_assignment_is_a_fixed_number() -> None:
     """A change here changes every corrupted test set that was ever reported."""
     assignment = corrupted_sets.assign(CorruptionPolicy(), "SYSU-MM01", Record("cam1/0001/0001.jpg"))
     assert assignment == Assignment("gaussian_blur", 5, 8717076509401544773)
 
 
-def test_policies():
+def test_policies() -> None:
     infrared = Record("a.jpg", modality=Modality.INFRARED)
     assert corrupted_sets.assign(CorruptionPolicy(), "set", infrared) == CLEAN
     both = corrupted_sets.policy("mlmda-C*")
@@ -99,7 +100,7 @@ def test_policies():
 
 
 @pytest.mark.parametrize("name", library.VISIBLE_20)
-def test_bits_do_not_depend_on_threads(name):
+def test_bits_do_not_depend_on_threads(name: str) -> None:
     picture = (torch.rand(3, 96, 48, generator=torch.Generator().manual_seed(1)) * 255).to(torch.uint8)
     assignment = Assignment(name, 3, 123)
     once = corrupted_sets.corrupt_picture(picture, assignment)
@@ -112,12 +113,12 @@ def test_bits_do_not_depend_on_threads(name):
         torch.set_num_threads(before)
 
 
-def test_loading_gives_the_same_bits_in_any_order_batch_and_process(pictures):
+def test_loading_gives_the_same_bits_in_any_order_batch_and_process(pictures: Folder) -> None:
     policy = CorruptionPolicy(height=64, width=32)
     dataset = CorruptedDataset(pictures, policy)
     listed = dataset.records("test")
 
-    def load(order, batch_size, workers):
+    def load(order: list[Record], batch_size: int, workers: int) -> dict[str, torch.Tensor]:
         config = LoaderConfig(height=64, width=32, workers=workers)
         batches = ordered_batches(dataset, order, batch_size, config, False)
         return {
@@ -138,7 +139,7 @@ def test_loading_gives_the_same_bits_in_any_order_batch_and_process(pictures):
         assert changed == (record.modality == Modality.VISIBLE)
 
 
-def test_only_the_asked_side_is_corrupted(pictures):
+def test_only_the_asked_side_is_corrupted(pictures: Folder) -> None:
     for side in ("query", "gallery"):
         dataset = CorruptedDataset(pictures, CorruptionPolicy(side=side, modality="both", types=("contrast",)))
         trial = dataset.trials("cross-modal")[0]
@@ -152,11 +153,11 @@ def test_only_the_asked_side_is_corrupted(pictures):
             assert dataset.read(record) == pictures.read(plain)
 
 
-def test_boxes_are_cut_out_before(pictures):
+def test_boxes_are_cut_out_before(pictures: Folder) -> None:
     boxed = Record("cam0/000.jpg", box=(5, 10, 38, 55))
 
     class Boxed(Folder):
-        def records(self, split="all"):
+        def records(self, split: str = "all") -> list[Record]:
             return [boxed]
 
     dataset = CorruptedDataset(Boxed(pictures.root), CorruptionPolicy(types=("none",), height=0, width=0))
@@ -172,7 +173,7 @@ def test_boxes_are_cut_out_before(pictures):
         corrupted_sets.corrupt_record(pictures.read(boxed), tiny, small.policy, Assignment("fog", 1, 1))
 
 
-def test_copy_is_the_data_set_again_and_can_be_resumed(pictures, tmp_path):
+def test_copy_is_the_data_set_again_and_can_be_resumed(pictures: Folder, tmp_path: Path) -> None:
     policy = CorruptionPolicy(height=64, width=32)
     out = tmp_path / "copy"
     listed = pictures.records("all")
@@ -213,7 +214,7 @@ def test_copy_is_the_data_set_again_and_can_be_resumed(pictures, tmp_path):
         corrupted_sets.write_copy(pictures, listed, policy, tmp_path)
 
 
-def test_copy_of_a_set_in_an_archive_is_a_set_again(tmp_path):
+def test_copy_of_a_set_in_an_archive_is_a_set_again(tmp_path: Path) -> None:
     people = Synthetic()
     listed = people.records("test")[:3]
     policy = CorruptionPolicy(types=("contrast",), height=64, width=32)
@@ -224,7 +225,7 @@ def test_copy_of_a_set_in_an_archive_is_a_set_again(tmp_path):
     assert copy.truth(listed[0]) == people.truth(listed[0])
 
 
-def test_sheets_from_the_command_line(pictures, tmp_path, capsys):
+def test_sheets_from_the_command_line(pictures: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = str(pictures.root / "cam0" / "000.jpg")
     small = ["--height", "64", "--width", "32"]
     sheet, chain = tmp_path / "sheet.png", tmp_path / "new" / "chain.jpg"
@@ -246,7 +247,7 @@ def test_sheets_from_the_command_line(pictures, tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_sheets_show_every_corruption(pictures):
+def test_sheets_show_every_corruption(pictures: Folder) -> None:
     picture = corrupted_sets.decode(pictures.read(pictures.records("all")[0]), (64, 32))
     sheet = severity_sheet(picture, ("fog", "rain"))
     assert sheet.size == (6 * 36 + 4, 2 * 80 + 24)

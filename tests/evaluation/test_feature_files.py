@@ -1,6 +1,8 @@
 """Feature files of other programs: scored like tensors, and refused with the key that is wrong."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,20 +13,20 @@ from dapg.evaluation.comparison import compare_results
 from dapg.evaluation.feature_files import PROTOCOLS, FileSettings, read_features, score_file, write_result
 from dapg.scoring.bootstrap import read_query_scores
 from dapg.scoring.labels import Labels
-from dapg.scoring.metrics import score
+from dapg.scoring.metrics import Scores, score
 from dapg.scoring.ranking import similarity
 from dapg.scoring.rerank import Rerank
 
 REST = {"weight": 0.3, "neighbours": 10, "power": 3.0}
 
 
-def scored(path, name):
+def scored(path: Path, name: str) -> tuple[dict[str, Any], list[Scores]]:
     """The result, and the trials of its one feature."""
     result, scores = score_file(path, name, FileSettings(device="cpu"))
     return result, scores["file"]
 
 
-def arrays(queries=40, gallery=60, seed=0):
+def arrays(queries: int = 40, gallery: int = 60, seed: int = 0) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(seed)
     return {
         "query_features": generator.standard_normal((queries, 8)).astype(np.float32) * 5,
@@ -36,14 +38,14 @@ def arrays(queries=40, gallery=60, seed=0):
     }
 
 
-def saved(path, **changes):
+def saved(path: Path, **changes: np.ndarray | None) -> Path:
     values = {**arrays(), **changes}
     np.savez(path, **{key: value for key, value in values.items() if value is not None})
     return path
 
 
 @pytest.mark.parametrize("name", list(PROTOCOLS))
-def test_scores_are_those_of_the_tensors(tmp_path, name):
+def test_scores_are_those_of_the_tensors(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path / "features.npz")
     result, (scores,) = scored(path, name)
     tensors = {key: torch.from_numpy(value) for key, value in arrays().items()}
@@ -58,14 +60,14 @@ def test_scores_are_those_of_the_tensors(tmp_path, name):
     assert (result["dimension"], result["rerank"]) == (8, None)
 
 
-def test_cameras_are_optional_where_no_rule_needs_them(tmp_path):
+def test_cameras_are_optional_where_no_rule_needs_them(tmp_path: Path) -> None:
     path = saved(tmp_path / "features.npz", query_cameras=None, gallery_cameras=None)
     assert scored(path, "regdb")[1][0].queries == 40
     with pytest.raises(DataError, match="has no query_cameras, gallery_cameras"):
         score_file(path, "market")
 
 
-def test_the_json_compares_with_itself(tmp_path):
+def test_the_json_compares_with_itself(tmp_path: Path) -> None:
     result, scores = score_file(saved(tmp_path / "features.npz"), "sysu")
     write_result(tmp_path / "result.json", result, scores)
     stored = json.loads((tmp_path / "result.json").read_text())
@@ -75,7 +77,7 @@ def test_the_json_compares_with_itself(tmp_path):
     assert found["differences"]["mAP"] == expected
 
 
-def test_reranking_is_named_in_the_result(tmp_path):
+def test_reranking_is_named_in_the_result(tmp_path: Path) -> None:
     path = saved(tmp_path / "features.npz")
     plain, _ = score_file(path, "plain")
     settings = FileSettings(rerank=Rerank("k-reciprocal", k1=5, k2=2))
@@ -101,12 +103,12 @@ def test_reranking_is_named_in_the_result(tmp_path):
         ({"gallery_cameras": np.array([{}] * 60)}, "without pickles"),
     ],
 )
-def test_a_wrong_file_is_explained(tmp_path, changes, message):
+def test_a_wrong_file_is_explained(tmp_path: Path, changes: dict[str, np.ndarray | None], message: str) -> None:
     with pytest.raises(DataError, match=message):
         score_file(saved(tmp_path / "features.npz", **changes), "sysu")
 
 
-def test_other_wrong_files(tmp_path):
+def test_other_wrong_files(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("hello")
     np.save(tmp_path / "one.npy", np.zeros(3))
     for name, message in (("text.npz", "not an .npz file"), ("one.npy", "holds one array"), ("none.npz", "No such")):
@@ -117,7 +119,7 @@ def test_other_wrong_files(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
-def test_other_widths_are_read(tmp_path, dtype):
+def test_other_widths_are_read(tmp_path: Path, dtype: type[np.floating]) -> None:
     values = {key: arrays()[key].astype(dtype) for key in ("query_features", "gallery_features")}
     features = read_features(saved(tmp_path / "f.npz", **values), PROTOCOLS["plain"])
     lengths = features.query_features.norm(dim=1)

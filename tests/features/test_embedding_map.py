@@ -6,12 +6,13 @@ import torch
 
 from dapg.core.errors import UsageError
 from dapg.core.types import Modality, Record
+from dapg.features import embedding_map
 from dapg.features.embedding_map import distance_histograms, tsne_map
 
 VISIBLE, INFRARED = Modality.VISIBLE, Modality.INFRARED
 
 
-def case(count=40, seed=0):
+def case(count: int = 40, seed: int = 0) -> tuple[torch.Tensor, list[Record]]:
     generator = torch.Generator().manual_seed(seed)
     features = torch.nn.functional.normalize(torch.randn(count, 4, generator=generator), dim=1)
     modalities = [VISIBLE if n % 3 else INFRARED for n in range(count)]
@@ -19,7 +20,7 @@ def case(count=40, seed=0):
     return features, records
 
 
-def test_counts_are_those_of_a_loop_over_pairs():
+def test_counts_are_those_of_a_loop_over_pairs() -> None:
     features, records = case()
     found = distance_histograms(features, records)
     assert [pair["modalities"] for pair in found["pairs"]] == [
@@ -41,15 +42,15 @@ def test_counts_are_those_of_a_loop_over_pairs():
             assert pair[kind] == np.histogram(expected[names][kind], found["edges"])[0].tolist()
 
 
-def test_one_modality_gives_one_panel_and_large_sets_are_thinned(monkeypatch):
+def test_one_modality_gives_one_panel_and_large_sets_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
     features, records = case()
     visible = [row for row, record in enumerate(records) if record.modality == VISIBLE]
-    monkeypatch.setattr(figures, "MOST_PICTURES", 7)
+    monkeypatch.setattr(embedding_map, "MOST_PICTURES", 7)
     (pair,) = distance_histograms(features[visible], [records[row] for row in visible])["pairs"]
     assert sum(pair["same"]) + sum(pair["other"]) == 7 * 6 / 2
 
 
-def test_tsne_keeps_people_apart():
+def test_tsne_keeps_people_apart() -> None:
     pytest.importorskip("sklearn")
     centres = torch.eye(4).repeat_interleave(8, dim=0)
     features = centres + 0.01 * torch.randn(32, 4, generator=torch.Generator().manual_seed(0))

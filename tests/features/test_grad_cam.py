@@ -1,5 +1,6 @@
 """Activation maps against gradients by hand, on a network small enough to write down."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,31 +17,31 @@ from dapg.models.backbones.base import Backbone
 class Blocks(Backbone):
     """Two 4 x 4 poolings; the feature map is the colours of the parts of the picture."""
 
-    def __init__(self, config=None, generator=None):
+    def __init__(self, config: Backbone.Config | None = None, generator: torch.Generator | None = None) -> None:
         super().__init__(config or self.Config())
         self.feature_dim = 3
         self.mean, self.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         self.one, self.two = nn.AvgPool2d(4), nn.AvgPool2d(2)
 
-    def stem_names(self):
+    def stem_names(self) -> tuple[str, ...]:
         return ()
 
-    def apply_stem(self, modules, images):
+    def apply_stem(self, modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
         return images
 
-    def stages(self):
+    def stages(self) -> dict[str, list[nn.Module]]:
         return {"layer1": [self.one], "layer2": [self.two]}
 
-    def stage_dims(self):
+    def stage_dims(self) -> dict[str, int]:
         return {"layer1": 3, "layer2": 3}
 
 
 @pytest.fixture
-def encoder():
+def encoder() -> BackboneEncoder:
     return BackboneEncoder(Blocks(), (16, 16), torch.device("cpu"))
 
 
-def half_red_half_green():
+def half_red_half_green() -> torch.Tensor:
     """Top half red, bottom half green (darker)."""
     image = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     image[:, 0, :8] = 200
@@ -48,7 +49,7 @@ def half_red_half_green():
     return image
 
 
-def test_likeness_shows_the_half_that_both_have(encoder):
+def test_likeness_shows_the_half_that_both_have(encoder: BackboneEncoder) -> None:
     red, green = torch.tensor([[1.0, 0, 0]]), torch.tensor([[0, 1.0, 0]])
     top = likeness_maps(encoder, half_red_half_green(), Modality.VISIBLE, "backbone", red)
     bottom = likeness_maps(encoder, half_red_half_green(), Modality.VISIBLE, "backbone", green)
@@ -56,7 +57,7 @@ def test_likeness_shows_the_half_that_both_have(encoder):
     assert bottom[0].tolist() == [[0, 0], [1, 1]]
 
 
-def test_likeness_is_grad_cam_of_the_cosine(encoder):
+def test_likeness_is_grad_cam_of_the_cosine(encoder: BackboneEncoder) -> None:
     """weights: gradient of f·g / |f| by the map, averaged over places; map: ReLU of the weighted channels."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (1, 3, 16, 16), generator=generator, dtype=torch.uint8)
@@ -70,13 +71,13 @@ def test_likeness_is_grad_cam_of_the_cosine(encoder):
     assert torch.allclose(found, (expected / expected.max()).float(), atol=1e-5)
 
 
-def test_strength_is_the_squared_length(encoder):
+def test_strength_is_the_squared_length(encoder: BackboneEncoder) -> None:
     found = strength_maps(encoder, half_red_half_green(), Modality.VISIBLE)[0]
     assert found[0].tolist() == [1, 1]
     assert found[1].tolist() == pytest.approx([0.25, 0.25], abs=1e-6)
 
 
-def test_maps_follow_the_records_and_the_first_run_of_a_flip(encoder, tmp_path: Path):
+def test_maps_follow_the_records_and_the_first_run_of_a_flip(encoder: BackboneEncoder, tmp_path: Path) -> None:
     from dapg.core.images import to_pil
 
     paths = []

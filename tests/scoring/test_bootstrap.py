@@ -1,8 +1,11 @@
 """Intervals against numbers known in closed form, pairing, nesting, and the file of query scores."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import ArrayLike
 
 from dapg.core.errors import UsageError
 from dapg.core.types import Protocol
@@ -20,7 +23,7 @@ from dapg.scoring.labels import Labels
 from dapg.scoring.metrics import QueryScores, score
 
 
-def queries(persons, precision, valid=None):
+def queries(persons: ArrayLike, precision: ArrayLike, valid: list[bool] | None = None) -> QueryScores:
     precision = torch.as_tensor(precision, dtype=torch.float64)
     valid = torch.ones(len(precision), dtype=torch.bool) if valid is None else torch.tensor(valid)
     return QueryScores(
@@ -32,13 +35,13 @@ def queries(persons, precision, valid=None):
     )
 
 
-def coins(persons=400, per_person=1, share=0.5, seed=0):
+def coins(persons: int = 400, per_person: int = 1, share: float = 0.5, seed: int = 0) -> QueryScores:
     generator = torch.Generator().manual_seed(seed)
     hits = (torch.rand(persons, generator=generator) < share).double().repeat_interleave(per_person)
     return queries(torch.arange(persons).repeat_interleave(per_person), hits)
 
 
-def test_width_is_that_of_a_binomial_share():
+def test_width_is_that_of_a_binomial_share() -> None:
     found = intervals([[coins()]])["mAP"]
     assert found.value == pytest.approx(float(coins().average_precision.mean()))
     expected = 1.96 * np.sqrt(found.value * (1 - found.value) / 400)
@@ -46,24 +49,24 @@ def test_width_is_that_of_a_binomial_share():
     assert found.low < found.value < found.high
 
 
-def test_queries_of_a_person_are_drawn_together():
+def test_queries_of_a_person_are_drawn_together() -> None:
     """Nine copies of each query say nothing new."""
     once, often = intervals([[coins()]])["mAP"], intervals([[coins(per_person=9)]])["mAP"]
     assert (often.low, often.high) == pytest.approx((once.low, once.high))
 
 
-def test_ten_galleries_of_a_model_are_not_ten_replicates():
+def test_ten_galleries_of_a_model_are_not_ten_replicates() -> None:
     once, often = intervals([[coins()]])["mAP"], intervals([[coins()] * 10])["mAP"]
     assert (often.low, often.high) == pytest.approx((once.low, once.high))
 
 
-def test_the_same_people_in_every_seed_do_not_shrink_the_interval():
+def test_the_same_people_in_every_seed_do_not_shrink_the_interval() -> None:
     once, often = intervals([[coins()]])["mAP"], intervals([[coins()]] * 5)["mAP"]
     assert (often.low, often.high) == pytest.approx((once.low, once.high))
     assert often.seeds == 5
 
 
-def test_differences_between_seeds_widen_the_interval():
+def test_differences_between_seeds_widen_the_interval() -> None:
     seeds = [[queries(range(50), np.full(50, level))] for level in (0.2, 0.5, 0.8)]
     found = intervals(seeds)["mAP"]
     assert found.value == pytest.approx(0.5)
@@ -72,14 +75,14 @@ def test_differences_between_seeds_widen_the_interval():
     assert found.high == pytest.approx(0.8, abs=0.07)
 
 
-def test_invalid_queries_do_not_count():
+def test_invalid_queries_do_not_count() -> None:
     found = intervals([[queries([1, 1, 2, 2], [0.2, 0.9, 0.4, 0.9], [True, False, True, False])]])
     assert found["mAP"].value == pytest.approx(0.3)
     assert found["mINP"].value == pytest.approx(0.15)
     assert found["rank-1"].value == 0
 
 
-def test_value_is_the_mean_of_the_scores():
+def test_value_is_the_mean_of_the_scores() -> None:
     generator = torch.Generator().manual_seed(1)
     persons, gallery = torch.randint(0, 9, (70,), generator=generator), torch.randint(0, 9, (40,), generator=generator)
     labels = Labels(persons, gallery, None, None, Protocol("p"))
@@ -89,7 +92,7 @@ def test_value_is_the_mean_of_the_scores():
     assert found["rank-1"].value == pytest.approx((trials[0].cmc[0] + trials[1].cmc[0]) / 2)
 
 
-def test_paired_difference_is_surer_than_two_intervals():
+def test_paired_difference_is_surer_than_two_intervals() -> None:
     base = torch.rand(300, generator=torch.Generator().manual_seed(2)).double() * 0.9
     first, second = queries(range(300), base), queries(range(300), base + 0.01)
     found = compare([[first]], [[second]])["mAP"]
@@ -100,21 +103,21 @@ def test_paired_difference_is_surer_than_two_intervals():
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
 
 
-def test_different_queries_are_not_compared():
+def test_different_queries_are_not_compared() -> None:
     with pytest.raises(UsageError, match="different persons"):
         compare([[queries([1, 2], [0.1, 0.2])]], [[queries([1, 3], [0.1, 0.2])]])
     with pytest.raises(UsageError, match="different queries"):
         compare([[queries([1, 2], [0.1, 0.2])]], [[queries([2, 1], [0.1, 0.2])]])
 
 
-def test_blocks_of_draws_change_nothing(monkeypatch):
+def test_blocks_of_draws_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds = [[coins(seed=1)], [coins(seed=2)]]
     whole = intervals(seeds)
     monkeypatch.setattr(bootstrap, "_BLOCK", 400 * 7)
     assert intervals(seeds) == whole
 
 
-def test_spread_by_cause():
+def test_spread_by_cause() -> None:
     observations = [
         ({"seed": seed, "gallery": gallery}, 10.0 * seed + gallery) for seed in (0, 1) for gallery in (0, 1, 2)
     ]
@@ -126,14 +129,14 @@ def test_spread_by_cause():
         spread([({"seed": 0}, 0.5), ({"gallery": 0}, 0.5)])
 
 
-def test_partitions_of_one_model_may_have_other_people():
+def test_partitions_of_one_model_may_have_other_people() -> None:
     """A model that was trained on none of them, such as ImageNet's, is tested on all of RegDB's partitions."""
     found = intervals([[queries([1, 2], [0.2, 0.4]), queries([2, 3], [0.6, 0.8])]])["mAP"]
     assert found.value == pytest.approx(0.5)
     assert found.persons == 3
 
 
-def test_p_value_is_small_for_a_sure_difference_and_large_for_none():
+def test_p_value_is_small_for_a_sure_difference_and_large_for_none() -> None:
     noise = torch.randn(200, generator=torch.Generator().manual_seed(5)).double() * 0.1
     first = queries(range(200), torch.full((200,), 0.5).double())
     sure = compare([[first]], [[queries(range(200), 0.55 + noise)]])["mAP"]
@@ -144,14 +147,14 @@ def test_p_value_is_small_for_a_sure_difference_and_large_for_none():
     assert compare([[first]], [[first]])["mAP"].p == 1
 
 
-def test_holm_by_hand():
+def test_holm_by_hand() -> None:
     # sorted: 0.01 x 4, 0.02 x 3, 0.03 x 2 = 0.06, 0.4 x 1; monotone
     assert holm([0.02, 0.4, 0.01, 0.03]) == pytest.approx([0.06, 0.4, 0.04, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
 
 
-def test_query_scores_are_read_back(tmp_path):
+def test_query_scores_are_read_back(tmp_path: Path) -> None:
     labels = Labels(torch.tensor([1, 2]), torch.tensor([1, 2, 3]), None, None, Protocol("plain"))
     trial = score(torch.tensor([[0.5, 0.2, 0.9], [0.1, 0.2, 0.3]]), labels)
     write_query_scores(tmp_path / "a.npz", {"after BN": [trial, trial], "other": [trial]})

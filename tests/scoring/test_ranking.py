@@ -15,7 +15,7 @@ MARKET = Protocol("market", same_person_same_camera=True, junk_persons=(-1,))
 SYSU = Protocol("sysu", camera_groups={2: 2, 3: 2})
 
 
-def case(queries=25, gallery=40, seed=0):
+def case(queries: int = 25, gallery: int = 40, seed: int = 0) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
     # Axes of either sign: similarities are exactly -1, 0 or 1, so that order among ties is tested.
     axes = torch.cat([torch.eye(3), -torch.eye(3)]).double()
@@ -31,7 +31,9 @@ def case(queries=25, gallery=40, seed=0):
 
 @pytest.mark.parametrize("protocol", [PLAIN, MARKET, SYSU], ids=lambda protocol: protocol.name)
 @pytest.mark.parametrize("elements", [10_000, 70])
-def test_rank_is_a_stable_sort_of_what_the_rules_keep(monkeypatch, protocol, elements):
+def test_rank_is_a_stable_sort_of_what_the_rules_keep(
+    monkeypatch: pytest.MonkeyPatch, protocol: Protocol, elements: int
+) -> None:
     monkeypatch.setattr(ranking, "_ELEMENTS", elements)
     query, gallery, persons, gallery_persons, cameras, gallery_cameras = case()
     answer = rank(query, gallery, Labels(persons, gallery_persons, cameras, gallery_cameras, protocol), top=35)
@@ -53,7 +55,7 @@ def test_rank_is_a_stable_sort_of_what_the_rules_keep(monkeypatch, protocol, ele
         assert answer.matches[row].tolist() == flags
 
 
-def test_first_match_agrees_with_the_scores():
+def test_first_match_agrees_with_the_scores() -> None:
     query, gallery, *labels = case(seed=4)
     answer = rank(query, gallery, Labels(*labels, SYSU), top=40)
     firsts = score(-similarity(query, gallery), Labels(*labels, SYSU)).per_query.first_match
@@ -61,7 +63,7 @@ def test_first_match_agrees_with_the_scores():
     assert firsts.tolist() == from_list.tolist()
 
 
-def test_top_beyond_the_gallery_is_padded():
+def test_top_beyond_the_gallery_is_padded() -> None:
     persons = torch.tensor([1, 2])
     answer = rank(torch.eye(2), torch.eye(2), Labels(persons, persons, None, None, PLAIN), top=3)
     assert answer.gallery.tolist() == [[0, 1, -1], [1, 0, -1]]
@@ -69,7 +71,7 @@ def test_top_beyond_the_gallery_is_padded():
     assert answer.matches.tolist() == [[True, False, False]] * 2
 
 
-def test_errors_name_the_cause():
+def test_errors_name_the_cause() -> None:
     query, gallery, persons, gallery_persons, *_ = case()
     with pytest.raises(UsageError, match="give query and gallery cameras"):
         Labels(persons, gallery_persons, None, None, MARKET)
@@ -80,13 +82,13 @@ def test_errors_name_the_cause():
         rank(query, gallery, labels, top=0)
 
 
-def test_unit_rows():
+def test_unit_rows() -> None:
     rows = unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
     assert rows.flatten().tolist() == pytest.approx([0.6, 0.8, 0, 0])
     assert unit_rows(torch.ones(1, 2, dtype=torch.float16)).dtype == torch.float32
 
 
-def test_left_out_marks_pairs():
+def test_left_out_marks_pairs() -> None:
     persons, cameras = torch.tensor([1, 1, -1]), torch.tensor([3, 4, 3])
     labels = Labels([1, 2], persons, [3, 3], cameras, MARKET)
     assert labels.left_out(0).tolist() == [True, False, True]

@@ -14,17 +14,19 @@ from dapg.scoring.ranking import similarity
 from dapg.scoring.rerank import Rerank, expand_queries, k_reciprocal, reranked_distances
 
 
-def slow_k_reciprocal(query, gallery, k1, k2, weight):
+def slow_k_reciprocal(
+    query: list[list[float]], gallery: list[list[float]], k1: int, k2: int, weight: float
+) -> list[list[float]]:
     features = [[value / math.sqrt(sum(x * x for x in row)) for value in row] for row in (query + gallery)]
     count = len(features)
     distance = [[sum((a - b) ** 2 for a, b in zip(p, q, strict=True)) for q in features] for p in features]
     distance = [[value / max(row) for value in row] for row in distance]
     order = [sorted(range(count), key=lambda j, row=row: row[j]) for row in distance]
 
-    def reciprocal(p, k):
+    def reciprocal(p: int, k: int) -> set[int]:
         return {q for q in order[p][: k + 1] if p in order[q][: k + 1]}
 
-    def expanded(p):
+    def expanded(p: int) -> set[int]:
         found = reciprocal(p, k1)
         for q in reciprocal(p, k1):
             other = reciprocal(q, round(k1 / 2))
@@ -51,14 +53,14 @@ def slow_k_reciprocal(query, gallery, k1, k2, weight):
 
 
 @pytest.mark.parametrize(("k1", "k2", "weight"), [(4, 2, 0.3), (7, 3, 0.0), (5, 1, 0.5)])
-def test_k_reciprocal_equals_the_slow_one(k1, k2, weight):
+def test_k_reciprocal_equals_the_slow_one(k1: int, k2: int, weight: float) -> None:
     generator = torch.Generator().manual_seed(k1)
     query, gallery = (torch.randn(size, 5, generator=generator).double() for size in (6, 19))
     expected = slow_k_reciprocal(query.tolist(), gallery.tolist(), k1, k2, weight)
     assert torch.allclose(k_reciprocal(query, gallery, k1, k2, weight), torch.tensor(expected).double(), atol=1e-9)
 
 
-def test_k_reciprocal_helps_where_neighbours_know_more():
+def test_k_reciprocal_helps_where_neighbours_know_more() -> None:
     """Persons are arcs on a circle: pictures at an arc's far end are found through those in the middle."""
     generator = torch.Generator().manual_seed(0)
     persons = torch.arange(12).repeat_interleave(12)
@@ -72,7 +74,7 @@ def test_k_reciprocal_helps_where_neighbours_know_more():
     assert after > before + 0.05
 
 
-def test_query_expansion_by_hand():
+def test_query_expansion_by_hand() -> None:
     query, gallery = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]])
     # nearest two: similarity 0.6 and 0; weights 0.216 and 0
     expected = torch.tensor([1 + 0.216 * 0.6, 0.216 * 0.8])
@@ -82,7 +84,7 @@ def test_query_expansion_by_hand():
     assert torch.allclose(distances[0, 2], expected[0] / expected.norm())
 
 
-def test_settings_out_of_range_are_refused(monkeypatch):
+def test_settings_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     features = torch.eye(4)
     for arguments in ({"k1": 0}, {"k2": 0}, {"weight": 1.5}):
         with pytest.raises(UsageError, match="k-reciprocal needs"):

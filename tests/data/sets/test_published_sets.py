@@ -3,6 +3,7 @@
 import hashlib
 import random
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from dapg.data.sets.regdb import RegDB
 from dapg.data.verify import unseen_trials
 
 
-def test_regdb_persons_are_true_persons_not_labels(tmp_path):
+def test_regdb_persons_are_true_persons_not_labels(tmp_path: Path) -> None:
     RegDB.write_example(tmp_path)
     dataset = RegDB(tmp_path)
     lines = (tmp_path / "idx/test_visible_3.txt").read_text().splitlines()
@@ -23,7 +24,7 @@ def test_regdb_persons_are_true_persons_not_labels(tmp_path):
     assert [record.person for record in visible] == [int(line.split("/")[1]) for line in lines]
 
 
-def test_regdb_directions_swap_roles(tmp_path):
+def test_regdb_directions_swap_roles(tmp_path: Path) -> None:
     RegDB.write_example(tmp_path)
     forward, back = (RegDB(tmp_path).trials(mode)[4] for mode in RegDB.modes[:2])
     assert (forward.query, forward.gallery) == (back.gallery, back.query)
@@ -32,7 +33,7 @@ def test_regdb_directions_swap_roles(tmp_path):
     assert len(RegDB(tmp_path).trials()) == 10
 
 
-def test_regdb_holds_out_persons_of_the_partition(tmp_path):
+def test_regdb_holds_out_persons_of_the_partition(tmp_path: Path) -> None:
     RegDB.write_example(tmp_path)
     dataset = RegDB(tmp_path)
     fit, val, train = ({record.person for record in dataset.records(f"{name}-2")} for name in ("fit", "val", "train"))
@@ -42,7 +43,7 @@ def test_regdb_holds_out_persons_of_the_partition(tmp_path):
     assert {record.person for record in dataset.trials("validation")[1].query} == val
 
 
-def test_a_model_is_tested_on_its_own_partition_only(tmp_path):
+def test_a_model_is_tested_on_its_own_partition_only(tmp_path: Path) -> None:
     RegDB.write_example(tmp_path)
     dataset = RegDB(tmp_path)
     for number in (1, 2):
@@ -57,7 +58,7 @@ def test_a_model_is_tested_on_its_own_partition_only(tmp_path):
         unseen_trials(dataset.trials(), range(1, 11))
 
 
-def test_regdb_without_lists_is_drawn_and_marked(tmp_path):
+def test_regdb_without_lists_is_drawn_and_marked(tmp_path: Path) -> None:
     RegDB.write_example(tmp_path)
     shutil.rmtree(tmp_path / "idx")
     dataset, again = RegDB(tmp_path), RegDB(tmp_path)
@@ -69,13 +70,13 @@ def test_regdb_without_lists_is_drawn_and_marked(tmp_path):
     assert dataset.records("train-1") != dataset.records("train-2")
 
 
-def test_regdb_drawn_partitions_never_change(tmp_path):
+def test_regdb_drawn_partitions_never_change(tmp_path: Path) -> None:
     """The rule is part of the product: another Python or torch must draw the same persons."""
     RegDB.write_example(tmp_path)
     shutil.rmtree(tmp_path / "idx")
     drawn = sorted({record.person for record in RegDB(tmp_path).records("train-1")})
 
-    def number(person):  # the rule as docs/protocols.md words it
+    def number(person: int) -> int:  # the rule as docs/protocols.md words it
         text = f"str:regdb-partition\x1fint:1\x1fint:{person}".encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
@@ -83,20 +84,20 @@ def test_regdb_drawn_partitions_never_change(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["Visible/3/a.bmp", "Thermal/3/a.bmp 0", "Visible/x/a.bmp 0", "Visible/3/a.bmp zero"])
-def test_regdb_bad_line_is_named(tmp_path, line):
+def test_regdb_bad_line_is_named(tmp_path: Path, line: str) -> None:
     RegDB.write_example(tmp_path)
     (tmp_path / "idx/train_visible_1.txt").write_text(line + "\n")
     with pytest.raises(DataError, match=r"train_visible_1\.txt, line 1"):
         RegDB(tmp_path).records("train-1")
 
 
-def test_regdb_path_with_spaces(tmp_path):
+def test_regdb_path_with_spaces(tmp_path: Path) -> None:
     RegDB.write_example(tmp_path)
     (tmp_path / "idx/train_visible_1.txt").write_text("Visible/3/a b.bmp 0\n")
     assert RegDB(tmp_path).records("train-1")[0].path == "Visible/3/a b.bmp"
 
 
-def test_llcm_draws_like_the_released_code(tmp_path):
+def test_llcm_draws_like_the_released_code(tmp_path: Path) -> None:
     LLCM.write_example(tmp_path)
     dataset = LLCM(tmp_path)
     trial = dataset.trials("infrared-to-visible")[7]
@@ -111,7 +112,7 @@ def test_llcm_draws_like_the_released_code(tmp_path):
     assert {record.modality for record in trial.query} == {Modality.INFRARED}
 
 
-def test_llcm_second_direction_as_described_and_as_released(tmp_path):
+def test_llcm_second_direction_as_described_and_as_released(tmp_path: Path) -> None:
     LLCM.write_example(tmp_path)
     described, released = (
         LLCM(tmp_path).trials(mode)[0] for mode in ("visible-to-infrared", "visible-to-infrared-released")
@@ -121,13 +122,13 @@ def test_llcm_second_direction_as_described_and_as_released(tmp_path):
     assert (described.comparable, released.comparable) == (False, True)
 
 
-def test_llcm_cameras_and_persons_of_training(tmp_path):
+def test_llcm_cameras_and_persons_of_training(tmp_path: Path) -> None:
     LLCM.write_example(tmp_path)
     records = LLCM(tmp_path).records("train")
     assert [(record.person, record.camera) for record in records[:4]] == [(1, 1), (1, 2), (2, 1), (2, 2)]
 
 
-def test_market_junk_distractors_and_all(tmp_path):
+def test_market_junk_distractors_and_all(tmp_path: Path) -> None:
     Market1501.write_example(tmp_path / "Market-1501-v15.09.15")
     dataset = Market1501(tmp_path)
     trial = dataset.trials()[0]
@@ -137,7 +138,7 @@ def test_market_junk_distractors_and_all(tmp_path):
     assert [(record.person, record.camera) for record in dataset.records("train")] == [(2, 1), (2, 2), (7, 1), (7, 2)]
 
 
-def test_market_odd_name_is_named(tmp_path):
+def test_market_odd_name_is_named(tmp_path: Path) -> None:
     Market1501.write_example(tmp_path)
     (tmp_path / "query/holiday.jpg").touch()
     with pytest.raises(DataError, match=r"holiday\.jpg"):

@@ -44,7 +44,7 @@ INDOOR = [
 
 
 @pytest.fixture(scope="module")
-def rebuilt(tmp_path_factory):
+def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> SysuMM01:
     """The test persons of SYSU-MM01 with the published number of (empty) files in every folder."""
     root = tmp_path_factory.mktemp("sysu")
     for person, counts in published_counts().items():
@@ -68,7 +68,9 @@ def rebuilt(tmp_path_factory):
         ("indoor", 112, INDOOR, [24, 24, 26, 1, 4, 32, 15, 12, 29, 9]),
     ],
 )
-def test_published_galleries(rebuilt, mode, size, fixtures, first):
+def test_published_galleries(
+    rebuilt: SysuMM01, mode: str, size: int, fixtures: list[tuple[int, str]], first: list[int]
+) -> None:
     trials = rebuilt.trials(mode)
     for trial, (total, digest) in zip(trials, fixtures, strict=True):
         positions = [int(record.path[-8:-4]) - 1 for record in trial.gallery]
@@ -79,7 +81,7 @@ def test_published_galleries(rebuilt, mode, size, fixtures, first):
     assert [int(record.path[-8:-4]) - 1 for record in trials[0].gallery[:10]] == first
 
 
-def test_published_query_set(rebuilt):
+def test_published_query_set(rebuilt: SysuMM01) -> None:
     query = rebuilt.trials("all")[0].query
     assert rebuilt.trials("indoor")[0].query == query
     assert len(query) == 3803
@@ -87,7 +89,7 @@ def test_published_query_set(rebuilt):
 
 
 @pytest.mark.parametrize(("mode", "valid"), [("all", 3803), ("indoor", 2208)])
-def test_published_number_of_queries_with_a_match(rebuilt, mode, valid):
+def test_published_number_of_queries_with_a_match(rebuilt: SysuMM01, mode: str, valid: int) -> None:
     trial = rebuilt.trials(mode)[0]
     gallery = {}
     for record in trial.gallery:
@@ -98,20 +100,20 @@ def test_published_number_of_queries_with_a_match(rebuilt, mode, valid):
     assert sum(bool(cameras) for cameras in cameras_left) == valid
 
 
-def test_multi_shot_has_ten_pictures_per_cell(rebuilt):
+def test_multi_shot_has_ten_pictures_per_cell(rebuilt: SysuMM01) -> None:
     for mode, size in (("all-multi", 3010), ("indoor-multi", 1120)):
         trial = rebuilt.trials(mode)[3]
         assert len(set(trial.gallery)) == size
         assert not trial.comparable
 
 
-def test_another_seed_gives_other_galleries_and_says_so(rebuilt):
+def test_another_seed_gives_other_galleries_and_says_so(rebuilt: SysuMM01) -> None:
     published, other = rebuilt.trials("all"), rebuilt.trials("all", seed=1)
     assert not any(trial.comparable for trial in other)
     assert {trial.gallery for trial in published}.isdisjoint({trial.gallery for trial in other})
 
 
-def test_official_permutations(tmp_path):
+def test_official_permutations(tmp_path: Path) -> None:
     """Row t of each cell of the permutation file says which pictures, counted from 1, trial t takes."""
     SysuMM01.write_example(tmp_path)
     with pytest.raises(UsageError, match=r"rand_perm_cam\.mat"):
@@ -141,7 +143,7 @@ def test_official_permutations(tmp_path):
         ("indoor-official", [1570, 1544, 1553, 1401, 1723, 1498, 1415, 1459, 1485, 1525]),
     ],
 )
-def test_official_permutations_of_ones_own_copy(mode, sums):
+def test_official_permutations_of_ones_own_copy(mode: str, sums: list[int]) -> None:
     """Sums of the 1-based picture numbers that the authors' file gives in trials 1 ... 10; needs the real data set."""
     root = os.environ.get("DAPG_DATA_SYSU", "")
     if not any((Path(root) / place / "rand_perm_cam.mat").is_file() for place in ("exp", ".")):
@@ -150,20 +152,20 @@ def test_official_permutations_of_ones_own_copy(mode, sums):
     assert [sum(int(record.path[-8:-4]) for record in trial.gallery) for trial in trials] == sums
 
 
-def test_validation_searches_validation_persons(tmp_path):
+def test_validation_searches_validation_persons(tmp_path: Path) -> None:
     SysuMM01.write_example(tmp_path)
     trial = SysuMM01(tmp_path).trials("validation")[0]
     assert {record.person for record in (*trial.query, *trial.gallery)} == {334}
     assert not trial.comparable
 
 
-def test_order_within_a_person(tmp_path):
+def test_order_within_a_person(tmp_path: Path) -> None:
     SysuMM01.write_example(tmp_path)
     cameras = [record.camera for record in SysuMM01(tmp_path).records("train") if record.person == 2]
     assert cameras == [1] * 3 + [2] * 3 + [4] * 3 + [5] * 3 + [3] * 3 + [6] * 3
 
 
-def write_arrays(folder, prefix="", persons=3):
+def write_arrays(folder: Path, prefix: str = "", persons: int = 3) -> None:
     generator = np.random.default_rng(0)
     for light, count in (("rgb", 5), ("ir", 4)):
         pictures = generator.integers(0, 256, (count, 12, 6, 3), dtype=np.uint8)
@@ -172,7 +174,7 @@ def write_arrays(folder, prefix="", persons=3):
 
 
 @pytest.mark.parametrize("prefix", ["", "ori_data"])
-def test_arrays_of_agw_in_both_places(tmp_path, prefix):
+def test_arrays_of_agw_in_both_places(tmp_path: Path, prefix: str) -> None:
     """Where AGW's loader looks, and where its writer puts them (a slash is missing there)."""
     root = tmp_path / "ori_data"
     SysuMM01.write_example(root)
@@ -186,7 +188,7 @@ def test_arrays_of_agw_in_both_places(tmp_path, prefix):
     assert np.array_equal(image.permute(1, 2, 0).numpy(), pixels[1])
 
 
-def test_arrays_alone_can_train_but_not_test(tmp_path):
+def test_arrays_alone_can_train_but_not_test(tmp_path: Path) -> None:
     write_arrays(tmp_path)
     dataset = SysuMM01(tmp_path)
     assert [record.person for record in dataset.records()][:3] == [0, 1, 2]
@@ -194,13 +196,13 @@ def test_arrays_alone_can_train_but_not_test(tmp_path):
         dataset.trials("all")
 
 
-def test_agw_folder_name_is_found(tmp_path):
+def test_agw_folder_name_is_found(tmp_path: Path) -> None:
     SysuMM01.write_example(tmp_path / "ori_data")
     assert SysuMM01(tmp_path).root == tmp_path / "ori_data"
 
 
 @pytest.mark.parametrize("missing", ["cam4", "exp/val_id.txt"])
-def test_first_missing_path_is_named(tmp_path, missing):
+def test_first_missing_path_is_named(tmp_path: Path, missing: str) -> None:
     SysuMM01.write_example(tmp_path)
     path = tmp_path / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -208,7 +210,7 @@ def test_first_missing_path_is_named(tmp_path, missing):
         SysuMM01(tmp_path)
 
 
-def test_a_list_that_is_none_is_named(tmp_path):
+def test_a_list_that_is_none_is_named(tmp_path: Path) -> None:
     SysuMM01.write_example(tmp_path)
     (tmp_path / "exp/test_id.txt").write_text("6;10\n")
     with pytest.raises(DataError, match="whole numbers between commas"):
