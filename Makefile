@@ -7,8 +7,8 @@ OUT ?= outputs/demo
 VIDEO ?= outputs/real/vtest.avi
 # Draws the cell that is run again: another one with each commit.
 DRAW ?= $(shell git rev-parse HEAD 2>/dev/null || date +%F)
-# Two test processes with one thread each beat one process with two.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# Two test processes with one thread each beat one process with two; a file's tests share what they made.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint format bench recheck docs real-video clean

@@ -1,12 +1,8 @@
-"""Three steps of every pre-training method in a process of its own, so that tests can compare two of it with one.
-
-usage: method_steps.py FOLDER    (RANK and WORLD_SIZE from the environment)
+"""Three steps of every pre-training method, alone or as one process of two, so that tests can compare them.
 
 Writes ``CASE.rank<r>.pt``: state, losses, and for MoCo v2 the keys of one more batch with batch norm in training mode.
 """
 
-import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,18 +109,7 @@ def view_of(rows: slice) -> Tensor:
     return torch.randn(BATCH, 3, 32, 32, generator=generator_from("view"))[rows]
 
 
-def main() -> None:
+def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
-    rank = distributed.rank()
-    if distributed.world_size() > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     for case in CASES:
-        torch.save(run(case), folder / f"{case}.rank{rank}.pt")
-    if distributed.active():
-        dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    assert "LOCAL_RANK" not in os.environ, "started by the test, not by torchrun"
-    main()
+        torch.save(run(case), folder / f"{case}.rank{distributed.rank()}.pt")

@@ -1,17 +1,18 @@
 """A run killed at any moment and started again ends bit-equal to one that was never stopped."""
 
-import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+import training_script
 from safetensors.torch import load_file
 
+import warm_processes
 from dapg.core.metrics_log import read_metrics
 from dapg.train import checkpoint
 
@@ -26,27 +27,34 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_figures(tmp_path_factory.mktemp("figures"), persons=10, pictures=2)
 
 
-def command(
-    figures: Path, run: Path, *options: str, processes: int = 1, steps: int = 7, restarts: int = 0
-) -> list[str]:
-    words = [str(SCRIPT), str(figures), str(run), str(steps), *options]
-    if processes == 1:
-        return [sys.executable, *words]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    launcher += ["--max-restarts", str(restarts)]
-    return [sys.executable, *launcher, *words]
+LOADED = ("--accumulation", "2", "--workers", "2")
 
 
-def start(words: list[str]) -> "subprocess.Popen[bytes]":
+def words(figures: Path, run: Path, *options: str, steps: int = 7) -> list[str]:
+    return [str(figures), str(run), str(steps), *options]
+
+
+def launch(figures: Path, run: Path, *options: str, restarts: int = 0) -> "subprocess.Popen[bytes]":
+    """Two processes under torchrun."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
     # Or restarted processes may find the addresses of dead ones in torchrun's store (docs/multi-node.md).
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        [sys.executable, *launcher, str(SCRIPT), *words(figures, run, *options, steps=9)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
-def run_to_end(words: list[str]) -> None:
-    process = start(words)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output.decode()
+def run_to_end(figures: Path, run: Path, *options: str) -> None:
+    warm_processes.start(training_script.main, words(figures, run, *options), log=run.with_suffix(".log")).succeed()
+
+
+def run_two_to_end(figures: Path, run: Path, *options: str, steps: int) -> None:
+    asked = words(figures, run, *options, steps=steps)
+    for rank in warm_processes.start_ranks(training_script.main, asked, folder=run.with_suffix(".ranks")):
+        rank.succeed()
 
 
 def last_state(run: Path) -> dict[str, object]:
@@ -88,7 +96,7 @@ def logged(run: Path) -> list[dict[str, object]]:
 @pytest.fixture(scope="module")
 def uninterrupted(figures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("uninterrupted")
-    run_to_end(command(figures, run, "--accumulation", "2", "--workers", "2"))
+    run_to_end(figures, run, *LOADED)
     return run
 
 
@@ -96,22 +104,22 @@ def uninterrupted(figures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_a_kill_at_an_exact_place_changes_nothing(
     crash: str, figures: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    words = command(figures, tmp_path, "--accumulation", "2", "--workers", "2")
-    killed = start([*words, "--crash", crash])
-    output, _ = killed.communicate()
-    assert killed.returncode == -signal.SIGKILL, output.decode()
-    run_to_end(words)
-    assert_equal(last_state(tmp_path), last_state(uninterrupted))
-    assert logged(tmp_path) == logged(uninterrupted)
-    assert not list((tmp_path / "checkpoints").glob("*.partial"))
+    run = tmp_path / "run"
+    killed = warm_processes.start(
+        training_script.main, words(figures, run, *LOADED, "--crash", crash), log=tmp_path / "killed.log"
+    )
+    code, printed = killed.end()
+    assert code == -signal.SIGKILL, printed
+    run_to_end(figures, run, *LOADED)
+    assert_equal(last_state(run), last_state(uninterrupted))
+    assert logged(run) == logged(uninterrupted)
+    assert not list((run / "checkpoints").glob("*.partial"))
 
 
 def test_the_reference_trains_at_all(figures: Path, uninterrupted: Path) -> None:
     """So that equality above means something: weights, optimiser and queue all moved."""
-    from training_script import build
-
     state = last_state(uninterrupted)
-    fresh = build(60).state_dict()
+    fresh = training_script.build(60).state_dict()
     moved = state["method"]
     assert isinstance(moved, dict)
     assert state["step"] == 7
@@ -123,21 +131,16 @@ def test_the_reference_trains_at_all(figures: Path, uninterrupted: Path) -> None
 @pytest.mark.skipif(sys.platform != "linux", reason="the death signal of a parent is a Linux call")
 def test_killing_the_launcher_leaves_no_orphans(figures: Path, tmp_path: Path) -> None:
     """Two processes under torchrun; only torchrun is killed; then the run goes on to the same end."""
-    words = command(figures, tmp_path / "killed", processes=2, steps=9)
-    launcher = start(words)
-    waited = time.monotonic() + 120
-    while not checkpoint.whole_checkpoints(tmp_path / "killed"):
-        assert launcher.poll() is None, launcher.communicate()[0].decode()
-        assert time.monotonic() < waited, "no checkpoint in two minutes"
-        time.sleep(0.02)
-    launcher.send_signal(signal.SIGKILL)
-    launcher.wait()
-    deadline = time.monotonic() + 60
-    while workers_on(tmp_path / "killed"):
-        assert time.monotonic() < deadline, "an orphan is still running"
-        time.sleep(0.1)
-    run_to_end(words)
-    run_to_end(command(figures, tmp_path / "whole", processes=2, steps=9))
+    launcher = launch(figures, tmp_path / "killed", "--stop", "5")
+    assert launcher.stdout is not None
+    printed: list[bytes] = []
+    while sum(b"has stopped" in line for line in printed) < 2:
+        printed.append(launcher.stdout.readline())
+        assert printed[-1], b"".join(printed).decode()
+    launcher.kill()
+    launcher.communicate()  # returns when the last process that holds the pipe, an orphan too, has ended
+    run_two_to_end(figures, tmp_path / "killed", steps=9)
+    run_two_to_end(figures, tmp_path / "whole", steps=9)
     assert_equal(last_state(tmp_path / "killed"), last_state(tmp_path / "whole"))
     assert (checkpoint.whole_checkpoints(tmp_path / "killed")[-1].folder / "rank1.pt").exists()
 
@@ -148,54 +151,39 @@ def test_torchrun_restarts_after_a_killed_rank_from_the_last_checkpoint(
     rank: int, figures: Path, tmp_path: Path
 ) -> None:
     """SIGKILL of one of two processes in step 5: torchrun starts both again, and they end as if nothing had been."""
-    words = ("--crash", "step:5", "--crash-rank", str(rank))
-    process = start(command(figures, tmp_path / "killed", *words, processes=2, steps=9, restarts=1))
+    process = launch(figures, tmp_path / "killed", "--crash", "step:5", "--crash-rank", str(rank), restarts=1)
     output, _ = process.communicate()
     assert process.returncode == 0, output.decode()
     assert output.count(f"rank {rank} is killed".encode()) == 1
-    run_to_end(command(figures, tmp_path / "whole", processes=2, steps=9))
+    run_two_to_end(figures, tmp_path / "whole", steps=9)
     assert_equal(last_state(tmp_path / "killed"), last_state(tmp_path / "whole"))
     assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
-
-
-def workers_on(run: Path) -> list[int]:
-    """Live processes whose command line names the run's folder."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (entry / "cmdline").read_bytes().decode(errors="replace")
-            state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
-        except OSError:
-            continue
-        if str(run) in line and state != "Z":
-            found.append(int(entry.name))
-    return found
 
 
 @pytest.mark.parametrize("everyone", [False, True], ids=["main process", "loader processes too"])
 def test_sigterm_ends_well(figures: Path, uninterrupted: Path, tmp_path: Path, everyone: bool) -> None:
     """It saves and says where; a job's end that also hits the loader's processes is no error of theirs either."""
-    words = command(figures, tmp_path, "--accumulation", "2", "--workers", "2", steps=7)
-    process = start(words)
-    while not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text():
-        assert process.poll() is None
-        time.sleep(0.01)
-    for each in sorted(workers_on(tmp_path)) if everyone else [process.pid]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(each, signal.SIGTERM)
-    output, _ = process.communicate()
-    if process.returncode == 0:
-        pytest.skip("the run ended before the signal arrived")
-    assert b"Terminated" in output
-    assert everyone or str(tmp_path / "checkpoints").encode() in output
-    run_to_end(words)
-    assert_equal(last_state(tmp_path), last_state(uninterrupted))
+    run = tmp_path / "run"
+    ours, theirs = multiprocessing.Pipe()
+    started = warm_processes.start(
+        training_script.main, words(figures, run, *LOADED, "--stop", "3"), theirs, log=tmp_path / "stopped.log"
+    )
+    started.hear(ours)
+    started.send(signal.SIGTERM, group=everyone)
+    if not everyone:  # else the end of a loader process wakes it
+        ours.send("go on")
+    code, printed = started.end()
+    assert code == 1
+    assert "Terminated" in printed
+    assert str(run / "checkpoints") in printed
+    run_to_end(figures, run, *LOADED)
+    assert_equal(last_state(run), last_state(uninterrupted))
 
 
 def test_two_processes_equal_one_with_the_same_batch(figures: Path, tmp_path: Path) -> None:
     """On the same views, with batch norm in evaluation mode (its statistics are each process's own)."""
-    for processes in (1, 2):
-        run_to_end(command(figures, tmp_path / str(processes), "--frozen-norms", processes=processes, steps=6))
+    run_to_end(figures, tmp_path / "1", "--frozen-norms")
+    run_two_to_end(figures, tmp_path / "2", "--frozen-norms", steps=7)
     one, two = (last_state(tmp_path / name)["method"] for name in ("1", "2"))
     assert isinstance(one, dict)
     assert isinstance(two, dict)

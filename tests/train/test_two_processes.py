@@ -1,18 +1,16 @@
 """Every pre-training method on two local processes: the queue, the gathered rows and the weights are those of one."""
 
-import os
-import subprocess
-import sys
+import functools
 from pathlib import Path
 from typing import Any
 
+import method_steps
 import pytest
 import torch
 from method_steps import BATCH, CASES, build, draws, run, view_of
 
-import dapg
+import warm_processes
 
-SCRIPT = Path(__file__).with_name("method_steps.py")
 QUEUED = ("mocov2", "mocov2-corrupted", "dapg")
 
 
@@ -20,19 +18,15 @@ QUEUED = ("mocov2", "mocov2-corrupted", "dapg")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes left behind."""
     folder = tmp_path_factory.mktemp("two")
-    source = str(Path(dapg.__file__).resolve().parents[1])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": source, "RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate()[0].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    for rank in warm_processes.start_ranks(method_steps.main, folder, folder=folder):
+        rank.succeed()
     return folder
+
+
+@functools.cache
+def alone(case: str) -> dict[str, Any]:
+    """What one process ends with."""
+    return run(case)
 
 
 def left_by(folder: Path, case: str, rank: int) -> dict[str, Any]:
@@ -42,7 +36,7 @@ def left_by(folder: Path, case: str, rank: int) -> dict[str, Any]:
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_like_one(folder: Path, case: str) -> None:
     """Same batch, batch norm in evaluation mode: weights, momentum copies and queue after three steps."""
-    one, ranks = run(case), [left_by(folder, case, rank) for rank in (0, 1)]
+    one, ranks = alone(case), [left_by(folder, case, rank) for rank in (0, 1)]
     losses = (ranks[0]["losses"] + ranks[1]["losses"]) / 2
     torch.testing.assert_close(losses, one["losses"], atol=1e-5, rtol=1e-5)
     fresh, moved = build(case).state_dict(), 0
@@ -60,10 +54,10 @@ def test_the_queue_is_the_same_on_both_ranks_and_in_the_batch_s_order(folder: Pa
     """To the bit between ranks; and in the order of one process, which pushes sample after sample."""
     queues = [left_by(folder, case, rank)["state"]["keys.queue.keys"] for rank in (0, 1)]
     assert torch.equal(*queues)
-    alone = run(case)["state"]
-    assert int(alone["keys.queue.filled"]) == 20
-    assert int(alone["keys.queue.position"]) == 3 * BATCH - 20
-    order = (queues[0] @ alone["keys.queue.keys"].T).argmax(dim=1)
+    state = alone(case)["state"]
+    assert int(state["keys.queue.filled"]) == 20
+    assert int(state["keys.queue.position"]) == 3 * BATCH - 20
+    order = (queues[0] @ state["keys.queue.keys"].T).argmax(dim=1)
     assert torch.equal(order, torch.arange(20))
 
 

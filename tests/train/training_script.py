@@ -1,17 +1,19 @@
 """Trains a small MoCo v2 in a process of its own, so that tests can kill it or run two of it.
 
 usage: training_script.py PICTURES RUN STEPS [--accumulation A] [--workers W] [--frozen-norms] [--crash WHERE:STEP]
-    [--crash-rank R]
+    [--crash-rank R] [--stop STEP]
 
 ``--crash`` kills the process with SIGKILL at an exact place: ``step`` (mid-epoch, after the backward pass),
 ``write`` (while rank files are being written), ``rename`` (all files written, folder not renamed yet),
 ``renamed`` (checkpoint published, old ones not pruned yet). With ``--crash-rank`` only that rank, and only before
-torchrun has restarted the processes.
+torchrun has restarted the processes. ``--stop`` says so and waits in the middle of a step.
 """
 
 import argparse
 import os
 import signal
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -69,8 +71,7 @@ def crash_at(place: str, step: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     if place == "step":
-        after_step = MoCoV2.after_step
-        MoCoV2.after_step = lambda self, now, total: die() if now == step else after_step(self, now, total)
+        in_step(step, die)
     elif place == "write":
         save = torch.save
 
@@ -100,7 +101,29 @@ def crash_at(place: str, step: int) -> None:
         raise ValueError(place)
 
 
-def main() -> None:
+def in_step(step: int, act: Callable[[], None]) -> None:
+    after_step = MoCoV2.after_step
+
+    def act_and_go_on(self: MoCoV2, now: int, total: int) -> None:
+        if now == step:
+            act()
+        after_step(self, now, total)
+
+    MoCoV2.after_step = act_and_go_on  # type: ignore[method-assign]
+
+
+def stop(talk: Connection | None) -> None:
+    """Say that this process has stopped; go on when an answer comes. With nobody to ask, wait to be killed."""
+    os.write(1, f"rank {distributed.rank()} has stopped\n".encode())
+    if talk is not None:
+        talk.send("stopped")
+        talk.recv()
+        return
+    while True:
+        signal.pause()
+
+
+def main(words: Sequence[str] | None = None, talk: Connection | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("pictures", type=Path)
     parser.add_argument("run", type=Path)
@@ -110,13 +133,16 @@ def main() -> None:
     parser.add_argument("--frozen-norms", action="store_true")
     parser.add_argument("--crash", default="")
     parser.add_argument("--crash-rank", type=int, default=None)
-    options = parser.parse_args()
+    parser.add_argument("--stop", type=int, default=None)
+    options = parser.parse_args(words)
     torch.set_num_threads(1)
     restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     spared = options.crash_rank is not None and (restarted or distributed.rank() != options.crash_rank)
     if options.crash and not spared:
         place, step = options.crash.split(":")
         crash_at(place, int(step))
+    if options.stop is not None:
+        in_step(options.stop, lambda: stop(talk))
     dataset = Folder(options.pictures)
     records = dataset.records()
     options.run.mkdir(parents=True, exist_ok=True)
