@@ -22,7 +22,8 @@ import torch
 
 from dapg.core.types import Record, Trial
 from dapg.data.sets import market1501, regdb, sysu
-from dapg.scoring.labels import Labels, row_numbers
+from dapg.features.table import FeatureTable
+from dapg.scoring.labels import Labels
 from dapg.scoring.metrics import score, score_features, score_trials
 
 DIMENSION = 2048
@@ -97,13 +98,13 @@ def sysu_case(generator):
             cell[choose.integers(len(cell))] for (camera, _), cell in cells.items() if camera in sysu.VISIBLE_CAMERAS
         ]
         trials.append(Trial(str(number), "all", query, tuple(drawn), sysu.PROTOCOL))
-    rows = {record: number for number, record in enumerate(records)}
-    table = features(torch.tensor([record.person for record in records]), generator)
-    return case_of("SYSU-MM01, one trial", trials[0], table, rows), (table, rows, trials)
+    values = features(torch.tensor([record.person for record in records]), generator)
+    rows = FeatureTable({"values": values}, records).trials(trials)
+    return case_of("SYSU-MM01, one trial", values, rows[0]), (values, rows)
 
 
-def case_of(name, trial, table, rows):
-    return Case(name, *(table[row_numbers(rows, side)] for side in (trial.query, trial.gallery)), Labels.of(trial))
+def case_of(name, values, trial):
+    return Case(name, values[trial.query], values[trial.gallery], trial.labels)
 
 
 def regdb_case(generator):
@@ -168,9 +169,9 @@ def measure(case, device, repeats):
     }
 
 
-def measure_ten_trials(table, rows, trials, device, repeats):
+def measure_ten_trials(values, trials, device, repeats):
     """All ten galleries: the plain side multiplies and scores each, ours shares the distances."""
-    cases = [case_of(trial.name, trial, table, rows) for trial in trials]
+    cases = [case_of(str(number), values, trial) for number, trial in enumerate(trials)]
 
     def plain():
         found = []
@@ -180,8 +181,8 @@ def measure_ten_trials(table, rows, trials, device, repeats):
         return found
 
     plain_time, _, expected = seconds(plain, 1)
-    moved = table.to(device)
-    our_time, _, ours = seconds(lambda: score_trials(moved, rows, trials, MAX_RANK), repeats)
+    moved = values.to(device)
+    our_time, _, ours = seconds(lambda: score_trials(moved, trials, MAX_RANK), repeats)
     for scores, one in zip(ours, expected, strict=True):
         # Distances of the two sides come from products of different shapes: equal up to float32 rounding.
         assert abs(scores.mAP - one[1]) < 1e-5

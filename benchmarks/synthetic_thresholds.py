@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dapg.core.images import decode, normalise, to_float
+from dapg.core.runtime import Runtime
 from dapg.core.types import Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.sets.synthetic import Synthetic
-from dapg.evaluation.evaluate import score_trials, trial_features
 from dapg.features.encoders import BackboneEncoder, HistogramEncoder
+from dapg.features.extract import trial_features
+from dapg.features.table import FeatureTable
 from dapg.models.weights.backbone_weights import init_backbone
+from dapg.scoring.metrics import mean_scores, score_trials
 
 SIZE = (96, 48)
 
@@ -36,17 +39,17 @@ def same_camera_trial(dataset: Synthetic) -> Trial:
     return Trial("same camera", "visible", query, gallery, Protocol("same camera"))
 
 
-def rank_one(features: Tensor, rows: dict[Record, int], trials: list[Trial]) -> float:
-    return 100 * float(np.mean([scores.rank(1) for scores in score_trials(features, rows, trials, 20)]))
+def rank_one(table: FeatureTable, feature: str, trials: list[Trial]) -> float:
+    return 100 * mean_scores(score_trials(table[feature], table.trials(trials))).rank(1)
 
 
-def same_camera(features: Tensor, rows: dict[Record, int], trial: Trial) -> float:
+def same_camera(table: FeatureTable, feature: str, trial: Trial) -> float:
     """Mean over cameras of rank-1 inside the camera."""
     values = []
     for camera in (1, 2, 4, 5):
         query = tuple(r for r in trial.query if r.camera == camera)
         gallery = tuple(r for r in trial.gallery if r.camera == camera)
-        values.append(rank_one(features, rows, [Trial("", "", query, gallery, trial.protocol)]))
+        values.append(rank_one(table, feature, [Trial("", "", query, gallery, trial.protocol)]))
     return float(np.mean(values))
 
 
@@ -65,11 +68,11 @@ def untrained(dataset: Synthetic) -> list[str]:
     }
     lines = []
     for name, encoder in encoders.items():
-        features, rows = trial_features(encoder, dataset, [inside, *trials["visible"], *trials["all"]], 64, 0, False)
-        for kind, values in features.items():
+        table = trial_features(encoder, dataset, [inside, *trials["visible"], *trials["all"]], Runtime())
+        for kind in table.features:
             label = name + (", centred" if "centred" in kind else "")
-            figures = [same_camera(values, rows, inside)]
-            figures += [rank_one(values, rows, trials[mode]) for mode in ("visible", "all")]
+            figures = [same_camera(table, kind, inside)]
+            figures += [rank_one(table, kind, trials[mode]) for mode in ("visible", "all")]
             lines.append(f"| {label} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |")
             print(lines[-1], flush=True)
     return lines
@@ -221,10 +224,10 @@ def supervised(dataset: Synthetic, network: Network, name: str, shuffled: bool) 
             for t in trials["all"]
         ]
     every = [*trials["visible"], *trials["all"]]
-    features, rows = trial_features(NetworkEncoder(network), dataset, every, 64, 0, False)
+    table = trial_features(NetworkEncoder(network), dataset, every, Runtime())
     lines = []
-    for kind, values in features.items():
-        figures = [rank_one(values, rows, trials[mode]) for mode in ("visible", "all")]
+    for kind in table.features:
+        figures = [rank_one(table, kind, trials[mode]) for mode in ("visible", "all")]
         label = name + (", centred" if "centred" in kind else "")
         lines.append(f"| {label} | - | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |")
         print(lines[-1], flush=True)

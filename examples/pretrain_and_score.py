@@ -7,8 +7,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from dapg.evaluation.evaluate import EvaluateSettings, evaluate
 from dapg.recipes.pretraining import settings
 from dapg.train.pretrain import pretrain
@@ -22,8 +20,9 @@ def main(out: Path) -> None:
     result = pretrain(replace(recipe, train=short, loader=loader, out=str(out / "run"), device="cpu"))
     print(f"loss after {result['steps']} steps: {result['logs']['loss']:.3f}")
 
-    scoring = EvaluateSettings(model=str(out / "run"), mode="all", workers=0, ranked_lists=2, out=str(out / "scores"))
-    scores = evaluate(scoring, torch.device("cpu"))
+    base = EvaluateSettings(model=str(out / "run"), mode="all", ranked_lists=2)
+    scoring = replace(base, workers=0, device="cpu", out=str(out / "scores"))
+    scores = evaluate(scoring)
     headline = scores["scores"][scores["feature"]]
     print(f"infrared to visible: rank-1 {100 * headline['cmc'][0]:.1f}, mAP {100 * headline['mAP']:.1f}")
 

@@ -80,7 +80,7 @@ def test_every_ranked_picture_is_its_own_thumbnail(
     ("more", "code", "message"),
     [
         (("--mode", "cross-camra"), 2, "has no mode 'cross-camra'; did you mean 'cross-camera'?"),
-        (("--feature", "projection"), 2, "histogram has no feature 'projection'; it has histogram"),
+        (("--feature", "projection"), 2, "there is no feature 'projection'; there are histogram"),
         (("--mod", "x"), 2, "unknown option --mod; did you mean '--mode'?"),
         (("--data.root", "/nowhere"), 1, "/nowhere is not a folder"),
         (("--device", "gpu"), 2, "no such device: 'gpu'"),

@@ -11,9 +11,9 @@ from PIL import Image
 from command_line import run
 from dapg.core.errors import UsageError
 from dapg.core.images import decode
+from dapg.core.runtime import Runtime
 from dapg.core.types import Modality, Record
 from dapg.corruptions import library
-from dapg.data.loading import LoaderConfig
 from dapg.data.sets.folder import Folder
 from dapg.evaluation import corrupted_scores
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
@@ -118,10 +118,10 @@ def test_kept_pictures_give_the_next_model_the_same_scores_without_corrupting_ag
 ) -> None:
     dataset = Folder(root)
     settings = CorruptionSettings(types=("fog",), repeats=2, detail="lists", **SMALL)
-    kept: corrupted_scores.Batches = {}
-    first = clean_and_corrupted(MeanColour(), dataset, ["cross-camera"], settings, kept=kept)["cross-camera"]
+    runtime = Runtime(cache={})
+    first = clean_and_corrupted(MeanColour(), dataset, ["cross-camera"], settings, runtime)["cross-camera"]
     monkeypatch.setattr(CorruptedDataset, "read", lambda *_: pytest.fail("corrupted again"))
-    second = clean_and_corrupted(MeanColour(), dataset, ["cross-camera"], settings, kept=kept)["cross-camera"]
+    second = clean_and_corrupted(MeanColour(), dataset, ["cross-camera"], settings, runtime)["cross-camera"]
     assert second["all"].means("colour") == first["all"].means("colour")
 
 
@@ -181,7 +181,7 @@ def test_ranked_lists_of_corrupted_pictures(capsys: pytest.CaptureFixture[str], 
     view = CorruptedDataset(Folder(root), CorruptionPolicy(types=("contrast", "fog"), **SMALL))
     records = {record.path: record for record in view.records("all")}
     encoder = HistogramEncoder((64, 32), torch.device("cpu"))
-    found = extract(encoder, view, list(records.values()), 10, LoaderConfig(workers=0), False)["histogram"]
+    found = extract(encoder, view, list(records.values()), Runtime(batch_size=10))["histogram"]
     features = dict(zip(records, found, strict=True))
     for one in lists:
         query = one["query"]["path"]

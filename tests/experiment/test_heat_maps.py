@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dapg.core.runtime import Runtime
 from dapg.core.types import Modality, Protocol, Record, Trial
 from dapg.data.sets.folder import Folder
 from dapg.experiment import heat_maps
@@ -72,7 +73,7 @@ def test_disagreements_are_counted_and_shown(tmp_path: Path, monkeypatch: pytest
         who: Fixed({query[person].path: other for person, other in table.items()}) for who, table in wrong.items()
     }
 
-    def features(encoder: Fixed, _: Any, asked: list[Record], show_progress: bool) -> dict[str, torch.Tensor]:
+    def features(encoder: Fixed, _: Any, asked: list[Record], runtime: Runtime) -> dict[str, torch.Tensor]:
         persons = torch.tensor([encoder.taken_for.get(record.path, record.person) for record in asked])
         return {"feature": torch.nn.functional.one_hot(persons, 4).float()}
 

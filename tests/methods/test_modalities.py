@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from dapg.core.runtime import Runtime
 from dapg.core.types import Modality, Protocol, Trial
 from dapg.data.sets.synthetic import Synthetic
 from dapg.features.encoders import MethodEncoder
@@ -42,8 +43,8 @@ def test_the_wrong_modality_lowers_the_score(tmp_path: Path) -> None:
     method = load_method(tmp_path)
     scores = []
     for kind in (MethodEncoder, WrongStem):
-        features, rows = trial_features(kind(method, torch.device("cpu")), people, trials, 64, 0, False)
-        scores.append(mean_scores(score_trials(features["after_bn"], rows, trials))["mAP"])
+        table = trial_features(kind(method, torch.device("cpu")), people, trials, Runtime())
+        scores.append(mean_scores(score_trials(table["after_bn"], table.trials(trials))).mAP)
     right, wrong = scores
     chance = 8 / len(gallery)
     assert right > 5 * chance, scores  # type: ignore[operator]

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 from dapg.core.errors import UsageError
 from dapg.core.types import Protocol, Record, Trial
 from dapg.scoring import _fast_ranks
-from dapg.scoring.labels import Labels
+from dapg.scoring.labels import Labels, TrialRows
 from dapg.scoring.metrics import Scores, mean_scores, score, score_by_definition, score_features, score_trials
 
 PLAIN = Protocol("plain")
@@ -274,8 +274,11 @@ def test_trials_that_share_queries_score_as_one_by_one(monkeypatch: pytest.Monke
         for n, (query, gallery) in enumerate(sides)
     ]
     monkeypatch.setattr(_fast_ranks, "_PRODUCT_ELEMENTS", 300)
-    rows = {record: number for number, record in enumerate(records)}
-    together = score_trials(features, rows, trials, 5)
+    rows = [
+        TrialRows(torch.tensor(query), torch.tensor(gallery), Labels.of(trial))
+        for (query, gallery), trial in zip(sides, trials, strict=True)
+    ]
+    together = score_trials(features, rows, 5)
     for scores, (query, gallery) in zip(together, sides, strict=True):
         expected = score_features(
             features[query],
@@ -291,8 +294,8 @@ def test_mean_over_trials() -> None:
     first = scored(*random_case(seed=1), SYSU)
     second = scored(*random_case(seed=2), SYSU)
     mean = mean_scores([first, second])
-    assert mean["mAP"] == pytest.approx((first.mAP + second.mAP) / 2)
-    assert mean["cmc"][0] == pytest.approx((first.cmc[0] + second.cmc[0]) / 2)
+    assert mean.mAP == pytest.approx((first.mAP + second.mAP) / 2)
+    assert mean.rank(1) == pytest.approx((first.cmc[0] + second.cmc[0]) / 2)
 
 
 @pytest.mark.cuda

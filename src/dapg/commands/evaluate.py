@@ -57,14 +57,13 @@ def main(words: list[str], program: str) -> None:
         return
     from pathlib import Path
 
-    from dapg.core.device import resolve_device
     from dapg.evaluation.evaluate import EvaluateSettings, default_out, evaluate
 
     model, words = take_positional(words, "MODEL", None, program)
     defaults = EvaluateSettings(model=model)
     settings = parse(f"{program} {model}", defaults, words, "Score a model.", positionals=("model",))
     settings = default_out(settings)
-    result = evaluate(settings, resolve_device(settings.device))
+    result = evaluate(settings)
     _print_scores(result)
     if not result["comparable"]:
         print("these splits are not the published ones: do not put the scores beside published ones")

@@ -25,7 +25,6 @@ def main(words: list[str], program: str) -> None:
     from dataclasses import replace
     from pathlib import Path
 
-    from dapg.core.device import resolve_device
     from dapg.data.source import DataConfig, parse_source
     from dapg.evaluation.explain import ExplainSettings, explain
     from dapg.report.collect import collect
@@ -41,7 +40,7 @@ def main(words: list[str], program: str) -> None:
     settings = parse(f"{program} {model}", defaults, words, "Look at single pictures.", positionals=fixed)
     if not settings.pictures:
         raise UsageError(f"{program} needs a picture after the model; see {program} --help")
-    result = explain(settings, resolve_device(settings.device))
+    result = explain(settings)
     for entry in result["ranked_lists"]:
         print(entry["query"]["path"])
         for answer in entry["answers"]:

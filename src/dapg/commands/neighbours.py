@@ -25,7 +25,6 @@ def main(words: list[str], program: str) -> None:
     from dataclasses import replace
     from pathlib import Path
 
-    from dapg.core.device import resolve_device
     from dapg.core.errors import UsageError
     from dapg.features.neighbours import SHEET, NeighbourSettings, neighbours
 
@@ -35,7 +34,7 @@ def main(words: list[str], program: str) -> None:
         raise UsageError(f"{program} needs --crops DIR, the folder that `dapg data crop` made")
     if not settings.out:
         settings = replace(settings, out=f"outputs/neighbours/{Path(model).name}")
-    result = neighbours(settings, resolve_device(settings.device))
+    result = neighbours(settings)
     print(f"{result['protocol']}: {result['valid_queries']} of {result['queries']} crops have a match to find")
     if result["labels_without_crop"]:
         print(f"{result['labels_without_crop']} labels fit no crop and were left out")

@@ -6,10 +6,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
@@ -58,6 +59,12 @@ def atomic_write_bytes(path: Path | str, data: bytes) -> None:
 def atomic_write_text(path: Path | str, text: str) -> None:
     """Write a whole UTF-8 text file or nothing."""
     atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def write_arrays(path: Path | str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a compressed ``.npz`` file of named arrays."""
+    with atomic_path(path) as temporary, temporary.open("wb") as handle:
+        np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]  # "allow_pickle" is no name of an array
 
 
 def write_json(path: Path | str, value: Any) -> None:

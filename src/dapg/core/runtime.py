@@ -1,12 +1,26 @@
-"""How work is carried out: nothing here changes a result."""
+"""Where and how fast work is done: nothing here changes a result."""
 
-import os
-from typing import NoReturn
+from dataclasses import dataclass
 
-from tqdm import tqdm
+import torch
+
+from dapg.core.batch import Batch
+
+Cache = dict[tuple[object, ...], list[Batch]]
+"""Corrupted test images in memory, by what they depend on; one of 128 x 64 takes 25 kB."""
 
 
-def progress_bar(title: str, unit: str, total: int, done: int = 0, shown: bool = True) -> "tqdm[NoReturn]":
-    """A bar on the terminal; none where the output is no terminal, or the environment has ``TQDM_DISABLE=1``."""
-    hidden = not shown or os.environ.get("TQDM_DISABLE") == "1"
-    return tqdm(total=total, initial=done, desc=title, unit=unit, disable=True if hidden else None, dynamic_ncols=True)
+@dataclass(frozen=True)
+class Runtime:
+    """What functions that encode images need to know about the machine."""
+
+    device: torch.device = torch.device("cpu")
+    """Where networks are built."""
+    batch_size: int = 64
+    """Images encoded at once."""
+    workers: int = 0
+    """Loader processes, which also corrupt; 0 reads in this process."""
+    progress: bool = False
+    """Draw progress bars on a terminal."""
+    cache: Cache | None = None
+    """At first an empty dictionary; the next model of the same input size finds its corrupted test images there."""

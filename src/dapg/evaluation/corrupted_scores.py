@@ -5,18 +5,17 @@ for *blur* one of that family, for *severity 3* any type at that severity. A rep
 severity and noise; its spread is told apart from that of the trials (galleries). Clean pictures are encoded once.
 """
 
+import itertools
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxtyping import Float
-from torch import Tensor
-from tqdm import tqdm
-
 from dapg.core.batch import Batch
 from dapg.core.errors import UsageError
+from dapg.core.progress import progress_bar
+from dapg.core.runtime import Runtime
 from dapg.core.types import Record, Trial
 from dapg.corruptions import library
 from dapg.data.base import Dataset
@@ -24,7 +23,8 @@ from dapg.data.loading import LoaderConfig, ordered_batches
 from dapg.data.source import list_hash
 from dapg.evaluation.corrupted_sets import CLEAN, CorruptedDataset, CorruptionPolicy
 from dapg.features.encoders import Encoder
-from dapg.features.extract import CENTRED, encode_batches, trial_features, trial_rows, with_centred
+from dapg.features.extract import encode_batches, trial_features, trial_records
+from dapg.features.table import FeatureTable
 from dapg.scoring.bootstrap import (
     MEASURES,
     intervals,
@@ -33,13 +33,9 @@ from dapg.scoring.bootstrap import (
     trial_means,
     write_query_scores,
 )
-from dapg.scoring.labels import row_numbers
 from dapg.scoring.metrics import QueryScores, Scores, score_trials
 
 Detail = Literal["lists", "groups", "grid"]
-Batches = dict[tuple[object, ...], list[Batch]]
-Look = Callable[[CorruptedDataset, dict[str, Tensor], dict[Record, int]], None]
-"""Takes a test set, the raw named features of its pictures, and the row of each record."""
 
 
 @dataclass(frozen=True)
@@ -149,28 +145,21 @@ def clean_and_corrupted(
     dataset: Dataset,
     modes: Sequence[str],
     settings: CorruptionSettings,
-    *,
+    runtime: Runtime = Runtime(),
     seed: int = 0,
-    batch_size: int = 64,
-    workers: int = 0,
-    kept: Batches | None = None,
-    show_progress: bool = False,
 ) -> dict[str, dict[str, SetScores]]:
     """Scores in each mode under ``clean``, ``all``, ``seen``, ``unseen``, ...: what an experiment needs of a model.
 
     Args:
         encoder: the model.
         dataset: the test data.
-        modes: its test modes; a picture that several of them show is encoded once.
+        modes: its test modes; an image that several of them show is encoded once.
         settings: which corruptions, how often, and how much detail (``lists``: all, seen and unseen).
+        runtime: batch size, loader processes, progress, and a cache of corrupted images.
         seed: of the trials.
-        batch_size: pictures encoded at once.
-        workers: loader processes; the corrupting happens there.
-        kept: as for ``score_corrupted``.
-        show_progress: draw progress bars.
 
     Raises:
-        DataError: a picture cannot be read, or is too small to be corrupted.
+        DataError: an image cannot be read, or is too small to be corrupted.
 
     Example:
         >>> import torch
@@ -178,27 +167,33 @@ def clean_and_corrupted(
         >>> from dapg.features.encoders import HistogramEncoder
         >>> settings = CorruptionSettings(types=("contrast", "saturate"), repeats=1, detail="lists")
         >>> model = HistogramEncoder((32, 16), torch.device("cpu"))
-        >>> found = clean_and_corrupted(model, Synthetic(), ["indoor"], settings)["indoor"]
-        >>> list(found), sorted(found["unseen"].means("histogram"))
+        >>> scores = clean_and_corrupted(model, Synthetic(), ["indoor"], settings)["indoor"]
+        >>> list(scores), sorted(scores["unseen"].means("histogram"))
         (['clean', 'all', 'seen', 'unseen'], ['mAP', 'mINP', 'rank-1'])
     """
     trials = {mode: dataset.trials(mode, seed) for mode in modes}
-    every = [trial for part in trials.values() for trial in part]
-    clean = trial_features(encoder, dataset, every, batch_size, workers, show_progress)
-    raw = {name: values for name, values in clean[0].items() if not name.endswith(CENTRED)}
-    scores = {mode: {"clean": [_per_query(_score(raw, clean[1], part))]} for mode, part in trials.items()}
-    wanted = sets_to_score(settings)
-    for test_set, view in _views(wanted, dataset, show_progress):
+    clean = trial_features(encoder, dataset, list(itertools.chain(*trials.values())), runtime)
+    repeats = {mode: {"clean": [_per_query(_score(clean, part))]} for mode, part in trials.items()}
+    corrupted_sets = sets_to_score(settings)
+    for corrupted_set, view in _views(corrupted_sets, dataset, runtime.progress):
         marked = {mode: [view.mark(trial) for trial in part] for mode, part in trials.items()}
-        every = [trial for part in marked.values() for trial in part]
-        features, rows = _features(encoder, view, every, clean, batch_size, workers, kept)
+        table = _encode(encoder, view, trial_records(list(itertools.chain(*marked.values()))), clean, runtime)
         for mode, part in marked.items():
-            scores[mode].setdefault(test_set.name, []).append(_per_query(_score(features, rows, part)))
-    sets = {test_set.name: test_set for test_set in wanted}
+            repeats[mode].setdefault(corrupted_set.name, []).append(_per_query(_score(table, part)))
+    by_name = {corrupted_set.name: corrupted_set for corrupted_set in corrupted_sets}
     return {
-        mode: {name: SetScores(_by_feature(repeats), sets.get(name)) for name, repeats in found.items()}
-        for mode, found in scores.items()
+        mode: {name: SetScores(_by_feature(scores), by_name.get(name)) for name, scores in conditions.items()}
+        for mode, conditions in repeats.items()
     }
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where the scores of each test set are written as soon as there are any, and taken from after a kill."""
+
+    folder: Path
+    look: Callable[[CorruptedDataset, FeatureTable], None]
+    """Called with the first test set (all types, first repeat) and its features before its scores are stored."""
 
 
 def score_corrupted(
@@ -206,125 +201,100 @@ def score_corrupted(
     dataset: Dataset,
     trials: Sequence[Trial],
     settings: CorruptionSettings,
-    clean: tuple[Mapping[str, Float[Tensor, "N D"]], Mapping[Record, int]],
-    *,
-    batch_size: int = 64,
-    workers: int = 0,
-    folder: Path | None = None,
-    kept: Batches | None = None,
-    look: Look | None = None,
-    show_progress: bool = False,
+    clean: FeatureTable,
+    runtime: Runtime = Runtime(),
+    store: Store | None = None,
 ) -> dict[str, SetScores]:
     """Scores of each test set of ``sets_to_score``, by its name.
 
     Args:
         encoder: the model.
-        dataset: where the clean pictures are read.
+        dataset: where the clean images are read.
         trials: trials of one mode.
         settings: which corruptions, and how often.
-        clean: named features of the clean pictures and the row of each record, as ``trial_features`` gives them.
-        batch_size: pictures encoded at once.
-        workers: loader processes; the corrupting happens there.
-        folder: scores of each test set are written here as they are made, and taken from here after a kill.
-        kept: an (at first empty) dictionary that keeps the corrupted pictures in memory for the next encoder of the
-            same input size; a picture of 128 x 64 takes 25 kB.
-        look: is called with the first test set (all types, first repeat) when it is encoded, before its scores are
-            stored in ``folder``.
-        show_progress: draw a progress bar.
+        clean: features of the clean images of the trials.
+        runtime: batch size, loader processes, progress, and a cache of corrupted images.
+        store: for going on after a kill.
 
     Raises:
-        DataError: a picture cannot be read, or is too small to be corrupted.
+        DataError: an image cannot be read, or is too small to be corrupted.
     """
-    wanted = sets_to_score(settings)
-    made: dict[str, list[dict[str, list[QueryScores]]]] = {}
-    for test_set, view in _views(wanted, dataset, show_progress):
-        path = folder / test_set.file(view.repeat) if folder is not None else None
-        repeats = made.setdefault(test_set.name, [])
+    corrupted_sets = sets_to_score(settings)
+    repeats: dict[str, list[dict[str, list[QueryScores]]]] = {
+        corrupted_set.name: [] for corrupted_set in corrupted_sets
+    }
+    for corrupted_set, view in _views(corrupted_sets, dataset, runtime.progress):
+        path = None if store is None else store.folder / corrupted_set.file(view.repeat)
         if path is not None and path.exists():
-            repeats.append(read_query_scores(path))
+            repeats[corrupted_set.name].append(read_query_scores(path))
             continue
         marked = [view.mark(trial) for trial in trials]
-        features, rows = _features(encoder, view, marked, clean, batch_size, workers, kept)
-        scores = _score(features, rows, marked)
-        if look is not None and test_set is wanted[0] and view.repeat == 0:
-            look(view, features, rows)
-        if path is not None:
+        table = _encode(encoder, view, trial_records(marked), clean, runtime)
+        scores = _score(table, marked)
+        if store is not None and path is not None:
+            if corrupted_set is corrupted_sets[0] and view.repeat == 0:
+                store.look(view, table)
             write_query_scores(path, scores)
-        repeats.append(_per_query(scores))
-    return {test_set.name: SetScores(_by_feature(made[test_set.name]), test_set) for test_set in wanted}
+        repeats[corrupted_set.name].append(_per_query(scores))
+    return {
+        corrupted_set.name: SetScores(_by_feature(repeats[corrupted_set.name]), corrupted_set)
+        for corrupted_set in corrupted_sets
+    }
 
 
 def _views(
-    wanted: Sequence[CorruptedSet], dataset: Dataset, show_progress: bool
+    corrupted_sets: Sequence[CorruptedSet], dataset: Dataset, progress: bool
 ) -> Iterator[tuple[CorruptedSet, CorruptedDataset]]:
     """Every repeat of every test set, with a progress bar."""
-    total = sum(test_set.repeats for test_set in wanted)
-    with tqdm(total=total, desc="corrupted test sets", unit="set", disable=None if show_progress else True) as bar:
-        for test_set in wanted:
-            for repeat in range(test_set.repeats):
-                yield test_set, CorruptedDataset(dataset, test_set.policy, repeat)
+    total = sum(corrupted_set.repeats for corrupted_set in corrupted_sets)
+    with progress_bar("corrupted test sets", "set", total, shown=progress) as bar:
+        for corrupted_set in corrupted_sets:
+            for repeat in range(corrupted_set.repeats):
+                yield corrupted_set, CorruptedDataset(dataset, corrupted_set.policy, repeat)
                 bar.update()
 
 
-def _features(
-    encoder: Encoder,
-    view: CorruptedDataset,
-    marked: Sequence[Trial],
-    clean: tuple[Mapping[str, Float[Tensor, "N D"]], Mapping[Record, int]],
-    batch_size: int,
-    workers: int,
-    kept: Batches | None,
-) -> tuple[dict[str, Float[Tensor, "M D"]], dict[Record, int]]:
-    """Encode what is corrupted and take the rest from the clean features; raw features and the row of each record."""
-    rows = trial_rows(marked)
-    damaged = [record for record in rows if view.assignment(record) != CLEAN]
-    clean_features, clean_rows = clean
-    source = row_numbers(clean_rows, [view.original(record) for record in rows])
-    features = {name: values[source] for name, values in clean_features.items() if not name.endswith(CENTRED)}
-    if damaged:
-        batches = _batches(view, damaged, encoder, batch_size, workers, kept)
-        places = row_numbers(rows, damaged)
-        for name, values in encode_batches(encoder, batches, len(damaged), show_progress=False).items():
-            features[name][places] = values
-    return features, rows
+def _encode(
+    encoder: Encoder, view: CorruptedDataset, records: Sequence[Record], clean: FeatureTable, runtime: Runtime
+) -> FeatureTable:
+    """Encode what is corrupted and take the rest from the clean features; centred over all of ``records``."""
+    originals = clean.of([view.original(record) for record in records])
+    table = FeatureTable(originals.features, records)
+    corrupted = [record for record in records if view.assignment(record) != CLEAN]
+    if corrupted:
+        rows = table.rows(corrupted)
+        batches = _batches(view, corrupted, encoder, runtime)
+        for name, values in encode_batches(encoder, batches, corrupted).features.items():
+            table[name][rows] = values
+    return table.with_centred()
 
 
-def _score(
-    features: Mapping[str, Float[Tensor, "N D"]], rows: Mapping[Record, int], trials: Sequence[Trial]
-) -> dict[str, list[Scores]]:
-    """Scores of each trial, raw and centred per camera over the pictures of these trials alone."""
-    own = trial_rows(trials)
-    places = row_numbers(rows, list(own))
-    mine = with_centred({name: values[places] for name, values in features.items()}, list(own))
-    return {name: score_trials(values, own, trials) for name, values in mine.items()}
+def _score(table: FeatureTable, trials: Sequence[Trial]) -> dict[str, list[Scores]]:
+    """Scores of each trial, raw and centred per camera over the images of these trials alone."""
+    own = table.of(trial_records(trials)).with_centred()
+    rows = own.trials(trials)
+    return {name: score_trials(values, rows) for name, values in own.features.items()}
 
 
 def _per_query(scores: Mapping[str, Sequence[Scores]]) -> dict[str, list[QueryScores]]:
-    return {name: [trial.per_query for trial in made] for name, made in scores.items()}
+    return {feature: [trial.per_query for trial in trials] for feature, trials in scores.items()}
 
 
 def _by_feature(repeats: Sequence[Mapping[str, list[QueryScores]]]) -> dict[str, list[list[QueryScores]]]:
-    return {name: [repeat[name] for repeat in repeats] for name in repeats[0]}
+    return {feature: [repeat[feature] for repeat in repeats] for feature in repeats[0]}
 
 
-def _batches(
-    view: CorruptedDataset,
-    records: list[Record],
-    encoder: Encoder,
-    batch_size: int,
-    workers: int,
-    kept: Batches | None,
-) -> Iterable[Batch]:
-    """The corrupted pictures, from memory where they are kept."""
+def _batches(view: CorruptedDataset, records: list[Record], encoder: Encoder, runtime: Runtime) -> Iterable[Batch]:
+    """The corrupted images, from memory where there is a cache."""
     height, width = encoder.input_size
-    config = LoaderConfig(height=height, width=width, workers=workers)
-    made = ordered_batches(view, records, batch_size, config, encoder.device.type == "cuda")
-    if kept is None:
-        return made
+    config = LoaderConfig(height=height, width=width, workers=runtime.workers)
+    batches = ordered_batches(view, records, runtime.batch_size, config, encoder.device.type == "cuda")
+    if runtime.cache is None:
+        return batches
     key = (view.dataset.title, str(view.dataset.root), view.policy, view.repeat, list_hash(records), height, width)
-    if key not in kept:
-        kept[key] = list(made)
-    return kept[key]
+    if key not in runtime.cache:
+        runtime.cache[key] = list(batches)
+    return runtime.cache[key]
 
 
 def summary(
@@ -339,22 +309,22 @@ def summary(
         files: the files of each test set's query scores.
     """
     rows = []
-    for name, found in corrupted.items():
-        assert found.test_set is not None
+    for name, set_scores in corrupted.items():
+        assert set_scores.test_set is not None
         scores = {}
-        for each in found.scores:
-            means, reference = found.means(each), clean.means(each)
+        for scored in set_scores.scores:
+            means, reference = set_scores.means(scored), clean.means(scored)
             relative = {m: means[m] / reference[m] if reference[m] > 0 else None for m in MEASURES}
-            scores[each] = {**means, "relative": relative, "spread": found.spread(each)}
+            scores[scored] = {**means, "relative": relative, "spread": set_scores.spread(scored)}
         rows.append(
             {
                 "name": name,
-                "group": found.test_set.group,
-                "types": list(found.test_set.policy.types),
-                "severities": list(found.test_set.policy.severities),
-                "repeats": found.test_set.repeats,
+                "group": set_scores.test_set.group,
+                "types": list(set_scores.test_set.policy.types),
+                "severities": list(set_scores.test_set.policy.severities),
+                "repeats": set_scores.test_set.repeats,
                 "scores": scores,
-                "intervals": {m: asdict(value) for m, value in intervals([found.pooled(feature)]).items()},
+                "intervals": {m: asdict(value) for m, value in intervals([set_scores.pooled(feature)]).items()},
                 "per_query": list(files[name]),
             }
         )

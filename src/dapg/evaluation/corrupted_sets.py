@@ -30,8 +30,8 @@ from torch import Tensor
 from dapg.core.errors import DataError, UsageError, nearest
 from dapg.core.files import atomic_write_bytes, read_json, sha256, write_json
 from dapg.core.images import decode, from_numpy, open_rgb, to_pil
+from dapg.core.progress import progress_bar
 from dapg.core.rng import SampleGenerator
-from dapg.core.runtime import progress_bar
 from dapg.core.seeds import derive_seed
 from dapg.core.types import Modality, Record, Trial
 from dapg.corruptions import library

@@ -1,37 +1,36 @@
 """Evaluation as a stage: a model and a test protocol in, scores, ranked lists and a result out."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dapg.core import plugins
+from dapg.core.device import resolve_device
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import read_json, sha256, write_json
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, RESULT, RunFolder, refuse_other_weights
+from dapg.core.runtime import Cache, Runtime
 from dapg.core.settings import from_dict, read_yaml, run_only, to_dict
-from dapg.core.types import Record, Trial
+from dapg.core.types import Trial
 from dapg.data.base import Dataset
 from dapg.data.sets.shards import Shards
 from dapg.data.source import DataConfig, list_hash, open_dataset, root_of
 from dapg.data.verify import unseen_trials
-from dapg.evaluation.corrupted_scores import Batches, CorruptionSettings, SetScores, score_corrupted, summary
+from dapg.evaluation.corrupted_scores import CorruptionSettings, SetScores, Store, score_corrupted, summary
 from dapg.evaluation.corrupted_sets import CorruptedDataset
 from dapg.evaluation.result import describe_scores, describe_trial
 from dapg.features.embedding_map import distance_histograms, require_tsne, tsne_map
-from dapg.features.encoders import Encoder, FlipAveraged, MethodEncoder, build_encoder
-from dapg.features.extract import CENTRED, trial_features, with_centred
+from dapg.features.encoders import Encoder, FlipAveraged, build_encoder
+from dapg.features.extract import trial_features
 from dapg.features.grad_cam import backbone_of
 from dapg.features.ranked_lists import describe_lists, save_maps, save_thumbnails
-from dapg.methods.base import Method
+from dapg.features.table import CENTRED, FeatureTable
 from dapg.methods.runs import METHOD_WEIGHTS, BackboneConfig
 from dapg.scoring.bootstrap import write_query_scores
-from dapg.scoring.labels import Labels, row_numbers
-from dapg.scoring.metrics import Scores, mean_scores, score_trials
+from dapg.scoring.metrics import Scores, score_trials
 from dapg.scoring.ranking import rank
 from dapg.scoring.rerank import Rerank, reranked_name, score_reranked
 
@@ -83,20 +82,16 @@ class EvaluateSettings:
     """auto, cpu, cuda or cuda:N."""
 
 
-def evaluate(
-    settings: EvaluateSettings, device: torch.device, show_progress: bool = True, kept: Batches | None = None
-) -> dict[str, Any]:
+def evaluate(settings: EvaluateSettings, cache: Cache | None = None) -> dict[str, Any]:
     """Score a model by a data set's protocol; returns the content of result.json.
 
     Args:
         settings: what is scored, and how.
-        device: where the model runs.
-        show_progress: draw progress bars.
-        kept: holds corrupted test pictures between models, as for ``score_corrupted``.
+        cache: an (at first empty) dictionary that holds corrupted test images between models.
 
     Raises:
         UsageError: unknown model, mode or feature, or the folder holds another evaluation.
-        DataError: the data set or one of its test pictures cannot be read.
+        DataError: the data set or one of its test images cannot be read.
     """
     folder = Path(settings.out)
     stage = RunFolder(folder, settings, "evaluate")
@@ -107,142 +102,102 @@ def evaluate(
         refuse_other_weights(folder, "scores of", settings.model, finished.get("weights"), now)
         return {**finished, "reused": True}
     try:
-        if settings.tsne:
-            require_tsne()
-        dataset = open_dataset(settings.data)
-        mode = settings.mode or _first_mode(dataset)
-        encoder = build_encoder(
-            settings.model, settings.backbone, (settings.height, settings.width), settings.seed, device
-        )
-        if settings.flip:
-            encoder = FlipAveraged(encoder)
-        trials = _without_training_persons(dataset.trials(mode, settings.seed), dataset, settings)
-        features, records = trial_features(
-            encoder, dataset, trials, settings.batch_size, settings.workers, show_progress
-        )
-        feature = settings.feature or encoder.headline
-        if feature not in features:
-            raise UsageError(f"{settings.model} has no feature {feature!r}; it has {', '.join(features)}")
-        if settings.activations and backbone_of(encoder) is None:
-            raise UsageError(f"{settings.model} is no network, so there are no activations to draw")
-        scores = {name: score_trials(values, records, trials, settings.max_rank) for name, values in features.items()}
-        if settings.rerank.method != "none":
-            reranked = score_reranked(features[feature], records, trials, settings.rerank, settings.max_rank)
-            scores[reranked_name(feature, settings.rerank)] = reranked
-        write_query_scores(folder / QUERY_SCORES, scores)
-        result = {
-            "model": settings.model,
-            "model_seed": _model_seed(settings),
-            "data": {"name": dataset.title, "mode": mode, "hash": list_hash(list(records))},
-            **describe_scores(trials[0].protocol, [describe_trial(trial) for trial in trials], feature, scores),
-            "comparable": all(trial.comparable for trial in trials),
-            "rerank": None if settings.rerank.method == "none" else asdict(settings.rerank),
-            "flip": settings.flip,
-            "corruption": to_dict(settings.corruption) if settings.corruption.types else None,
-            "corrupted": None,
-            "corrupted_lists": [],
-            "per_query": QUERY_SCORES,
-            "weights": _weights_hash(settings.model),
-            "ranked_lists": _ranked_lists(encoder, dataset, trials[0], (features, records), feature, settings, folder),
-        }
-        write_json(folder / FIGURES, _figures((features, records), feature, settings))
-        if settings.corruption.types:
-            result["corrupted"], result["corrupted_lists"] = _corrupted(
-                encoder, dataset, trials, (features, records), scores, feature, settings, kept, show_progress
-            )
-        return stage.finish(result)
+        return stage.finish(_evaluate(settings, cache))
     finally:
         stage.close()
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What is scored on what."""
+
+    settings: EvaluateSettings
+    runtime: Runtime
+    dataset: Dataset
+    trials: list[Trial]
+    encoder: Encoder
+    feature: str
+    """The one to report."""
+
+
+def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> dict[str, Any]:
+    if settings.tsne:
+        require_tsne()
+    device, folder = resolve_device(settings.device), Path(settings.out)
+    runtime = Runtime(device, settings.batch_size, settings.workers, progress=True, cache=cache)
+    dataset = open_dataset(settings.data)
+    mode = settings.mode or _first_mode(dataset)
+    size = settings.height, settings.width
+    encoder = build_encoder(settings.model, settings.backbone, size, settings.seed, device)
+    if settings.flip:
+        encoder = FlipAveraged(encoder)
+    trials = _without_training_persons(dataset.trials(mode, settings.seed), dataset, settings)
+    table = trial_features(encoder, dataset, trials, runtime)
+    feature = settings.feature or encoder.headline
+    reported = table[feature]
+    if settings.activations and backbone_of(encoder) is None:
+        raise UsageError(f"{settings.model} is no network, so there are no activations to draw")
+    rows = table.trials(trials)
+    scores = {name: score_trials(values, rows, settings.max_rank) for name, values in table.features.items()}
+    if settings.rerank.method != "none":
+        reranked = score_reranked(reported, rows, settings.rerank, settings.max_rank)
+        scores[reranked_name(feature, settings.rerank)] = reranked
+    write_query_scores(folder / QUERY_SCORES, scores)
+    work = _Work(settings, runtime, dataset, trials, encoder, feature)
+    result = {
+        "model": settings.model,
+        "model_seed": _model_seed(settings),
+        "data": {"name": dataset.title, "mode": mode, "hash": list_hash(table.records)},
+        **describe_scores(trials[0].protocol, [describe_trial(trial) for trial in trials], feature, scores),
+        "comparable": all(trial.comparable for trial in trials),
+        "rerank": None if settings.rerank.method == "none" else asdict(settings.rerank),
+        "flip": settings.flip,
+        "corruption": to_dict(settings.corruption) if settings.corruption.types else None,
+        "corrupted": None,
+        "corrupted_lists": [],
+        "per_query": QUERY_SCORES,
+        "weights": _weights_hash(settings.model),
+        "ranked_lists": _ranked_lists(work, dataset, trials[0], table, folder),
+    }
+    write_json(folder / FIGURES, _figures(table, feature, settings))
+    if settings.corruption.types:
+        result["corrupted"], result["corrupted_lists"] = _corrupted(work, table, scores)
+    return result
+
+
 def _corrupted(
-    encoder: Encoder,
-    dataset: Dataset,
-    trials: Sequence[Trial],
-    clean: tuple[dict[str, Tensor], dict[Record, int]],
-    clean_scores: dict[str, list[Scores]],
-    feature: str,
-    settings: EvaluateSettings,
-    kept: Batches | None,
-    show_progress: bool,
+    work: _Work, clean: FeatureTable, clean_scores: dict[str, list[Scores]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Scores on the corrupted test sets, and ranked lists of the first of them.
 
-    Each is kept in a file of the folder as it is made, so that a killed run goes on there.
+    Each is stored in a file of the folder at once, so that a killed run goes on there.
     """
-    # What a killed run left behind counts for the same weights only.
+    settings = work.settings
+    # Named after the weights: what a killed run left behind is of no use to others.
     place = Path(CORRUPTED) / (_weights_hash(settings.model) or "built-in")[:12]
     folder = Path(settings.out) / place
 
-    def look(view: CorruptedDataset, raw: dict[str, Tensor], rows: dict[Record, int]) -> None:
-        table = with_centred(raw, list(rows)), rows
-        lists = _ranked_lists(
-            encoder, view, view.mark(trials[0]), table, feature, replace(settings, activations=False), folder
-        )
-        happened = {record.path: view.assignment(record) for record in rows}
-        for one in _pictures(lists):
-            one["picture"] = str(place / one["picture"])
-            one["corruption"] = f"{happened[one['path']].name} {happened[one['path']].severity}".removesuffix(" 0")
+    def look(view: CorruptedDataset, table: FeatureTable) -> None:
+        plain = replace(work, settings=replace(settings, activations=False))
+        lists = _ranked_lists(plain, view, view.mark(work.trials[0]), table, folder)
+        assignments = {record.path: view.assignment(record) for record in table.records}
+        for picture in _pictures(lists):
+            assignment = assignments[picture["path"]]
+            picture["picture"] = str(place / picture["picture"])
+            picture["corruption"] = f"{assignment.name} {assignment.severity}".removesuffix(" 0")
         write_json(folder / CORRUPTED_LISTS, lists)
 
-    found = score_corrupted(
-        encoder,
-        dataset,
-        trials,
-        settings.corruption,
-        clean,
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-        folder=folder,
-        kept=kept,
-        look=look,
-        show_progress=show_progress,
+    sets = score_corrupted(
+        work.encoder, work.dataset, work.trials, settings.corruption, clean, work.runtime, Store(folder, look)
     )
-    queries = {name: [[trial.per_query for trial in made]] for name, made in clean_scores.items()}
-    files = {name: [str(place / path) for path in each.files()] for name, each in found.items()}
-    return summary(SetScores(queries), found, feature, files), read_json(folder / CORRUPTED_LISTS)
+    queries = {name: [[trial.per_query for trial in trials]] for name, trials in clean_scores.items()}
+    files = {name: [str(place / path) for path in set_scores.files()] for name, set_scores in sets.items()}
+    return summary(SetScores(queries), sets, work.feature, files), read_json(folder / CORRUPTED_LISTS)
 
 
 def _pictures(lists: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Queries and answers of ranked lists."""
-    return [one for entry in lists for one in (entry["query"], *entry["answers"])]
-
-
-def validator(
-    dataset: Dataset,
-    mode: str,
-    device: torch.device,
-    batch_size: int = 64,
-    workers: int = 0,
-    training_persons: Sequence[int] = (),
-    corruption: CorruptionSettings | None = None,
-) -> Any:
-    """A callable for the training loop: mAP (which chooses), rank-1 and mINP of the headline feature.
-
-    Trials that test any of ``training_persons`` are left out. With ``corruption`` the same of each of its test sets
-    follows (``corrupted all mAP`` ...); the corrupted pictures are made once and kept in memory.
-
-    Raises:
-        UsageError: no such mode, or every trial of it tests training persons.
-    """
-    trials = unseen_trials(dataset.trials(mode), training_persons)
-    kept: Batches = {}
-
-    def validate(method: Method) -> dict[str, float]:
-        encoder = MethodEncoder(method, device)
-        clean = trial_features(encoder, dataset, trials, batch_size, workers, show_progress=False)
-        means = mean_scores(score_trials(clean[0][encoder.headline], clean[1], trials, 20))
-        scores = {"mAP": means["mAP"], "rank-1": means["cmc"][0], "mINP": means["mINP"]}  # type: ignore[index]
-        if corruption is not None:
-            found = score_corrupted(
-                encoder, dataset, trials, corruption, clean, batch_size=batch_size, workers=workers, kept=kept
-            )
-            for name, test_set in found.items():
-                values = test_set.means(encoder.headline)
-                scores |= {f"corrupted {name} {measure}": value for measure, value in values.items()}
-        return scores  # type: ignore[return-value]
-
-    return validate
+    return [picture for entry in lists for picture in (entry["query"], *entry["answers"])]
 
 
 def _model_seed(settings: EvaluateSettings) -> int | None:
@@ -300,50 +255,38 @@ def _weights_hash(model: str) -> str | None:
 
 
 def _ranked_lists(
-    encoder: Encoder,
-    dataset: Dataset,
-    trial: Trial,
-    table: tuple[dict[str, Tensor], dict[Record, int]],
-    feature: str,
-    settings: EvaluateSettings,
-    folder: Path,
+    work: _Work, dataset: Dataset, trial: Trial, table: FeatureTable, folder: Path
 ) -> list[dict[str, Any]]:
     """The first answers of some random queries, with thumbnails and perhaps maps in ``folder``."""
-    features, rows = table[0][feature], table[1]
+    settings, feature = work.settings, work.feature
     count = min(settings.ranked_lists, len(trial.query))
     order = torch.randperm(len(trial.query), generator=generator_from("ranked lists", settings.seed))
-    chosen = [trial.query[index] for index in order[:count].sort().values.tolist()]
-    if not chosen:
+    queries = [trial.query[index] for index in order[:count].sort().values.tolist()]
+    if not queries:
         return []
-    part = replace(trial, query=tuple(chosen))
-    query, gallery = (features[row_numbers(rows, records)] for records in (part.query, part.gallery))
-    ranking = rank(query, gallery, Labels.of(part), top=10)
+    (rows,) = table.trials([replace(trial, query=tuple(queries))])
+    ranking = rank(table[feature][rows.query], table[feature][rows.gallery], rows.labels, top=10)
+    columns = (ranking.gallery.tolist(), ranking.similarity.tolist(), ranking.matches.tolist())
     lists = [
         (
-            asked,
-            [(trial.gallery[place], value, match) for place, value, match in zip(*found, strict=True) if place >= 0],
+            query,
+            [(trial.gallery[place], value, match) for place, value, match in zip(*row, strict=True) if place >= 0],
         )
-        for asked, *found in zip(
-            chosen, ranking.gallery.tolist(), ranking.similarity.tolist(), ranking.matches.tolist(), strict=True
-        )
+        for query, *row in zip(queries, *columns, strict=True)
     ]
-    shown = [record for asked, answers in lists for record in (asked, *(answer for answer, *_ in answers))]
+    shown = [record for query, answers in lists for record in (query, *(answer for answer, *_ in answers))]
     save_thumbnails(folder, dataset, shown)
     if settings.activations:
-        named = feature.removesuffix(CENTRED)  # what is centred is not the encoder's own any more
-        unit = {record: table[0][named][rows[record]] for record in shown}
-        save_maps(folder, encoder, (dataset, dataset), lists, named, (unit, unit))
+        plain = feature.removesuffix(CENTRED)  # what is centred is not the encoder's own any more
+        save_maps(folder, work.encoder, (dataset, dataset), lists, plain, (table, table))
     return describe_lists(lists)
 
 
-def _figures(
-    table: tuple[dict[str, Tensor], dict[Record, int]], feature: str, settings: EvaluateSettings
-) -> dict[str, Any]:
-    """Distances, and where wanted the t-SNE map, of all test pictures."""
-    features, records = table[0][feature], list(table[1])
-    figures: dict[str, Any] = {"distances": distance_histograms(features, records, settings.seed)}
+def _figures(table: FeatureTable, feature: str, settings: EvaluateSettings) -> dict[str, Any]:
+    """Distances, and where wanted the t-SNE map, of all test images."""
+    figures: dict[str, Any] = {"distances": distance_histograms(table, feature, settings.seed)}
     if settings.tsne:
-        figures["tsne"] = tsne_map(features, records, settings.tsne, settings.seed)
+        figures["tsne"] = tsne_map(table, feature, settings.tsne, settings.seed)
     return figures
 
 

@@ -1,24 +1,23 @@
 """Single pictures as a stage: where the network looks, and what it finds nearest in a gallery."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
-from torch import Tensor
-
+from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
 from dapg.core.run_folder import RunFolder
+from dapg.core.runtime import Runtime
 from dapg.core.settings import run_only
-from dapg.core.types import Modality, Protocol, Record
+from dapg.core.types import UNKNOWN, Modality, Record
 from dapg.data.base import Dataset
-from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig, open_dataset, select_records
 from dapg.features.encoders import build_encoder
 from dapg.features.extract import extract
 from dapg.features.grad_cam import backbone_of
 from dapg.features.ranked_lists import Answers, describe_lists, save_maps, save_thumbnails
+from dapg.features.table import FeatureTable
 from dapg.methods.runs import BackboneConfig
 from dapg.scoring.labels import Labels
 from dapg.scoring.ranking import rank
@@ -82,7 +81,7 @@ class PictureFiles(Dataset):
         return {"a.png": None}
 
 
-def explain(settings: ExplainSettings, device: torch.device, show_progress: bool = True) -> dict[str, Any]:
+def explain(settings: ExplainSettings) -> dict[str, Any]:
     """Activation maps and nearest gallery pictures of single pictures; returns the content of result.json.
 
     Raises:
@@ -98,57 +97,47 @@ def explain(settings: ExplainSettings, device: torch.device, show_progress: bool
         stage.close()
         return {**finished, "reused": True}
     try:
-        size = settings.height, settings.width
-        encoder = build_encoder(settings.model, settings.backbone, size, settings.seed, device)
-        if backbone_of(encoder) is None:
-            raise UsageError(f"{settings.model} is no network, so there are no activations to draw")
-        feature = settings.feature or encoder.headline
-        loader = LoaderConfig(workers=settings.workers)
-
-        def encoded(dataset: Dataset, records: Sequence[Record]) -> Tensor:
-            found = extract(encoder, dataset, records, settings.batch_size, loader, show_progress)
-            if feature not in found:
-                raise UsageError(f"{settings.model} has no feature {feature!r}; it has {', '.join(found)}")
-            return found[feature]
-
-        asked = PictureFiles(settings.pictures, Modality[settings.modality.upper()])
-        queries = asked.records()
-        query_features = encoded(asked, queries)
-        gallery: Dataset = asked
-        candidates: Sequence[Record] = []
-        lists: list[tuple[Record, Answers]] = [(query, []) for query in queries]
-        answer_features: dict[Record, Tensor] = {}
-        if settings.gallery.name:
-            gallery = open_dataset(settings.gallery)
-            candidates = select_records(gallery, settings.gallery, settings.seed)
-            gallery_features = encoded(gallery, candidates)
-            answer_features = dict(zip(candidates, gallery_features, strict=True))
-            lists = _nearest(queries, query_features, candidates, gallery_features, settings.top)
-        save_thumbnails(folder, asked, queries)
-        save_thumbnails(folder, gallery, [record for _, answers in lists for record, *_ in answers])
-        by_query = dict(zip(queries, query_features, strict=True))
-        save_maps(folder, encoder, (asked, gallery), lists, feature, (by_query, answer_features))
-        result = {
-            "model": settings.model,
-            "feature": feature,
-            "data": {
-                "name": gallery.title if candidates else "no gallery",
-                "mode": f"{len(candidates)} pictures searched",
-            },
-            "ranked_lists": describe_lists(lists),
-        }
-        return stage.finish(result)
+        return stage.finish(_explain(settings, folder))
     finally:
         stage.close()
 
 
-def _nearest(
-    queries: list[Record], query_features: Tensor, candidates: Sequence[Record], gallery_features: Tensor, top: int
-) -> list[tuple[Record, Answers]]:
-    """The nearest gallery pictures of each query; nobody says whether they match."""
-    persons = torch.full((len(queries),), -1), torch.tensor([record.person for record in candidates])
-    ranking = rank(query_features, gallery_features, Labels(*persons, None, None, Protocol("plain")), top)
+def _explain(settings: ExplainSettings, folder: Path) -> dict[str, Any]:
+    runtime = Runtime(resolve_device(settings.device), settings.batch_size, settings.workers, progress=True)
+    size = settings.height, settings.width
+    encoder = build_encoder(settings.model, settings.backbone, size, settings.seed, runtime.device)
+    if backbone_of(encoder) is None:
+        raise UsageError(f"{settings.model} is no network, so there are no activations to draw")
+    feature = settings.feature or encoder.headline
+    asked = PictureFiles(settings.pictures, Modality[settings.modality.upper()])
+    queries = extract(encoder, asked, asked.records(), runtime)
+    gallery: Dataset = asked
+    candidates = FeatureTable({feature: queries[feature][:0]}, [])
+    if settings.gallery.name:
+        gallery = open_dataset(settings.gallery)
+        records = select_records(gallery, settings.gallery, settings.seed)
+        candidates = extract(encoder, gallery, records, runtime)
+    lists = _nearest(queries, candidates, feature, settings.top)
+    save_thumbnails(folder, asked, queries.records)
+    save_thumbnails(folder, gallery, [record for _, answers in lists for record, *_ in answers])
+    save_maps(folder, encoder, (asked, gallery), lists, feature, (queries, candidates))
+    return {
+        "model": settings.model,
+        "feature": feature,
+        "data": {
+            "name": gallery.title if len(candidates) else "no gallery",
+            "mode": f"{len(candidates)} pictures searched",
+        },
+        "ranked_lists": describe_lists(lists),
+    }
+
+
+def _nearest(queries: FeatureTable, candidates: FeatureTable, feature: str, top: int) -> list[tuple[Record, Answers]]:
+    """The nearest gallery images of each query; nobody says whether they match."""
+    labels = Labels([UNKNOWN] * len(queries), candidates.persons)
+    ranking = rank(queries[feature], candidates[feature], labels, top)
+    rows = zip(queries.records, ranking.gallery.tolist(), ranking.similarity.tolist(), strict=True)
     return [
-        (query, [(candidates[place], value, None) for place, value in zip(*found, strict=True) if place >= 0])
-        for query, *found in zip(queries, ranking.gallery.tolist(), ranking.similarity.tolist(), strict=True)
+        (query, [(candidates.records[n], value, None) for n, value in zip(places, values, strict=True) if n >= 0])
+        for query, places, values in rows
     ]

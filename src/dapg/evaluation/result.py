@@ -6,7 +6,7 @@ from typing import Any
 
 from dapg.core.types import Protocol, Trial
 from dapg.scoring.bootstrap import MEASURES, intervals, spread
-from dapg.scoring.metrics import Scores, mean_scores
+from dapg.scoring.metrics import Accuracy, Scores, mean_scores
 
 
 def describe_trial(trial: Trial) -> dict[str, Any]:
@@ -48,15 +48,18 @@ def describe_scores(
 
 def summary(trials: Sequence[Scores]) -> dict[str, Any]:
     """Mean over the trials as the papers print it, and each trial's numbers."""
+    mean = mean_scores(trials)
     return {
-        **mean_scores(trials),
+        "cmc": list(mean.cmc),
+        "mAP": mean.mAP,
+        "mINP": mean.mINP,
         "queries": trials[0].queries,
         "valid_queries": trials[0].valid_queries,
         "per_trial": [{measure: value_of(trial, measure) for measure in MEASURES} for trial in trials],
     }
 
 
-def value_of(scores: Scores, measure: str) -> float:
+def value_of(scores: Accuracy, measure: str) -> float:
     """One of ``MEASURES`` as a fraction."""
     return {"rank-1": scores.rank(1), "mAP": scores.mAP, "mINP": scores.mINP}[measure]
 

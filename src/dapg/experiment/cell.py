@@ -15,16 +15,17 @@ from dapg.core.errors import UsageError
 from dapg.core.files import folder_lock
 from dapg.core.metrics_log import loss_curve
 from dapg.core.run_folder import commit
+from dapg.core.runtime import Cache, Runtime
 from dapg.data.captions import CaptionSettings, captions
 from dapg.data.manifest import MANIFEST
 from dapg.data.picture_lines import write_lines
 from dapg.data.source import DataConfig, open_dataset, select_records
-from dapg.evaluation.corrupted_scores import Batches, CorruptionSettings, clean_and_corrupted
+from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
 from dapg.experiment.matrix import FILES, Cell, poses, tables_of
 from dapg.experiment.paper import SEARCHES
 from dapg.experiment.plan import Experiment, machine, stage_of
 from dapg.features.encoders import build_encoder
-from dapg.features.extract import CENTRED
+from dapg.features.table import CENTRED
 from dapg.features.pseudo_persons import GroupSettings, group
 from dapg.methods.runs import BackboneConfig
 from dapg.pose.generate import generate
@@ -42,8 +43,8 @@ MOST_GROUPED = 100_000
 """Pictures whose features are clustered in memory; for more, tracks are needed."""
 
 
-def run_cell(experiment: Experiment, cell: Cell, kept: Batches) -> dict[str, Any]:
-    """Train what is not trained yet, score, and say how; ``kept`` holds corrupted test pictures between cells.
+def run_cell(experiment: Experiment, cell: Cell, cache: Cache) -> dict[str, Any]:
+    """Train what is not trained yet, score, and say how; ``cache`` holds corrupted test pictures between cells.
 
     Raises:
         DapgError: whatever a training or the scoring refuses.
@@ -52,8 +53,8 @@ def run_cell(experiment: Experiment, cell: Cell, kept: Batches) -> dict[str, Any
     for training in cell.chain:
         settings = replace(training, device=experiment.device)
         trained.append((settings, _train(settings)))
-    started, pictures_kept = time.monotonic(), bool(kept)
-    scores, sums, feature = _score(experiment, cell, kept)
+    started, pictures_kept = time.monotonic(), bool(cache)
+    scores, sums, feature = _score(experiment, cell, cache)
     return {
         "cell": {name: getattr(cell, name) for name in ("arm", "finetuning", "data", "start", "seed")},
         "tables": tables_of(cell),
@@ -137,7 +138,7 @@ def _described(settings: TrainingSettings, result: Mapping[str, Any]) -> dict[st
 
 
 def _score(
-    experiment: Experiment, cell: Cell, kept: Batches
+    experiment: Experiment, cell: Cell, cache: Cache
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]], str]:
     """Scores in every published mode and condition, their sums by person, and the name of the headline feature.
 
@@ -147,6 +148,7 @@ def _score(
     last = cell.chain[-1]
     dataset = open_dataset(DataConfig(last.data.name, last.data.root))
     device = resolve_device(experiment.device)
+    runtime = Runtime(device, progress=True, cache=cache)
     settings = CorruptionSettings(types=("all",), repeats=experiment.repeats, detail="lists")
     within = [VISIBLE] if VISIBLE in dataset.modes else []
     tuned = build_encoder(last.out, last.backbone, (0, 0), 0, device)
@@ -157,7 +159,7 @@ def _score(
     scores: dict[str, dict[str, float]] = {}
     sums: dict[str, dict[str, Any]] = {}
     for prefix, encoder, asked in (("", tuned, [*modes, *within]), ("frozen ", frozen, within)):
-        found = clean_and_corrupted(encoder, dataset, asked, settings, kept=kept, show_progress=True) if asked else {}
+        found = clean_and_corrupted(encoder, dataset, asked, settings, runtime) if asked else {}
         for mode, by_condition in found.items():
             centred = [(f"{mode} centred", encoder.headline + CENTRED)] if mode in within else []
             for name, feature in [(mode, encoder.headline), *centred]:

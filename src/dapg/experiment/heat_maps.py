@@ -20,11 +20,12 @@ from dapg.core.errors import DapgError, UsageError
 from dapg.core.files import read_json, write_json
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import RESULT, commit
+from dapg.core.runtime import Runtime
 from dapg.core.types import Trial
 from dapg.corruptions import library
 from dapg.data.base import Dataset
 from dapg.data.source import DataConfig, open_dataset
-from dapg.evaluation.corrupted_scores import Batches, CorruptionSettings, score_corrupted
+from dapg.evaluation.corrupted_scores import CorruptionSettings, score_corrupted
 from dapg.evaluation.corrupted_sets import CorruptedDataset, CorruptionPolicy
 from dapg.experiment.matrix import ARMS, Cell, Group
 from dapg.experiment.plan import Experiment, Say, machine
@@ -167,18 +168,17 @@ def severities(encoders: Mapping[str, Encoder], dataset: Dataset, trial: Trial) 
     Returns:
         ``names`` and ``levels``; ``clean``: encoder -> mAP; ``mAP``: encoder -> rows (names) of columns (levels).
     """
-    clean = {who: trial_features(encoder, dataset, [trial], 64, 0, False) for who, encoder in encoders.items()}
+    clean = {who: trial_features(encoder, dataset, [trial], Runtime()) for who, encoder in encoders.items()}
     plain = {}
     for who, encoder in encoders.items():
-        features, rows = clean[who]
-        (scores,) = score_trials(features[encoder.headline], rows, [trial])
+        (scores,) = score_trials(clean[who][encoder.headline], clean[who].trials([trial]))
         plain[who] = round(100 * scores.mAP, 2)
     tables: dict[str, list[list[float]]] = {who: [[] for _ in NAMES] for who in encoders}
     for (row, name), level in tqdm(list(itertools.product(enumerate(NAMES), LEVELS)), desc="severities", disable=None):
         settings = CorruptionSettings(types=(name,), severities=(level,), repeats=1, detail="lists")
-        kept: Batches = {}  # the pictures are made once for both
+        runtime = Runtime(cache={})  # the images are corrupted once for both
         for who, encoder in encoders.items():
-            scored = score_corrupted(encoder, dataset, [trial], settings, clean[who], kept=kept)["all"]
+            scored = score_corrupted(encoder, dataset, [trial], settings, clean[who], runtime)["all"]
             tables[who][row].append(round(100 * scored.means(encoder.headline)["mAP"], 2))
     return {"names": list(NAMES), "levels": list(LEVELS), "clean": plain, "mAP": tables}
 
@@ -201,7 +201,7 @@ def disagreements(encoders: Mapping[str, Encoder], dataset: Dataset, trial: Tria
     records = [*marked.query, *marked.gallery]
     rankings = {}
     for who, encoder in encoders.items():
-        features = extract(encoder, view, records, show_progress=False)[encoder.headline]
+        features = extract(encoder, view, records, Runtime())[encoder.headline]
         query, gallery = features[: len(marked.query)], features[len(marked.query) :]
         rankings[who] = rank(query, gallery, Labels.of(marked), top=ANSWERS)
     right = {who: ranking.matches[:, 0] for who, ranking in rankings.items()}

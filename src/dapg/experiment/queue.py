@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from dapg.core.errors import BusyError, UsageError
 from dapg.core.files import atomic_write_text, folder_lock, write_json
-from dapg.evaluation.corrupted_scores import Batches
+from dapg.core.runtime import Cache
 from dapg.experiment.cell import run_cell
 from dapg.experiment.matrix import Cell
 from dapg.experiment.plan import Experiment, Say
@@ -37,9 +37,9 @@ def run(experiment: Experiment, say: Say, cell_name: str = "") -> list[str]:
     if cell_name:
         waiting = [_named(experiment, cell_name)]
     failed: list[str] = []
-    kept: Batches = {}
+    cache: Cache = {}
     while waiting:
-        busy = [cell for cell in waiting if not _attempt(experiment, cell, kept, failed, say)]
+        busy = [cell for cell in waiting if not _attempt(experiment, cell, cache, failed, say)]
         if len(busy) == len(waiting):
             time.sleep(5)
         waiting = busy
@@ -55,16 +55,12 @@ def _named(experiment: Experiment, name: str) -> Cell:
     raise UsageError(f"no cell of these tables, scale and data is called {name!r}; --dry-run lists them")
 
 
-def _attempt(experiment: Experiment, cell: Cell, kept: Batches, failed: list[str], say: Say) -> bool:
+def _attempt(experiment: Experiment, cell: Cell, cache: Cache, failed: list[str], say: Say) -> bool:
     """Run a cell unless it is done; False where another process works on it or on one of its trainings."""
     folder = experiment.runs / "cells" / cell.name
     try:
-        with folder_lock(folder, patience=0.0):
-            if not experiment.file(cell).exists():
-                say(f"{time.strftime('%H:%M')} {cell.name}")
-                experiment.folder.mkdir(parents=True, exist_ok=True)
-                write_json(experiment.file(cell), run_cell(experiment, cell, kept))
-                experiment.failure(cell).unlink(missing_ok=True)
+from dapg.core.files import atomic_write_text, folder_lock, write_json
+from dapg.core.runtime import Cache
     except BusyError:
         return False
     except Terminated:

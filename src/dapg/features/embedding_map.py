@@ -1,19 +1,19 @@
 """Numbers behind the report's pictures of a feature space: histograms of distances, and its t-SNE map."""
 
 import importlib.util
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dapg.core.errors import UsageError
 from dapg.core.rng import generator_from
 from dapg.core.seeds import derive_seed
-from dapg.core.types import UNKNOWN, Modality, Record
+from dapg.core.types import UNKNOWN, Modality
+from dapg.features.table import FeatureTable
 
 BINS = 100
 MOST_PICTURES = 4000
@@ -26,12 +26,12 @@ _PAIRS = (
 )
 
 
-def distance_histograms(features: Float[Tensor, "N D"], records: Sequence[Record], seed: int = 0) -> dict[str, Any]:
+def distance_histograms(table: FeatureTable, feature: str, seed: int = 0) -> dict[str, Any]:
     """How far apart pictures of the same person and of other persons are, for each pair of modalities.
 
     Args:
-        features: unit features of labelled test pictures.
-        records: theirs.
+        table: unit features of labelled test images.
+        feature: which of them.
         seed: which pictures are taken where there are more than ``MOST_PICTURES`` of a modality.
 
     Returns:
@@ -39,8 +39,8 @@ def distance_histograms(features: Float[Tensor, "N D"], records: Sequence[Record
         the counts ``same`` and ``other`` of pairs of pictures per bin. Every pair of different pictures counts once,
         also those that a protocol leaves out of its ranking.
     """
-    persons = torch.tensor([record.person for record in records])
-    rows = {modality: _some(records, modality, seed) for modality in Modality}
+    features, persons = table[feature], table.persons
+    rows = {modality: _some(table, modality, seed) for modality in Modality}
     pairs = []
     for first, second in _PAIRS:
         if len(rows[first]) == 0 or len(rows[second]) == 0:
@@ -69,9 +69,7 @@ def require_tsne() -> None:
         raise UsageError("t-SNE needs scikit-learn: pip install 'dapg[plot]'")
 
 
-def tsne_map(
-    features: Float[Tensor, "N D"], records: Sequence[Record], persons: int, seed: int = 0
-) -> list[dict[str, Any]]:
+def tsne_map(table: FeatureTable, feature: str, persons: int, seed: int = 0) -> list[dict[str, Any]]:
     """Pictures of some random persons in two dimensions, near where their features are near (van der Maaten, 2008).
 
     Distances between far clusters and the sizes of clusters mean nothing in such a map.
@@ -85,13 +83,13 @@ def tsne_map(
     require_tsne()
     from sklearn.manifold import TSNE
 
-    known = sorted({record.person for record in records} - {UNKNOWN})
+    known = sorted(set(table.persons.tolist()) - {UNKNOWN})
     order = torch.randperm(len(known), generator=generator_from("t-SNE persons", seed))[:persons].tolist()
     chosen = {known[place] for place in order}
-    rows = [row for row, record in enumerate(records) if record.person in chosen]
+    rows = [row for row, person in enumerate(table.persons.tolist()) if person in chosen]
     if len(rows) > MOST_POINTS:
-        kept = torch.randperm(len(rows), generator=generator_from("t-SNE pictures", seed))[:MOST_POINTS]
-        rows = [rows[place] for place in sorted(kept.tolist())]
+        drawn = torch.randperm(len(rows), generator=generator_from("t-SNE pictures", seed))[:MOST_POINTS]
+        rows = [rows[place] for place in sorted(drawn.tolist())]
     if len(rows) < 3:
         raise UsageError(f"t-SNE needs at least three pictures of known persons, not {len(rows)}")
     places: NDArray[np.float32] = TSNE(
@@ -99,25 +97,22 @@ def tsne_map(
         init="random",
         perplexity=min(30.0, (len(rows) - 1) / 3),
         random_state=derive_seed("t-SNE", seed) % 2**32,
-    ).fit_transform(features[rows].numpy())
+    ).fit_transform(table[feature][rows].numpy())
     return [
         {
             "x": round(float(x), 3),
             "y": round(float(y), 3),
-            "person": records[row].person,
-            "camera": records[row].camera,
-            "modality": records[row].modality.name.lower(),
+            "person": table.records[row].person,
+            "camera": table.records[row].camera,
+            "modality": table.records[row].modality.name.lower(),
         }
         for row, (x, y) in zip(rows, places, strict=True)
     ]
 
 
-def _some(records: Sequence[Record], modality: Modality, seed: int) -> Tensor:
+def _some(table: FeatureTable, modality: Modality, seed: int) -> Int[Tensor, "n"]:
     """Rows of labelled pictures of a modality, ascending, at most ``MOST_PICTURES``."""
-    rows = torch.tensor(
-        [row for row, record in enumerate(records) if record.modality == modality and record.person != UNKNOWN],
-        dtype=torch.int64,
-    )
+    rows = ((table.modalities == int(modality)) & (table.persons != UNKNOWN)).nonzero()[:, 0]
     if len(rows) <= MOST_PICTURES:
         return rows
     chosen = torch.randperm(len(rows), generator=generator_from("histogram pictures", int(modality), seed))

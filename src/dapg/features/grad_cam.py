@@ -7,11 +7,10 @@ vectors, the attention map of Zagoruyko and Komodakis (Paying More Attention to 
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from dapg.core.types import Modality, Record
 from dapg.data.base import Dataset
@@ -78,7 +77,7 @@ def maps_of_records(
     """
     height, width = encoder.input_size
     config = replace(LoaderConfig(workers=0), height=height, width=width)
-    found: list[Tensor | None] = [None] * len(records)
+    maps: list[Tensor | None] = [None] * len(records)
     for batch in ordered_batches(dataset, records, batch_size, config):
         for modality in Modality:
             for alone in (True, False):
@@ -91,13 +90,13 @@ def maps_of_records(
                     continue
                 images, places = batch.images[rows], [int(batch.indices[row]) for row in rows]
                 if alone:
-                    made = strength_maps(encoder, images, modality)
+                    of_rows = strength_maps(encoder, images, modality)
                 else:
                     targets = torch.stack([other for place in places if (other := others[place]) is not None])
-                    made = likeness_maps(encoder, images, modality, feature, targets)
-                for place, one in zip(places, made, strict=True):
-                    found[place] = one
-    return [one for one in found if one is not None]
+                    of_rows = likeness_maps(encoder, images, modality, feature, targets)
+                for place, drawn in zip(places, of_rows, strict=True):
+                    maps[place] = drawn
+    return [drawn for drawn in maps if drawn is not None]
 
 
 def _with_maps(
@@ -113,7 +112,7 @@ def _with_maps(
     last = list(backbone.stages().values())[-1][-1]
     leaves: list[Tensor] = []
 
-    def cut(module: Any, inputs: Any, output: Tensor) -> Tensor:
+    def cut(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         leaves.append(output.detach().requires_grad_(torch.is_grad_enabled()))
         return leaves[-1]
 

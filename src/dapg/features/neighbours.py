@@ -21,14 +21,15 @@ from jaxtyping import Bool, Float, Float64, Int
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from dapg.core.device import resolve_device
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import atomic_path, write_json
 from dapg.core.images import open_rgb
 from dapg.core.run_folder import RESULT
+from dapg.core.runtime import Runtime
 from dapg.core.types import UNKNOWN, Record
 from dapg.data.cropping.boxes import iou
 from dapg.data.cropping.crop import MANIFEST
-from dapg.data.loading import LoaderConfig
 from dapg.data.sets.folder import Folder
 from dapg.data.source import list_hash
 from dapg.features.encoders import build_encoder
@@ -96,7 +97,7 @@ class Sightings:
         return Sightings(tuple(self.files[row] for row in rows.tolist()), *(label[rows] for label in labels))
 
 
-def neighbours(settings: NeighbourSettings, device: torch.device, show_progress: bool = True) -> dict[str, Any]:
+def neighbours(settings: NeighbourSettings) -> dict[str, Any]:
     """Rank every crop against all others; returns the content of result.json.
 
     Raises:
@@ -113,11 +114,9 @@ def neighbours(settings: NeighbourSettings, device: torch.device, show_progress:
     seen = everything.only((everything.persons != UNKNOWN).nonzero()[:, 0]) if test == "people" else everything
     records = [Record(file) for file in seen.files]
     size = (settings.height, settings.width)
-    encoder = build_encoder(settings.model, settings.backbone, size, settings.seed, device)
-    named = extract(
-        encoder, dataset, records, settings.batch_size, LoaderConfig(workers=settings.workers), show_progress
-    )
-    features = unit_rows(named[encoder.headline])
+    runtime = Runtime(resolve_device(settings.device), settings.batch_size, settings.workers, progress=True)
+    encoder = build_encoder(settings.model, settings.backbone, size, settings.seed, runtime.device)
+    features = unit_rows(extract(encoder, dataset, records, runtime)[encoder.headline])
     same, kept = pairs(seen, test, settings.seconds)
     scores = score_pairs(features, same, kept, seen.persons if test == "people" else seen.tracks)
     write_query_scores(out / QUERY_SCORES, {encoder.headline: [scores]})

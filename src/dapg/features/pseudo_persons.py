@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
+from dapg.core.runtime import Runtime
 from dapg.core.seeds import derive_seed
-from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig, open_dataset, select_records
 from dapg.features.encoders import build_encoder
 from dapg.features.extract import extract
@@ -52,7 +52,7 @@ class GroupSettings:
     """auto, cpu, cuda or cuda:N."""
 
 
-def group(settings: GroupSettings, show_progress: bool = True) -> dict[str, int]:
+def group(settings: GroupSettings) -> dict[str, int]:
     """Path of each picture -> number of its group.
 
     Raises:
@@ -66,11 +66,11 @@ def group(settings: GroupSettings, show_progress: bool = True) -> dict[str, int]
     records = select_records(dataset, settings.data, settings.seed)
     require_clusters(len(records), settings.groups)
     size = (settings.height, settings.width)
-    encoder = build_encoder(settings.by, settings.backbone, size, settings.seed, resolve_device(settings.device))
-    loader = LoaderConfig(workers=settings.workers)
-    features = extract(encoder, dataset, records, loader=loader, show_progress=show_progress)[encoder.headline]
-    found = clusters(features, settings.groups, settings.seed)
-    return {record.path: cluster for record, cluster in zip(records, found, strict=True)}
+    runtime = Runtime(resolve_device(settings.device), workers=settings.workers, progress=True)
+    encoder = build_encoder(settings.by, settings.backbone, size, settings.seed, runtime.device)
+    features = extract(encoder, dataset, records, runtime)[encoder.headline]
+    numbers = clusters(features, settings.groups, settings.seed)
+    return {record.path: number for record, number in zip(records, numbers, strict=True)}
 
 
 def require_clusters(pictures: int, groups: int) -> None:
@@ -91,8 +91,8 @@ def clusters(features: Float[Tensor, "N D"], groups: int, seed: int) -> list[int
 
     kind = KMeans if len(features) <= _FEW else MiniBatchKMeans
     model = kind(groups, n_init=1, random_state=derive_seed("clusters", seed) % 2**32)
-    found: list[int] = model.fit_predict(features.to(torch.float32).numpy()).tolist()
-    return found
+    numbers: list[int] = model.fit_predict(features.to(torch.float32).numpy()).tolist()
+    return numbers
 
 
 def describe(groups: Mapping[str, int]) -> str:

@@ -2,21 +2,20 @@
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-from torch import Tensor
+import torch
 
-from dapg.core.files import atomic_path, atomic_write_bytes
+from dapg.core.files import atomic_write_bytes, write_arrays
 from dapg.core.images import to_pil
 from dapg.core.types import Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, ordered_batches
 from dapg.features.encoders import Encoder
 from dapg.features.grad_cam import maps_of_records
+from dapg.features.table import FeatureTable
 
 PICTURES, MAPS = "pictures", "activations.npz"
 _THUMBNAIL = (128, 64)
@@ -73,7 +72,7 @@ def save_maps(
     sources: tuple[Dataset, Dataset],
     lists: Sequence[tuple[Record, Answers]],
     feature: str,
-    features: tuple[Mapping[Record, Tensor], Mapping[Record, Tensor]],
+    tables: tuple[FeatureTable, FeatureTable],
 ) -> None:
     """One array a list: (1 + answers, h, w) float16, 0 ... 1; the query's map first.
 
@@ -86,24 +85,19 @@ def save_maps(
         sources: data set of the queries and of the answers.
         lists: queries and their answers.
         feature: named feature that is compared.
-        features: unit feature of each query and of each answer.
+        tables: unit features of the queries and of the answers.
     """
     queries = [query for query, _ in lists]
-    firsts = [features[1][answers[0][0]] if answers else None for _, answers in lists]
+    firsts = [tables[1].of([answers[0][0]])[feature][0] if answers else None for _, answers in lists]
     query_maps = maps_of_records(encoder, sources[0], queries, feature, firsts)
-    answers = [(record, features[0][query]) for query, found in lists for record, *_ in found]
-    others = [other for _, other in answers]
-    answer_maps = iter(maps_of_records(encoder, sources[1], [record for record, _ in answers], feature, others))
+    pairs = [(record, query) for query, answers in lists for record, *_ in answers]
+    others = list(tables[0].of([query for _, query in pairs])[feature])
+    answer_maps = iter(maps_of_records(encoder, sources[1], [record for record, _ in pairs], feature, others))
     arrays = {
-        str(number): np.stack([_half(own), *(_half(next(answer_maps)) for _ in found)])
-        for number, ((_, found), own) in enumerate(zip(lists, query_maps, strict=True))
+        str(number): torch.stack([own, *(next(answer_maps) for _ in answers)]).half().numpy()
+        for number, ((_, answers), own) in enumerate(zip(lists, query_maps, strict=True))
     }
-    with atomic_path(folder / MAPS) as temporary, temporary.open("wb") as handle:
-        np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
-
-
-def _half(one: Float[Tensor, "h w"]) -> "np.ndarray[Any, np.dtype[np.float16]]":
-    return one.numpy().astype(np.float16)
+    write_arrays(folder / MAPS, arrays)
 
 
 def _described(record: Record) -> dict[str, Any]:

@@ -11,11 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dapg.core.errors import UsageError
 from dapg.core.presets import expected_seconds
-from dapg.evaluation.corrupted_scores import Batches, CorruptionSettings
+from dapg.core.runtime import Cache
+from dapg.evaluation.corrupted_scores import CorruptionSettings
 from dapg.evaluation.evaluate import EvaluateSettings, evaluate
 from dapg.methods.runs import BackboneConfig
 from dapg.models.weights.pose_weights import load_generator
@@ -122,7 +121,7 @@ def run_demo(demo: Demo, say: Callable[[str], None]) -> dict[str, Any]:
     """Run every stage (finished ones are reused) and write the page; returns its path and the score tables."""
     without = demo.without_stage_2()
     starts = ["stage-1", "random"] if without else ["stage-2", "stage-1", "random"]
-    stage_1, stage_2, kept = demo.stage_1(), demo.stage_2(), Batches()
+    stage_1, stage_2, cache = demo.stage_1(), demo.stage_2(), Cache()
     steps: list[tuple[str, Callable[[], Any]]] = [
         (
             f"stage 1: robustness pre-training on the unlabelled pictures{_expected(stage_1, 'demo')}",
@@ -141,7 +140,7 @@ def run_demo(demo: Demo, say: Callable[[str], None]) -> dict[str, Any]:
     steps.append(
         (
             "scores on 100 persons never seen, clean and corrupted, beside two baselines",
-            lambda: [evaluate(each, torch.device(demo.device), kept=kept) for each in demo.evaluations(starts)],
+            lambda: [evaluate(settings, cache) for settings in demo.evaluations(starts)],
         )
     )
     if without:

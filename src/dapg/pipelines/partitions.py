@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from dapg.core import distributed
-from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
 from dapg.core.files import write_json
 from dapg.data.sets.regdb import PARTITIONS
@@ -69,7 +68,7 @@ def run_partitions(settings: FinetuneSettings, numbers: list[int], say: Callable
         if distributed.rank() > 0:
             continue
         for mode in MODES:
-            result = evaluate(_evaluation(plan, mode), resolve_device(plan.device))
+            result = evaluate(_evaluation(plan, mode))
             comparable = comparable and result["comparable"]
             scores[mode][number] = result["scores"]
     summary = {

@@ -10,7 +10,7 @@ import torch
 from dapg.augment.skeleton import canonical_poses
 from dapg.core.errors import DataError, UsageError
 from dapg.core.images import decode, upright_size
-from dapg.core.runtime import progress_bar
+from dapg.core.progress import progress_bar
 from dapg.data.manifest import GeneratedPicture, read_manifest, write_manifest
 from dapg.pose.estimators.base import Estimator
 from dapg.pose.scores import pck

@@ -22,8 +22,8 @@ from dapg.core.files import atomic_path, read_json, sha256, write_json
 from dapg.core.images import decode, upright_size
 from dapg.core.key_points import CONFIDENT
 from dapg.core.parts import Part, chunk_slices, parse_part
+from dapg.core.progress import progress_bar
 from dapg.core.run_folder import RunFolder
-from dapg.core.runtime import progress_bar
 from dapg.core.settings import run_only
 from dapg.core.types import Record
 from dapg.data.base import Dataset

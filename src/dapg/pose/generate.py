@@ -19,7 +19,7 @@ from dapg.core.files import atomic_write_bytes, atomic_write_text, read_json, wr
 from dapg.core.images import to_pil
 from dapg.core.key_points import usable
 from dapg.core.parts import Part
-from dapg.core.runtime import progress_bar
+from dapg.core.progress import progress_bar
 from dapg.core.settings import run_only
 from dapg.core.types import Modality, Record
 from dapg.data.base import Dataset

@@ -25,9 +25,9 @@ from dapg.core.files import atomic_write_text
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise, to_float
 from dapg.core.key_points import mirror
 from dapg.core.metrics_log import MetricsLog
+from dapg.core.progress import progress_bar
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.run_folder import RunFolder
-from dapg.core.runtime import progress_bar
 from dapg.core.settings import run_only, to_dict
 from dapg.core.types import UNKNOWN, Record
 from dapg.data.base import Dataset

@@ -12,10 +12,11 @@ from typing import Any
 
 from dapg.core.device import resolve_device
 from dapg.core.presets import require_preset
+from dapg.core.runtime import Runtime
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig
 from dapg.evaluation.corrupted_scores import CorruptionSettings
-from dapg.evaluation.evaluate import validator
+from dapg.evaluation.validation import validator
 from dapg.methods.runs import BackboneConfig, method_class
 from dapg.train.finetune import FinetuneSettings, MakeValidate
 from dapg.train.loop import TrainConfig
@@ -42,16 +43,14 @@ def settings(method: str, preset: str = "recommended") -> FinetuneSettings:
 
 def make_validate(settings: FinetuneSettings) -> MakeValidate:
     """The scores the loop asks for, by the rules of the data set that is trained on."""
-    device = resolve_device(settings.device)
+    runtime = Runtime(resolve_device(settings.device))
     views = settings.method.views
     corruption = None
     if settings.corrupted_scores:
         corruption = CorruptionSettings(
             types=("all",), repeats=1, detail="lists", height=views.height, width=views.width, seed=settings.seed
         )
-    return lambda dataset, mode, persons: validator(
-        dataset, mode, device, training_persons=persons, corruption=corruption
-    )
+    return lambda dataset, mode, persons: validator(dataset, mode, runtime, persons, corruption)
 
 
 _EPOCHS = {"caj": 100.0}

@@ -11,9 +11,10 @@ from typing import Any
 
 from dapg.core.device import resolve_device
 from dapg.core.presets import require_preset
+from dapg.core.runtime import Runtime
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig, open_dataset
-from dapg.evaluation.evaluate import validator
+from dapg.evaluation.validation import validator
 from dapg.methods.runs import BackboneConfig, method_class
 from dapg.train.loop import TrainConfig, Validate
 from dapg.train.optimizers import OptimizerConfig, ScheduleConfig
@@ -49,8 +50,8 @@ def validation(settings: PretrainSettings) -> Validate | None:
     """The scores the loop asks for, by the rules of the data set that is trained on."""
     if not settings.validation:
         return None
-    validate: Validate = validator(open_dataset(settings.data), settings.validation, resolve_device(settings.device))
-    return validate
+    runtime = Runtime(resolve_device(settings.device))
+    return validator(open_dataset(settings.data), settings.validation, runtime)
 
 
 def _recommended(name: str, config: Any) -> PretrainSettings:

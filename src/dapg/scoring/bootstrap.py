@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dapg.core.errors import DataError, UsageError
-from dapg.core.files import atomic_path
+from dapg.core.files import write_arrays
 from dapg.core.seeds import derive_seed
 from dapg.scoring.metrics import QueryScores, Scores
 
@@ -178,8 +178,7 @@ def write_query_scores(path: Path | str, features: Mapping[str, Sequence[Scores]
         for number, trial in enumerate(trials):
             for name in _ARRAYS:
                 arrays[f"{feature}/{number}/{name}"] = getattr(trial.per_query, name)
-    with atomic_path(path) as temporary, temporary.open("wb") as handle:
-        np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
+    write_arrays(path, arrays)
 
 
 def read_query_scores(path: Path | str) -> dict[str, list[QueryScores]]:

@@ -1,16 +1,14 @@
 """Who is on the images of a query and a gallery set, which cameras took them, and by which rules they are scored."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Int
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from dapg.core.errors import UsageError
-from dapg.core.types import Protocol, Record, Trial
+from dapg.core.types import Protocol, Trial
 
 PLAIN = Protocol("plain")
 """Nothing is left out, and the CMC counts images."""
@@ -83,6 +81,10 @@ class Labels:
         return removed
 
 
-def row_numbers(rows: Mapping[Record, int], records: Sequence[Record]) -> Int[Tensor, "N"]:
-    """Where the records stand in a table of features that ``rows`` describes."""
-    return torch.tensor([rows[record] for record in records], dtype=torch.int64)
+@dataclass(frozen=True)
+class TrialRows:
+    """One query and one gallery set as row numbers of a table of features, and who is on them."""
+
+    query: Int[Tensor, "Q"]
+    gallery: Int[Tensor, "G"]
+    labels: Labels

@@ -5,7 +5,7 @@ sorting; ``score``, ``score_features`` and ``score_trials`` give the same number
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dapg.core.errors import UsageError
-from dapg.core.types import UNKNOWN, Record, Trial
+from dapg.core.types import UNKNOWN
 from dapg.scoring import _fast_ranks
-from dapg.scoring.labels import Labels, row_numbers
+from dapg.scoring.labels import Labels, TrialRows
 
 
 def score_query(answers: Int[np.ndarray, "n"], person: int, count_persons: bool = False) -> tuple[float, float, int]:
@@ -87,24 +87,29 @@ class QueryScores:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Scores of one trial, as fractions in [0, 1].
+class Accuracy:
+    """CMC curve, mAP and mINP as fractions in [0, 1].
 
     ``cmc[k - 1]`` is rank-k: the share of valid queries with a match among the first k answers. The tuple always has
-    ``max_rank`` entries; a gallery with fewer answers repeats its last value. Queries without any match are counted in
-    ``queries`` alone.
+    ``max_rank`` entries; a gallery with fewer answers repeats its last value.
     """
 
     cmc: tuple[float, ...]
     mAP: float
     mINP: float
-    valid_queries: int
-    queries: int
-    per_query: QueryScores = field(repr=False, compare=False)
 
     def rank(self, k: int) -> float:
         """Rank-k as a fraction; beyond the curve its last value."""
         return self.cmc[min(k, len(self.cmc)) - 1]
+
+
+@dataclass(frozen=True)
+class Scores(Accuracy):
+    """Scores of one trial. Queries without any match are counted in ``queries`` alone."""
+
+    valid_queries: int
+    queries: int
+    per_query: QueryScores = field(repr=False, compare=False)
 
 
 @_fast_ranks.one_thread_each()
@@ -158,16 +163,8 @@ def score_features(
     return summarise(labels.query_persons, _fast_ranks.of_features(query, gallery, labels), max_rank)
 
 
-def score_trials(
-    features: Float[Tensor, "N D"], rows: Mapping[Record, int], trials: Sequence[Trial], max_rank: int = 20
-) -> list[Scores]:
+def score_trials(features: Float[Tensor, "N D"], trials: Sequence[TrialRows], max_rank: int = 20) -> list[Scores]:
     """Scores of each trial from one table of unit features; trials with the same queries share their distances.
-
-    Args:
-        features: one row per image.
-        rows: the row of each record of the trials.
-        trials: trials of one mode.
-        max_rank: length of the curves.
 
     Raises:
         UsageError: as ``score``.
@@ -175,16 +172,16 @@ def score_trials(
     scores: dict[int, Scores] = {}
     while len(scores) < len(trials):
         query = next(trial.query for number, trial in enumerate(trials) if number not in scores)
-        together = [number for number, trial in enumerate(trials) if trial.query == query]
-        galleries = [row_numbers(rows, trials[number].gallery) for number in together]
-        labels = [Labels.of(trials[number]) for number in together]
-        values = _fast_ranks.of_galleries(features[row_numbers(rows, query)], features, galleries, labels)
+        together = [number for number, trial in enumerate(trials) if torch.equal(trial.query, query)]
+        galleries = [trials[number].gallery for number in together]
+        labels = [trials[number].labels for number in together]
+        values = _fast_ranks.of_galleries(features[query], features, galleries, labels)
         for number, those, of_each in zip(together, labels, values, strict=True):
             scores[number] = summarise(those.query_persons, of_each, max_rank)
     return [scores[number] for number in range(len(trials))]
 
 
-def mean_scores(trials: Sequence[Scores]) -> dict[str, float | list[float]]:
+def mean_scores(trials: Sequence[Scores]) -> Accuracy:
     """Mean over trials of the curve, mAP and mINP: the number that papers print for ten trials.
 
     Raises:
@@ -192,9 +189,8 @@ def mean_scores(trials: Sequence[Scores]) -> dict[str, float | list[float]]:
     """
     if not trials:
         raise UsageError("no trial to average")
-    curves = np.array([scores.cmc for scores in trials])
-    return {
-        "cmc": [float(value) for value in curves.mean(axis=0)],
-        "mAP": float(np.mean([scores.mAP for scores in trials])),
-        "mINP": float(np.mean([scores.mINP for scores in trials])),
-    }
+    return Accuracy(
+        cmc=tuple(np.mean([scores.cmc for scores in trials], axis=0).tolist()),
+        mAP=float(np.mean([scores.mAP for scores in trials])),
+        mINP=float(np.mean([scores.mINP for scores in trials])),
+    )

@@ -4,7 +4,7 @@ k-reciprocal: Zhong, Zheng, Cao, Li, Re-ranking Person Re-identification with k-
 Query expansion: alpha-QE of Radenović, Tolias, Chum, Fine-tuning CNN Image Retrieval, TPAMI 2019.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,8 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dapg.core.errors import UsageError
-from dapg.core.types import Record, Trial
-from dapg.scoring.labels import Labels, row_numbers
+from dapg.scoring.labels import TrialRows
 from dapg.scoring.metrics import Scores, score
 from dapg.scoring.ranking import similarity, unit_rows
 
@@ -46,18 +45,17 @@ def reranked_name(feature: str, settings: Rerank) -> str:
 
 
 def score_reranked(
-    features: Float[Tensor, "N D"], rows: Mapping[Record, int], trials: Sequence[Trial], settings: Rerank, max_rank: int
+    features: Float[Tensor, "N D"], trials: Sequence[TrialRows], settings: Rerank, max_rank: int
 ) -> list[Scores]:
     """Scores of each trial with the option; otherwise as ``metrics.score_trials``.
 
     Raises:
         UsageError: as ``reranked_distances``.
     """
-    found = []
-    for trial in trials:
-        query, gallery = (features[row_numbers(rows, records)] for records in (trial.query, trial.gallery))
-        found.append(score(reranked_distances(query, gallery, settings), Labels.of(trial), max_rank))
-    return found
+    return [
+        score(reranked_distances(features[trial.query], features[trial.gallery], settings), trial.labels, max_rank)
+        for trial in trials
+    ]
 
 
 def reranked_distances(

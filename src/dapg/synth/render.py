@@ -25,8 +25,8 @@ from PIL import Image
 from dapg.core.errors import UsageError
 from dapg.core.files import atomic_path
 from dapg.core.key_points import KEY_POINT_NAMES
+from dapg.core.progress import progress_bar
 from dapg.core.run_folder import RunFolder
-from dapg.core.runtime import progress_bar
 from dapg.core.settings import RUN_ONLY, run_only
 from dapg.synth.arrays import Array, random_from
 from dapg.synth.kit import Kit

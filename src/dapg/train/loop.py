@@ -26,8 +26,8 @@ from dapg.core.batch import Batch, StepResult
 from dapg.core.device import place, resolve_device
 from dapg.core.errors import DapgError, TrainingError, UsageError
 from dapg.core.metrics_log import MetricsLog
+from dapg.core.progress import progress_bar
 from dapg.core.rng import SampleGenerator
-from dapg.core.runtime import progress_bar
 from dapg.core.seeds import derive_seed
 from dapg.core.settings import flat, run_only, to_dict
 from dapg.core.types import Record

@@ -19,8 +19,8 @@ from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.files import atomic_write_text, folder_lock, remove_leftovers, write_json
 from dapg.core.parts import Part
+from dapg.core.progress import progress_bar
 from dapg.core.run_folder import CONFIG, ENVIRONMENT, RESULT, environment
-from dapg.core.runtime import progress_bar
 from dapg.core.settings import differences, dump_yaml, read_yaml, run_only, to_dict
 from dapg.data.cropping.crop_quality import FilterConfig, without_duplicates
 from dapg.data.cropping.detectors.base import Detector
