@@ -25,8 +25,8 @@ from dapg.experiment.matrix import FILES, Cell, poses, tables_of
 from dapg.experiment.paper import SEARCHES
 from dapg.experiment.plan import Experiment, machine, stage_of
 from dapg.features.encoders import build_encoder
-from dapg.features.table import CENTRED
 from dapg.features.pseudo_persons import GroupSettings, group
+from dapg.features.table import CENTRED
 from dapg.methods.runs import BackboneConfig
 from dapg.pose.generate import generate
 from dapg.scoring.bootstrap import person_scores
