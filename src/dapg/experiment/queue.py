@@ -59,8 +59,12 @@ def _attempt(experiment: Experiment, cell: Cell, cache: Cache, failed: list[str]
     """Run a cell unless it is done; False where another process works on it or on one of its trainings."""
     folder = experiment.runs / "cells" / cell.name
     try:
-from dapg.core.files import atomic_write_text, folder_lock, write_json
-from dapg.core.runtime import Cache
+        with folder_lock(folder, patience=0.0):
+            if not experiment.file(cell).exists():
+                say(f"{time.strftime('%H:%M')} {cell.name}")
+                experiment.folder.mkdir(parents=True, exist_ok=True)
+                write_json(experiment.file(cell), run_cell(experiment, cell, cache))
+                experiment.failure(cell).unlink(missing_ok=True)
     except BusyError:
         return False
     except Terminated:
