@@ -179,6 +179,8 @@ def test_copy_is_the_data_set_again_and_can_be_resumed(pictures: Folder, tmp_pat
     listed = pictures.records("all")
     first = corrupted_sets.write_copy(pictures, listed, policy, out, part=(1, 2))
     assert (first["pictures"], first["written"]) == (6, 6)
+    with pytest.raises(DataError, match="is not whole; run its dapg corrupt command again"):
+        Folder(out)
     second = corrupted_sets.write_copy(pictures, listed, policy, out, part=(2, 2))
     assert first["pictures"] + second["pictures"] == 12
     copy = Folder(out)
@@ -203,6 +205,15 @@ def test_copy_is_the_data_set_again_and_can_be_resumed(pictures: Folder, tmp_pat
     assert (again["written"], again["kept"]) == (3, 3)
     assert all((out / path).read_bytes() == data for path, data in good.items())
     assert len(manifest.read_text().splitlines()) == 6
+
+    labels = (out / "labels.csv").read_bytes()
+    (out / "labels.csv").write_bytes(labels[: len(labels) // 2])  # a stump, as full disks left them
+    corrupted_sets.write_copy(pictures, listed, policy, out, part=(1, 2))
+    assert (out / "labels.csv").read_bytes() == labels
+    manifest.rename(f"{manifest}.partial")
+    with pytest.raises(DataError, match="not whole"):
+        Folder(out)
+    manifest.with_name(f"{manifest.name}.partial").rename(manifest)
 
     with pytest.raises(UsageError, match="seed"):
         corrupted_sets.write_copy(pictures, listed, replace(policy, seed=1), out)

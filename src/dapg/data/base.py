@@ -1,6 +1,7 @@
 """Contract of a data set: one file, one class, records and trials. No picture is opened here."""
 
 import io
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -142,6 +143,27 @@ class Dataset(ABC):
         for path in relative:
             if not (self.root / path).exists():
                 raise DataError(f"{self.title} not found under {self.root}: expected {path}. See docs/datasets.md.")
+        if (self.root / POLICY_FILE).exists():
+            _refuse_unfinished_copy(self.root)
+
+
+POLICY_FILE, PARTIAL = "corruption.json", ".partial"
+"""What ``dapg corrupt`` leaves in a corrupted copy, and the end of the names of manifests that are not whole."""
+
+
+def _refuse_unfinished_copy(root: Path) -> None:
+    """A copy that lacks pictures or lists would be scored silently on fewer pictures.
+
+    Raises:
+        DataError: names what is not there.
+    """
+    names = [path.name for path in root.glob("manifest-*")]
+    parts = [re.fullmatch(r"manifest-(\d+)-of-(\d+)\.jsonl", name) for name in names]
+    whole = {(int(part[1]), int(part[2])) for part in parts if part}
+    total = max((number for _, number in whole), default=1)
+    absent = [number for number in range(1, total + 1) if (number, total) not in whole]
+    if absent or any(name.endswith(PARTIAL) for name in names):
+        raise DataError(f"the corrupted copy in {root} is not whole; run its dapg corrupt command again to go on")
 
 
 def example_picture(path: str) -> bytes:

@@ -16,10 +16,10 @@ import json
 import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -28,14 +28,15 @@ from PIL import Image
 from torch import Tensor
 
 from dapg.core.errors import DataError, UsageError, nearest
-from dapg.core.files import atomic_write_bytes, read_json, sha256, write_json
+from dapg.core.files import atomic_path, atomic_write_bytes, read_json, sha256, write_json
 from dapg.core.images import decode, from_numpy, open_rgb, to_pil
 from dapg.core.progress import progress_bar
 from dapg.core.rng import SampleGenerator
 from dapg.core.seeds import derive_seed
 from dapg.core.types import Modality, Record, Trial
 from dapg.corruptions import library
-from dapg.data.base import Dataset
+from dapg.data.base import PARTIAL, POLICY_FILE, Dataset
+from dapg.data.listing import files_below, inside
 
 Side = Literal["both", "query", "gallery"]
 
@@ -299,7 +300,6 @@ def _encoded(picture: UInt8[Tensor, "3 H W"], form: str, **options: int) -> byte
 
 # A copy as files
 
-POLICY_FILE = "corruption.json"
 _LISTS = {".txt", ".csv", ".json", ".jsonl", ".mat", ".npy", ".md"}
 
 
@@ -331,8 +331,9 @@ def write_copy(
 
     The files are PNG inside, whatever their suffix, so that nothing is lost and lists that name them stay valid;
     pictures that the policy leaves clean and the data set's own lists (text, CSV, MAT, ...) are copied as they are.
-    ``manifest-I-of-N.jsonl`` has a line a picture: path, corruption, severity, SHA-256. A copy that was interrupted
-    goes on where it stopped; pictures whose hash is no longer right are made again.
+    ``manifest-I-of-N.jsonl`` has one line per picture: path, corruption, severity, SHA-256; its name ends in
+    ``.partial`` until the part is whole, and no data set reads a copy of which a part is not. A copy that was
+    interrupted goes on where it stopped; pictures whose hash is no longer right are made again.
 
     Args:
         dataset: where pictures are read.
@@ -362,7 +363,10 @@ def write_copy(
     if index == 1:
         _copy_lists(Path(dataset.root), target, set(unique))
     mine = [unique[path] for place, path in enumerate(sorted(unique)) if place % parts == index - 1]
-    manifest = target / f"manifest-{index}-of-{parts}.jsonl"
+    whole = target / f"manifest-{index}-of-{parts}.jsonl"
+    manifest = whole.with_name(whole.name + PARTIAL)
+    if whole.exists():
+        whole.replace(manifest)
     done = _finished_lines(manifest, target)
     counts: Counter[str] = Counter()
     written = 0
@@ -389,6 +393,7 @@ def write_copy(
             lines.write(json.dumps(line) + "\n")
             lines.flush()
             written += 1
+    manifest.replace(whole)
     return {
         "pictures": len(mine),
         "written": written,
@@ -418,18 +423,20 @@ def _check_policy(target: Path, settings: dict[str, Any]) -> None:
 def _copy_lists(root: Path, target: Path, pictures: set[str]) -> None:
     """Copy the data set's small files that are no pictures, out of a folder or a zip archive."""
 
-    def wanted(name: str) -> bool:
-        return Path(name).suffix.lower() in _LISTS and name not in pictures and not (target / name).exists()
+    def copy(name: str, size: int, source: Callable[[], IO[bytes]]) -> None:
+        listed = Path(name).suffix.lower() in _LISTS and name not in pictures
+        file = target / inside(name, str(root)) if listed else target
+        if listed and not (file.is_file() and file.stat().st_size == size):  # a file that is there is whole
+            with source() as stream, atomic_path(file) as temporary, temporary.open("wb") as handle:
+                shutil.copyfileobj(stream, handle)
 
     if root.is_dir():
-        for path in sorted(root.rglob("*")):
-            name = path.relative_to(root).as_posix()
-            if wanted(name) and path.is_file():
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target / name)
+        for name in sorted(files_below(root)):
+            copy(name, (root / name).stat().st_size, functools.partial((root / name).open, "rb"))
     elif zipfile.is_zipfile(root):
         with zipfile.ZipFile(root) as archive:
-            archive.extractall(target, [name for name in archive.namelist() if wanted(name)])
+            for member in archive.infolist():
+                copy(member.filename, member.file_size, functools.partial(archive.open, member))
 
 
 def _finished_lines(manifest: Path, target: Path) -> set[str]:
@@ -440,10 +447,12 @@ def _finished_lines(manifest: Path, target: Path) -> set[str]:
     for line in manifest.read_text(encoding="utf-8").splitlines():
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
+        except ValueError:
             continue
-        file = target / entry["path"]
-        if file.exists() and sha256(file) == entry["sha256"]:
+        if not isinstance(entry, dict) or not {"path", "sha256"} <= entry.keys():
+            continue
+        file = target / inside(entry["path"], str(manifest))
+        if file.is_file() and sha256(file) == entry["sha256"]:
             good[entry["path"]] = line
     atomic_write_bytes(manifest, "".join(f"{line}\n" for line in good.values()).encode())
     return set(good)
