@@ -150,6 +150,7 @@ def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> dict[str, Any]
         "data": {"name": dataset.title, "mode": mode, "hash": list_hash(table.records)},
         **describe_scores(trials[0].protocol, [describe_trial(trial) for trial in trials], feature, scores),
         "comparable": all(trial.comparable for trial in trials),
+        "lists": list_hash([record for trial in trials for record in (*trial.query, *trial.gallery)]),
         "rerank": None if settings.rerank.method == "none" else asdict(settings.rerank),
         "flip": settings.flip,
         "corruption": to_dict(settings.corruption) if settings.corruption.types else None,

@@ -29,7 +29,7 @@ def test_regdb_directions_swap_roles(tmp_path: Path) -> None:
     forward, back = (RegDB(tmp_path).trials(mode)[4] for mode in RegDB.modes[:2])
     assert (forward.query, forward.gallery) == (back.gallery, back.query)
     assert {record.modality for record in forward.query} == {Modality.VISIBLE}
-    assert forward.comparable
+    assert not forward.comparable, "an example is not the published set"
     assert len(RegDB(tmp_path).trials()) == 10
 
 
@@ -119,7 +119,8 @@ def test_llcm_second_direction_as_described_and_as_released(tmp_path: Path) -> N
     )
     assert (described.query, described.gallery) == (released.gallery, released.query)
     assert (len(described.query), len(described.gallery)) == (8, 4)
-    assert (described.comparable, released.comparable) == (False, True)
+    assert not described.comparable
+    assert not released.comparable, "an example is not the published set"
 
 
 def test_llcm_cameras_and_persons_of_training(tmp_path: Path) -> None:
@@ -143,3 +144,22 @@ def test_market_odd_name_is_named(tmp_path: Path) -> None:
     (tmp_path / "query/holiday.jpg").touch()
     with pytest.raises(DataError, match=r"holiday\.jpg"):
         Market1501(tmp_path).records("query")
+
+
+def test_whole_copies_are_comparable_and_one_picture_less_is_not(full_regdb, full_market, full_llcm):
+    assert all(trial.comparable for mode in RegDB.modes[:2] for trial in RegDB(full_regdb).trials(mode))
+    assert Market1501(full_market).trials()[0].comparable
+    modes = {mode: LLCM(full_llcm).trials(mode)[0].comparable for mode in LLCM.modes}
+    assert modes == {
+        "infrared-to-visible": True,
+        "visible-to-infrared": False,
+        "visible-to-infrared-released": True,
+    }
+    for kind, root, folder in ((Market1501, full_market, "query"), (LLCM, full_llcm, "test_vis")):
+        removed = next(path for path in sorted((root / folder).rglob("*.*")) if path.is_file())
+        data = removed.read_bytes()
+        removed.unlink()
+        try:
+            assert not kind(root).trials()[0].comparable
+        finally:
+            removed.write_bytes(data)

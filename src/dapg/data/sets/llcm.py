@@ -67,7 +67,10 @@ class LLCM(Dataset):
         for modality, folder in TEST_FOLDERS.items():
             if not self._cells(modality):
                 raise DataError(f"{self.title}: no {modality.name.lower()} test picture below {self.root / folder}")
-        comparable = seed == 0 and mode != "visible-to-infrared"
+        train, persons = self.records("train"), self.persons_tested()
+        whole = len(train) + sum(len(cell) for side in TEST_FOLDERS for cell in self._cells(side)) == ALL_PICTURES
+        published = whole and len(persons) == ALL_PERSONS - TRAIN_PERSONS
+        comparable = published and seed == 0 and mode != "visible-to-infrared"
         trials = []
         for trial in range(TRIALS):
             generator = random.Random(TRIALS * seed + trial)

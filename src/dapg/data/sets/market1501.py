@@ -58,7 +58,9 @@ class Market1501(Dataset):
         """The one fixed trial; ``seed`` changes nothing."""
         self.check_mode(mode)
         gallery = tuple(record for record in self._folder("gallery") if record.person != JUNK)
-        return [Trial("standard", mode, tuple(self._folder("query")), gallery, PROTOCOL)]
+        query = tuple(self._folder("query"))
+        comparable = (len(query), len(gallery)) == (PUBLISHED["query"][0], GALLERY_WITHOUT_JUNK)
+        return [Trial("standard", mode, query, gallery, PROTOCOL, comparable)]
 
     @functools.cache  # noqa: B019  (a data set lives as long as the program)
     def _folder(self, split: str) -> list[Record]:

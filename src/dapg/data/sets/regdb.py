@@ -87,7 +87,11 @@ class RegDB(Dataset):
             visible = tuple(record for record in records if record.modality == Modality.VISIBLE)
             thermal = tuple(record for record in records if record.modality == Modality.INFRARED)
             query, gallery = (thermal, visible) if mode == "thermal-to-visible" else (visible, thermal)
-            comparable = self.has_lists and mode != "validation"
+            side = PERSONS_PER_SIDE * PICTURES_PER_PERSON
+            whole = (
+                len(visible) == len(thermal) == side and len({record.person for record in records}) == PERSONS_PER_SIDE
+            )
+            comparable = self.has_lists and whole and mode != "validation"
             drawn = f"idx lists {number}" if self.has_lists else f"our rule for missing idx lists, number {number}"
             trials.append(
                 Trial(f"partition {number}", mode, query, gallery, PROTOCOL, comparable, drawn, cause="partition")

@@ -118,7 +118,8 @@ class SysuMM01(Dataset):
         )
         cells = [(camera, person) for person in persons for camera in cameras if self._cell(camera, person)]
         shots = SHOTS if multi else 1
-        comparable = mode != "validation" and (official or (not multi and seed == 0))
+        drawn_as_published = official or (not multi and seed == 0)
+        comparable = mode != "validation" and drawn_as_published and self._has_the_published_test()
         trials = []
         for trial in range(TRIALS):
             number = TRIALS * seed + trial
@@ -129,6 +130,15 @@ class SysuMM01(Dataset):
                 drawn = f"Python random seeded with {number}, as in AGW"
             trials.append(Trial(f"trial {trial}", mode, query, gallery, PROTOCOL, comparable, drawn))
         return trials
+
+    def _has_the_published_test(self) -> bool:
+        """Whether this copy has the published test persons, each with the published number of pictures per camera."""
+        counts = published_counts()
+        return set(self.persons("test")) == set(counts) and all(
+            len(self._cell(camera, person)) == number
+            for person, numbers in counts.items()
+            for camera, number in enumerate(numbers, 1)
+        )
 
     def fitting_split(self, split: str) -> str:
         """``train`` for ``trainval``, whose other 99 persons ``validation`` scores."""
