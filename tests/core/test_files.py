@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from dapg.core import files
 from dapg.core.errors import BusyError, DapgError
@@ -264,3 +266,18 @@ def test_a_folder_that_cannot_be_locked_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with pytest.raises(DapgError, match=r"cannot lock .*No locks available"), folder_lock(tmp_path, patience=60.0):
         pass
+
+
+def test_files_have_the_mode_that_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with atomic_path(tmp_path / "x.safetensors") as temporary:
+            save_file({"a": torch.zeros(1)}, temporary)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_name_of_250_characters_is_written(tmp_path: Path) -> None:
+    atomic_write_bytes(tmp_path / ("n" * 246 + ".png"), b"x")
+    assert [len(path.name) for path in tmp_path.iterdir()] == [250]

@@ -71,6 +71,25 @@ def fast_reid(state: State) -> dict[str, Any]:
     return {"model": tensors, "iteration": 3, "best": np.float64(0.5)}
 
 
+def in_a_row(state: State) -> State:
+    """A ResNet as lightly wraps it: ``nn.Sequential(*list(resnet.children())[:-2])``."""
+    network = resnet_children(state)
+    return {f"backbone.{name}": tensor for name, tensor in network.state_dict().items()}
+
+
+def resnet_children(state: State) -> torch.nn.Sequential:
+    own = network()
+    own.load_state_dict(state)
+    parts = (own.conv1, own.bn1, torch.nn.ReLU(), torch.nn.MaxPool2d(2), own.layer1, own.layer2, own.layer3, own.layer4)
+    return torch.nn.Sequential(*parts)
+
+
+def teacher_and_student(state: State) -> dict[str, Any]:
+    """DINO's checkpoint: the student's weights are the trained ones, the teacher's are their average."""
+    other = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    return {"teacher": with_prefix(other, "backbone."), "student": with_prefix(state, "module.backbone.")}
+
+
 LAYOUTS: list[tuple[str, Any, str]] = [
     ("torchvision", lambda s: OrderedDict(s | HEAD), "torchvision"),
     ("luperson", lambda s: s, "flat, without classifier (as LUPerson)"),
@@ -78,6 +97,22 @@ LAYOUTS: list[tuple[str, Any, str]] = [
     ("moco_plain", lambda s: moco(s, ""), "MoCo (state_dict, encoder_q.)"),
     ("fast_reid", fast_reid, "fast-reid (model, backbone.)"),
     ("data_parallel", lambda s: {"net": with_prefix(s, "module."), "mAP": np.float32(1)}, "state dict (net, module.)"),
+    ("mmselfsup", lambda s: {"state_dict": with_prefix(s, "encoder_q.0.")}, "state dict (state_dict, encoder_q.0.)"),
+    (
+        "lightning",
+        lambda s: {"state_dict": with_prefix(s, "model.backbone.")},
+        "state dict (state_dict, model.backbone.)",
+    ),
+    ("compiled", lambda s: with_prefix(s, "_orig_mod."), "state dict (_orig_mod.)"),
+    ("parallel_twice", lambda s: with_prefix(s, "module.module."), "state dict (module.module.)"),
+    ("mocov3", lambda s: with_prefix(s, "module.momentum_encoder."), "state dict (module.momentum_encoder.)"),
+    ("teacher", lambda s: {"teacher": with_prefix(s, "module.backbone.")}, "state dict (teacher, module.backbone.)"),
+    ("dino", teacher_and_student, "state dict (student, module.backbone.)"),
+    ("spark", lambda s: {"arch": "resnet18", "module": s}, "state dict (module)"),
+    ("averaged", lambda s: {"model_ema": s}, "state dict (model_ema)"),
+    ("own_name", lambda s: {"weights_of_mine": s, "epoch": 3}, "state dict (weights_of_mine)"),
+    ("lightly", in_a_row, "layers numbered in one row"),
+    ("paths", lambda s: {"args": {"p": Path("/x")}, "state_dict": s}, "state dict (state_dict)"),
     ("student", lambda s: {"student": with_prefix(s, "module.backbone.")}, "state dict (student, module.backbone.)"),
 ]
 
@@ -245,8 +280,9 @@ def test_nine_tenths_are_enough_and_less_are_not(tmp_path: Path) -> None:
 
 
 def test_unknown_names_are_refused_and_shown(tmp_path: Path) -> None:
-    torch.save(with_prefix(trained(), "vision.tower."), tmp_path / "odd.pth")
-    with pytest.raises(WeightsError, match=r"the file also holds vision\.tower\.conv1\.weight"):
+    renamed = {name.replace("conv", "vision"): tensor for name, tensor in trained().items()}
+    torch.save(renamed, tmp_path / "odd.pth")
+    with pytest.raises(WeightsError, match=r"the file also holds vision1\.weight"):
         load_backbone(network(), tmp_path / "odd.pth")
 
 
@@ -494,5 +530,43 @@ def test_numbered_mobilenet_names_are_translated(tmp_path: Path) -> None:
     other = MobileNetV2(MobileNetV2.Config(width=0.25))
     report = load_backbone(other, tmp_path / "row.pt")
     assert same(other, source.state_dict())
-    assert report.layout.startswith("MobileNetV2")
+    assert report.layout == "layers numbered in one row"
     assert report.missing == report.left_over == ()
+
+
+@pytest.mark.parametrize("old_format", [False, True])
+def test_pickles_that_cost_minutes_are_refused_at_once(tmp_path: Path, old_format: bool) -> None:
+    marks = b"\x80\x02" + b"(" * 3_000_000 + b"."
+    path = tmp_path / "marks.pth"
+    if old_format:
+        path.write_bytes(marks)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x/data.pkl", marks)
+    with pytest.raises(WeightsError, match="an index of over 500,000 instructions"):
+        load_backbone(network(), path)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        (torch.tensor([1j, 0, 0]), torch.ones(3), "complex"),
+        (torch.tensor([float("nan"), 0, 0]), torch.ones(3), "finite numbers of a usual size"),
+        (torch.tensor([10.0**300, 0, 0], dtype=torch.float64), torch.ones(3), "finite numbers of a usual size"),
+        (torch.zeros(3), torch.zeros(3), "must be above 0"),
+    ],
+)
+def test_a_normalisation_that_makes_no_sense_is_refused(
+    tmp_path: Path, mean: torch.Tensor, std: torch.Tensor, message: str
+) -> None:
+    torch.save({**trained(), "pixel_mean": mean, "pixel_std": std}, tmp_path / "odd.pth")
+    with pytest.raises(WeightsError, match=message):
+        load_backbone(network(), tmp_path / "odd.pth")
+
+
+def test_a_negative_variance_is_refused(tmp_path: Path) -> None:
+    state = trained()
+    state["bn1.running_var"] = -state["bn1.running_var"].abs() - 1
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(WeightsError, match=r"bn1\.running_var holds a negative variance"):
+        load_backbone(network(), tmp_path / "odd.pth")

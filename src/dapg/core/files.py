@@ -20,6 +20,11 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 """Files that ship inside the package: people, weights, poses, frost."""
 
 
+def _umask() -> int:
+    os.umask(mask := os.umask(0))
+    return mask
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends without an error.
@@ -34,6 +39,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         final.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb+") as handle:
+            os.fchmod(handle.fileno(), 0o666 & ~_umask())  # some writers make files that only their owner can read
             os.fsync(handle.fileno())
         temporary.replace(final)
     except (OSError, SafetensorError) as error:  # safetensors has its own word for a full disk

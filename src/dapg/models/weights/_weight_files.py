@@ -2,8 +2,11 @@
 
 import argparse
 import importlib
+import io
 import json
+import pathlib
 import pickle
+import pickletools
 import re
 import zipfile
 from collections.abc import Mapping
@@ -21,13 +24,14 @@ from dapg.core.files import read_json, sha256
 
 LARGEST_FILE = 4 * 2**30
 """Bytes; a checkpoint of the largest backbone with optimiser and queue stays well below."""
-LARGEST_INDEX = 64 * 2**20
-"""Bytes of the pickled index inside a torch file; that of a ResNet-50 checkpoint has about 0.1 million."""
+LARGEST_INDEX, MOST_INSTRUCTIONS = 4 * 2**20, 500_000
+"""Bytes and instructions of the pickled index inside a torch file; a ResNet-50 checkpoint's has about 0.1 million bytes
+and 10,000 instructions."""
 METADATA_KEY = "dapg"
 """Where a safetensors file of ours says what it holds: one key, so that equal content gives equal bytes."""
 BACKBONE_FORMAT, COMPANION_FORMAT = "dapg backbone 1", "dapg flat weights 1"
 
-_WRAPPERS = ("state_dict", "model", "net", "student", "model_state_dict")
+_WRAPPERS = ("state_dict", "model", "net", "student", "model_state_dict", "module", "teacher", "model_ema")
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,9 @@ def _read_torch(path: Path, start: bytes) -> Any:
     """Unpickle with torch's restricted reader, which builds tensors and plain values and runs nothing."""
     if start.startswith(b"PK"):
         _check_archive(path)
+    else:
+        with path.open("rb") as handle:
+            _check_instructions(handle, path, pickles=5)  # magic number, version, system, content, keys of storages
     try:
         with torch.serialization.safe_globals(_plain_types()):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -156,7 +163,13 @@ def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            for entry in entries:
+                if entry.filename.endswith(".pkl") and entry.file_size <= LARGEST_INDEX:
+                    with archive.open(entry) as handle:
+                        _check_instructions(handle, path)
+    except WeightsError:
+        raise
+    except Exception as error:  # an encrypted, oddly compressed or damaged entry raises many kinds
         raise WeightsError(f"{path} is cut off or damaged ({error}); copy or download it again") from error
     unpacked = sum(entry.file_size for entry in entries)
     index = max((entry.file_size for entry in entries if entry.filename.endswith(".pkl")), default=0)
@@ -164,6 +177,19 @@ def _check_archive(path: Path) -> None:
         raise WeightsError(
             f"{path} unpacks to {unpacked} bytes with an index of {index}: no torch file looks like that"
         )
+
+
+def _check_instructions(handle: io.BufferedIOBase, path: Path, pickles: int = 1) -> None:
+    """Refuse pickles that cost minutes and gigabytes to read: torch's reader has no limit of its own."""
+    count = 0
+    for _ in range(pickles):
+        try:
+            for _ in pickletools.genops(handle):
+                count += 1
+                if count > MOST_INSTRUCTIONS:
+                    raise WeightsError(f"{path} has an index of over {MOST_INSTRUCTIONS:,} instructions; not read")
+        except ValueError:
+            return  # damaged, or the end: torch's reader says so
 
 
 def _plain_types() -> list[Any]:
@@ -174,6 +200,11 @@ def _plain_types() -> list[Any]:
     allowed: list[Any] = [np.ndarray, np.dtype, argparse.Namespace, *{type(np.dtype(kind)) for kind in kinds}]
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1 and numpy 2 wrote different names
         allowed += [(multiarray.scalar, f"{module}.scalar"), (multiarray._reconstruct, f"{module}._reconstruct")]
+    for pure, kind in ((pathlib.PurePosixPath, "PosixPath"), (pathlib.PureWindowsPath, "WindowsPath")):
+        # Paths among parsed arguments: built as pure ones, which open nothing.
+        allowed += [
+            (pure, f"{module}.{name}") for module in ("pathlib", "pathlib._local") for name in (kind, f"Pure{kind}")
+        ]
     return allowed
 
 
@@ -184,7 +215,10 @@ def _unwrap(content: Any, path: Path) -> tuple[str, dict[str, Tensor]]:
         if isinstance(content, Tensor) or not isinstance(content, Mapping):
             raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
         inner = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
+        if inner is None:  # under a name of its own: the only mapping of tensors
+            nested = [key for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
+            inner = str(nested[0]) if len(nested) == 1 and not _has_tensors(content) else None
+        if inner is None or inner not in content:
             break
         wrapper.append(inner)
         content = content[inner]
@@ -196,6 +230,10 @@ def _unwrap(content: Any, path: Path) -> tuple[str, dict[str, Tensor]]:
         for name, tensor in tensors.items()
         if tensor.layout == torch.strided and tensor.device.type == "cpu"  # no sparse tensors, none without values
     }
+
+
+def _has_tensors(content: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, Tensor) for value in content.values())
 
 
 def some(names: list[str] | tuple[str, ...], count: int = 3) -> str:

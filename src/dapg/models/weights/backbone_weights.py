@@ -4,7 +4,7 @@ import io
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,8 @@ _TORCHVISION = {
     "resnet34": "resnet34-b627a593.pth",
     "resnet50": "resnet50-19c8e357.pth",
 }
-_OWNERS = ("", "encoder_q.", "base_encoder.", "encoder.", "backbone.", "base.", "model.", "net.", "student.")
+_COPIES = ("encoder_k", "momentum", "teacher", "ema")
+"""Words in the names of averaged copies, which are taken only where the file holds no trained network beside them."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def load_backbone(backbone: Backbone, path: Path | str) -> WeightsReport:
     """Fill a backbone, in place, from a weights file or the folder of a finished run; its mean and std are set too.
 
     Understood are our own safetensors, and safetensors or torch files that hold a state dict: flat (torchvision,
-    LUPerson), wrapped in ``state_dict``, ``model``, ``net`` or ``student``, and with owners such as
+    LUPerson), wrapped in ``state_dict``, ``model`` and the like, and with any owners such as
     ``module.encoder_q.`` (MoCo) or ``backbone.`` (fast-reid) before the names. Classifiers, heads and queues are left
     over. Nothing is changed when an error is raised.
 
@@ -260,6 +261,8 @@ def _fill(backbone: Backbone, content: Content, path: Path, source: str) -> Weig
     for name, tensor in best.fitting.items():
         if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
             raise WeightsError(f"{source}: {name} holds values that are not finite; the file is of no use")
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise WeightsError(f"{source}: {name} holds a negative variance; the file is of no use")
     mean, std, normalisation = _normalisation(content, path)
     with torch.no_grad():
         for name, tensor in best.fitting.items():
@@ -297,21 +300,22 @@ def _fit(expected: Mapping[str, Tensor], content: Content, source: str) -> _Fit:
             f"{source} is a fine-tuned AGW network (two stems and three copies of a ResNet-50), not a backbone, which "
             "has one stem: score it as it is with `dapg evaluate FILE`"
         )
-    readings = [_reading(expected, content, prefix) for prefix in _prefixes()]
+    readings = [_reading(expected, content, prefix) for prefix in _prefixes(expected, content)]
     return max(readings, key=lambda reading: (len(reading.fitting), len(reading.other_shape)))
 
 
-def _prefixes() -> Iterator[str]:
-    for owner in _OWNERS:
-        yield owner
-        yield f"module.{owner}"
-    yield "module.student.backbone."
-    yield "student.backbone."
+def _prefixes(expected: Mapping[str, Tensor], content: Content) -> list[str]:
+    """What stands before the names: nothing, or owners such as ``module.encoder_q.``; trained networks first."""
+    first = next(iter(expected))
+    ends = {first, "0.weight", "features.0.0.weight"}  # as named here, in a row of numbers, and as in MobileNetV2
+    owners = {name.removesuffix(end) for name in content.tensors for end in ends if name.endswith(f".{end}")}
+    plain = sorted(owners, key=lambda owner: (any(word in owner for word in _COPIES), len(owner), owner))
+    return ["", *plain]
 
 
 def _reading(expected: Mapping[str, Tensor], content: Content, prefix: str) -> _Fit:
     names = {name[len(prefix) :]: name for name in content.tensors if name.startswith(prefix)}
-    renamed = _rename_mobilenet(names)
+    renamed = _rename_sequential(_rename_mobilenet(names))
     fitting, other_shape = {}, {}
     for name, tensor in expected.items():
         if name not in renamed:
@@ -332,7 +336,7 @@ def _layout(content: Content, prefix: str, renamed: bool, classifier: bool) -> s
     if content.metadata is not None:
         return "dapg"
     if renamed:
-        return "MobileNetV2 with its layers numbered in one row"
+        return "layers numbered in one row"
     if prefix.endswith("encoder_q."):
         kind = "MoCo"
     elif prefix.endswith("backbone.") and content.wrapper == "model":
@@ -366,6 +370,18 @@ def _rename_mobilenet(names: dict[str, str]) -> dict[str, str]:
     return renamed
 
 
+_ROW = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+"""Places of a ResNet's parts in ``nn.Sequential(*resnet.children())``, as lightly and others wrap it."""
+
+
+def _rename_sequential(names: dict[str, str]) -> dict[str, str]:
+    """A ResNet's parts by number as torchvision's by name."""
+    if "0.weight" not in names or "4.0.conv1.weight" not in names:
+        return names
+    parts = {name: name.partition(".") for name in names}
+    return {f"{_ROW.get(head, head)}.{tail}": names[name] for name, (head, _, tail) in parts.items()}
+
+
 def _same_architecture(backbone: Backbone, metadata: Mapping[str, Any], source: str) -> None:
     mine, theirs = _architecture(backbone), metadata.get("architecture")
     if mine != theirs:
@@ -395,7 +411,7 @@ def _normalisation(content: Content, path: Path) -> tuple[Triple, Triple, str]:
     if content.metadata is not None:
         return (
             _triple(content.metadata["mean"], path),
-            _triple(content.metadata["std"], path),
+            _deviations(content.metadata["std"], path),
             "stated with the weights",
         )
     stored = {
@@ -403,10 +419,12 @@ def _normalisation(content: Content, path: Path) -> tuple[Triple, Triple, str]:
     }
     mean, std = stored["pixel_mean"], stored["pixel_std"]
     if mean is not None and std is not None and mean.numel() == std.numel() == 3:
+        if mean.is_complex() or std.is_complex():
+            raise WeightsError(f"{path}: pixel_mean and pixel_std are complex numbers; the file is of no use")
         scale = 255.0 if float(std.max()) > 2 else 1.0
         return (
-            _triple((mean.flatten() / scale).tolist(), path),
-            _triple((std.flatten() / scale).tolist(), path),
+            _triple((mean.double().flatten() / scale).tolist(), path),
+            _deviations((std.double().flatten() / scale).tolist(), path),
             "pixel_mean and pixel_std of the file",
         )
     for name, (whose, known_mean, known_std) in KNOWN_NORMALISATION.items():
@@ -418,4 +436,13 @@ def _normalisation(content: Content, path: Path) -> tuple[Triple, Triple, str]:
 def _triple(values: Any, path: Path) -> Triple:
     if not isinstance(values, list) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
         raise WeightsError(f"{path}: mean and std must be three numbers each, found {values!r}")
+    if not all(abs(value) < 1e6 for value in values):  # NaN is not, and neither is a number of 400 digits
+        raise WeightsError(f"{path}: mean and std must be finite numbers of a usual size")
     return float(values[0]), float(values[1]), float(values[2])
+
+
+def _deviations(values: Any, path: Path) -> Triple:
+    deviations = _triple(values, path)
+    if min(deviations) <= 0:
+        raise WeightsError(f"{path}: a deviation per channel must be above 0, found {deviations}")
+    return deviations
