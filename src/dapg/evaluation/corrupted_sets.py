@@ -423,20 +423,20 @@ def _check_policy(target: Path, settings: dict[str, Any]) -> None:
 def _copy_lists(root: Path, target: Path, pictures: set[str]) -> None:
     """Copy the data set's small files that are no pictures, out of a folder or a zip archive."""
 
-    def copy(name: str, size: int, source: Callable[[], IO[bytes]]) -> None:
+    def copy(name: str, size: int, source: Callable[[str], IO[bytes]]) -> None:
         listed = Path(name).suffix.lower() in _LISTS and name not in pictures
         file = target / inside(name, str(root)) if listed else target
         if listed and not (file.is_file() and file.stat().st_size == size):  # a file that is there is whole
-            with source() as stream, atomic_path(file) as temporary, temporary.open("wb") as handle:
+            with source(name) as stream, atomic_path(file) as temporary, temporary.open("wb") as handle:
                 shutil.copyfileobj(stream, handle)
 
     if root.is_dir():
         for name in sorted(files_below(root)):
-            copy(name, (root / name).stat().st_size, functools.partial((root / name).open, "rb"))
+            copy(name, (root / name).stat().st_size, lambda path: (root / path).open("rb"))
     elif zipfile.is_zipfile(root):
         with zipfile.ZipFile(root) as archive:
             for member in archive.infolist():
-                copy(member.filename, member.file_size, functools.partial(archive.open, member))
+                copy(member.filename, member.file_size, archive.open)
 
 
 def _finished_lines(manifest: Path, target: Path) -> set[str]:

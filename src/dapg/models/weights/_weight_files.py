@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -165,8 +165,7 @@ def _check_archive(path: Path) -> None:
             entries = archive.infolist()
             for entry in entries:
                 if entry.filename.endswith(".pkl") and entry.file_size <= LARGEST_INDEX:
-                    with archive.open(entry) as handle:
-                        _check_instructions(handle, path)
+                    _check_instructions(io.BytesIO(archive.read(entry)), path)
     except WeightsError:
         raise
     except Exception as error:  # an encrypted, oddly compressed or damaged entry raises many kinds
@@ -184,7 +183,7 @@ def _check_instructions(handle: io.BufferedIOBase, path: Path, pickles: int = 1)
     count = 0
     for _ in range(pickles):
         try:
-            for _ in pickletools.genops(handle):
+            for _ in pickletools.genops(cast(IO[bytes], handle)):
                 count += 1
                 if count > MOST_INSTRUCTIONS:
                     raise WeightsError(f"{path} has an index of over {MOST_INSTRUCTIONS:,} instructions; not read")
