@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from dapg.recipes.finetuning import settings
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -37,7 +38,6 @@ from dapg.methods.base import DataFacts
 from dapg.methods.finetuning.agw import AGW
 from dapg.methods.runs import backbone_settings
 from dapg.models.weights.backbone_weights import init_backbone
-from dapg.recipes.finetuning import settings
 from dapg.train.finetune import FinetuneSettings, finetune
 
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from dapg.recipes.finetuning import settings
 from torch import Tensor
 
 from dapg.core import plugins
@@ -22,7 +23,6 @@ from dapg.core.rng import SampleGenerator, generator_from
 from dapg.methods.base import DataFacts
 from dapg.methods.runs import backbone_settings, method_class
 from dapg.models.weights.backbone_weights import init_backbone
-from dapg.recipes.finetuning import settings
 from dapg.train.loop import TrainConfig
 
 PERSONS = 8

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dapg.recipes.pretraining import settings
 from reference_environment import Worker, reference_python
 
 from dapg.core.batch import Batch
@@ -35,7 +36,6 @@ from dapg.data.sets.synthetic import Synthetic
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import method_class
 from dapg.models.weights.backbone_weights import init_backbone
-from dapg.recipes.pretraining import settings
 from dapg.train.optimizers import build_optimizer
 
 PARTS = ("decode", "views", "forward", "backward", "rest")

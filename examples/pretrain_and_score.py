@@ -7,8 +7,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from dapg.evaluation.evaluate import EvaluateSettings, evaluate
 from dapg.recipes.pretraining import settings
+
+from dapg.evaluation.evaluate import EvaluateSettings, evaluate
 from dapg.train.pretrain import pretrain
 
 

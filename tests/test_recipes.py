@@ -1,10 +1,10 @@
 """Pre-training presets: every method has all of them, and those that quote a source have its figures."""
 
 import pytest
-
-from dapg.core import plugins
 from dapg.core.presets import PRESETS
 from dapg.recipes.pretraining import settings
+
+from dapg.core import plugins
 
 METHODS = plugins.names("methods.pretraining")
 

@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from dapg.core.presets import PRESETS
+from dapg.recipes.finetuning import settings
 
 from command_line import run
 from dapg.commands._settings import field_docs
 from dapg.core import plugins
-from dapg.core.presets import PRESETS
 from dapg.core.settings import to_dict
 from dapg.core.types import Modality
 from dapg.data.sets.regdb import RegDB
 from dapg.data.sets.synthetic import Synthetic
 from dapg.methods.runs import load_method, method_class
 from dapg.pipelines.partitions import parse_partitions
-from dapg.recipes.finetuning import settings
 from dapg.train.checkpoint import whole_checkpoints
 
 METHODS = plugins.names("methods.finetuning")

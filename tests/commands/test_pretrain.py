@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from dapg.core.presets import PRESETS
+from dapg.recipes.pretraining import settings
 from PIL import Image
 
 from command_line import run
 from dapg.commands._settings import field_docs
 from dapg.core import plugins
 from dapg.core.files import sha256
-from dapg.core.presets import PRESETS
 from dapg.core.settings import to_dict
 from dapg.methods.runs import method_class
-from dapg.recipes.pretraining import settings
 
 METHODS = plugins.names("methods.pretraining")
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dapg.recipes.pretraining import settings
 
 from dapg import cli
 from dapg.core.errors import UsageError
 from dapg.core.files import read_json
 from dapg.core.settings import flat, to_dict
 from dapg.pipelines import sweep
-from dapg.recipes.pretraining import settings
 
 
 @pytest.mark.parametrize("name", sweep.SWEEPS)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dapg.recipes.pretraining import settings
 
 from dapg import cli
 from dapg.core.errors import DapgError, UsageError
@@ -15,7 +16,6 @@ from dapg.export.export import FLAT_FILE, PUBLISHED_FILE, FeatureNetwork, export
 from dapg.methods.published import load_published
 from dapg.methods.runs import BackboneConfig, load_method
 from dapg.models.weights.backbone_weights import HUB_FILE, backbone_from_file, init_backbone
-from dapg.recipes.pretraining import settings
 from dapg.train.pretrain import pretrain
 
 SMALL = {"width": 0.125, "last_stride": 2}

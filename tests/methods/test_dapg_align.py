@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 import torch
+from dapg.core.presets import PRESETS
+from dapg.recipes.alignment import settings
 from torch.nn import functional
 
 from dapg.augment.views import ViewConfig
 from dapg.core.batch import Batch
 from dapg.core.errors import UsageError
-from dapg.core.presets import PRESETS
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.methods.alignment.dapg_align import DAPGAlign, draw_channels, positive_pictures
 from dapg.methods.base import DataFacts
 from dapg.models.backbones.resnet18 import ResNet18
 from dapg.models.blocks.pooling import average_pool
 from dapg.models.heads.moco_head import MoCoHead
-from dapg.recipes.alignment import settings
 
 COUNT, POSES = 6, 3
 STILL = ViewConfig(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dapg.recipes.finetuning import settings
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -14,7 +15,6 @@ from dapg.data.sets.synthetic import Synthetic
 from dapg.features.encoders import MethodEncoder
 from dapg.features.extract import trial_features
 from dapg.methods.runs import load_method
-from dapg.recipes.finetuning import settings
 from dapg.scoring.metrics import mean_scores, score_trials
 from dapg.train.finetune import finetune
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from dapg.recipes.pretraining import settings
 
 from dapg.core.errors import UsageError
 from dapg.data.sets.folder import Folder
 from dapg.data.shards.pack import pack
 from dapg.data.source import DataConfig
 from dapg.methods.runs import BackboneConfig
-from dapg.recipes.pretraining import settings
 from dapg.train.pretrain import PretrainSettings, pretrain
 from figures import make_figures
 

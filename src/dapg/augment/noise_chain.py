@@ -10,14 +10,16 @@ with three different corruptions drawn for every sample, w ~ Dirichlet(1, 1, 1) 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dapg.augment.view_size import ViewSize
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
+from dapg.core.scales import Scale
 from dapg.corruptions import library
 
 Mixture = Literal["augmix", "weights"]
@@ -29,7 +31,7 @@ Geometry = Literal["shared", "per_view"]
 
 
 @dataclass(frozen=True)
-class ChainConfig:
+class ChainConfig(ViewSize):
     """The noise chain of a method; defaults are the recommended preset, reasons are in docs/method.md."""
 
     severities: tuple[int, int] = (1, 3)
@@ -50,10 +52,12 @@ class ChainConfig:
         if len(self.names) < 3:
             raise UsageError(f"without {', '.join(self.leave_out)} fewer than three corruptions are left for the chain")
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self.height, self.width
+    def at(self, scale: Scale) -> Self:
+        """The size of the scale's decoded pictures.
+
+        Severities in pixels, as of blurs, are stronger on smaller pictures (docs/training.md).
+        """
+        return self.resized(scale.decoded or self.size)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The standard view of fine-tuning (AGW): pad, crop, mirror, normalise, and where asked erase."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from jaxtyping import Float, UInt8
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from dapg.augment import basic
 from dapg.augment.channel import channel_mix
+from dapg.augment.view_size import ViewSize
 from dapg.core.errors import UsageError
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from dapg.core.rng import SampleGenerator
@@ -15,7 +17,7 @@ from dapg.core.settings import unset
 
 
 @dataclass(frozen=True)
-class PaddedViewConfig:
+class PaddedViewConfig(ViewSize):
     """One view. Defaults are AGW's (train.py): 288 x 144, padding 10, no erasing, no jitter."""
 
     height: int = 288
@@ -41,10 +43,9 @@ class PaddedViewConfig:
         if self.padding < 0:
             raise UsageError(f"padding is 0 or above, got {self.padding}")
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self.height, self.width
+    def resized(self, size: tuple[int, int]) -> Self:
+        """The same at another (height, width); the padding shrinks with it."""
+        return replace(super().resized(size), padding=round(self.padding * size[0] / self.height))
 
 
 def padded_picture(

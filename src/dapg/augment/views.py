@@ -8,18 +8,15 @@ from torch import Tensor
 
 from dapg.augment import basic
 from dapg.augment.noise_chain import ChainConfig, noise_chain
+from dapg.augment.view_size import ViewSize
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from dapg.core.rng import SampleGenerator
 
 
 @dataclass(frozen=True)
-class ViewConfig:
+class ViewConfig(ViewSize):
     """One view. Defaults are LUPerson's ``ori-cj+sre`` (lup_moco/libs): no colour jitter, random erasing."""
 
-    height: int = 256
-    """Rows the network sees."""
-    width: int = 128
-    """Columns the network sees."""
     crop_scale: tuple[float, float] = (0.2, 1.0)
     """Share of the picture's area a crop may have."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -44,11 +41,6 @@ class ViewConfig:
     """Share of the view that is erased."""
     erasing_aspect: tuple[float, float] = (0.3, 3.33)
     """Height : width of the hole."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self.height, self.width
 
 
 def standard_view(

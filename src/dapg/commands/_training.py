@@ -1,15 +1,12 @@
-"""Shared by the training commands: method by place or from a file, how long it takes, what came out."""
+"""Shared by the training commands: method by place or from a file, what came out."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dapg.commands._settings import take_option, take_positional
 from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.settings import read_yaml
-
-if TYPE_CHECKING:
-    from dapg.train.run import TrainingSettings
 
 _KINDS = {"pretrain": "pre-training", "align": "alignment", "finetune": "fine-tuning"}
 
@@ -41,17 +38,6 @@ def _stored_method(config: str, stage: str) -> str | None:
         raise UsageError(f"{config} is not the settings of a {_KINDS[stage]} run, but of `{stored['stage']}`")
     name = stored.get("name")
     return None if name is None else str(name)
-
-
-def say_how_long(settings: "TrainingSettings", preset: str) -> None:
-    """Before the first step, from measured speeds; the progress bar knows better once it runs."""
-    from dapg.core import distributed
-    from dapg.core.presets import expected_seconds
-
-    train = settings.train
-    seconds = expected_seconds(preset, settings.name, train.steps * train.batch_size)
-    if seconds and distributed.rank() == 0:
-        print(f"about {seconds:.0f} s on two cores for {train.steps} steps (docs/results.md)", flush=True)
 
 
 def say_result(result: dict[str, Any], out: str) -> None:

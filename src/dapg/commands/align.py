@@ -1,7 +1,7 @@
 """Align a pre-trained backbone with persons: the same person in other poses and colours (stage 2)."""
 
 from dapg.commands._settings import parse, take_option, wants_help
-from dapg.commands._training import list_methods, say_how_long, say_result, take_method
+from dapg.commands._training import list_methods, say_result, take_method
 from dapg.core import plugins
 from dapg.core.settings import read_yaml
 
@@ -31,7 +31,7 @@ arms of the ablation:
 def main(words: list[str], program: str) -> None:
     """Parse, run, and say where the result is."""
     if wants_help(words):
-        from dapg.core.presets import PRESETS
+        from dapg.core.scales import PRESETS
 
         print(_HELP.format(presets=",".join(PRESETS), default=_METHOD, methods=list_methods(_FOLDER)), end="")
         return
@@ -45,13 +45,11 @@ def main(words: list[str], program: str) -> None:
     from pathlib import Path
 
     from dapg.core import distributed
-    from dapg.recipes.alignment import settings as recipe
-    from dapg.recipes.pretraining import validation
+    from dapg.recipes import alignment, validation
     from dapg.train.align import align
 
     description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
-    settings = parse(f"{program} {method}", recipe(method, preset, init), words, description, positionals=("name",))
-    say_how_long(settings, preset)
+    settings = parse(f"{program} {method}", alignment(method, preset, init), words, description, positionals=("name",))
     result = align(settings, validation(settings))
     say_result(result, settings.out)
     if distributed.rank() == 0:

@@ -35,7 +35,7 @@ def main(words: list[str], program: str) -> None:
     from dapg.data.cropping.crop import DETECTORS, CropSettings, crop
     from dapg.data.cropping.detectors.base import Detector
 
-    kind = plugins.load(DETECTORS, name, Detector)  # type: ignore[type-abstract]
+    kind = plugins.load(DETECTORS, name, Detector)
     defaults = CropSettings(source=source, detector=name, detect=kind.Config())
     description = f"Detector {name}: {plugins.summary(DETECTORS, name)}"
     settings = parse(f"{program} {source}", defaults, words, description, positionals=("source", "detector"))

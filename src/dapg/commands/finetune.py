@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from dapg.commands._settings import parse, take_option, wants_help
-from dapg.commands._training import list_methods, say_how_long, say_result, take_method
+from dapg.commands._training import list_methods, say_result, take_method
 from dapg.core import plugins
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Then score it: dapg evaluate outputs/finetune/first --mode all
 def main(words: list[str], program: str) -> None:
     """Parse, run, and say where the result is."""
     if wants_help(words):
-        from dapg.core.presets import PRESETS
+        from dapg.core.scales import PRESETS
 
         print(_HELP.format(presets=",".join(PRESETS), methods=list_methods(_FOLDER)), end="")
         return
@@ -42,16 +42,14 @@ def main(words: list[str], program: str) -> None:
     partitions, words = take_option(words, "--partitions", "")
 
     from dapg.core import distributed
-    from dapg.recipes.finetuning import make_validate
-    from dapg.recipes.finetuning import settings as recipe
+    from dapg.recipes import finetuning, make_validate
     from dapg.train.finetune import finetune
 
     description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
-    settings = parse(f"{program} {method}", recipe(method, preset), words, description, positionals=("name",))
+    settings = parse(f"{program} {method}", finetuning(method, preset), words, description, positionals=("name",))
     if partitions:
         _run_partitions(settings, partitions)
         return
-    say_how_long(settings, preset)
     result = finetune(settings, make_validate(settings))
     say_result(result, settings.out)
     if distributed.rank() == 0:

@@ -1,7 +1,7 @@
 """Pre-train a backbone on unlabelled pictures of people."""
 
 from dapg.commands._settings import parse, take_option, wants_help
-from dapg.commands._training import list_methods, say_how_long, say_result, take_method
+from dapg.commands._training import list_methods, say_result, take_method
 from dapg.core import plugins
 
 _FOLDER = "methods.pretraining"
@@ -27,7 +27,7 @@ examples:
 def main(words: list[str], program: str) -> None:
     """Parse, run, and say where the result is."""
     if wants_help(words):
-        from dapg.core.presets import PRESETS
+        from dapg.core.scales import PRESETS
 
         print(_HELP.format(presets=",".join(PRESETS), methods=list_methods(_FOLDER)), end="")
         return
@@ -37,13 +37,11 @@ def main(words: list[str], program: str) -> None:
     from pathlib import Path
 
     from dapg.core import distributed
-    from dapg.recipes.pretraining import settings as recipe
-    from dapg.recipes.pretraining import validation
+    from dapg.recipes import pretraining, validation
     from dapg.train.pretrain import pretrain
 
     description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
-    settings = parse(f"{program} {method}", recipe(method, preset), words, description, positionals=("name",))
-    say_how_long(settings, preset)
+    settings = parse(f"{program} {method}", pretraining(method, preset), words, description, positionals=("name",))
     result = pretrain(settings, validation(settings))
     say_result(result, settings.out)
     if distributed.rank() == 0:

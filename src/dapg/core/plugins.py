@@ -7,8 +7,9 @@ import ast
 import functools
 import importlib
 import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from dapg.core.errors import UsageError, nearest
 
@@ -54,12 +55,13 @@ def _first_line(path: Path, changed: int) -> str:
     return docstring.split("\n", 1)[0]
 
 
-def load(package: str, name: str, contract: type[T]) -> type[T]:
+def load(package: str, name: str, contract: Callable[..., T]) -> type[T]:
     """The one public class that fulfils ``contract`` in ``dapg/<package>/<name>.py``.
 
     Raises:
         UsageError: no such file (the nearest name is suggested), or not exactly one class in it.
     """
+    assert inspect.isclass(contract)  # an abstract one, which type[T] would not let through
     known = names(package)
     if name not in known:
         hint = nearest(name, known) or f"; known: {', '.join(known)}"
@@ -77,4 +79,4 @@ def load(package: str, name: str, contract: type[T]) -> type[T]:
         raise UsageError(
             f"dapg/{package.replace('.', '/')}/{name}.py must hold one public {contract.__name__}, found {len(classes)}"
         )
-    return classes[0]
+    return cast(type[T], classes[0])

@@ -54,7 +54,7 @@ def open_dataset(config: DataConfig) -> Dataset:
         UsageError: unknown name.
         DataError: the layout under the root is not that data set's.
     """
-    kind = plugins.load("data.sets", config.name, Dataset)  # type: ignore[type-abstract]
+    kind = plugins.load("data.sets", config.name, Dataset)
     root = root_of(config)
     if root is not None:
         return kind(root)

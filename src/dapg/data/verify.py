@@ -66,7 +66,7 @@ def verify_folder(name: str, root: Path | str, decode: bool = True, threads: int
     Raises:
         UsageError: no such data set.
     """
-    kind = plugins.load("data.sets", name, Dataset)  # type: ignore[type-abstract]
+    kind = plugins.load("data.sets", name, Dataset)
     try:
         dataset = kind(root)
     except DataError as error:

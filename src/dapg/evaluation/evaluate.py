@@ -14,6 +14,7 @@ from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, RESULT, RunFolder, refuse_other_weights
 from dapg.core.runtime import Cache, Runtime
 from dapg.core.settings import from_dict, read_yaml, run_only, to_dict
+from dapg.core.training import BackboneConfig
 from dapg.core.types import Trial
 from dapg.data.base import Dataset
 from dapg.data.sets.shards import Shards
@@ -28,7 +29,7 @@ from dapg.features.extract import trial_features
 from dapg.features.grad_cam import backbone_of
 from dapg.features.ranked_lists import describe_lists, save_maps, save_thumbnails
 from dapg.features.table import CENTRED, FeatureTable
-from dapg.methods.runs import METHOD_WEIGHTS, BackboneConfig
+from dapg.methods.runs import METHOD_WEIGHTS
 from dapg.scoring.bootstrap import write_query_scores
 from dapg.scoring.metrics import Scores, score_trials
 from dapg.scoring.ranking import rank
@@ -230,7 +231,7 @@ def _same_people(trained_on: DataConfig, tested_on: DataConfig, dataset: Dataset
 
     A packed set counts as the set it was packed from, and as any set when it is not there any more.
     """
-    kinds = {name: plugins.load("data.sets", name, Dataset) for name in plugins.names("data.sets")}  # type: ignore[type-abstract]
+    kinds = {name: plugins.load("data.sets", name, Dataset) for name in plugins.names("data.sets")}
     title: str | None = kinds[trained_on.name].title
     if kinds[trained_on.name] is Shards:
         try:

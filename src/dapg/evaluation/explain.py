@@ -10,6 +10,7 @@ from dapg.core.errors import UsageError
 from dapg.core.run_folder import RunFolder
 from dapg.core.runtime import Runtime
 from dapg.core.settings import run_only
+from dapg.core.training import BackboneConfig
 from dapg.core.types import UNKNOWN, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.source import DataConfig, open_dataset, select_records
@@ -18,7 +19,6 @@ from dapg.features.extract import extract
 from dapg.features.grad_cam import backbone_of
 from dapg.features.ranked_lists import Answers, describe_lists, save_maps, save_thumbnails
 from dapg.features.table import FeatureTable
-from dapg.methods.runs import BackboneConfig
 from dapg.scoring.labels import Labels
 from dapg.scoring.ranking import rank
 

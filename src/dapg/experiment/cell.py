@@ -4,7 +4,7 @@ Trainings stay in the folder of runs and are shared between cells.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,19 @@ from dapg.core.files import folder_lock
 from dapg.core.metrics_log import loss_curve
 from dapg.core.run_folder import commit
 from dapg.core.runtime import Cache, Runtime
+from dapg.core.settings import to_dict
+from dapg.core.training import BackboneConfig
 from dapg.data.captions import CaptionSettings, captions
 from dapg.data.manifest import MANIFEST
 from dapg.data.picture_lines import write_lines
 from dapg.data.source import DataConfig, open_dataset, select_records
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
-from dapg.experiment.matrix import FILES, Cell, poses, tables_of
+from dapg.experiment.matrix import Cell, poses, tables_of
 from dapg.experiment.paper import SEARCHES
 from dapg.experiment.plan import Experiment, machine, stage_of
 from dapg.features.encoders import build_encoder
 from dapg.features.pseudo_persons import GroupSettings, group
 from dapg.features.table import CENTRED
-from dapg.methods.runs import BackboneConfig
 from dapg.pose.generate import generate
 from dapg.scoring.bootstrap import person_scores
 from dapg.train.align import AlignSettings, align
@@ -95,20 +96,35 @@ def make_files(settings: PretrainSettings, device: str) -> None:
     Raises:
         UsageError: too many pictures for clusters, or nobody knows what they show; says which file to put there.
     """
-    for name in FILES:
-        place = getattr(settings.method, name, "")
-        if not place or Path(place).exists():
-            continue
-        pictures = len(select_records(open_dataset(settings.data), settings.data, settings.seed))
-        if name == "captions" and settings.data.name == "synthetic":
-            write_lines(Path(place), captions(CaptionSettings(settings.data)))
-        elif name == "groups" and pictures <= MOST_GROUPED:
-            write_lines(Path(place), group(GroupSettings(settings.data, groups=max(2, pictures // 6), device=device)))
-        else:
-            raise UsageError(
-                f"{settings.name} learns from {name}, which for {pictures} pictures of {settings.data.name} must come "
-                f"from elsewhere: put them into {place}, a line a picture: path, tab, and what is said of it"
-            )
+    name = settings.method.line_file
+    place = str(to_dict(settings.method).get(name, ""))
+    if not place or Path(place).exists():
+        return
+    try:
+        if name not in _WRITERS:
+            raise UsageError(f"nothing here makes {name}")
+        lines = _WRITERS[name](settings.data, device)
+    except UsageError as error:
+        raise UsageError(
+            f"{settings.name} learns from {name}, which must come from elsewhere ({error}): put them into {place}, "
+            "one line per picture: path, tab, and what is said of it"
+        ) from error
+    write_lines(Path(place), lines)
+
+
+def _captions(data: DataConfig, device: str) -> Mapping[str, str]:
+    return captions(CaptionSettings(data))
+
+
+def _groups(data: DataConfig, device: str) -> Mapping[str, int]:
+    pictures = len(select_records(open_dataset(data), data, 0))
+    if pictures > MOST_GROUPED:
+        raise UsageError(f"{pictures} pictures are too many to cluster in memory")
+    return group(GroupSettings(data, groups=max(2, pictures // 6), device=device))
+
+
+_WRITERS: dict[str, Callable[[DataConfig, str], Mapping[str, str | int]]] = {"captions": _captions, "groups": _groups}
+"""What makes a file of lines, by the name of the setting that wants it."""
 
 
 def _generate(settings: AlignSettings) -> None:

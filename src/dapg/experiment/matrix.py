@@ -11,29 +11,26 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from dapg.core import plugins
+from dapg import recipes
+from dapg.core import plugins, scales
 from dapg.core.errors import UsageError
 from dapg.core.files import sha256
+from dapg.core.scales import Stage
 from dapg.core.settings import to_dict
 from dapg.data.source import DataConfig
-from dapg.methods.runs import FOLDERS, BackboneConfig
+from dapg.methods.runs import FOLDERS, method_class
 from dapg.models.weights import pose_weights
 from dapg.pose.generate import GenerateSettings
-from dapg.recipes import alignment, finetuning, pretraining
 from dapg.train.align import AlignSettings, Positives
-from dapg.train.finetune import FinetuneSettings
-from dapg.train.loop import TrainConfig
 from dapg.train.pretrain import PretrainSettings
 from dapg.train.run import TrainingSettings
 
-Scale = Literal["tiny", "gpu", "paper"]
 NEED_GENERATED: tuple[Positives, ...] = ("generated", "shuffled")
 """Positives that are taken from a folder of generated pictures."""
-FILES = ("groups", "captions")
-"""Settings of a method that name a file about its pictures."""
-SCALES: tuple[Scale, ...] = ("tiny", "gpu", "paper")
+SCALES = tuple(scale.name for scale in scales.SCALES.values() if scale.settings != "recommended")
+"""Scales at which every method is as it was published, without what helped beyond."""
 TABLES = ("table1", "table2", "table3", "fig1", "beyond", "finetuners", "stage1", "stage2")
 
 
@@ -188,13 +185,13 @@ class Source:
 
 
 def cells(
-    tables: Sequence[str], scale: Scale, sources: Sequence[Source], starts: Sequence[str], seeds: int, root: Path
+    tables: Sequence[str], scale: str, sources: Sequence[Source], starts: Sequence[str], seeds: int, root: Path
 ) -> list[Cell]:
     """The cells of the tables, each once, seeds outermost so that every arm has one before any has two.
 
     Args:
         tables: of ``TABLES``.
-        scale: size of networks and trainings.
+        scale: one of ``SCALES``: networks and trainings.
         sources: data sets; RegDB counts ten times, once a partition.
         starts: random, imagenet or both.
         seeds: seeds 0, 1, ... of each cell.
@@ -206,11 +203,12 @@ def cells(
     for table in tables:
         if table not in TABLES:
             raise UsageError(f"no table is called {table!r}; known: {', '.join(TABLES)}, all")
-    for start in starts:
-        if start not in ("random", "imagenet"):
-            raise UsageError(f"a start is random or imagenet, not {start!r}")
     if scale not in SCALES:
         raise UsageError(f"a scale is {', '.join(SCALES)}, not {scale!r}")
+    known = scales.SCALES[scale].starts
+    for start in starts:
+        if start not in known:
+            raise UsageError(f"--scale {scale} starts from {' or '.join(known)}, not from {start!r}")
     found: dict[str, Cell] = {}
     for seed in range(seeds):
         for start in starts:
@@ -238,41 +236,69 @@ def _splits(sources: Sequence[Source]) -> Iterator[tuple[Source, str]]:
             yield source, ""
 
 
-def _cell(
-    arm: str, finetuner: str, source: Source, split: str, start: str, seed: int, scale: Scale, root: Path
-) -> Cell:
+def _cell(arm: str, finetuner: str, source: Source, split: str, start: str, seed: int, scale: str, root: Path) -> Cell:
     data = f"{source.name}-{split.removeprefix('train-')}" if split else source.name
     cell = Cell(arm, finetuner, data, start, seed)
     absent = _absent(arm, finetuner)
     if absent:
         return replace(cell, missing=absent)
     chain: list[TrainingSettings] = []
-    weights = _first_weights(scale, start)
     spec = ARMS[arm]
     first = None
     if spec.pretraining:
-        first = _pretraining(spec, scale, weights, start, seed, root)
-        first = replace(first, out=str(folder(root, "pretrain", first)))
+        first = _pretraining(spec, scale, start, seed, root)
         chain.append(first)
-        weights = replace(weights, init=first.out)
     if spec.alignment:
-        aligned = _alignment(spec, scale, weights, first, start, seed, root)
-        aligned = replace(aligned, out=str(folder(root, "align", aligned)))
-        chain.append(aligned)
-        weights = replace(weights, init=aligned.out)
-    last = _finetuning(finetuner, scale, weights, start, seed)
+        chain.append(_alignment(spec, scale, first, start, seed, root))
+    plugin, changes = FINETUNERS.get(finetuner, (finetuner, {}))
+    last = recipes.finetuning(plugin, scale, start)
+    backbone = replace(last.backbone, init=chain[-1].out) if chain else last.backbone
+    last = replace(last, method=changed(last.method, changes), backbone=backbone, seed=seed)
     last = replace(last, data=DataConfig(source.name, source.root, split))
     chain.append(replace(last, out=str(folder(root, "finetune", last))))
     return replace(cell, chain=tuple(chain))
+
+
+def _pretraining(spec: Arm, scale: str, start: str, seed: int, root: Path) -> PretrainSettings:
+    made = recipes.pretraining(spec.pretraining, scale, start)
+    made = replace(made, method=changed(made.method, spec.changes), seed=seed)
+    file, labels = made.method.line_file, method_class("pretrain", made.name).needs_labels
+    if file and (scales.SCALES[scale].labelled or not labels):  # else the data brings labels of its own
+        data = replace(made.data, split=scales.SCALES[scale].stages["pretrain"].split)  # what the others see
+        made = replace(made, data=data, method=changed(made.method, {file: str(root / file / f"{data.name}.tsv")}))
+    share = spec.length * (2 / made.method.passes if spec.equal_passes else 1.0)
+    made = replace(made, train=made.train.lasting(share))
+    return replace(made, out=str(folder(root, "pretrain", made)))
+
+
+def _alignment(
+    spec: Arm, scale: str, first: PretrainSettings | None, start: str, seed: int, root: Path
+) -> AlignSettings:
+    """Stage 2, fitted to the settings of the stage 1 before it if there is one."""
+    made = recipes.alignment(spec.alignment, scale, first or "", start)
+    optimizer = replace(made.train.optimizer, lr=spec.align_rate * made.train.optimizer.lr)
+    made = replace(
+        made,
+        method=changed(made.method, spec.aligned),
+        positives=spec.positives,
+        train=replace(made.train, optimizer=optimizer),
+        seed=seed,
+    )
+    if spec.positives in NEED_GENERATED:
+        name = f"{made.data.name}-{made.data.split or 'default'}-{sha256(pose_weights.EMBEDDED)[:10]}"
+        made = replace(made, generated=str(root / "poses" / name))
+    return replace(made, out=str(folder(root, "align", made)))
 
 
 def _absent(arm: str, finetuner: str) -> str:
     """What a cell needs and the package does not have."""
     spec = ARMS[arm]
     tuner, _ = FINETUNERS.get(finetuner, (finetuner, {}))
-    for stage, name in (("pretrain", spec.pretraining), ("align", spec.alignment), ("finetune", tuner)):
-        if name and not (plugins.exists(FOLDERS[stage]) and name in plugins.names(FOLDERS[stage])):
-            return f"{FOLDERS[stage].removeprefix('methods.')} method {name!r} is not in the package yet"
+    wanted: dict[Stage, str] = {"pretrain": spec.pretraining, "align": spec.alignment, "finetune": tuner}
+    for stage, name in wanted.items():
+        package, _ = FOLDERS[stage]
+        if name and name not in plugins.names(package):
+            return f"{package.removeprefix('methods.')} method {name!r} is not in the package yet"
     if spec.alignment and spec.positives in NEED_GENERATED and not pose_weights.EMBEDDED.is_file():
         return "no trained pose generator is in the package yet, which the alignment needs"
     return ""
@@ -283,11 +309,11 @@ def poses(aligned: AlignSettings) -> GenerateSettings:
     return GenerateSettings(out=aligned.generated, split=aligned.data.split, visible_only=aligned.visible_only)
 
 
-def folder(root: Path, stage: str, settings: Any) -> Path:
+def folder(root: Path, stage: str, settings: TrainingSettings) -> Path:
     """One folder for equal settings: its name ends in their hash. The place of earlier folders does not count."""
     values = _counted(settings)
-    files = ((values["method"], name) for name in FILES)
-    for where, name in ((values.get("backbone", {}), "init"), (values, "generated"), *files):
+    file = (values["method"], settings.method.line_file)
+    for where, name in ((values["backbone"], "init"), (values, "generated"), file):
         if "/" in str(where.get(name, "")):
             where[name] = Path(where[name]).name
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
@@ -307,108 +333,6 @@ def _counted(settings: Any) -> Any:
 
     drop(settings, plain)
     return plain
-
-
-# Scales
-
-_TINY_SIZE, _TINY_CHAIN = (96, 48), (192, 96)
-_TINY_STEPS, _TINY_TUNE = {"random": 200, "imagenet": 60}, {"random": 150, "imagenet": 75}
-"""Steps of 64 pictures by start: MobileNetV2 takes some four times as long a step, and has learned before."""
-_TINY_ALIGN = {"random": 100, "imagenet": 30}
-"""Steps of an alignment: half of stage 1's."""
-_TINY_RATES = {"random": 2e-3, "imagenet": 5e-4}
-"""AdamW's rate by start, the same for every method: one trial each."""
-_TINY_ALIGN_RATE = 0.05
-"""An alignment's share of that rate: at half of it, stage 1 is forgotten (docs/results.md)."""
-
-
-def _first_weights(scale: Scale, start: str) -> BackboneConfig:
-    """The network that all arms of a scale and start share."""
-    if scale != "tiny":
-        return BackboneConfig("resnet50", init=start)
-    return (
-        BackboneConfig("mobilenet_v2", init="imagenet")
-        if start == "imagenet"
-        else BackboneConfig("resnet18", width=0.25)
-    )
-
-
-def _pretraining(
-    spec: Arm, scale: Scale, weights: BackboneConfig, start: str, seed: int, root: Path
-) -> PretrainSettings:
-    base = pretraining.settings(spec.pretraining, scale)
-    made = replace(base, method=changed(base.method, spec.changes), backbone=weights, seed=seed)
-    for name in FILES:
-        if name == "groups" and scale == "paper":
-            continue  # LUPerson-NL brings its own noisy labels
-        if hasattr(made.method, name):  # on the pictures that the others see
-            data = replace(made.data, split="")
-            file = str(root / name / f"{data.name}.tsv")
-            made = replace(made, data=data, method=replace(made.method, **{name: file}))
-    if scale == "tiny":
-        optimizer = replace(made.train.optimizer, name="adamw", lr=_TINY_RATES[start])
-        steps = _TINY_STEPS[start]
-        train = replace(made.train, steps=steps, optimizer=optimizer, on_collapse="warn", checkpoint_every=20)
-        method = changed(made.method, {"views.height": _TINY_SIZE[0], "views.width": _TINY_SIZE[1]})
-        if hasattr(method, "chain"):
-            method = changed(method, {"chain.height": _TINY_CHAIN[0], "chain.width": _TINY_CHAIN[1]})
-        loader = replace(made.loader, height=_TINY_CHAIN[0], width=_TINY_CHAIN[1])
-        made = replace(made, train=train, method=method, loader=loader)
-    share = spec.length
-    if spec.equal_passes:
-        share *= 2 / (4 if made.method.negatives == "batch" else 7)
-    return replace(made, train=_lasting(made, share))
-
-
-def _alignment(
-    spec: Arm,
-    scale: Scale,
-    weights: BackboneConfig,
-    first: PretrainSettings | None,
-    start: str,
-    seed: int,
-    root: Path,
-) -> AlignSettings:
-    """Stage 2 of the network ``weights``, fitted to the settings of the stage 1 before it if there is one."""
-    base = alignment.settings(spec.alignment, scale, first or "")
-    rate = spec.align_rate * (_TINY_ALIGN_RATE * _TINY_RATES[start] if scale == "tiny" else base.train.optimizer.lr)
-    train = replace(base.train, optimizer=replace(base.train.optimizer, lr=rate))
-    method, loader = changed(base.method, spec.aligned), base.loader
-    if scale == "tiny":
-        train = replace(train, steps=_TINY_ALIGN[start], on_collapse="warn", checkpoint_every=20)
-        method = changed(method, {"views.height": _TINY_SIZE[0], "views.width": _TINY_SIZE[1]})
-        loader = replace(loader, height=_TINY_SIZE[0], width=_TINY_SIZE[1])
-    made = replace(
-        base, method=method, backbone=weights, positives=spec.positives, train=train, loader=loader, seed=seed
-    )
-    if spec.positives in NEED_GENERATED:
-        name = f"{made.data.name}-{made.data.split or 'default'}-{sha256(pose_weights.EMBEDDED)[:10]}"
-        made = replace(made, generated=str(root / "poses" / name))
-    return made
-
-
-def _lasting(settings: PretrainSettings, share: float) -> TrainConfig:
-    """The length times ``share``, in whichever unit it is given."""
-    train = settings.train
-    if train.steps:
-        return replace(train, steps=round(train.steps * share))
-    return replace(train, epochs=train.epochs * share)
-
-
-def _finetuning(name: str, scale: Scale, weights: BackboneConfig, start: str, seed: int) -> FinetuneSettings:
-    plugin, changes = FINETUNERS.get(name, (name, {}))
-    base = finetuning.settings(plugin, scale)
-    backbone = replace(weights, last_stride=base.backbone.last_stride)
-    made = replace(base, method=changed(base.method, changes), backbone=backbone, seed=seed)
-    if scale != "tiny":
-        return made
-    steps, optimizer = _TINY_TUNE[start], replace(made.train.optimizer, lr=_TINY_RATES[start])
-    schedule = replace(made.train.schedule, warmup=steps / 10)
-    train = replace(made.train, steps=steps, optimizer=optimizer, schedule=schedule, checkpoint_every=20)
-    method = changed(made.method, {"views.height": _TINY_SIZE[0], "views.width": _TINY_SIZE[1], "views.padding": 3})
-    return replace(
-        made, train=train, method=method, loader=replace(made.loader, height=_TINY_SIZE[0], width=_TINY_SIZE[1])
-    )
 
 
 def changed(settings: Any, changes: dict[str, Any]) -> Any:

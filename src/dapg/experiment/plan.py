@@ -15,15 +15,14 @@ from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
 from dapg.core.files import read_json
 from dapg.core.run_folder import RESULT
+from dapg.core.scales import SCALES, Stage
 from dapg.data.source import open_dataset, select_records
 from dapg.experiment.estimates import Speeds, machine_words, seconds_of_a_step, seconds_of_scoring, speeds
-from dapg.experiment.matrix import TABLES, Cell, Scale, Source, cells
+from dapg.experiment.matrix import TABLES, Cell, Source, cells
 from dapg.train.align import AlignSettings
 from dapg.train.finetune import FinetuneSettings
 from dapg.train.run import TrainingSettings
 
-_BYTES = {"random": 25e6, "imagenet": 150e6}
-"""Disk of a training's folder at ``tiny``, checkpoints included, by start."""
 Say = Callable[[str], None]
 """Takes a line of progress."""
 
@@ -34,7 +33,7 @@ class Experiment:
 
     tables: tuple[str, ...] = TABLES
     """table1, table2, table3, fig1, beyond, finetuners, stage1 or stage2."""
-    scale: Scale = "tiny"
+    scale: str = "tiny"
     """tiny: minutes a cell on two cores; gpu: minutes on a GPU; paper: the published settings."""
     sources: tuple[Source, ...] = (Source("synthetic"),)
     """Data sets to fine-tune and test on."""
@@ -126,7 +125,7 @@ def _left(experiment: Experiment, cell: Cell, measured: Speeds, counted: set[str
         counted.add(training.out)
         per_step = seconds_of_a_step(measured, stage_of(training), training.name, cell.arm, cell.start)
         seconds.append(None if per_step is None else per_step * _steps(training))
-        size += _BYTES[cell.start] if experiment.scale == "tiny" else 1e9
+        size += SCALES[experiment.scale].starts[cell.start].disk
         parts.append(f"{stage_of(training)} {training.name}")
     known = [value for value in seconds if value is not None]
     total = sum(known) if len(known) == len(seconds) else None
@@ -148,7 +147,7 @@ def _measured(experiment: Experiment) -> Speeds:
     return speeds([each for each in results if machine_words(each["machine"]) == here] or results)
 
 
-def stage_of(training: TrainingSettings) -> str:
+def stage_of(training: TrainingSettings) -> Stage:
     """pretrain, align or finetune: the kind of training, also the name of the folder that its runs are in."""
     if isinstance(training, FinetuneSettings):
         return "finetune"

@@ -11,10 +11,11 @@ from torch.nn import functional
 from dapg.core.device import place
 from dapg.core.images import normalise, to_float
 from dapg.core.seeds import derive_seed
+from dapg.core.training import BackboneConfig
 from dapg.core.types import Modality
 from dapg.methods.base import Method
 from dapg.methods.published import load_published
-from dapg.methods.runs import BackboneConfig, backbone_settings, load_method
+from dapg.methods.runs import backbone_settings, load_method
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.pooling import average_pool
 from dapg.models.weights.agw_checkpoints import is_published

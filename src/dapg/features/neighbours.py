@@ -27,6 +27,7 @@ from dapg.core.files import atomic_path, write_json
 from dapg.core.images import open_rgb
 from dapg.core.run_folder import RESULT
 from dapg.core.runtime import Runtime
+from dapg.core.training import BackboneConfig
 from dapg.core.types import UNKNOWN, Record
 from dapg.data.cropping.boxes import iou
 from dapg.data.cropping.crop import MANIFEST
@@ -34,7 +35,6 @@ from dapg.data.sets.folder import Folder
 from dapg.data.source import list_hash
 from dapg.features.encoders import build_encoder
 from dapg.features.extract import extract
-from dapg.methods.runs import BackboneConfig
 from dapg.scoring.bootstrap import intervals, write_query_scores
 from dapg.scoring.metrics import Scores, summarise
 from dapg.scoring.ranking import unit_rows

@@ -14,11 +14,11 @@ from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
 from dapg.core.runtime import Runtime
 from dapg.core.seeds import derive_seed
+from dapg.core.training import BackboneConfig
 from dapg.data.source import DataConfig, open_dataset, select_records
 from dapg.features.encoders import build_encoder
 from dapg.features.extract import extract
 from dapg.features.neighbours import read_sightings
-from dapg.methods.runs import BackboneConfig
 
 TRACKS = "tracks"
 _FEW = 20_000

@@ -1,21 +1,25 @@
-"""Shared by methods without labels: two views of each picture, one backbone, one head, negatives, features to score."""
+"""Shared by methods without labels: settings, two views of each picture, one head, negatives, features to score."""
 
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import TypeVar
 
+from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig, chain_views, standard_view
 from dapg.core import distributed
 from dapg.core.batch import Batch
-from dapg.core.images import normalise
 from dapg.core.rng import SampleGenerator
+from dapg.core.scales import Scale
 from dapg.core.types import Modality
-from dapg.methods.base import Method
+from dapg.methods.base import ConfigT_co, Method, MethodConfig
 from dapg.models.blocks.pooling import average_pool
 from dapg.models.heads.base import Head
+from dapg.models.heads.moco_head import MoCoHead
 
 Pair = Literal["standard", "corrupted"]
 """``standard``: two independent views of the recipe; ``corrupted``: x_q and x2 of one noise chain."""
@@ -23,18 +27,55 @@ Negatives = Literal["queue", "batch"]
 """Earlier keys of a momentum encoder, or the batch's other pictures, seen by the one online encoder."""
 
 
-class TwoViews(Method):
-    """A method that learns from two views of each picture, made from its own ``Config``: views, pair and chain."""
+@dataclass(frozen=True)
+class PairConfig(MethodConfig):
+    """Two views of each picture."""
+
+    views: ViewConfig = field(default_factory=ViewConfig)
+    """How a standard view is made."""
+    pair: Pair = "standard"
+    """standard, or corrupted: the two views are x_q and x2 of one noise chain."""
+    chain: ChainConfig = field(default_factory=ChainConfig)
+    """The noise chain of corrupted views."""
+
+
+@dataclass(frozen=True)
+class QueueConfig(MethodConfig):
+    """A momentum encoder, whose earlier keys wait in a queue."""
+
+    momentum: float = 0.999
+    """Share of itself that the key encoder keeps at each step."""
+    queue: int = 65_536
+    """Keys remembered (K); at most half the number of pictures, so that no picture meets its own older key."""
+    head: MoCoHead.Config = field(default_factory=MoCoHead.Config)
+    """Projection head."""
+
+    def at(self, scale: Scale) -> Self:
+        """In some hundred steps the key encoder has to follow faster."""
+        config = super().at(scale)
+        return config if scale.published else replace(config, momentum=0.99)
+
+
+@dataclass(frozen=True)
+class NegativesConfig(QueueConfig):
+    """Where the negatives come from."""
+
+    negatives: Negatives = "queue"
+    """Earlier keys of a momentum encoder, or the batch's other pictures, seen by the one online encoder."""
+
+    def at(self, scale: Scale) -> Self:
+        """A momentum encoder of some hundred steps is hardly trained (docs/log.md)."""
+        config = super().at(scale)
+        return config if scale.published else replace(config, negatives="batch")
+
+
+PairConfigT_co = TypeVar("PairConfigT_co", bound=PairConfig, default=PairConfig, covariant=True)
+
+
+class TwoViews(Method[PairConfigT_co]):
+    """A method that learns from two views of each picture."""
 
     headline = "backbone"
-    settings: Any
-    """The method's own ``Config``, which has ``views``, ``pair`` and ``chain``."""
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(height, width) of the views."""
-        size: tuple[int, int] = self.settings.views.size
-        return size
 
     def _pair(
         self, batch: Batch, generator: SampleGenerator, streams: tuple[str, str] = ("first", "second")
@@ -43,27 +84,24 @@ class TwoViews(Method):
         if self.settings.pair == "corrupted":
             views = chain_views(batch.images, self.settings.views, self.settings.chain, generator.fork("chain"))
             return self._normalised(views[0]), self._normalised(views[2])
-        one, other = self._view_configs()
+        first, second = self._view_configs()
         return (
-            self._view(batch, one, generator.fork(streams[0])),
-            self._view(batch, other, generator.fork(streams[1])),
+            self._view(batch, first, generator.fork(streams[0])),
+            self._view(batch, second, generator.fork(streams[1])),
         )
 
     def _view_configs(self) -> tuple[ViewConfig, ViewConfig]:
         """Settings of the first and of the second standard view."""
         return self.settings.views, self.settings.views
 
-    def _normalised(self, images: Float[Tensor, "*B 3 h w"]) -> Float[Tensor, "*B 3 h w"]:
-        """Pictures in [0, 1] with the mean and deviation of the network."""
-        return normalise(images, self.backbone.mean, self.backbone.std)
-
     def _view(self, batch: Batch, config: ViewConfig, generator: SampleGenerator) -> Float[Tensor, "B 3 h w"]:
         return standard_view(batch.images, config, generator, self.backbone.mean, self.backbone.std)
 
 
-class Contrastive(TwoViews):
-    """What methods without labels share besides: a projection head, and the features to score."""
+class Contrastive(Method[ConfigT_co]):
+    """A method without labels: a projection head, and the features to score."""
 
+    headline = "backbone"
     head: Head
     """From the pooled feature map to what the loss compares."""
 

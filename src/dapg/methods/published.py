@@ -11,6 +11,7 @@ from dapg.core.rng import generator_from
 from dapg.core.run_folder import RESULT
 from dapg.core.types import UNKNOWN
 from dapg.methods.base import DataFacts
+from dapg.methods.finetuning._two_stream import TwoStreamMethod
 from dapg.methods.finetuning.agw import AGW
 from dapg.methods.finetuning.baseline import Baseline
 from dapg.methods.runs import load_method
@@ -18,7 +19,7 @@ from dapg.models.backbones.resnet50 import ResNet50
 from dapg.models.weights import agw_checkpoints
 
 
-def load_published(path: Path | str, height: int = 288, width: int = 144) -> AGW | Baseline:
+def load_published(path: Path | str, height: int = 288, width: int = 144) -> TwoStreamMethod:
     """The network of a ``.t`` or ``.pth`` file of the published code, in evaluation mode on the CPU.
 
     A file without non-local blocks is one of the code's base method. The classifier's persons are not known by name:
@@ -36,10 +37,10 @@ def load_published(path: Path | str, height: int = 288, width: int = 144) -> AGW
     count = agw_checkpoints.persons(tensors)
     facts = DataFacts(0, tuple(range(UNKNOWN - count, UNKNOWN)))
     backbone = ResNet50(ResNet50.Config(last_stride=1), None)
-    kind = AGW if any(agw_checkpoints.non_local_counts(tensors)) else Baseline
+    kind: type[TwoStreamMethod] = AGW if any(agw_checkpoints.non_local_counts(tensors)) else Baseline
     config = kind.paper()
-    config = replace(config, views=replace(config.views, height=height, width=width))
-    method = kind(config, backbone, facts, generator_from("placeholder weights"))
+    views = replace(config.views, height=height, width=width)  # and the published padding
+    method = kind(replace(config, views=views), backbone, facts, generator_from("placeholder weights"))
     method.load_state_dict(agw_checkpoints.from_published(tensors, method.state_dict(), str(path)))
     return method.eval().requires_grad_(False)
 

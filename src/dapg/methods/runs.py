@@ -1,6 +1,6 @@
 """Shared by all stages: build a method from settings, and load one from a finished run's folder."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +11,20 @@ from dapg.core.errors import DapgError, UsageError, WeightsError
 from dapg.core.files import read_json
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, RESULT
-from dapg.core.settings import from_dict, read_yaml, unset
+from dapg.core.scales import Stage
+from dapg.core.settings import from_dict, read_yaml
+from dapg.core.training import BackboneConfig
+from dapg.methods.alignment.base import AlignmentMethod
 from dapg.methods.base import DataFacts, Method
 from dapg.models.backbones.base import Backbone
 
 METHOD_WEIGHTS, BACKBONE_WEIGHTS = "method.safetensors", "backbone.safetensors"
-FOLDERS = {"pretrain": "methods.pretraining", "align": "methods.alignment", "finetune": "methods.finetuning"}
-"""Stage -> folder of its methods."""
-
-
-@dataclass(frozen=True)
-class BackboneConfig:
-    """The network and where its first weights come from."""
-
-    name: str = "resnet50"
-    """A file of ``dapg/models/backbones``."""
-    init: str = "random"
-    """random, imagenet (embedded for mobilenet_v2), a weights file, or the folder of a finished run."""
-    width: float = 1.0
-    """Multiplies all channel counts."""
-    last_stride: int = 2
-    """Stride of the last stage: 2 as for ImageNet, 1 as in re-identification networks."""
-    end: str | None = unset()
-    """Last stage that is built: layer3 ends at stride 16. All are when not given."""
-    fixed: str | None = unset()
-    """Last stage that is not trained, with all before it: stem, layer1, ... Everything is trained when not given."""
+FOLDERS: dict[Stage, tuple[str, Callable[..., Method]]] = {
+    "pretrain": ("methods.pretraining", Method),
+    "align": ("methods.alignment", AlignmentMethod),
+    "finetune": ("methods.finetuning", Method),
+}
+"""Stage -> folder of its methods, and their contract."""
 
 
 def backbone_settings(config: BackboneConfig) -> Any:
@@ -44,14 +33,15 @@ def backbone_settings(config: BackboneConfig) -> Any:
     Raises:
         UsageError: a setting that this backbone does not have was changed.
     """
-    kind = plugins.load("models.backbones", config.name, Backbone)  # type: ignore[type-abstract]
+    kind = plugins.load("models.backbones", config.name, Backbone)
     values = {"width": config.width, "last_stride": config.last_stride, "end": config.end, "fixed": config.fixed}
     return from_dict(kind.Config, values, f"backbone {config.name}")
 
 
-def method_class(stage: str, name: str) -> type[Method]:
+def method_class(stage: Stage, name: str) -> type[Method]:
     """The method plug-in of a stage by name."""
-    return plugins.load(FOLDERS[stage], name, Method)  # type: ignore[type-abstract]
+    folder, contract = FOLDERS[stage]
+    return plugins.load(folder, name, contract)
 
 
 def load_method(folder: Path) -> Method:
@@ -73,7 +63,7 @@ def load_method(folder: Path) -> Method:
     result = read_json(folder / RESULT)
     facts = DataFacts(pictures=result["facts"]["pictures"], persons=tuple(result["facts"]["persons"]))
     network = from_dict(BackboneConfig, stored["backbone"], "backbone")
-    backbone_kind = plugins.load("models.backbones", network.name, Backbone)  # type: ignore[type-abstract]
+    backbone_kind = plugins.load("models.backbones", network.name, Backbone)
     backbone = backbone_kind(backbone_settings(network), None)
     backbone.mean, backbone.std = tuple(result["mean"]), tuple(result["std"])
     settings = from_dict(kind.Config, stored["method"], "method")

@@ -12,23 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from dapg.core.errors import UsageError
-from dapg.core.presets import expected_seconds
 from dapg.core.runtime import Cache
+from dapg.core.training import BackboneConfig
 from dapg.evaluation.corrupted_scores import CorruptionSettings
 from dapg.evaluation.evaluate import EvaluateSettings, evaluate
-from dapg.methods.runs import BackboneConfig
 from dapg.models.weights.pose_weights import load_generator
 from dapg.pose.generate import GenerateSettings, generate
-from dapg.recipes.alignment import settings as alignment
-from dapg.recipes.finetuning import settings as finetuning
-from dapg.recipes.pretraining import settings as pretraining
+from dapg.recipes import alignment, finetuning, pretraining
 from dapg.report.collect import collect
 from dapg.report.run_page import write_page
 from dapg.report.score_tables import corruption_rows, score_rows, to_markdown
 from dapg.train.align import AlignSettings, align
 from dapg.train.finetune import FinetuneSettings, finetune
 from dapg.train.pretrain import PretrainSettings, pretrain
-from dapg.train.run import TrainingSettings
 
 PRETRAINING, ALIGNMENT, FINETUNING, MODE = "dapg", "dapg_align", "agw", "all"
 TITLE = "dapg demo: synthetic people, infrared to visible, clean and corrupted"
@@ -123,10 +119,7 @@ def run_demo(demo: Demo, say: Callable[[str], None]) -> dict[str, Any]:
     starts = ["stage-1", "random"] if without else ["stage-2", "stage-1", "random"]
     stage_1, stage_2, cache = demo.stage_1(), demo.stage_2(), Cache()
     steps: list[tuple[str, Callable[[], Any]]] = [
-        (
-            f"stage 1: robustness pre-training on the unlabelled pictures{_expected(stage_1, 'demo')}",
-            partial(pretrain, stage_1),
-        )
+        ("stage 1: robustness pre-training on the unlabelled pictures", partial(pretrain, stage_1))
     ]
     if not without:
         steps += [
@@ -134,9 +127,8 @@ def run_demo(demo: Demo, say: Callable[[str], None]) -> dict[str, Any]:
             ("stage 2: alignment with the persons in other poses", partial(align, stage_2)),
         ]
     for start in starts:
-        tuned = demo.fine_tuning(start)
-        title = f"AGW fine-tuning on 100 persons from {_NAMES[start]}{_expected(tuned, 'demo')}"
-        steps.append((title, partial(finetune, tuned)))
+        title = f"AGW fine-tuning on 100 persons from {_NAMES[start]}"
+        steps.append((title, partial(finetune, demo.fine_tuning(start))))
     steps.append(
         (
             "scores on 100 persons never seen, clean and corrupted, beside two baselines",
@@ -158,9 +150,3 @@ def run_demo(demo: Demo, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 _NAMES = {"stage-2": "both stages", "stage-1": "stage 1 alone", "random": "random weights"}
-
-
-def _expected(settings: TrainingSettings, preset: str) -> str:
-    """How long a training takes, where it has been measured."""
-    seconds = expected_seconds(preset, settings.name, settings.train.steps * settings.train.batch_size)
-    return f", about {seconds:.0f} s on two cores" if seconds else ""

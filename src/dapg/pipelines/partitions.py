@@ -12,7 +12,7 @@ from dapg.core.files import write_json
 from dapg.data.sets.regdb import PARTITIONS
 from dapg.data.source import DataConfig
 from dapg.evaluation.evaluate import EvaluateSettings, evaluate
-from dapg.recipes.finetuning import make_validate
+from dapg.recipes import make_validate
 from dapg.train.finetune import FinetuneSettings, finetune
 
 SUMMARY = "summary.json"

@@ -4,7 +4,7 @@ from typing import Any
 
 from dapg.core.errors import UsageError, nearest
 from dapg.core.settings import merge
-from dapg.recipes.pretraining import settings
+from dapg.recipes import pretraining
 from dapg.train.pretrain import PretrainSettings
 
 Changes = dict[str, Any]
@@ -58,5 +58,5 @@ def sweep(name: str, preset: str = "tiny") -> dict[str, PretrainSettings]:
     """
     if name not in SWEEPS:
         raise UsageError(f"no sweep is called {name!r}{nearest(name, list(SWEEPS))}; known: {', '.join(SWEEPS)}")
-    base = settings(METHOD, preset)
+    base = pretraining(METHOD, preset)
     return {cell: merge(base, {"method": changes}, f"{name}/{cell}") for cell, changes in SWEEPS[name].items()}

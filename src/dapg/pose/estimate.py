@@ -65,7 +65,7 @@ class EstimateSettings:
 
 def estimator_class(name: str) -> type[Estimator]:
     """The estimator plug-in by name."""
-    return plugins.load("pose.estimators", name, Estimator)  # type: ignore[type-abstract]
+    return plugins.load("pose.estimators", name, Estimator)
 
 
 def all_records(dataset: Dataset, config: DataConfig, seed: int = 0) -> Sequence[Record]:

@@ -6,7 +6,7 @@ and ``demo`` for two cores.
 
 from dataclasses import replace
 
-from dapg.core.presets import require_preset
+from dapg.core.scales import require_preset
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig
 from dapg.models.pn_gan import DiscriminatorConfig, GeneratorConfig

@@ -17,6 +17,7 @@ from dapg.data.manifest import read_manifest
 from dapg.data.samplers import InfiniteSampler
 from dapg.data.source import open_dataset, select_records
 from dapg.methods.alignment._on_the_fly import OnTheFly
+from dapg.methods.alignment.base import AlignmentMethod
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import METHOD_WEIGHTS
 from dapg.models.weights.pose_weights import load_generator
@@ -30,7 +31,7 @@ Positives = Literal["generated", "original", "shuffled", "true"]
 
 @dataclass(frozen=True)
 class AlignSettings(PretrainSettings):
-    """Everything an alignment depends on; ``recipes/alignment.py`` has complete ones."""
+    """Everything an alignment depends on; ``recipes.py`` has complete ones."""
 
     positives: Positives = "generated"
     """What an anchor is aligned with: its person generated in other poses; itself; the generated pictures of somebody
@@ -124,19 +125,19 @@ def _start_of(settings: AlignSettings, on_the_fly: OnTheFly | None) -> Callable[
     weights = Path(settings.backbone.init) / METHOD_WEIGHTS
 
     def start(method: Method) -> None:
-        take_head = getattr(method, "take_head", None)
-        if take_head is not None and settings.keep_head and weights.is_file():
+        assert isinstance(method, AlignmentMethod)  # by the contract of its folder
+        if settings.keep_head and weights.is_file():
             stored = load_file(weights)
             head = {name.removeprefix("head."): tensor for name, tensor in stored.items() if name.startswith("head.")}
             try:
-                take_head(head)
+                method.take_head(head)
             except RuntimeError as error:
                 raise WeightsError(
                     f"the projection head of {settings.backbone.init} does not fit ({error}); give its settings as "
                     "--method.head..., or --keep_head false"
                 ) from error
         if on_the_fly is not None:
-            method.on_the_fly = on_the_fly  # type: ignore[assignment]  # no module, so not part of the state
+            method.generate_with(on_the_fly)
 
     return start
 

@@ -19,7 +19,7 @@ from dapg.train.run import TrainingSettings, Work, run_training
 
 @dataclass(frozen=True)
 class FinetuneSettings(TrainingSettings):
-    """Everything a fine-tuning run depends on; ``recipes/finetuning.py`` has complete ones.
+    """Everything a fine-tuning run depends on; ``recipes.py`` has complete ones.
 
     An epoch (``train.epochs``) is AGW's: as many steps as show the larger modality once, plus one.
     """

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -29,14 +29,15 @@ from dapg.core.metrics_log import MetricsLog
 from dapg.core.progress import progress_bar
 from dapg.core.rng import SampleGenerator
 from dapg.core.seeds import derive_seed
-from dapg.core.settings import flat, run_only, to_dict
+from dapg.core.settings import flat, to_dict
+from dapg.core.training import TrainConfig
 from dapg.core.types import Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.samplers import LocalBatches, Sampler
 from dapg.methods.base import Method
 from dapg.train import checkpoint
-from dapg.train.optimizers import OptimizerConfig, ScheduleConfig, build_optimizer, learning_rate
+from dapg.train.optimizers import build_optimizer, learning_rate
 from dapg.train.trackers import require_tracker, start_trackers
 
 Validate = Callable[[Method], dict[str, float]]
@@ -44,48 +45,6 @@ Validate = Callable[[Method], dict[str, float]]
 
 COLLAPSED_STD = 0.05
 """Below this share of an even spread (see ``losses/spread.py``) features count as collapsed."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How long, how large, how often."""
-
-    steps: int = 0
-    """Optimiser steps; 0: ``epochs`` decides."""
-    epochs: float = 200.0
-    """Passes over the pictures, when ``steps`` is 0."""
-    batch_size: int = 256
-    """Pictures per optimiser step, over all processes and accumulated parts."""
-    accumulation: int = 1
-    """Parts a batch is split into, one after the other, to save memory."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Autocast type; weights stay in fp32."""
-    clip_norm: float = 0.0
-    """Largest norm of the gradient; 0 does not clip."""
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """Optimiser, learning rate, weight decay."""
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    """Course of the learning rate."""
-    validate_every: int = 0
-    """Steps between validations; 0: at the end only."""
-    early_stop: int = 0
-    """Stop after this many validations without a better score; 0 never."""
-    on_collapse: Literal["stop", "warn"] = "stop"
-    """What to do when the features of all pictures have become one."""
-    checkpoint_every: int = run_only(200)
-    """Steps between checkpoints."""
-    keep_last: int = run_only(2)
-    """Checkpoints kept, besides the best."""
-    log_every: int = run_only(10)
-    """Steps between lines of metrics.jsonl."""
-    tracker: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = run_only("none")
-    """Who gets the numbers of metrics.jsonl too; the package of that name must be installed (docs/training.md)."""
-    compile: bool = run_only(False)
-    """Compile the network with torch.compile."""
-
-    def total_steps(self, steps_per_epoch: float) -> int:
-        """Optimiser steps of the whole run."""
-        return self.steps or max(1, round(self.epochs * steps_per_epoch))
 
 
 @dataclass

@@ -2,73 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal, get_args, overload
+from typing import Any, get_args, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dapg.core.errors import UsageError, nearest
+from dapg.core.training import OptimizerConfig, OptimizerName, ScheduleConfig
 
-OptimizerName = Literal["sgd", "adam", "adamw", "lars"]
-ScheduleName = Literal["constant", "cosine", "step"]
 ParameterGroup = dict[str, Any]
 """``params`` and, where they differ from the defaults, ``lr``, ``weight_decay``, ``adapt`` (LARS)."""
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """Which optimiser, and its settings; those that belong to another one are ignored."""
-
-    name: OptimizerName = "sgd"
-    """sgd, adam, adamw or lars."""
-    lr: float = 0.03
-    """Base learning rate, before warm-up and schedule (0.03 for 256 pictures: MoCo)."""
-    lr_batch: int = 256
-    """Batch size the rate is given for; it is scaled linearly to the run's. 0: the rate holds for any batch size."""
-    weight_decay: float = 1e-4
-    """Weight decay: added to the gradient (sgd, adam, lars) or taken from the weights (adamw)."""
-    momentum: float = 0.9
-    """Momentum of sgd and lars."""
-    nesterov: bool = False
-    """Nesterov's momentum in sgd (the published AGW recipe has it)."""
-    beta_1: float = 0.9
-    """Decay of the mean of gradients in adam and adamw."""
-    beta_2: float = 0.999
-    """Decay of the mean of squared gradients in adam and adamw."""
-    epsilon: float = 1e-8
-    """Added to adam's denominator."""
-    trust_coefficient: float = 1e-3
-    """Share of a weight's length that LARS moves it by (You et al. 2017)."""
-
-
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """How the learning rate moves."""
-
-    name: ScheduleName = "cosine"
-    """constant, cosine (to 0 at the end) or step (times ``gamma`` at each milestone)."""
-    unit: Literal["steps", "epochs"] = "epochs"
-    """What ``warmup`` and ``milestones`` count."""
-    warmup: float = 0.0
-    """Length of the linear rise to the base rate."""
-    milestones: tuple[float, ...] = ()
-    """Where a ``step`` schedule falls, counted from the start of training."""
-    gamma: float = 0.1
-    """Factor at each milestone."""
-    by_epoch: bool = False
-    """Hold the rate within an epoch, as the published MoCo and AGW code does; otherwise it moves with every step."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that give no schedule."""
-        if self.warmup < 0:
-            raise UsageError(f"warmup is 0 or above, got {self.warmup}")
-        rising = list(self.milestones) == sorted(set(self.milestones)) and min(self.milestones, default=1) > 0
-        if self.name == "step" and not (self.milestones and rising):
-            raise UsageError(f"a step schedule has rising milestones above 0, got {self.milestones}")
-        if self.gamma <= 0:
-            raise UsageError(f"gamma is above 0, got {self.gamma}")
 
 
 def build_optimizer(config: OptimizerConfig, groups: Iterable[ParameterGroup]) -> torch.optim.Optimizer:

@@ -10,14 +10,13 @@ from dapg.data.sets.shards import Shards
 from dapg.data.shards.shard_sampler import ShardSampler
 from dapg.data.source import open_dataset, select_records
 from dapg.methods.base import DataFacts
-from dapg.methods.runs import method_class
 from dapg.train.loop import Validate
 from dapg.train.run import TrainingSettings, Work, run_training
 
 
 @dataclass(frozen=True)
 class PretrainSettings(TrainingSettings):
-    """Everything a pre-training run depends on; ``recipes/pretraining.py`` has complete ones."""
+    """Everything a pre-training run depends on; ``recipes.py`` has complete ones."""
 
     streamed: bool = False
     """Take packed pictures tar by tar, four tars mixed at a time, so that a disk or network reads in a row."""
@@ -39,7 +38,7 @@ def pretrain(settings: PretrainSettings, validate: Validate | None = None) -> di
     def prepare() -> Work:
         dataset = open_dataset(settings.data)
         records = select_records(dataset, settings.data, settings.seed)
-        records = method_class("pretrain", settings.name).labelled(settings.method, records)
+        records = settings.method.labelled(records)
         facts = DataFacts(len(records), tuple(sorted({record.person for record in records})), records)
         sampler = _picture_sampler(settings, dataset, len(records))
         return Work(dataset, records, facts, sampler, settings.train, validate)

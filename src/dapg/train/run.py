@@ -12,17 +12,19 @@ from dapg.core import distributed
 from dapg.core.files import atomic_path, sha256
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import RunFolder, refuse_other_weights
+from dapg.core.scales import Stage
 from dapg.core.settings import run_only
+from dapg.core.training import BackboneConfig, TrainConfig
 from dapg.core.types import Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig
 from dapg.data.samplers import Sampler
 from dapg.data.source import DataConfig, list_hash
-from dapg.methods.base import DataFacts, Method
-from dapg.methods.runs import BACKBONE_WEIGHTS, METHOD_WEIGHTS, BackboneConfig, backbone_settings, method_class
+from dapg.methods.base import DataFacts, Method, MethodConfig
+from dapg.methods.runs import BACKBONE_WEIGHTS, METHOD_WEIGHTS, backbone_settings, method_class
 from dapg.models.weights.backbone_weights import init_backbone, save_backbone, weights_hash
 from dapg.train import checkpoint
-from dapg.train.loop import Job, Progress, TrainConfig, Validate, train
+from dapg.train.loop import Job, Progress, Validate, train
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class TrainingSettings:
 
     name: str
     """Method: a file of ``dapg/methods``, below the kind of training."""
-    method: Any
+    method: MethodConfig
     """Its own settings (the ``Config`` nested in it)."""
     data: DataConfig = field(default_factory=DataConfig)
     """Pictures; for a fine-tuning, of persons in both modalities."""
@@ -66,7 +68,7 @@ class Work:
 
 
 def run_training(
-    kind: str,
+    kind: Stage,
     settings: TrainingSettings,
     prepare: Callable[[], Work],
     keep_best: bool = False,

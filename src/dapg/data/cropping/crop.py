@@ -93,7 +93,7 @@ def crop(settings: CropSettings) -> dict[str, Any]:
         DataError: no video, or a video has changed since.
     """
     part = Part.parse(settings.part)
-    kind = plugins.load(DETECTORS, settings.detector, Detector)  # type: ignore[type-abstract]
+    kind = plugins.load(DETECTORS, settings.detector, Detector)
     if settings.detect is None:
         settings = replace(settings, detect=kind.Config())
     kind(settings.detect)  # what is missing is said before anything is written

@@ -6,16 +6,16 @@
 
 With ``negatives: batch`` the online encoder makes q and k, and the other pictures' k are the negatives.
 
-The loader hands the person's other pictures along as ``batch.extras["companions"]``; generated, true or somebody else's
-is settled there (``data/companions.py``). A picture without any is its own positive, as in stage 1. Nobody's label is
-looked at: where queue or batch hold a second picture of a person, it is a negative of the first.
+A picture without another one of its person is its own positive, as in stage 1. Nobody's label is looked at: where
+queue or batch hold a second picture of a person, it is a negative of the first.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from dapg.augment.channel import GREY, KEEP, choose_channels
@@ -24,24 +24,24 @@ from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.images import to_float
 from dapg.core.rng import SampleGenerator
+from dapg.core.settings import from_dict
+from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_similarity_distribution
 from dapg.losses.spread import effective_rank, feature_std
-from dapg.methods.alignment._on_the_fly import OnTheFly
-from dapg.methods.base import DataFacts
-from dapg.methods.contrastive import Contrastive, Negatives, other_pictures
+from dapg.methods.alignment.base import AlignmentConfig, AlignmentMethod
+from dapg.methods.base import DataFacts, Recipe
+from dapg.methods.contrastive import Contrastive, NegativesConfig, other_pictures
 from dapg.models.backbones.base import Backbone
 from dapg.models.heads.moco_head import MoCoHead
 from dapg.models.momentum import KeyEncoder
 
-COMPANIONS, VALID = "companions", "companions_valid"
 
-
-class DAPGAlign(Contrastive):
+class DAPGAlign(AlignmentMethod["DAPGAlign.Config"], Contrastive["DAPGAlign.Config"]):
     """A picture must find its person in another pose and other colours."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(AlignmentConfig, NegativesConfig):
         """Defaults are the recommended reading; ``paper()`` is the literal one."""
 
         temperature: float = 0.1
@@ -58,21 +58,35 @@ class DAPGAlign(Contrastive):
         """Share of the contrastive term; below 1 the rest is Eq. 3-5 among at least two positives."""
         js_temperature: float = 0.1
         """Of the softmax that makes the p of Eq. 3."""
-        negatives: Negatives = "queue"
-        """Earlier keys of a momentum encoder, or the batch's other pictures, seen by the one online encoder."""
-        momentum: float = 0.999
-        """Share of itself that the key encoder keeps at each step."""
-        queue: int = 65_536
-        """Keys remembered (K); at most half the number of pictures, so that no picture meets its own older key."""
-        head: MoCoHead.Config = field(default_factory=MoCoHead.Config)
-        """Projection head."""
         views: ViewConfig = field(default_factory=lambda: ViewConfig(blur=0.0))
         """Crop, flip, grey and erasing, of anchor and positives, each with its own draw."""
+
+        def following(self, before: Mapping[str, Any]) -> Self:
+            """The head before, too, where it was one like this."""
+            config, head = super().following(before), before.get("head", {})
+            if set(head) != set(vars(self.head)):
+                return config
+            return replace(config, head=from_dict(MoCoHead.Config, head, "head"))
 
     @classmethod
     def paper(cls) -> "DAPGAlign.Config":
         """The printed τ of 0.7, and the views of stage 1: crop, flip and grey only."""
         return cls.Config(temperature=0.7, js_temperature=0.7, views=ViewConfig(blur=0.0, erasing=0.0))
+
+    @classmethod
+    def recipe(cls, usual: "Recipe[DAPGAlign.Config]") -> "Recipe[DAPGAlign.Config]":
+        """The usual one; the paper has Adam at 0.0075 and 64 pictures a step, and goes on after a collapse."""
+        if usual.scale.settings != "paper":
+            return usual
+        train = replace(
+            usual.train,
+            batch_size=64,
+            optimizer=OptimizerConfig("adam", lr=0.0075, lr_batch=0, weight_decay=0.0),
+            schedule=ScheduleConfig(),
+            on_collapse="warn",
+            precision="fp32",
+        )
+        return replace(usual, train=train)
 
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
         if config.positives < 1:
@@ -82,15 +96,12 @@ class DAPGAlign(Contrastive):
         if config.alpha < 1 and config.positives < 2:
             raise UsageError("the consistency of Eq. 3-5 compares positives: alpha below 1 needs positives 2 or more")
         super().__init__(config, backbone, facts, generator)
-        self.settings = config
         self.head = MoCoHead(backbone.feature_dim, config.head, generator)
         if config.negatives == "queue":
             size = max(1, min(config.queue, facts.pictures // 2))
             self.keys = KeyEncoder(backbone, self.head, config.momentum, size, config.head.output_dim)
-        self.on_the_fly: OnTheFly | None = None
-        """Makes the positives where the batch brings none; handed in by the stage, no part of the state."""
 
-    def take_head(self, state: dict[str, Tensor]) -> None:
+    def take_head(self, state: Mapping[str, Tensor]) -> None:
         """Go on with stage 1's projection head; its momentum copy starts equal, the queue stays empty.
 
         Raises:
@@ -103,8 +114,9 @@ class DAPGAlign(Contrastive):
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
         """Eq. 2 for one batch; with ``alpha`` below 1 the positives also pass the online encoder, for Eq. 3-5."""
         config = self.settings
-        anchor_view = self._view(batch, config.views, generator.fork("anchor"))
-        pictures, own = self._positive_pictures(batch, generator.fork("pose"))
+        mean, std = self.backbone.mean, self.backbone.std
+        anchor_view = standard_view(batch.images, config.views, generator.fork("anchor"), mean, std)
+        pictures, own = self.positives(batch, config.positives, generator.fork("pose"))
         views = [
             self._positive_view(pictures[:, place], generator.fork(f"positive {place}"))
             for place in range(config.positives)
@@ -145,16 +157,6 @@ class DAPGAlign(Contrastive):
         """The positives as the online encoder sees them, with gradient."""
         return torch.stack(self.project(torch.cat(views)).chunk(len(views)), dim=1)
 
-    def _positive_pictures(
-        self, batch: Batch, generator: SampleGenerator
-    ) -> tuple[UInt8[Tensor, "B P 3 H W"], Bool[Tensor, "B"]]:
-        """Generated now, or those the batch brings; and which pictures are their own positives."""
-        count: int = self.settings.positives
-        if self.on_the_fly is None or COMPANIONS in batch.extras:
-            return positive_pictures(batch, count, generator)
-        nobody = torch.zeros(len(batch), dtype=torch.bool, device=batch.images.device)
-        return self.on_the_fly(batch.images, count, generator), nobody
-
     def _positive_view(self, pictures: UInt8[Tensor, "B 3 H W"], generator: SampleGenerator) -> Tensor:
         """(B, 3, h, w): ChannelAug of a view of its own."""
         config = self.settings
@@ -170,23 +172,3 @@ def draw_channels(probability: float, generator: SampleGenerator) -> Int[Tensor,
     """CAJ's ChannelExchange with luma (each channel and luma a quarter) with a probability, else no change."""
     keep = ~generator.fork("whether").bernoulli(probability)
     return torch.where(keep, KEEP, generator.fork("which").integers(GREY + 1))
-
-
-def positive_pictures(
-    batch: Batch, count: int, generator: SampleGenerator
-) -> tuple[UInt8[Tensor, "B {count} 3 H W"], Bool[Tensor, "B"]]:
-    """``count`` of each picture's companions, drawn at random without replacement, and whose positive is the picture.
-
-    Where there are fewer, they come again; where there is none, the picture stands for them itself.
-    """
-    if COMPANIONS not in batch.extras:
-        everyone = torch.ones(len(batch), dtype=torch.bool, device=batch.images.device)
-        return batch.images[:, None].expand(-1, count, -1, -1, -1), everyone
-    companions, valid = batch.extras[COMPANIONS], batch.extras[VALID]
-    draws: Float[Tensor, "B P"] = generator.uniform(companions.shape[1]).to(valid.device)
-    order = torch.where(valid, draws, -1.0).argsort(dim=1, descending=True)  # real ones first, in a random order
-    available = valid.sum(dim=1, keepdim=True)
-    places = torch.arange(count, device=valid.device)[None] % available.clamp(min=1)
-    chosen = companions[torch.arange(len(batch), device=valid.device)[:, None], order.gather(1, places)]
-    own = available[:, 0] == 0
-    return torch.where(own[:, None, None, None, None], batch.images[:, None], chosen), own

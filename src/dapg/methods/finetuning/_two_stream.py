@@ -1,36 +1,59 @@
 """Shared by the fine-tuning methods: the two-stream network with its neck and classifier, labels, features to score."""
 
 from abc import abstractmethod
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import TypeVar
 
 from dapg.augment.padded import PaddedViewConfig, padded_view
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
+from dapg.core.scales import Scale
 from dapg.core.types import Modality
 from dapg.losses.identity import accuracy, identity_loss
-from dapg.methods.base import DataFacts, Method
+from dapg.methods.base import DataFacts, Method, MethodConfig
 from dapg.models.backbones.base import Backbone
 from dapg.models.two_stream import TwoStream, TwoStreamConfig
 
 
-class TwoStreamMethod(Method):
+@dataclass(frozen=True)
+class TwoStreamSettings(MethodConfig):
+    """What the settings of every two-stream method have."""
+
+    views: PaddedViewConfig = field(default_factory=PaddedViewConfig)
+    """What the network sees of a picture in training, before the method's own augmentation."""
+    network: TwoStreamConfig = field(default_factory=TwoStreamConfig)
+    """Pooling and non-local blocks."""
+    trunk_rate: float = 0.1
+    """Learning rate of everything but neck and classifier, as a share of theirs."""
+    flip_test: bool = False
+    """Score the mean feature of a picture and its mirror image."""
+
+    def at(self, scale: Scale) -> Self:
+        """New weights get the full rate."""
+        config = super().at(scale)
+        return config if scale.published else replace(config, trunk_rate=1.0)
+
+
+SettingsT_co = TypeVar("SettingsT_co", bound=TwoStreamSettings, default=TwoStreamSettings, covariant=True)
+
+
+class TwoStreamMethod(Method[SettingsT_co]):
     """Two stems, shared trunk, pooling, batch-norm neck, classifier; identity loss plus a triplet loss.
 
-    A subclass gives ``_triplet``, or its own ``training_step`` made of ``_view``, ``_embed`` and
-    ``_classes``. Its ``Config`` has ``network``, ``views``, ``flip_test`` and ``trunk_rate``.
+    A subclass gives ``_triplet``, or its own ``training_step`` made of ``_view``, ``_embed`` and ``_classes``.
     """
 
     headline = "after_bn"
-    settings: Any
-    """The method's own ``Config``."""
+    needs_labels = True
 
-    def __init__(self, config: Any, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
+    def __init__(self, config: SettingsT_co, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
         """Draw non-local blocks, neck and classifier.
 
         Raises:
@@ -39,21 +62,13 @@ class TwoStreamMethod(Method):
         super().__init__(config, backbone, facts, generator)
         if len(facts.persons) < 2:
             raise UsageError(f"fine-tuning tells persons apart; the data has {len(facts.persons)} labelled ones")
-        self.settings = config
-        network: TwoStreamConfig = config.network
-        self.two_stream = TwoStream(backbone, network, generator)
+        self.two_stream = TwoStream(backbone, config.network, generator)
         self.neck = _neck(self.two_stream.feature_dim, generator)
         self.classifier = _classifier(self.two_stream.feature_dim, len(facts.persons), generator)
         self.register_buffer("persons", torch.tensor(facts.persons), persistent=False)
 
     persons: Int[Tensor, "classes"]
     """Labels of the training persons, ascending; class i of the classifier is the i-th."""
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(height, width) of the views."""
-        views: PaddedViewConfig = self.settings.views
-        return views.size
 
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
         """Identity loss of all pictures' logits plus the triplet loss of their features before the neck."""

@@ -1,37 +1,26 @@
 """AGW: two streams, non-local blocks, GeM pooling, weighted regularised triplet (Ye et al., TPAMI 2021)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dapg.augment.padded import PaddedViewConfig
 from dapg.losses.triplet import weighted_regularised_triplet
-from dapg.methods.finetuning._two_stream import TwoStreamMethod
+from dapg.methods.finetuning._two_stream import TwoStreamMethod, TwoStreamSettings
 from dapg.models.two_stream import TwoStreamConfig
 
 
-class AGW(TwoStreamMethod):
+class AGW(TwoStreamMethod["AGW.Config"]):
     """The standard baseline of visible-infrared re-identification (mangye16/Cross-Modal-Re-ID-baseline)."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(TwoStreamSettings):
         """Defaults are the published method without the slips of its code; docs/finetuning.md lists them."""
 
-        network: TwoStreamConfig = field(default_factory=TwoStreamConfig)
-        """Pooling and non-local blocks."""
         include_self: bool = False
         """The triplet's positives include the anchor itself at distance 0, as in the published code."""
         legacy_weights: bool = False
         """The triplet's weights to the letter of the published code, which vanish at large distances."""
-        trunk_rate: float = 0.1
-        """Learning rate of backbone and non-local blocks, as a share of that of neck and classifier."""
-        flip_test: bool = False
-        """Score the mean feature of a picture and its mirror image (CAJ does, AGW does not)."""
-        views: PaddedViewConfig = field(default_factory=PaddedViewConfig)
-        """What the network sees of a picture in training."""
-
-    settings: Config
 
     @classmethod
     def paper(cls) -> "AGW.Config":

@@ -1,7 +1,7 @@
 """CAJ: channel-augmented joint learning, two visible views, enhanced triplet, flip test (Ye et al., ICCV 2021)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -14,24 +14,23 @@ from dapg.core.batch import Batch, StepResult
 from dapg.core.rng import SampleGenerator
 from dapg.losses.enhanced_triplet import enhanced_triplet
 from dapg.losses.identity import accuracy, identity_loss
-from dapg.methods.finetuning._two_stream import TwoStreamMethod
+from dapg.methods.base import Recipe
+from dapg.methods.finetuning._two_stream import TwoStreamMethod, TwoStreamSettings
 from dapg.models.two_stream import TwoStreamConfig
 
 ChannelChange = Callable[[Float[Tensor, "B 3 h w"], SampleGenerator], Float[Tensor, "B 3 h w"]]
 
 
-class CAJ(TwoStreamMethod):
+class CAJ(TwoStreamMethod["CAJ.Config"]):
     """A modern recipe on AGW's network: channel augmentation alone is worth more than most pre-trainings in print.
 
     Source: the folder ICCV21_CAJ of mangye16/Cross-Modal-Re-ID-baseline, ``--method adp``.
     """
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(TwoStreamSettings):
         """Defaults are the published recipe without the slips of its code; docs/finetuning.md lists them."""
 
-        network: TwoStreamConfig = field(default_factory=TwoStreamConfig)
-        """Pooling and non-local blocks."""
         change_normalised: bool = False
         """Exchange channels after normalising, as the published code does. Channels are normalised differently, so
         that the result is no grey picture's; ours are exchanged before, and look to the network as infrared ones do."""
@@ -43,14 +42,10 @@ class CAJ(TwoStreamMethod):
         """The triplet's weights to the letter of the published code, which vanish at large distances."""
         saturate: bool = False
         """Cut the squared difference off at 88 as the published code does; beyond it an anchor has no gradient."""
-        trunk_rate: float = 0.1
-        """Learning rate of backbone and non-local blocks, as a share of that of neck and classifier."""
         flip_test: bool = True
         """Score the mean feature of a picture and its mirror image (``testa.py``)."""
         views: PaddedViewConfig = field(default_factory=lambda: PaddedViewConfig(erasing=0.5))
         """What the network sees of a picture in training, before channels are exchanged."""
-
-    settings: Config
 
     @classmethod
     def paper(cls) -> "CAJ.Config":
@@ -63,6 +58,11 @@ class CAJ(TwoStreamMethod):
             saturate=True,
             views=PaddedViewConfig(erasing=0.5, erasing_value=(0.4914, 0.4822, 0.4465)),
         )
+
+    @classmethod
+    def recipe(cls, usual: "Recipe[CAJ.Config]") -> "Recipe[CAJ.Config]":
+        """AGW's for the 100 epochs of train_ext.py."""
+        return replace(usual, train=replace(usual.train, epochs=100.0)) if usual.scale.published else usual
 
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
         """Identity loss and enhanced triplet of three views: visible, visible with one channel, infrared."""

@@ -1,6 +1,6 @@
 """CIL for visible-infrared pictures: erasing, mixing, AugMix, and consistency of the views (Chen et al. 2021)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -9,21 +9,21 @@ from torch import Tensor
 
 from dapg.augment.augmix import augmix
 from dapg.augment.erasing import cil_erasing
-from dapg.augment.padded import PaddedViewConfig, padded_picture, standardise
+from dapg.augment.padded import padded_picture, standardise
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 from dapg.losses.identity import accuracy, identity_loss
 from dapg.losses.js import js_divergence
 from dapg.losses.triplet import weighted_regularised_triplet
-from dapg.methods.finetuning._two_stream import TwoStreamMethod
+from dapg.methods.finetuning._two_stream import TwoStreamMethod, TwoStreamSettings
 from dapg.models.two_stream import TwoStreamConfig
 
 VIEWS = 3
 """A clean picture and two AugMix copies."""
 
 
-class CIL(TwoStreamMethod):
+class CIL(TwoStreamMethod["CIL.Config"]):
     """AGW's network and losses on clean views, and equal class probabilities for every person's three views.
 
     Source: Zoky-2020/CIL-CrossModal, the code behind the corrupted scores of CIL and DAPG; augmentation as in
@@ -31,11 +31,9 @@ class CIL(TwoStreamMethod):
     """
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(TwoStreamSettings):
         """Defaults are the published method without the slips of its code; docs/finetuning.md lists them."""
 
-        network: TwoStreamConfig = field(default_factory=TwoStreamConfig)
-        """Pooling and non-local blocks."""
         js_weight: float = 12.0
         """Weight of the consistency term (AugMix and CIL: 12)."""
         severity: float = 3.0
@@ -51,12 +49,6 @@ class CIL(TwoStreamMethod):
         """The triplet's positives include the anchor itself at distance 0, as in the published code."""
         legacy_weights: bool = False
         """The triplet's weights to the letter of the published code, which vanish at large distances."""
-        trunk_rate: float = 0.1
-        """Learning rate of backbone and non-local blocks, as a share of that of neck and classifier."""
-        flip_test: bool = False
-        """Score the mean feature of a picture and its mirror image."""
-        views: PaddedViewConfig = field(default_factory=PaddedViewConfig)
-        """Geometry of a view, before erasing and AugMix."""
 
         def __post_init__(self) -> None:
             """Refuse weights and views that CIL does not have."""
@@ -64,8 +56,6 @@ class CIL(TwoStreamMethod):
                 raise UsageError(f"js_weight is 0 or above, got {self.js_weight}")
             if self.views.erasing:
                 raise UsageError("CIL erases before AugMix: views.erasing must be 0")
-
-    settings: Config
 
     @classmethod
     def paper(cls) -> "CIL.Config":

@@ -11,26 +11,22 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dapg.augment.masks import SHAPES, polymorphic_mask
-from dapg.augment.padded import PaddedViewConfig
 from dapg.core.batch import Batch
 from dapg.core.rng import SampleGenerator
 from dapg.losses.triplet import weighted_regularised_triplet
 from dapg.methods.base import DataFacts
-from dapg.methods.finetuning._two_stream import TwoStreamMethod
+from dapg.methods.finetuning._two_stream import TwoStreamMethod, TwoStreamSettings
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.wavelet_graph import WaveletGraph
-from dapg.models.two_stream import TwoStreamConfig
 
 
-class PMWGCN(TwoStreamMethod):
+class PMWGCN(TwoStreamMethod["PMWGCN.Config"]):
     """Reconstruction: AGW on masked pictures, with a wavelet-graph block between trunk and pooling."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(TwoStreamSettings):
         """Every value is ours: nothing is published."""
 
-        network: TwoStreamConfig = field(default_factory=TwoStreamConfig)
-        """Pooling and non-local blocks."""
         block: WaveletGraph.Config = field(default_factory=WaveletGraph.Config)
         """Wavelet and graph; each can be switched off."""
         mask: float = 0.5
@@ -39,14 +35,6 @@ class PMWGCN(TwoStreamMethod):
         """Shapes to choose from."""
         mask_area: tuple[float, float] = (0.1, 0.4)
         """Share of the picture that a mask may take."""
-        trunk_rate: float = 0.1
-        """Learning rate of everything but neck and classifier, as a share of theirs."""
-        flip_test: bool = False
-        """Score the mean feature of a picture and its mirror image."""
-        views: PaddedViewConfig = field(default_factory=PaddedViewConfig)
-        """What the network sees of a picture in training, before it is masked."""
-
-    settings: Config
 
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
         super().__init__(config, backbone, facts, generator)

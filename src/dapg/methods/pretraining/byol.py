@@ -7,39 +7,33 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig
 from dapg.core.batch import Batch, StepResult
 from dapg.core.rng import SampleGenerator
+from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.losses.regression import regression
 from dapg.losses.spread import effective_rank, feature_std
-from dapg.methods.base import DataFacts
-from dapg.methods.contrastive import Contrastive, Pair
+from dapg.methods.base import DataFacts, Recipe
+from dapg.methods.contrastive import Contrastive, PairConfig, TwoViews
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.pooling import average_pool
 from dapg.models.heads.byol_head import BYOLHead
 from dapg.models.momentum import momentum_at, momentum_copy, update_momentum
 
 
-class BYOL(Contrastive):
+class BYOL(TwoViews["BYOL.Config"], Contrastive["BYOL.Config"]):
     """Online network with projector and predictor; target network with projector; the loss is symmetric."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(PairConfig):
         """Head and momentum of lightly's ImageNet benchmark; views of LUPerson's recipe."""
 
         momentum: float = 0.99
         """Share of itself the target keeps at the first step; it rises to 1 along half a cosine."""
         head: BYOLHead.Config = field(default_factory=BYOLHead.Config)
         """Projector and predictor."""
-        views: ViewConfig = field(default_factory=ViewConfig)
-        """How a standard view is made."""
         asymmetric: bool = False
         """Published probabilities of the standard views: blur 1 and 0.1, and solarising 0 and 0.2 (table 6)."""
-        pair: Pair = "standard"
-        """standard, or corrupted: the two views are x_q and x2 of one noise chain."""
-        chain: ChainConfig = field(default_factory=ChainConfig)
-        """The noise chain of corrupted views."""
 
     @classmethod
     def paper(cls) -> "BYOL.Config":
@@ -47,9 +41,16 @@ class BYOL(Contrastive):
         views = ViewConfig(crop_scale=(0.08, 1.0), jitter=0.8, jitter_strength=(0.4, 0.4, 0.2, 0.1), erasing=0.0)
         return cls.Config(momentum=0.996, views=views, asymmetric=True)
 
+    @classmethod
+    def recipe(cls, usual: "Recipe[BYOL.Config]") -> "Recipe[BYOL.Config]":
+        """LARS and ten warm-up epochs, as in lightly's ImageNet benchmark."""
+        if not usual.scale.published:
+            return usual
+        optimizer = OptimizerConfig("lars", lr=0.45, weight_decay=1e-6)
+        return replace(usual, train=replace(usual.train, optimizer=optimizer, schedule=ScheduleConfig(warmup=10.0)))
+
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
         super().__init__(config, backbone, facts, generator)
-        self.settings = config
         self.head = BYOLHead(backbone.feature_dim, config.head, generator)
         self.predictor = BYOLHead(config.head.output_dim, config.head, generator)
         self.target_backbone, self.target_head = momentum_copy(backbone), momentum_copy(self.head)

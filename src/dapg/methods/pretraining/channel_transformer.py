@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dapg.core.types import Modality
-from dapg.methods.base import DataFacts
+from dapg.methods.base import DataFacts, Recipe
 from dapg.methods.pretraining.simclr import SimCLR
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.channel_attention import ChannelAttention
@@ -37,10 +37,17 @@ class ChannelTransformer(SimCLR):
         attention_heads: int = 4
         """Attention heads."""
 
+    settings: Config
+
     @classmethod
     def paper(cls) -> "ChannelTransformer.Config":
         """The same: nothing of it is published."""
         return cls.Config()
+
+    @classmethod
+    def recipe(cls, usual: "Recipe[SimCLR.Config]") -> "Recipe[SimCLR.Config]":
+        """The usual one: none is published."""
+        return usual
 
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
         super().__init__(config, backbone, facts, generator)

@@ -24,11 +24,12 @@ from dapg.augment.views import ViewConfig, chain_views
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
+from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_feature_distribution, log_similarity_distribution
 from dapg.losses.spread import effective_rank, feature_std
-from dapg.methods.base import DataFacts
-from dapg.methods.contrastive import Contrastive, Negatives, other_pictures
+from dapg.methods.base import DataFacts, Recipe
+from dapg.methods.contrastive import Contrastive, NegativesConfig, other_pictures
 from dapg.models.backbones.base import Backbone
 from dapg.models.heads.moco_head import MoCoHead
 from dapg.models.momentum import KeyEncoder
@@ -39,11 +40,11 @@ _STRONGEST = 2
 """x2 among the four views."""
 
 
-class DAPG(Contrastive):
+class DAPG(Contrastive["DAPG.Config"]):
     """A corrupted picture must find three more corrupted copies of itself, and they must see all others alike."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(NegativesConfig):
         """Defaults are our reading of the paper, ``paper()`` the literal one; ``recommended`` adds ``channel`` 0.5."""
 
         temperature: float = 0.1
@@ -60,8 +61,6 @@ class DAPG(Contrastive):
         """Eq. 2 sums the positives inside the logarithm; ``mean_outside`` pulls each of them."""
         positives: Literal[1, 3] = 3
         """1 leaves L_total out, with ``alpha`` 1: x2 is the only positive (Table III's row without it)."""
-        negatives: Negatives = "queue"
-        """Earlier keys of a momentum encoder, or the batch's other pictures, seen by the one online encoder."""
         symmetric: bool = False
         """Whether each of the four views is the anchor in turn, with the other three as positives."""
         channel: float = 0.0
@@ -70,22 +69,47 @@ class DAPG(Contrastive):
         """Whether channels are exchanged before the picture is normalised, or after it as in CAJ's code."""
         curriculum: float = 0.0
         """Share of the training over which the strongest severity rises from the weakest; 0: all from the start."""
-        momentum: float = 0.999
-        """Share of itself that the key encoder keeps at each step."""
-        queue: int = 65_536
-        """Keys remembered (K); at most half the number of pictures, so that no picture meets its own older key."""
-        head: MoCoHead.Config = field(default_factory=MoCoHead.Config)
-        """Projection head."""
         views: ViewConfig = field(default_factory=lambda: ViewConfig(blur=0.0, erasing=0.0))
         """The anchor view: the paper has crop, flip and grey only."""
         chain: ChainConfig = field(default_factory=ChainConfig)
         """Corruptions, severities, geometry and mixture."""
+
+        @property
+        def passes(self) -> int:
+            """Four of the online encoder, and three of a momentum encoder."""
+            return 4 if self.negatives == "batch" else 7
+
+    @classmethod
+    def recommended(cls) -> "DAPG.Config":
+        """With channel-augmented views, which helped (docs/results.md)."""
+        return cls.Config(channel=0.5)
 
     @classmethod
     def paper(cls) -> "DAPG.Config":
         """The printed settings: one τ of 0.7, all five severities, one crop for all views."""
         chain = ChainConfig(severities=(1, 5), geometry="shared")
         return cls.Config(temperature=0.7, js_temperature=0.7, chain=chain)
+
+    @classmethod
+    def recipe(cls, usual: "Recipe[DAPG.Config]") -> "Recipe[DAPG.Config]":
+        """MoCo's with ten warm-up epochs, as the paper's own rate does not train.
+
+        The paper: Adam at 0.0075 (MoCo's SGD rate for the 64 pictures we suppose), 300 epochs, 20,000 pictures of
+        LUPerson. It goes on after a collapse, and says so.
+        """
+        if not usual.scale.published:
+            return usual
+        if usual.scale.settings != "paper":
+            return replace(usual, train=replace(usual.train, schedule=ScheduleConfig(by_epoch=True, warmup=10.0)))
+        train = replace(
+            usual.train,
+            epochs=300.0,
+            batch_size=64,
+            optimizer=OptimizerConfig("adam", lr=0.0075, lr_batch=0, weight_decay=0.0),
+            schedule=ScheduleConfig(),
+            on_collapse="warn",
+        )
+        return replace(usual, data=replace(usual.data, subset=20_000), train=train)
 
     progress: Float[Tensor, ""]
 
@@ -97,7 +121,6 @@ class DAPG(Contrastive):
         if config.js_weight < 0:
             raise UsageError(f"js_weight is 0 or more, got {config.js_weight}")
         super().__init__(config, backbone, facts, generator)
-        self.settings = config
         self.head = MoCoHead(backbone.feature_dim, config.head, generator)
         if config.negatives == "queue":
             size = max(1, min(config.queue, facts.pictures // 2))

@@ -1,44 +1,31 @@
 """MoCo v2: two views, a momentum encoder and a queue of earlier keys (He et al. 2020, Chen et al. 2020)."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig
 from dapg.core.batch import Batch, StepResult
 from dapg.core.rng import SampleGenerator
 from dapg.losses.info_nce import multi_positive_info_nce
 from dapg.losses.spread import effective_rank, feature_std
 from dapg.methods.base import DataFacts
-from dapg.methods.contrastive import Contrastive, Pair
+from dapg.methods.contrastive import Contrastive, PairConfig, QueueConfig, TwoViews
 from dapg.models.backbones.base import Backbone
 from dapg.models.heads.moco_head import MoCoHead
 from dapg.models.momentum import KeyEncoder
 
 
-class MoCoV2(Contrastive):
+class MoCoV2(TwoViews["MoCoV2.Config"], Contrastive["MoCoV2.Config"]):
     """A query must find its own picture's key among K earlier keys."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(PairConfig, QueueConfig):
         """Defaults are LUPerson's recipe (DengpanFu/LUPerson, lup_moco/scripts/run_moco.sh)."""
 
         temperature: float = 0.1
         """Softmax temperature; LUPerson 0.1, MoCo v2 0.2."""
-        momentum: float = 0.999
-        """Share of itself that the key encoder keeps at each step."""
-        queue: int = 65_536
-        """Keys remembered (K); at most half the number of pictures, so that no picture meets its own older key."""
-        head: MoCoHead.Config = field(default_factory=MoCoHead.Config)
-        """Projection head."""
-        views: ViewConfig = field(default_factory=ViewConfig)
-        """How a standard view is made."""
-        pair: Pair = "standard"
-        """standard, or corrupted: the two views are x_q and x2 of one noise chain."""
-        chain: ChainConfig = field(default_factory=ChainConfig)
-        """The noise chain of corrupted views."""
 
     @classmethod
     def paper(cls) -> "MoCoV2.Config":
@@ -47,7 +34,6 @@ class MoCoV2(Contrastive):
 
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
         super().__init__(config, backbone, facts, generator)
-        self.settings = config
         self.head = MoCoHead(backbone.feature_dim, config.head, generator)
         size = max(1, min(config.queue, facts.pictures // 2))
         self.keys = KeyEncoder(backbone, self.head, config.momentum, size, config.head.output_dim)

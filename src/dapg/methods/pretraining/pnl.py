@@ -1,7 +1,7 @@
 """PNL: pre-training with noisy labels, such as tracks or clusters (Fu et al. 2022): class, instance, prototype."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,43 +9,38 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.padded import PaddedViewConfig, padded_view
-from dapg.augment.views import ViewConfig
 from dapg.core import distributed
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
+from dapg.core.training import ScheduleConfig
 from dapg.core.types import UNKNOWN, Record
 from dapg.data.picture_lines import read_groups, with_groups
 from dapg.losses.info_nce import label_guided_info_nce
 from dapg.losses.spread import effective_rank, feature_std
-from dapg.methods.base import DataFacts
-from dapg.methods.contrastive import Contrastive, Pair
+from dapg.methods.base import DataFacts, Recipe
+from dapg.methods.contrastive import Contrastive, PairConfig, QueueConfig, TwoViews
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.pooling import average_pool
 from dapg.models.heads.moco_head import MoCoHead
 from dapg.models.momentum import KeyEncoder
 
 
-class PNL(Contrastive):
+class PNL(TwoViews["PNL.Config"], Contrastive["PNL.Config"]):
     """A classifier, MoCo's instances and a prototype of each label; where two of them agree, a label is corrected.
 
     Source: DengpanFu/LUPerson-NL, folder PNL. The query sees a weak view (pad, crop, mirror), the key a strong one.
     """
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(PairConfig, QueueConfig):
         """Defaults are the published script's; shares of the training stand for its epochs of 90."""
 
         temperature: float = 0.07
         """Softmax temperature of instances and prototypes."""
-        momentum: float = 0.999
-        """Share of itself that the key encoder keeps at each step."""
         prototype_momentum: float = 0.999
         """Share of itself that a label's prototype keeps for each of its pictures."""
-        queue: int = 65_536
-        """Keys remembered with their labels (K); at most half the number of pictures."""
         instance_weight: float = 1.0
         """Weight of the loss over instances."""
         prototype_weight: float = 1.0
@@ -62,16 +57,8 @@ class PNL(Contrastive):
         """Size of the classifier's middle layer."""
         groups: str = ""
         """File of pseudo-persons (``dapg data group``, tracks): path<TAB>number; empty: the data set's persons."""
-        head: MoCoHead.Config = field(default_factory=MoCoHead.Config)
-        """Projection head."""
         padding: float = 10.0
         """Border of the weak view, in pixels of a picture 256 high; scaled with the view."""
-        views: ViewConfig = field(default_factory=ViewConfig)
-        """Size of both views, and how the strong one is made."""
-        pair: Pair = "standard"
-        """standard, or corrupted: the two views are x_q and x2 of one noise chain."""
-        chain: ChainConfig = field(default_factory=ChainConfig)
-        """The noise chain of corrupted views."""
 
         def __post_init__(self) -> None:
             """Refuse shares outside [0, 1]."""
@@ -79,19 +66,28 @@ class PNL(Contrastive):
                 if not 0 <= getattr(self, name) <= 1:
                     raise UsageError(f"{name} is in [0, 1], got {getattr(self, name)}")
 
-    settings: Config
+        line_file = "groups"
+
+        def labelled(self, records: Sequence[Record]) -> Sequence[Record]:
+            """The records in groups, with these as persons, where ``groups`` names a file."""
+            return with_groups(records, read_groups(Path(self.groups))) if self.groups else records
+
+    needs_labels = True
     persons: Int[Tensor, "N"]
     prototypes: Float[Tensor, "N D"]
     progress: Float64[Tensor, ""]
 
     @classmethod
-    def labelled(cls, config: Config, records: Sequence[Record]) -> Sequence[Record]:
-        """The records in groups, with these as persons, where ``groups`` names a file."""
-        return with_groups(records, read_groups(Path(config.groups))) if config.groups else records
+    def recipe(cls, usual: "Recipe[PNL.Config]") -> "Recipe[PNL.Config]":
+        """SGD at 0.4 per 1536 pictures, 90 epochs, steps at 40 and 80 (DengpanFu/LUPerson-NL)."""
+        if not usual.scale.published:
+            return usual
+        optimizer = replace(usual.train.optimizer, lr=0.4, lr_batch=1536)
+        schedule = ScheduleConfig("step", by_epoch=True, milestones=(40.0, 80.0))
+        return replace(usual, train=replace(usual.train, epochs=90.0, optimizer=optimizer, schedule=schedule))
 
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
         super().__init__(config, backbone, facts, generator)
-        self.settings = config
         if UNKNOWN in facts.persons or len(facts.persons) < 2:
             raise UsageError(
                 "pnl learns from labels, which may be noisy, and these pictures lack them (or show one person only); "

@@ -1,39 +1,33 @@
 """SimCLR: two views of each picture find each other among the batch's others (Chen et al. 2020)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig
 from dapg.core import distributed
 from dapg.core.batch import Batch, StepResult
 from dapg.core.rng import SampleGenerator
+from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.losses.info_nce import nt_xent
 from dapg.losses.spread import effective_rank, feature_std
-from dapg.methods.base import DataFacts
-from dapg.methods.contrastive import Contrastive, Pair
+from dapg.methods.base import DataFacts, Recipe
+from dapg.methods.contrastive import Contrastive, PairConfig, TwoViews
 from dapg.models.backbones.base import Backbone
 from dapg.models.heads.simclr_head import SimCLRHead
 
 
-class SimCLR(Contrastive):
+class SimCLR(TwoViews["SimCLR.Config"], Contrastive["SimCLR.Config"]):
     """Normalised temperature-scaled cross entropy over 2B views."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(PairConfig):
         """Temperature and head of lightly's ImageNet benchmark; views of LUPerson's recipe."""
 
         temperature: float = 0.1
         """Softmax temperature."""
         head: SimCLRHead.Config = field(default_factory=SimCLRHead.Config)
         """Projection head."""
-        views: ViewConfig = field(default_factory=ViewConfig)
-        """How a standard view is made."""
-        pair: Pair = "standard"
-        """standard, or corrupted: the two views are x_q and x2 of one noise chain."""
-        chain: ChainConfig = field(default_factory=ChainConfig)
-        """The noise chain of corrupted views."""
 
     @classmethod
     def paper(cls) -> "SimCLR.Config":
@@ -41,9 +35,16 @@ class SimCLR(Contrastive):
         views = ViewConfig(crop_scale=(0.08, 1.0), jitter=0.8, jitter_strength=(0.8, 0.8, 0.8, 0.2), erasing=0.0)
         return cls.Config(views=views)
 
+    @classmethod
+    def recipe(cls, usual: "Recipe[SimCLR.Config]") -> "Recipe[SimCLR.Config]":
+        """LARS and ten warm-up epochs, as in lightly's ImageNet benchmark."""
+        if not usual.scale.published:
+            return usual
+        optimizer = OptimizerConfig("lars", lr=0.3, weight_decay=1e-6)
+        return replace(usual, train=replace(usual.train, optimizer=optimizer, schedule=ScheduleConfig(warmup=10.0)))
+
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
         super().__init__(config, backbone, facts, generator)
-        self.settings = config
         self.head = SimCLRHead(backbone.feature_dim, config.head, generator)
 
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:

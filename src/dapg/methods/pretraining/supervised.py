@@ -1,46 +1,55 @@
 """Supervised: a person classifier on labelled pictures, with a batch-norm neck; what labels are worth."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dapg.augment.noise_chain import ChainConfig
-from dapg.augment.views import ViewConfig
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
+from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.core.types import UNKNOWN, Modality
 from dapg.losses.spread import effective_rank, feature_std
-from dapg.methods.base import DataFacts
-from dapg.methods.contrastive import Pair, TwoViews
+from dapg.methods.base import DataFacts, Recipe
+from dapg.methods.contrastive import PairConfig, TwoViews
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.pooling import average_pool
 
 
-class Supervised(TwoViews):
+class Supervised(TwoViews["Supervised.Config"]):
     """Identity cross entropy over two views of each picture, so that it costs what SimCLR costs."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(PairConfig):
         """Neck and smoothing of the strong baseline (Luo et al. 2019); the views of the other baselines."""
 
         label_smoothing: float = 0.1
         """Share of the target spread over all persons."""
-        views: ViewConfig = field(default_factory=ViewConfig)
-        """How a standard view is made."""
-        pair: Pair = "standard"
-        """standard, or corrupted: the two views are x_q and x2 of one noise chain."""
-        chain: ChainConfig = field(default_factory=ChainConfig)
-        """The noise chain of corrupted views."""
 
+    needs_labels = True
     persons: Int[Tensor, "N"]
+
+    @classmethod
+    def recipe(cls, usual: "Recipe[Supervised.Config]") -> "Recipe[Supervised.Config]":
+        """The AGW baseline's on one modality (mangye16/ReID-Survey): Adam, 120 epochs; Market-1501's persons."""
+        if not usual.scale.published:
+            return usual
+        train = replace(
+            usual.train,
+            epochs=120.0,
+            batch_size=64,
+            optimizer=OptimizerConfig("adam", lr=3.5e-4, lr_batch=64, weight_decay=5e-4),
+            schedule=ScheduleConfig("step", warmup=10.0, milestones=(40.0, 70.0)),
+        )
+        backbone = replace(usual.backbone, last_stride=1)
+        data = usual.data if usual.scale.labelled else replace(usual.data, name="market1501", split="train")
+        return replace(usual, data=data, backbone=backbone, train=train)
 
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
         super().__init__(config, backbone, facts, generator)
-        self.settings = config
         if UNKNOWN in facts.persons or len(facts.persons) < 2:
             raise UsageError(
                 "supervised learns from labels, and these pictures lack them (or show one person only); "

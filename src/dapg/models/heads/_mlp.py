@@ -1,15 +1,32 @@
 """Shared by the heads: two linear layers with a ReLU, and batch norm where a method wants it."""
 
+from dataclasses import dataclass, replace
+from typing import Self
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dapg.core.scales import Scale
 from dapg.models.blocks.initialise import initialise
 from dapg.models.heads.base import Head
 
 
 class TwoLayers(Head):
     """Linear, (batch norm,) ReLU, linear, (batch norm)."""
+
+    @dataclass(frozen=True)
+    class Config(Head.Config):
+        """Sizes of the layers."""
+
+        hidden_dim: int | None = None
+        """Size of the middle layer; None takes the input's (2048-2048-128 on a ResNet-50)."""
+        output_dim: int = 128
+        """Size of the vectors the loss compares."""
+
+        def at(self, scale: Scale) -> Self:
+            """A little head on a little network."""
+            return self if scale.published else replace(self, hidden_dim=256, output_dim=64)
 
     def _build(self, dims: tuple[int, int, int], norms: tuple[bool, bool], generator: torch.Generator | None) -> None:
         """Layers of ``dims`` = (input, hidden, output); a linear layer before a batch norm needs no bias."""

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dapg.core.scales import Scaled
+
 
 class Head(nn.Module, ABC):
     """A projection (or prediction) head; the loss sees its output, the next stage sees the vector before it.
@@ -17,7 +19,7 @@ class Head(nn.Module, ABC):
     """
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Scaled):
         """Settings of a head; a subclass nests its own."""
 
     output_dim: int

@@ -1,7 +1,5 @@
 """MoCo v2's projection head (Chen et al. 2020): linear, ReLU, linear."""
 
-from dataclasses import dataclass
-
 import torch
 
 from dapg.models.heads._mlp import TwoLayers
@@ -10,16 +8,7 @@ from dapg.models.heads._mlp import TwoLayers
 class MoCoHead(TwoLayers):
     """Two layers without batch norm, which would let a query recognise its key's batch."""
 
-    @dataclass(frozen=True)
-    class Config(TwoLayers.Config):
-        """Settings of the head."""
-
-        hidden_dim: int | None = None
-        """Size of the middle layer; None takes the input's (2048-2048-128 on a ResNet-50)."""
-        output_dim: int = 128
-        """Size of the vectors the loss compares."""
-
-    def __init__(self, input_dim: int, config: Config, generator: torch.Generator | None = None) -> None:
+    def __init__(self, input_dim: int, config: TwoLayers.Config, generator: torch.Generator | None = None) -> None:
         """Build the layers and draw their weights."""
         super().__init__(input_dim, config, generator)
         self._build((input_dim, config.hidden_dim or input_dim, config.output_dim), (False, False), generator)

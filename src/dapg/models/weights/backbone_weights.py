@@ -106,7 +106,7 @@ def init_backbone(
         UsageError: unknown name or setting, or no ImageNet weights for this network.
         WeightsError: the file is missing, damaged, or does not fit.
     """
-    kind = plugins.load("models.backbones", name, Backbone)  # type: ignore[type-abstract]
+    kind = plugins.load("models.backbones", name, Backbone)
     settings = config if isinstance(config, Backbone.Config) else from_dict(kind.Config, dict(config or {}), name)
     backbone = kind(settings, generator_from("backbone", name, seed))
     if init == "random":

@@ -1,0 +1,195 @@
+"""The scales that every method is trained at: network, size, length, rates and data. Importable without torch.
+
+A new scale is one more ``Scale`` in ``SCALES``: ``--preset`` and ``dapg reproduce --scale`` know it then. What a method
+has of its own at a scale is in the method's file (``Method.recipe``).
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Literal, Self
+
+from dapg.core.errors import UsageError, nearest
+from dapg.core.training import BackboneConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+
+Stage = Literal["pretrain", "align", "finetune"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network with its first weights, and how each stage trains it."""
+
+    backbone: BackboneConfig
+    train: Mapping[Stage, TrainConfig]
+    disk: float = 1e9
+    """Bytes of a training's folder, checkpoints included."""
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What a stage works on at a scale, unless a method wants something else."""
+
+    data: str = "synthetic"
+    split: str = ""
+    """Empty: the data set's first."""
+    start: str = "random"
+    """Of the scale's starts, the one taken where none is asked for."""
+    last_stride: int = BackboneConfig.last_stride
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What all methods share, so that they can be compared."""
+
+    name: str
+    about: str
+    """One line for help texts."""
+    starts: Mapping[str, Start]
+    """By name: random or imagenet."""
+    stages: Mapping[Stage, Usual]
+    workers: int = 8
+    """Loader processes."""
+    labelled: str = ""
+    """Split for pre-trainings that learn from labels, where the usual one has none."""
+    size: tuple[int, int] | None = None
+    """Height and width that the network sees; None: as published, with heads and momentum as published too."""
+    decoded: tuple[int, int] | None = None
+    """Height and width of the pictures that pre-training decodes and corrupts, before its views."""
+    settings: Literal["default", "recommended", "paper"] = "default"
+    """Which of a method's settings: its defaults, those that helped in experiments too, or the literal ones."""
+
+    @property
+    def published(self) -> bool:
+        """Whether networks have their published size, and methods their published optimisers with them."""
+        return self.size is None
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Settings that know how to fit a scale; the settings inside them do likewise."""
+
+    def at(self, scale: Scale) -> Self:
+        """The same for the scale's networks and pictures."""
+        inner = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value.at(scale) for name, value in inner.items() if isinstance(value, Scaled)})
+
+
+_MOCO = OptimizerConfig("sgd", lr=0.03, weight_decay=1e-4)
+_RESNET_50: dict[Stage, TrainConfig] = {
+    "pretrain": TrainConfig(
+        epochs=200.0, batch_size=256, optimizer=_MOCO, schedule=ScheduleConfig(by_epoch=True), precision="bf16"
+    ),
+    "align": TrainConfig(
+        epochs=200.0,
+        batch_size=256,
+        optimizer=_MOCO,
+        schedule=ScheduleConfig(warmup=10.0, by_epoch=True),
+        precision="bf16",
+    ),
+    "finetune": TrainConfig(
+        epochs=81.0,
+        batch_size=64,
+        optimizer=OptimizerConfig("sgd", lr=0.1, lr_batch=0, weight_decay=5e-4, nesterov=True),
+        schedule=ScheduleConfig("step", warmup=10.0, milestones=(20.0, 50.0), by_epoch=True),
+        precision="bf16",
+        checkpoint_every=1000,
+    ),
+}
+"""Pre-training as MoCo does and for LUPerson's 200 epochs (linear scaling from 256 pictures), fine-tuning as AGW does
+(train.py of its code)."""
+
+
+def _adamw(rate: float, steps: tuple[int, int, int], warmup: float, on_collapse: Literal["stop", "warn"]) -> Start:
+    """A quarter-width ResNet-18 and AdamW, 64 pictures a step, the same for every method.
+
+    An alignment takes a twentieth of the rate: at half of it, the network forgets what it learnt (docs/results.md).
+
+    Args:
+        rate: AdamW's.
+        steps: of a pre-training, an alignment, a fine-tuning.
+        warmup: steps of the warm-up of a fine-tuning; the others have 20.
+        on_collapse: whether a pre-training or alignment goes on when its features have collapsed.
+    """
+
+    def train(number: int, lr: float, weight_decay: float, warm: float) -> TrainConfig:
+        return TrainConfig(
+            steps=steps[number],
+            batch_size=64,
+            optimizer=OptimizerConfig("adamw", lr=lr, lr_batch=0, weight_decay=weight_decay),
+            schedule=ScheduleConfig(unit="steps", warmup=warm),
+            on_collapse="stop" if number == 2 else on_collapse,
+            checkpoint_every=20,
+        )
+
+    stages: dict[Stage, TrainConfig] = {
+        "pretrain": train(0, rate, 1e-4, 20.0),
+        "align": train(1, 0.05 * rate, 1e-4, 20.0),
+        "finetune": train(2, rate, 0.02, warmup),
+    }
+    return Start(BackboneConfig("resnet18", width=0.25), stages, disk=25e6)
+
+
+def _resnet_50(train: Mapping[Stage, TrainConfig]) -> dict[str, Start]:
+    return {init: Start(BackboneConfig("resnet50", init=init), train) for init in ("random", "imagenet")}
+
+
+_REAL: dict[Stage, Usual] = {
+    "pretrain": Usual("luperson"),
+    "align": Usual("market1501", "train"),
+    "finetune": Usual("sysu", start="imagenet", last_stride=1),
+}
+_EMBEDDED: dict[Stage, Usual] = {
+    "pretrain": Usual(),
+    "align": Usual(split="train"),
+    "finetune": Usual(last_stride=1),
+}
+_LITTLE = _adamw(2e-3, (200, 100, 150), 15.0, "warn")
+_MOBILE = replace(
+    _adamw(5e-4, (60, 30, 75), 7.5, "warn"), backbone=BackboneConfig("mobilenet_v2", init="imagenet"), disk=150e6
+)
+"""Takes some four times as long a step, and has learnt before. Both rates are one trial each."""
+SCALES: dict[str, Scale] = {
+    scale.name: scale
+    for scale in (
+        Scale("recommended", "real data, one or more GPUs", _resnet_50(_RESNET_50), _REAL, settings="recommended"),
+        Scale(
+            "paper",
+            "the published settings to the letter",
+            _resnet_50({**_RESNET_50, "finetune": replace(_RESNET_50["finetune"], precision="fp32")}),
+            _REAL,
+            settings="paper",
+        ),
+        Scale("gpu", "ResNet-50 on the embedded people, under an hour on a GPU", _resnet_50(_RESNET_50), _EMBEDDED,
+              labelled="train"),
+        Scale(
+            "tiny",
+            "small networks on the embedded people, minutes on two cores",
+            {"random": _LITTLE, "imagenet": _MOBILE},
+            _EMBEDDED,
+            workers=1,
+            labelled="train",
+            size=(96, 48),
+            decoded=(192, 96),
+        ),
+        Scale(
+            "demo",
+            "proves that everything runs, within a minute",
+            {"random": _adamw(2e-3, (120, 60, 150), 40.0, "stop")},
+            _EMBEDDED,
+            workers=1,
+            labelled="train",
+            size=(64, 32),
+            decoded=(64, 32),
+        ),
+    )
+}  # fmt: skip
+PRESETS = tuple(SCALES)
+
+
+def require_preset(preset: str, known: Collection[str] = PRESETS) -> None:
+    """Refuse what is none of the ``known`` scales.
+
+    Raises:
+        UsageError: the nearest one is suggested.
+    """
+    if preset not in known:
+        raise UsageError(f"no preset is called {preset!r}{nearest(preset, list(known))}; known: {', '.join(known)}")
