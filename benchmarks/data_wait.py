@@ -33,8 +33,8 @@ def main() -> None:
     for preset in options.presets:
         for method in options.methods:
             with tempfile.TemporaryDirectory() as folder:
-                recipes, run = (finetuning, finetune) if method in FINETUNING else (pretraining, pretrain)
-                base: Any = recipes.settings(method, preset)
+                recipe, run = (finetuning, finetune) if method in FINETUNING else (pretraining, pretrain)
+                base: Any = recipe(method, preset)
                 train = replace(base.train, steps=options.steps, log_every=10, checkpoint_every=10**6)
                 run(replace(base, train=train, out=str(Path(folder) / "run"), device="cpu"))
                 lines = [line for line in read_metrics(Path(folder) / "run") if line["step"] > 10]

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from dapg.recipes.finetuning import settings
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -38,6 +37,7 @@ from dapg.methods.base import DataFacts
 from dapg.methods.finetuning.agw import AGW
 from dapg.methods.runs import backbone_settings
 from dapg.models.weights.backbone_weights import init_backbone
+from dapg.recipes import finetuning
 from dapg.train.finetune import FinetuneSettings, finetune
 
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
-    recipe = settings("agw", options.preset)
+    recipe = finetuning("agw", options.preset)
     train = replace(recipe.train, steps=options.steps, log_every=5, checkpoint_every=10**9)
     data = DataConfig(**parse_source(options.data))
     recipe = replace(recipe, train=train, data=data, device=options.device)

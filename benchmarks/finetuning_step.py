@@ -13,17 +13,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from dapg.recipes.finetuning import settings
 from torch import Tensor
 
 from dapg.core import plugins
 from dapg.core.batch import Batch
 from dapg.core.device import place
 from dapg.core.rng import SampleGenerator, generator_from
+from dapg.core.training import TrainConfig
 from dapg.methods.base import DataFacts
 from dapg.methods.runs import backbone_settings, method_class
 from dapg.models.weights.backbone_weights import init_backbone
-from dapg.train.loop import TrainConfig
+from dapg.recipes import finetuning
 
 PERSONS = 8
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -65,7 +65,7 @@ def main() -> None:
     print("| method | seconds of a step | of which views | views beyond AGW's |\n|---|---|---|---|")
     agw_views = 0.0
     for name in ("agw", *(name for name in options.methods if name != "agw")):
-        recipe = settings(name, options.preset)
+        recipe = finetuning(name, options.preset)
         given = {"batch_size": options.batch, "precision": options.precision}
         train = replace(recipe.train, **{key: value for key, value in given.items() if value})
         recipe = replace(recipe, train=train)

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from dapg.core.device import place, resolve_device
-from dapg.methods.runs import BackboneConfig, backbone_settings
+from dapg.core.training import BackboneConfig
+from dapg.methods.runs import backbone_settings
 from dapg.models.weights.backbone_weights import init_backbone
 
 NETWORKS = (BackboneConfig("resnet18", width=0.25), BackboneConfig("resnet18"), BackboneConfig("mobilenet_v2"))

@@ -23,10 +23,10 @@ from dapg.augment.skeleton import canonical_poses
 from dapg.core import plugins
 from dapg.core.files import write_json
 from dapg.core.images import decode, to_float, to_pil
+from dapg.core.training import BackboneConfig
 from dapg.core.types import Modality, Record
 from dapg.data.sets.synthetic import VISIBLE_CAMERAS, Synthetic
 from dapg.features.encoders import build_encoder
-from dapg.methods.runs import BackboneConfig
 from dapg.models.weights.pose_weights import load_generator
 from dapg.pose.estimators.base import Estimator
 from dapg.pose.mask import person_mask

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dapg.recipes.pretraining import settings
 from reference_environment import Worker, reference_python
 
 from dapg.core.batch import Batch
@@ -36,6 +35,7 @@ from dapg.data.sets.synthetic import Synthetic
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import method_class
 from dapg.models.weights.backbone_weights import init_backbone
+from dapg.recipes import pretraining
 from dapg.train.optimizers import build_optimizer
 
 PARTS = ("decode", "views", "forward", "backward", "rest")
@@ -46,7 +46,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.device = options, resolve_device(options.device)
-        recipe = settings(options.method, "recommended")
+        recipe = pretraining(options.method, "recommended")
         config = recipe.method
         if options.pair != "standard":
             config = replace(config, pair=options.pair)

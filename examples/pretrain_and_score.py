@@ -7,15 +7,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from dapg.recipes.pretraining import settings
 
 from dapg.evaluation.evaluate import EvaluateSettings, evaluate
+from dapg.recipes import pretraining
 from dapg.train.pretrain import pretrain
 
 
 def main(out: Path) -> None:
     """A recipe is a complete settings object; a variant is the object with a few fields replaced."""
-    recipe = settings("mocov2", "demo")
+    recipe = pretraining("mocov2", "demo")
     short = replace(recipe.train, steps=3, batch_size=16)
     loader = replace(recipe.loader, workers=0)
     result = pretrain(replace(recipe, train=short, loader=loader, out=str(out / "run"), device="cpu"))

@@ -128,7 +128,7 @@ sys.meta_path.insert(0, Refuse())
 
 def test_the_library_imports_without_the_command_line_package() -> None:
     stages = ["dapg.train.pretrain", "dapg.train.align", "dapg.train.finetune", "dapg.evaluation.evaluate"]
-    modules = [*stages, "dapg.recipes.pretraining", "dapg.report.run_page"]
+    modules = [*stages, "dapg.recipes", "dapg.report.run_page"]
     lines = "\n".join(f"import {module}" for module in modules)
     run = python(_BLOCKER.format(blocked=("jsonargparse",)) + lines)
     assert run.returncode == 0, run.stderr

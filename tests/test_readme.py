@@ -113,12 +113,3 @@ def test_examples_run(name: str, tmp_path: Path) -> None:
 
 def test_every_example_is_run() -> None:
     assert {example.name for example in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
-
-
-def test_measured_speeds_in_the_docs_are_those_behind_the_estimates() -> None:
-    """docs/results.md and core/presets.py hold one table."""
-    from dapg.core.presets import PICTURES_PER_SECOND
-
-    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (demo|tiny) \| (\w+) \| (\d+) \|", text, re.MULTILINE)
-    assert {(preset, method): int(rate) for preset, method, rate in rows} == PICTURES_PER_SECOND

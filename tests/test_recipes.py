@@ -1,10 +1,10 @@
 """Pre-training presets: every method has all of them, and those that quote a source have its figures."""
 
 import pytest
-from dapg.core.presets import PRESETS
-from dapg.recipes.pretraining import settings
 
 from dapg.core import plugins
+from dapg.core.scales import PRESETS, SCALES
+from dapg.recipes import pretraining
 
 METHODS = plugins.names("methods.pretraining")
 
@@ -12,29 +12,30 @@ METHODS = plugins.names("methods.pretraining")
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_every_preset(method: str, preset: str) -> None:
-    made = settings(method, preset)
+    made = pretraining(method, preset)
     assert made.name == method
     assert made.train.total_steps(100.0) > 0
     if preset in ("tiny", "demo"):
         assert 0 < made.train.steps <= 300
         assert made.data.name == "synthetic"
-        assert (made.loader.height, made.loader.width) == (made.method.views.height, made.method.views.width)
+        assert made.method.views.size == SCALES[preset].size
+        assert (made.loader.height, made.loader.width) == SCALES[preset].decoded
 
 
 def test_only_recommended_adds_to_the_method() -> None:
     """The other presets are compared with other methods, or are the paper's."""
-    assert {preset: settings("dapg", preset).method.channel for preset in PRESETS} == {
+    assert {preset: pretraining("dapg", preset).method.channel for preset in PRESETS} == {
         preset: 0.5 if preset == "recommended" else 0.0 for preset in PRESETS
     }
 
 
 def test_pnl_has_its_script_s_schedule() -> None:
-    train = settings("pnl").train
+    train = pretraining("pnl").train
     assert (train.epochs, train.optimizer.name, train.optimizer.lr, train.optimizer.lr_batch) == (90, "sgd", 0.4, 1536)
     assert (train.schedule.name, train.schedule.milestones) == ("step", (40.0, 80.0))
 
 
 @pytest.mark.parametrize("method, rate", [("simclr", 0.3), ("byol", 0.45)])
 def test_simclr_and_byol_have_lightly_s_rates(method: str, rate: float) -> None:
-    optimizer = settings(method).train.optimizer
+    optimizer = pretraining(method).train.optimizer
     assert (optimizer.name, optimizer.lr, optimizer.lr_batch) == ("lars", rate, 256)

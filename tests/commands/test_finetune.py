@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from dapg.core.presets import PRESETS
-from dapg.recipes.finetuning import settings
 
 from command_line import run
 from dapg.commands._settings import field_docs
 from dapg.core import plugins
+from dapg.core.scales import PRESETS
 from dapg.core.settings import to_dict
 from dapg.core.types import Modality
 from dapg.data.sets.regdb import RegDB
 from dapg.data.sets.synthetic import Synthetic
 from dapg.methods.runs import load_method, method_class
 from dapg.pipelines.partitions import parse_partitions
+from dapg.recipes import finetuning
 from dapg.train.checkpoint import whole_checkpoints
 
 METHODS = plugins.names("methods.finetuning")
@@ -63,12 +63,12 @@ def test_every_setting_of_the_method_is_an_option(capsys: pytest.CaptureFixture[
 def test_printed_settings_are_the_preset(capsys: pytest.CaptureFixture[str], preset: str) -> None:
     code, out, err = run(capsys, "finetune", "agw", "--preset", preset, "--print_config")
     assert (code, err) == (0, "")
-    assert yaml.safe_load(out) == to_dict(settings("agw", preset))
+    assert yaml.safe_load(out) == to_dict(finetuning("agw", preset))
 
 
 def test_paper_preset_is_the_published_recipe() -> None:
     """The numbers of AGW's train.py, one by one."""
-    paper = settings("agw", "paper")
+    paper = finetuning("agw", "paper")
     optimizer, schedule = paper.train.optimizer, paper.train.schedule
     assert (optimizer.name, optimizer.lr, optimizer.momentum, optimizer.nesterov) == ("sgd", 0.1, 0.9, True)
     assert optimizer.weight_decay == 5e-4
@@ -86,7 +86,7 @@ def test_published_schedule_on_sysu_sized_epochs() -> None:
     """Epochs of 696 steps: the rates that train.py prints at epochs 0, 9, 19, 20, 49, 50 and 80."""
     from dapg.train.optimizers import learning_rate
 
-    paper = settings("agw", "paper").train
+    paper = finetuning("agw", "paper").train
     total = paper.total_steps(696.0)
     assert total == 81 * 696
     rates = [

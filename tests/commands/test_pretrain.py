@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from dapg.core.presets import PRESETS
-from dapg.recipes.pretraining import settings
 from PIL import Image
 
 from command_line import run
 from dapg.commands._settings import field_docs
 from dapg.core import plugins
 from dapg.core.files import sha256
+from dapg.core.scales import PRESETS
 from dapg.core.settings import to_dict
 from dapg.methods.runs import method_class
+from dapg.recipes import pretraining
 
 METHODS = plugins.names("methods.pretraining")
 
@@ -34,7 +34,7 @@ def test_every_method_s_help_shows_the_docs_of_its_fields(capsys: pytest.Capture
     assert (code, err) == (0, "")
     text = " ".join(out.split())
     docs = field_docs(method_class("pretrain", method).Config)
-    defaults = settings(method, "tiny")
+    defaults = pretraining(method, "tiny")
     nested = {name for name in docs if hasattr(getattr(defaults.method, name), "__dataclass_fields__")}
     assert docs, "every field has a docstring"
     for name, doc in docs.items():
@@ -54,7 +54,7 @@ def test_printed_settings_are_the_preset_and_can_be_given_back(
 ) -> None:
     code, out, err = run(capsys, "pretrain", method, "--preset", preset, "--print_config")
     assert (code, err) == (0, "")
-    assert yaml.safe_load(out) == to_dict(settings(method, preset))
+    assert yaml.safe_load(out) == to_dict(pretraining(method, preset))
     path = tmp_path / "c.yaml"
     path.write_text(out)
     place = (method,) if preset == "tiny" else ()

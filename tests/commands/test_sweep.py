@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dapg.recipes.pretraining import settings
 
 from dapg import cli
 from dapg.core.errors import UsageError
 from dapg.core.files import read_json
 from dapg.core.settings import flat, to_dict
 from dapg.pipelines import sweep
+from dapg.recipes import pretraining
 
 
 @pytest.mark.parametrize("name", sweep.SWEEPS)
 def test_cells_differ_from_the_preset_in_what_they_say_and_from_each_other(name: str) -> None:
-    base, cells = flat(to_dict(settings("dapg", "tiny"))), sweep.sweep(name)
+    base, cells = flat(to_dict(pretraining("dapg", "tiny"))), sweep.sweep(name)
     seen = []
     for cell, changes in sweep.SWEEPS[name].items():
         values = flat(to_dict(cells[cell]))
@@ -32,7 +32,7 @@ def test_the_command_trains_every_cell_and_reuses_finished_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def few_steps(name: str, preset: str) -> Any:
-        base = settings("mocov2", "demo")
+        base = pretraining("mocov2", "demo")
         small = replace(base, train=replace(base.train, steps=2, batch_size=4), data=replace(base.data, subset=8))
         return {"one": small, "two": replace(small, method=replace(small.method, temperature=0.2))}
 

@@ -15,7 +15,7 @@ def build(name: str, seed: int = 0, **settings: int) -> Head:
 
 
 def test_the_files_are_found() -> None:
-    assert {"moco", "simclr", "byol"} <= set(NAMES)
+    assert {"moco_head", "simclr_head", "byol_head"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,9 +43,9 @@ def test_shape_gradient_and_seed(name: str) -> None:
 def test_published_sizes() -> None:
     """2048-2048-128 for MoCo v2 and SimCLR, 4096 and 256 for BYOL, counted by hand."""
     expected = {
-        "moco": 2048 * 2048 + 2048 + 2048 * 128 + 128,
-        "simclr": 2048 * 2048 + 2 * 2048 + 2048 * 128 + 2 * 128,
-        "byol": 2048 * 4096 + 2 * 4096 + 4096 * 256 + 256,
+        "moco_head": 2048 * 2048 + 2048 + 2048 * 128 + 128,
+        "simclr_head": 2048 * 2048 + 2 * 2048 + 2048 * 128 + 2 * 128,
+        "byol_head": 2048 * 4096 + 2 * 4096 + 4096 * 256 + 256,
     }
     for name, count in expected.items():
         cls = plugins.load("models.heads", name, Head)

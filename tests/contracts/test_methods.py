@@ -14,15 +14,15 @@ from torch import Tensor
 from dapg.core import plugins
 from dapg.core.batch import Batch
 from dapg.core.rng import SampleGenerator, generator_from
+from dapg.core.scales import SCALES
 from dapg.core.types import Modality, Record
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import FOLDERS, method_class
 from dapg.models.backbones.resnet18 import ResNet18
 
-METHODS = [
-    (stage, name) for stage, folder in FOLDERS.items() if plugins.exists(folder) for name in plugins.names(folder)
-]
+METHODS = [(stage, name) for stage, folder in FOLDERS.items() for name in plugins.names(folder)]
 SIZE, COUNT = (64, 32), 12
+SMALL = replace(SCALES["demo"], size=SIZE, decoded=SIZE)
 
 
 RECORDS = [Record(f"{number}.jpg", person=number % 6) for number in range(COUNT)]
@@ -39,22 +39,8 @@ def _caption_file() -> Path:
 
 def small_config(kind: type[Method], config: Any = None) -> Any:
     """The method's settings at a small size, without touching what makes it the method."""
-    config = kind.Config() if config is None else config
-    changes: dict[str, Any] = {"views": replace(config.views, height=SIZE[0], width=SIZE[1])}
-    if hasattr(config, "head"):
-        changes["head"] = replace(config.head, hidden_dim=32, output_dim=16)
-    if hasattr(config, "chain"):
-        changes["chain"] = replace(config.chain, height=SIZE[0], width=SIZE[1])
-    if hasattr(config, "captions"):
-        changes |= {
-            "captions": str(_caption_file()),
-            "width": 32,
-            "attention_heads": 4,
-            "hidden": 64,
-            "length": 8,
-            "text_rate": 1.0,
-        }
-    return replace(config, **changes)
+    small = (kind.Config() if config is None else config).at(SMALL)
+    return replace(small, captions=str(_caption_file())) if small.line_file == "captions" else small
 
 
 def build(stage: str, name: str, config: Any = None) -> Method:

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from dapg.recipes.pretraining import settings
 
 from dapg import cli
 from dapg.core.errors import DapgError, UsageError
 from dapg.core.files import read_json, sha256
+from dapg.core.training import BackboneConfig
 from dapg.core.types import Modality
 from dapg.data.source import DataConfig
 from dapg.export.export import FLAT_FILE, PUBLISHED_FILE, FeatureNetwork, export
 from dapg.methods.published import load_published
-from dapg.methods.runs import BackboneConfig, load_method
+from dapg.methods.runs import load_method
 from dapg.models.weights.backbone_weights import HUB_FILE, backbone_from_file, init_backbone
+from dapg.recipes import pretraining
 from dapg.train.pretrain import pretrain
 
 SMALL = {"width": 0.125, "last_stride": 2}
@@ -24,7 +25,7 @@ SMALL = {"width": 0.125, "last_stride": 2}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "mocov2"
-    base = settings("mocov2", "demo")
+    base = pretraining("mocov2", "demo")
     train = replace(base.train, steps=2, batch_size=8)
     small = replace(base, backbone=BackboneConfig("resnet18", width=0.125), data=DataConfig(subset=16), train=train)
     pretrain(replace(small, out=str(folder), device="cpu"))

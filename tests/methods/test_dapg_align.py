@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 import torch
-from dapg.core.presets import PRESETS
-from dapg.recipes.alignment import settings
 from torch.nn import functional
 
 from dapg.augment.views import ViewConfig
 from dapg.core.batch import Batch
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator, generator_from
+from dapg.core.scales import PRESETS
 from dapg.methods.alignment.dapg_align import DAPGAlign, draw_channels, positive_pictures
 from dapg.methods.base import DataFacts
 from dapg.models.backbones.resnet18 import ResNet18
 from dapg.models.blocks.pooling import average_pool
 from dapg.models.heads.moco_head import MoCoHead
+from dapg.recipes import alignment
 
 COUNT, POSES = 6, 3
 STILL = ViewConfig(
@@ -230,5 +230,5 @@ def test_literal_presets_keep_the_queue_and_short_ones_take_the_batch() -> None:
     paper = DAPGAlign.paper()
     assert (paper.temperature, paper.js_temperature, paper.positives, paper.alpha) == (0.7, 0.7, 1, 1.0)
     assert (paper.negatives, paper.queue, paper.momentum) == ("queue", 65_536, 0.999)
-    chosen = {preset: settings("dapg_align", preset).method.negatives for preset in PRESETS}
+    chosen = {preset: alignment("dapg_align", preset).method.negatives for preset in PRESETS}
     assert chosen == {"recommended": "queue", "paper": "queue", "gpu": "queue", "tiny": "batch", "demo": "batch"}

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from dapg.recipes.finetuning import settings
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from dapg.data.sets.synthetic import Synthetic
 from dapg.features.encoders import MethodEncoder
 from dapg.features.extract import trial_features
 from dapg.methods.runs import load_method
+from dapg.recipes import finetuning
 from dapg.scoring.metrics import mean_scores, score_trials
 from dapg.train.finetune import finetune
 
@@ -30,7 +30,7 @@ class WrongStem(MethodEncoder):
 @pytest.mark.slow
 def test_the_wrong_modality_lowers_the_score(tmp_path: Path) -> None:
     """Scored on the training persons, whom a minute of training is enough to know."""
-    plan = settings("agw", "demo")
+    plan = finetuning("agw", "demo")
     plan = replace(plan, out=str(tmp_path), device="cpu", loader=replace(plan.loader, workers=0))
     finetune(plan)
     people = Synthetic()

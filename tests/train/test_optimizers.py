@@ -6,13 +6,8 @@ import torch
 from torch import nn
 
 from dapg.core.errors import UsageError
-from dapg.train.optimizers import (
-    LARS,
-    OptimizerConfig,
-    ScheduleConfig,
-    build_optimizer,
-    learning_rate,
-)
+from dapg.core.training import OptimizerConfig, ScheduleConfig
+from dapg.train.optimizers import LARS, build_optimizer, learning_rate
 
 
 def network(seed: int = 0) -> nn.Module:

@@ -4,19 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dapg.recipes.pretraining import settings
 
 from dapg.core.errors import UsageError
+from dapg.core.training import BackboneConfig
 from dapg.data.sets.folder import Folder
 from dapg.data.shards.pack import pack
 from dapg.data.source import DataConfig
-from dapg.methods.runs import BackboneConfig
+from dapg.recipes import pretraining
 from dapg.train.pretrain import PretrainSettings, pretrain
 from figures import make_figures
 
 
 def recipe(data: DataConfig, out: Path) -> PretrainSettings:
-    base = settings("mocov2", "demo")
+    base = pretraining("mocov2", "demo")
     train = replace(base.train, steps=0, epochs=2.0, batch_size=12)
     small = replace(base, data=data, backbone=BackboneConfig("resnet18", width=0.125), train=train, device="cpu")
     return replace(small, streamed=True, out=str(out))

@@ -21,6 +21,7 @@ import torch
 from dapg.augment.views import ViewConfig
 from dapg.core import distributed
 from dapg.core.rng import generator_from
+from dapg.core.training import OptimizerConfig, ScheduleConfig, TrainConfig
 from dapg.data.loading import LoaderConfig
 from dapg.data.samplers import InfiniteSampler
 from dapg.data.sets.folder import Folder
@@ -29,7 +30,6 @@ from dapg.methods.pretraining.mocov2 import MoCoV2
 from dapg.models.backbones.resnet18 import ResNet18
 from dapg.models.heads.moco_head import MoCoHead
 from dapg.train import checkpoint, loop
-from dapg.train.optimizers import OptimizerConfig, ScheduleConfig
 
 
 class FrozenNorms(MoCoV2):
@@ -51,8 +51,8 @@ def build(pictures: int, kind: type[MoCoV2] = MoCoV2) -> MoCoV2:
     return kind(config, backbone, DataFacts(pictures), generator_from("head"))
 
 
-def train_config(steps: int, accumulation: int = 1) -> loop.TrainConfig:
-    return loop.TrainConfig(
+def train_config(steps: int, accumulation: int = 1) -> TrainConfig:
+    return TrainConfig(
         steps=steps,
         batch_size=16,
         accumulation=accumulation,

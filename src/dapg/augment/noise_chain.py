@@ -10,7 +10,7 @@ with three different corruptions drawn for every sample, w ~ Dirichlet(1, 1, 1) 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ from torch import Tensor
 from dapg.augment.view_size import ViewSize
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
-from dapg.core.scales import Scale
+from dapg.core.scales import Scale, Self
 from dapg.corruptions import library
 
 Mixture = Literal["augmix", "weights"]

@@ -1,7 +1,6 @@
 """The standard view of fine-tuning (AGW): pad, crop, mirror, normalise, and where asked erase."""
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Float, UInt8
@@ -13,6 +12,7 @@ from dapg.augment.view_size import ViewSize
 from dapg.core.errors import UsageError
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from dapg.core.rng import SampleGenerator
+from dapg.core.scales import Self
 from dapg.core.settings import unset
 
 

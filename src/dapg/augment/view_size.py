@@ -1,9 +1,8 @@
 """Settings of pictures that have a size, which follows the scale of an experiment."""
 
 from dataclasses import dataclass, replace
-from typing import Self
 
-from dapg.core.scales import Scale, Scaled
+from dapg.core.scales import Scale, Scaled, Self
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,6 @@ def _folder(package: str) -> Path:
     return _PACKAGE_ROOT.joinpath(*package.split("."))
 
 
-def exists(package: str) -> bool:
-    """Whether there is a folder ``dapg/<package>`` at all."""
-    return _folder(package).is_dir()
-
-
 def names(package: str) -> list[str]:
     """Names of the plug-ins in ``dapg.<package>``: its files, save those that hold no plug-in.
 

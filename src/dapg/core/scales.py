@@ -6,10 +6,15 @@ has of its own at a scale is in the method's file (``Method.recipe``).
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 from dapg.core.errors import UsageError, nearest
 from dapg.core.training import BackboneConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from typing import Self as Self
+else:
+    Self = object  # the tests' type checker, beartype, knows the real one only in classes that it decorates whole
 
 Stage = Literal["pretrain", "align", "finetune"]
 

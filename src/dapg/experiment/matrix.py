@@ -296,9 +296,8 @@ def _absent(arm: str, finetuner: str) -> str:
     tuner, _ = FINETUNERS.get(finetuner, (finetuner, {}))
     wanted: dict[Stage, str] = {"pretrain": spec.pretraining, "align": spec.alignment, "finetune": tuner}
     for stage, name in wanted.items():
-        package, _ = FOLDERS[stage]
-        if name and name not in plugins.names(package):
-            return f"{package.removeprefix('methods.')} method {name!r} is not in the package yet"
+        if name and name not in plugins.names(FOLDERS[stage]):
+            return f"{FOLDERS[stage].removeprefix('methods.')} method {name!r} is not in the package yet"
     if spec.alignment and spec.positives in NEED_GENERATED and not pose_weights.EMBEDDED.is_file():
         return "no trained pose generator is in the package yet, which the alignment needs"
     return ""

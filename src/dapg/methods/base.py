@@ -40,8 +40,8 @@ class MethodConfig(Scaled):
     views: ViewSize = field(default_factory=ViewSize)
     """What the network sees of a picture in training."""
 
+    # The setting that names a file with a line for each picture (groups, captions) to learn from; empty: none.
     line_file: ClassVar[str] = ""
-    """The setting that names a file with a line for each picture (groups, captions) to learn from; empty: none."""
 
     @property
     def passes(self) -> int:

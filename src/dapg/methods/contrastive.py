@@ -1,7 +1,7 @@
 """Shared by methods without labels: settings, two views of each picture, one head, negatives, features to score."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,7 +14,7 @@ from dapg.augment.views import ViewConfig, chain_views, standard_view
 from dapg.core import distributed
 from dapg.core.batch import Batch
 from dapg.core.rng import SampleGenerator
-from dapg.core.scales import Scale
+from dapg.core.scales import Scale, Self
 from dapg.core.types import Modality
 from dapg.methods.base import ConfigT_co, Method, MethodConfig
 from dapg.models.blocks.pooling import average_pool

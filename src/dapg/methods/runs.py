@@ -19,12 +19,14 @@ from dapg.methods.base import DataFacts, Method
 from dapg.models.backbones.base import Backbone
 
 METHOD_WEIGHTS, BACKBONE_WEIGHTS = "method.safetensors", "backbone.safetensors"
-FOLDERS: dict[Stage, tuple[str, Callable[..., Method]]] = {
-    "pretrain": ("methods.pretraining", Method),
-    "align": ("methods.alignment", AlignmentMethod),
-    "finetune": ("methods.finetuning", Method),
+FOLDERS: dict[Stage, str] = {
+    "pretrain": "methods.pretraining",
+    "align": "methods.alignment",
+    "finetune": "methods.finetuning",
 }
-"""Stage -> folder of its methods, and their contract."""
+"""Stage -> folder of its methods."""
+_CONTRACTS: dict[Stage, Callable[..., Method]] = {"align": AlignmentMethod}
+"""What a stage asks of its methods beyond ``Method``."""
 
 
 def backbone_settings(config: BackboneConfig) -> Any:
@@ -40,8 +42,7 @@ def backbone_settings(config: BackboneConfig) -> Any:
 
 def method_class(stage: Stage, name: str) -> type[Method]:
     """The method plug-in of a stage by name."""
-    folder, contract = FOLDERS[stage]
-    return plugins.load(folder, name, contract)
+    return plugins.load(FOLDERS[stage], name, _CONTRACTS.get(stage, Method))
 
 
 def load_method(folder: Path) -> Method:

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 from dapg.augment.views import ViewConfig
 from dapg.core.batch import Batch
 from dapg.core.rng import SampleGenerator
+from dapg.core.scales import Self
 from dapg.methods.alignment._on_the_fly import OnTheFly
 from dapg.methods.base import DataFacts, Method, MethodConfig
 from dapg.models.backbones.base import Backbone

@@ -12,7 +12,7 @@ queue or batch hold a second picture of a person, it is a negative of the first.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -24,6 +24,7 @@ from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.images import to_float
 from dapg.core.rng import SampleGenerator
+from dapg.core.scales import Self
 from dapg.core.settings import from_dict
 from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.losses.info_nce import Reduction, multi_positive_info_nce

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +14,7 @@ from dapg.augment.padded import PaddedViewConfig, padded_view
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
-from dapg.core.scales import Scale
+from dapg.core.scales import Scale, Self
 from dapg.core.types import Modality
 from dapg.losses.identity import accuracy, identity_loss
 from dapg.methods.base import DataFacts, Method, MethodConfig

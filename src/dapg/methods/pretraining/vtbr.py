@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,7 @@ from dapg.augment.views import ViewConfig, standard_view
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
-from dapg.core.scales import Scale
+from dapg.core.scales import Scale, Self
 from dapg.core.training import ScheduleConfig
 from dapg.core.types import Modality, Record
 from dapg.data.picture_lines import named, read_lines

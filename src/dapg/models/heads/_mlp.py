@@ -1,13 +1,12 @@
 """Shared by the heads: two linear layers with a ReLU, and batch norm where a method wants it."""
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dapg.core.scales import Scale
+from dapg.core.scales import Scale, Self
 from dapg.models.blocks.initialise import initialise
 from dapg.models.heads.base import Head
 
