@@ -1,12 +1,15 @@
 """Results of cells that never ran, as ``dapg reproduce`` stores them, and a tree on which cells run in seconds."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 
 from dapg.core.rng import generator_from
+from dapg.core.scales import SCALES
 from dapg.experiment.cell import CONDITIONS
 from dapg.experiment.matrix import Cell
 
@@ -59,3 +62,13 @@ def write_people(root: Path) -> None:
                         0, 256, (24, 12, 3), generator=generator_from("picture", person, camera, number)
                     )
                     Image.fromarray(noise.byte().numpy()).save(folder / f"{number:04d}.jpg")
+
+
+def shrink_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps of each training at 32 x 16 in the scale ``tiny``."""
+    tiny = SCALES["tiny"]
+    starts = {
+        name: replace(start, train={stage: replace(train, steps=2) for stage, train in start.train.items()})
+        for name, start in tiny.starts.items()
+    }
+    monkeypatch.setitem(SCALES, "tiny", replace(tiny, size=(32, 16), decoded=(64, 32), starts=starts))

@@ -29,7 +29,7 @@ from dapg.models.weights.pose_weights import GeneratorFacts, save_generator
 from dapg.recipes import pretraining
 from dapg.train.align import AlignSettings
 from dapg.train.loop import Terminated
-from made_up_cells import made_up, write_people
+from made_up_cells import made_up, shrink_tiny, write_people
 
 
 def test_tables_1_and_2_are_28_fine_tunings() -> None:
@@ -113,7 +113,7 @@ def test_pseudo_persons_and_captions_are_made_once_for_the_pictures_that_others_
 
 
 def test_files_that_cannot_be_made_are_asked_for(tmp_path: Path) -> None:
-    settings = pretraining.settings("vtbr", "paper")
+    settings = pretraining("vtbr", "paper")
     captions = str(tmp_path / "luperson.tsv")
     tree = tmp_path / "folder"
     tree.mkdir()
@@ -189,10 +189,7 @@ def test_wrong_questions_are_refused(wrong: dict[str, Any]) -> None:
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     """Three arms, two steps each, on SYSU-MM01's layout with thirteen persons."""
     write_people(tmp_path / "sysu")
-    monkeypatch.setattr(matrix, "_TINY_SIZE", (32, 16))
-    monkeypatch.setattr(matrix, "_TINY_CHAIN", (64, 32))
-    monkeypatch.setattr(matrix, "_TINY_STEPS", {"random": 2})
-    monkeypatch.setattr(matrix, "_TINY_TUNE", {"random": 2})
+    shrink_tiny(monkeypatch)
     only = "none+agw-* simclr+agw-* dapg-1+agw-*"
     return Experiment(
         ("beyond",), "tiny", (Source("sysu", str(tmp_path / "sysu")),), ("random",), 1, 1, only,
@@ -284,7 +281,6 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
 @pytest.mark.parametrize("arm", ["dapg", "dapg-shuffled"])
 def test_a_cell_with_both_stages(small: Experiment, generator: Path, monkeypatch: pytest.MonkeyPatch, arm: str) -> None:
     """Poses are generated once, the alignment starts from stage 1 and the fine-tuning from the alignment."""
-    monkeypatch.setattr(matrix, "_TINY_ALIGN", {"random": 2})
     some = sorted({record.person for record in Synthetic().records("train")})[:10]
     few = [record for record in Synthetic().records("train") if record.person in some]
     monkeypatch.setattr(Synthetic, "records", lambda self, split: list(few))

@@ -10,13 +10,13 @@ import torch
 
 from dapg.cli import main
 from dapg.core.errors import UsageError
-from dapg.experiment import matrix, recheck
+from dapg.experiment import recheck
 from dapg.experiment.matrix import Source
 from dapg.experiment.plan import Experiment
 from dapg.experiment.queue import run
 from dapg.experiment.recheck import compare, draw, tolerances
 from dapg.experiment.tables import read_cells
-from made_up_cells import MACHINE, made_up, write_people
+from made_up_cells import MACHINE, made_up, shrink_tiny, write_people
 
 CLEAN, ALL = "all/clean", "all/all"
 
@@ -123,8 +123,7 @@ def test_command(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, capsys
 def test_a_real_cell_comes_out_equal_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seeds of two steps each on thirteen persons, one of them run again."""
     write_people(tmp_path / "sysu")
-    monkeypatch.setattr(matrix, "_TINY_SIZE", (32, 16))
-    monkeypatch.setattr(matrix, "_TINY_TUNE", {"random": 2})
+    shrink_tiny(monkeypatch)
     sources = (Source("sysu", str(tmp_path / "sysu")),)
     folders = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
     monkeypatch.setattr(recheck, "FREEDOM", 1)

@@ -12,7 +12,8 @@ from dapg.core.batch import Batch
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.scales import PRESETS
-from dapg.methods.alignment.dapg_align import DAPGAlign, draw_channels, positive_pictures
+from dapg.methods.alignment.base import positive_pictures
+from dapg.methods.alignment.dapg_align import DAPGAlign, draw_channels
 from dapg.methods.base import DataFacts
 from dapg.models.backbones.resnet18 import ResNet18
 from dapg.models.blocks.pooling import average_pool

@@ -133,11 +133,11 @@ def test_a_file_of_groups_gives_the_labels(tmp_path: Any) -> None:
     file = tmp_path / "groups.tsv"
     file.write_text("a.jpg\t5\nc.jpg\t9\nelsewhere.jpg\t9\n")
     config = PNL.Config(groups=str(file))
-    assert [(record.path, record.person) for record in PNL.labelled(config, records)] == [("a.jpg", 5), ("c.jpg", 9)]
-    assert PNL.labelled(PNL.Config(), records) == records
+    assert [(record.path, record.person) for record in config.labelled(records)] == [("a.jpg", 5), ("c.jpg", 9)]
+    assert PNL.Config().labelled(records) == records
     file.write_text("elsewhere.jpg\t9\n")
     with pytest.raises(DataError, match=r"no group .*any of the 3 pictures.*a\.jpg"):
-        PNL.labelled(config, records)
+        config.labelled(records)
 
 
 def test_shares_outside_0_to_1_are_refused() -> None:

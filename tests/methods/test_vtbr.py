@@ -64,11 +64,11 @@ def test_each_picture_keeps_its_caption_whatever_the_order_of_the_file(file: Pat
 
 def test_pictures_without_a_caption_are_left_out(file: Path) -> None:
     config = VTBR.Config(captions=str(file))
-    assert [r.path for r in VTBR.labelled(config, [Record("c.jpg"), Record("a.jpg")])] == ["a.jpg"]
+    assert [r.path for r in config.labelled([Record("c.jpg"), Record("a.jpg")])] == ["a.jpg"]
     with pytest.raises(DataError, match="no caption is given for any"):
-        VTBR.labelled(config, [Record("c.jpg")])
+        config.labelled([Record("c.jpg")])
     with pytest.raises(UsageError, match="dapg data caption"):
-        VTBR.labelled(VTBR.Config(), [Record("c.jpg")])
+        VTBR.Config().labelled([Record("c.jpg")])
 
 
 def test_dropout_draws_from_the_samples_and_leaves_torch_s_generator_alone(file: Path) -> None:

@@ -40,6 +40,7 @@ def main(words: list[str], program: str) -> None:
         words = [_METHOD, *words]
     method, words = take_method(words, _FOLDER, "align", program)
     preset, words = take_option(words, "--preset", "recommended")
+    start, words = take_option(words, "--start", "")
     init = _init(words)
 
     from pathlib import Path
@@ -49,7 +50,7 @@ def main(words: list[str], program: str) -> None:
     from dapg.train.align import align
 
     description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
-    settings = parse(f"{program} {method}", alignment(method, preset, init), words, description, positionals=("name",))
+    settings = parse(f"{program} {method}", alignment(method, preset, init, start), words, description, positionals=("name",))
     result = align(settings, validation(settings))
     say_result(result, settings.out)
     if distributed.rank() == 0:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dapg.train.finetune import FinetuneSettings
 
 _FOLDER = "methods.finetuning"
-_HELP = """usage: dapg finetune METHOD [--preset {{{presets}}}] [OPTIONS]
+_HELP = """usage: dapg finetune METHOD [--preset {{{presets}}}] [--start random|imagenet] [OPTIONS]
 
 Train a two-stream network on persons seen in visible and infrared light. Killed runs go on where they stopped when the
 same command is given again; a finished run is reused.
@@ -23,6 +23,7 @@ methods:
 examples:
   dapg finetune agw --preset tiny --out outputs/finetune/first
   dapg finetune agw --preset tiny --init outputs/pretrain/first --out outputs/finetune/second
+  dapg finetune agw --preset tiny --start imagenet --out outputs/finetune/third
   dapg finetune agw --data sysu=/data/SYSU-MM01 --init resnet50-19c8e357.pth
   dapg finetune agw --preset paper --data sysu=/data/SYSU-MM01 --init outputs/pretrain/dapg --selection validation
   dapg finetune agw --data regdb=/data/RegDB --partitions all --init resnet50-19c8e357.pth
@@ -39,6 +40,7 @@ def main(words: list[str], program: str) -> None:
         return
     method, words = take_method(words, _FOLDER, "finetune", program)
     preset, words = take_option(words, "--preset", "recommended")
+    start, words = take_option(words, "--start", "")
     partitions, words = take_option(words, "--partitions", "")
 
     from dapg.core import distributed
@@ -46,7 +48,7 @@ def main(words: list[str], program: str) -> None:
     from dapg.train.finetune import finetune
 
     description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
-    settings = parse(f"{program} {method}", finetuning(method, preset), words, description, positionals=("name",))
+    settings = parse(f"{program} {method}", finetuning(method, preset, start), words, description, positionals=("name",))
     if partitions:
         _run_partitions(settings, partitions)
         return

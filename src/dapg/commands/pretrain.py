@@ -5,7 +5,7 @@ from dapg.commands._training import list_methods, say_result, take_method
 from dapg.core import plugins
 
 _FOLDER = "methods.pretraining"
-_HELP = """usage: dapg pretrain METHOD [--preset {{{presets}}}] [OPTIONS]
+_HELP = """usage: dapg pretrain METHOD [--preset {{{presets}}}] [--start random|imagenet] [OPTIONS]
 
 Pre-train a backbone on unlabelled pictures of people. Killed runs go on where they stopped when the same command is
 given again; a finished run is reused.
@@ -33,6 +33,7 @@ def main(words: list[str], program: str) -> None:
         return
     method, words = take_method(words, _FOLDER, "pretrain", program)
     preset, words = take_option(words, "--preset", "recommended")
+    start, words = take_option(words, "--start", "")
 
     from pathlib import Path
 
@@ -41,7 +42,7 @@ def main(words: list[str], program: str) -> None:
     from dapg.train.pretrain import pretrain
 
     description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
-    settings = parse(f"{program} {method}", pretraining(method, preset), words, description, positionals=("name",))
+    settings = parse(f"{program} {method}", pretraining(method, preset, start), words, description, positionals=("name",))
     result = pretrain(settings, validation(settings))
     say_result(result, settings.out)
     if distributed.rank() == 0:
