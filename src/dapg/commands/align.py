@@ -50,7 +50,9 @@ def main(words: list[str], program: str) -> None:
     from dapg.train.align import align
 
     description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
-    settings = parse(f"{program} {method}", alignment(method, preset, init, start), words, description, positionals=("name",))
+    settings = parse(
+        f"{program} {method}", alignment(method, preset, init, start), words, description, positionals=("name",)
+    )
     result = align(settings, validation(settings))
     say_result(result, settings.out)
     if distributed.rank() == 0:

@@ -48,7 +48,9 @@ def main(words: list[str], program: str) -> None:
     from dapg.train.finetune import finetune
 
     description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
-    settings = parse(f"{program} {method}", finetuning(method, preset, start), words, description, positionals=("name",))
+    settings = parse(
+        f"{program} {method}", finetuning(method, preset, start), words, description, positionals=("name",)
+    )
     if partitions:
         _run_partitions(settings, partitions)
         return

@@ -42,7 +42,9 @@ def main(words: list[str], program: str) -> None:
     from dapg.train.pretrain import pretrain
 
     description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
-    settings = parse(f"{program} {method}", pretraining(method, preset, start), words, description, positionals=("name",))
+    settings = parse(
+        f"{program} {method}", pretraining(method, preset, start), words, description, positionals=("name",)
+    )
     result = pretrain(settings, validation(settings))
     say_result(result, settings.out)
     if distributed.rank() == 0:
