@@ -87,7 +87,7 @@ def test_other_features_are_an_error(run: Path, tmp_path: Path, monkeypatch: pyt
             backbone.conv1.weight[0].add_(0.1)  # type: ignore[union-attr]
         save(backbone, path, facts)  # type: ignore[arg-type]
 
-    from dapg.export.export import export as module
+    from dapg.export import export as module
 
     save = module.save_backbone
     monkeypatch.setattr(module, "save_backbone", forgetful)
