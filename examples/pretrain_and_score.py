@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-
 from dapg.evaluation.evaluate import EvaluateSettings, evaluate
 from dapg.recipes import pretraining
 from dapg.train.pretrain import pretrain
