@@ -59,6 +59,26 @@ def test_a_folder_name_does_not_depend_on_where_the_runs_are() -> None:
     assert names[0] == names[1]
 
 
+@pytest.mark.parametrize(
+    ("scale", "cell", "names"),
+    [
+        ("tiny", "dapg-true+agw-synthetic-random-0", ("dapg-2e181000ba", "dapg_align-d193917bc7", "agw-047f0f954c")),
+        ("tiny", "vtbr+agw-synthetic-imagenet-0", ("vtbr-c31a9fe206", "agw-a2893d4d4d")),
+        ("tiny", "none+pmwgcn-no-mask-synthetic-random-0", ("pmwgcn-d3ee653bf0",)),
+        ("gpu", "pnl+agw-synthetic-random-0", ("pnl-49491aaf31", "agw-69fb044cf6")),
+        ("paper", "simclr+cil-synthetic-imagenet-0", ("simclr-f2ff0d3ab7", "cil-5ad394422f")),
+    ],
+)
+def test_settings_keep_their_hash(scale: str, cell: str, names: tuple[str, ...]) -> None:
+    """A run's name ends in the hash of its settings: another one means that stored cells no longer count as done.
+
+    A new setting has to be ``unset()``, so that it is not stored where it changes nothing.
+    """
+    sources, starts = (Source("synthetic"),), ("random", "imagenet")
+    (found,) = [c for c in matrix.cells(matrix.TABLES, scale, sources, starts, 1, Path("runs")) if c.name == cell]
+    assert tuple(Path(training.out).name for training in found.chain) == names
+
+
 def test_arms_share_network_and_length() -> None:
     """Equal pictures for all, except the arm that is about equal passes."""
     found = matrix.cells(("beyond",), "tiny", (Source("synthetic"),), ("random",), 1, Path("runs"))

@@ -23,16 +23,17 @@ def run_only(default: Any) -> Any:
     return dataclasses.field(default=default, metadata=RUN_ONLY)
 
 
-def unset() -> Any:
-    """A dataclass field whose default, None, is not stored: settings from before it existed keep their hash."""
-    return dataclasses.field(default=None, metadata={"unset": True})
+def unset(default: Any = None) -> Any:
+    """A dataclass field whose default is not stored: settings from before it existed keep their hash."""
+    return dataclasses.field(default=default, metadata={"unset": True})
 
 
 def to_dict(settings: Any) -> Any:
     """Nested plain values (dict, list, str, int, float, bool, None) that YAML and JSON can hold."""
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         values = {field: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-        return {f.name: to_dict(value) for f, value in values.items() if value is not None or "unset" not in f.metadata}
+        stored = {f: value for f, value in values.items() if "unset" not in f.metadata or value != f.default}
+        return {field.name: to_dict(value) for field, value in stored.items()}
     if isinstance(settings, enum.Enum):
         return settings.name.lower()
     if isinstance(settings, Path):

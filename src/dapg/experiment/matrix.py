@@ -61,7 +61,7 @@ class Arm:
     """Train stage 1 only as long as MoCo v2's two encoder passes a picture would take, not for equally many steps."""
 
 
-CORRUPTED, _ALIGN = {"pair": "corrupted"}, "dapg_align"
+CORRUPTED, CHANNEL, _ALIGN = {"pair": "corrupted"}, {"channel": 0.5, "channel_order": "before"}, "dapg_align"
 ARMS: dict[str, Arm] = {
     "in-sup": Arm("ImageNet, supervised", starts=("imagenet",)),
     "none": Arm("no pre-training", starts=("random",)),
@@ -90,14 +90,14 @@ ARMS: dict[str, Arm] = {
     "dapg-1-js-12": Arm("stage 1, JS weight 12", "dapg", {"js_weight": 12.0}),
     "dapg-1-tau-0.7": Arm("stage 1, temperature 0.7 (printed)", "dapg", {"temperature": 0.7}),
     "dapg-1-symmetric": Arm("stage 1, each view the anchor in turn", "dapg", {"symmetric": True}),
-    "dapg-1-channel": Arm("stage 1, channel-augmented views", "dapg", {"channel": 0.5}),
+    "dapg-1-channel": Arm("stage 1, channel-augmented views", "dapg", CHANNEL),
     "dapg-1-curriculum": Arm("stage 1, severities rise over half of it", "dapg", {"curriculum": 0.5}),
     "dapg-1-again": Arm("stage 1 trained as long again", "dapg", length=2.0),
     "dapg-original": Arm("both stages, channels without pose", "dapg", alignment=_ALIGN, positives="original"),
     "dapg-shuffled": Arm("both stages, generated of other persons", "dapg", alignment=_ALIGN, positives="shuffled"),
     "dapg-pose": Arm("both stages, pose without channels", "dapg", alignment=_ALIGN, aligned={"channel": 0.0}),
     "dapg-steep": Arm("both stages, alignment at ten times its rate", "dapg", alignment=_ALIGN, align_rate=10.0),
-    "dapg-channel": Arm("both stages, channel-augmented views in both", "dapg", {"channel": 0.5}, alignment=_ALIGN),
+    "dapg-channel": Arm("both stages, channel-augmented views in both", "dapg", CHANNEL, alignment=_ALIGN),
     "dapg-true": Arm("both stages, true other pictures (uses labels)", "dapg", alignment=_ALIGN, positives="true"),
 }
 """Every arm by the name that ``--only`` and result files use."""

@@ -24,6 +24,7 @@ from dapg.augment.views import ViewConfig, chain_views
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
+from dapg.core.settings import unset
 from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_feature_distribution, log_similarity_distribution
@@ -59,14 +60,14 @@ class DAPG(Contrastive["DAPG.Config"]):
         """What that softmax runs over: similarities to the negatives, or the feature's own dimensions."""
         positives_reduction: Reduction = "sum_inside"
         """Eq. 2 sums the positives inside the logarithm; ``mean_outside`` pulls each of them."""
-        positives: Literal[1, 3] = 3
+        positives: Literal[1, 3] = unset(3)
         """1 leaves L_total out, with ``alpha`` 1: x2 is the only positive (Table III's row without it)."""
         symmetric: bool = False
         """Whether each of the four views is the anchor in turn, with the other three as positives."""
         channel: float = 0.0
         """Probability that a positive shows one colour channel three times: a bridge to infrared, not in the paper."""
-        channel_order: Literal["before", "after"] = "before"
-        """Whether channels are exchanged before the picture is normalised, or after it as in CAJ's code."""
+        channel_order: Literal["before", "after"] | None = unset()
+        """Whether channels are exchanged before the picture is normalised, or after as in CAJ's code; before if not given."""
         curriculum: float = 0.0
         """Share of the training over which the strongest severity rises from the weakest; 0: all from the start."""
         views: ViewConfig = field(default_factory=lambda: ViewConfig(blur=0.0, erasing=0.0))
