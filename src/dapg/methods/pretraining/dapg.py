@@ -67,7 +67,7 @@ class DAPG(Contrastive["DAPG.Config"]):
         channel: float = 0.0
         """Probability that a positive shows one colour channel three times: a bridge to infrared, not in the paper."""
         channel_order: Literal["before", "after"] | None = unset()
-        """Whether channels are exchanged before the picture is normalised, or after as in CAJ's code; before if not given."""
+        """Whether channels are exchanged before normalising, or after it as in CAJ's code; before if not given."""
         curriculum: float = 0.0
         """Share of the training over which the strongest severity rises from the weakest; 0: all from the start."""
         views: ViewConfig = field(default_factory=lambda: ViewConfig(blur=0.0, erasing=0.0))
