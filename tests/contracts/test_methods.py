@@ -89,10 +89,12 @@ class TestEveryMethod:
         for config in (None, method_class(stage, name).paper()):
             result = build(stage, name, config).train()(some_batch(), draws(0))
             assert torch.isfinite(result.loss)
-            assert result.logs
-            for value in result.logs.values():
+            numbers = result.logs | result.diagnostics()
+            assert numbers
+            for value in numbers.values():
                 assert value.ndim == 0
                 assert not value.requires_grad
+            result.loss.backward()  # the diagnostics left its graph alone
 
     def test_corrupted_views_train_too(self, stage: str, name: str) -> None:
         """Where a method offers them; its two views are then parts of one noise chain."""

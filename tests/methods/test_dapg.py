@@ -113,7 +113,8 @@ def test_alpha_weighs_the_terms() -> None:
         method = method_of(alpha=alpha).eval()
         method.keys.queue.push(unit_rows(4, 8))
         result = method(batch_of(), draws())
-        losses[alpha], logs[alpha] = result.loss.item(), {name: value.item() for name, value in result.logs.items()}
+        numbers = result.logs | result.diagnostics()
+        losses[alpha], logs[alpha] = result.loss.item(), {name: value.item() for name, value in numbers.items()}
     assert losses[1.0] == pytest.approx(logs[1.0]["contrastive"])
     assert losses[0.0] == pytest.approx(logs[0.0]["js"], rel=1e-4)
     assert losses[0.5] == pytest.approx((losses[0.0] + losses[1.0]) / 2, rel=1e-4)

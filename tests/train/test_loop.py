@@ -130,6 +130,34 @@ def test_a_loss_that_is_not_finite_names_step_pictures_and_checkpoint(
     assert [whole.step for whole in checkpoint.whole_checkpoints(tmp_path)] == [2]
 
 
+class Counting(MoCoV2):
+    """Gives the number of the step as a log and as a diagnostic, and notes when it is asked for the latter."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.step, self.asked = 0, list[int]()
+
+    def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
+        self.step += 1
+
+        def diagnostics() -> dict[str, torch.Tensor]:
+            self.asked.append(self.step)
+            return {"latest": torch.tensor(float(self.step))}
+
+        loss = super().training_step(batch, generator).loss
+        return StepResult(loss, {"mean": torch.tensor(float(self.step))}, diagnostics)
+
+
+def test_logs_are_means_over_the_steps_of_a_line_and_diagnostics_those_of_its_last_step(
+    figures: Path, tmp_path: Path
+) -> None:
+    _, method = run(figures, tmp_path, replace(train_config(5), log_every=3), build(60, Counting))
+    lines = [line for line in read_metrics(tmp_path) if line["kind"] == "train"]
+    assert [(line["step"], line["mean"], line["latest"]) for line in lines] == [(3, 2.0, 3.0), (5, 4.5, 5.0)]
+    assert isinstance(method, Counting)
+    assert method.asked == [3, 5]
+
+
 class Collapsing(MoCoV2):
     """All features alike from the first step on."""
 

@@ -1,5 +1,6 @@
 """What goes into a training step and what comes out of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -64,7 +65,11 @@ class Batch:
 
 @dataclass(slots=True)
 class StepResult:
-    """What one training step gives back: the loss to minimise and named numbers to log (detached)."""
+    """What one training step gives back."""
 
     loss: Float[Tensor, ""]
+    """To be minimised."""
     logs: dict[str, Tensor] = field(default_factory=dict)
+    """Its terms and what else costs next to nothing, detached; the loop logs their means over the steps of a line."""
+    diagnostics: Callable[[], dict[str, Tensor]] = dict
+    """Numbers that nothing but the log needs: called in the steps that are logged, before the backward pass."""

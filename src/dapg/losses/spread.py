@@ -7,6 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+def spread(features: Float[Tensor, "B D"]) -> dict[str, Tensor]:
+    """Both numbers, under the names that training logs."""
+    return {"feature_std": feature_std(features), "effective_rank": effective_rank(features)}
+
+
 def feature_std(features: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
     """Mean over dimensions of the standard deviation over the batch, times √D.
 

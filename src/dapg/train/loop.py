@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -228,10 +228,8 @@ def _set_up(method: Method, job: Job) -> Trainer:
     if config.compile:
         method.compile_network()
     model, optimizer = accelerator.prepare(method, optimizer)
-    progress, total = (
-        _restore(run, method, optimizer, accelerator),
-        config.total_steps(float(job.sampler.steps_per_epoch)),
-    )
+    progress = _restore(run, method, optimizer, accelerator)
+    total = config.total_steps(float(job.sampler.steps_per_epoch))
     if progress.step > total:
         raise UsageError(f"{run} has already trained {progress.step} steps, more than the {total} asked for")
     rank, count = accelerator.process_index, accelerator.num_processes
@@ -262,28 +260,23 @@ def _restore(run: Path, method: Method, optimizer: Any, accelerator: Any) -> Pro
 def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: "tqdm[NoReturn]") -> None:
     config, progress = trainer.config, trainer.progress
     check = _FiniteCheck(trainer.job.run, trainer.job.records, late=trainer.device.type == "cuda")
-    sums: dict[str, Tensor] = {}
-    since_log = 0
-    window = _Window(progress)
+    window = _Window()
     steps_per_epoch = float(trainer.batches.sampler.steps_per_epoch)
     while progress.step < trainer.total_steps:
         step = progress.step
         factor = learning_rate(step, trainer.total_steps, 1.0, config.schedule, steps_per_epoch)
         for group in trainer.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        logs = _one_step(trainer, source, step, window, check)
+        last = step + 1 == trainer.total_steps
+        logging = (step + 1) % config.log_every == 0 or last
+        _one_step(trainer, source, logging, window, check)
         progress.step = step + 1
         trainer.method.after_step(progress.step, trainer.total_steps)
-        since_log += 1
-        for name, value in logs.items():
-            sums[name] = sums[name] + value if name in sums else value
         bar.update(1)
-        last = progress.step == trainer.total_steps
-        if progress.step % config.log_every == 0 or last:
+        if logging:
             check.settle()
             window.close(progress)
-            _log(trainer, sums, since_log, window, bar)
-            sums, since_log = {}, 0
+            _log(trainer, window, bar)
         stop, best = _validate_if_due(trainer, last)
         stopping = _asked_to_stop(trainer, interrupt)
         if progress.step % config.checkpoint_every == 0 or last or stop or best or stopping:
@@ -298,15 +291,13 @@ def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: "
             return
 
 
-def _one_step(
-    trainer: Trainer, source: Iterator[Batch], step: int, window: "_Window", check: _FiniteCheck
-) -> dict[str, Tensor]:
-    """Forward and backward of every part, then one optimiser step; returns the averaged logs."""
-    config, accelerator = trainer.config, trainer.accelerator
+def _one_step(trainer: Trainer, source: Iterator[Batch], logging: bool, window: "_Window", check: _FiniteCheck) -> None:
+    """Forward and backward of every part, then one optimiser step; ``window`` takes the logs, averaged over parts."""
+    config, accelerator, step = trainer.config, trainer.accelerator, trainer.progress.step
     torch.manual_seed(derive_seed("torch", trainer.job.seed, step, distributed.rank()))  # for dropout inside networks
     trainer.model.train()
     trainer.optimizer.zero_grad(set_to_none=True)
-    logs: dict[str, Tensor] = {}
+    logs, diagnostics = dict[str, Tensor](), dict[str, Tensor]()
     losses: list[Tensor] = []
     indices: list[Tensor] = []
     for part in range(config.accumulation):
@@ -323,32 +314,57 @@ def _one_step(
         generator = SampleGenerator.for_step(trainer.job.seed, step, positions.to(trainer.device))
         if part + 1 < config.accumulation:
             with accelerator.no_sync(trainer.model):
-                result = _forward_backward(trainer, batch, generator)
+                result, numbers = _forward_backward(trainer, batch, generator, logging)
         else:
-            result = _forward_backward(trainer, batch, generator)
+            result, numbers = _forward_backward(trainer, batch, generator, logging)
         losses.append(result.loss.detach())
-        for name, value in {"loss": result.loss.detach(), **result.logs}.items():
-            share = value.detach().float() / config.accumulation
-            logs[name] = logs[name] + share if name in logs else share
+        _add(logs, {"loss": result.loss, **result.logs}, 1 / config.accumulation)
+        _add(diagnostics, numbers, 1 / config.accumulation)
     check.add(step, losses, indices, logs)
     if config.clip_norm > 0:
         logs["gradient_norm"] = accelerator.clip_grad_norm_(trainer.model.parameters(), config.clip_norm).detach()
     trainer.optimizer.step()
-    return logs
+    window.add(logs, diagnostics)
 
 
-def _forward_backward(trainer: Trainer, batch: Batch, generator: SampleGenerator) -> StepResult:
+def _add(sums: dict[str, Tensor], values: Mapping[str, Tensor], share: float) -> None:
+    for name, value in values.items():
+        term = value.detach().float() * share
+        sums[name] = sums[name] + term if name in sums else term
+
+
+def _forward_backward(
+    trainer: Trainer, batch: Batch, generator: SampleGenerator, logging: bool
+) -> tuple[StepResult, dict[str, Tensor]]:
+    """The step's result, and its diagnostics where they are logged."""
     result: StepResult = trainer.model(batch, generator)
+    diagnostics = {}
+    if logging:
+        with trainer.accelerator.autocast():
+            diagnostics = result.diagnostics()
     trainer.accelerator.backward(result.loss / trainer.config.accumulation)
-    return result
+    return result, diagnostics
 
 
 class _Window:
-    """Time and pictures since the last log line."""
+    """Numbers, time and pictures since the last log line."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self) -> None:
         self.waited, self.pictures, self._opened = 0.0, 0, time.perf_counter()
         self.rate, self.wait_share = 0.0, 0.0
+        self._steps, self._sums, self._diagnostics = 0, dict[str, Tensor](), dict[str, Tensor]()
+
+    def add(self, logs: Mapping[str, Tensor], diagnostics: dict[str, Tensor]) -> None:
+        """Take the numbers of one step."""
+        self._steps += 1
+        _add(self._sums, logs, 1.0)
+        self._diagnostics = diagnostics
+
+    def take_numbers(self) -> dict[str, Tensor]:
+        """Means of the logs over the steps since the last call, and the diagnostics of the last step."""
+        means = {name: total / self._steps for name, total in self._sums.items()}
+        self._steps, self._sums = 0, {}
+        return means | self._diagnostics
 
     def close(self, progress: Progress) -> None:
         """Book the window into the run's totals and open the next one."""
@@ -361,24 +377,23 @@ class _Window:
         self.waited, self.pictures, self._opened = 0.0, 0, time.perf_counter()
 
 
-def _log(trainer: Trainer, sums: dict[str, Tensor], count: int, window: _Window, bar: "tqdm[NoReturn]") -> None:
-    """Average over the steps since the last line (and over processes), write, and look for a collapse."""
-    progress = trainer.progress
-    names = list(sums)
-    means = torch.stack([sums[name].float() for name in names]) / count
+def _log(trainer: Trainer, window: _Window, bar: "tqdm[NoReturn]") -> None:
+    """Average over processes, write, and look for a collapse."""
+    progress, numbers = trainer.progress, window.take_numbers()
+    values = torch.stack(list(numbers.values()))
     if distributed.active():
-        means = trainer.accelerator.reduce(means, reduction="mean")
-    progress.logs = dict(zip(names, means.tolist(), strict=True))
+        values = trainer.accelerator.reduce(values, reduction="mean")
+    progress.logs = dict(zip(numbers, values.tolist(), strict=True))
     spread = progress.logs.get("feature_std", 1.0)
     progress.collapsed_logs = progress.collapsed_logs + 1 if spread < COLLAPSED_STD else 0
     if trainer.metrics is not None:
-        values = {
+        line = {
             **progress.logs,
             "lr": trainer.optimizer.param_groups[0]["lr"],
             "pictures_per_second": window.rate,
             "data_wait": window.wait_share,
         }
-        trainer.metrics.write(progress.step, "train", values)
+        trainer.metrics.write(progress.step, "train", line)
     bar.set_postfix_str(f"loss {progress.logs['loss']:.3f}, {window.rate:.0f} pictures/s", refresh=False)
     if progress.collapsed_logs == 3:
         message = (

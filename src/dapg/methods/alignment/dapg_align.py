@@ -29,7 +29,7 @@ from dapg.core.settings import from_dict
 from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_similarity_distribution
-from dapg.losses.spread import effective_rank, feature_std
+from dapg.losses.spread import spread
 from dapg.methods.alignment.base import AlignmentConfig, AlignmentMethod
 from dapg.methods.base import DataFacts, Recipe
 from dapg.methods.contrastive import Contrastive, NegativesConfig, other_pictures
@@ -139,15 +139,14 @@ class DAPGAlign(AlignmentMethod["DAPGAlign.Config"], Contrastive["DAPGAlign.Conf
             online = keys if config.negatives == "batch" else self._online(views)
             distribution = log_similarity_distribution(online, negatives.detach(), config.js_temperature, counted)
             consistency = js_divergence(distribution)
+        loss = config.alpha * contrastive + (1 - config.alpha) * consistency  # Eq. 1
         logs = {
             "contrastive": contrastive.detach(),
             "js": consistency.detach(),
             "own_positive": own.float().mean(),
             "positive_similarity": torch.einsum("bd,bpd->bp", anchor.detach(), keys.detach()).mean(),
-            "feature_std": feature_std(anchor.detach()),
-            "effective_rank": effective_rank(anchor.detach()),
         }
-        return StepResult(config.alpha * contrastive + (1 - config.alpha) * consistency, logs)
+        return StepResult(loss, logs, lambda: spread(anchor))
 
     def after_step(self, step: int, total_steps: int) -> None:
         """The key encoder follows; this step's keys become negatives of the next."""

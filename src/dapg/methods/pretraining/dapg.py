@@ -28,7 +28,7 @@ from dapg.core.settings import unset
 from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_feature_distribution, log_similarity_distribution
-from dapg.losses.spread import effective_rank, feature_std
+from dapg.losses.spread import spread
 from dapg.methods.base import DataFacts, Recipe
 from dapg.methods.contrastive import Contrastive, NegativesConfig, other_pictures
 from dapg.models.backbones.base import Backbone
@@ -144,19 +144,19 @@ class DAPG(Contrastive["DAPG.Config"]):
         consistency = torch.zeros_like(contrastive)
         if self._uses_js():
             consistency = self._consistency(features[-POSITIVES:].transpose(0, 1), negatives.detach(), counted)
-        terms = config.alpha * contrastive, (1 - config.alpha) * config.js_weight * consistency
-        anchor, positives = features[0].detach(), keys[:, -config.positives :].detach()
-        similarity = anchor @ negatives.detach().T
-        logs = {
-            "contrastive": contrastive.detach(),
-            "js": consistency.detach(),
-            "js_gradient_share": _second_share(*terms, features) if self._uses_js() else torch.zeros_like(contrastive),
-            "positive_similarity": torch.einsum("bd,bpd->bp", anchor, positives).mean(),
-            "negative_similarity": (similarity * counted).sum() / counted.expand_as(similarity).sum().clamp_min(1),
-            "feature_std": feature_std(anchor),
-            "effective_rank": effective_rank(anchor),
-        }
-        return StepResult(terms[0] + terms[1], logs)
+        loss = config.alpha * contrastive + (1 - config.alpha) * config.js_weight * consistency  # Eq. 1
+
+        def diagnostics() -> dict[str, Tensor]:
+            anchor, positives = features[0].detach(), keys[:, -config.positives :].detach()
+            similarity = anchor @ negatives.detach().T
+            return {
+                "js_gradient_share": self._gradient_share(contrastive, consistency, features),
+                "positive_similarity": torch.einsum("bd,bpd->bp", anchor, positives).mean(),
+                "negative_similarity": (similarity * counted).sum() / counted.expand_as(similarity).sum().clamp_min(1),
+                **spread(anchor),
+            }
+
+        return StepResult(loss, {"contrastive": contrastive.detach(), "js": consistency.detach()}, diagnostics)
 
     def after_step(self, step: int, total_steps: int) -> None:
         """The key encoder follows, this step's keys become negatives, and the curriculum moves on."""
@@ -246,20 +246,22 @@ class DAPG(Contrastive["DAPG.Config"]):
             return js_divergence(log_feature_distribution(positives, temperature))
         return js_divergence(log_similarity_distribution(positives, negatives, temperature, counted))
 
+    def _gradient_share(
+        self, contrastive: Float[Tensor, ""], consistency: Float[Tensor, ""], features: Float[Tensor, "V B D"]
+    ) -> Float[Tensor, ""]:
+        """The consistency's share of the two weighted gradient norms, at the features: no pass through the network."""
+        config = self.settings
+        if not self._uses_js():
+            return torch.zeros_like(contrastive)
+        norms = []
+        for term in (config.alpha * contrastive, (1 - config.alpha) * config.js_weight * consistency):
+            gradient = torch.autograd.grad(term, features, retain_graph=True, allow_unused=True)[0]
+            norms.append(torch.zeros_like(term) if gradient is None else gradient.detach().norm())
+        share: Tensor = norms[1] / (norms[0] + norms[1]).clamp_min(1e-12)
+        return share.detach()
+
 
 def _draw_channels(probability: float, generator: SampleGenerator) -> Int[Tensor, "B"]:
     """CAJ's ChannelExchange (each channel a third) with a probability, else no change."""
     keep = ~generator.fork("whether").bernoulli(probability)
     return torch.where(keep, KEEP, generator.fork("which").integers(3))
-
-
-def _second_share(
-    first: Float[Tensor, ""], second: Float[Tensor, ""], features: Float[Tensor, "V B D"]
-) -> Float[Tensor, ""]:
-    """The second term's share of the two gradient norms, taken at the features: no pass through the network."""
-    norms = []
-    for term in (first, second):
-        gradient = torch.autograd.grad(term, features, retain_graph=True, allow_unused=True)[0]
-        norms.append(torch.zeros_like(term) if gradient is None else gradient.detach().norm())
-    share: Tensor = norms[1] / (norms[0] + norms[1]).clamp_min(1e-12)
-    return share.detach()

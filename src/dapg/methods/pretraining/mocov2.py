@@ -9,7 +9,7 @@ from dapg.augment.views import ViewConfig
 from dapg.core.batch import Batch, StepResult
 from dapg.core.rng import SampleGenerator
 from dapg.losses.info_nce import multi_positive_info_nce
-from dapg.losses.spread import effective_rank, feature_std
+from dapg.losses.spread import spread
 from dapg.methods.base import DataFacts
 from dapg.methods.contrastive import Contrastive, PairConfig, QueueConfig, TwoViews
 from dapg.models.backbones.base import Backbone
@@ -45,12 +45,8 @@ class MoCoV2(TwoViews["MoCoV2.Config"], Contrastive["MoCoV2.Config"]):
         negatives, _, filled = self.keys.queue.contents()
         loss = multi_positive_info_nce(query, key[:, None], negatives, self.settings.temperature, valid=filled)
         self.keys.remember(key)
-        logs = {
-            "positive_similarity": (query * key).sum(dim=1).mean().detach(),
-            "feature_std": feature_std(query),
-            "effective_rank": effective_rank(query),
-        }
-        return StepResult(loss, logs)
+        similarity = (query * key).sum(dim=1).mean().detach()
+        return StepResult(loss, {"positive_similarity": similarity}, lambda: spread(query))
 
     def after_step(self, step: int, total_steps: int) -> None:
         """The key encoder follows; this step's keys become negatives of the next."""

@@ -18,7 +18,7 @@ from dapg.core.training import ScheduleConfig
 from dapg.core.types import UNKNOWN, Record
 from dapg.data.picture_lines import read_groups, with_groups
 from dapg.losses.info_nce import label_guided_info_nce
-from dapg.losses.spread import effective_rank, feature_std
+from dapg.losses.spread import spread
 from dapg.methods.base import DataFacts, Recipe
 from dapg.methods.contrastive import Contrastive, PairConfig, QueueConfig, TwoViews
 from dapg.models.backbones.base import Backbone
@@ -139,10 +139,9 @@ class PNL(TwoViews["PNL.Config"], Contrastive["PNL.Config"]):
             "prototype": prototype.detach(),
             "accuracy": (logits.detach().argmax(dim=1) == given).float().mean(),
             "corrected": (labels != given).float().mean(),
-            "feature_std": feature_std(query),
-            "effective_rank": effective_rank(query),
         }
-        return StepResult(classes + config.instance_weight * instance + config.prototype_weight * prototype, logs)
+        loss = classes + config.instance_weight * instance + config.prototype_weight * prototype
+        return StepResult(loss, logs, lambda: spread(query))
 
     def after_step(self, step: int, total_steps: int) -> None:
         """Key encoder, queue and prototypes follow."""

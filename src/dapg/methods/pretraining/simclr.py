@@ -10,7 +10,7 @@ from dapg.core.batch import Batch, StepResult
 from dapg.core.rng import SampleGenerator
 from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.losses.info_nce import nt_xent
-from dapg.losses.spread import effective_rank, feature_std
+from dapg.losses.spread import spread
 from dapg.methods.base import DataFacts, Recipe
 from dapg.methods.contrastive import Contrastive, PairConfig, TwoViews
 from dapg.models.backbones.base import Backbone
@@ -58,9 +58,5 @@ class SimCLR(TwoViews["SimCLR.Config"], Contrastive["SimCLR.Config"]):
             all_b=distributed.gather(second),
             row_offset=distributed.first_row(len(first)),
         )
-        logs = {
-            "positive_similarity": (first * second).sum(dim=1).mean().detach(),
-            "feature_std": feature_std(first),
-            "effective_rank": effective_rank(first),
-        }
-        return StepResult(loss, logs)
+        similarity = (first * second).sum(dim=1).mean().detach()
+        return StepResult(loss, {"positive_similarity": similarity}, lambda: spread(first))

@@ -20,7 +20,7 @@ from dapg.core.scales import Scale, Self
 from dapg.core.training import ScheduleConfig
 from dapg.core.types import Modality, Record
 from dapg.data.picture_lines import named, read_lines
-from dapg.losses.spread import effective_rank, feature_std
+from dapg.losses.spread import spread
 from dapg.methods.base import DataFacts, Method, MethodConfig, Recipe
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.pooling import average_pool
@@ -118,14 +118,8 @@ class VTBR(Method["VTBR.Config"]):
         captions = self.captions[batch.indices]
         with _drawing_from(generator.fork("dropout"), features.device):
             forwards, backwards = self.captioner(features, captions)
-        unit = functional.normalize(average_pool(features))
-        logs = {
-            "forwards": forwards.detach(),
-            "backwards": backwards.detach(),
-            "feature_std": feature_std(unit),
-            "effective_rank": effective_rank(unit),
-        }
-        return StepResult(forwards + backwards, logs)
+        logs = {"forwards": forwards.detach(), "backwards": backwards.detach()}
+        return StepResult(forwards + backwards, logs, lambda: spread(functional.normalize(average_pool(features))))
 
     def encode(self, images: Float[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
         """``backbone``: pooled feature map."""
