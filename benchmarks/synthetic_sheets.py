@@ -56,7 +56,7 @@ def main() -> None:
     people = Synthetic()
     with tempfile.TemporaryDirectory() as scratch:
         regdb = render_dataset(
-            Settings(Path(scratch) / "regdb", arguments.assets, persons=10, style="regdb", processes=1)
+            Settings(Path(scratch) / "regdb", arguments.assets, persons=10, style="regdb", seed=3, processes=1)
         )
         views = render_dataset(
             Settings(
@@ -66,12 +66,13 @@ def main() -> None:
                 validation_persons=0,
                 test_persons=0,
                 poses="canonical",
+                seed=3,
                 processes=1,
             )
         )
         rows = []
         for person in range(1, 9):
-            row = [_open(people.read(Record(f"cam{c}/{person:04d}/0001.jpg"))) for c in (1, 2, 4, 5, 3, 6)]
+            row = [_open(people.read(Record(f"cam{c}/{person:04d}/0001.webp"))) for c in (1, 2, 4, 5, 3, 6)]
             for folder in ("Visible", "Thermal"):
                 row.append(_open(sorted((regdb / folder / str(person)).glob("*.bmp"))[0].read_bytes()))
             rows.append(row)

@@ -73,9 +73,30 @@ def damage(folder: Path, *numbers: int) -> None:
         (folder / f"{number:02d}.png").write_bytes(b"" if number % 2 else b"no picture")
 
 
+def test_a_set_that_fits_is_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damage(folder, 4)
+    seen: list[str] = []
+    real = Folder.read
+    monkeypatch.setattr(Folder, "read", lambda self, record: seen.append(record.path) or real(self, record))
+    dataset = Folder(folder)
+
+    def three_epochs(memory: int) -> list[Batch]:
+        seen.clear()
+        batches = LocalBatches(InfiniteSampler(COUNT, 4, seed=0), 0, 9)
+        loader = config(memory=memory)
+        return list(training_batches(dataset, dataset.records(), batches, loader, pin_memory=False))
+
+    kept = three_epochs(1)
+    assert sorted(set(seen)) == [f"{number:02d}.png" for number in range(COUNT)]
+    assert all(seen.count(name) == (3 if name == "04.png" else 1) for name in seen)  # nothing is kept of a damaged one
+    fresh = three_epochs(0)
+    assert len(seen) > 3 * COUNT
+    assert all(same(a, b) for a, b in zip(kept, fresh, strict=True))
+
+
 def test_two_workers_give_what_none_gives_with_and_without_damage(folder: Path) -> None:
     damage(folder, 3, 4)
-    alone, workers = one_epoch(folder, config(0)), one_epoch(folder, config(2))
+    alone, workers = one_epoch(folder, config(0)), one_epoch(folder, config(2, memory=0))
     assert len(alone) == len(workers) == 3
     assert all(same(a, b) for a, b in zip(alone, workers, strict=True))
     assert sum(len(batch.bad_images) for batch in alone) == 2

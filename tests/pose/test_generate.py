@@ -214,7 +214,7 @@ def test_the_embedded_generator_keeps_the_clothes_and_turns_the_person() -> None
     generator, facts = load_generator("embedded")
     assert (facts.height, facts.width, facts.supervision) == (128, 64, "synthetic")
     people = Synthetic()
-    records = [r for r in people.records("test") if r.camera == 1 and r.path.endswith("0001.jpg")][:24]
+    records = [r for r in people.records("test") if r.camera == 1 and r.path.endswith("0001.webp")][:24]
     sources = torch.stack([decode(people.read(record), (128, 64), None, record.path) for record in records])
     poses = torch.stack([canonical_poses()[name] for name in ("front", "left")])
     made = repose(generator, sources, poses)

@@ -226,6 +226,12 @@ def test_splits_are_disjoint_and_jobs_cover_every_name(tmp_path: Path) -> None:
     assert sorted(names) == [f"unlabelled/{number:05d}.jpg" for number in range(1, 101)]
     assert names != sorted(names)  # the order of names does not tell who is who
     assert sum(job.pictures for job in jobs) == 44 * 12 + 100
+    hidden = [job for job in jobs if job.group == "unlabelled"]
+    assert {job.pictures for job in hidden[:-1]} == {1, 2, 3, 4, 5}
+    dealt = _jobs(Settings(tmp_path, persons=0, unlabelled=400, unlabelled_persons=100))
+    assert len(dealt) == 100
+    assert sum(job.pictures for job in dealt) == len({path for job in dealt for path in job.paths}) == 400
+    assert min(job.pictures for job in dealt) == 2
 
 
 def test_lists_have_the_published_form(tmp_path: Path) -> None:
@@ -266,6 +272,8 @@ def test_regdb_lists_halve_the_persons_anew_in_each_trial(tmp_path: Path) -> Non
         ({"style": "regdb", "unlabelled": 5}, "go with --style sysu"),
         ({"quality": 0}, "quality"),
         ({"height": 8}, "32 rows"),
+        ({"unlabelled": 9, "unlabelled_height": 8}, "32 rows"),
+        ({"unlabelled": 9, "unlabelled_persons": 5}, "two --unlabelled"),
         ({"persons": 10_000}, "four digits"),
     ],
 )

@@ -95,6 +95,11 @@ class Dataset(ABC):
         except OSError as error:
             raise DataError(f"{path}: {error.strerror or error}") from error
 
+    @property
+    def version(self) -> str | None:
+        """Which version of the set this is, where it has versions; results state it."""
+        return None
+
     companion_slots: int = 0
     """How many other pictures of a person travel with each picture at most (``data/companions.py``)."""
 

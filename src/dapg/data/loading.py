@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -36,6 +37,9 @@ class LoaderConfig:
     """Loader processes per training process; 0 decodes in the training process."""
     prefetch: int = run_only(4)
     """Batches a worker prepares ahead."""
+    memory: int = run_only(512)
+    """MB of decoded pictures that training keeps in memory. A set that fits is decoded once, and needs no workers; of a
+    larger one nothing is kept."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,15 @@ class _Pictures(TorchDataset[_Item]):
 
     def __init__(self, dataset: Dataset, records: Sequence[Record], config: LoaderConfig, replace: bool) -> None:
         self.dataset, self.records, self.config, self.replace = dataset, records, config, replace
+        self._memory: dict[int, UInt8[Tensor, "3 H W"]] | None = None
+
+    def keep(self) -> bool:
+        """Keep every picture once it is decoded, if all of them fit; whether they do."""
+        config = self.config
+        fits = len(self.records) * 3 * config.height * config.width <= config.memory * 1_000_000
+        if fits and not self.dataset.companion_slots:
+            self._memory = {}
+        return self._memory is not None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -61,8 +74,7 @@ class _Pictures(TorchDataset[_Item]):
         for candidate in self._candidates(index):
             record = self.records[candidate]
             try:
-                data = self.dataset.read(record)
-                image = decode(data, (self.config.height, self.config.width), record.box, record.path)
+                image = self._image(candidate, record)
             except DataError as error:
                 if not self.replace:
                     raise
@@ -73,6 +85,15 @@ class _Pictures(TorchDataset[_Item]):
             return _Item(candidate, image, record, tuple(notes), extras)
         listed = ", ".join(record.path for record, _ in bad[:5])
         raise DataError(f"{len(bad)} pictures in a row cannot be read ({listed}, ...); first: {bad[0][1]}")
+
+    def _image(self, index: int, record: Record) -> UInt8[Tensor, "3 H W"]:
+        if self._memory is not None and index in self._memory:
+            return self._memory[index]
+        size = (self.config.height, self.config.width)
+        image = decode(self.dataset.read(record), size, record.box, record.path)
+        if self._memory is not None:
+            self._memory[index] = image
+        return image
 
     def _companions(self, record: Record, notes: list[BadImage]) -> dict[str, Tensor]:
         """``companions`` (P, 3, H, W) and which of them are real, ``companions_valid`` (P,); the rest is black.
@@ -131,13 +152,14 @@ def training_batches(
         DataError: an unreadable picture with ``on_bad_image: fail``, or too many in a row.
     """
     pictures = _Pictures(dataset, records, config, replace=config.on_bad_image == "replace")
+    workers = 0 if pictures.keep() else config.workers
     loader = DataLoader(
         pictures,
         batch_sampler=batches,
-        num_workers=config.workers,
+        num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        prefetch_factor=config.prefetch if config.workers else None,
+        prefetch_factor=config.prefetch if workers else None,
     )
     yield from _with_plain_errors(loader)
 

@@ -148,7 +148,12 @@ def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> dict[str, Any]
     result = {
         "model": settings.model,
         "model_seed": _model_seed(settings),
-        "data": {"name": dataset.title, "mode": mode, "hash": list_hash(table.records)},
+        "data": {
+            "name": dataset.title,
+            "mode": mode,
+            "hash": list_hash(table.records),
+            "version": dataset.version,
+        },
         **describe_scores(trials[0].protocol, [describe_trial(trial) for trial in trials], feature, scores),
         "comparable": all(trial.comparable for trial in trials),
         "lists": list_hash([record for trial in trials for record in (*trial.query, *trial.gallery)]),

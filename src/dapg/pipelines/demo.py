@@ -127,11 +127,11 @@ def run_demo(demo: Demo, say: Callable[[str], None]) -> dict[str, Any]:
             ("stage 2: alignment with the persons in other poses", partial(align, stage_2)),
         ]
     for start in starts:
-        title = f"AGW fine-tuning on 100 persons from {_NAMES[start]}"
+        title = f"AGW fine-tuning on 200 persons from {_NAMES[start]}"
         steps.append((title, partial(finetune, demo.fine_tuning(start))))
     steps.append(
         (
-            "scores on 100 persons never seen, clean and corrupted, beside two baselines",
+            "scores on 200 persons never seen, clean and corrupted, beside two baselines",
             lambda: [evaluate(settings, cache) for settings in demo.evaluations(starts)],
         )
     )

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 
 from dapg.core import distributed
+from dapg.core.errors import UsageError
 from dapg.core.files import atomic_path, sha256
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import RunFolder, refuse_other_weights
@@ -19,7 +20,7 @@ from dapg.core.types import Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig
 from dapg.data.samplers import Sampler
-from dapg.data.source import DataConfig, list_hash
+from dapg.data.source import DataConfig, list_hash, open_dataset
 from dapg.methods.base import DataFacts, Method, MethodConfig
 from dapg.methods.runs import BACKBONE_WEIGHTS, METHOD_WEIGHTS, backbone_settings, method_class
 from dapg.models.weights.backbone_weights import init_backbone, save_backbone, weights_hash
@@ -82,6 +83,7 @@ def run_training(
         init, began = settings.backbone.init, finished["init"]
         then = None if isinstance(began, str) else began["sha256"]  # "random"
         refuse_other_weights(folder, "a training from", init, then, weights_hash(init))
+        _refuse_other_version(folder, settings.data, finished["data"].get("version"))
         return {**finished, "reused": True}
     try:
         work = prepare()
@@ -119,7 +121,11 @@ def run_training(
             "scores": progress.scores,
             "best": {"score": progress.best_score, "step": progress.best_step},
             "bad_images": bad_images,
-            "data": {"pictures": len(work.records), "hash": list_hash(work.records)},
+            "data": {
+                "pictures": len(work.records),
+                "hash": list_hash(work.records),
+                "version": work.dataset.version,
+            },
             "facts": {"pictures": work.facts.pictures, "persons": list(work.facts.persons)},
             "init": "random" if weights is None else weights.record(),
             "mean": list(backbone.mean),
@@ -133,6 +139,17 @@ def run_training(
         return stage.finish(result)
     finally:
         stage.close()
+
+
+def _refuse_other_version(folder: Path, data: DataConfig, then: str | None) -> None:
+    """Refuse a finished training on another version of the data set, whose name and place are the same.
+
+    Raises:
+        UsageError: the two differ.
+    """
+    now = None if then is None else open_dataset(data).version
+    if now != then:
+        raise UsageError(f"{folder} was trained on version {then} of {data.name}; it is version {now} now: other --out")
 
 
 def _save_weights(folder: Path, method: Method, kind: str, name: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The embedded people: counts, splits, trials by SYSU-MM01's rules, key points, archives in worker processes."""
 
 import io
+import json
 import multiprocessing
 import pickle
 import random
@@ -15,8 +16,9 @@ from dapg.core.errors import DataError, UsageError
 from dapg.core.images import decode
 from dapg.core.key_points import KEY_POINT_NAMES
 from dapg.core.types import Modality, Record
-from dapg.data.sets.synthetic import EMBEDDED, Synthetic
+from dapg.data.sets.synthetic import EMBEDDED, HIDDEN, VERSIONS, Synthetic
 from dapg.data.sets.sysu import SysuMM01
+from dapg.synth.wardrobe import Person, draw_person
 
 
 @pytest.fixture(scope="module")
@@ -43,22 +45,23 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_embedded_set_is_small_and_complete(people: Synthetic) -> None:
-    assert EMBEDDED.stat().st_size <= 25_000_000
+    assert EMBEDDED.stat().st_size <= 14_000_000
+    assert people.version == list(VERSIONS.values())[-1]
     counts = {split: len(people.persons(split)) for split in ("train", "val", "test")}
-    assert counts == {"train": 100, "val": 20, "test": 100}
+    assert counts == {"train": 200, "val": 50, "test": 200}
     for split, persons in counts.items():
         records = people.records(split)
         assert len(records) == len(set(records)) == persons * 12
         infrared = [record for record in records if record.modality == Modality.INFRARED]
         assert {record.camera for record in infrared} == {3, 6}
         assert len(infrared) == persons * 4
-    assert len(people.records("unlabelled")) == 1200
-    assert people.records("unlabelled")[0] == Record("unlabelled/00001.jpg")
+    assert len(people.records("unlabelled")) == 4000
+    assert people.records("unlabelled")[0] == Record("unlabelled/00001.webp")
 
 
 def test_no_person_is_in_two_splits(people: Synthetic) -> None:
     sets = [set(people.persons(split)) for split in ("train", "val", "test")]
-    assert len(set.union(*sets)) == sum(map(len, sets)) == 220
+    assert len(set.union(*sets)) == sum(map(len, sets)) == 450
 
 
 def test_pictures_decode_and_infrared_ones_are_grey(people: Synthetic) -> None:
@@ -78,12 +81,12 @@ def test_trials_follow_agw(people: Synthetic) -> None:
     for number, trial in enumerate(trials):
         generator = random.Random(number)
         expected = [
-            generator.choice([f"cam{camera}/{person:04d}/{k:04d}.jpg" for k in (1, 2)])
+            generator.choice([f"cam{camera}/{person:04d}/{k:04d}.webp" for k in (1, 2)])
             for person in test
             for camera in (1, 2, 4, 5)
         ]
         assert [record.path for record in trial.gallery] == expected
-        assert len(trial.query) == 400
+        assert len(trial.query) == 800
         assert trial.protocol.camera_groups[3] == trial.protocol.camera_groups[2]
         assert trial.protocol.unique_identity_cmc
     assert len({trial.gallery for trial in trials}) == 10
@@ -91,15 +94,55 @@ def test_trials_follow_agw(people: Synthetic) -> None:
 
 def test_indoor_gallery_is_cameras_one_and_two(people: Synthetic) -> None:
     trial = people.trials("indoor")[0]
-    assert len(trial.gallery) == 200
+    assert len(trial.gallery) == 400
     assert {record.camera for record in trial.gallery} == {1, 2}
 
 
 def test_visible_mode_scores_across_cameras(people: Synthetic) -> None:
     (trial,) = people.trials("visible")
     assert trial.query == trial.gallery
-    assert len(trial.query) == 800
+    assert len(trial.query) == 1600
     assert trial.protocol.same_person_same_camera
+
+
+def test_galleries_of_a_hundred_are_the_set_cut_in_two(people: Synthetic) -> None:
+    trials, test = people.trials("all-100"), people.persons("test")
+    assert [trial.name for trial in trials[8:12]] == ["0.8", "0.9", "1.0", "1.1"]
+    for number, trial in enumerate(trials):
+        expected = set(test[:100] if number < 10 else test[100:])
+        assert {record.person for record in trial.query} == expected == {record.person for record in trial.gallery}
+        assert len(trial.gallery) == 400
+        assert trial.mode == "all-100"
+    first, second = people.trials("visible-100")
+    assert set(first.query) | set(second.query) == set(people.trials("visible")[0].query)
+    assert len(first.query) == len(second.query) == 800
+
+
+def test_a_hundred_persons_are_needed_for_a_gallery_of_a_hundred(folder: Path) -> None:
+    with pytest.raises(UsageError, match="needs 100 test persons"):
+        Synthetic(folder).trials("all-100")
+
+
+def test_no_two_sets_show_the_same_people(people: Synthetic) -> None:
+    """Every seed numbers its persons from 1, so what they wear is compared, to the shade of every dye."""
+    groups = [(seed, group) for seed in (0, 2, 3, 4, 5, 6, 7) for group in ("labelled", "unlabelled")]
+    drawn = {key: [draw_person(*key, number) for number in range(1, 31)] for key in groups}
+    assert len({looks(person) for persons in drawn.values() for person in persons}) == 30 * len(groups)
+    worn = {r.person: people.garments(r) for split in ("train", "val", "test") for r in people.records(split)}
+    assert sorted(worn) == list(range(1, 451))
+    assert [worn[number] for number in range(1, 31)] == [person.garments() for person in drawn[3, "labelled"]]
+    hidden = dict(hidden_garments(people))
+    assert sorted(hidden) == list(range(1, 1001))
+    assert [hidden[number] for number in range(1, 31)] == [person.garments() for person in drawn[3, "unlabelled"]]
+
+
+def looks(person: Person) -> str:
+    return repr((person.sex, person.skin, person.upper, person.lower, person.shoes, person.hair))
+
+
+def hidden_garments(people: Synthetic) -> list[tuple[int, dict[str, str]]]:
+    rows = map(json.loads, people._bytes(HIDDEN).decode().splitlines())
+    return [(row["person"], row["garments"]) for row in rows]
 
 
 def test_other_seeds_give_other_galleries(people: Synthetic) -> None:
@@ -122,7 +165,8 @@ def test_key_points_lie_on_the_person(people: Synthetic) -> None:
         seen = points[points[:, 2] == 2]
         assert ((seen[:, 0] >= left - 1) & (seen[:, 0] <= right + 1)).all()
         assert ((seen[:, 1] >= top - 1) & (seen[:, 1] <= bottom + 1)).all()
-        outside = (points[:, 0] < 0) | (points[:, 0] >= 96) | (points[:, 1] < 0) | (points[:, 1] >= 192)
+        height, width = (192, 96) if record.path.startswith("cam") else (128, 64)
+        outside = (points[:, 0] < 0) | (points[:, 0] >= width) | (points[:, 1] < 0) | (points[:, 1] >= height)
         assert torch.equal(outside, points[:, 2] == 0)
 
 
@@ -138,7 +182,7 @@ def _read_in_worker(people: Synthetic, path: str) -> bytes:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_read_what_the_parent_reads(people: Synthetic, method: str) -> None:
-    paths = [record.path for record in people.records("train")[:40]]
+    paths = [record.path for record in people.records("train")[:12]]
     expected = [people.read(Record(path)) for path in paths]  # the parent's archive is open before workers start
     with multiprocessing.get_context(method).Pool(2) as pool:
         assert pool.starmap(_read_in_worker, [(people, path) for path in paths]) == expected

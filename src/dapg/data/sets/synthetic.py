@@ -16,20 +16,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dapg.core.errors import DataError
-from dapg.core.files import ASSETS
+from dapg.core.errors import DataError, UsageError
+from dapg.core.files import ASSETS, sha256
 from dapg.core.key_points import KEY_POINT_NAMES
 from dapg.core.types import Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.listing import pictures_below
 
 EMBEDDED = ASSETS / "synthetic" / "people.zip"
+VERSIONS = {
+    "673e450dc5d02afbd356d2d2bb9558f9dd8eec9249dc0667b34d156a37a21f19": "1",
+    "2f54677e33f53ad88a2773abb9f73541472c70ea8299e63ab3881435e82c80c1": "2",
+}
+"""SHA-256 of an embedded archive -> its version. The last is in the package; copies of earlier ones are read too."""
 ARCHIVE = "people.zip"
 ANNOTATIONS = "annotations.jsonl"
 HIDDEN = "hidden/unlabelled_persons.jsonl"
 """Who the unlabelled persons are and what they wear."""
 VISIBLE_CAMERAS, INDOOR_CAMERAS, INFRARED_CAMERAS = (1, 2, 4, 5), (1, 2), (3, 6)
 TRIALS = 10
+HUNDRED = 100
+"""Persons in a gallery of the modes whose name ends in this number."""
 
 # Cameras 2 and 3 look into the same room: a query of camera 3 leaves out all of camera 2 (SYSU-MM01's rule).
 SAME_ROOM = {1: 1, 2: 2, 3: 2, 4: 4, 5: 5, 6: 6}
@@ -42,7 +49,7 @@ class Synthetic(Dataset):
     licence: ClassVar[str] = "CC0-1.0"
     access: ClassVar[str] = "ships with the package; larger sets: dapg data synth (docs/synthetic.md)"
     splits: ClassVar[tuple[str, ...]] = ("unlabelled", "train", "val", "test")
-    modes: ClassVar[tuple[str, ...]] = ("all", "indoor", "visible", "validation")
+    modes: ClassVar[tuple[str, ...]] = ("all", "indoor", "visible", "validation", "all-100", "visible-100")
     embedded: ClassVar[bool] = True
     """The set needs no root: it is inside the package."""
 
@@ -60,6 +67,7 @@ class Synthetic(Dataset):
         self._zip_process = 0
         self._truths: dict[str, dict[str, Any]] | None = None
         self._hidden: dict[str, dict[str, Any]] | None = None
+        self._version: str | None = None
         if not chosen.exists():
             raise DataError(f"{self.title} not found: expected {chosen}. See docs/synthetic.md.")
         self._files = self._index()
@@ -110,22 +118,38 @@ class Synthetic(Dataset):
         seeded with the trial's number 0 ... 9 (plus 10 times ``seed``), one ``choice`` per person and camera in
         ascending order. In ``visible`` every visible test picture is query and gallery; the query itself is left
         out with all pictures of its person by its camera. ``validation`` is ``all`` on the validation persons.
+        ``all-100`` and ``visible-100`` have the trials of ``all`` and ``visible`` for each 100 test persons in
+        ascending order apart, so that scores do not depend on how many persons are tested.
 
         Raises:
-            UsageError: no such mode.
+            UsageError: no such mode, or fewer than 100 persons for one that needs them.
         """
         self.check_mode(mode)
         people = self.persons("val" if mode == "validation" else "test")
-        if mode == "visible":
+        kind, _, hundred = mode.partition("-")
+        if not hundred:
+            return self._trials(people, kind, mode, seed, "")
+        if len(people) < HUNDRED:
+            raise UsageError(f"mode {mode} needs {HUNDRED} test persons; {self.root} has {len(people)}")
+        groups = range(len(people) // HUNDRED)
+        return [
+            trial
+            for group in groups
+            for trial in self._trials(people[HUNDRED * group : HUNDRED * (group + 1)], kind, mode, seed, f"{group}.")
+        ]
+
+    def _trials(self, people: list[int], kind: str, mode: str, seed: int, prefix: str) -> list[Trial]:
+        """The trials of ``kind`` (all, indoor, visible, validation) among these persons, named after ``mode``."""
+        if kind == "visible":
             pictures = tuple(r for p in people for camera in VISIBLE_CAMERAS for r in self._shots(p, camera))
             protocol = Protocol("visible to visible across cameras", same_person_same_camera=True)
-            return [Trial("0", mode, pictures, pictures, protocol, comparable=False)]
+            return [Trial(f"{prefix}0", mode, pictures, pictures, protocol, comparable=False)]
         query = tuple(r for p in people for camera in INFRARED_CAMERAS for r in self._shots(p, camera))
-        cameras = INDOOR_CAMERAS if mode == "indoor" else VISIBLE_CAMERAS
+        cameras = INDOOR_CAMERAS if kind == "indoor" else VISIBLE_CAMERAS
         protocol = Protocol("SYSU-MM01 single-shot", camera_groups=SAME_ROOM, unique_identity_cmc=True)
         return [
             Trial(
-                str(number - TRIALS * seed),
+                f"{prefix}{number - TRIALS * seed}",
                 mode,
                 query,
                 self._gallery(people, cameras, number),
@@ -183,6 +207,14 @@ class Synthetic(Dataset):
             DataError: see ``truth``.
         """
         return torch.tensor(self.truth(record)["key_points"], dtype=torch.float32)
+
+    @property
+    def version(self) -> str | None:
+        """The number of an embedded archive, or the beginning of another archive's hash; None for a folder."""
+        if self._version is None and self.root.is_file():
+            digest = sha256(self.root)
+            self._version = VERSIONS.get(digest, digest[:12])
+        return self._version
 
     # ---- files -----------------------------------------------------------------------------------------------------
 
