@@ -30,7 +30,7 @@ from dapg.core.types import Record
 from dapg.data.base import Dataset as People
 from dapg.data.identity_sampler import CrossModalSampler
 from dapg.data.samplers import LocalBatches
-from dapg.data.source import DataConfig, open_dataset, parse_source
+from dapg.data.source import open_dataset, parse_source
 from dapg.losses.identity import identity_loss
 from dapg.losses.triplet import weighted_regularised_triplet
 from dapg.methods.base import DataFacts
@@ -118,7 +118,7 @@ def main() -> None:
     options = parser.parse_args()
     recipe = finetuning("agw", options.preset)
     train = replace(recipe.train, steps=options.steps, log_every=5, checkpoint_every=10**9)
-    data = DataConfig(**parse_source(options.data))
+    data = parse_source(options.data)
     recipe = replace(recipe, train=train, data=data, device=options.device)
     folder = Path(tempfile.mkdtemp())
     try:

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     table = read_table(options.table)
-    dataset = open_dataset(DataConfig(**parse_source(options.data)))
+    dataset = open_dataset(parse_source(options.data))
     records = [record for record in all_records(dataset, DataConfig()) if (record.path, record.box) in set(table.keys)]
     size = torch.tensor([192, 96]).expand(len(records), 2)
     truth = Annotations(Annotations.Config(), dataset).estimate(

@@ -121,7 +121,7 @@ def test_compare_two_results_and_refuse_training_persons(
     first, second = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("colours", "random"))
     capsys.readouterr()
     files = [str(tmp_path / name / "result.json") for name in ("colours", "random")]
-    assert main(["evaluate", "--compare", *files]) == 0
+    assert main(["compare", *files]) == 0
     printed = capsys.readouterr().out
     gain = second["scores"]["backbone"]["mAP"] - first["scores"]["histogram"]["mAP"]
     assert f"{'mAP':7} {100 * gain:+6.1f}" in printed

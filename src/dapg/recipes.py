@@ -70,7 +70,7 @@ def alignment(
 
 def _following(chosen: AlignSettings, before: Mapping[str, Any], init: str) -> AlignSettings:
     """The same for the network of an earlier run."""
-    backbone = replace(from_dict(BackboneConfig, before["backbone"], "backbone"), init=init)
+    backbone = replace(from_dict(BackboneConfig, before["backbone"], "backbone."), init=init)
     assert isinstance(chosen.method, AlignmentConfig)
     method = chosen.method.following(before.get("method", {}))
     height, width = method.views.size

@@ -1,4 +1,4 @@
-"""`dapg evaluate` on feature files, several seeds and RegDB's partitions, with flip averaging and re-ranking."""
+"""`dapg score`, `compare` and `combine`; `evaluate` on RegDB's partitions, with flip averaging and re-ranking."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_features_of_any_program_by_each_protocol(
 ) -> None:
     path = features(tmp_path / "f.npz")
     out = tmp_path / "scores.json"
-    code, said, err = run(capsys, "evaluate", "--features", path, "--protocol", protocol, "--out", out)
+    code, said, err = run(capsys, "score", path, "--protocol", protocol, "--out", out)
     assert code == 0, err
     stored = json.loads(out.read_text())
     with np.load(path) as arrays:
@@ -58,7 +58,7 @@ def test_features_of_any_program_by_each_protocol(
 
 def test_reranking_of_a_file_stands_beside_the_plain_scores(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path, out = features(tmp_path / "f.npz"), tmp_path / "s.json"
-    words = ("evaluate", "--features", path, "--protocol", "plain", "--out", out)
+    words = ("score", path, "--protocol", "plain", "--out", out)
     code, said, err = run(capsys, *words, "--rerank", "query-expansion", "--rerank.neighbours", "3")
     assert code == 0, err
     assert "\nfile  " in said
@@ -74,10 +74,10 @@ def test_groups_are_compared_and_several_are_adjusted(capsys: pytest.CaptureFixt
     for name, noise in (("base", 2.0), ("ours", 0.5), ("same", 2.0)):
         for seed in range(2):
             path, out = features(tmp_path / f"{name}{seed}.npz", seed, noise), tmp_path / f"{name}{seed}.json"
-            assert run(capsys, "evaluate", "--features", path, "--protocol", "regdb", "--out", out)[0] == 0
+            assert run(capsys, "score", path, "--protocol", "regdb", "--out", out)[0] == 0
     groups = {name: [tmp_path / f"{name}{seed}.json" for seed in range(2)] for name in ("base", "ours", "same")}
     out = tmp_path / "compared.json"
-    words = ("evaluate", "--compare", *groups["base"], "vs", *groups["ours"], "vs", *groups["same"], "--out", out)
+    words = ("compare", *groups["base"], "vs", *groups["ours"], "vs", *groups["same"], "--out", out)
     code, said, err = run(capsys, *words)
     assert code == 0, err
     better, same = json.loads(out.read_text())
@@ -85,12 +85,12 @@ def test_groups_are_compared_and_several_are_adjusted(capsys: pytest.CaptureFixt
     assert better["differences"]["mAP"]["p_holm"] == pytest.approx(2 * better["differences"]["mAP"]["p"])
     assert same["differences"]["mAP"]["value"] == 0
     assert said.count("by Holm's rule") == 6
-    assert run(capsys, "evaluate", "--compare", *groups["base"], "vs")[0] == 2
-    assert run(capsys, "evaluate", "--compare", groups["base"][0])[0] == 2
-    code, said, err = run(capsys, "evaluate", "--combine", *groups["ours"])
+    assert run(capsys, "compare", *groups["base"], "vs")[0] == 2
+    assert run(capsys, "compare", groups["base"][0])[0] == 2
+    code, said, err = run(capsys, "combine", *groups["ours"])
     assert code == 0, err
     assert "standard deviation over 2 levels of seed" in said
-    assert run(capsys, "evaluate", "--combine")[0] == 2
+    assert run(capsys, "combine")[0] == 2
 
 
 @pytest.fixture(scope="module")
@@ -138,12 +138,12 @@ def test_ten_partitions_are_ten_models(
         assert [trial["name"] for trial in stored["trials"]] == [f"partition {each}" for each in own]
         assert [trial["drawn"] for trial in stored["trials"]] == [f"idx lists {each}" for each in own]
         assert stored["model_seed"] == 0
-    code, said, err = run(capsys, "evaluate", "--combine", *results, "--out", tmp_path / "combined.json")
+    code, said, err = run(capsys, "combine", *results, "--out", tmp_path / "combined.json")
     assert code == 0, err
     assert "standard deviation over 10 levels of partition" in said
     combined = json.loads((tmp_path / "combined.json").read_text())
     assert combined["clean"]["spread"]["mAP"]["gallery"]["levels"] == 1
-    code, _, err = run(capsys, "evaluate", "--compare", *results)
+    code, _, err = run(capsys, "compare", *results)
     assert code == 2
     assert "different test lists" in err
 

@@ -8,10 +8,9 @@ import torch
 import yaml
 
 from command_line import run
-from dapg.commands._settings import field_docs
 from dapg.core import plugins
 from dapg.core.scales import PRESETS
-from dapg.core.settings import to_dict
+from dapg.core.settings import field_docs, to_dict
 from dapg.core.types import Modality
 from dapg.data.sets.regdb import RegDB
 from dapg.data.sets.synthetic import Synthetic
@@ -52,7 +51,7 @@ def test_help_lists_methods_and_presets(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize("method", ["agw", "baseline"])
 def test_every_setting_of_the_method_is_an_option(capsys: pytest.CaptureFixture[str], method: str) -> None:
-    code, out, err = run(capsys, "finetune", method, "--preset", "tiny", "--help")
+    code, out, err = run(capsys, "finetune", method, "--preset", "tiny", "--help-all")
     assert (code, err) == (0, "")
     for name in field_docs(method_class("finetune", method).Config):
         assert f"--method.{name}" in out
@@ -177,7 +176,7 @@ def test_persons_in_one_modality_are_left_out_with_a_warning(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--train.batch_size", "10"), "--train.batch_size 10 does not part into 1 process(es)"),
+        (("--train.batch_size", "10"), "--train.batch_size 10 does not divide into 1 part"),
         (("--train.batch_size", "64"), "a batch of 16 persons needs as many persons"),
         (("--train.early_stop", "1", "--data", "llcm=nowhere"), "nowhere"),
         (("--partitions", "all"), "--partitions belongs to --data regdb=PATH"),

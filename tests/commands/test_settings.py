@@ -1,5 +1,6 @@
 """From defaults, a file and options to settings: precedence, near misses, round trips."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -7,7 +8,7 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from dapg.commands._settings import field_docs, parse, take_option, take_positional
+from dapg.commands._settings import parse, take_option, take_positional, take_words
 from dapg.core.errors import UsageError
 from dapg.core.settings import run_only, to_dict
 from dapg.data.source import DataConfig
@@ -50,6 +51,8 @@ class Settings:
     """Of every draw."""
     note: str | None = None
     """Anything."""
+    quiet: bool = False
+    """Says nothing."""
     device: str = run_only("auto")
     """Where."""
 
@@ -103,9 +106,9 @@ def test_what_is_given_by_place_does_not_come_from_the_file(tmp_path: Path) -> N
         (["--method.lrr", "3"], "unknown option --method.lrr; did you mean '--method.lr'?"),
         (["--train.optim.lr", "3"], "unknown option --train.optim.lr; did you mean '--train.optimizer.lr'?"),
         (["word"], "unexpected word 'word'; see dapg test --help"),
-        (["--seed", "many"], "--seed: must be int, not 'many'"),
-        (["--train.optimizer.lr", "fast"], "--train.optimizer.lr: must be float, not 'fast'"),
-        (["--train.optimizer.name", "sdg"], "--train.optimizer.name: must be one of 'sgd', 'adam', not 'sdg'"),
+        (["--seed", "many"], "--seed must be a whole number, not 'many'"),
+        (["--train.optimizer.lr", "fast"], "--train.optimizer.lr must be a number, not 'fast'"),
+        (["--train.optimizer.name", "sdg"], "--train.optimizer.name must be one of sgd, adam, not 'sdg'"),
         (["--config"], "--config needs a value"),
         (["--data"], "--data needs a value"),
         (["--data", "--seed", "3"], "--data needs a value"),
@@ -123,11 +126,11 @@ def test_wrong_words_are_answered_in_one_line(words: list[str], message: str) ->
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sed: 3", "has no key 'sed'; did you mean 'seed'?"),
-        ("train: {stps: 3}", ".train has no key 'stps'; did you mean 'steps'?"),
-        ("train: {optimizer: {lrr: 3}}", ".train.optimizer has no key 'lrr'; did you mean 'lr'?"),
-        ("method: {lrr: 3}", ".method has no key 'lrr'; did you mean 'lr'?"),
-        ("train: {steps: many}", ".train.steps must be int, not 'many'"),
+        ("sed: 3", "mine.yaml: sed is not a setting; did you mean 'seed'?"),
+        ("train: {stps: 3}", "mine.yaml: train.stps is not a setting; did you mean 'steps'?"),
+        ("train: {optimizer: {lrr: 3}}", "mine.yaml: train.optimizer.lrr is not a setting; did you mean 'lr'?"),
+        ("method: {lrr: 3}", "mine.yaml: method.lrr is not a setting; did you mean 'lr'?"),
+        ("train: {steps: many}", "mine.yaml: train.steps must be a whole number, not 'many'"),
         ("- 3", "must hold a mapping"),
     ],
 )
@@ -164,30 +167,54 @@ def test_print_config_can_be_given_back_and_prints_the_same(tmp_path: Path, caps
     assert read("--config", str(path)) == read(*words)
 
 
-def test_help_shows_docs_defaults_and_sections(capsys: pytest.CaptureFixture[str]) -> None:
+def shown(capsys: pytest.CaptureFixture[str], *words: str, common: str = "") -> str:
     with pytest.raises(SystemExit) as stopped:
-        read("--help")
+        parse("dapg test", PRESET, list(words), "About.", positionals=("name",), common=common)
     assert not stopped.value.code
-    text = " ".join(capsys.readouterr().out.split())
-    for doc in ("Learning rate, per 256 pictures.", "Number of steps.", "Of every draw.", "train: How long."):
-        assert doc in text
-    assert "default: 50" in text, "the preset's value"
-    assert "default: 7.0" in text
+    return capsys.readouterr().out
 
 
-def test_field_docs() -> None:
-    assert field_docs(Optimizer) == {"name": "Kind.", "lr": "Learning rate, per 256 pictures."}
+def test_short_help_shows_shorthands_and_one_line_for_each_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [" ".join(line.split()) for line in shown(capsys, "--seed", "3", "--help").splitlines()]
+    assert lines[0] == "About."
+    assert any(line.startswith("--data SOURCE a data set") for line in lines)
+    assert "--train.steps 50 Number of steps." in lines, "the preset's value"
+    assert "--train.optimizer.lr 0.1 Learning rate, per 256 pictures." in lines
+    assert "--note null Anything." in lines
+    assert not any(line.startswith(("--name", "--init")) for line in lines), "neither is an option here"
+    assert lines[-1] == "all 14 settings, with kinds and ranges: dapg test --help-all"
 
 
-def test_field_docs_are_inherited_and_may_be_said_anew() -> None:
-    @dataclass(frozen=True)
-    class Scheduled(Optimizer):
-        lr: float = 0.1
-        """Learning rate of the first step."""
-        warmup: int = 0
-        """Steps."""
+def test_short_help_may_show_the_common_ones_only(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, "-h", common="train. seed")
+    options = re.findall(r"^  --([a-z._]+) ", text.split("settings most often changed:")[1], re.MULTILINE)
+    assert options == ["train.steps", "train.size", "seed"]
 
-    assert field_docs(Scheduled) == {"name": "Kind.", "lr": "Learning rate of the first step.", "warmup": "Steps."}
+
+def test_full_help_shows_docs_kinds_and_sections(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(shown(capsys, "--help-all").split())
+    for part in (
+        "train: How long. --train.steps 50 Number of steps. (a whole number)",
+        "train.optimizer: How weights move. --train.optimizer.name adam Kind. (one of sgd, adam)",
+        "--method.lr 7.0 Learning rate, per 256 pictures. (a number)",
+        "--note null Anything. (text or null)",
+    ):
+        assert part in text
+
+
+def test_lists_need_no_brackets_and_switches_no_value() -> None:
+    assert read("--train.size", "8,9").train.size == (8, 9)
+    assert read("--train.size=[8, 9]").train.size == (8, 9)
+    assert read("--note", "null").note is None
+    assert read("--note", "2020-01-01").note == "2020-01-01"
+    assert read("--quiet").quiet
+    assert read("--quiet", "--seed", "4").quiet
+    assert not read("--quiet", "false").quiet
+
+
+def test_several_words_before_the_first_option() -> None:
+    assert take_words(["a", "b", "--out", "c"]) == (["a", "b"], ["--out", "c"])
+    assert take_words([]) == ([], [])
 
 
 def test_positionals_and_deciding_options() -> None:

@@ -57,7 +57,7 @@ def test_unknown_name_is_answered_with_the_nearest_or_all(folder: Path) -> None:
         plugins.load("zoo", "loin", Contract)
     with pytest.raises(UsageError, match="'xyz'; known: lion"):
         plugins.load("zoo", "xyz", Contract)
-    with pytest.raises(UsageError, match=r"plug-in is called '\.\./lion'"):
+    with pytest.raises(UsageError, match=r"is called '\.\./lion'"):
         plugins.load("zoo", "../lion", Contract)
 
 

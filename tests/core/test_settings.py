@@ -2,24 +2,29 @@
 
 import enum
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dapg.core.errors import UsageError, nearest
+from dapg.core.ranges import Range, Share
 from dapg.core.settings import (
+    check,
+    describe,
     differences,
     dump_yaml,
+    field_docs,
     flat,
     from_dict,
     merge,
     read_yaml,
     run_only,
-    run_only_keys,
+    settings_in,
     to_dict,
     unset,
 )
@@ -87,7 +92,7 @@ def test_round_trip_through_plain_values_and_yaml(before: Settings, tmp_path: Pa
 
 @settings(max_examples=30, deadline=None)
 @given(
-    rate=st.floats(allow_nan=False),
+    rate=st.floats(allow_nan=False, allow_infinity=False),
     steps=st.integers(),
     note=st.none() | st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=8),
 )
@@ -112,40 +117,49 @@ def test_yaml_keeps_the_order_of_the_fields() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"steps": 1, "inner": {"rat": 1.0}}, "settings.inner has no key 'rat'; did you mean 'rate'?"),
-        ({"steps": 1, "stepz": 2}, "settings has no key 'stepz'; did you mean 'steps'?"),
-        ({"steps": 1, "qqq": 2}, "settings has no key 'qqq'"),
-        ({"steps": 1, 7: 2}, "settings has no key 7"),
-        ({"steps": "3"}, "settings.steps must be int, not '3'"),
-        ({"steps": True}, "settings.steps must be int, not True"),
-        ({"steps": 3.0}, "settings.steps must be int, not 3.0"),
-        ({"steps": None}, "settings.steps must be int, not None"),
-        ({"steps": 1, "on": 1}, "settings.on must be bool, not 1"),
-        ({"steps": 1, "on": "yes"}, "settings.on must be bool, not 'yes'"),
+        ({"steps": 1, "inner": {"rat": 1.0}}, "settings.inner.rat is not a setting; did you mean 'rate'?"),
+        ({"steps": 1, "stepz": 2}, "settings.stepz is not a setting; did you mean 'steps'?"),
+        ({"steps": 1, "qqq": 2}, "settings.qqq is not a setting"),
+        ({"steps": 1, 7: 2}, "settings.7 is not a setting"),
+        ({"steps": "3"}, "settings.steps must be a whole number, not '3'"),
+        ({"steps": True}, "settings.steps must be a whole number, not True"),
+        ({"steps": 3.0}, "settings.steps must be a whole number, not 3.0"),
+        ({"steps": None}, "settings.steps must be a whole number, not None"),
+        ({"steps": 1, "on": 1}, "settings.on must be true or false, not 1"),
+        ({"steps": 1, "on": "yes"}, "settings.on must be true or false, not 'yes'"),
         ({"steps": 1, "inner": 5}, "settings.inner must be a mapping, not 5"),
         ({"steps": 1, "inner": None}, "settings.inner must be a mapping, not None"),
-        ({"steps": 1, "inner": {"rate": "fast"}}, "settings.inner.rate must be float, not 'fast'"),
-        ({"steps": 1, "inner": {"rate": True}}, "settings.inner.rate must be float, not True"),
-        ({"steps": 1, "inner": {"size": [1]}}, "settings.inner.size must have 2 entries, not 1"),
-        ({"steps": 1, "inner": {"size": 3}}, "settings.inner.size must be a list, not 3"),
-        ({"steps": 1, "inner": {"size": ["1", 2]}}, "settings.inner.size must be int, not '1'"),
-        ({"steps": 1, "inner": {"widths": "ab"}}, "settings.inner.widths must be a list, not 'ab'"),
-        ({"steps": 1, "inner": {"names": [1]}}, "settings.inner.names must be str, not 1"),
+        ({"steps": 1, "inner": {"rate": "fast"}}, "settings.inner.rate must be a number, not 'fast'"),
+        ({"steps": 1, "inner": {"rate": True}}, "settings.inner.rate must be a number, not True"),
+        ({"steps": 1, "inner": {"size": [1]}}, "settings.inner.size must be a list of 2, each a whole number, not [1]"),
+        ({"steps": 1, "inner": {"size": 3}}, "settings.inner.size must be a list of 2, each a whole number, not 3"),
+        (
+            {"steps": 1, "inner": {"size": ["1", 2]}},
+            "settings.inner.size must be a list of 2, each a whole number, not ['1', 2]",
+        ),
+        ({"steps": 1, "inner": {"widths": "ab"}}, "settings.inner.widths must be a list, each a number, not 'ab'"),
+        ({"steps": 1, "inner": {"names": [1]}}, "settings.inner.names must be a list, each text, not [1]"),
         ({"steps": 1, "inner": {"kind": "sdg"}}, "settings.inner.kind must be one of sgd, adam, not 'sdg'"),
         ({"steps": 1, "light": "green"}, "settings.light must be one of visible, infrared, not 'green'"),
-        ({"steps": 1, "note": 3}, "settings.note must be str, not 3"),
-        ({"steps": 1, "number_or_word": None}, "settings.number_or_word must be int, not None"),
-        ({"steps": 1, "folder": 3}, "settings.folder must be Path, not 3"),
+        ({"steps": 1, "note": 3}, "settings.note must be text or null, not 3"),
+        ({"steps": 1, "number_or_word": None}, "settings.number_or_word must be a whole number or text, not None"),
+        ({"steps": 1, "folder": 3}, "settings.folder must be a path, not 3"),
     ],
 )
 def test_wrong_keys_and_kinds_are_refused_by_name(build: Any, values: dict[Any, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         build(values)
-    assert str(caught.value) == message
+    assert re.sub(r", such as \[.*?\]", "", str(caught.value)) == message
+
+
+def test_a_list_is_explained_by_the_one_in_place() -> None:
+    message = r"settings\.inner\.size must be a list of 2, each a whole number, such as \[1, 2\], not '0\.5'"
+    with pytest.raises(UsageError, match=message):
+        merge(FULL, {"inner": {"size": "0.5"}})
 
 
 def test_a_missing_value_without_default_is_named() -> None:
-    with pytest.raises(UsageError, match="settings lacks 'steps'"):
+    with pytest.raises(UsageError, match=r"settings\.steps is missing"):
         from_dict(Settings, {"on": True})
 
 
@@ -181,8 +195,100 @@ def test_differences_name_both_values_and_leave_out_what_does_not_count() -> Non
     assert differences(FULL, stored) == {"gone": (1, None), "steps": (None, 3)}
 
 
-def test_run_only_keys_are_dotted_and_reach_into_parts() -> None:
-    assert run_only_keys(Settings(1)) == {"device", "log.lines"}
+def test_what_does_not_change_the_result_is_dotted_and_reaches_into_parts() -> None:
+    assert [setting.name for setting in settings_in(Settings(1)) if setting.run_only] == ["device", "log.lines"]
+
+
+@dataclass(frozen=True)
+class Ranged:
+    count: Annotated[int, Range(1, 4096)] = 8
+    """How
+    many."""
+    share: Share | None = None
+    sizes: tuple[Share, Share] = (0.2, 1.0)
+    levels: tuple[Annotated[int, Range(1, 5)], ...] = (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"count": 0}, "settings.count must be a whole number from 1 to 4,096, not 0"),
+        ({"count": 4097}, "settings.count must be a whole number from 1 to 4,096, not 4097"),
+        (
+            {"count": 16**5000},
+            "settings.count must be a whole number from 1 to 4,096, not a number with thousands of d",
+        ),
+        ({"share": math.nan}, "settings.share must be a number from 0 to 1 or null, not nan"),
+        ({"share": math.inf}, "settings.share must be a number from 0 to 1 or null, not inf"),
+        ({"share": 1e400}, "settings.share must be a number from 0 to 1 or null, not inf"),
+        ({"share": 10**400}, "settings.share must be a number from 0 to 1 or null, not 1000"),
+        ({"share": "-1e-9"}, "settings.share must be a number from 0 to 1 or null, not '-1e-9'"),
+        ({"sizes": [0.5, 2]}, "settings.sizes must be a list of 2, each a number from 0 to 1, such as [0.2, 1.0], not"),
+        ({"levels": [6]}, "settings.levels must be a list, each a whole number from 1 to 5, such as [1, 5], not [6]"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused_with_the_range(values: dict[str, Any], message: str) -> None:
+    for build in (lambda: from_dict(Ranged, values), lambda: merge(Ranged(), values), lambda: check(Ranged(**values))):
+        with pytest.raises(UsageError) as caught:
+            build()
+        shown = str(caught.value).removeprefix("settings.")
+        assert re.sub(r", such as \[.*?\]", "", shown).startswith(
+            re.sub(r", such as \[.*?\]", "", message.removeprefix("settings."))
+        )
+
+
+def test_the_ends_of_a_range_are_inside() -> None:
+    for values in ({"count": 1}, {"count": 4096}, {"share": 0}, {"share": 1}, {"levels": [1, 5]}):
+        check(from_dict(Ranged, values))
+
+
+def test_floats_without_a_range_are_finite() -> None:
+    for value in (math.nan, math.inf, "nan", "1e999"):
+        with pytest.raises(UsageError, match=r"settings\.rate must be a number, not"):
+            from_dict(Inner, {"rate": value})
+
+
+def test_kinds_and_ranges_in_words() -> None:
+    words = {setting.name: describe(setting.hint) for setting in settings_in(Ranged())}
+    assert words["count"] == "a whole number from 1 to 4,096"
+    assert words["share"] == "a number from 0 to 1 or null"
+    assert {setting.name: setting.doc for setting in settings_in(Ranged())}["count"] == "How many."
+    assert describe(Literal["a", "b"]) == "one of a, b"
+    assert describe(Light) == "one of visible, infrared"
+    assert describe(bool) == "true or false"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &x [*x]", "aliases (*) are not taken"),
+        ("a: &a [1]\nb: *a", "aliases (*) are not taken"),
+        ("a: " + "[" * 2000 + "]" * 2000, "nested too deeply"),
+        ("a: " + "1" * 5000, "4300 digits"),
+        ("a: [1\nb: 2", "line 2: expected ',' or ']'"),
+        ("a: !!python/object/apply:os.system ['true']", "line 1: could not determine a constructor"),
+        ("a: !!timestamp x", "NoneType"),
+        ("a: !!bool perhaps", "perhaps"),
+        ("a: \0", "special characters are not allowed"),
+        ("", "must hold a mapping"),
+        ("2020-01-01", "must hold a mapping"),
+    ],
+)
+def test_yaml_that_is_no_settings_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        read_yaml(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_date_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("note: 2020-13-41\n", encoding="utf-8")
+    assert read_yaml(path) == {"note": "2020-13-41"}
 
 
 def test_flat() -> None:
@@ -242,3 +348,27 @@ def test_a_field_left_unset_is_not_stored() -> None:
     assert to_dict(Network(end="layer3")) == {"width": 1.0, "end": "layer3"}
     assert from_dict(Network, {"width": 1.0}) == Network()
     assert differences(Network(end="layer3"), {"width": 1.0}) == {"end": (None, "layer3")}
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    name: Literal["sgd", "adam"] = "sgd"
+    """Kind."""
+    lr: float = 0.1
+    """Learning rate,
+    per 256 pictures."""
+
+
+def test_field_docs() -> None:
+    assert field_docs(Optimizer) == {"name": "Kind.", "lr": "Learning rate, per 256 pictures."}
+
+
+def test_field_docs_are_inherited_and_may_be_said_anew() -> None:
+    @dataclass(frozen=True)
+    class Scheduled(Optimizer):
+        lr: float = 0.1
+        """Learning rate of the first step."""
+        warmup: int = 0
+        """Steps."""
+
+    assert field_docs(Scheduled) == {"name": "Kind.", "lr": "Learning rate of the first step.", "warmup": "Steps."}

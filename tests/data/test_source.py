@@ -20,12 +20,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_names_paths_and_both(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parse_source("folder") == {"name": "folder"}
-    assert parse_source("folder=/data/my pictures") == {"name": "folder", "root": "/data/my pictures"}
-    assert parse_source("folder=a=b") == {"name": "folder", "root": "a=b"}
-    assert parse_source("/data/x=1") == {"name": "folder", "root": "/data/x=1"}
+    assert parse_source("folder") == DataConfig("folder")
+    assert parse_source("folder=/data/my pictures") == DataConfig("folder", "/data/my pictures")
+    assert parse_source("folder=a=b") == DataConfig("folder", "a=b")
+    assert parse_source("/data/x=1") == DataConfig("folder", "/data/x=1")
     monkeypatch.chdir(folder.parent)
-    assert parse_source(folder.name) == {"name": "folder", "root": folder.name}
+    assert parse_source(folder.name) == DataConfig("folder", folder.name)
 
 
 @pytest.mark.parametrize("text", ["foldr", "foldr=/data"])
@@ -44,7 +44,7 @@ def test_open_by_root_or_environment(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_unknown_data_set() -> None:
-    with pytest.raises(UsageError, match="is called 'foldr'; did you mean 'folder'"):
+    with pytest.raises(UsageError, match="no dataset is called 'foldr'; did you mean 'folder'"):
         open_dataset(DataConfig("foldr", "/x"))
 
 

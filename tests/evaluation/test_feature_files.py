@@ -22,7 +22,7 @@ REST = {"weight": 0.3, "neighbours": 10, "power": 3.0}
 
 def scored(path: Path, name: str) -> tuple[dict[str, Any], list[Scores]]:
     """The result, and the trials of its one feature."""
-    result, scores = score_file(path, name, FileSettings(device="cpu"))
+    result, scores = score_file(path, FileSettings(name, device="cpu"))
     return result, scores["file"]
 
 
@@ -64,11 +64,11 @@ def test_cameras_are_optional_where_no_rule_needs_them(tmp_path: Path) -> None:
     path = saved(tmp_path / "features.npz", query_cameras=None, gallery_cameras=None)
     assert scored(path, "regdb")[1][0].queries == 40
     with pytest.raises(DataError, match="has no query_cameras, gallery_cameras"):
-        score_file(path, "market")
+        score_file(path, FileSettings("market"))
 
 
 def test_the_json_compares_with_itself(tmp_path: Path) -> None:
-    result, scores = score_file(saved(tmp_path / "features.npz"), "sysu")
+    result, scores = score_file(saved(tmp_path / "features.npz"), FileSettings("sysu"))
     write_result(tmp_path / "result.json", result, scores)
     stored = json.loads((tmp_path / "result.json").read_text())
     assert stored["rules"]["camera_groups"] == {"2": 2, "3": 2}
@@ -79,9 +79,9 @@ def test_the_json_compares_with_itself(tmp_path: Path) -> None:
 
 def test_reranking_is_named_in_the_result(tmp_path: Path) -> None:
     path = saved(tmp_path / "features.npz")
-    plain, _ = score_file(path, "plain")
-    settings = FileSettings(rerank=Rerank("k-reciprocal", k1=5, k2=2))
-    again, scores = score_file(path, "plain", settings)
+    plain, _ = score_file(path, FileSettings("plain"))
+    settings = FileSettings("plain", rerank=Rerank("k-reciprocal", k1=5, k2=2))
+    again, scores = score_file(path, settings)
     assert again["rerank"] == {"method": "k-reciprocal", "k1": 5, "k2": 2, **REST}
     assert list(again["scores"]) == ["file", "file, k-reciprocal"], "with and without, side by side"
     assert again["scores"]["file"] == plain["scores"]["file"]
@@ -105,7 +105,7 @@ def test_reranking_is_named_in_the_result(tmp_path: Path) -> None:
 )
 def test_a_wrong_file_is_explained(tmp_path: Path, changes: dict[str, np.ndarray | None], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        score_file(saved(tmp_path / "features.npz", **changes), "sysu")
+        score_file(saved(tmp_path / "features.npz", **changes), FileSettings("sysu"))
 
 
 def test_other_wrong_files(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_other_wrong_files(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=message):
             read_features(tmp_path / name, PROTOCOLS["plain"])
     with pytest.raises(UsageError, match="did you mean 'market'"):
-        score_file(tmp_path / "text.npz", "markt")
+        score_file(tmp_path / "text.npz", FileSettings("markt"))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])

@@ -158,8 +158,8 @@ def test_command_line_with_and_without_labels(crops: Path, tmp_path: Path, capsy
     random = ["neighbours", "random", "--backbone", "mobilenet_v2", "--backbone.width", "0.25"]
     assert main([*random, *common, *labels, "--out", str(tmp_path / "random")]) == 0
     capsys.readouterr()
-    assert main(["evaluate", "--compare", str(tmp_path / "random"), str(tmp_path / "people")]) == 0
+    assert main(["compare", str(tmp_path / "random"), str(tmp_path / "people")]) == 0
     assert "rank-1" in capsys.readouterr().out
-    assert main(["evaluate", "--compare", str(tmp_path / "tracks"), str(tmp_path / "people")]) == 2
+    assert main(["compare", str(tmp_path / "tracks"), str(tmp_path / "people")]) == 2
     assert main(["neighbours", "histogram"]) == 2
     assert main(["neighbours", "histogram", "--crops", str(tmp_path), "--out", str(tmp_path / "x")]) == 1

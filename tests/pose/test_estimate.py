@@ -151,7 +151,7 @@ def test_unreadable_pictures_are_listed_and_have_no_points(
     table = read_table(tmp_path / "out")
     row = [key[0] for key in table.keys].index("cam1/0002/0001.jpg")
     assert float(table.points[row, :, 2].max()) == 0
-    assert "1 pictures could not be read" in capsys.readouterr().out
+    assert "could not be read: 1 picture, listed in" in capsys.readouterr().out
 
 
 def test_without_out_the_table_lies_beside_the_data(tmp_path: Path) -> None:

@@ -1,50 +1,47 @@
-"""From defaults, a --config file and dotted options to one settings object; errors name the nearest word."""
+"""From the words of a command line to one settings object, and the help: a short one, and all of it."""
 
-import dataclasses
 import json
-import re
+import shutil
 import sys
-import typing
-from collections.abc import Set
+import textwrap
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import jsonargparse
-
+from dapg.core import plugins
 from dapg.core.errors import UsageError, nearest
-from dapg.core.settings import dump_yaml, flat, merge, read_yaml, to_dict
+from dapg.core.settings import Setting, describe, dump_yaml, from_text, merge, read_yaml, settings_in, to_dict
 
-jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+if TYPE_CHECKING:
+    from dapg.data.source import DataConfig
 
 T = TypeVar("T")
 
-_SHORTHANDS = {"--init": "--backbone.init", "--backbone": "--backbone.name", "--rerank": "--rerank.method"}
+_HELP = ("-h", "--help", "--help-all")
+
+_SHORTHANDS = {
+    "data": ("data.name", "SOURCE", "a data set as NAME or NAME=PATH, or a folder of pictures"),
+    "gallery": ("gallery.name", "SOURCE", "a data set as NAME or NAME=PATH, or a folder of pictures"),
+    "backbone": ("backbone.name", "NAME", ", ".join(plugins.names("models.backbones"))),
+    "init": ("backbone.init", "WEIGHTS", "random, imagenet, a weights file or the folder of a finished run"),
+    "rerank": ("rerank.method", "NAME", "none, k-reciprocal or query-expansion"),
+    "corruption": ("corruption.types", "POLICY", "cil, mlmda-C*, infrared, seen, unseen, a family, fog or fog-3"),
+}
+"""Short option -> the setting it stands for (the first of them), what it takes, and what that may be.
+
+One applies where the command has that setting, and no setting of the shorthand's own name.
+"""
 
 
-class _Parser(jsonargparse.ArgumentParser):
-    """Raises our error instead of printing usage; a misspelt option is answered with the nearest one."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Turn jsonargparse's message into one line.
-
-        Raises:
-            UsageError: always.
-        """
-        text = " ".join(message.split())
-        unknown = re.match(r"unrecognized arguments: (\S+)", text)
-        if unknown:
-            word = unknown.group(1).split("=")[0]
-            if not word.startswith("-"):
-                raise UsageError(f"unexpected word {word!r}; see {self.prog} --help")
-            known = [option for option in self._option_string_actions if option.startswith("--")]
-            raise UsageError(f"unknown option {word}{nearest(word, known)}; see {self.prog} --help")
-        text = re.sub(r'^Parser key "([^"]+)": ', r"--\1: ", text)
-        text = re.sub(r"Expected a <class '(\w+)'>\. Got value: (.*)", r"must be \1, not '\2'", text)
-        text = re.sub(r"Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", r"must be one of \1, not '\2'", text)
-        raise UsageError(f"{text}; see {self.prog} --help") from ex
-
-
-def parse(program: str, defaults: T, words: list[str], description: str, positionals: tuple[str, ...] = ()) -> T:
+def parse(
+    program: str,
+    defaults: T,
+    words: list[str],
+    about: str,
+    positionals: tuple[str, ...] = (),
+    common: str = "",
+) -> T:
     """Settings from the command line.
 
     Precedence: options, then the ``--config`` file, then ``defaults`` (a preset).
@@ -52,173 +49,171 @@ def parse(program: str, defaults: T, words: list[str], description: str, positio
     Args:
         program: as the user typed it, for messages.
         defaults: complete settings.
-        words: arguments after the command's name.
-        description: first paragraph of the help, with examples.
-        positionals: fields given by place instead of by option; fixed already where ``defaults`` has them.
+        words: arguments after the command's name and what is given by place.
+        about: first part of the help: usage, what the command does, examples.
+        positionals: fields given by place instead of by option; ``defaults`` has their values.
+        common: settings that the short help shows, spaces between them, all if empty; ``method.`` stands for the plain
+            ones right below it.
 
     Raises:
-        UsageError: unknown option or key, or a value of the wrong kind; says which, and the nearest known one.
-        SystemExit: 0, after --help or --print_config.
+        UsageError: unknown option or key, or a value of the wrong kind or out of range; says which.
+        SystemExit: 0, after --help, --help-all or --print_config.
     """
-    plain = {f"--{name}" for name, value in vars(defaults).items() if not dataclasses.is_dataclass(value)}
-    words = _long_forms(words, _SHORTHANDS.keys() - plain)
-    config, words = _take(words, "--config")
-    if config is not None:
+    known = {setting.name: setting for setting in settings_in(defaults) if setting.name not in positionals}
+    asked = next((word for word in words if word in _HELP), None)
+    if asked:
+        print(about.strip("\n"), end="\n\n")
+        print("\n".join(_help_all(known) if asked == "--help-all" else _help(program, known, common.split())))
+        sys.exit(0)
+    config, words = take_option(words, "--config", "")
+    if config:
         values = read_yaml(Path(config))
         for key in ("stage", *positionals):  # what is given by place does not come from the file
             values.pop(key, None)
-        defaults = merge(defaults, values, config)
-    parser = _Parser(prog=program, description=description, allow_abbrev=False, formatter_class=_formatter())
-    parser.add_argument("--config", metavar="FILE", help="settings as YAML, e.g. the config.yaml of an earlier run")
-    parser.add_argument("--print_config", action="store_true", help="print the settings as YAML and stop")
-    groups = _add_fields(parser, defaults, positionals)
-    print_config = "--print_config" in words
-    namespace = parser.parse_args([word for word in words if word != "--print_config"])
-    built = parser.instantiate(namespace)
-    chosen = {name: built[name] for name in groups}
-    settings = dataclasses.replace(defaults, **chosen)  # type: ignore[type-var]
-    if print_config:
+        defaults = merge(defaults, values, f"{config}: ")
+    given = _options([word for word in words if word != "--print_config"], known, program)
+    settings = merge(defaults, _nested(given), "--")
+    if "--print_config" in words:
         print(dump_yaml(to_dict(settings)), end="")
         sys.exit(0)
     return settings
 
 
-def _add_fields(parser: _Parser, defaults: Any, positionals: tuple[str, ...]) -> list[str]:
-    """One option per plain field, one group per nested dataclass; returns the names the parser will give values for."""
-    hints = typing.get_type_hints(type(defaults))
-    docs = field_docs(type(defaults))
-    names = []
-    for field in dataclasses.fields(defaults):
-        if field.name in positionals:
-            continue
-        value = getattr(defaults, field.name)
-        names.append(field.name)
-        if not dataclasses.is_dataclass(value):
-            parser.add_argument(f"--{field.name}", type=hints[field.name], default=value, help=docs.get(field.name, ""))
-            continue
-        parser.add_class_arguments(type(value), field.name)
-        parser.set_defaults({f"{field.name}.{key}": item for key, item in flat(to_dict(value)).items()})
-        for action in parser._actions:
-            if action.dest == field.name:
-                action.help = _GROUP_HELP.get(field.name, jsonargparse.SUPPRESS)
-                action.metavar = _GROUP_METAVAR.get(field.name)
-    _name_groups(parser, defaults)
-    return names
-
-
-_GROUP_HELP = {
-    "data": "NAME, NAME=PATH or a folder: shorthand for --data.name and --data.root",
-    "corruption": "cil, mlmda-C*, infrared, seen, unseen, a family, a corruption or e.g. fog-3: sets what follows",
-}
-_GROUP_METAVAR = {"data": "SOURCE", "corruption": "POLICY"}
-
-
-def _name_groups(parser: _Parser, defaults: Any) -> None:
-    """Headings of the help: the section's name and the first line of its settings' docstring."""
-    titles: dict[str, str] = {}
-
-    def collect(settings: Any, prefix: str) -> None:
-        for field in dataclasses.fields(settings):
-            value = getattr(settings, field.name)
-            if dataclasses.is_dataclass(value):
-                name = f"{prefix}{field.name}"
-                first = (type(value).__doc__ or "").split("\n", 1)[0]
-                titles[name] = f"{name}: {first}"
-                collect(value, f"{name}.")
-
-    collect(defaults, "")
-    for group in parser._action_groups:
-        dests = [action.dest for action in group._group_actions if "." in action.dest or action.dest in titles]
-        prefix = dests[0] if dests and dests[0] in titles else ""
-        if prefix:
-            group.title = titles[prefix]
-
-
-def field_docs(kind: type) -> dict[str, str]:
-    """The one-line docstring under each field of a dataclass and of those it inherits from, read from the source."""
-    import ast
-    import inspect
-    import textwrap
-
-    docs: dict[str, str] = {}
-    for owner in reversed([each for each in kind.__mro__ if dataclasses.is_dataclass(each)]):
-        tree = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
-        assert isinstance(tree, ast.ClassDef)
-        for before, after in zip(tree.body, tree.body[1:], strict=False):
-            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-            if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and is_text:
-                docs[before.target.id] = " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
-    return docs
-
-
-def _long_forms(words: list[str], shorthands: Set[str]) -> list[str]:
-    """``--data sysu=/x`` as --data.name and --data.root, ``--init x`` as --backbone.init, ``--corruption x`` likewise.
-
-    ``shorthands`` are those that are no options of their own. What a named corruption policy says comes first, so that
-    single options beside it win.
-    """
-    policy, words = _take(words, "--corruption")
-    result = _policy_options(policy) if policy is not None else []
-    rest = iter(words)
-    for word in rest:
-        option, equals, value = word.partition("=")
-        if option != "--data" and option not in shorthands:
-            result.append(word)
-            continue
+def _options(words: list[str], known: dict[str, Setting], program: str) -> dict[str, Any]:
+    """Dotted name -> plain value; those of shorthands first, so that single options beside them win."""
+    shorthands = _shorthands(known)
+    short: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
+    while words:
+        word, *words = words
+        option, equals, text = word.partition("=")
+        name = option.removeprefix("--")
+        if not word.startswith("-"):
+            raise UsageError(f"unexpected word {word!r}; see {program} --help")
+        if not word.startswith("--") or (name not in known and name not in shorthands):
+            listed = [f"--{setting}" for setting in (*known, *shorthands, "config")]
+            raise UsageError(f"unknown option {option}{nearest(option, listed)}; see {program} --help")
         if not equals:
-            following = next(rest, None)
-            if following is None or following.startswith("--"):
+            if words and not words[0].startswith("--"):
+                text, *words = words
+            elif name in known and known[name].hint is bool:
+                text = "true"
+            else:
                 raise UsageError(f"{option} needs a value")
-            value = following
-        if option == "--data":
-            from dapg.data.source import parse_source  # imports torch, which --help does without
-
-            for key, part in parse_source(value).items():
-                result += [f"--data.{key}", part]
+        if name in known:
+            plain[name] = from_text(known[name].hint, text)
         else:
-            result += [_SHORTHANDS[option], value]
-    return result
+            short |= _meaning(name, text)
+    return short | plain
 
 
-def _policy_options(name: str) -> list[str]:
-    from dapg.evaluation.corrupted_sets import policy  # imports torch, which --help does without
-
-    chosen = policy(name)
-    parts = {"types": list(chosen.types), "modality": chosen.modality, "severities": list(chosen.severities)}
-    return [
-        f"--corruption.{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in parts.items()
-    ]
+def _shorthands(known: Iterable[str]) -> dict[str, tuple[str, str, str]]:
+    return {name: what for name, what in _SHORTHANDS.items() if what[0] in known and name not in known}
 
 
-def _take(words: list[str], option: str) -> tuple[str | None, list[str]]:
-    """The value of an option, and the words without it."""
-    rest: list[str] = []
-    found: str | None = None
-    remaining = iter(words)
-    for word in remaining:
-        if word == option:
-            found = next(remaining, None)
-            if found is None:
-                raise UsageError(f"{option} needs a value")
-        elif word.startswith(option + "="):
-            found = word.split("=", 1)[1]
-        else:
-            rest.append(word)
-    return found, rest
+def _meaning(shorthand: str, text: str) -> dict[str, Any]:
+    """The settings that ``--data sysu=/x``, ``--corruption cil`` or ``--init x`` stands for."""
+    if shorthand == "corruption":
+        from dapg.evaluation.corrupted_sets import policy  # imports torch, which --help does without
+
+        chosen = to_dict(policy(text))
+        return {f"corruption.{key}": chosen[key] for key in ("types", "modality", "severities")}
+    if shorthand in ("data", "gallery"):
+        from dapg.data.source import parse_source
+
+        source = parse_source(text)
+        return {f"{shorthand}.name": source.name, f"{shorthand}.root": source.root}
+    return {_SHORTHANDS[shorthand][0]: text}
+
+
+def _nested(values: dict[str, Any]) -> dict[str, Any]:
+    """``{"a.b": 1}`` as ``{"a": {"b": 1}}``."""
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        *path, last = name.split(".")
+        branch = tree
+        for part in path:
+            branch = branch.setdefault(part, {})
+        branch[last] = value
+    return tree
+
+
+def _help(program: str, known: dict[str, Setting], common: list[str]) -> Iterator[str]:
+    """Shorthands and the settings people change, one line each."""
+    rows = [(f"--{name} {metavar}", doc) for name, (_, metavar, doc) in _shorthands(known).items()]
+    rows.append(("--config FILE", "settings as YAML, such as the config.yaml of an earlier run"))
+    rows.append(("--print_config", "print all settings as YAML, and stop"))
+    yield "shorthands:"
+    yield from _table(rows)
+    shown = [setting for setting in known.values() if not common or _is_common(setting.name, common)]
+    if shown:
+        yield "\nsettings, with their values here:" if len(shown) == len(known) else "\nsettings most often changed:"
+        yield from _table([(_option(setting), setting.doc) for setting in shown])
+    yield f"\nall {len(known)} settings, with kinds and ranges: {program} --help-all"
+
+
+def _is_common(name: str, common: list[str]) -> bool:
+    return name in common or f"{name.rpartition('.')[0]}." in common
+
+
+def _table(rows: list[tuple[str, str]]) -> Iterator[str]:
+    width = _terminal_width()
+    column = max(len(option) for option, _ in rows if len(option) <= 34)
+    for option, doc in rows:
+        line = f"  {option:{column}}  {doc.replace('``', '')}"
+        yield line if len(line) <= width else f"{line[: width - 4].rsplit(' ', 1)[0]} ..."
+
+
+def _help_all(known: dict[str, Setting]) -> Iterator[str]:
+    """Every setting with value, docstring, kind and range, below the first line of the docstring of what holds it."""
+    width = _terminal_width()
+    for prefix, group in groupby(known.values(), lambda setting: setting.name.rpartition(".")[0]):
+        members = list(group)
+        about = (members[0].owner.__doc__ or "").split("\n", 1)[0]
+        yield f"{prefix}: {about}" if prefix else f"{about}"
+        for setting in members:
+            yield f"  {_option(setting)}"
+            text = f"{setting.doc} ({describe(setting.hint)})".replace("``", "")
+            yield from textwrap.wrap(text, width, initial_indent="      ", subsequent_indent="      ")
+        yield ""
+
+
+def _option(setting: Setting) -> str:
+    value = to_dict(setting.value)
+    return f"--{setting.name} {value if value and isinstance(value, str) else json.dumps(value)}"
+
+
+def _terminal_width() -> int:
+    return min(max(shutil.get_terminal_size((100, 24)).columns, 80), 120)
 
 
 def take_option(words: list[str], option: str, default: str) -> tuple[str, list[str]]:
-    """The value of an option that decides how the rest is parsed (a preset), and the words without it."""
-    found, rest = _take(words, option)
-    return found if found is not None else default, rest
+    """The value of an option that decides how the rest is read (a preset), and the words without it.
+
+    Raises:
+        UsageError: no value follows the option.
+    """
+    value, rest, remaining = default, list[str](), iter(words)
+    for word in remaining:
+        if word == option:
+            value = next(remaining, "--")
+            if value.startswith("--"):
+                raise UsageError(f"{option} needs a value")
+        elif word.startswith(f"{option}="):
+            value = word.split("=", 1)[1]
+        else:
+            rest.append(word)
+    return value, rest
 
 
 def take_positional(words: list[str], what: str, known: list[str] | None, program: str) -> tuple[str, list[str]]:
-    """The first word, which must not be an option; ``known`` limits it.
+    """The first word, which must not be an option; ``known`` limits it. Where help is asked for instead, an empty one.
 
     Raises:
         UsageError: it is missing or unknown; the nearest name is suggested.
     """
+    if known is None and words and words[0] in _HELP:
+        return "", words
     if not words or words[0].startswith("-"):
         listed = f" ({', '.join(known)})" if known else ""
         raise UsageError(f"{program} needs {what}{listed}; see {program} --help")
@@ -227,16 +222,24 @@ def take_positional(words: list[str], what: str, known: list[str] | None, progra
     return words[0], words[1:]
 
 
+def take_source(words: list[str], what: str, program: str) -> "tuple[DataConfig, list[str]]":
+    """The data set that the first word names; the embedded one where help is asked for instead.
+
+    Raises:
+        UsageError: it is missing, or neither a data set nor a path.
+    """
+    from dapg.data.source import DataConfig, parse_source
+
+    text, words = take_positional(words, what, None, program)
+    return (parse_source(text) if text else DataConfig()), words
+
+
+def take_words(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words before the first option, and the rest."""
+    count = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
+    return words[:count], words[count:]
+
+
 def wants_help(words: list[str]) -> bool:
     """Whether the first word asks for help."""
     return bool(words) and words[0] in ("-h", "--help")
-
-
-def _formatter() -> Any:
-    """Keeps the line breaks of descriptions, shows defaults."""
-    from argparse import RawDescriptionHelpFormatter
-
-    class Formatter(jsonargparse.DefaultHelpFormatter, RawDescriptionHelpFormatter):
-        pass
-
-    return Formatter

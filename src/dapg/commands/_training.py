@@ -1,4 +1,4 @@
-"""Shared by the training commands: method by place or from a file, what came out."""
+"""Shared by the training commands: their help, the method by place or from a file, what came out."""
 
 from pathlib import Path
 from typing import Any
@@ -6,14 +6,35 @@ from typing import Any
 from dapg.commands._settings import take_option, take_positional
 from dapg.core import plugins
 from dapg.core.errors import UsageError
+from dapg.core.scales import PRESETS
 from dapg.core.settings import read_yaml
+from dapg.core.words import counted
 
+COMMON = (
+    "method. data.split data.subset backbone.width loader.workers train.steps train.epochs train.batch_size "
+    "train.accumulation train.precision train.optimizer.lr seed out device"
+)
+"""Settings of every training that the short help shows."""
+
+_OPTIONS = f"[--preset {'|'.join(PRESETS)}] [--start random|imagenet] [--NAME VALUE ...]"
 _KINDS = {"pretrain": "pre-training", "align": "alignment", "finetune": "fine-tuning"}
 
 
-def list_methods(folder: str) -> str:
-    """One line for each method of a folder, for help texts."""
-    return "\n".join(f"  {name:12}  {plugins.summary(folder, name)}" for name in plugins.names(folder))
+def methods_page(program: str, folder: str, about: str, examples: str) -> str:
+    """Help of a training command without a method: what it does, and the methods there are."""
+    methods = "\n".join(f"  {name:12}  {plugins.summary(folder, name)}" for name in plugins.names(folder))
+    return (
+        f"usage: {program} METHOD {_OPTIONS}\n\n{about}\n\nmethods:\n{methods}\n\n"
+        f"  {program} METHOD --help    settings of a method, with the preset's values\n\nexamples:\n{examples}"
+    )
+
+
+def method_page(program: str, folder: str, method: str, preset: str, examples: str) -> str:
+    """First part of a method's help."""
+    return (
+        f"usage: {program} {method} {_OPTIONS}\n\n{plugins.summary(folder, method)}\n\nexamples:\n{examples}\n"
+        f"Values below are those of --preset {preset}."
+    )
 
 
 def take_method(words: list[str], folder: str, stage: str, program: str) -> tuple[str, list[str]]:
@@ -48,11 +69,11 @@ def say_result(result: dict[str, Any], out: str) -> None:
         return
     done = "already finished, reused" if result.get("reused") else "done"
     print(
-        f"{done}: {result['steps']} steps in {result['seconds']:.0f} s "
+        f"{done}: {counted(result['steps'], 'step')} in {result['seconds']:.0f} s "
         f"({result['pictures_per_second']:.0f} pictures/s), loss {result['logs'].get('loss', float('nan')):.3f}"
     )
     if result["extended_from"]:
         print(f"this run was extended; before: {result['extended_from']}")
     if result["bad_images"]:
         listed = Path(out) / "result.json"
-        print(f"{len(result['bad_images'])} unreadable pictures were replaced; {listed} lists them")
+        print(f"replaced: {counted(len(result['bad_images']), 'unreadable picture')}, listed in {listed}")

@@ -1,24 +1,17 @@
 """Align a pre-trained backbone with persons: the same person in other poses and colours (stage 2)."""
 
 from dapg.commands._settings import parse, take_option, wants_help
-from dapg.commands._training import list_methods, say_result, take_method
-from dapg.core import plugins
+from dapg.commands._training import COMMON, method_page, methods_page, say_result, take_method
 from dapg.core.settings import read_yaml
+from dapg.core.words import counted
 
 _FOLDER = "methods.alignment"
 _METHOD = "dapg_align"
-
-_HELP = """usage: dapg align [METHOD] --init RUN --generated FOLDER [--preset {{{presets}}}] [OPTIONS]
-
+_ABOUT = f"""\
 Stage 2: go on from a pre-training run; a picture must find its person in another pose and other colours. Pictures in
 other poses come from dapg pose generate. Killed runs go on where they stopped when the same command is given again.
-
-methods ({default} unless given):
-{methods}
-
-  dapg align METHOD --help    all options, with the preset's values
-
-examples:
+METHOD is {_METHOD} unless given."""
+_EXAMPLES = """\
   dapg align --preset tiny --init outputs/pretrain/first --generated outputs/pose/generated --out outputs/align/first
   dapg align --init outputs/pretrain/dapg --data market1501=/data/Market-1501-v15.09.15 --generated generated
 arms of the ablation:
@@ -31,9 +24,7 @@ arms of the ablation:
 def main(words: list[str], program: str) -> None:
     """Parse, run, and say where the result is."""
     if wants_help(words):
-        from dapg.core.scales import PRESETS
-
-        print(_HELP.format(presets=",".join(PRESETS), default=_METHOD, methods=list_methods(_FOLDER)), end="")
+        print(methods_page(program, _FOLDER, _ABOUT, _EXAMPLES), end="")
         return
     named = bool(words) and not words[0].startswith("-")
     if not named and not take_option(words, "--config", "")[0]:
@@ -49,16 +40,15 @@ def main(words: list[str], program: str) -> None:
     from dapg.recipes import alignment, validation
     from dapg.train.align import align
 
-    description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
-    settings = parse(
-        f"{program} {method}", alignment(method, preset, init, start), words, description, positionals=("name",)
-    )
+    about = method_page(program, _FOLDER, method, preset, _EXAMPLES)
+    common = f"{COMMON} positives generated generator least_score"
+    settings = parse(f"{program} {method}", alignment(method, preset, init, start), words, about, ("name",), common)
     result = align(settings, validation(settings))
     say_result(result, settings.out)
     if distributed.rank() == 0:
         without = result.get("companions", {}).get("sources_without", 0)
         if without:
-            print(f"{without} pictures had no other picture of their person, and were their own positives")
+            print(f"{counted(without, 'picture')} without another of the same person: its own positive")
         print(f"weights for the next stage: {Path(settings.out) / 'backbone.safetensors'}")
 
 

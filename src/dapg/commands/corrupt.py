@@ -3,7 +3,7 @@
 from dataclasses import astuple
 from pathlib import Path
 
-from dapg.commands._settings import parse, take_option, take_positional, wants_help
+from dapg.commands._settings import parse, take_option, take_source
 
 _HELP = """usage: dapg corrupt SOURCE --out FOLDER [--corruption POLICY] [--split test] [--part I/N]
        dapg corrupt --sheet PICTURE [--out FILE]
@@ -26,22 +26,19 @@ examples:
 
 def main(words: list[str], program: str) -> None:
     """Parse, write, print counts."""
-    if wants_help(words):
-        print(_HELP, end="")
-        return
     for kind in ("sheet", "chain"):
         picture, words = take_option(words, f"--{kind}", "")
         if picture:
             _sheet(kind, Path(picture), words, program)
             return
-    source, words = take_positional(words, "SOURCE", None, program)
+    config, words = take_source(words, "SOURCE", program)
 
     from dapg.core.parts import Part
-    from dapg.data.source import DataConfig, open_dataset, parse_source
+    from dapg.data.source import open_dataset
     from dapg.evaluation.corrupted_sets import CopySettings, write_copy
 
     settings = parse(program, CopySettings(), words, _HELP)
-    dataset = open_dataset(DataConfig(**parse_source(source)))  # type: ignore[arg-type]
+    dataset = open_dataset(config)
     records = dataset.records(settings.split)
     part = astuple(Part.parse(settings.part))
     made = write_copy(dataset, records, settings.corruption, settings.out, settings.repeat, part)
@@ -54,6 +51,6 @@ def _sheet(kind: str, picture: Path, words: list[str], program: str) -> None:
     from dapg.evaluation.corruption_sheets import ChainSheetSettings, SheetSettings, write_sheet
 
     defaults = SheetSettings() if kind == "sheet" else ChainSheetSettings()
-    settings = parse(f"{program} --{kind} {picture}", defaults, words, f"Draw a {kind}.")
+    settings = parse(f"{program} --{kind} {picture}", defaults, words, _HELP)
     write_sheet(picture, settings)
     print(f"written: {settings.out}")

@@ -1,6 +1,7 @@
 """Describe rendered people in sentences, from what they are known to wear, for pre-training with captions."""
 
-from dapg.commands._settings import parse, take_positional, wants_help
+from dapg.commands._settings import parse, take_source
+from dapg.core.words import counted
 
 _HELP = """usage: dapg data caption DATA [--data.split SPLIT] [--out FILE]
 
@@ -18,19 +19,15 @@ examples:
 
 def main(words: list[str], program: str) -> None:
     """Parse, describe, say where the sentences are."""
-    if wants_help(words):
-        print(_HELP, end="")
-        return
-    source, words = take_positional(words, "DATA", None, program)
+    config, words = take_source(words, "DATA", program)
 
     from pathlib import Path
 
     from dapg.data.captions import CaptionSettings, captions
     from dapg.data.picture_lines import write_lines
-    from dapg.data.source import DataConfig, parse_source
 
-    settings = parse(program, CaptionSettings(DataConfig(**parse_source(source))), words, _HELP)  # type: ignore[arg-type]
+    settings = parse(program, CaptionSettings(config), words, _HELP)
     found = captions(settings)
     write_lines(Path(settings.out), found)
-    print(f"{len(found)} pictures, such as: {next(iter(found.values()))}")
+    print(f"{counted(len(found), 'picture')}, such as: {next(iter(found.values()))}")
     print(f"written: {settings.out}")

@@ -1,9 +1,10 @@
 """Cut people out of your own videos, for pre-training (extra `crop`)."""
 
-from dapg.commands._settings import parse, take_option, take_positional, wants_help
+from dapg.commands._settings import parse, take_option, take_positional
 from dapg.core import plugins
+from dapg.core.words import counted
 
-_HELP = """usage: dapg data crop VIDEO|FOLDER --out DIR [--detector {{{names}}}] [OPTIONS]
+_HELP = """usage: dapg data crop VIDEO|FOLDER --out DIR [--detector {names}] [--NAME VALUE ...]
 
 Find people in videos (or folders of frames), follow them, and write a crop of each person now and then, with
 manifest.csv. Killed runs go on where they stopped when the same command is given again.
@@ -15,20 +16,19 @@ examples:
   dapg data crop street.mp4 --out outputs/crops
   dapg data crop footage --out outputs/crops --detector yolo --detect.weights yolo11n.onnx
   dapg data crop footage --out shared/crops --part 2/4     # on each of four machines; then once without --part
-  dapg data crop VIDEO --help                              # all options
   dapg pretrain mocov2 --preset tiny --data outputs/crops
 
 Filming people needs a lawful basis: docs/own-footage.md.
 """
 
+_COMMON = (
+    "detect. sampling.frames_per_second sampling.crops_per_second filters.min_height modality picture_rate persons "
+    "part out"
+)
+
 
 def main(words: list[str], program: str) -> None:
     """Parse, crop, print counts."""
-    names = plugins.names("data.cropping.detectors")
-    if wants_help(words):
-        listed = "\n".join(f"  {name:6}  {plugins.summary('data.cropping.detectors', name)}" for name in names)
-        print(_HELP.format(names=",".join(names), detectors=listed), end="")
-        return
     source, words = take_positional(words, "VIDEO|FOLDER", None, program)
     name, words = take_option(words, "--detector", _stored_detector(words))
 
@@ -37,8 +37,10 @@ def main(words: list[str], program: str) -> None:
 
     kind = plugins.load(DETECTORS, name, Detector)
     defaults = CropSettings(source=source, detector=name, detect=kind.Config())
-    description = f"Detector {name}: {plugins.summary(DETECTORS, name)}"
-    settings = parse(f"{program} {source}", defaults, words, description, positionals=("source", "detector"))
+    names = plugins.names(DETECTORS)
+    listed = "\n".join(f"  {known:6}  {plugins.summary(DETECTORS, known)}" for known in names)
+    about = _HELP.format(names="|".join(names), detectors=listed)
+    settings = parse(program, defaults, words, about, ("source", "detector"), _COMMON)
     result = crop(settings)
     for problem in result["unopened"]:
         print(f"left out: {problem}")
@@ -46,13 +48,14 @@ def main(words: list[str], program: str) -> None:
         print(f"part {result['part']} is done ({result['segments']} segments); when all parts are, run without --part")
         return
     lost = result["undecodable"] + result["missing"]
+    boxes, frames = counted(result["boxes"], "box"), counted(result["frames"], "frame")
     print(
-        f"{result['crops']:,} crops in {result['tracks']:,} tracks, from {result['boxes']:,} boxes in "
-        f"{result['frames']:,} frames looked at, of {result['videos']} video(s)"
+        f"{counted(result['crops'], 'crop')} in {counted(result['tracks'], 'track')}, "
+        f"from {boxes} in {frames} looked at, of {counted(result['videos'], 'video')}"
     )
     print("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in result["dropped"].items()))
     if lost:
-        print(f"{lost:,} frames could not be decoded (damaged, or the video is cut off); the rest was used")
+        print(f"{counted(lost, 'frame')} could not be decoded (damaged, or the video is cut off); the rest was used")
     print(f"use them: --data {settings.out}")
 
 

@@ -1,8 +1,8 @@
 """Put pictures without labels into pseudo-persons, by tracks or clusters, for methods that take noisy labels."""
 
-from dapg.commands._settings import parse, take_positional, wants_help
+from dapg.commands._settings import parse, take_source
 
-_HELP = """usage: dapg data group DATA [--by tracks|histogram|imagenet|MODEL] [--groups N] [--out FILE] [OPTIONS]
+_HELP = """usage: dapg data group DATA [--by tracks|histogram|imagenet|MODEL] [--groups N] [--NAME VALUE ...]
 
 Say which pictures are likely to show one person: those of one track (a folder that `dapg data crop` made), or those
 whose features fall into one of N clusters. MODEL is a finished run or a weights file. The file has one line a picture,
@@ -18,19 +18,14 @@ examples:
 
 def main(words: list[str], program: str) -> None:
     """Parse, group, say how many groups came out."""
-    if wants_help(words):
-        print(_HELP, end="")
-        return
-    source, words = take_positional(words, "DATA", None, program)
+    config, words = take_source(words, "DATA", program)
 
     from pathlib import Path
 
     from dapg.data.picture_lines import write_lines
-    from dapg.data.source import DataConfig, parse_source
     from dapg.features.pseudo_persons import GroupSettings, describe, group
 
-    defaults = GroupSettings(DataConfig(**parse_source(source)))  # type: ignore[arg-type]
-    settings = parse(program, defaults, words, _HELP)
+    settings = parse(program, GroupSettings(config), words, _HELP)
     found = group(settings)
     write_lines(Path(settings.out), found)
     print(describe(found))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dapg.commands._settings import parse, take_positional, wants_help
+from dapg.commands._settings import parse, take_source
 
 _HELP = """usage: dapg data shard SOURCE --out FOLDER [--splits [train,...]] [--per_shard N]
 
@@ -28,16 +28,12 @@ class ShardSettings:
 
 def main(words: list[str], program: str) -> None:
     """Parse, pack, print counts."""
-    if wants_help(words):
-        print(_HELP, end="")
-        return
-    source, words = take_positional(words, "SOURCE", None, program)
+    config, words = take_source(words, "SOURCE", program)
     settings = parse(program, ShardSettings(), words, _HELP)
 
     from dapg.data.shards.pack import pack
-    from dapg.data.source import DataConfig, open_dataset, parse_source
+    from dapg.data.source import open_dataset
 
-    dataset = open_dataset(DataConfig(**parse_source(source)))  # type: ignore[arg-type]
-    written = pack(dataset, settings.out, settings.splits, settings.per_shard)
+    written = pack(open_dataset(config), settings.out, settings.splits, settings.per_shard)
     print(", ".join(f"{count:,} {name}" for name, count in written.items()))
     print(f"use it: --data shards={settings.out}")

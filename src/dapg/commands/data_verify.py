@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from dapg.commands._settings import parse, take_positional, wants_help
+from dapg.commands._settings import parse, take_source
 from dapg.core.errors import DataError
+from dapg.core.words import counted
 
 _HELP = """usage: dapg data verify SOURCE [--decode BOOL] [--out FILE.json]
 
@@ -30,18 +31,14 @@ class VerifySettings:
 
 def main(words: list[str], program: str) -> None:
     """Parse, check, print counts and findings."""
-    if wants_help(words):
-        print(_HELP, end="")
-        return
-    source, words = take_positional(words, "SOURCE", None, program)
+    config, words = take_source(words, "SOURCE", program)
     settings = parse(program, VerifySettings(), words, _HELP)
 
     from dapg.core.files import write_json
     from dapg.core.settings import to_dict
-    from dapg.data.source import DataConfig, open_dataset, parse_source
+    from dapg.data.source import open_dataset
     from dapg.data.verify import verify, verify_folder
 
-    config = DataConfig(**parse_source(source))  # type: ignore[arg-type]
     if config.root:
         found = verify_folder(config.name, config.root, settings.decode, settings.threads)
     else:
@@ -55,5 +52,7 @@ def main(words: list[str], program: str) -> None:
         write_json(settings.out, {**to_dict(found), "passed": found.passed})
     errors = sum(finding.error for finding in found.findings)
     if not found.passed:
-        raise DataError(f"{found.title} under {found.root}: {errors} errors, see above and docs/datasets.md")
-    print("everything is as it should be" if not found.findings else f"no errors, {len(found.findings)} notes")
+        raise DataError(f"{found.title} under {found.root}: {counted(errors, 'error')}, see above and docs/datasets.md")
+    print(
+        "everything is as it should be" if not found.findings else f"no errors, {counted(len(found.findings), 'note')}"
+    )

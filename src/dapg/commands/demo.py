@@ -21,7 +21,9 @@ class DemoSettings:
     """auto, cpu, cuda or cuda:N."""
 
 
-_HELP = """The whole method at its smallest: stage 1 on unlabelled synthetic people, persons generated in other poses,
+_HELP = """usage: dapg demo [--NAME VALUE ...]
+
+The whole method at its smallest: stage 1 on unlabelled synthetic people, persons generated in other poses,
 stage 2, AGW fine-tuning from both stages, from stage 1 and from random weights, scores on other persons, clean and
 corrupted, beside a colour histogram and ImageNet weights, and one page with curves, tables, generated poses and ranked
 lists. It shows that the machinery works; its margins say nothing about real data.

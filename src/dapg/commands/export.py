@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dapg.commands._settings import parse, take_positional, wants_help
+from dapg.commands._settings import parse, take_positional
 
 _HELP = """usage: dapg export RUN --out FOLDER [--licence TEXT] [--onnx true]
 
@@ -36,9 +36,6 @@ class ExportSettings:
 
 def main(words: list[str], program: str) -> None:
     """Parse, write, and say what was checked."""
-    if wants_help(words):
-        print(_HELP, end="")
-        return
     run, words = take_positional(words, "RUN", None, program)
     settings = parse(program, ExportSettings(), words, _HELP)
 

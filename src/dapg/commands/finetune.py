@@ -3,30 +3,22 @@
 from typing import TYPE_CHECKING
 
 from dapg.commands._settings import parse, take_option, wants_help
-from dapg.commands._training import list_methods, say_result, take_method
-from dapg.core import plugins
+from dapg.commands._training import COMMON, method_page, methods_page, say_result, take_method
 
 if TYPE_CHECKING:
     from dapg.train.finetune import FinetuneSettings
 
 _FOLDER = "methods.finetuning"
-_HELP = """usage: dapg finetune METHOD [--preset {{{presets}}}] [--start random|imagenet] [OPTIONS]
-
+_ABOUT = """\
 Train a two-stream network on persons seen in visible and infrared light. Killed runs go on where they stopped when the
-same command is given again; a finished run is reused.
-
-methods:
-{methods}
-
-  dapg finetune METHOD --help    all options of a method, with the preset's values
-
-examples:
-  dapg finetune agw --preset tiny --out outputs/finetune/first
-  dapg finetune agw --preset tiny --init outputs/pretrain/first --out outputs/finetune/second
-  dapg finetune agw --preset tiny --start imagenet --out outputs/finetune/third
-  dapg finetune agw --data sysu=/data/SYSU-MM01 --init resnet50-19c8e357.pth
-  dapg finetune agw --preset paper --data sysu=/data/SYSU-MM01 --init outputs/pretrain/dapg --selection validation
-  dapg finetune agw --data regdb=/data/RegDB --partitions all --init resnet50-19c8e357.pth
+same command is given again; a finished run is reused."""
+_EXAMPLES = """\
+  dapg finetune {method} --preset tiny --out outputs/finetune/first
+  dapg finetune {method} --preset tiny --init outputs/pretrain/first --out outputs/finetune/second
+  dapg finetune {method} --preset tiny --start imagenet --out outputs/finetune/third
+  dapg finetune {method} --data sysu=/data/SYSU-MM01 --init resnet50-19c8e357.pth
+  dapg finetune {method} --preset paper --data sysu=/data/SYSU-MM01 --init outputs/pretrain/dapg --selection validation
+  dapg finetune {method} --data regdb=/data/RegDB --partitions all --init resnet50-19c8e357.pth
 Then score it: dapg evaluate outputs/finetune/first --mode all
 """
 
@@ -34,9 +26,7 @@ Then score it: dapg evaluate outputs/finetune/first --mode all
 def main(words: list[str], program: str) -> None:
     """Parse, run, and say where the result is."""
     if wants_help(words):
-        from dapg.core.scales import PRESETS
-
-        print(_HELP.format(presets=",".join(PRESETS), methods=list_methods(_FOLDER)), end="")
+        print(methods_page(program, _FOLDER, _ABOUT, _EXAMPLES.format(method="agw")), end="")
         return
     method, words = take_method(words, _FOLDER, "finetune", program)
     preset, words = take_option(words, "--preset", "recommended")
@@ -47,10 +37,9 @@ def main(words: list[str], program: str) -> None:
     from dapg.recipes import finetuning, make_validate
     from dapg.train.finetune import finetune
 
-    description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
-    settings = parse(
-        f"{program} {method}", finetuning(method, preset, start), words, description, positionals=("name",)
-    )
+    about = method_page(program, _FOLDER, method, preset, _EXAMPLES.format(method=method))
+    common = f"{COMMON} pictures selection corrupted_scores"
+    settings = parse(f"{program} {method}", finetuning(method, preset, start), words, about, ("name",), common)
     if partitions:
         _run_partitions(settings, partitions)
         return

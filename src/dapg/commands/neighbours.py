@@ -1,8 +1,9 @@
 """Nearest neighbours among crops of your own videos, judged by tracks or by a few labels of yours."""
 
-from dapg.commands._settings import parse, take_positional, wants_help
+from dapg.commands._settings import parse, take_positional
+from dapg.core.words import counted
 
-_HELP = """usage: dapg neighbours MODEL --crops DIR [--people FILE.csv] --out FOLDER [OPTIONS]
+_HELP = """usage: dapg neighbours MODEL --crops DIR [--people FILE.csv] --out FOLDER [--NAME VALUE ...]
 
 Rank every crop that `dapg data crop` made against all others, leaving out what was filmed within two seconds. Without
 labels, crops of the query's track should come before those of people who were in the picture with it. With --people,
@@ -13,15 +14,12 @@ examples:
   dapg neighbours outputs/pretrain/mine --crops outputs/crops --out outputs/neighbours/mine
   dapg neighbours imagenet --backbone mobilenet_v2 --crops outputs/crops --out outputs/neighbours/imagenet
   dapg neighbours histogram --crops outputs/crops --people people.csv --out outputs/neighbours/histogram
-  dapg evaluate --compare outputs/neighbours/imagenet outputs/neighbours/mine
+  dapg compare outputs/neighbours/imagenet outputs/neighbours/mine
 """
 
 
 def main(words: list[str], program: str) -> None:
     """Parse, rank, print."""
-    if wants_help(words):
-        print(_HELP, end="")
-        return
     from dataclasses import replace
     from pathlib import Path
 
@@ -29,7 +27,7 @@ def main(words: list[str], program: str) -> None:
     from dapg.features.neighbours import SHEET, NeighbourSettings, neighbours
 
     model, words = take_positional(words, "MODEL", None, program)
-    settings = parse(f"{program} {model}", NeighbourSettings(model), words, _HELP, positionals=("model",))
+    settings = parse(program, NeighbourSettings(model), words, _HELP, positionals=("model",))
     if not settings.crops:
         raise UsageError(f"{program} needs --crops DIR, the folder that `dapg data crop` made")
     if not settings.out:
@@ -37,7 +35,7 @@ def main(words: list[str], program: str) -> None:
     result = neighbours(settings)
     print(f"{result['protocol']}: {result['valid_queries']} of {result['queries']} crops have a match to find")
     if result["labels_without_crop"]:
-        print(f"{result['labels_without_crop']} labels fit no crop and were left out")
+        print(f"left out, as no crop fits: {counted(result['labels_without_crop'], 'label')}")
     for name in ("rank-1", "mAP", "mINP"):
         interval = result["intervals"][name]
         print(

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from dapg.commands._settings import parse, take_option, take_positional, wants_help
+from dapg.commands._settings import parse, take_option, take_positional
+from dapg.core.words import counted
 
-_HELP = """usage: dapg pose check FOLDER [--estimator {blazepose,onnx}] [OPTIONS]
+_HELP = """usage: dapg pose check FOLDER [--estimator {blazepose,onnx}] [--NAME VALUE ...]
 
 Find the key points of the pictures that dapg pose generate made, and write into manifest.csv which share of them hits
 the target pose (PCK at 0.2 of the torso). dapg align --least_score then drops pictures that miss it.
@@ -26,9 +27,6 @@ class CheckSettings:
 
 def main(words: list[str], program: str) -> None:
     """Parse, score, print means."""
-    if wants_help(words):
-        print(_HELP, end="")
-        return
     folder, words = take_positional(words, "FOLDER", None, program)
     name, words = take_option(words, "--estimator", "blazepose")
 
@@ -38,6 +36,6 @@ def main(words: list[str], program: str) -> None:
     kind = estimator_class(name)
     settings = parse(program, CheckSettings(kind.Config()), words, _HELP)
     result = check_generated(folder, kind(settings.estimator))
-    print(f"{result['pictures']} pictures; mean share of key points that hit the pose:")
+    print(f"{counted(result['pictures'], 'picture')}; mean share of key points that hit the pose:")
     for pose, score in result["mean_score"].items():
         print(f"  {pose:8} {score:.3f}")

@@ -1,8 +1,8 @@
 """Generate every person of a data set in canonical poses: pictures and a manifest."""
 
-from dapg.commands._settings import parse, take_positional, wants_help
+from dapg.commands._settings import parse, take_source
 
-_HELP = """dapg pose generate DATA [--poses canonical] [--generator embedded] --out FOLDER [--part I/N]
+_HELP = """usage: dapg pose generate DATA [--poses canonical] [--generator embedded] --out FOLDER [--part I/N]
 
 Turn every visible picture of a data set into the four canonical poses (front, left, back, right). Pictures without
 usable key points, and infrared ones, are listed in the manifest and go on unchanged. An interrupted run goes on where
@@ -17,14 +17,11 @@ examples:
 
 def main(words: list[str], program: str) -> None:
     """Parse, generate, print counts."""
-    from dapg.data.source import DataConfig, parse_source
     from dapg.pose.generate import GenerateSettings, generate
 
-    if wants_help(words):
-        parse(program, GenerateSettings(), ["--help"], _HELP)
-    source, words = take_positional(words, "DATA", None, program)
+    config, words = take_source(words, "DATA", program)
     settings = parse(program, GenerateSettings(), words, _HELP)
-    counts = generate(DataConfig(**parse_source(source)), settings)  # type: ignore[arg-type]
+    counts = generate(config, settings)
     for name, count in counts.items():
         print(f"{name}: {count}")
     print(f"written: {settings.out}")

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 from dapg.commands._settings import parse, take_option
+from dapg.core.words import counted
 
-_HELP = """Train a generator that turns a person into another pose. What its pairs are made from (--pairs.kind) is
+_HELP = """usage: dapg pose train [--preset paper|recommended|tiny|demo] [--NAME VALUE ...]
+
+Train a generator that turns a person into another pose. What its pairs are made from (--pairs.kind) is
 written into its weights and its card: labels (identities, as published), groups (pseudo-persons from tracks or
 clusters), self (no labels: each picture with itself, and there and back through another pose), synthetic (rendered
 persons).
@@ -15,7 +18,12 @@ examples:
   dapg pose train --preset demo --out outputs/pose/first
   dapg pose train --preset tiny --pairs.more synthetic=canonical --out outputs/pose/tiny
   dapg pose train --preset paper --data market1501=/data/Market-1501 --pairs.key_points keypoints/key_points.npz
-Values shown are those of --preset {preset}."""
+Values below are those of --preset {preset}."""
+
+_COMMON = (
+    "data.split data.subset pairs. train.steps train.epochs train.batch_size train.lr generator.width loader.height "
+    "loader.width init seed out device"
+)
 
 
 def main(words: list[str], program: str) -> None:
@@ -25,9 +33,11 @@ def main(words: list[str], program: str) -> None:
     from dapg.pose.recipe import settings as recipe
     from dapg.pose.train_gan import CARD, train_gan
 
-    settings = parse(program, recipe(preset), words, _HELP.format(preset=preset))
+    settings = parse(program, recipe(preset), words, _HELP.format(preset=preset), common=_COMMON)
     result = train_gan(settings)
     folder = Path(settings.out)
     done = "already finished, reused" if result.get("reused") else "done"
-    print(f"{done}: {result['steps']} steps in {result['seconds']:.0f} s; pairs: {result['pairs']['meaning']}")
+    print(
+        f"{done}: {counted(result['steps'], 'step')} in {result['seconds']:.0f} s; pairs: {result['pairs']['meaning']}"
+    )
     print(f"generator: {folder / 'generator.safetensors'}; card: {folder / CARD}")

@@ -1,35 +1,25 @@
 """Pre-train a backbone on unlabelled pictures of people."""
 
 from dapg.commands._settings import parse, take_option, wants_help
-from dapg.commands._training import list_methods, say_result, take_method
-from dapg.core import plugins
+from dapg.commands._training import COMMON, method_page, methods_page, say_result, take_method
 
 _FOLDER = "methods.pretraining"
-_HELP = """usage: dapg pretrain METHOD [--preset {{{presets}}}] [--start random|imagenet] [OPTIONS]
-
+_ABOUT = """\
 Pre-train a backbone on unlabelled pictures of people. Killed runs go on where they stopped when the same command is
-given again; a finished run is reused.
-
-methods:
-{methods}
-
-  dapg pretrain METHOD --help    all options of a method, with the preset's values
-
-examples:
-  dapg pretrain mocov2 --preset tiny --out outputs/pretrain/first
-  dapg pretrain simclr --preset tiny --data /path/to/pictures --train.steps 500
-  dapg pretrain mocov2 --preset gpu --data luperson=/data/LUPerson --data.subset 20000
-  dapg pretrain mocov2 --config outputs/pretrain/first/config.yaml --seed 1 --out outputs/pretrain/second
-  torchrun --nproc-per-node 4 -m dapg pretrain mocov2 --data luperson=/data/LUPerson
+given again; a finished run is reused."""
+_EXAMPLES = """\
+  dapg pretrain {method} --preset tiny --out outputs/pretrain/first
+  dapg pretrain {method} --preset tiny --data /path/to/pictures --train.steps 500
+  dapg pretrain {method} --preset gpu --data luperson=/data/LUPerson --data.subset 20000
+  dapg pretrain {method} --config outputs/pretrain/first/config.yaml --seed 1 --out outputs/pretrain/second
+  torchrun --nproc-per-node 4 -m dapg pretrain {method} --data luperson=/data/LUPerson
 """
 
 
 def main(words: list[str], program: str) -> None:
     """Parse, run, and say where the result is."""
     if wants_help(words):
-        from dapg.core.scales import PRESETS
-
-        print(_HELP.format(presets=",".join(PRESETS), methods=list_methods(_FOLDER)), end="")
+        print(methods_page(program, _FOLDER, _ABOUT, _EXAMPLES.format(method="mocov2")), end="")
         return
     method, words = take_method(words, _FOLDER, "pretrain", program)
     preset, words = take_option(words, "--preset", "recommended")
@@ -41,10 +31,9 @@ def main(words: list[str], program: str) -> None:
     from dapg.recipes import pretraining, validation
     from dapg.train.pretrain import pretrain
 
-    description = f"{plugins.summary(_FOLDER, method)}\nValues shown are those of --preset {preset}."
-    settings = parse(
-        f"{program} {method}", pretraining(method, preset, start), words, description, positionals=("name",)
-    )
+    about = method_page(program, _FOLDER, method, preset, _EXAMPLES.format(method=method))
+    defaults = pretraining(method, preset, start)
+    settings = parse(f"{program} {method}", defaults, words, about, ("name",), f"{COMMON} validation")
     result = pretrain(settings, validation(settings))
     say_result(result, settings.out)
     if distributed.rank() == 0:

@@ -1,7 +1,9 @@
 """Write one self-contained HTML page from finished runs: tables, curves, ranked lists, settings."""
 
-from dapg.commands._settings import take_option, wants_help
-from dapg.core.errors import UsageError, nearest
+from dataclasses import dataclass
+
+from dapg.commands._settings import parse, take_words
+from dapg.core.errors import UsageError
 
 _HELP = """usage: dapg report FOLDER [FOLDER ...] [--out PAGE.html] [--title TEXT]
 
@@ -13,23 +15,27 @@ examples:
 """
 
 
+@dataclass(frozen=True)
+class ReportSettings:
+    """The page."""
+
+    out: str = "report.html"
+    """File of the page; its score table is written beside it as .md and .csv."""
+    title: str = "dapg report"
+    """Heading."""
+
+
 def main(words: list[str], program: str) -> None:
     """Parse and write."""
-    if any(wants_help([word]) for word in words):
-        print(_HELP, end="")
-        return
+    folders, words = take_words(words)
+    settings = parse(program, ReportSettings(), words, _HELP)
+    if not folders:
+        raise UsageError(f"{program} needs a folder; see {program} --help")
+
     from pathlib import Path
 
     from dapg.report.collect import collect
     from dapg.report.run_page import write_page
 
-    out, words = take_option(words, "--out", "report.html")
-    title, words = take_option(words, "--title", "dapg report")
-    unknown = [word for word in words if word.startswith("-")]
-    if unknown:
-        hint = nearest(unknown[0], ["--out", "--title"])
-        raise UsageError(f"unknown option {unknown[0]}{hint}; see {program} --help")
-    if not words:
-        raise UsageError(f"{program} needs a folder; see {program} --help")
-    for path in write_page(collect([Path(word) for word in words]), Path(out), title):
+    for path in write_page(collect([Path(folder) for folder in folders]), Path(settings.out), settings.title):
         print(f"written: {path}")

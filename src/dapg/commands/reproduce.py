@@ -9,7 +9,9 @@ from dapg.core.errors import UsageError
 if TYPE_CHECKING:
     from dapg.experiment.plan import Experiment
 
-_HELP = """Run the paper's experiment matrix: pre-trainings x fine-tuners x data sets x seeds, on clean and corrupted
+_HELP = """usage: dapg reproduce TABLE [--NAME VALUE ...]
+
+Run the paper's experiment matrix: pre-trainings x fine-tuners x data sets x seeds, on clean and corrupted
 pictures. A cell that is done is not run again, a killed one goes on where it stopped, a failing one does not stop the
 others. Results are files; --show makes the tables from them.
 

@@ -60,7 +60,7 @@ def load(package: str, name: str, contract: Callable[..., T]) -> type[T]:
     known = names(package)
     if name not in known:
         hint = nearest(name, known) or f"; known: {', '.join(known)}"
-        raise UsageError(f"no {package.rsplit('.', 1)[-1]} plug-in is called {name!r}{hint}")
+        raise UsageError(f"no {contract.__name__.lower()} is called {name!r}{hint}")
     module = importlib.import_module(f"dapg.{package}.{name}")
     classes = [
         value

@@ -1,16 +1,24 @@
-"""Settings are frozen dataclasses: to plain values and back, and compared, without any command-line package."""
+"""Settings are frozen dataclasses: plain values become checked settings, and settings plain values; both are compared.
 
+A field's type says everything that is checked: its kind and, by ``core/ranges.py``, the numbers it may hold. The same
+check serves options, YAML files and settings built in Python.
+"""
+
+import contextlib
 import dataclasses
 import enum
-import re
+import functools
+import math
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 
 from dapg.core.errors import UsageError, nearest
+from dapg.core.ranges import Range
 
 T = TypeVar("T")
 
@@ -26,6 +34,56 @@ def run_only(default: Any) -> Any:
 def unset(default: Any = None) -> Any:
     """A dataclass field whose default is not stored: settings from before it existed keep their hash."""
     return dataclasses.field(default=default, metadata={"unset": True})
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A plain value in a tree of settings."""
+
+    name: str
+    """Dotted, such as ``train.steps``."""
+    hint: Any
+    """Its type."""
+    value: Any
+    owner: type
+    """The dataclass that declares it."""
+    run_only: bool
+    """Whether it, or a part of the tree that holds it, does not change the result."""
+
+    @property
+    def doc(self) -> str:
+        """The docstring under its declaration, on one line."""
+        return field_docs(self.owner).get(self.name.rpartition(".")[2], "")
+
+
+def settings_in(settings: Any, prefix: str = "", run_only: bool = False) -> Iterator[Setting]:
+    """Every plain value below ``settings``, in the order of declaration."""
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        name, value = f"{prefix}{field.name}", getattr(settings, field.name)
+        apart = run_only or bool(field.metadata.get("run_only"))
+        if dataclasses.is_dataclass(value):
+            yield from settings_in(value, f"{name}.", apart)
+        else:
+            yield Setting(name, hints[field.name], value, type(settings), apart)
+
+
+@functools.cache
+def field_docs(kind: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass and of those it inherits from, read from the source."""
+    import ast
+    import inspect
+    import textwrap
+
+    docs: dict[str, str] = {}
+    for owner in reversed([parent for parent in kind.__mro__ if dataclasses.is_dataclass(parent)]):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        for before, after in zip(tree.body, tree.body[1:], strict=False):
+            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and is_text:
+                docs[before.target.id] = " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
+    return docs
 
 
 def to_dict(settings: Any) -> Any:
@@ -45,111 +103,160 @@ def to_dict(settings: Any) -> Any:
     return settings
 
 
-def from_dict(kind: type[T], values: dict[str, Any], where: str = "settings") -> T:
+def from_dict(kind: type[T], values: object, where: str = "settings.") -> T:
     """Build a settings dataclass from plain values; missing ones take their defaults.
 
+    Args:
+        kind: the dataclass.
+        values: field -> plain value.
+        where: what stands before a field's name in messages.
+
     Raises:
-        UsageError: an unknown key (the nearest name is suggested), a value of the wrong kind, or a missing one that
-            has no default.
+        UsageError: an unknown key (the nearest name is suggested), a value of the wrong kind or out of range, or a
+            missing one that has no default.
     """
-    hints = typing.get_type_hints(kind)
-    known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    _refuse_unknown(values, list(known), where)
-    for name, field in known.items():
+    given = _checked_fields(kind, values, where)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise UsageError(f"{where} lacks {name!r}, which has no default")
-    return kind(**{key: _coerce(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+        if required and field.name not in given:
+            raise UsageError(f"{where}{field.name} is missing and has no default")
+    return kind(**given)
 
 
-def _refuse_unknown(values: dict[str, Any], known: list[str], where: str) -> None:
-    for key in values:
-        if key not in known:
-            raise UsageError(f"{where} has no key {key!r}{nearest(str(key), known)}")
-
-
-def _coerce(hint: Any, value: Any, where: str) -> Any:
-    """A plain value as the hint wants it, or an error that names the place."""
-    if hint is Any:
-        return value
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, dict):
-            raise UsageError(f"{where} must be a mapping, not {value!r}")
-        return from_dict(hint, value, where)
-    origin = typing.get_origin(hint)
-    if origin in (tuple, list):
-        return _coerce_sequence(origin, typing.get_args(hint), value, where)
-    if origin is typing.Literal:
-        if value not in typing.get_args(hint):
-            raise UsageError(f"{where} must be one of {', '.join(map(str, typing.get_args(hint)))}, not {value!r}")
-        return value
-    if origin in (types.UnionType, typing.Union):
-        return _coerce_union(typing.get_args(hint), value, where)
-    return _coerce_plain(hint, value, where) if isinstance(hint, type) else value
-
-
-def _coerce_sequence(origin: type, inner: tuple[Any, ...], value: Any, where: str) -> Any:
-    if not isinstance(value, list | tuple):
-        raise UsageError(f"{where} must be a list, not {value!r}")
-    open_ended = origin is list or (len(inner) == 2 and inner[1] is Ellipsis)
-    kinds = [inner[0]] * len(value) if open_ended else list(inner)
-    if len(kinds) != len(value):
-        raise UsageError(f"{where} must have {len(kinds)} entries, not {len(value)}")
-    return origin(_coerce(kind, item, where) for kind, item in zip(kinds, value, strict=True))
-
-
-def _coerce_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    if type(value) in kinds:
-        return value
-    problems = []
-    for kind in kinds:
-        try:
-            return _coerce(kind, value, where)
-        except UsageError as error:
-            problems.append(error)
-    raise problems[0]
-
-
-def _coerce_plain(hint: type, value: Any, where: str) -> Any:
-    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return float(value)
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    if issubclass(hint, enum.Enum):
-        members = {member.name.lower(): member for member in hint}
-        if value in members:
-            return members[value]
-        raise UsageError(f"{where} must be one of {', '.join(members)}, not {value!r}")
-    raise UsageError(f"{where} must be {hint.__name__}, not {value!r}")
-
-
-_EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
-"""``1e-4``, which YAML 1.1 reads as text because it has no point."""
-
-
-def merge(defaults: T, values: dict[str, Any], where: str = "settings") -> T:
+def merge(defaults: T, values: object, where: str = "settings.") -> T:
     """``defaults`` with the given plain values in place of its own, at any depth.
 
     Raises:
-        UsageError: an unknown key (the nearest name is suggested) or a value of the wrong kind.
+        UsageError: an unknown key (the nearest name is suggested), or a value of the wrong kind or out of range.
     """
-    hints = typing.get_type_hints(type(defaults))
-    known = [field.name for field in dataclasses.fields(defaults)]  # type: ignore[arg-type]
-    _refuse_unknown(values, known, where)
-    changed: dict[str, Any] = {}
+    return dataclasses.replace(defaults, **_checked_fields(type(defaults), values, where, defaults))  # type: ignore[type-var]
+
+
+def check(settings: Any) -> None:
+    """Refuse settings, built in Python perhaps, that hold a value of the wrong kind or out of range.
+
+    Raises:
+        UsageError: names the first of them.
+    """
+    for setting in settings_in(settings):
+        _checked(setting.hint, setting.value, setting.name)
+
+
+def _checked_fields(kind: type, values: object, where: str, defaults: Any = None) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise UsageError(f"{where.rstrip('.: ')} must be a mapping, not {_shown(values)}")
+    hints = typing.get_type_hints(kind, include_extras=True)
+    known = [field.name for field in dataclasses.fields(kind)]
+    given: dict[str, Any] = {}
     for key, value in values.items():
-        current = getattr(defaults, key)
-        if dataclasses.is_dataclass(current) and isinstance(value, dict):
-            changed[key] = merge(current, value, f"{where}.{key}")
-        elif dataclasses.is_dataclass(current) and hints[key] is Any:  # the plug-in's own settings
-            raise UsageError(f"{where}.{key} must be a mapping, not {value!r}")
+        if key not in known:
+            name = key if isinstance(key, str) and key.isidentifier() else _shown(key)
+            raise UsageError(f"{where}{name} is not a setting{nearest(str(key), known)}")
+        current, place = getattr(kind if defaults is None else defaults, key, None), f"{where}{key}"
+        own = hints[key] is Any  # a plug-in's settings, whose kind only the defaults tell
+        if dataclasses.is_dataclass(current) and (own or isinstance(value, dict)):
+            given[key] = merge(current, value, f"{place}.")
         else:
-            changed[key] = _coerce(hints[key], value, f"{where}.{key}")
-    return dataclasses.replace(defaults, **changed)  # type: ignore[type-var]
+            given[key] = _checked(hints[key], value, place, current)
+    return given
+
+
+def _checked(hint: Any, value: Any, where: str, current: Any = None) -> Any:
+    """A plain value as the hint wants it, or an error that names the place."""
+    try:
+        return _converted(hint, value, where)
+    except (ValueError, OverflowError):
+        example = f", such as {_shown(to_dict(current))}" if current and isinstance(current, list | tuple) else ""
+        raise UsageError(f"{where} must be {describe(hint)}{example}, not {_shown(value)}") from None
+
+
+def _converted(hint: Any, value: Any, where: str) -> Any:
+    """``value`` as the hint wants it; a ValueError where it is nothing of the kind."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin is Annotated:
+        number = _converted(inner[0], value, where)
+        if any(isinstance(mark, Range) and number not in mark for mark in inner[1:]):
+            raise ValueError(hint)
+        return number
+    if origin in (tuple, list):
+        if not isinstance(value, list | tuple):
+            raise ValueError(hint)
+        kinds = [inner[0]] * len(value) if origin is list or inner[1:] == (Ellipsis,) else inner
+        return origin(_converted(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+    if origin in (types.UnionType, typing.Union):
+        if type(value) in inner:
+            return value
+        for kind in inner:
+            with contextlib.suppress(ValueError):
+                return _converted(kind, value, where)
+        raise ValueError(hint)
+    if origin is Literal:
+        return inner[[(type(choice), choice) for choice in inner].index((type(value), value))]
+    return _converted_plain(hint, value, where) if isinstance(hint, type) else value
+
+
+def _converted_plain(hint: type, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return from_dict(hint, value, f"{where}.")
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if issubclass(hint, enum.Enum) and not isinstance(value, hint):
+        return list(hint)[[member.name.lower() for member in hint].index(value)]
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        number = float(value)  # from text: YAML 1.1 reads 1e-4, which has no point, as text
+        if math.isfinite(number):
+            return number
+    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("no name, path or word holds NUL")
+        return value
+    raise ValueError(hint)
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+
+
+def describe(hint: Any) -> str:
+    """What a setting of this type may be, in words: ``a whole number from 1 to 4,096``."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return " ".join([describe(inner[0]), *(str(mark) for mark in inner[1:])])
+    if origin is Literal or (isinstance(hint, type) and issubclass(hint, enum.Enum)):
+        return f"one of {', '.join(str(choice) for choice in inner or [member.name.lower() for member in hint])}"
+    if origin is list or inner[1:] == (Ellipsis,):
+        return f"a list, each {describe(inner[0])}"
+    if origin is tuple:
+        return f"a list of {len(inner)}, each {' or '.join(dict.fromkeys(map(describe, inner)))}"
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(map(describe, inner))
+    if dataclasses.is_dataclass(hint):
+        return "a mapping"
+    return "null" if hint is types.NoneType else _WORDS.get(hint, "anything")
+
+
+def _shown(value: Any) -> str:
+    """A value for a message of one line."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number with thousands of digits"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def from_text(hint: Any, text: str) -> Any:
+    """The plain value that a word of the command line stands for; the word itself where it stands for none."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    if text == "null" and types.NoneType in kinds:
+        return None
+    origins = {typing.get_origin(kind) for kind in kinds}
+    if Literal in origins or any(isinstance(kind, type) and issubclass(kind, str | Path | enum.Enum) for kind in kinds):
+        return text
+    try:
+        return _load_yaml(f"[{text}]" if origins & {tuple, list} and not text.startswith("[") else text)
+    except UsageError:
+        return text
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -163,22 +270,10 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def run_only_keys(settings: Any, prefix: str = "") -> set[str]:
-    """Dotted names of the fields that do not change a result."""
-    keys: set[str] = set()
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if field.metadata.get("run_only"):
-            keys |= set(flat({field.name: to_dict(value)}, prefix))
-        elif dataclasses.is_dataclass(value):
-            keys |= run_only_keys(value, f"{prefix}{field.name}.")
-    return keys
-
-
 def differences(settings: Any, stored: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> (stored value, new value) of what would change the result."""
     new, old = flat(to_dict(settings)), flat(stored)
-    ignored = run_only_keys(settings)
+    ignored = {setting.name for setting in settings_in(settings) if setting.run_only}
     return {
         key: (old.get(key), new.get(key))
         for key in sorted(new.keys() | old.keys())
@@ -198,11 +293,45 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UsageError: missing, or not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (UsageError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path} must hold a mapping of settings")
     return values
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without dates, which no setting is, and without aliases, which may grow without end."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As PyYAML's own."""
+        if self.check_event(yaml.AliasEvent):
+            raise UsageError("aliases (*) are not taken")
+        return super().compose_node(parent, index)
+
+
+def _load_yaml(text: str) -> Any:
+    """Plain values.
+
+    Raises:
+        UsageError: no YAML; one line that says where.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise UsageError("it is nested too deeply") from None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise UsageError(f"{line}{error.problem}") from error
+    except UsageError:
+        raise
+    except Exception as error:  # PyYAML also lets out what int(), dict look-ups and regular expressions raise
+        raise UsageError(" ".join(str(error).split())[:200] or type(error).__name__) from error

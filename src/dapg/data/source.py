@@ -27,8 +27,8 @@ class DataConfig:
     """Use only this many pictures, drawn once by the seed; 0 uses all."""
 
 
-def parse_source(text: str) -> dict[str, str]:
-    """``name``, ``name=path`` or ``path`` as settings.
+def parse_source(text: str) -> DataConfig:
+    """The data set that ``name``, ``name=path`` or ``path`` stands for.
 
     Raises:
         UsageError: neither a data set nor a path; the nearest name is suggested.
@@ -36,15 +36,15 @@ def parse_source(text: str) -> dict[str, str]:
     name, equals, path = text.partition("=")
     known = plugins.names("data.sets")
     if equals and name in known:
-        return {"name": name, "root": path}
+        return DataConfig(name, path)
     if text in known:
-        return {"name": text}
+        return DataConfig(text)
     looks_like_a_name = name.isidentifier() and not Path(text).exists()
     if looks_like_a_name:
         raise UsageError(
             f"{name!r} is neither a data set nor a folder{nearest(name, known)}; data sets: {', '.join(known)}"
         )
-    return {"name": "folder", "root": text}
+    return DataConfig("folder", text)
 
 
 def open_dataset(config: DataConfig) -> Dataset:

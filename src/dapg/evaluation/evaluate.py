@@ -225,7 +225,7 @@ def _without_training_persons(trials: list[Trial], dataset: Dataset, settings: E
     folder = Path(settings.model)
     if not folder.is_dir():
         return trials
-    trained_on = from_dict(DataConfig, read_yaml(folder / CONFIG)["data"], "data")
+    trained_on = from_dict(DataConfig, read_yaml(folder / CONFIG)["data"], "data.")
     if not _same_people(trained_on, settings.data, dataset):
         return trials
     return unseen_trials(trials, read_json(folder / RESULT)["facts"]["persons"])

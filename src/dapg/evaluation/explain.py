@@ -1,5 +1,6 @@
 """Single pictures as a stage: where the network looks, and what it finds nearest in a gallery."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,9 +67,10 @@ class PictureFiles(Dataset):
     splits: ClassVar[tuple[str, ...]] = ("all",)
 
     def __init__(self, paths: tuple[str, ...], modality: Modality) -> None:
-        """Remember the paths, relative to the working folder."""
-        super().__init__(Path())
-        self._records = [Record(path, modality=modality) for path in dict.fromkeys(paths)]
+        """The root is the deepest folder that holds them all."""
+        files = [Path(path).parent.resolve() / Path(path).name for path in dict.fromkeys(paths)]
+        super().__init__(Path(os.path.commonpath([file.parent for file in files])))
+        self._records = [Record(file.relative_to(self.root).as_posix(), modality=modality) for file in files]
 
     def records(self, split: str = "all") -> list[Record]:
         """In the order they were named."""
@@ -134,6 +136,8 @@ def _explain(settings: ExplainSettings, folder: Path) -> dict[str, Any]:
 
 def _nearest(queries: FeatureTable, candidates: FeatureTable, feature: str, top: int) -> list[tuple[Record, Answers]]:
     """The nearest gallery images of each query; nobody says whether they match."""
+    if not len(candidates):
+        return [(query, []) for query in queries.records]
     labels = Labels([UNKNOWN] * len(queries), candidates.persons)
     ranking = rank(queries[feature], candidates[feature], labels, top)
     rows = zip(queries.records, ranking.gallery.tolist(), ranking.similarity.tolist(), strict=True)

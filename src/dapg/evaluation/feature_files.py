@@ -39,12 +39,16 @@ _FEATURE = "file"
 class FileSettings:
     """How a feature file is scored."""
 
+    protocol: str = ""
+    """sysu, regdb, llcm, market or plain."""
     max_rank: int = 20
     """Length of the CMC curve."""
     rerank: Rerank = dataclasses.field(default_factory=Rerank)
     """Also score the features after k-reciprocal re-ranking or query expansion."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    out: str = "scores.json"
+    """File of the scores; those of each query are written beside it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +67,8 @@ def protocol_named(name: str) -> Protocol:
         UsageError: no such name; the nearest one is suggested.
     """
     if name not in PROTOCOLS:
-        raise UsageError(f"no protocol {name!r}{nearest(name, list(PROTOCOLS))}; known: {', '.join(PROTOCOLS)}")
+        what = f"no protocol is called {name!r}{nearest(name, list(PROTOCOLS))}" if name else "which --protocol"
+        raise UsageError(f"{what}? Known: {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
 
@@ -101,9 +106,7 @@ def read_features(path: Path | str, protocol: Protocol) -> FeatureFile:
     return FeatureFile(query, gallery, labels)
 
 
-def score_file(
-    path: Path | str, protocol_name: str, settings: FileSettings | None = None
-) -> tuple[dict[str, Any], dict[str, list[Scores]]]:
+def score_file(path: Path | str, settings: FileSettings) -> tuple[dict[str, Any], dict[str, list[Scores]]]:
     """Score a feature file; returns the result (as it is written to JSON) and each feature's scores.
 
     The one feature is called ``file``; with re-ranking the result has a second row of scores under another name. It
@@ -114,8 +117,7 @@ def score_file(
         UsageError: no such protocol, or no query with a match.
         DataError: the file is not as ``read_features`` describes.
     """
-    settings = settings or FileSettings()
-    protocol = protocol_named(protocol_name)
+    protocol = protocol_named(settings.protocol)
     features = read_features(path, protocol)
     device, rerank = resolve_device(settings.device), settings.rerank
     query, gallery = features.query_features.to(device), features.gallery_features.to(device)
@@ -132,7 +134,7 @@ def score_file(
     }
     result = {
         "model": str(path),
-        "data": {"name": "features file", "mode": protocol_name, "hash": _label_hash(features.labels)},
+        "data": {"name": "features file", "mode": settings.protocol, "hash": _label_hash(features.labels)},
         **describe_scores(protocol, [trial], _FEATURE, scores),
         "comparable": None,
         "rerank": None if rerank.method == "none" else dataclasses.asdict(rerank),

@@ -15,6 +15,7 @@ from dapg.core.errors import UsageError
 from dapg.core.runtime import Runtime
 from dapg.core.seeds import derive_seed
 from dapg.core.training import BackboneConfig
+from dapg.core.words import counted
 from dapg.data.source import DataConfig, open_dataset, select_records
 from dapg.features.encoders import build_encoder
 from dapg.features.extract import extract
@@ -99,6 +100,6 @@ def describe(groups: Mapping[str, int]) -> str:
     """One line: how many pictures in how many groups, and of what sizes."""
     sizes = sorted(Counter(groups.values()).values())
     return (
-        f"{len(groups)} pictures in {len(sizes)} groups of {sizes[0]} to {sizes[-1]} "
+        f"{counted(len(groups), 'picture')} in {counted(len(sizes), 'group')} of {sizes[0]} to {sizes[-1]} "
         f"(half have at most {sizes[(len(sizes) - 1) // 2]})"
     )

@@ -37,7 +37,7 @@ def backbone_settings(config: BackboneConfig) -> Any:
     """
     kind = plugins.load("models.backbones", config.name, Backbone)
     values = {"width": config.width, "last_stride": config.last_stride, "end": config.end, "fixed": config.fixed}
-    return from_dict(kind.Config, values, f"backbone {config.name}")
+    return from_dict(kind.Config, values, f"backbone {config.name}: ")
 
 
 def method_class(stage: Stage, name: str) -> type[Method]:
@@ -63,11 +63,11 @@ def load_method(folder: Path) -> Method:
     kind = method_class(stage, stored["name"])
     result = read_json(folder / RESULT)
     facts = DataFacts(pictures=result["facts"]["pictures"], persons=tuple(result["facts"]["persons"]))
-    network = from_dict(BackboneConfig, stored["backbone"], "backbone")
+    network = from_dict(BackboneConfig, stored["backbone"], "backbone.")
     backbone_kind = plugins.load("models.backbones", network.name, Backbone)
     backbone = backbone_kind(backbone_settings(network), None)
     backbone.mean, backbone.std = tuple(result["mean"]), tuple(result["std"])
-    settings = from_dict(kind.Config, stored["method"], "method")
+    settings = from_dict(kind.Config, stored["method"], "method.")
     method = kind(settings, backbone, facts, generator_from("placeholder weights"))
     try:
         method.load_state_dict(load_file(folder / METHOD_WEIGHTS))

@@ -288,12 +288,12 @@ def open_pairs(settings: GanSettings) -> TrainingData:
     sets = [open_dataset(settings.data)]
     lists = [select_records(sets[0], settings.data, settings.seed)]
     if config.more:
-        more = DataConfig(**parse_source(config.more), split=settings.data.split)  # type: ignore[arg-type]
+        more = replace(parse_source(config.more), split=settings.data.split)
         sets.append(open_dataset(more))
         lists.append(select_records(sets[1], more, settings.seed))
     left_out: set[int] = set()
     if config.held_out:
-        left_out = held_out_persons(open_dataset(DataConfig(**parse_source(config.held_out))))  # type: ignore[arg-type]
+        left_out = held_out_persons(open_dataset(parse_source(config.held_out)))
     lists = [training_records(records, left_out, config.visible_only) for records in lists]
     seen = {record.person for records in lists for record in records} & persons_tested(sets[0])
     if seen:

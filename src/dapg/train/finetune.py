@@ -9,6 +9,7 @@ from tqdm import tqdm
 from dapg.core import distributed
 from dapg.core.errors import UsageError
 from dapg.core.types import UNKNOWN, Modality, Record
+from dapg.core.words import counted
 from dapg.data.base import Dataset
 from dapg.data.identity_sampler import CrossModalSampler
 from dapg.data.source import open_dataset, select_records
@@ -97,7 +98,7 @@ def _persons_per_batch(settings: FinetuneSettings) -> int:
     size, parts = settings.train.batch_size, distributed.world_size() * settings.train.accumulation
     if settings.pictures < 1 or size < 1 or size % (2 * settings.pictures * parts):
         raise UsageError(
-            f"--train.batch_size {size} does not part into {parts} process(es) or part(s) of whole persons with "
-            f"{settings.pictures} visible and {settings.pictures} infrared pictures each"
+            f"--train.batch_size {size} does not divide into {counted(parts, 'part')} of whole persons with "
+            f"{settings.pictures} visible and as many infrared pictures each (parts: processes x --train.accumulation)"
         )
     return size // (2 * settings.pictures)

@@ -248,7 +248,7 @@ def test_what_is_refused(settings: CropSettings, tmp_path: Path) -> None:
     for part in ("0/2", "3/2", "two", "1", "/"):
         with pytest.raises(UsageError, match="--part is I/N"):
             crop(replace(local, part=part))
-    with pytest.raises(UsageError, match="no detectors plug-in is called 'yola'; did you mean 'yolo'"):
+    with pytest.raises(UsageError, match="no detector is called 'yola'; did you mean 'yolo'"):
         crop(replace(local, detector="yola"))
     with pytest.raises(UsageError, match="holds the videos themselves"):
         crop(replace(local, out=str(footage)))

@@ -67,7 +67,7 @@ class DAPGAlign(AlignmentMethod["DAPGAlign.Config"], Contrastive["DAPGAlign.Conf
             config, head = super().following(before), before.get("head", {})
             if set(head) != set(vars(self.head)):
                 return config
-            return replace(config, head=from_dict(MoCoHead.Config, head, "head"))
+            return replace(config, head=from_dict(MoCoHead.Config, head, "head."))
 
     @classmethod
     def paper(cls) -> "DAPGAlign.Config":

@@ -107,8 +107,9 @@ def init_backbone(
         WeightsError: the file is missing, damaged, or does not fit.
     """
     kind = plugins.load("models.backbones", name, Backbone)
-    settings = config if isinstance(config, Backbone.Config) else from_dict(kind.Config, dict(config or {}), name)
-    backbone = kind(settings, generator_from("backbone", name, seed))
+    if not isinstance(config, Backbone.Config):
+        config = from_dict(kind.Config, dict(config or {}), f"{name}: ")
+    backbone = kind(config, generator_from("backbone", name, seed))
     if init == "random":
         return backbone, None
     if init == "imagenet":

@@ -84,7 +84,7 @@ def load_generator(source: Path | str = "embedded") -> tuple[PoseGenerator, Gene
         raise WeightsError(f"{path} cannot be read as safetensors ({error})") from error
     if described.get("format") != _FORMAT:
         raise WeightsError(f"{path} is not the file of a pose generator: it does not say {_FORMAT}")
-    generator = build_generator(from_dict(GeneratorConfig, described["config"], str(path)))
+    generator = build_generator(from_dict(GeneratorConfig, described["config"], f"{path}: "))
     _fill(generator, tensors, path)
     facts = GeneratorFacts(
         described["height"], described["width"], described["supervision"], described["training"], sha256(path)

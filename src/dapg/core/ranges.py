@@ -1,0 +1,35 @@
+"""Which numbers a setting may hold, said in its type: ``steps: Annotated[int, Range(1, 100)] = 10``."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from ``low`` to ``high``, both included; NaN is outside."""
+
+    low: int | float
+    high: int | float
+
+    def __contains__(self, number: int | float) -> bool:
+        return self.low <= number <= self.high
+
+    def __str__(self) -> str:
+        low, high = (f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (self.low, self.high))
+        return f"from {low} to {high}"
+
+
+Count = Annotated[int, Range(1, 10**9)]
+CountOrZero = Annotated[int, Range(0, 10**9)]
+"""Where zero has a meaning of its own, such as none, or all."""
+Pixels = Annotated[int, Range(1, 4096)]
+Channels = Annotated[int, Range(1, 65_536)]
+"""Width of a layer or length of a feature."""
+Processes = Annotated[int, Range(0, 256)]
+"""Loader processes or threads."""
+Seed = Annotated[int, Range(0, 2**63 - 1)]
+Share = Annotated[float, Range(0, 1)]
+"""A probability, or a part of a whole."""
+Weight = Annotated[float, Range(0, 1e6)]
+"""Of a term in a sum, or any other number that is not negative."""
+Positive = Annotated[float, Range(1e-6, 1e6)]
