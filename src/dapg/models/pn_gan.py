@@ -15,6 +15,7 @@ from torch.nn.utils import parametrizations
 
 from dapg.core.errors import UsageError
 from dapg.core.rng import generator_from
+from dapg.models.blocks.convolution import Convolution
 
 STRIDE = 16
 """Sides of a picture are multiples of it (the residual generator could do with 4)."""
@@ -124,8 +125,8 @@ class ResidualGenerator(PoseGenerator):
         width = config.width
         with torch.device("meta"):
             self.conv1 = _Convolution(nn.Conv2d(6, width, 7, padding=3, padding_mode="reflect"))
-            self.conv2 = _Convolution(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1))
-            self.conv3 = _Convolution(nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1))
+            self.conv2 = _Convolution(Convolution(width, 2 * width, 3, stride=2, padding=1))
+            self.conv3 = _Convolution(Convolution(2 * width, 4 * width, 3, stride=2, padding=1))
             for number in range(1, config.blocks + 1):
                 self.add_module(f"res{number}", _Residual(4 * width))
             self.deconv3 = _Transposed(4 * width, 2 * width)
@@ -262,11 +263,11 @@ class AttentionGenerator(PoseGenerator):
         pixels = 3 * self.CELL**2
         with torch.device("meta"):
             self.picture_fine = nn.Conv2d(pixels + 2, fine, 3, padding=1)  # two channels say where a cell lies
-            self.picture_middle = nn.Sequential(nn.Conv2d(fine, middle, 3, stride=2, padding=1), _Step(middle))
-            self.picture_coarse = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
+            self.picture_middle = nn.Sequential(Convolution(fine, middle, 3, stride=2, padding=1), _Step(middle))
+            self.picture_coarse = Convolution(middle, coarse, 3, stride=2, padding=1)
             self.pose_fine = nn.Conv2d(pixels + 2, fine, 3, padding=1)
-            self.pose_middle = nn.Conv2d(fine, middle, 3, stride=2, padding=1)
-            self.pose_coarse = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
+            self.pose_middle = Convolution(fine, middle, 3, stride=2, padding=1)
+            self.pose_coarse = Convolution(middle, coarse, 3, stride=2, padding=1)
             self.plan = nn.Sequential(nn.Conv2d(2 * coarse, coarse, 1), *(_Step(coarse) for _ in range(config.blocks)))
             self.plan_middle = nn.Conv2d(coarse, middle, 1)
             self.context = nn.Conv2d(coarse, middle, 1)

@@ -11,10 +11,11 @@ from torch.nn import functional
 
 from dapg.core.errors import UsageError
 from dapg.models.backbones.base import Backbone
+from dapg.models.blocks.convolution import Convolution
 
 
 def _convolution(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2, bias=False)
+    return Convolution(in_channels, out_channels, size, stride, padding=size // 2, bias=False)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:

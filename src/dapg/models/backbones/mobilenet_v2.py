@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dapg.core.errors import UsageError
 from dapg.models.backbones.base import Backbone
+from dapg.models.blocks.convolution import Convolution
 
 
 def _round_channels(channels: float) -> int:
@@ -22,7 +23,7 @@ def _round_channels(channels: float) -> int:
 def _convolution(in_channels: int, out_channels: int, size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
     """Convolution, batch norm and ReLU6, under torchvision's names 0, 1 and 2."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2, groups=groups, bias=False),
+        Convolution(in_channels, out_channels, size, stride, padding=size // 2, groups=groups, bias=False),
         nn.BatchNorm2d(out_channels),
         nn.ReLU6(inplace=True),
     )
