@@ -15,7 +15,7 @@ from dapg.core.runtime import Runtime
 from dapg.core.types import Modality, Record
 from dapg.corruptions import library
 from dapg.data.sets.folder import Folder
-from dapg.evaluation import corrupted_scores
+from dapg.evaluation import corrupted_scores, corrupted_sets
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
 from dapg.evaluation.corrupted_sets import CorruptedDataset, CorruptionPolicy
 from dapg.features.encoders import HistogramEncoder
@@ -162,6 +162,12 @@ def test_command_writes_clean_beside_corrupted_and_resumes(
         assert row["intervals"]["mAP"]["low"] <= scores["mAP"] <= row["intervals"]["mAP"]["high"]
         pooled = [read_query_scores(out / path)["histogram"][0] for path in row["per_query"]]
         assert sum(trial_means(t)["mAP"] for t in pooled) / 2 == pytest.approx(scores["mAP"])
+    stated = corrupted_sets.policy("vi-c-1.0").provenance()
+    assert all(row["list"] == {**stated, "changed": {"height": 64, "width": 32}} for row in rows.values())
+    monkeypatch.setattr(library, "DRAWS", library.DRAWS + 1)
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert "version 2 of the draws, this is version 3; give another --out" in err
     for word in ("unseen", "severity 4", "relative"):
         assert word in said
     assert len(result["corrupted_lists"]) == 10, "drawn before the kill, kept after it"

@@ -26,7 +26,7 @@ _SHORTHANDS = {
     "backbone": ("backbone.name", "NAME", ", ".join(plugins.names("models.backbones"))),
     "init": ("backbone.init", "WEIGHTS", "random, imagenet, a weights file or the folder of a finished run"),
     "rerank": ("rerank.method", "NAME", "none, k-reciprocal or query-expansion"),
-    "corruption": ("corruption.types", "POLICY", "cil, mlmda-C*, infrared, seen, unseen, a family, fog or fog-3"),
+    "corruption": ("corruption.types", "POLICY", "vi-c-1.0, vi-c-1.0/both-query, cil, mlmda-C*, seen, a family, fog or fog-3"),
 }
 """Short option -> the setting it stands for (the first of them), what it takes, and what that may be.
 
@@ -117,7 +117,7 @@ def _meaning(shorthand: str, text: str) -> dict[str, Any]:
         from dapg.evaluation.corrupted_sets import policy  # imports torch, which --help does without
 
         chosen = to_dict(policy(text))
-        return {f"corruption.{key}": chosen[key] for key in ("types", "modality", "severities")}
+        return {f"corruption.{key}": chosen[key] for key in ("types", "modality", "severities", "side")}
     if shorthand in ("data", "gallery"):
         from dapg.data.source import parse_source
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from dapg.commands._settings import parse, take_option, take_source
 
-_HELP = """usage: dapg corrupt SOURCE --out FOLDER [--corruption POLICY] [--split test] [--part I/N]
+_HELP = """usage: dapg corrupt SOURCE --out FOLDER [--list LIST | --corruption POLICY] [--split test] [--part I/N]
+       dapg corrupt --list LIST
        dapg corrupt --sheet PICTURE [--out FILE]
        dapg corrupt --chain PICTURE [--out FILE]
 
@@ -14,10 +15,14 @@ severity 1 to 5: the protocol of CIL and of the paper), mlmda-C*, seen, unseen, 
 (fog) or one type at one severity (fog-3). What happens to a picture is a function of data set, path, repeat and seed.
 An interrupted copy goes on where it stopped.
 
+--list vi-c-1.0 is the fixed list of types, constants, severities, seeds and sides; vi-c-1.0/both is one of its
+protocols (visible or both; files know no sides). Without SOURCE the list is printed, with the rule of every random
+number, so that other programs can make the same pictures.
+
 --sheet draws every type at every severity, --chain some draws of pre-training's noise chain (the paper's Fig. 3).
 
 examples:
-  dapg corrupt sysu=/data/SYSU-MM01 --split test --out /data/SYSU-MM01-C
+  dapg corrupt sysu=/data/SYSU-MM01 --split test --list vi-c-1.0 --out /data/SYSU-MM01-C
   dapg corrupt /path/to/pictures --corruption fog-3 --split all --out outputs/foggy
   dapg corrupt /path/to/pictures --corruption cil --corruption.modality both --out outputs/both
   dapg corrupt --sheet person.jpg --types [noise,rain] --out sheet.png
@@ -31,7 +36,15 @@ def main(words: list[str], program: str) -> None:
         if picture:
             _sheet(kind, Path(picture), words, program)
             return
+    fixed, words = take_option(words, "--list", "")
+    if fixed and not words:
+        from dapg.evaluation.corruption_list import text
+
+        print(text(fixed.partition("/")[0]), end="")
+        return
     config, words = take_source(words, "SOURCE", program)
+    if fixed:
+        words = ["--corruption", fixed, *words]
 
     from dapg.core.parts import Part
     from dapg.data.source import open_dataset

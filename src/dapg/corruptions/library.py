@@ -50,6 +50,12 @@ INFRARED_20 = (*(name for name in VISIBLE_20 if name != "saturate"), NONE)
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
+DRAWS = 2
+"""Version of the draws: raised when a seed gives another picture by more than rounding, and stored with every score.
+
+2: rain begins and falls as the reference's does.
+"""
+
 
 @functools.cache
 def corruptions() -> dict[str, Corruption]:

@@ -323,6 +323,7 @@ def summary(
                 "types": list(set_scores.test_set.policy.types),
                 "severities": list(set_scores.test_set.policy.severities),
                 "repeats": set_scores.test_set.repeats,
+                "list": set_scores.test_set.policy.provenance(),
                 "scores": scores,
                 "intervals": {m: asdict(value) for m, value in intervals([set_scores.pooled(feature)]).items()},
                 "per_query": list(files[name]),

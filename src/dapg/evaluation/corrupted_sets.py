@@ -37,6 +37,7 @@ from dapg.core.types import Modality, Record, Trial
 from dapg.corruptions import library
 from dapg.data.base import PARTIAL, POLICY_FILE, Dataset
 from dapg.data.listing import files_below, inside
+from dapg.evaluation import corruption_list as lists
 
 Side = Literal["both", "query", "gallery"]
 
@@ -76,6 +77,10 @@ class CorruptionPolicy:
         if self.modality not in ("both", "visible", "infrared"):
             raise UsageError(f"modality is visible, infrared or both, not {self.modality!r}")
 
+    def provenance(self) -> dict[str, Any]:
+        """The fixed list that its pictures follow, for results (``corruption_list.provenance``)."""
+        return lists.provenance(self.types, self.height, self.width, self.seed)
+
     def names(self, modality: Modality) -> tuple[str, ...]:
         """The corruptions of a kind of light; none at all where it stays clean."""
         if self.modality not in ("both", modality.name.lower()):
@@ -96,9 +101,11 @@ def policies() -> dict[str, CorruptionPolicy]:
     """The named policies.
 
     ``cil``, the groups and each family corrupt visible pictures only; ``mlmda-C`` is the same as ``cil`` under ML-MDA's
-    name, ``mlmda-C*`` corrupts both kinds of light independently, ``infrared`` only the infrared pictures.
+    name, ``mlmda-C*`` corrupts both kinds of light independently, ``infrared`` only the infrared pictures. A fixed list
+    is one too (``vi-c-1.0``), and so is each of its protocols (``vi-c-1.0/both-query``).
     """
     known = {
+        **_of_lists(),
         "cil": CorruptionPolicy(),
         "mlmda-C": CorruptionPolicy(),
         "mlmda-C*": CorruptionPolicy(modality="both"),
@@ -107,6 +114,19 @@ def policies() -> dict[str, CorruptionPolicy]:
     for name in (*library.GROUPS, *library.families()):
         known[name] = CorruptionPolicy(types=(name,))
     return known
+
+
+def _of_lists() -> dict[str, CorruptionPolicy]:
+    """Policies of the fixed lists, by list and by list/protocol."""
+    found = {}
+    for name in lists.names():
+        fixed = lists.corruption_list(name)
+        of_list = CorruptionPolicy(
+            fixed.types, "visible", fixed.severities, "both", fixed.height, fixed.width, fixed.seed
+        )
+        chosen = {f"{name}/{key}": replace(of_list, **parts) for key, parts in fixed.protocols.items()}
+        found |= {name: next(iter(chosen.values())), **chosen}
+    return found
 
 
 def policy(name: str) -> CorruptionPolicy:
@@ -356,7 +376,8 @@ def write_copy(
     target = Path(folder)
     if target.resolve() == Path(dataset.root).resolve():
         raise UsageError(f"{target} is the data set itself; a corrupted copy needs a folder of its own")
-    _check_policy(target, {"data": dataset.title, "repeat": repeat, "torch": torch.__version__, **asdict(policy)})
+    stated = {"data": dataset.title, "repeat": repeat, "torch": torch.__version__, "list": policy.provenance()}
+    _check_policy(target, {**stated, **asdict(policy)})
     unique = {record.path: record for record in records}
     if any(record.box is not None for record in unique.values()):
         raise UsageError(f"{dataset.title} cuts several pictures out of one file; it can only be corrupted on the fly")

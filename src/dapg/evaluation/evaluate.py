@@ -1,5 +1,6 @@
 """Evaluation as a stage: a model and a test protocol in, scores, ranked lists and a result out."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dapg.core.runtime import Cache, Runtime
 from dapg.core.settings import from_dict, read_yaml, run_only, to_dict
 from dapg.core.training import BackboneConfig
 from dapg.core.types import Trial
+from dapg.corruptions import library
 from dapg.data.base import Dataset
 from dapg.data.sets.shards import Shards
 from dapg.data.source import DataConfig, list_hash, open_dataset, root_of
@@ -101,6 +103,7 @@ def evaluate(settings: EvaluateSettings, cache: Cache | None = None) -> dict[str
         stage.close()
         now = _weights_hash(settings.model)
         refuse_other_weights(folder, "scores of", settings.model, finished.get("weights"), now)
+        _refuse_other_draws(folder, finished)
         return {**finished, "reused": True}
     try:
         return stage.finish(_evaluate(settings, cache))
@@ -172,6 +175,17 @@ def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> dict[str, Any]
     return result
 
 
+def _refuse_other_draws(folder: Path, finished: Mapping[str, Any]) -> None:
+    """Refuse to reuse corrupted scores of pictures that this version draws otherwise."""
+    for row in finished.get("corrupted") or ():
+        draws = row.get("list", {}).get("draws", 1)
+        if draws != library.DRAWS:
+            raise UsageError(
+                f"{folder} holds scores on corrupted pictures of version {draws} of the draws, this is version "
+                f"{library.DRAWS}; give another --out"
+            )
+
+
 def _corrupted(
     work: _Work, clean: FeatureTable, clean_scores: dict[str, list[Scores]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -181,7 +195,7 @@ def _corrupted(
     """
     settings = work.settings
     # Named after the weights: what a killed run left behind is of no use to others.
-    place = Path(CORRUPTED) / (_weights_hash(settings.model) or "built-in")[:12]
+    place = Path(CORRUPTED) / f"{(_weights_hash(settings.model) or 'built-in')[:12]}-draws-{library.DRAWS}"
     folder = Path(settings.out) / place
 
     def look(view: CorruptedDataset, table: FeatureTable) -> None:

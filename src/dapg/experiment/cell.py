@@ -61,6 +61,7 @@ def run_cell(experiment: Experiment, cell: Cell, cache: Cache) -> dict[str, Any]
         "tables": tables_of(cell),
         "scale": experiment.scale,
         "repeats": experiment.repeats,
+        "corruption": _corruption(experiment).provenance(),
         "trainings": [_described(settings, result) for settings, result in trained],
         "feature": feature,
         "scores": scores,
@@ -153,6 +154,10 @@ def _described(settings: TrainingSettings, result: Mapping[str, Any]) -> dict[st
     }
 
 
+def _corruption(experiment: Experiment) -> CorruptionSettings:
+    return CorruptionSettings(types=("all",), repeats=experiment.repeats, detail="lists")
+
+
 def _score(
     experiment: Experiment, cell: Cell, cache: Cache
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]], str]:
@@ -165,7 +170,7 @@ def _score(
     dataset = open_dataset(DataConfig(last.data.name, last.data.root))
     device = resolve_device(experiment.device)
     runtime = Runtime(device, progress=True, cache=cache)
-    settings = CorruptionSettings(types=("all",), repeats=experiment.repeats, detail="lists")
+    settings = _corruption(experiment)
     within = [VISIBLE] if VISIBLE in dataset.modes else []
     tuned = build_encoder(last.out, last.backbone, (0, 0), 0, device)
     first = replace(last.backbone, last_stride=BackboneConfig.last_stride)
