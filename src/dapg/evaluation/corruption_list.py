@@ -32,7 +32,7 @@ class CorruptionList:
     width: int
     """Pixels of the picture that is corrupted."""
     seed: int
-    protocols: Mapping[str, Mapping[str, str]]
+    protocols: Mapping[str, Mapping[str, Any]]
     """Which kind of light and which side of a trial are corrupted, by name; the first is the default."""
 
 
