@@ -118,7 +118,7 @@ def policies() -> dict[str, CorruptionPolicy]:
 
 def _of_lists() -> dict[str, CorruptionPolicy]:
     """Policies of the fixed lists, by list and by list/protocol."""
-    found = {}
+    found: dict[str, CorruptionPolicy] = {}
     for name in lists.names():
         fixed = lists.corruption_list(name)
         of_list = CorruptionPolicy(
