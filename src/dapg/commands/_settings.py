@@ -26,7 +26,11 @@ _SHORTHANDS = {
     "backbone": ("backbone.name", "NAME", ", ".join(plugins.names("models.backbones"))),
     "init": ("backbone.init", "WEIGHTS", "random, imagenet, a weights file or the folder of a finished run"),
     "rerank": ("rerank.method", "NAME", "none, k-reciprocal or query-expansion"),
-    "corruption": ("corruption.types", "POLICY", "vi-c-1.0, vi-c-1.0/both-query, cil, mlmda-C*, seen, a family, fog or fog-3"),
+    "corruption": (
+        "corruption.types",
+        "POLICY",
+        "vi-c-1.0, vi-c-1.0/both-query, cil, mlmda-C*, seen, a family, fog or fog-3",
+    ),
 }
 """Short option -> the setting it stands for (the first of them), what it takes, and what that may be.
 
