@@ -30,6 +30,13 @@ def draw_person(person: int, camera: int, picture: int, infrared: bool) -> Image
     return Image.fromarray(pixels.astype(np.uint8))
 
 
+def colour_at(image: Image.Image, place: tuple[int, int]) -> tuple[int, ...]:
+    """Red, green and blue of a pixel (column, row) of a colour picture."""
+    colour = image.getpixel(place)
+    assert isinstance(colour, tuple)
+    return colour
+
+
 def make_figures(root: Path, persons: int = 8, pictures: int = 2) -> Path:
     """``persons`` x 3 cameras x ``pictures`` PNG files with labels.csv, the second half of the persons for testing."""
     rows = []

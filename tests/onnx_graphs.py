@@ -9,7 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 STRIDE = 4
 
 
-def _save(path: Path, nodes: list, constants: dict[str, np.ndarray], batch: int | str, size: tuple[int, int]) -> Path:
+def _save(
+    path: Path, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], batch: int | str, size: tuple[int, int]
+) -> Path:
     height, width = size
     source = helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, height, width])
     maps = helper.make_tensor_value_info("maps", TensorProto.FLOAT, [batch, None, height // STRIDE, width // STRIDE])

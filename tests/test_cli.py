@@ -1,5 +1,6 @@
 """The command line's manners: exit codes, one line instead of a traceback, quick help."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -136,7 +137,7 @@ def test_two_word_commands_are_found_first(capsys: pytest.CaptureFixture[str], m
         def main(self, words: list[str], program: str) -> None:
             called.append((self.name, words, program))
 
-    monkeypatch.setattr(cli.importlib, "import_module", Module)
+    monkeypatch.setattr(importlib, "import_module", Module)
     run(capsys, "data", "verify", "x")
     run(capsys, "data", "x")
     assert called == [

@@ -1,12 +1,14 @@
 """`dapg align` from a stage-1 run, in every arm; what it takes over and what it refuses."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from dapg.augment.repose import repose
 from dapg.augment.skeleton import canonical_poses
 from dapg.commands import align, pretrain
 from dapg.core.errors import DapgError, UsageError
@@ -20,7 +22,7 @@ from dapg.methods.alignment._on_the_fly import OnTheFly
 from dapg.methods.runs import load_method
 from dapg.models.pn_gan import GeneratorConfig, build_generator
 from dapg.models.weights.pose_weights import GeneratorFacts, save_generator
-from dapg.pose.generate import repose
+from figures import colour_at
 
 SMALL = [
     "--preset",
@@ -64,7 +66,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(work: Path, name: str, *words: str, first: str = "first") -> dict:
+def run(work: Path, name: str, *words: str, first: str = "first") -> dict[str, Any]:
     out = work / name
     common = [*SMALL, "--init", str(work / first), "--data", str(work / "data"), "--data.split", "all"]
     align.main([*common, "--out", str(out), *words], "dapg align")
@@ -171,10 +173,10 @@ def test_the_sheet_shows_each_picture_above_its_positives(work: Path) -> None:
     with Image.open(work / "sheet" / "positives.jpg") as sheet:
         for column in range(11):
             with Image.open(work / "data" / f"{column:02d}.png") as source:
-                colour = source.getpixel((0, 0))
+                colour = colour_at(source, (0, 0))
             below = (255, 255, 255) if column == 0 else colour[::-1]  # the first picture has no positive
             for row, wanted in enumerate((colour, below)):
-                found = sheet.getpixel((64 * column + 32, 128 * row + 64))
+                found = colour_at(sheet, (64 * column + 32, 128 * row + 64))
                 assert max(abs(a - b) for a, b in zip(found, wanted, strict=True)) < 12, (column, row)
 
 

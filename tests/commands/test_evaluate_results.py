@@ -44,8 +44,8 @@ def test_features_of_any_program_by_each_protocol(
     stored = json.loads(out.read_text())
     with np.load(path) as arrays:
         found = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-    columns = [found[key] for key in ("query_persons", "gallery_persons", "query_cameras", "gallery_cameras")]
-    labels = Labels(*columns, PROTOCOLS[protocol])
+    columns = {key: found[key] for key in ("query_persons", "gallery_persons", "query_cameras", "gallery_cameras")}
+    labels = Labels(**columns, protocol=PROTOCOLS[protocol])
     expected = score(-similarity(found["query_features"], found["gallery_features"]), labels)
     assert stored["scores"]["file"]["cmc"] == list(expected.cmc)
     assert stored["scores"]["file"]["mAP"] == pytest.approx(expected.mAP, abs=1e-12)

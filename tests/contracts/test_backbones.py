@@ -1,6 +1,7 @@
 """Every backbone found in models/backbones answers the contract."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +16,9 @@ SMALL = 0.125
 
 
 def build(name: str, seed: int = 0, width: float = SMALL, **settings: object) -> Backbone:
-    cls = plugins.load("models.backbones", name, Backbone)
-    return cls(cls.Config(width=width, **settings), torch.Generator().manual_seed(seed))
+    cls: Any = plugins.load("models.backbones", name, Backbone)
+    backbone: Backbone = cls(cls.Config(width=width, **settings), torch.Generator().manual_seed(seed))
+    return backbone
 
 
 def test_the_files_are_found() -> None:
@@ -94,7 +96,7 @@ def test_weights_depend_on_the_generator_alone(name: str) -> None:
     second, third = build(name, seed=5).state_dict(), build(name, seed=6).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert not all(torch.equal(first[key], third[key]) for key in first)
-    unnamed = plugins.load("models.backbones", name, Backbone)
+    unnamed: Any = plugins.load("models.backbones", name, Backbone)
     fixed = [unnamed(unnamed.Config(width=SMALL), None).state_dict() for _ in range(2)]
     assert all(torch.equal(fixed[0][key], fixed[1][key]) for key in first)
 

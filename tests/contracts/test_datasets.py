@@ -4,6 +4,7 @@ import inspect
 import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from dapg.scoring.metrics import score
 NAMES = plugins.names("data.sets")
 
 
-def kind(name: str) -> type[Dataset]:
+def kind(name: str) -> Any:
     return plugins.load("data.sets", name, Dataset)
 
 

@@ -60,7 +60,7 @@ def run(detector: Detector, pictures: list[np.ndarray], watched: int = 3) -> lis
 def test_settings_are_frozen_and_have_defaults(new: Callable[[], Detector]) -> None:
     kind = type(new())
     assert dataclasses.is_dataclass(kind.Config)
-    assert kind.Config.__dataclass_params__.frozen
+    assert kind.Config.__dataclass_params__.frozen  # type: ignore[attr-defined]
     kind.Config()
     assert kind.warm_up >= 0
 

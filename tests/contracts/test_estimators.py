@@ -1,6 +1,7 @@
 """Every key-point estimator found keeps the contract of pose/estimators/base.py."""
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ NEEDS = {"blazepose": "ai_edge_litert", "onnx": "onnxruntime"}
 """Packages of optional extras."""
 
 
-def build(name: str, folder: Path) -> tuple[Estimator, list[Record]]:
+def build(name: str, folder: Path) -> tuple[Estimator, Sequence[Record]]:
     """The estimator with its default settings, a model made here where it wants one, and pictures to work on."""
     if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
         pytest.skip(f"needs {NEEDS[name]}")
@@ -33,7 +34,7 @@ def build(name: str, folder: Path) -> tuple[Estimator, list[Record]]:
     return kind(kind.Config(**settings), dataset), dataset.records("test")[:3]
 
 
-def pictures(estimator: Estimator, records: list[Record]) -> torch.Tensor:
+def pictures(estimator: Estimator, records: Sequence[Record]) -> torch.Tensor:
     from dapg.core.images import decode
 
     dataset = open_dataset(DataConfig())

@@ -98,7 +98,7 @@ class TestEveryMethod:
 
     def test_corrupted_views_train_too(self, stage: str, name: str) -> None:
         """Where a method offers them; its two views are then parts of one noise chain."""
-        config = method_class(stage, name).Config()
+        config: Any = method_class(stage, name).Config()
         if not hasattr(config, "pair"):
             pytest.skip("this method has no choice of views")
         method = build(stage, name, replace(config, pair="corrupted"))

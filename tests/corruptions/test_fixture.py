@@ -10,7 +10,7 @@ from dapg import corruptions
 from dapg.core.images import decode
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions import library
-from dapg.corruptions.digital import jpeg_by_dct
+from dapg.corruptions.digital import JpegCompression, Pixelate, jpeg_by_dct
 from dapg.data.sets.synthetic import Synthetic
 
 FROST = Path(corruptions.__file__).parents[1] / "assets" / "frost"
@@ -61,11 +61,17 @@ def test_float(name: str, severity: int) -> None:
     assert moments(name, fixture().float() / 255, severity) == pytest.approx(FLOAT[name][severity - 1], abs=0.05)
 
 
+def jpeg_compression() -> JpegCompression:
+    corruption = library.get("jpeg_compression")
+    assert isinstance(corruption, JpegCompression)
+    return corruption
+
+
 @pytest.mark.parametrize("severity", library.SEVERITIES)
 def test_jpeg_by_dct_is_near_the_codec(severity: int) -> None:
     images = fixture()
     codec = library.corrupt(images, "jpeg_compression", severity, SampleGenerator(torch.tensor([0])))
-    quality = library.get("jpeg_compression").QUALITY[severity - 1]
+    quality = jpeg_compression().QUALITY[severity - 1]
     transformed = jpeg_by_dct(images.float() / 255, quality) * 255
     assert (transformed - codec).abs().mean() <= 2.0
 
@@ -81,7 +87,7 @@ def photographs() -> list[torch.Tensor]:
 
 
 def assert_transform_equals_codec(pictures: torch.Tensor, severity: int) -> None:
-    jpeg = library.get("jpeg_compression")
+    jpeg = jpeg_compression()
     codec = jpeg.apply(pictures, {"severity": torch.full((len(pictures),), severity)})
     transformed = jpeg_by_dct(pictures / 255, jpeg.QUALITY[severity - 1]) * 255
     assert (transformed - codec).abs().mean(dim=(1, 2, 3)).max() <= 1.0
@@ -107,6 +113,7 @@ def test_pixelate_in_torch_equals_pillow(size: tuple[int, int]) -> None:
     """The GPU's way and the CPU's way to the same picture; the second is Pillow, as in the reference."""
     pictures = torch.randint(0, 256, (5, 3, *size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     pixelate = library.get("pixelate")
+    assert isinstance(pixelate, Pixelate)
     severity = torch.arange(1, 6)
     by_pillow = pixelate.apply(pictures, {"severity": severity})
     in_torch = pixelate._pixelate(pictures.float(), severity, whole_levels=True)

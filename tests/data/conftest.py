@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 _SPEC = importlib.util.spec_from_file_location("fake_trees", Path(__file__).with_name("fake_trees.py"))
+assert _SPEC is not None
+assert _SPEC.loader is not None
 fake_trees = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(fake_trees)
 

@@ -41,7 +41,7 @@ def spread(persons: Sequence[int], pictures: int) -> dict[int, int]:
 def sysu_cells() -> dict[tuple[int, int], int]:
     """(camera, person) -> pictures, such that every published sum holds."""
     val = {3: (99, 1980), 4: (99, 984), 5: (99, 990)}  # visible 1,974 and infrared 1,980
-    cells = {}
+    cells: dict[tuple[int, int], int] = {}
     for camera in range(1, 7):
         tested = {person: counts[camera - 1] for person, counts in published_counts().items() if counts[camera - 1]}
         validated = spread(VAL, val[camera][1]) if camera in val else {}
@@ -70,7 +70,7 @@ def build_sysu(root: Path) -> None:
 
 def build_regdb(root: Path) -> None:
     numbers = itertools.count()
-    files = {}
+    files: dict[tuple[str, int], list[str]] = {}
     for folder, person in itertools.product(FOLDERS.values(), range(1, 413)):
         (root / folder / str(person)).mkdir(parents=True)
         letter = "v" if folder == "Visible" else "t"
@@ -81,7 +81,7 @@ def build_regdb(root: Path) -> None:
             files[folder, person].append(name)
     (root / "idx").mkdir()
     for number in PARTITIONS:
-        sides = {"train": [], "test": []}
+        sides: dict[str, list[int]] = {"train": [], "test": []}
         for person in range(1, 413):
             # Shift the parity pattern with the partition: ten different halves of 206.
             sides["train" if (person + person // 2**number) % 2 else "test"].append(person)
@@ -121,7 +121,7 @@ def build_llcm(root: Path) -> None:
     """
     numbers = itertools.count()
     per_person = spread(list(range(1, 1065)), 46_767)
-    lists = {"vis": [], "nir": []}
+    lists: dict[str, list[str]] = {"vis": [], "nir": []}
     made = set()
     for person, count in per_person.items():
         for number in range(count):

@@ -1,6 +1,7 @@
 """Pictures with companions: the right ones, somebody else's, true ones; and what the loader makes of them."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from dapg.data.loading import LoaderConfig, ordered_batches, training_batches
 from dapg.data.manifest import GeneratedPicture, Manifest
 from dapg.data.samplers import InfiniteSampler, LocalBatches
 from dapg.data.sets.folder import Folder
+from figures import colour_at
 
 POSES = ("front", "left")
 LOADER = LoaderConfig(height=16, width=8, workers=0)
@@ -39,8 +41,11 @@ def pictures(tmp_path: Path) -> tuple[Folder, list[Record], Manifest]:
     return folder, folder.records("all"), Manifest(tmp_path / "made", tuple(lines))
 
 
-def levels(companions: dict, record: Record) -> list[int]:
-    return [Image.open(path).getpixel((0, 0))[0] for path in companions[record.path, record.box]]
+Companions = Mapping[tuple[str, tuple[int, int, int, int] | None], Sequence[Path]]
+
+
+def levels(companions: Companions, record: Record) -> list[int]:
+    return [colour_at(Image.open(path), (0, 0))[0] for path in companions[record.path, record.box]]
 
 
 def test_generated_pictures_belong_to_their_source_and_must_hit_the_pose(
@@ -75,7 +80,7 @@ def test_shuffled_pictures_are_all_used_and_never_the_person_s_own(
 
 def test_shuffling_unlabelled_pictures_gives_each_another_s() -> None:
     records = [Record(f"{number}.png") for number in range(5)]
-    own = {(r.path, None): [Path(r.path)] for r in records}
+    own: Companions = {(r.path, None): [Path(r.path)] for r in records}
     given = shuffled_companions(own, records, 0)
     assert sorted(str(given[r.path, None][0]) for r in records) == sorted(r.path for r in records)
     assert all(str(given[r.path, None][0]) != r.path for r in records)

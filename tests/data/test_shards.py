@@ -7,6 +7,7 @@ import pickle
 import tarfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from dapg.data.shards.tar_store import write_index
 
 
 @pytest.mark.parametrize("kind", [SysuMM01, RegDB, Market1501, Folder])
-def test_a_packed_set_is_the_set(tmp_path: Path, kind: str) -> None:
+def test_a_packed_set_is_the_set(tmp_path: Path, kind: Any) -> None:
     kind.write_example(tmp_path / "raw")
     original = kind(tmp_path / "raw")
     pack(original, tmp_path / "packed", per_shard=7)

@@ -52,7 +52,7 @@ def test_every_listed_data_set_is_one() -> None:
     from dapg.data.base import Dataset
 
     for name in plugins.names("data.sets"):
-        assert issubclass(plugins.load("data.sets", name, Dataset), Dataset)  # type: ignore[type-abstract]
+        assert issubclass(plugins.load("data.sets", name, Dataset), Dataset)
 
 
 def test_subset_is_drawn_by_the_seed_and_keeps_the_order(folder: Path) -> None:

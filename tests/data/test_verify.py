@@ -12,13 +12,14 @@ from dapg.data.base import example_picture
 from dapg.data.verify import Finding, Verification, verify_folder
 
 Change = Callable[[bytes], bytes | None]
+"""What a file becomes; None: it is deleted."""
 
 
 @contextlib.contextmanager
 def changed(path: Path, change: Change) -> Iterator[None]:
     """Change a file (bytes -> bytes, None: delete it) or make a new one; everything is as before afterwards."""
     before = path.read_bytes() if path.exists() else None
-    after = change(before)
+    after = change(before or b"")
     if after is None:
         path.unlink()
     else:

@@ -30,7 +30,7 @@ def saved(
     cause: str = "gallery",
     names: list[str] | None = None,
     persons: tuple[int, ...] = (1, 2),
-    **changes,
+    **changes: object,
 ) -> Path:
     """A result with one trial for each distance matrix."""
     trials = [trial_of(each, persons) for each in distances]

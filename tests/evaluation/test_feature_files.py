@@ -39,8 +39,8 @@ def arrays(queries: int = 40, gallery: int = 60, seed: int = 0) -> dict[str, np.
 
 
 def saved(path: Path, **changes: np.ndarray | None) -> Path:
-    values = {**arrays(), **changes}
-    np.savez(path, **{key: value for key, value in values.items() if value is not None})
+    values: dict[str, Any] = {key: value for key, value in {**arrays(), **changes}.items() if value is not None}
+    np.savez(path, **values)
     return path
 
 
@@ -49,8 +49,8 @@ def test_scores_are_those_of_the_tensors(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path / "features.npz")
     result, (scores,) = scored(path, name)
     tensors = {key: torch.from_numpy(value) for key, value in arrays().items()}
-    columns = [tensors[key] for key in ("query_persons", "gallery_persons", "query_cameras", "gallery_cameras")]
-    labels = Labels(*columns, PROTOCOLS[name])
+    columns = {key: tensors[key] for key in ("query_persons", "gallery_persons", "query_cameras", "gallery_cameras")}
+    labels = Labels(**columns, protocol=PROTOCOLS[name])
     expected = score(-similarity(tensors["query_features"], tensors["gallery_features"]), labels)
     assert scores.cmc == expected.cmc
     assert scores.mAP == pytest.approx(expected.mAP, abs=1e-9)

@@ -28,6 +28,7 @@ from dapg.models.weights import pose_weights
 from dapg.models.weights.pose_weights import GeneratorFacts, save_generator
 from dapg.recipes import pretraining
 from dapg.train.align import AlignSettings
+from dapg.train.finetune import finetune
 from dapg.train.loop import Terminated
 from made_up_cells import made_up, shrink_tiny, write_people
 
@@ -119,7 +120,7 @@ def test_pseudo_persons_and_captions_are_made_once_for_the_pictures_that_others_
     found = matrix.cells(("table1",), "tiny", (Source("synthetic"),), ("random",), 2, tmp_path)
     by_arm = {(cell.arm, cell.seed): cell.chain[0] for cell in found if cell.finetuning == "agw"}
     for arm, name in (("pnl", "groups"), ("vtbr", "captions")):
-        settings = [by_arm[arm, seed] for seed in range(2)]
+        settings: list[Any] = [by_arm[arm, seed] for seed in range(2)]
         assert {each.data for each in settings} == {by_arm["simclr", 0].data}
         (file,) = {getattr(each.method, name) for each in settings}
         cell_runs.make_files(settings[0], "cpu")
@@ -172,6 +173,7 @@ def test_an_alignment_stands_between_stage_1_and_fine_tuning(generator: Path, tm
     assert (aligned.method.views.height, aligned.method.views.width) == (96, 48)
     assert (aligned.train.steps, aligned.train.optimizer.lr, aligned.method.negatives) == (100, 1e-4, "batch")
     assert found["dapg-1"].chain[0] == first
+    positives: Any
     for arm, positives in (("dapg-original", "original"), ("dapg-shuffled", "shuffled"), ("dapg-true", "true")):
         before, other, _ = found[arm].chain
         assert before == first
@@ -226,7 +228,6 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
     assert before[0].seconds is None  # nothing has been measured yet
 
     # Killed after the pre-training: it is there, the cell is not.
-    real = cell_runs.finetune
 
     def killed(*_: Any) -> Any:
         raise KeyboardInterrupt
@@ -238,7 +239,7 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
     (left,) = outlook(simclr)
     assert left.state == "to run: finetune agw, score"
     stamp = (Path(left.cell.chain[0].out) / "result.json").stat().st_mtime_ns
-    monkeypatch.setattr(cell_runs, "finetune", real)
+    monkeypatch.setattr(cell_runs, "finetune", finetune)
     assert run(simclr, print) == []
     assert (Path(left.cell.chain[0].out) / "result.json").stat().st_mtime_ns == stamp
     assert outlook(simclr)[0].state == "done"
@@ -258,14 +259,14 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
     def fails(settings: Any, *rest: Any) -> Any:
         if settings.backbone.init == "random":
             raise UsageError("no such thing")
-        return real(settings, *rest)
+        return finetune(settings, *rest)
 
     monkeypatch.setattr(cell_runs, "finetune", fails)
     assert run(small, print) == ["none+agw-sysu-random-0"]
     failed = small.failure(small.cells()[0])
     assert "no such thing" in failed.read_text()
     assert [each.state.split(":")[0] for each in outlook(small)] == ["to run", "done", "done"]
-    monkeypatch.setattr(cell_runs, "finetune", real)
+    monkeypatch.setattr(cell_runs, "finetune", finetune)
     assert run(small, print, "none+agw-sysu-random-0") == []
     assert not failed.exists()
 

@@ -97,7 +97,7 @@ def test_command(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, capsys
 
     def again(elsewhere: Experiment, cell: Any, _: Any) -> dict[str, Any]:
         seen.append((elsewhere.runs != experiment.runs, elsewhere.repeats, torch.get_num_threads()))
-        return json.loads(json.dumps(stored[cell.name]))  # type: ignore[no-any-return]
+        return json.loads(json.dumps(stored[cell.name]))
 
     words = ["reproduce", "beyond", "--starts", "random", "--seeds", "4", "--results", str(experiment.results)]
     words += ["--repeats", "7", "--only", experiment.only, "--recheck", "abc"]

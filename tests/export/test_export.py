@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from dapg.data.source import DataConfig
 from dapg.export.export import FLAT_FILE, PUBLISHED_FILE, FeatureNetwork, export
 from dapg.methods.published import load_published
 from dapg.methods.runs import load_method
-from dapg.models.weights.backbone_weights import HUB_FILE, backbone_from_file, init_backbone
+from dapg.models.weights.backbone_weights import HUB_FILE, backbone_from_file, init_backbone, save_backbone
 from dapg.recipes import pretraining
 from dapg.train.pretrain import pretrain
 
@@ -82,15 +83,12 @@ def test_refusals(run: Path, exported: Path, tmp_path: Path) -> None:
 def test_other_features_are_an_error(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer that loses something must not go unnoticed."""
 
-    def forgetful(backbone: torch.nn.Module, path: Path, facts: object) -> None:
+    def forgetful(backbone: Any, path: Path, facts: dict[str, str]) -> None:
         with torch.no_grad():
-            backbone.conv1.weight[0].add_(0.1)  # type: ignore[union-attr]
-        save(backbone, path, facts)  # type: ignore[arg-type]
+            backbone.conv1.weight[0].add_(0.1)
+        save_backbone(backbone, path, facts)
 
-    from dapg.export import export as module
-
-    save = module.save_backbone
-    monkeypatch.setattr(module, "save_backbone", forgetful)
+    monkeypatch.setattr("dapg.export.export.save_backbone", forgetful)
     with pytest.raises(DapgError, match="other features"):
         export(run, tmp_path / "out")
 

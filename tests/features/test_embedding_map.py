@@ -30,7 +30,7 @@ def test_counts_are_those_of_a_loop_over_pairs() -> None:
         ["visible", "infrared"],
         ["infrared", "infrared"],
     ]
-    expected = {}
+    expected: dict[tuple[Modality, ...], dict[str, list[float]]] = {}
     for i, first in enumerate(records):
         for j, second in enumerate(records[:i]):
             if -1 in (first.person, second.person):

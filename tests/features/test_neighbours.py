@@ -99,7 +99,9 @@ def crops(tmp_path: Path) -> Path:
     """Two people in two tracks each, red and blue, with crops every second."""
     folder = tmp_path / "crops"
     (folder / "v").mkdir(parents=True)
-    rows = [("file", "video", "frame", "seconds", "left", "top", "right", "bottom", "score", "track", "sharpness")]
+    rows: list[tuple[str | int, ...]] = [
+        ("file", "video", "frame", "seconds", "left", "top", "right", "bottom", "score", "track", "sharpness")
+    ]
     noise = np.random.default_rng(0)
     for second in range(12):
         for person, colour in enumerate(((200, 40, 40), (40, 40, 200))):
@@ -115,7 +117,7 @@ def crops(tmp_path: Path) -> Path:
 
 
 def people(path: Path, shift: int = 0) -> Path:
-    rows = [("video", "frame", "left", "top", "right", "bottom", "person")]
+    rows: list[tuple[str | int, ...]] = [("video", "frame", "left", "top", "right", "bottom", "person")]
     for second in range(12):
         for person, name in enumerate(("anna", "ben")):
             left = 10 + 100 * person + shift

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dapg.core.errors import UsageError
-from dapg.losses.info_nce import label_guided_info_nce, multi_positive_info_nce, nt_xent
+from dapg.losses.info_nce import Reduction, label_guided_info_nce, multi_positive_info_nce, nt_xent
 
 
 def fixture() -> tuple[Tensor, Tensor, Tensor]:
@@ -38,7 +38,7 @@ def test_equation_2_on_the_fixture(temperature: float, inside: float, outside: f
 @pytest.mark.parametrize("reduction", ["sum_inside", "mean_outside"])
 @pytest.mark.parametrize("temperature", [0.05, 0.7])
 @pytest.mark.parametrize("masked", ["no", "for all", "for each"])
-def test_against_a_slow_loop(reduction: str, temperature: float, masked: str) -> None:
+def test_against_a_slow_loop(reduction: Reduction, temperature: float, masked: str) -> None:
     batch, count, size = 5, 3, 7
     query, positives, negatives = random_features(batch, 8), random_features(batch, count, 8, seed=1), None
     negatives = random_features(size, 8, seed=2)
@@ -120,7 +120,7 @@ def test_autocast_does_not_change_the_value() -> None:
 
 
 @pytest.mark.parametrize("reduction", ["sum_inside", "mean_outside"])
-def test_gradients_equal_finite_differences(reduction: str) -> None:
+def test_gradients_equal_finite_differences(reduction: Reduction) -> None:
     inputs = [random_features(2, 4), random_features(2, 3, 4, seed=1), random_features(5, 4, seed=2)]
     for value in inputs:
         value.requires_grad_()

@@ -74,8 +74,10 @@ def plain_features(net: dict[str, Tensor], images: Tensor, visible: bool) -> tup
     """The published network in evaluation mode as one function over its state dict: features before and after BN."""
 
     def bn(x: Tensor, name: str) -> Tensor:
-        parts = [net[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
-        return functional.batch_norm(x, *parts)
+        mean, variance, weight, bias = (
+            net[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return functional.batch_norm(x, mean, variance, weight, bias)
 
     def block(x: Tensor, name: str, stride: int) -> Tensor:
         y = functional.relu(bn(functional.conv2d(x, net[f"{name}.conv1.weight"]), f"{name}.bn1"))
@@ -259,7 +261,8 @@ def step_logs(config: AGW.Config) -> dict[str, float]:
 
 @pytest.mark.parametrize("switch", ["include_self", "legacy_weights"])
 def test_each_triplet_switch_changes_the_triplet_and_nothing_else(switch: str) -> None:
-    plain, changed = step_logs(AGW.Config()), step_logs(replace(AGW.Config(), **{switch: True}))
+    change: dict[str, Any] = {switch: True}
+    plain, changed = step_logs(AGW.Config()), step_logs(replace(AGW.Config(), **change))
     assert plain["identity"] == changed["identity"]
     assert plain["triplet"] != changed["triplet"]
 
@@ -274,8 +277,8 @@ def test_paper_differs_from_recommended_in_exactly_the_listed_switches() -> None
 
 def test_network_switches_change_the_network() -> None:
     wide, narrow = build(AGW.Config()), build()
-    assert wide.two_stream.non_local["layer3"][0].theta.out_channels == 64  # type: ignore[index,union-attr]
-    assert narrow.two_stream.non_local["layer3"][0].theta.out_channels == 1  # type: ignore[index,union-attr]
+    assert wide.two_stream.non_local["layer3"][0].theta.out_channels == 64  # type: ignore[index]
+    assert narrow.two_stream.non_local["layer3"][0].theta.out_channels == 1  # type: ignore[index]
     assert isinstance(wide.two_stream.power, torch.nn.Parameter)
     assert "two_stream.power" not in narrow.state_dict()
     none = build(replace(AGW.Config(), network=TwoStreamConfig(non_local=(0, 0, 0, 0))))
@@ -286,8 +289,8 @@ def test_flip_test_makes_mirror_images_equal() -> None:
     images = torch.randn(2, 3, 64, 32)
     for flip in (False, True):
         method = build(replace(AGW.Config(), flip_test=flip)).eval()
-        features = (method.encode(pictures, Modality.INFRARED)["after_bn"] for pictures in (images, images.flip(-1)))
-        assert torch.allclose(*features, atol=1e-6) == flip
+        plain, mirrored = (method.encode(x, Modality.INFRARED)["after_bn"] for x in (images, images.flip(-1)))
+        assert torch.allclose(plain, mirrored, atol=1e-6) == flip
 
 
 def test_rates_of_the_two_groups_and_decay_on_everything() -> None:

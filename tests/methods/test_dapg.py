@@ -125,19 +125,19 @@ def test_alpha_weighs_the_terms() -> None:
 
 @pytest.mark.parametrize("term", ["alpha=1", "alpha=0", "dimensions", "batch", "symmetric"])
 def test_gradient_of_each_term_by_finite_differences(term: str) -> None:
-    changes: dict[str, Any] = {
+    variants: dict[str, dict[str, Any]] = {
         "alpha=1": {"alpha": 1.0},
         "alpha=0": {"alpha": 0.0},
         "dimensions": {"alpha": 0.0, "distribution": "dimensions"},
         "batch": {"alpha": 1.0, "negatives": "batch"},
         "symmetric": {"alpha": 1.0, "symmetric": True},
-    }[term]
-    method = method_of(temperature=0.5, js_temperature=0.5, **changes).eval().double()
+    }
+    method = method_of(temperature=0.5, js_temperature=0.5, **variants[term]).eval().double()
     if method.settings.negatives == "queue":
         method.keys.queue.push(unit_rows(4, 8).double())
     views = tuple(view.double() for view in method._views(batch_of(), draws()))
     method._views = lambda batch, generator: views  # type: ignore[method-assign]
-    weight = method.head.layers[2].weight
+    weight = method.head.layers[2].weight  # type: ignore[index,union-attr]
     method(batch_of(), draws()).loss.backward()
     assert weight.grad is not None
     expected, step = weight.grad.clone(), 1e-5

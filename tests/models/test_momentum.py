@@ -21,10 +21,10 @@ def small_network(seed: int) -> nn.Module:
 def test_a_copy_shares_nothing_and_takes_no_gradient() -> None:
     online = small_network(0)
     target = momentum_copy(online)
-    before = target[0].weight.clone()
+    before = target.get_parameter("0.weight").clone()
     with torch.no_grad():
-        online[0].weight.add_(1)
-    assert torch.equal(target[0].weight, before)
+        online.get_parameter("0.weight").add_(1)
+    assert torch.equal(target.get_parameter("0.weight"), before)
     assert not any(parameter.requires_grad for parameter in target.parameters())
     assert all(parameter.requires_grad for parameter in online.parameters())
 
@@ -44,10 +44,10 @@ def test_buffers_stay_or_are_copied() -> None:
     online, target = small_network(0), momentum_copy(small_network(1))
     online(torch.randn(4, 2, generator=torch.Generator().manual_seed(2)))
     update_momentum(target, online, 0.5)
-    assert torch.equal(target[1].running_mean, torch.zeros(3))
+    assert torch.equal(target.get_buffer("1.running_mean"), torch.zeros(3))
     update_momentum(target, online, 0.5, buffers="copy")
-    assert torch.equal(target[1].running_mean, online[1].running_mean)
-    assert target[1].num_batches_tracked == 1
+    assert torch.equal(target.get_buffer("1.running_mean"), online.get_buffer("1.running_mean"))
+    assert target.get_buffer("1.num_batches_tracked") == 1
 
 
 def test_another_network_or_momentum_is_refused() -> None:

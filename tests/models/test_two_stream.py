@@ -30,8 +30,9 @@ def pictures(count: int = 2, seed: int = 0) -> Tensor:
 def train_non_local(network: TwoStream) -> None:
     """Give the blocks something to do: their last batch norm starts at 0."""
     for blocks in network.non_local.values():
-        for block in blocks:  # type: ignore[union-attr]
-            nn.init.ones_(block.norm.weight)
+        assert isinstance(blocks, nn.ModuleList)
+        for block in blocks:
+            nn.init.ones_(block.get_parameter("norm.weight"))
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -78,7 +79,7 @@ def test_places_in_a_resnet_50_are_the_published_ones() -> None:
     backbone = backbone_of("resnet50")
     network = two_stream_of(backbone, non_local_channels=1)
     assert {stage: len(blocks) for stage, blocks in network.non_local.items()} == {"layer2": 2, "layer3": 3}  # type: ignore[arg-type]
-    dims = [block.theta.weight.shape for blocks in network.non_local.values() for block in blocks]  # type: ignore[union-attr]
+    dims = [block.theta.weight.shape for place in ("layer2", "layer3") for block in network.non_local[place]]  # type: ignore[attr-defined]
     assert dims == [(1, 64, 1, 1)] * 2 + [(1, 128, 1, 1)] * 3  # 512 and 1024 at width 1
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ def ten_test_persons(monkeypatch: pytest.MonkeyPatch) -> None:
     def few(self: Synthetic, mode: str, seed: int = 0) -> list[Trial]:
         trials = real(self, mode, seed)[:2]
         kept = sorted({record.person for record in trials[0].query})[:10]
-        sides = [
+        sides: list[dict[str, Any]] = [
             {side: tuple(r for r in getattr(trial, side) if r.person in kept) for side in ("query", "gallery")}
             for trial in trials
         ]

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from dapg.core.files import read_json
 from dapg.core.images import upright_size
 from dapg.core.key_points import usable
 from dapg.core.parts import Part, parse_part
+from dapg.core.run_folder import RunFolder
 from dapg.core.types import Record
 from dapg.data.sets.folder import Folder
 from dapg.data.sets.synthetic import Synthetic
@@ -21,7 +23,7 @@ from dapg.data.source import DataConfig
 from dapg.pose import estimate as stage
 from dapg.pose.estimate import EstimateSettings, estimate, estimator_class
 from dapg.pose.estimators.annotations import Annotations
-from dapg.pose.key_point_table import read_table
+from dapg.pose.key_point_table import KeyPointTable, read_table, write_table
 from dapg.pose.scores import pck
 
 
@@ -63,18 +65,18 @@ def test_a_killed_run_goes_on_with_what_is_missing(tree: Path, tmp_path: Path, m
     estimate(settings(tree, tmp_path / "whole"))
 
     written: list[Path] = []
-    write = stage.write_table
+    stopped = False
 
-    def dying(path: Path, table: object) -> None:
-        if len(written) == 2:
+    def dying(path: Path, table: KeyPointTable) -> None:
+        if len(written) == 2 and not stopped:
             raise KeyboardInterrupt
         written.append(path)
-        write(path, table)  # type: ignore[arg-type]
+        write_table(path, table)
 
     monkeypatch.setattr(stage, "write_table", dying)
     with pytest.raises(KeyboardInterrupt):
         estimate(settings(tree, tmp_path / "killed"))
-    monkeypatch.setattr(stage, "write_table", lambda path, table: (written.append(path), write(path, table)))
+    stopped = True
     estimate(settings(tree, tmp_path / "killed"))
     assert len(written) == len(set(written)) == 5 + 1  # five chunks, none of them twice, and the table
     whole, killed = read_table(tmp_path / "whole"), read_table(tmp_path / "killed")
@@ -104,7 +106,7 @@ def test_parts_of_another_list_or_with_other_settings_are_refused(
         estimate(settings(tree, tmp_path / "out", "2/2"))
     other = EstimateSettings("blazepose", None, DataConfig("synthetic", str(tree)), out=str(tmp_path / "out"))
     with pytest.raises(UsageError, match="other settings"):
-        stage.RunFolder(other.folder(), other, "pose estimate").open()
+        RunFolder(other.folder(), other, "pose estimate").open()
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2"])
@@ -203,7 +205,7 @@ class TestBlazePose:
     def test_other_networks_are_refused(self, tmp_path: Path) -> None:
         from dapg.core.errors import WeightsError
 
-        kind = estimator_class("blazepose")
+        kind: Any = estimator_class("blazepose")
         (tmp_path / "x.tflite").write_bytes(b"nothing")
         with pytest.raises(WeightsError, match="not a tflite network"):
             kind(kind.Config(model=str(tmp_path / "x.tflite")), None)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,10 +20,10 @@ from dapg.data.loading import LoaderConfig
 from dapg.data.sets.synthetic import Synthetic
 from dapg.data.source import DataConfig
 from dapg.losses.adversarial import feature_loss
-from dapg.models.pn_gan import GeneratorConfig
+from dapg.models.pn_gan import AttentionGenerator, GeneratorConfig
 from dapg.models.weights.pose_weights import GENERATOR_FILE, load_generator
 from dapg.pose.mask import person_mask
-from dapg.pose.pairs import PairSampler, exact_points, held_out_persons, make_pairs, persons_tested
+from dapg.pose.pairs import Pairs, PairSampler, exact_points, held_out_persons, make_pairs, persons_tested
 from dapg.pose.recipe import PAPER, PRESETS, settings
 from dapg.pose.train_gan import (
     GanSettings,
@@ -36,7 +37,7 @@ from dapg.pose.train_gan import (
 )
 
 
-def small(out: Path, **changes: object) -> GanSettings:
+def small(out: Path, **changes: Any) -> GanSettings:
     """Four steps of two pairs at 64 x 32; the discriminator comes in after the second."""
     base = settings("demo")
     return replace(
@@ -74,7 +75,7 @@ def points(count: int = 6) -> torch.Tensor:
     return torch.rand(count, 18, 3, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.8
 
 
-def names(pairs: object) -> set[str]:
+def names(pairs: Pairs) -> set[str]:
     listed = records()
     return {
         listed[s].path + listed[t].path for s, t in zip(pairs.sources.tolist(), pairs.targets.tolist(), strict=True)
@@ -112,7 +113,7 @@ def test_an_epoch_holds_every_pair_once() -> None:
 
 
 @pytest.mark.parametrize("kind", ["synthetic", "labels", "self"])
-def test_no_test_person_is_in_any_pair(kind: str, tmp_path: Path) -> None:
+def test_no_test_person_is_in_any_pair(kind: Any, tmp_path: Path) -> None:
     base = small(tmp_path)
     data = open_pairs(replace(base, pairs=replace(base.pairs, kind=kind)))
     people = Synthetic()
@@ -203,7 +204,7 @@ def test_resume_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     update = module._Step.__call__
 
-    def breaks(self: object, batch: object, step: int, total: int) -> object:
+    def breaks(self: _Step, batch: Batch, step: int, total: int) -> object:
         if step == 3:
             raise KeyboardInterrupt
         return update(self, batch, step, total)
@@ -316,6 +317,7 @@ def test_what_is_carried_is_judged_coarsely_and_what_is_painted_finely(tmp_path:
     source, target = (images / 127.5 - 1).split(1)
     own, points = data.pairs.points[numbers].split(1)
     generator = networks.generator
+    assert isinstance(generator, AttentionGenerator)
     with torch.no_grad():
         parts = carry(source, own, points)
         painted, trust = generator.paint(source, 2 * draw_skeletons(points, (64, 32)) - 1, parts)
@@ -379,6 +381,6 @@ def test_a_trained_generator_goes_on(tmp_path: Path) -> None:
         ({"loader": LoaderConfig(height=64, width=16)}, "halvings"),
     ],
 )
-def test_wrong_settings(change: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_wrong_settings(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         train_gan(replace(small(tmp_path / "run"), **change))

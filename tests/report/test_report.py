@@ -132,7 +132,7 @@ def with_figures(folder: Path) -> Path:
     (folder / "figures.json").write_text(json.dumps(figures))
     maps = np.zeros((3, 2, 1), dtype=np.float16)
     maps[:, 1] = 1
-    np.savez(folder / "activations.npz", **{"0": maps})
+    np.savez(folder / "activations.npz", allow_pickle=False, **{"0": maps})
     return folder
 
 
@@ -164,7 +164,7 @@ def test_how_sure_and_what_moves_the_score_stand_apart(tmp_path: Path) -> None:
     interval = {"value": 0.25, "low": 0.2, "high": 0.31, "persons": 96, "seeds": 1}
     spread = {"gallery": {"levels": 10, "std": 0.0123}, "seed": {"levels": 1, "std": 0.0}}
     measures = ("rank-1", "mAP", "mINP")
-    sure = {"intervals": dict.fromkeys(measures, interval), "spread": dict.fromkeys(measures, spread)}
+    sure: dict[str, Any] = {"intervals": dict.fromkeys(measures, interval), "spread": dict.fromkeys(measures, spread)}
     (row,) = sureness_rows(collect([evaluation(tmp_path / "e", **sure)]))
     assert row["mAP, 95 % interval"] == "20.0 to 31.0"
     assert row["test persons"] == "96"

@@ -25,13 +25,13 @@ from dapg.scoring.metrics import QueryScores, score
 
 def queries(persons: ArrayLike, precision: ArrayLike, valid: list[bool] | None = None) -> QueryScores:
     precision = torch.as_tensor(precision, dtype=torch.float64)
-    valid = torch.ones(len(precision), dtype=torch.bool) if valid is None else torch.tensor(valid)
+    counted = torch.ones(len(precision), dtype=torch.bool) if valid is None else torch.tensor(valid)
     return QueryScores(
         persons=np.asarray(persons),
-        average_precision=precision.masked_fill(~valid, torch.nan).numpy(),
-        inverse_negative_penalty=(precision / 2).masked_fill(~valid, torch.nan).numpy(),
-        first_match=torch.where(valid, torch.where(precision > 0.5, 1, 7), 0).numpy(),
-        valid=valid.numpy(),
+        average_precision=precision.masked_fill(~counted, torch.nan).numpy(),
+        inverse_negative_penalty=(precision / 2).masked_fill(~counted, torch.nan).numpy(),
+        first_match=torch.where(counted, torch.where(precision > 0.5, 1, 7), 0).numpy(),
+        valid=counted.numpy(),
     )
 
 
@@ -176,7 +176,7 @@ def test_sums_by_person_give_the_same_intervals_and_comparisons() -> None:
     one, other = [model(), model()], [model(), model()]
     summed = [[bootstrap.person_scores(trials) for trials in side] for side in (one, other)]
     assert bootstrap.intervals(summed[0]) == bootstrap.intervals(one)
-    assert bootstrap.compare(*summed) == bootstrap.compare(one, other)
+    assert bootstrap.compare(summed[0], summed[1]) == bootstrap.compare(one, other)
     fewer = [bootstrap.PersonScores(scores.persons, scores.sums * 2) for scores in summed[1]]
     with pytest.raises(UsageError, match="different queries"):
         bootstrap.compare(summed[0], fewer)

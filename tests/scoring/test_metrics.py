@@ -175,8 +175,8 @@ rules = st.fixed_dictionaries(
 @settings(max_examples=200, deadline=None)
 @given(galleries(), rules, st.sampled_from([torch.float32, torch.float64]))
 def test_fast_ranks_equal_the_definition(gallery: Case, rules: dict[str, Any], dtype: torch.dtype) -> None:
-    distances, *columns = gallery
-    labels = Labels(*columns, Protocol("any", **rules))
+    distances, of_query, of_gallery, query_cameras, gallery_cameras = gallery
+    labels = Labels(of_query, of_gallery, query_cameras, gallery_cameras, Protocol("any", **rules))
     try:
         expected = score_by_definition(np.array(distances, dtype=float), labels, max_rank=6)
     except UsageError as error:
@@ -227,12 +227,14 @@ def test_average_precision_is_scikit_learns() -> None:
 
 
 def test_numpy_arrays_and_lists_score_as_tensors() -> None:
-    distances, *labels = random_case()
-    lists = [column.tolist() for column in labels]
-    assert score(distances.numpy(), Labels(*lists, SYSU)) == scored(distances, *labels, SYSU)
+    distances, *columns = random_case()
+    lists: list[list[int]] = [column.tolist() for column in columns]
+    assert score(distances.numpy(), Labels(lists[0], lists[1], lists[2], lists[3], SYSU)) == scored(
+        distances, *columns, SYSU
+    )
     features = torch.nn.functional.normalize(distances[:, :12], dim=1)
-    labels = Labels(lists[0], lists[0])
-    assert score_features(features.numpy(), features.numpy(), labels) == score_features(features, features, labels)
+    plain = Labels(lists[0], lists[0])
+    assert score_features(features.numpy(), features.numpy(), plain) == score_features(features, features, plain)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

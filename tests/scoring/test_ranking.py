@@ -56,9 +56,10 @@ def test_rank_is_a_stable_sort_of_what_the_rules_keep(
 
 
 def test_first_match_agrees_with_the_scores() -> None:
-    query, gallery, *labels = case(seed=4)
-    answer = rank(query, gallery, Labels(*labels, SYSU), top=40)
-    firsts = score(-similarity(query, gallery), Labels(*labels, SYSU)).per_query.first_match
+    query, gallery, persons, gallery_persons, cameras, gallery_cameras = case(seed=4)
+    labels = Labels(persons, gallery_persons, cameras, gallery_cameras, SYSU)
+    answer = rank(query, gallery, labels, top=40)
+    firsts = score(-similarity(query, gallery), labels).per_query.first_match
     from_list = torch.where(answer.matches.any(1), answer.matches.int().argmax(1) + 1, 0)
     assert firsts.tolist() == from_list.tolist()
 

@@ -21,7 +21,7 @@ def slow_k_reciprocal(
     count = len(features)
     distance = [[sum((a - b) ** 2 for a, b in zip(p, q, strict=True)) for q in features] for p in features]
     distance = [[value / max(row) for value in row] for row in distance]
-    order = [sorted(range(count), key=lambda j, row=row: row[j]) for row in distance]
+    order = [sorted(range(count), key=row.__getitem__) for row in distance]
 
     def reciprocal(p: int, k: int) -> set[int]:
         return {q for q in order[p][: k + 1] if p in order[q][: k + 1]}

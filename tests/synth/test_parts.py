@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,8 +42,8 @@ def _scene(vertices: list[list[float]], surface: list[int], **changes: np.ndarra
     return Scene(**(values | changes))
 
 
-FAR = [[0, 0, 0], [8, 0, 0], [0, 8, 0]]
-NEAR = [[0, 0, 1], [4, 0, 1], [0, 4, 1]]
+FAR: list[list[float]] = [[0, 0, 0], [8, 0, 0], [0, 8, 0]]
+NEAR: list[list[float]] = [[0, 0, 1], [4, 0, 1], [0, 4, 1]]
 
 
 def test_triangle_covers_the_pixels_whose_centres_it_holds() -> None:
@@ -277,7 +278,7 @@ def test_regdb_lists_halve_the_persons_anew_in_each_trial(tmp_path: Path) -> Non
         ({"persons": 10_000}, "four digits"),
     ],
 )
-def test_impossible_settings_are_refused(tmp_path: Path, changes: dict[str, int], word: str) -> None:
+def test_impossible_settings_are_refused(tmp_path: Path, changes: dict[str, Any], word: str) -> None:
     with pytest.raises(UsageError, match=word):
         Settings(tmp_path, **changes).check()
 

@@ -41,7 +41,7 @@ def build(case: str) -> Method:
     """The method of a case at 32 x 32 on an eighth-width ResNet-18."""
     name, changes = CASES[case]
     kind = method_class("pretrain", name)
-    config = kind.Config()
+    config: Any = kind.Config()
     small: dict[str, Any] = {
         "views": replace(config.views, height=32, width=32),
         # Glass blur and JPEG truncate on their way, which makes a grey level of last bits that batch sizes change.

@@ -1,5 +1,6 @@
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.train.optimizers import LARS, build_optimizer, learning_rate
 
 
-def network(seed: int = 0) -> nn.Module:
+def network(seed: int = 0) -> nn.Sequential:
     built = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).double()
     generator = torch.Generator().manual_seed(seed)
     for parameter in built.parameters():
@@ -106,7 +107,7 @@ def test_lars_with_adaptation_off_is_sgd() -> None:
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lars"])
-def test_saving_and_continuing_equals_going_on(name: str) -> None:
+def test_saving_and_continuing_equals_going_on(name: Any) -> None:
     straight, resumed = network(), network()
     first = build_optimizer(OptimizerConfig(name), groups_of(straight))
     second = build_optimizer(OptimizerConfig(name), groups_of(resumed))
@@ -129,7 +130,7 @@ def test_saving_and_continuing_equals_going_on(name: str) -> None:
         ("adamw", lambda p: torch.optim.AdamW(p, lr=0.1, betas=(0.7, 0.9), eps=1e-6, weight_decay=0.01)),
     ],
 )
-def test_settings_reach_the_optimiser(name: str, reference: object) -> None:
+def test_settings_reach_the_optimiser(name: Any, reference: Any) -> None:
     one, two = network(), network()
     config = OptimizerConfig(
         name, 0.1, weight_decay=0.01, momentum=0.8, nesterov=name == "sgd", beta_1=0.7, beta_2=0.9, epsilon=1e-6
@@ -143,7 +144,7 @@ def test_settings_reach_the_optimiser(name: str, reference: object) -> None:
 def test_groups_keep_their_rates_and_frozen_parameters_stay_out() -> None:
     module = network()
     module[0].requires_grad_(False)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": module[0].parameters()},
         {"params": module[3].parameters(), "lr": 0.5},
         {"params": module[1].parameters()},
@@ -159,6 +160,7 @@ def test_groups_keep_their_rates_and_frozen_parameters_stay_out() -> None:
 
 def test_bad_settings_are_refused() -> None:
     groups = [{"params": list(network().parameters())}]
+    bad: Any
     for bad, message in (
         ({"name": "sgd", "lr": -1.0}, "learning rate"),
         ({"name": "sgd", "lr": float("nan")}, "learning rate"),

@@ -188,7 +188,5 @@ def test_two_processes_equal_one_with_the_same_batch(figures: Path, tmp_path: Pa
     assert isinstance(one, dict)
     assert isinstance(two, dict)
     for name, tensor in one.items():
-        torch.testing.assert_close(
-            two[name], tensor, atol=1e-5, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-5, msg=f"{name} differs")
     assert logged(tmp_path / "1")[-1]["loss"] == pytest.approx(logged(tmp_path / "2")[-1]["loss"], abs=1e-5)

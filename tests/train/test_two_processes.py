@@ -42,9 +42,7 @@ def test_two_processes_train_like_one(folder: Path, case: str) -> None:
     fresh, moved = build(case).state_dict(), 0
     for name, tensor in one["state"].items():
         for rank in ranks:
-            torch.testing.assert_close(
-                rank["state"][name], tensor, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
-            )
+            torch.testing.assert_close(rank["state"][name], tensor, atol=1e-5, rtol=1e-4, msg=f"{name} differs")
         moved += not torch.equal(tensor, fresh[name])
     assert moved > 20, "so that equality means something"
 
@@ -70,7 +68,8 @@ def test_keys_are_encoded_in_shuffled_batches_and_come_back_in_order(folder: Pat
     order = draws(9, slice(None)).fork("shuffle").seeds.argsort()
     assert sorted(order[: BATCH // 2].tolist()) != list(range(BATCH // 2)), "or shuffling would change nothing"
     views, expected = view_of(slice(None)), torch.empty_like(found)
-    encode = method.keys._encode  # type: ignore[operator,union-attr]
+    keys: Any = method.keys
+    encode = keys._encode
     with torch.no_grad():
         for half in order.chunk(2):
             expected[half] = encode(views[half])

@@ -15,6 +15,8 @@ import signal
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 
@@ -66,6 +68,9 @@ def train_config(steps: int, accumulation: int = 1) -> TrainConfig:
 def crash_at(place: str, step: int) -> None:
     """Replace one function by a version that kills this process when it is reached at the given step."""
 
+    def patch(where: object, name: str, version: object) -> None:
+        mock.patch.object(where, name, version).start()  # for as long as this process lives
+
     def die() -> None:
         os.write(1, f"rank {distributed.rank()} is killed\n".encode())
         os.kill(os.getpid(), signal.SIGKILL)
@@ -81,22 +86,24 @@ def crash_at(place: str, step: int) -> None:
                 os.truncate(path, 100)
                 die()
 
-        checkpoint.torch.save = half
+        patch(torch, "save", half)
     elif place == "rename":
         publish = checkpoint._publish
-        checkpoint._publish = lambda partial, final, facts: (
-            die() if facts["step"] == step else publish(partial, final, facts)
+        patch(
+            checkpoint,
+            "_publish",
+            lambda partial, final, facts: die() if facts["step"] == step else publish(partial, final, facts),
         )
     elif place == "renamed":
         save_all = checkpoint.save
 
-        def save_and_die(run: Path, now: int, *rest: object) -> Path:
+        def save_and_die(run: Path, now: int, *rest: Any) -> Path:
             saved = save_all(run, now, *rest)
             if now == step:
                 die()
             return saved
 
-        checkpoint.save = save_and_die
+        patch(checkpoint, "save", save_and_die)
     else:
         raise ValueError(place)
 

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from PIL import Image
 
 from dapg.cli import main
 from dapg.core import files
-from dapg.core.errors import DataError, UsageError
+from dapg.core.errors import DapgError, DataError, UsageError
 from dapg.data.cropping import crop as crop_module
 from dapg.data.cropping import segments
 from dapg.data.cropping.crop import CropSettings, crop
@@ -25,6 +27,7 @@ from dapg.data.cropping.crop_quality import FilterConfig
 from dapg.data.cropping.detectors.yolo import Yolo
 from dapg.data.cropping.segments import Sampling
 from dapg.data.sets.folder import Folder
+from figures import colour_at
 from onnx_people import Planted, write_network
 
 RED, GREEN = (250, 10, 10), (10, 250, 10)
@@ -97,7 +100,7 @@ def test_crops_tracks_and_lists(settings: CropSettings) -> None:
         assert max(abs(a - b) for a, b in zip(box, expected, strict=True)) <= 1
         picture = Image.open(Path(settings.out) / row["file"])
         assert picture.size == (box[2] - box[0], box[3] - box[1])
-        assert picture.getpixel((12, picture.height - 5))[0 if red else 1] > 200
+        assert colour_at(picture, (12, picture.height - 5))[0 if red else 1] > 200
     records = Folder(settings.out).records()
     assert [record.path for record in records] == [row["file"] for row in rows]
     assert {(record.person, record.camera) for record in records} == {(-1, 1)}
@@ -136,7 +139,7 @@ def crop_and_die(settings: CropSettings, writes: int, half_written: bool) -> Non
     left = writes
     original = files.atomic_path
 
-    def dying(path: Path | str) -> object:
+    def dying(path: Path | str) -> Any:
         nonlocal left
         if left == 0:
             if half_written:
@@ -146,8 +149,8 @@ def crop_and_die(settings: CropSettings, writes: int, half_written: bool) -> Non
         left -= 1
         return original(path)
 
-    files.atomic_path = dying
-    crop(settings)
+    with mock.patch.object(files, "atomic_path", dying):
+        crop(settings)
 
 
 def test_killed_anywhere_and_run_again_is_as_if_never_killed(settings: CropSettings) -> None:
@@ -156,7 +159,7 @@ def test_killed_anywhere_and_run_again_is_as_if_never_killed(settings: CropSetti
     crops = len(manifest(settings.out))
     for writes in (0, 4, 9, crops + 2, crops + 9, crops + 10):
         killed = replace(settings, out=f"{settings.out}-{writes}")
-        code = in_child(lambda killed=killed, writes=writes: crop_and_die(killed, writes, half_written=writes % 2 == 0))
+        code = in_child(functools.partial(crop_and_die, killed, writes, half_written=writes % 2 == 0))
         assert code == -signal.SIGKILL, writes
         crop(killed)
         assert content(killed.out) == expected, f"killed at write {writes}"
@@ -270,7 +273,7 @@ def test_a_second_run_in_the_same_folder_is_refused(settings: CropSettings, monk
     child.start()
     try:
         time.sleep(1.0)
-        with pytest.raises(files.DapgError, match="is in use by process"):
+        with pytest.raises(DapgError, match="is in use by process"):
             crop(settings)
     finally:
         child.kill()

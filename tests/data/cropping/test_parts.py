@@ -162,7 +162,7 @@ def test_plans_by_hand(rate: float, frames: int, expected: tuple[int, int, int, 
 
 def write_video(path: Path, frames: int, code: str = "MJPG") -> bytes:
     """Brightness tells each frame's number."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 10, (96, 64))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 10, (96, 64))
     for number in range(frames):
         writer.write(np.full((64, 96, 3), 20 + 200 // frames * number, np.uint8))
     writer.release()

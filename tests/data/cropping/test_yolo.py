@@ -1,6 +1,7 @@
 """YOLO files: planted boxes come back through letterbox, layout and suppression; what cannot be used is named."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def boxes(height: int, width: int) -> dict[tuple[int, int, int], tuple[int, int,
         ("end-to-end", {}),
     ],
 )
-def test_planted_people_come_back(tmp_path: Path, layout: str, options: dict, size: tuple[int, int]) -> None:
+def test_planted_people_come_back(tmp_path: Path, layout: str, options: dict[str, Any], size: tuple[int, int]) -> None:
     weights = write_network(tmp_path / "yolo.onnx", layout, PLANTED, **options)
     detector = Yolo(Yolo.Config(weights=str(weights), threads=1))
     found = detector.detect(frame(*size))

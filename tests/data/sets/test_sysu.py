@@ -91,7 +91,7 @@ def test_published_query_set(rebuilt: SysuMM01) -> None:
 @pytest.mark.parametrize(("mode", "valid"), [("all", 3803), ("indoor", 2208)])
 def test_published_number_of_queries_with_a_match(rebuilt: SysuMM01, mode: str, valid: int) -> None:
     trial = rebuilt.trials(mode)[0]
-    gallery = {}
+    gallery: dict[int, set[int]] = {}
     for record in trial.gallery:
         gallery.setdefault(record.person, set()).add(record.camera)
     cameras_left = [
