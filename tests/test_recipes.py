@@ -1,5 +1,7 @@
 """Pre-training presets: every method has all of them, and those that quote a source have its figures."""
 
+from typing import Any
+
 import pytest
 
 from dapg.core import plugins
@@ -24,7 +26,8 @@ def test_every_method_has_every_preset(method: str, preset: str) -> None:
 
 def test_only_recommended_adds_to_the_method() -> None:
     """The other presets are compared with other methods, or are the paper's."""
-    assert {preset: pretraining("dapg", preset).method.channel for preset in PRESETS} == {
+    configs: dict[str, Any] = {preset: pretraining("dapg", preset).method for preset in PRESETS}
+    assert {preset: config.channel for preset, config in configs.items()} == {
         preset: 0.5 if preset == "recommended" else 0.0 for preset in PRESETS
     }
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +54,8 @@ def test_help_lists_methods_and_presets(capsys: pytest.CaptureFixture[str]) -> N
 def test_every_setting_of_the_method_is_an_option(capsys: pytest.CaptureFixture[str], method: str) -> None:
     code, out, err = run(capsys, "finetune", method, "--preset", "tiny", "--help-all")
     assert (code, err) == (0, "")
-    for name in field_docs(method_class("finetune", method).Config):
+    config: Any = method_class("finetune", method).Config
+    for name in field_docs(config):
         assert f"--method.{name}" in out
     assert "--method.network.non_local_channels" in out
 
@@ -76,7 +78,7 @@ def test_paper_preset_is_the_published_recipe() -> None:
     assert (paper.train.epochs, paper.train.batch_size, paper.pictures) == (81.0, 64, 4)
     assert paper.train.precision == "fp32"
     assert (paper.backbone.name, paper.backbone.last_stride) == ("resnet50", 1)
-    views = paper.method.views
+    views: Any = paper.method.views
     assert (views.height, views.width, views.padding, views.flip, views.erasing) == (288, 144, 10, 0.5, 0.0)
     assert paper.selection == "last"
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,8 @@ def test_every_method_s_help_shows_the_docs_of_its_fields(capsys: pytest.Capture
     code, out, err = run(capsys, "pretrain", method, "--preset", "tiny", "--help-all")
     assert (code, err) == (0, "")
     text = " ".join(out.split())
-    docs = field_docs(method_class("pretrain", method).Config)
+    config: Any = method_class("pretrain", method).Config
+    docs = field_docs(config)
     defaults = pretraining(method, "tiny")
     nested = {name for name in docs if hasattr(getattr(defaults.method, name), "__dataclass_fields__")}
     assert docs, "every field has a docstring"

@@ -14,7 +14,7 @@ from torch import Tensor
 from dapg.core import plugins
 from dapg.core.batch import Batch
 from dapg.core.rng import SampleGenerator, generator_from
-from dapg.core.scales import SCALES
+from dapg.core.scales import SCALES, Stage
 from dapg.core.types import Modality, Record
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import FOLDERS, method_class
@@ -43,7 +43,7 @@ def small_config(kind: type[Method], config: Any = None) -> Any:
     return replace(small, captions=str(_caption_file())) if small.line_file == "captions" else small
 
 
-def build(stage: str, name: str, config: Any = None) -> Method:
+def build(stage: Stage, name: str, config: Any = None) -> Method:
     kind = method_class(stage, name)
     backbone = ResNet18(ResNet18.Config(width=0.125), generator_from("backbone"))
     facts = DataFacts(200, tuple(range(6)), RECORDS)
@@ -85,7 +85,7 @@ def optimizer_of(method: Method, lr: float = 3e-3) -> torch.optim.Optimizer:
 
 @pytest.mark.parametrize("stage, name", METHODS)
 class TestEveryMethod:
-    def test_loss_is_finite_and_logs_are_detached_scalars(self, stage: str, name: str) -> None:
+    def test_loss_is_finite_and_logs_are_detached_scalars(self, stage: Stage, name: str) -> None:
         for config in (None, method_class(stage, name).paper()):
             result = build(stage, name, config).train()(some_batch(), draws(0))
             assert torch.isfinite(result.loss)
@@ -96,7 +96,7 @@ class TestEveryMethod:
                 assert not value.requires_grad
             result.loss.backward()  # the diagnostics left its graph alone
 
-    def test_corrupted_views_train_too(self, stage: str, name: str) -> None:
+    def test_corrupted_views_train_too(self, stage: Stage, name: str) -> None:
         """Where a method offers them; its two views are then parts of one noise chain."""
         config: Any = method_class(stage, name).Config()
         if not hasattr(config, "pair"):
@@ -107,20 +107,20 @@ class TestEveryMethod:
         assert all(torch.isfinite(torch.tensor(losses)))
         assert losses != train_steps(standard, optimizer_of(standard), range(2))
 
-    def test_one_batch_overfits(self, stage: str, name: str) -> None:
+    def test_one_batch_overfits(self, stage: Stage, name: str) -> None:
         """Fixed pictures and views: the loss must fall to under half of where it begins.
 
         A queue holds one key here: with the same pictures in every step, older ones would be the query's own. A
         momentum encoder follows faster than in a run of thousands of steps.
         """
         config = method_class(stage, name).Config()
-        quick = {"queue": 1, "momentum": 0.9}
+        quick: dict[str, Any] = {"queue": 1, "momentum": 0.9}
         method = build(stage, name, replace(config, **{key: v for key, v in quick.items() if hasattr(config, key)}))
         losses = train_steps(method, optimizer_of(method), range(60), same_views=True)
         worst = max(losses[:6])  # queues start empty, so the very first loss may be 0
         assert min(losses[-5:]) < worst / 2, losses
 
-    def test_save_load_continue_is_equal(self, stage: str, name: str) -> None:
+    def test_save_load_continue_is_equal(self, stage: Stage, name: str) -> None:
         method = build(stage, name)
         optimizer = optimizer_of(method)
         train_steps(method, optimizer, range(3))
@@ -135,7 +135,7 @@ class TestEveryMethod:
         for key, tensor in method.state_dict().items():
             assert torch.equal(again.state_dict()[key], tensor), key
 
-    def test_same_generator_same_loss(self, stage: str, name: str) -> None:
+    def test_same_generator_same_loss(self, stage: Stage, name: str) -> None:
         """After one step, since a queue is empty before it."""
 
         def second_loss(step: int) -> Tensor:
@@ -146,7 +146,7 @@ class TestEveryMethod:
         assert torch.equal(second_loss(4), second_loss(4))
         assert not torch.equal(second_loss(4), second_loss(5))
 
-    def test_every_trained_parameter_gets_a_gradient_and_a_group(self, stage: str, name: str) -> None:
+    def test_every_trained_parameter_gets_a_gradient_and_a_group(self, stage: Stage, name: str) -> None:
         method = build(stage, name).train()
         method(some_batch(), draws(0)).loss.backward()
         trained = {key: value for key, value in method.named_parameters() if value.requires_grad}
@@ -156,7 +156,7 @@ class TestEveryMethod:
         assert {id(value) for value in grouped} == {id(value) for value in trained.values()}
         assert len(grouped) == len(trained)
 
-    def test_features_are_unit_rows_and_the_headline_is_among_them(self, stage: str, name: str) -> None:
+    def test_features_are_unit_rows_and_the_headline_is_among_them(self, stage: Stage, name: str) -> None:
         method = build(stage, name).eval()
         images = torch.randn(5, 3, *method.input_size)
         for modality in Modality:
@@ -166,14 +166,14 @@ class TestEveryMethod:
                 assert values.shape[0] == 5
                 torch.testing.assert_close(values.norm(dim=1), torch.ones(5))
 
-    def test_features_do_not_depend_on_the_batch_around(self, stage: str, name: str) -> None:
+    def test_features_do_not_depend_on_the_batch_around(self, stage: Stage, name: str) -> None:
         method = build(stage, name).eval()
         images = torch.randn(4, 3, *method.input_size)
         whole = method.encode(images, Modality.VISIBLE)[method.headline]
         alone = method.encode(images[2:3], Modality.VISIBLE)[method.headline]
         torch.testing.assert_close(whole[2:3], alone, atol=1e-5, rtol=1e-4)
 
-    def test_transferable_state_loads_into_a_fresh_backbone(self, stage: str, name: str) -> None:
+    def test_transferable_state_loads_into_a_fresh_backbone(self, stage: Stage, name: str) -> None:
         method = build(stage, name)
         train_steps(method, optimizer_of(method), range(1))
         backbone = ResNet18(ResNet18.Config(width=0.125), generator_from("another"))

@@ -77,7 +77,12 @@ def test_a_set_that_fits_is_decoded_once(folder: Path, monkeypatch: pytest.Monke
     damage(folder, 4)
     seen: list[str] = []
     real = Folder.read
-    monkeypatch.setattr(Folder, "read", lambda self, record: seen.append(record.path) or real(self, record))
+
+    def read(self: Folder, record: Record) -> bytes:
+        seen.append(record.path)
+        return real(self, record)
+
+    monkeypatch.setattr(Folder, "read", read)
     dataset = Folder(folder)
 
     def three_epochs(memory: int) -> list[Batch]:

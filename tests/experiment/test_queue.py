@@ -106,7 +106,7 @@ def test_every_row_of_the_paper_s_tables_can_run() -> None:
 
 def test_fine_tuners_without_a_part_differ_in_that_part_alone() -> None:
     found = matrix.cells(("finetuners",), "tiny", (Source("synthetic"),), ("random",), 1, Path("runs"))
-    last = {cell.finetuning: cell.chain[-1] for cell in found if cell.arm == "none"}
+    last: dict[str, Any] = {cell.finetuning: cell.chain[-1] for cell in found if cell.arm == "none"}
     whole = last["pmwgcn"]
     assert {"baseline", "agw", "cil", "caj"} <= set(last)
     for name, (plugin, changes) in matrix.FINETUNERS.items():
@@ -140,7 +140,8 @@ def test_files_that_cannot_be_made_are_asked_for(tmp_path: Path) -> None:
     tree = tmp_path / "folder"
     tree.mkdir()
     Image.new("RGB", (32, 64)).save(tree / "a.png")
-    method = replace(settings.method, captions=captions)
+    recipe: Any = settings.method
+    method = replace(recipe, captions=captions)
     settings = replace(settings, data=DataConfig("folder", str(tree)), method=method)
     with pytest.raises(UsageError, match=r"captions.*luperson\.tsv"):
         cell_runs.make_files(settings, "cpu")
@@ -165,13 +166,16 @@ def test_an_alignment_stands_between_stage_1_and_fine_tuning(generator: Path, tm
     """Every arm from one stage 1, none of which has run; only what the positives are differs."""
     found = stage_2(tmp_path / "runs")
     first, aligned, last = found["dapg"].chain
+    ours: Any
+    theirs: Any
+    ours, theirs = aligned.method, first.method
     assert isinstance(aligned, AlignSettings)
     assert not isinstance(first, AlignSettings)
     assert not (tmp_path / "runs").exists()
     assert (aligned.backbone.init, last.backbone.init) == (first.out, aligned.out)
-    assert aligned.method.head == first.method.head
-    assert (aligned.method.views.height, aligned.method.views.width) == (96, 48)
-    assert (aligned.train.steps, aligned.train.optimizer.lr, aligned.method.negatives) == (100, 1e-4, "batch")
+    assert ours.head == theirs.head
+    assert (ours.views.height, ours.views.width) == (96, 48)
+    assert (aligned.train.steps, aligned.train.optimizer.lr, ours.negatives) == (100, 1e-4, "batch")
     assert found["dapg-1"].chain[0] == first
     positives: Any
     for arm, positives in (("dapg-original", "original"), ("dapg-shuffled", "shuffled"), ("dapg-true", "true")):
@@ -181,7 +185,7 @@ def test_an_alignment_stands_between_stage_1_and_fine_tuning(generator: Path, tm
         assert other == replace(aligned, positives=positives, generated=generated, out=other.out)
         assert other.out != aligned.out
     pose, steep = (found[arm].chain[1] for arm in ("dapg-pose", "dapg-steep"))
-    assert pose == replace(aligned, method=replace(aligned.method, channel=0.0), out=pose.out)
+    assert pose == replace(aligned, method=replace(ours, channel=0.0), out=pose.out)
     optimizer = replace(aligned.train.optimizer, lr=1e-3)
     assert steep == replace(aligned, train=replace(aligned.train, optimizer=optimizer), out=steep.out)
     alone, _ = found["dapg-2"].chain  # there is nothing to forget

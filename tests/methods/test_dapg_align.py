@@ -231,5 +231,6 @@ def test_literal_presets_keep_the_queue_and_short_ones_take_the_batch() -> None:
     paper = DAPGAlign.paper()
     assert (paper.temperature, paper.js_temperature, paper.positives, paper.alpha) == (0.7, 0.7, 1, 1.0)
     assert (paper.negatives, paper.queue, paper.momentum) == ("queue", 65_536, 0.999)
-    chosen = {preset: alignment("dapg_align", preset).method.negatives for preset in PRESETS}
-    assert chosen == {"recommended": "queue", "paper": "queue", "gpu": "queue", "tiny": "batch", "demo": "batch"}
+    configs: dict[str, Any] = {preset: alignment("dapg_align", preset).method for preset in PRESETS}
+    negatives = {preset: config.negatives for preset, config in configs.items()}
+    assert negatives == {"recommended": "queue", "paper": "queue", "gpu": "queue", "tiny": "batch", "demo": "batch"}

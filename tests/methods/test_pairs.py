@@ -53,7 +53,8 @@ def test_byol_s_published_views_differ_and_the_recommended_ones_do_not() -> None
     method: Any = build("byol", asymmetric=True)
     first, second = method._view_configs()
     assert (first.blur, first.solarise, second.blur, second.solarise) == (1.0, 0.0, 0.1, 0.2)
-    assert method_class("pretrain", "byol").paper().asymmetric
+    published: Any = method_class("pretrain", "byol").paper()
+    assert published.asymmetric
     even: Any = build("byol")
     assert even._view_configs() == (VIEWS, VIEWS)
 

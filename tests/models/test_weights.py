@@ -78,7 +78,7 @@ def in_a_row(state: State) -> State:
 
 
 def resnet_children(state: State) -> torch.nn.Sequential:
-    own = network()
+    own: Any = network()
     own.load_state_dict(state)
     parts = (own.conv1, own.bn1, torch.nn.ReLU(), torch.nn.MaxPool2d(2), own.layer1, own.layer2, own.layer3, own.layer4)
     return torch.nn.Sequential(*parts)

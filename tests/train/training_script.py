@@ -116,7 +116,7 @@ def in_step(step: int, act: Callable[[], None]) -> None:
             act()
         after_step(self, now, total)
 
-    MoCoV2.after_step = act_and_go_on  # type: ignore[method-assign]
+    MoCoV2.after_step = act_and_go_on  # type: ignore[method-assign,assignment]
 
 
 def stop(talk: Connection | None) -> None:

@@ -146,7 +146,9 @@ def test_market_odd_name_is_named(tmp_path: Path) -> None:
         Market1501(tmp_path).records("query")
 
 
-def test_whole_copies_are_comparable_and_one_picture_less_is_not(full_regdb, full_market, full_llcm):
+def test_whole_copies_are_comparable_and_one_picture_less_is_not(
+    full_regdb: Path, full_market: Path, full_llcm: Path
+) -> None:
     assert all(trial.comparable for mode in RegDB.modes[:2] for trial in RegDB(full_regdb).trials(mode))
     assert Market1501(full_market).trials()[0].comparable
     modes = {mode: LLCM(full_llcm).trials(mode)[0].comparable for mode in LLCM.modes}
