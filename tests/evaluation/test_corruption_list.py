@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ import torch
 
 from dapg import cli
 from dapg.core.errors import DataError, UsageError
+from dapg.core.images import to_pil
+from dapg.core.rng import SampleGenerator
 from dapg.core.types import Modality, Record
 from dapg.corruptions import library
+from dapg.data.base import POLICY_FILE
 from dapg.data.sets.folder import Folder
 from dapg.evaluation import corrupted_sets, corruption_list
 from dapg.evaluation.corrupted_sets import Assignment, CorruptionPolicy
@@ -149,7 +153,7 @@ def test_a_second_program_makes_the_same_pictures(name: str) -> None:
 
 def test_a_second_program_draws_the_same_drops_angles_and_cuts() -> None:
     seed, shape = 99, torch.Size((1, 3, H, W))
-    streams = corrupted_sets.SampleGenerator(torch.tensor([seed]))
+    streams = SampleGenerator(torch.tensor([seed]))
 
     def drawn(name: str, severity: int) -> dict[str, torch.Tensor]:
         return library.get(name).draw(shape, torch.tensor([severity]), streams.fork(name))
@@ -207,16 +211,16 @@ def test_a_list_of_other_draws_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         corruption_list.text("vi-c-1.1")
 
 
-def test_the_command_prints_the_list_and_copies_by_it(tmp_path, capsys) -> None:
+def test_the_command_prints_the_list_and_copies_by_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["corrupt", "--list", "vi-c-1.0"]) == 0
     assert hashlib.sha256(capsys.readouterr().out.encode()).hexdigest() == PINNED
     root = tmp_path / "set"
     root.mkdir()
     for number in range(3):
-        corrupted_sets.to_pil(torch.from_numpy(picture())).save(root / f"{number}.png")
+        to_pil(torch.from_numpy(picture())).save(root / f"{number}.png")
     out = tmp_path / "copy"
     assert cli.main(["corrupt", str(root), "--list", "vi-c-1.0/both", "--split", "all", "--out", str(out)]) == 0
-    stated = json.loads((out / corrupted_sets.POLICY_FILE).read_text())
+    stated = json.loads((out / POLICY_FILE).read_text())
     assert stated["list"] == corrupted_sets.policy("vi-c-1.0").provenance()
     assert stated["modality"] == "both"
     title = Folder(root).title

@@ -1,6 +1,7 @@
 """The shape that oneDNN's bf16 kernel for AMX misreads is computed in float32, everything else as ever."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def test_a_narrow_input_is_computed_in_float32_and_rounded(width: int) -> None:
 def test_every_other_shape_is_left_to_torch(made: dict[str, int]) -> None:
     channels = made.get("channels", 64)
     one, images = layer(channels, made.get("stride", 2)), pictures(made.get("width", 2), channels)
-    plain = nn.Conv2d(channels, 16, 3, one.stride, padding=1, bias=False)
+    plain = nn.Conv2d(channels, 16, 3, made.get("stride", 2), padding=1, bias=False)
     plain.load_state_dict(one.state_dict())
     assert not one._would_misread(images)
     assert torch.equal(in_bf16(one, images), in_bf16(plain, images))
@@ -60,13 +61,17 @@ def test_gradients_of_the_guarded_layer_are_those_of_float32() -> None:
     ours = images.grad.clone(), guarded.weight.grad.clone()
     other, again = layer(), images.detach().clone().requires_grad_()
     other(again).square().sum().backward()
+    assert again.grad is not None
+    assert other.weight.grad is not None
     for mine, theirs in zip(ours, (again.grad, other.weight.grad), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=2e-2, atol=2e-2 * float(theirs.abs().max()))
 
 
 def networks() -> dict[str, nn.Module]:
     """Every network of the package that has convolutions of stride 2."""
-    kinds = {name: plugins.load("models.backbones", name, Backbone) for name in plugins.names("models.backbones")}
+    kinds: dict[str, Any] = {
+        name: plugins.load("models.backbones", name, Backbone) for name in plugins.names("models.backbones")
+    }
     backbones = {name: kind(kind.Config(width=0.125), generator_from(name)) for name, kind in kinds.items()}
     configs = [pn_gan.GeneratorConfig(kind, width=4, blocks=1) for kind in ("residual", "attention")]
     return {**backbones, **{config.kind: pn_gan.build_generator(config) for config in configs}}
