@@ -6,7 +6,7 @@ import pytest
 
 from dapg.core import plugins
 from dapg.core.scales import PRESETS, SCALES
-from dapg.recipes import pretraining
+from dapg.recipes import finetuning, pretraining
 
 METHODS = plugins.names("methods.pretraining")
 
@@ -17,11 +17,25 @@ def test_every_method_has_every_preset(method: str, preset: str) -> None:
     made = pretraining(method, preset)
     assert made.name == method
     assert made.train.total_steps(100.0) > 0
-    if preset in ("tiny", "demo"):
+    if preset in ("tiny", "small", "demo"):
         assert 0 < made.train.steps <= 300
         assert made.data.name == "synthetic"
         assert made.method.views.size == SCALES[preset].size
         assert (made.loader.height, made.loader.width) == SCALES[preset].decoded
+
+
+@pytest.mark.parametrize("method", plugins.names("methods.finetuning"))
+def test_the_small_scale_is_what_was_gated(method: str) -> None:
+    """docs/experiment.md; a network that begins as ImageNet's, short, its first layers fixed."""
+    made = finetuning(method, "small")
+    backbone, train = made.backbone, made.train
+    network = (backbone.name, backbone.init, backbone.end, backbone.fixed)
+    assert network == ("mobilenet_v2", "imagenet", "layer3", "layer1")
+    assert (train.steps, train.batch_size, made.pictures, train.optimizer.lr) == (400, 64, 2, 2e-3)
+    assert (made.method.views.size, made.method.network.stripes) == ((96, 48), 6)
+    assert made.method.views.mixing == (None if method == "caj" else 0.6)  # CAJ exchanges channels itself
+    assert finetuning(method, "small", "random").backbone.name == "resnet18"
+    assert finetuning(method, "gpu").method.views.mixing is None
 
 
 def test_only_recommended_adds_to_the_method() -> None:

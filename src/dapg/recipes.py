@@ -45,7 +45,8 @@ def pretraining(method: str, preset: str = "recommended", start: str = "") -> Pr
 
 def finetuning(method: str, preset: str = "recommended", start: str = "") -> FinetuneSettings:
     """The same of a method of ``methods/finetuning``."""
-    return FinetuneSettings(**_settings("finetune", method, preset, start))
+    settings = FinetuneSettings(**_settings("finetune", method, preset, start))
+    return replace(settings, pictures=SCALES[preset].pictures)
 
 
 def alignment(

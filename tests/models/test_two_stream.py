@@ -103,7 +103,7 @@ def test_gradients_reach_both_stems_and_each_only_from_its_own_pictures(name: st
 
 def test_a_fixed_stem_serves_both_modalities() -> None:
     backbone = init_backbone("mobilenet_v2", {"width": 0.125, "end": "layer3", "fixed": "layer1"}, "random", 0)[0]
-    network = two_stream_of(backbone, pooling="stripes")
+    network = two_stream_of(backbone, stripes=6)
     assert not list(network.infrared_stem.parameters())
     backbone.eval()
     images = pictures()

@@ -12,7 +12,7 @@ from dapg.augment.view_size import ViewSize
 from dapg.core.errors import UsageError
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from dapg.core.rng import SampleGenerator
-from dapg.core.scales import Self
+from dapg.core.scales import Scale, Self
 from dapg.core.settings import unset
 
 
@@ -42,6 +42,10 @@ class PaddedViewConfig(ViewSize):
         """Refuse values that make no view."""
         if self.padding < 0:
             raise UsageError(f"padding is 0 or above, got {self.padding}")
+
+    def at(self, scale: Scale) -> Self:
+        """The size of the scale's networks, and its channel mixing."""
+        return replace(super().at(scale), mixing=scale.mixing)
 
     def resized(self, size: tuple[int, int]) -> Self:
         """The same at another (height, width); the padding shrinks with it."""

@@ -59,6 +59,12 @@ class Scale:
     """Height and width that the network sees; None: as published, with heads and momentum as published too."""
     decoded: tuple[int, int] | None = None
     """Height and width of the pictures that pre-training decodes and corrupts, before its views."""
+    stripes: int | None = None
+    """Horizontal stripes that fine-tuned networks pool apart, beside the whole picture."""
+    mixing: float | None = None
+    """Probability that a fine-tuning mixes a picture's channels into a grey picture."""
+    pictures: int = 4
+    """Pictures of each person and modality in a batch of a fine-tuning (AGW: 4)."""
     settings: Literal["default", "recommended", "paper"] = "default"
     """Which of a method's settings: its defaults, those that helped in experiments too, or the literal ones."""
 
@@ -103,7 +109,13 @@ _RESNET_50: dict[Stage, TrainConfig] = {
 (train.py of its code)."""
 
 
-def _adamw(rate: float, steps: tuple[int, int, int], warmup: float, on_collapse: Literal["stop", "warn"]) -> Start:
+def _adamw(
+    rate: float,
+    steps: tuple[int, int, int],
+    warmup: float,
+    on_collapse: Literal["stop", "warn"],
+    tuning_rate: float | None = None,
+) -> Start:
     """A quarter-width ResNet-18 and AdamW, 64 pictures a step, the same for every method.
 
     An alignment takes a twentieth of the rate: at half of it, the network forgets what it learnt (docs/results.md).
@@ -113,6 +125,7 @@ def _adamw(rate: float, steps: tuple[int, int, int], warmup: float, on_collapse:
         steps: of a pre-training, an alignment, a fine-tuning.
         warmup: steps of the warm-up of a fine-tuning; the others have 20.
         on_collapse: whether a pre-training or alignment goes on when its features have collapsed.
+        tuning_rate: AdamW's in fine-tuning; None: ``rate``.
     """
 
     def train(number: int, lr: float, weight_decay: float, warm: float) -> TrainConfig:
@@ -128,7 +141,7 @@ def _adamw(rate: float, steps: tuple[int, int, int], warmup: float, on_collapse:
     stages: dict[Stage, TrainConfig] = {
         "pretrain": train(0, rate, 1e-4, 20.0),
         "align": train(1, 0.05 * rate, 1e-4, 20.0),
-        "finetune": train(2, rate, 0.02, warmup),
+        "finetune": train(2, tuning_rate or rate, 0.02, warmup),
     }
     return Start(BackboneConfig("resnet18", width=0.25), stages, disk=25e6)
 
@@ -152,6 +165,12 @@ _MOBILE = replace(
     _adamw(5e-4, (60, 30, 75), 7.5, "warn"), backbone=BackboneConfig("mobilenet_v2", init="imagenet"), disk=150e6
 )
 """Takes some four times as long a step, and has learnt before. Both rates are one trial each."""
+_SMALL = replace(
+    _adamw(5e-4, (300, 150, 400), 40.0, "warn", tuning_rate=2e-3),
+    backbone=BackboneConfig("mobilenet_v2", init="imagenet", end="layer3", fixed="layer1"),
+    disk=20e6,
+)
+"""MobileNetV2 to stride 16 without its costly first layers: a step takes a third of the whole network's."""
 SCALES: dict[str, Scale] = {
     scale.name: scale
     for scale in (
@@ -174,6 +193,19 @@ SCALES: dict[str, Scale] = {
             labelled="train",
             size=(96, 48),
             decoded=(192, 96),
+        ),
+        Scale(
+            "small",
+            "networks that learn on the embedded people, minutes on one core (docs/experiment.md)",
+            {"random": _adamw(2e-3, (300, 150, 400), 40.0, "warn"), "imagenet": _SMALL},
+            {stage: replace(usual, start="imagenet") for stage, usual in _EMBEDDED.items()},
+            workers=1,
+            labelled="train",
+            size=(96, 48),
+            decoded=(128, 64),
+            stripes=6,
+            mixing=0.6,
+            pictures=2,
         ),
         Scale(
             "demo",

@@ -1,7 +1,7 @@
 """What a second modality adds to a backbone: a stem of its own, non-local blocks between the shared stages, pooling."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -9,17 +9,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dapg.core.errors import UsageError
+from dapg.core.scales import Scale, Scaled, Self
+from dapg.core.settings import unset
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.non_local import NonLocal
 from dapg.models.blocks.pooling import Stripes, average_pool, gem_pool
 
 
 @dataclass(frozen=True)
-class TwoStreamConfig:
+class TwoStreamConfig(Scaled):
     """Network beyond the backbone. Defaults are AGW's, without the slips of its code (docs/finetuning.md)."""
 
-    pooling: Literal["gem", "average", "stripes"] = "gem"
-    """From feature map to vector: generalised mean, average, or six horizontal stripes beside the maximum."""
+    pooling: Literal["gem", "average"] = "gem"
+    """From feature map to vector: generalised mean or average."""
+    stripes: int | None = unset()
+    """Also the means of so many horizontal stripes, reduced to 64 channels each; none when not given."""
     power: float = 3.0
     """First power of GeM (AGW: 3)."""
     learn_power: bool = True
@@ -35,6 +39,12 @@ class TwoStreamConfig:
             raise UsageError(f"the power of GeM is above 0, got {self.power}")
         if min(self.non_local) < 0:
             raise UsageError(f"numbers of non-local blocks are 0 or above, got {self.non_local}")
+        if self.stripes is not None and self.stripes < 1:
+            raise UsageError(f"stripes are 1 or more, got {self.stripes}")
+
+    def at(self, scale: Scale) -> Self:
+        """The scale's stripes: a small network's map has too few channels to tell many persons apart."""
+        return replace(self, stripes=scale.stripes)
 
 
 class TwoStream(nn.Module):
@@ -63,9 +73,9 @@ class TwoStream(nn.Module):
         self.feature_dim = backbone.feature_dim
         if config.pooling == "gem" and config.learn_power:
             self.power = nn.Parameter(torch.tensor(config.power))
-        if config.pooling == "stripes":
-            self.stripes = Stripes(backbone.feature_dim, generator)
-            self.feature_dim = self.stripes.feature_dim
+        if config.stripes is not None:
+            self.stripes = Stripes(backbone.feature_dim, config.stripes, generator)
+            self.feature_dim += self.stripes.feature_dim
 
     def forward(
         self,
@@ -103,8 +113,7 @@ class TwoStream(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             wide = features.to(torch.promote_types(features.dtype, torch.float32))
             if self.config.pooling == "average":
-                return average_pool(wide)
-            if self.config.pooling == "stripes":
-                vectors: Tensor = self.stripes(wide)
-                return vectors
-            return gem_pool(features, self.power if self.config.learn_power else self.config.power)
+                whole = average_pool(wide)
+            else:
+                whole = gem_pool(wide, self.power if self.config.learn_power else self.config.power)
+            return whole if self.config.stripes is None else torch.cat([whole, self.stripes(wide)], dim=1)

@@ -12,6 +12,7 @@ from dapg.augment.channel import channel_adapt_grey, channel_exchange
 from dapg.augment.padded import PaddedViewConfig, padded_picture, standardise
 from dapg.core.batch import Batch, StepResult
 from dapg.core.rng import SampleGenerator
+from dapg.core.scales import Scale, Self
 from dapg.losses.enhanced_triplet import enhanced_triplet
 from dapg.losses.identity import accuracy, identity_loss
 from dapg.methods.base import Recipe
@@ -46,6 +47,11 @@ class CAJ(TwoStreamMethod["CAJ.Config"]):
         """Score the mean feature of a picture and its mirror image (``testa.py``)."""
         views: PaddedViewConfig = field(default_factory=lambda: PaddedViewConfig(erasing=0.5))
         """What the network sees of a picture in training, before channels are exchanged."""
+
+        def at(self, scale: Scale) -> Self:
+            """Without the scale's channel mixing: it exchanges channels itself."""
+            config = super().at(scale)
+            return replace(config, views=replace(config.views, mixing=None))
 
     @classmethod
     def paper(cls) -> "CAJ.Config":

@@ -1,4 +1,4 @@
-"""From a feature map to one vector a picture: average, generalised mean (GeM, as AGW has it), or stripes."""
+"""From a feature map to one vector a picture: average, generalised mean (GeM, as AGW has it), stripes."""
 
 import torch
 from jaxtyping import Float
@@ -39,24 +39,23 @@ def gem_pool(
 
 
 class Stripes(nn.Module):
-    """Means of horizontal stripes after a 1x1 convolution, beside the maximum over all positions.
+    """Means of horizontal stripes after a 1x1 convolution to 64 channels.
 
     Stripes as in PCB (Sun et al. 2018), narrow and without losses of their own.
     """
 
-    COUNT, CHANNELS = 6, 64
+    CHANNELS = 64
 
-    def __init__(self, channels: int, generator: torch.Generator) -> None:
+    def __init__(self, channels: int, count: int, generator: torch.Generator) -> None:
         super().__init__()
         with torch.device("meta"):
             self.reduce = nn.Conv2d(channels, self.CHANNELS, 1)
         initialise(self, generator)
-        self.feature_dim = self.COUNT * self.CHANNELS + channels
+        self.count, self.feature_dim = count, count * self.CHANNELS
 
     def forward(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D"]:
-        """64 channels of the six stripes from the top, channel by channel, then C maxima."""
-        stripes = functional.adaptive_avg_pool2d(self.reduce(features), (self.COUNT, 1)).flatten(1)
-        return torch.cat([stripes, features.amax(dim=(2, 3))], dim=1)
+        """The stripes' means from the top, channel by channel."""
+        return functional.adaptive_avg_pool2d(self.reduce(features), (self.count, 1)).flatten(1)
 
 
 _KINDS = {"average": average_pool, "gem": gem_pool}
