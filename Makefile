@@ -46,7 +46,7 @@ bench: $(VENV)/.test ## Figures of the docs: start-up, kills, data waiting
 	$(BIN)/python benchmarks/data_wait.py
 
 recheck: $(VENV)/.test ## Run one cheap finished cell of results/ again and compare (minutes)
-	$(BIN)/dapg reproduce all --recheck "$(DRAW)"
+	$(BIN)/dapg reproduce recheck all --word "$(DRAW)"
 
 docs: $(VENV)/.docs ## Documentation as HTML in docs/_build
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html

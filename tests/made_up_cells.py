@@ -1,8 +1,7 @@
-"""Results of cells that never ran, as ``dapg reproduce`` stores them, and a tree on which cells run in seconds."""
+"""Results of cells that never ran, and a tree on which cells run in seconds."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,42 +9,58 @@ from PIL import Image
 
 from dapg.core.rng import generator_from
 from dapg.core.scales import SCALES
-from dapg.experiment.cell import CONDITIONS
+from dapg.corruptions.library import DRAWS
 from dapg.experiment.matrix import Cell
+from dapg.experiment.store import CONDITIONS, CellResult, Machine, TrainingResult
+from dapg.scoring.bootstrap import PersonScores
 
-MACHINE = {"device": "cpu", "cores": 2, "threads": 1, "torch": "2.6", "platform": "Linux"}
+MACHINE = Machine("cpu", 2, 1, "Linux", "2.6")
 MODES = ("all", "indoor", "visible", "visible centred", "frozen visible", "frozen visible centred")
 
 
-def made_up(cell: Cell, better: float, modes: tuple[str, ...] = MODES) -> dict[str, Any]:
+def made_up(cell: Cell, better: float, modes: tuple[str, ...] = MODES) -> CellResult:
     """Four persons with two queries each: every query is a hit, rank-1 and mAP alike, with probability ``better``.
 
     A pre-training took 36 s for 7 steps, a fine-tuning 72 s, scoring 18 s.
     """
     generator = generator_from("made up", cell.name)
-    scores: dict[str, Any] = {}
-    sums: dict[str, Any] = {}
+    scores: dict[str, dict[str, float]] = {}
+    persons: dict[str, PersonScores] = {}
     for mode in modes:
         for condition in CONDITIONS:
             hits = (torch.rand(4, 2, generator=generator) < better).double().sum(dim=1)
             table = torch.stack([hits, hits, hits, torch.full((4,), 2.0, dtype=torch.float64)], dim=1)
             scores[f"{mode}/{condition}"] = {measure: hits.sum().item() / 8 for measure in ("rank-1", "mAP", "mINP")}
-            sums[f"{mode}/{condition}"] = {"persons": [1, 2, 3, 4], "sums": table.tolist()}
-    *before, last = [training.out.rpartition("/")[2] for training in cell.chain]
-    run = {"steps": 7, "pictures_seen": 448, "logs": {}, "curve": [[5, 2.5], [7, 1.5]], "weights": {"w": cell.name}}
-    first = {**run, "stage": "pretrain", "method": cell.chain[0].name, "seconds": 36.0, "logs": {"effective_rank": 5.0}}
-    tuned = {**run, "stage": "finetune", "method": cell.finetuning, "seconds": 72.0, "run": last}
-    return {
-        "cell": {name: getattr(cell, name) for name in ("arm", "finetuning", "data", "start", "seed")},
-        "tables": ["beyond"],
-        "repeats": 2,
-        "trainings": [*({**first, "run": name} for name in before), tuned],
-        "scores": scores,
-        "persons": sums,
-        "scoring_seconds": 18.0,
-        "machine": MACHINE,
-        "commit": "0123456789abcdef",
-    }
+            persons[f"{mode}/{condition}"] = PersonScores((1, 2, 3, 4), table.numpy())
+    *before, last = [training.out.rpartition("/")[2] for training in cell.chain] or ["run-0"]
+    return CellResult(
+        cell.arm,
+        cell.finetuning,
+        cell.data,
+        cell.start,
+        cell.seed,
+        scale="tiny",
+        repeats=2,
+        draws=DRAWS,
+        corruptions="0123456789abcdef",
+        feature="after_bn",
+        scores=scores,
+        trainings=(
+            *(_training("pretrain", cell.chain[0].name, name, 36.0, {"effective_rank": 5.0}) for name in before),
+            _training("finetune", cell.finetuning, last, 72.0, {}),
+        ),
+        scoring_seconds=18.0,
+        pictures_kept=None,
+        machine=MACHINE,
+        version="0.1.0",
+        commit="0123456789abcdef",
+        persons=persons,
+    )
+
+
+def _training(stage: str, method: str, run: str, seconds: float, logs: dict[str, float]) -> TrainingResult:
+    data: dict[str, str | int | None] = {"hash": "0123", "pictures": 64}
+    return TrainingResult(stage, method, run, {"w": run}, data, 7, 448, seconds, logs, [(5, 2.5), (7, 1.5)])
 
 
 def write_people(root: Path) -> None:

@@ -84,7 +84,8 @@ def _dispatch(words: list[str]) -> int:
     group = sorted(name for name in known if name.startswith(words[0] + " "))
     if group:
         if len(words) == 1 or words[1] in ("-h", "--help"):
-            lines = [f"  dapg {name:16}  {plugins.summary('commands', known[name])}" for name in group]
+            width = max(map(len, group))
+            lines = [f"  dapg {name:{width}}  {plugins.summary('commands', known[name])}" for name in group]
             print(f"usage: dapg {words[0]} COMMAND [OPTIONS]\n\n" + "\n".join(lines))
             return 0 if len(words) > 1 else 2
         hint = nearest(" ".join(words[:2]), group)

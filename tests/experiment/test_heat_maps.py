@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from dapg.core.types import Modality, Protocol, Record, Trial
 from dapg.data.sets.folder import Folder
 from dapg.experiment import heat_maps
 from dapg.experiment.plan import Experiment
+from dapg.experiment.store import CellResult
 from figures import make_figures
+from made_up_cells import made_up
 
 
 def test_the_middle_seed_of_ours_and_of_the_strongest_other(tmp_path: Path) -> None:
@@ -27,12 +30,12 @@ def test_the_middle_seed_of_ours_and_of_the_strongest_other(tmp_path: Path) -> N
         "simclr": (0.6, 0.0),
         "none": (0.25, 0.29, 0.27),
     }
-    stored: dict[str, Any] = {}
+    stored: dict[str, CellResult] = {}
     for cell in experiment.cells():
         values = strength.get(cell.arm, ())
         if cell.seed < len(values):
             scores = {"all/all": {"mAP": values[cell.seed]}, "all/clean": {"mAP": 1 - values[cell.seed]}}
-            stored[cell.name] = {"cell": {"data": cell.data}, "scores": scores}
+            stored[cell.name] = replace(made_up(cell, 0.5, ()), scores=scores)
     (group, chosen), *more = heat_maps.pairs(experiment, stored).items()
     assert not more
     assert group == ("synthetic", "random", "agw")

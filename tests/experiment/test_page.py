@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dapg.corruptions.library import DRAWS
 from dapg.experiment import claims, heat_maps, provenance
+from dapg.experiment.figures import lines
 from dapg.experiment.matrix import Source
 from dapg.experiment.page import write_report
+from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment
-from dapg.experiment.tables import lines, modes_of, read_cells
+from dapg.experiment.store import Stored, add_cell, read_cells
 from made_up_cells import made_up
 
 pytest.importorskip("matplotlib")
@@ -25,11 +28,14 @@ pytest.importorskip("matplotlib")
 
 def store(experiment: Experiment, chances: dict[str, float]) -> None:
     """Made-up results of the cells that fit a pattern, with its chance of a hit."""
-    experiment.folder.mkdir(parents=True, exist_ok=True)
     for cell in experiment.cells():
         for pattern, better in chances.items():
             if fnmatch.fnmatch(cell.name, pattern):
-                experiment.file(cell).write_text(json.dumps(made_up(cell, better, modes_of(cell.data))))
+                add_cell(experiment.folder, made_up(cell, better, modes_of(cell.data)))
+
+
+def stored_of(experiment: Experiment) -> Stored:
+    return read_cells(experiment.folder, with_persons=True)
 
 
 @pytest.fixture(scope="module")
@@ -48,23 +54,30 @@ def experiment(made: Experiment, tmp_path: Path) -> Experiment:
     return replace(made, results=tmp_path / "results")
 
 
+def files_of(experiment: Experiment) -> dict[str, bytes]:
+    """Everything below the results."""
+    whole = sorted(path for path in experiment.folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {str(path.relative_to(experiment.folder)): path.read_bytes() for path in whole}
+
+
 def text_of(page: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", page)))
 
 
 def test_page_is_made_from_results_alone_and_byte_equal(experiment: Experiment, tmp_path: Path) -> None:
     text = write_report(experiment)
-    first = {path.name: path.read_bytes() for path in (experiment.folder / "tables").iterdir()}
-    shutil.copytree(experiment.folder, tmp_path / "copy" / experiment.folder.name)
-    shutil.rmtree(tmp_path / "copy" / experiment.folder.name / "tables")
+    first = files_of(experiment)
     there = replace(experiment, results=tmp_path / "copy", runs=tmp_path / "nothing")
+    for kept in ("persons", "cells.jsonl"):
+        source, target = experiment.folder / kept, there.folder / kept
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     assert write_report(there) == text
-    assert {path.name: path.read_bytes() for path in (there.folder / "tables").iterdir()} == first
-    page = text_of(first["report.html"].decode())
-    assert "Not stored. dapg reproduce TABLE --pictures makes them" in page
+    assert files_of(there) == first
+    page = text_of(first["page/report.html"].decode())
+    assert "Not made. dapg reproduce show TABLE --pictures makes them" in page
     # 4 arms x 2 seeds: 8 fine-tunings of 72 s, 4 pre-trainings of 36 s, 8 scorings of 18 s = 864 s.
     assert "cpu (2 cores, 1 thread, torch 2.6) 0123456789 8 12 0.20 0.04 0.24" in page
-    command = "dapg reproduce table1 --scale=tiny --data=synthetic --starts=imagenet --seeds=2 --repeats=2"
+    command = "dapg reproduce run table1 --scale=tiny --data=synthetic --starts=imagenet --seeds=2 --repeats=2"
     assert f"4 cells, 0.12 h on cpu (2 cores, 1 thread, torch 2.6), commits 0123456789. Run by {command} ." in page
     assert "By other settings" not in page
     for panel in ("agw on synthetic, from imagenet", "pre-training simclr, from imagenet"):
@@ -72,14 +85,24 @@ def test_page_is_made_from_results_alone_and_byte_equal(experiment: Experiment, 
     assert "not run [51.68]" in page, "VTBR's row, as its printed values stand in it"
     assert "Not run: MoCo v2; " in page
     rows = list(csv.DictReader(io.StringIO(first["cells.csv"].decode())))
-    assert rows[0]["cell"] == "dapg-1+agw-synthetic-imagenet-0"
-    assert rows[0]["seconds training"] == "108.0"
-    assert rows[0]["command"].endswith("--cell=dapg-1+agw-synthetic-imagenet-0")
+    first_row = {
+        "cell": "dapg-1+agw-synthetic-imagenet-0",
+        "mAP clean": "100.00",
+        "minutes training": "1.8",
+        "minutes scoring": "0.3",
+        "commit": "0123456789",
+        "draws": str(DRAWS),
+        "corrupted list": "0123456789abcdef",
+    }
+    assert {key: rows[0][key] for key in first_row} == first_row
+    table = first["tables/beyond.md"].decode()
+    assert table.rstrip().rpartition("\n")[2] == "Not run: caj on synthetic, first weights imagenet."
+    assert "caj" not in first["tables/beyond.csv"].decode()
 
 
 def test_printed_values_are_for_orientation_on_other_people(experiment: Experiment) -> None:
     experiment = replace(experiment, tables=("table1",))
-    found = {(line.arm, line.finetuning, *line.column): line for line in lines(experiment) if line.table == "table1"}
+    found = {(line.arm, line.finetuning, *line.column): line for line in lines(experiment, stored_of(experiment))}
     one = found["in-sup", "agw", "all", "clean", "rank-1"]
     assert (one.value, one.paper, one.difference) == (0.0, 47.5, None)
     text = write_report(experiment)
@@ -93,7 +116,9 @@ def test_difference_on_the_papers_data(tmp_path: Path) -> None:
     regdb = Experiment(("table1",), "paper", (Source("regdb", "/data/regdb"),), ("imagenet",), 1, results=tmp_path)
     store(regdb, {"in-sup+agw-regdb-[12]-*": 1.0})
     (line,) = [
-        each for each in lines(regdb) if each.value is not None and each.column[0::2] == ("visible-to-thermal", "mAP")
+        each
+        for each in lines(regdb, stored_of(regdb))
+        if each.value is not None and each.column[0::2] == ("visible-to-thermal", "mAP")
     ]
     assert (line.value, line.paper, line.difference) == (100.0, 66.37, 33.63)
     text = write_report(regdb)
@@ -103,7 +128,7 @@ def test_difference_on_the_papers_data(tmp_path: Path) -> None:
 
 
 def test_claims_are_checked_against_tables_and_cells(experiment: Experiment) -> None:
-    gains, robust, misprints, lost = claims.checks(experiment, read_cells(experiment))
+    gains, robust, misprints, lost = claims.checks(experiment, stored_of(experiment))
     agw = next(row for row in gains.rows if "AGW" in row["claim"])
     assert (agw["stated"], agw["from its tables"], agw["agrees"]) == ("8.64", "8.64", "yes")
     assert agw["here"] == "+100.0 (+100.0 to +100.0) by DAPG, stage 1 on synthetic"
@@ -121,28 +146,22 @@ def test_claims_are_checked_against_tables_and_cells(experiment: Experiment) -> 
 
 
 def test_cells_by_other_settings_are_named(experiment: Experiment) -> None:
-    stored = read_cells(experiment)
-    stored["simclr+agw-synthetic-imagenet-1"]["trainings"][0]["run"] = "simclr-0"
-    hours, _ = provenance.costs(experiment, stored, [])
+    stored = read_cells(experiment.folder)
+    name = "simclr+agw-synthetic-imagenet-1"
+    first, last = stored[name].trainings
+    stored[name] = replace(stored[name], trainings=(replace(first, run="simclr-0"), last))
+    hours = provenance.costs(experiment, stored, 0.0)
     assert hours.note.endswith(" By other settings than those of now: simclr+agw-synthetic-imagenet-1.")
 
 
 def test_shared_trainings_cost_once(experiment: Experiment) -> None:
-    stored = list(read_cells(experiment).values())
-    shared = [{**stored[0], "commit": "fedcba9876543210-dirty"}, stored[0]]
+    stored = list(read_cells(experiment.folder).values())
+    shared = [replace(stored[0], commit="fedcba9876543210-dirty"), stored[0]]
     rows = provenance.spent(shared)
     assert [row["trainings"] for row in rows] == ["2", "0", "2"]
     assert [row["commit"] for row in rows] == ["fedcba9876-dirty", "0123456789", ""]
     assert rows[-1]["hours"] == "0.04"  # 36 + 72 + 2 x 18 s = 144 s
     assert provenance.origin([]) == "Nothing has run yet."
-
-
-def test_estimates_stand_beside_what_was_taken(experiment: Experiment) -> None:
-    rows = provenance.estimate_rows(read_cells(experiment))
-    everything = rows[-1]
-    assert everything["cells of"] == "all"
-    assert everything["estimated"] == everything["actual"] == "14.4"  # 4 x 90 s, 4 x 126 s: all are told exactly
-    assert everything["within 30 %"] == everything["number"] == "8"
 
 
 def test_stored_pictures_are_drawn(experiment: Experiment) -> None:
@@ -172,7 +191,7 @@ def test_stored_pictures_are_drawn(experiment: Experiment) -> None:
     path.parent.mkdir()
     path.write_text(json.dumps(stored))
     write_report(experiment)
-    page = (experiment.folder / "tables" / "report.html").read_text()
+    page = experiment.page.read_text()
     text = text_of(page)
     for word in (
         "41.5",
@@ -189,4 +208,4 @@ def test_stored_pictures_are_drawn(experiment: Experiment) -> None:
     shown = re.findall(r'<figure class="(\w+)"><img src="data:image/jpeg;base64,([^"]+)"', page)
     assert [kind for kind, _ in shown] == ["query", "right", "query", "wrong"]
     assert {base64.b64decode(content) for _, content in shown} == {stream.getvalue()}
-    assert "Heat maps and ranked lists took 0.10 h besides." in text
+    assert "Heat maps and ranked lists took another 0.10 h." in text

@@ -13,16 +13,18 @@ from dapg.cli import main
 from dapg.core.errors import UsageError
 from dapg.core.files import sha256
 from dapg.core.rng import generator_from
+from dapg.corruptions.library import DRAWS
 from dapg.data.manifest import read_manifest
 from dapg.data.sets.synthetic import Synthetic
 from dapg.data.source import DataConfig
 from dapg.experiment import cell as cell_runs
 from dapg.experiment import heat_maps, matrix
+from dapg.experiment.figures import comparisons, lines
 from dapg.experiment.matrix import Source
 from dapg.experiment.page import write_report
 from dapg.experiment.plan import Experiment, outlook
 from dapg.experiment.queue import run
-from dapg.experiment.tables import comparisons, lines
+from dapg.experiment.store import add_cell, read_cells
 from dapg.models.pn_gan import GeneratorConfig, build_generator
 from dapg.models.weights import pose_weights
 from dapg.models.weights.pose_weights import GeneratorFacts, save_generator
@@ -228,7 +230,7 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
     small: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = outlook(small)
-    assert [each.state.split(":")[0] for each in before] == ["to run"] * 3
+    assert [part.state for part in before] == ["to run"] * 3
     assert before[0].seconds is None  # nothing has been measured yet
 
     # Killed after the pre-training: it is there, the cell is not.
@@ -241,14 +243,15 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
     with pytest.raises(KeyboardInterrupt):
         run(simclr, print)
     (left,) = outlook(simclr)
-    assert left.state == "to run: finetune agw, score"
+    assert (left.state, left.about) == ("to run", "finetune agw, score")
     stamp = (Path(left.cell.chain[0].out) / "result.json").stat().st_mtime_ns
     monkeypatch.setattr(cell_runs, "finetune", finetune)
     assert run(simclr, print) == []
     assert (Path(left.cell.chain[0].out) / "result.json").stat().st_mtime_ns == stamp
-    assert outlook(simclr)[0].state == "done"
-    stored = json.loads(simclr.file(left.cell).read_text())
-    assert [[step for step, _ in training["curve"]] for training in stored["trainings"]] == [[2], [2]]
+    assert (outlook(simclr)[0].state, outlook(simclr)[0].about) == ("done", "")
+    result = read_cells(simclr.folder)[left.cell.name]
+    assert [[step for step, _ in training.curve] for training in result.trainings] == [[2], [2]]
+    assert (result.draws, result.corruptions.split()[:2]) == (DRAWS, ["vi-c", "1.0"])
 
     # SIGTERM ends the whole command; it is no failure of the cell.
     def stopped(*_: Any) -> Any:
@@ -269,7 +272,7 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
     assert run(small, print) == ["none+agw-sysu-random-0"]
     failed = small.failure(small.cells()[0])
     assert "no such thing" in failed.read_text()
-    assert [each.state.split(":")[0] for each in outlook(small)] == ["to run", "done", "done"]
+    assert [part.state for part in outlook(small)] == ["to run", "done", "done"]
     monkeypatch.setattr(cell_runs, "finetune", finetune)
     assert run(small, print, "none+agw-sysu-random-0") == []
     assert not failed.exists()
@@ -291,17 +294,21 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
 
     # Tables: ours are there, the rest says why not; made again they are equal to the byte.
     text = write_report(small)
-    assert "not in the package yet" in text or "not run" in text
-    ours = [line for line in lines(small) if line.arm == "dapg-1" and line.finetuning == "agw"]
+    assert "Not run: MoCo v2;" in text
+    cells = read_cells(small.folder, with_persons=True)
+    ours = [line for line in lines(small, cells) if line.arm == "dapg-1" and line.finetuning == "agw"]
     assert len(ours) == 2 * 3 * 2
     assert all(line.low <= line.value <= line.high for line in ours)  # type: ignore[operator]
-    assert {each.other for each in comparisons(small, "beyond")} == {"none", "simclr"}
-    made = {path.name: path.read_bytes() for path in (small.folder / "tables").iterdir()}
-    assert set(made) == {"beyond.md", "beyond.csv", "beyond.tex", "beyond-differences.csv", "cells.csv", "report.html"}
-    assert b"contrast" in made["report.html"]
-    assert b"The first answer is right for both in" in made["report.html"]
+    assert {gap.other for gap in comparisons(small, "beyond", cells)} == {"none", "simclr"}
+    names = {path.name for path in small.folder.rglob("*.*") if not path.name.startswith(".")}
+    tables = {"beyond.md", "beyond.csv", "beyond.tex", "beyond-differences.csv"}
+    persons = {f"{cell.name}.npz" for cell in small.cells()}
+    assert names == {*tables, *persons, "cells.csv", "cells.jsonl", "report.html", "agw-sysu-random.json"}
+    page = small.page.read_bytes()
+    assert b"contrast" in page
+    assert b"The first answer is right for both in" in page
     assert write_report(small) == text
-    assert {path.name: path.read_bytes() for path in (small.folder / "tables").iterdir()} == made
+    assert small.page.read_bytes() == page
 
 
 @pytest.mark.parametrize("arm", ["dapg", "dapg-shuffled"])
@@ -312,18 +319,18 @@ def test_a_cell_with_both_stages(small: Experiment, generator: Path, monkeypatch
     monkeypatch.setattr(Synthetic, "records", lambda self, split: list(few))
     both = replace(small, tables=("stage2",), only=f"{arm}+agw-*")
     (before,) = outlook(both)
-    assert before.state == "to run: pretrain dapg, align dapg_align, finetune agw, score"
+    assert (before.state, before.about) == ("to run", "pretrain dapg, align dapg_align, finetune agw, score")
     first, aligned, last = before.cell.chain
     assert isinstance(aligned, AlignSettings)
     assert run(both, print) == []
     manifest = read_manifest(aligned.generated)
     assert {picture.path for picture in manifest.pictures} == {record.path for record in few}
-    stored = json.loads(both.file(before.cell).read_text())
-    stages = [(training["stage"], training["run"]) for training in stored["trainings"]]
+    trainings = read_cells(both.folder)[before.cell.name].trainings
+    stages = [(training.stage, training.run) for training in trainings]
     folders = [Path(training.out).name for training in (first, aligned, last)]
     assert stages == list(zip(("pretrain", "align", "finetune"), folders, strict=True))
-    assert stored["trainings"][1]["generator"]["generator"] == sha256(generator)
-    assert stored["trainings"][1]["positives"] == {"dapg": "generated"}.get(arm, "shuffled")
+    assert trainings[1].alignment["generator"]["generator"] == sha256(generator)  # type: ignore[index]
+    assert trainings[1].alignment["positives"] == {"dapg": "generated"}.get(arm, "shuffled")
     for training in (aligned, last):
         made_from = json.loads((Path(training.out) / "result.json").read_text())["init"]
         source = {aligned.out: first.out, last.out: aligned.out}[training.out]
@@ -333,18 +340,17 @@ def test_a_cell_with_both_stages(small: Experiment, generator: Path, monkeypatch
 def test_stage_1_is_shown_within_the_visible_cameras_too(tmp_path: Path) -> None:
     """Rows by mode with the kept share of clean mAP; only the compared modes are compared."""
     experiment = Experiment(("stage1",), starts=("random",), seeds=1, results=tmp_path)
-    experiment.folder.mkdir(parents=True)
     for cell in experiment.cells():
         if cell.arm in ("none", "dapg-1"):
-            result = made_up(cell, 0.9 if cell.arm == "dapg-1" else 0.4)
-            experiment.file(cell).write_text(json.dumps(result))
-    found = {(line.arm, *line.column): line for line in lines(experiment)}
-    stored = json.loads((experiment.folder / "dapg-1+agw-synthetic-random-0.json").read_text())["scores"]
+            add_cell(experiment.folder, made_up(cell, 0.9 if cell.arm == "dapg-1" else 0.4))
+    cells = read_cells(experiment.folder, with_persons=True)
+    found = {(line.arm, *line.column): line for line in lines(experiment, cells)}
+    stored = cells["dapg-1+agw-synthetic-random-0"].scores
     for mode in ("all", "visible", "frozen visible centred"):
         value = found["dapg-1", mode, "seen", "mAP"].value
         assert value == pytest.approx(100 * stored[f"{mode}/seen"]["mAP"], abs=0.01)
     assert found["simclr", "all", "clean", "mAP"].state == "not run"
-    compared = comparisons(experiment, "stage1")
+    compared = comparisons(experiment, "stage1", cells)
     assert {(each.arm, each.other) for each in compared} == {("dapg-1", "none")}
     assert {each.mode for each in compared} == {"all", "visible centred", "frozen visible centred"}
     text = write_report(experiment)
@@ -361,12 +367,10 @@ def test_stage_1_is_shown_within_the_visible_cameras_too(tmp_path: Path) -> None
 
 def test_stage_2_compares_the_whole_method_with_stage_1_alone(generator: Path, tmp_path: Path) -> None:
     experiment = Experiment(("stage2",), starts=("random",), seeds=1, results=tmp_path)
-    experiment.folder.mkdir(parents=True)
     for cell in experiment.cells():
         if cell.arm in ("dapg-1", "dapg", "dapg-shuffled"):
-            result = made_up(cell, 0.9 if cell.arm == "dapg" else 0.4)
-            experiment.file(cell).write_text(json.dumps(result))
-    compared = comparisons(experiment, "stage2")
+            add_cell(experiment.folder, made_up(cell, 0.9 if cell.arm == "dapg" else 0.4))
+    compared = comparisons(experiment, "stage2", read_cells(experiment.folder, with_persons=True))
     assert {(each.arm, each.other) for each in compared} == {("dapg", "dapg-1"), ("dapg", "dapg-shuffled")}
     assert {each.condition for each in compared} == {"clean", "all"}
     assert {each.mode for each in compared} == {"all", "visible centred", "frozen visible centred"}
@@ -375,26 +379,14 @@ def test_stage_2_compares_the_whole_method_with_stage_1_alone(generator: Path, t
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    base = [
-        "reproduce",
-        "fig1",
-        "--seeds",
-        "1",
-        "--runs",
-        str(tmp_path / "runs"),
-        "--results",
-        str(tmp_path / "results"),
-    ]
-    assert main([*base, "--dry-run"]) == 0
+    base = ["fig1", "--seeds", "1", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    assert main(["reproduce", "plan", *base]) == 0
     assert "6 to run" in capsys.readouterr().out
-    assert main([*base, "--manifest", str(tmp_path / "cells.txt")]) == 0
+    assert main(["reproduce", "plan", *base, "--manifest", str(tmp_path / "cells.txt")]) == 0
     commands = (tmp_path / "cells.txt").read_text().splitlines()
     assert len(commands) == 6
-    assert commands[0].startswith("dapg reproduce fig1 --seeds 1 ")
+    assert commands[0].startswith("dapg reproduce run fig1 --seeds 1 ")
+    assert "--manifest" not in commands[0]
     assert "--cell " in commands[0]
-    for wrong in (
-        ["reproduce", "table7"],
-        ["reproduce", "fig1", "--scale", "big"],
-        ["reproduce", "fig1", "--data", "sysu"],
-    ):
-        assert main(wrong) == 2
+    for wrong in (["table7"], ["fig1", "--scale", "big"], ["fig1", "--data", "sysu"], ["fig1", "--seeds", "0"]):
+        assert main(["reproduce", "plan", *wrong]) == 2

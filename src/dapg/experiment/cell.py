@@ -3,9 +3,10 @@
 Trainings stay in the folder of runs and are shared between cells.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +19,33 @@ from dapg.core.run_folder import commit
 from dapg.core.runtime import Cache, Runtime
 from dapg.core.settings import to_dict
 from dapg.core.training import BackboneConfig
+from dapg.corruptions import library
 from dapg.data.captions import CaptionSettings, captions
 from dapg.data.manifest import MANIFEST
 from dapg.data.picture_lines import write_lines
 from dapg.data.source import DataConfig, open_dataset, select_records
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
-from dapg.experiment.matrix import Cell, poses, tables_of
+from dapg.experiment.matrix import Cell, poses
 from dapg.experiment.paper import SEARCHES
-from dapg.experiment.plan import Experiment, machine, stage_of
+from dapg.experiment.plan import Experiment, stage_of
+from dapg.experiment.store import CONDITIONS, CellResult, TrainingResult, this_machine
 from dapg.features.encoders import build_encoder
 from dapg.features.pseudo_persons import GroupSettings, group
 from dapg.features.table import CENTRED
 from dapg.pose.generate import generate
-from dapg.scoring.bootstrap import person_scores
+from dapg.scoring.bootstrap import PersonScores, person_scores
 from dapg.train.align import AlignSettings, align
 from dapg.train.finetune import FinetuneSettings, finetune
 from dapg.train.pretrain import PretrainSettings, pretrain
 from dapg.train.run import TrainingSettings
 
-CONDITIONS = ("clean", "all", "seen", "unseen")
-"""Clean pictures; corrupted by any of 20 types, by one of the 15 that stage 1 may draw, by one of the other five."""
 VISIBLE = "visible"
 """Mode of the embedded people in which visible cameras search each other."""
 MOST_GROUPED = 100_000
 """Pictures whose features are clustered in memory; for more, tracks are needed."""
 
 
-def run_cell(experiment: Experiment, cell: Cell, cache: Cache) -> dict[str, Any]:
+def run_cell(experiment: Experiment, cell: Cell, cache: Cache) -> CellResult:
     """Train what is not trained yet, score, and say how; ``cache`` holds corrupted test pictures between cells.
 
     Raises:
@@ -55,23 +56,23 @@ def run_cell(experiment: Experiment, cell: Cell, cache: Cache) -> dict[str, Any]
         settings = replace(training, device=experiment.device)
         trained.append((settings, _train(settings)))
     started, pictures_kept = time.monotonic(), bool(cache)
-    scores, sums, feature = _score(experiment, cell, cache)
-    return {
-        "cell": {name: getattr(cell, name) for name in ("arm", "finetuning", "data", "start", "seed")},
-        "tables": tables_of(cell),
-        "scale": experiment.scale,
-        "repeats": experiment.repeats,
-        "corruption": _corruption(experiment).provenance(),
-        "trainings": [_described(settings, result) for settings, result in trained],
-        "feature": feature,
-        "scores": scores,
-        "persons": sums,
-        "scoring_seconds": round(time.monotonic() - started, 1),
-        "pictures_kept": pictures_kept,
-        "version": __version__,
-        "commit": commit(),
-        "machine": machine(resolve_device(experiment.device)),
-    }
+    scores = _score(experiment, cell, cache)
+    return CellResult(
+        **{name: getattr(cell, name) for name in ("arm", "finetuning", "data", "start", "seed")},
+        scale=experiment.scale,
+        repeats=experiment.repeats,
+        draws=library.DRAWS,
+        corruptions=_words(_corruption(experiment).provenance()),
+        feature=scores.feature,
+        scores=scores.means,
+        persons=scores.persons,
+        trainings=tuple(_described(settings, result) for settings, result in trained),
+        scoring_seconds=round(time.monotonic() - started, 1),
+        pictures_kept=pictures_kept,
+        machine=this_machine(resolve_device(experiment.device)),
+        version=__version__,
+        commit=commit(),
+    )
 
 
 def _train(settings: TrainingSettings) -> dict[str, Any]:
@@ -138,30 +139,43 @@ def _generate(settings: AlignSettings) -> None:
         generate(settings.data, replace(poses(settings), device=settings.device))
 
 
-def _described(settings: TrainingSettings, result: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "stage": stage_of(settings),
-        "method": settings.name,
-        "run": Path(settings.out).name,
-        "weights": result["weights"],
-        "data": result["data"],
-        "steps": result["steps"],
-        "pictures_seen": result["pictures_seen"],
-        "seconds": round(result["seconds"], 1),
-        "logs": result["logs"],
-        "curve": loss_curve(Path(settings.out)),
-        **{key: result[key] for key in ("positives", "generator", "companions") if key in result},
-    }
+def _described(settings: TrainingSettings, result: Mapping[str, Any]) -> TrainingResult:
+    return TrainingResult(
+        stage=stage_of(settings),
+        method=settings.name,
+        run=Path(settings.out).name,
+        weights=result["weights"],
+        data=result["data"],
+        steps=result["steps"],
+        pictures_seen=result["pictures_seen"],
+        seconds=round(result["seconds"], 1),
+        logs={name: value for name, value in result["logs"].items() if value is not None and math.isfinite(value)},
+        curve=loss_curve(Path(settings.out)),
+        alignment={key: result[key] for key in ("positives", "generator", "companions") if key in result},
+    )
 
 
 def _corruption(experiment: Experiment) -> CorruptionSettings:
     return CorruptionSettings(types=("all",), repeats=experiment.repeats, detail="lists")
 
 
-def _score(
-    experiment: Experiment, cell: Cell, cache: Cache
-) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]], str]:
-    """Scores in every published mode and condition, their sums by person, and the name of the headline feature.
+def _words(listed: Mapping[str, Any]) -> str:
+    """A fixed list by its name and hash, and what is not the list's own."""
+    changed = "".join(f", {key} {value}" for key, value in listed["changed"].items())
+    return f"{listed['list']} {listed['sha256'][:16]}{changed}"
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """What a cell's networks scored; by mode/condition."""
+
+    feature: str
+    means: dict[str, dict[str, float]]
+    persons: dict[str, PersonScores]
+
+
+def _score(experiment: Experiment, cell: Cell, cache: Cache) -> _Scores:
+    """Scores in every published mode and condition.
 
     Where the data set has a visible mode, within the visible cameras too, by the fine-tuned network and by the one that
     fine-tuning started from (``frozen``), both raw and centred per camera.
@@ -177,16 +191,14 @@ def _score(
     size = (last.loader.height, last.loader.width)
     frozen = build_encoder(first.init, first, size, last.seed, device) if within else tuned
     modes = [mode for mode in dataset.modes if mode in SEARCHES]
-    scores: dict[str, dict[str, float]] = {}
-    sums: dict[str, dict[str, Any]] = {}
+    scores = _Scores(tuned.headline, {}, {})
     for prefix, encoder, asked in (("", tuned, [*modes, *within]), ("frozen ", frozen, within)):
-        found = clean_and_corrupted(encoder, dataset, asked, settings, runtime) if asked else {}
-        for mode, by_condition in found.items():
+        scored = clean_and_corrupted(encoder, dataset, asked, settings, runtime) if asked else {}
+        for mode, by_condition in scored.items():
             centred = [(f"{mode} centred", encoder.headline + CENTRED)] if mode in within else []
             for name, feature in [(mode, encoder.headline), *centred]:
                 for condition in CONDITIONS:
-                    key, each = f"{prefix}{name}/{condition}", by_condition[condition]
-                    one = person_scores(each.pooled(feature))
-                    scores[key] = each.means(feature)
-                    sums[key] = {"persons": list(one.persons), "sums": one.sums.round(4).tolist()}
-    return scores, sums, tuned.headline
+                    pooled = by_condition[condition].pooled(feature)
+                    scores.means[f"{prefix}{name}/{condition}"] = by_condition[condition].means(feature)
+                    scores.persons[f"{prefix}{name}/{condition}"] = person_scores(pooled)
+    return scores

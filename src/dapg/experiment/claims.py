@@ -1,31 +1,28 @@
 """What the paper says in words, checked: against its own tables, against its sources, and beside what was run here."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from dapg.experiment import paper
+from dapg.experiment.figures import OURS, PAPERS
 from dapg.experiment.matrix import ARMS
+from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment
-from dapg.experiment.tables import OURS, PAPERS, Stored, cell_of, modes_of, persons_of
+from dapg.experiment.store import CellResult, Stored
 from dapg.report.experiment_page import Table
 from dapg.report.score_tables import Row, to_markdown
 from dapg.scoring.bootstrap import Difference, compare
 
 _HERE = "Measured here: points of rank-1 with 95 % interval"
 _OTHERS = "on other people than the paper's it says nothing about the claim itself"
-
-
-Results = Sequence[Mapping[str, Any]]
+Results = Sequence[CellResult]
 _TUNERS = {"cil": "CIL", "pmwgcn": "PMWGCN (reconstruction)"}
 
 
 def checks(experiment: Experiment, stored: Stored) -> list[Table]:
     """Tables for the page: stated gains, what robust fine-tuning costs, misprints, cells that others win."""
     results = [
-        result
-        for result in stored.values()
-        if result["cell"]["seed"] < experiment.seeds and result["cell"]["start"] in experiment.starts
+        result for result in stored.values() if result.seed < experiment.seeds and result.start in experiment.starts
     ]
     return [
         Table("Gains stated in the text, points of rank-1", _gains(results), f"{_HERE}; {_OTHERS}."),
@@ -126,8 +123,8 @@ def _gap(
     sides = []
     for finetuning, arm in (first, second):
         wanted = ((data, start, finetuning), arm)
-        chosen = [result for result in results if ((cell := cell_of(result)).group, cell.arm) == wanted]
-        sides.append([persons_of(result, mode, condition) for result in chosen])
+        chosen = [result for result in results if (result.group, result.arm) == wanted]
+        sides.append([result.persons[f"{mode}/{condition}"] for result in chosen])
     before, after = sides
     return compare(before, after)["rank-1"] if before and after else None
 

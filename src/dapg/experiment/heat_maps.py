@@ -1,14 +1,15 @@
 """What the page shows beside tables and needs networks for: heat maps by corruption and severity, ranked lists.
 
-A step of its own (``dapg reproduce TABLE --pictures``), as long as the networks are at hand. Each group of cells (data
-set, start, fine-tuning) leaves one file, ``results/reproduce-<scale>/pictures/<group>.json``, thumbnails inside, about
-the median seed of our arm and of the strongest arm that is no part of ours. The page is made from these files alone.
+A step of its own (``dapg reproduce show TABLE --pictures``), as long as the networks are at hand. Each group of
+cells (data set, start, fine-tuning) leaves one file beside the page, thumbnails inside, about the median seed of our
+arm and of the strongest arm that is no part of ours. The page is made from these files; git keeps neither.
 """
 
 import base64
 import itertools
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ from dapg.data.base import Dataset
 from dapg.data.source import DataConfig, open_dataset
 from dapg.evaluation.corrupted_scores import CorruptionSettings, score_corrupted
 from dapg.evaluation.corrupted_sets import CorruptedDataset, CorruptionPolicy
+from dapg.experiment.figures import OURS
 from dapg.experiment.matrix import ARMS, Cell, Group
-from dapg.experiment.plan import Experiment, Say, machine
-from dapg.experiment.tables import OURS, Stored, modes_of, read_cells
+from dapg.experiment.paper import modes_of
+from dapg.experiment.plan import Experiment, Say
+from dapg.experiment.store import CellResult, Stored, read_cells, refuse_mixed, this_machine
 from dapg.features.encoders import Encoder, build_encoder
 from dapg.features.extract import extract, trial_features
 from dapg.features.ranked_lists import describe_lists, thumbnails
@@ -37,7 +40,6 @@ from dapg.scoring.labels import Labels
 from dapg.scoring.metrics import score_trials
 from dapg.scoring.ranking import rank
 
-FOLDER = "pictures"
 NAMES, LEVELS = library.expand(("all",)), library.SEVERITIES
 """Corruptions and severities of the heat maps."""
 LISTS, ANSWERS = 2, 10
@@ -49,9 +51,10 @@ def write_pictures(experiment: Experiment, say: Say) -> list[Path]:
     """Make what is not there yet; groups whose networks are not at hand are named and left out.
 
     Raises:
-        UsageError: no group has cells of our arm and of another one.
+        UsageError: no group has cells of our arm and of another one, or they cannot be compared.
     """
-    stored = read_cells(experiment)
+    stored = read_cells(experiment.folder)
+    refuse_mixed(stored)
     chosen = pairs(experiment, stored)
     if not chosen:
         raise UsageError("pictures need a finished cell of DAPG and one of another arm: same data, start, fine-tuning")
@@ -76,7 +79,7 @@ def write_pictures(experiment: Experiment, say: Say) -> list[Path]:
 def file(experiment: Experiment, group: Group) -> Path:
     """Where a group's pictures are."""
     data, start, finetuning = group
-    return experiment.folder / FOLDER / f"{finetuning}-{data}-{start}.json"
+    return experiment.page.parent / f"{finetuning}-{data}-{start}.json"
 
 
 def read_pictures(experiment: Experiment) -> list[dict[str, Any]]:
@@ -110,8 +113,8 @@ def pairs(experiment: Experiment, stored: Stored) -> dict[Group, dict[str, Cell]
     return chosen
 
 
-def _strength(result: Mapping[str, Any]) -> float:
-    return float(result["scores"][f"{modes_of(result['cell']['data'])[0]}/all"]["mAP"])
+def _strength(result: CellResult) -> float:
+    return result.scores[f"{modes_of(result.data)[0]}/all"]["mAP"]
 
 
 def _middle(cells: list[Cell], strength: Mapping[str, float]) -> Cell:
@@ -120,20 +123,20 @@ def _middle(cells: list[Cell], strength: Mapping[str, float]) -> Cell:
 
 def _named(cell: Cell, stored: Stored) -> dict[str, Any]:
     """What tells whether stored pictures are those of a cell's network."""
-    return {"name": cell.name, "weights": stored[cell.name]["trainings"][-1]["weights"]}
+    return {"name": cell.name, "weights": stored[cell.name].trainings[-1].weights}
 
 
-def _network(experiment: Experiment, result: Mapping[str, Any]) -> Path:
+def _network(experiment: Experiment, result: CellResult) -> Path:
     """The folder of the network that a cell was scored with.
 
     Raises:
         UsageError: it is not there, or holds another network.
     """
-    last = result["trainings"][-1]
-    folder = experiment.runs / str(last["stage"]) / str(last["run"])
+    last = result.trainings[-1]
+    folder = experiment.runs / last.stage / last.run
     if not (folder / RESULT).exists():
         raise UsageError(f"the network is not at hand: there is no {folder / RESULT}; give --runs")
-    if read_json(folder / RESULT)["weights"] != last["weights"]:
+    if read_json(folder / RESULT)["weights"] != last.weights:
         raise UsageError(f"{folder} holds another network than the one that was scored")
     return folder
 
@@ -157,7 +160,7 @@ def _made(
         "severities": severities(encoders, dataset, trial),
         "disagreements": disagreements(encoders, dataset, trial),
         "commit": commit(),
-        "machine": machine(device),
+        "machine": asdict(this_machine(device)),
         "seconds": round(time.monotonic() - started, 1),
     }
 

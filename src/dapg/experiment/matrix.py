@@ -223,11 +223,6 @@ def cells(
     return list(found.values())
 
 
-def tables_of(cell: Cell) -> list[str]:
-    """The tables that show a cell."""
-    return [name for name, (arms, tuners) in _TABLE_ARMS.items() if cell.arm in arms and cell.finetuning in tuners]
-
-
 def _splits(sources: Sequence[Source]) -> Iterator[tuple[Source, str]]:
     for source in sources:
         if source.name == "regdb":

@@ -1,41 +1,36 @@
 """All of ``dapg reproduce --show``: tables as files, and one page with all that is stored; byte-equal each time."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from dapg.corruptions.library import DRAWS
 from dapg.experiment import claims, paper
+from dapg.experiment.figures import Line, lines
 from dapg.experiment.heat_maps import read_pictures
 from dapg.experiment.matrix import ARMS
+from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment
 from dapg.experiment.provenance import costs
-from dapg.experiment.tables import (
-    TITLES,
-    Line,
-    Stored,
-    by_mode,
-    groups,
-    lines,
-    modes_of,
-    note,
-    read_cells,
-    rows_of,
-    write_tables,
-)
+from dapg.experiment.store import Stored, read_cells, refuse_mixed
+from dapg.experiment.tables import TITLES, by_mode, groups_of, note, rows_of, write_tables
 from dapg.report.experiment_page import Curves, ExperimentPage, Table, write_experiment
 
-PAGE = "report.html"
 _WORDS = {"pretrain": "pre-training", "align": "alignment"}
 _WITHOUT = (
-    "Not stored. `dapg reproduce TABLE --pictures` makes them as long as the folder of the trainings (--runs) holds "
+    "Not made. `dapg reproduce show TABLE --pictures` makes them where the folder of the trainings (--runs) holds "
     "the networks of a finished cell of DAPG and of another arm."
 )
 
 
 def write_report(experiment: Experiment) -> str:
-    """Write the tables' files and the page below the results; returns the tables as Markdown."""
-    stored = read_cells(experiment)
+    """Write the tables' files and the page below the results; returns the tables as Markdown.
+
+    Raises:
+        UsageError: the stored cells cannot be compared.
+    """
+    stored = read_cells(experiment.folder, with_persons=True)
+    refuse_mixed(stored)
     every = lines(experiment, stored)
     text = write_tables(experiment, stored, every)
     pictures = read_pictures(experiment)
@@ -43,7 +38,8 @@ def write_report(experiment: Experiment) -> str:
     page = ExperimentPage(
         title=f"dapg reproduce, scale {experiment.scale}",
         notes=[
-            f"{len(stored)} cells are done. Per cent, 95 % interval by bootstrap over test persons nested in seeds.",
+            f"{len(stored)} cells are done{_draws(stored)}.",
+            "Per cent, 95 % interval by bootstrap over test persons crossed with seeds.",
             "What synthetic people show is no claim about SYSU-MM01 or RegDB.",
             f"Fig. 1 of the paper: {paper.FIGURE_1}.",
         ],
@@ -51,60 +47,63 @@ def write_report(experiment: Experiment) -> str:
         tables=_tables(experiment, every, stored),
         checks=checked,
         curves=_curves(stored),
-        costs=costs(experiment, stored, pictures),
+        costs=[costs(experiment, stored, sum((group["seconds"] for group in pictures), 0.0))],
         pictures=pictures,
         without_pictures=_WITHOUT,
     )
-    write_experiment(experiment.folder / "tables" / PAGE, page)
+    write_experiment(experiment.page, page)
     return f"{text}\n{claims.markdown(checked)}"
+
+
+def _draws(stored: Stored) -> str:
+    """By which version of the random draws, where it is not that of now."""
+    old = sorted({result.draws for result in stored.values()} - {DRAWS})
+    return f", with the random draws of version {old[0]} (now {DRAWS})" if old else ""
 
 
 def _tables(experiment: Experiment, every: Sequence[Line], stored: Stored) -> list[Table]:
     """A table for each group of each of the experiment's tables, or one for each mode where one would be too wide."""
-    found = []
+    tables = []
     for table in experiment.tables:
-        part = [line for line in every if line.table == table]
-        for group, arms in groups(part).items():
-            data, start, finetuning = group
+        groups, _ = groups_of([line for line in every if line.table == table])
+        for (data, start, finetuning), arms in groups.items():
             heading = f"{TITLES[table]} ({finetuning} on {data}, first weights {start})"
-            about = note(experiment, table, group, arms, stored)
+            about = note(experiment, table, arms, stored)
             parts = by_mode(arms)
-            for each in parts:
-                mode = next(iter(each.values()))[0].mode
-                found.append(Table(f"{heading}, {mode}" if len(parts) > 1 else heading, rows_of(each), about))
+            for part in parts:
+                mode = next(iter(part.values()))[0].mode
+                tables.append(Table(f"{heading}, {mode}" if len(parts) > 1 else heading, rows_of(part), about))
                 about = ""
-    return found
+    return tables
 
 
 def _points(stored: Stored) -> dict[str, list[tuple[str, float, float]]]:
     """Panel (fine-tuning, data, start, mode) -> arms with mAP on clean and on corrupted pictures."""
-    means: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    scores: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for result in stored.values():
-        cell = result["cell"]
-        for mode in modes_of(cell["data"]):
-            panel = f"{cell['finetuning']}, {cell['data'].split('-')[0]} {mode}, from {cell['start']}"
-            pair = tuple(100 * result["scores"][f"{mode}/{condition}"]["mAP"] for condition in ("clean", "all"))
-            means.setdefault(panel, {}).setdefault(cell["arm"], []).append((pair[0], pair[1]))
-    found: dict[str, list[tuple[str, float, float]]] = {}
-    for panel, arms in sorted(means.items()):
+        for mode in modes_of(result.data):
+            panel = f"{result.finetuning}, {result.group[0]} {mode}, from {result.start}"
+            clean, corrupted = (100 * result.scores[f"{mode}/{condition}"]["mAP"] for condition in ("clean", "all"))
+            scores.setdefault(panel, {}).setdefault(result.arm, []).append((clean, corrupted))
+    points: dict[str, list[tuple[str, float, float]]] = {}
+    for panel, arms in sorted(scores.items()):
         for arm, pairs in arms.items():
             clean, corrupted = np.mean(pairs, axis=0).tolist()
-            found.setdefault(panel, []).append((ARMS[arm].title, clean, corrupted))
-    return found
+            points.setdefault(panel, []).append((ARMS[arm].title, clean, corrupted))
+    return points
 
 
 def _curves(stored: Stored) -> Curves:
     """A panel for each pre-training or alignment and start, and for each group of fine-tunings; each run once."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    curves: dict[str, dict[str, dict[str, list[tuple[int, float]]]]] = {}
     for result in stored.values():
-        cell = result["cell"]
-        for training in result["trainings"]:
-            if not training.get("curve"):
+        for training in result.trainings:
+            if not training.curve:
                 continue
-            if training["stage"] == "finetune":
-                panel = f"{cell['finetuning']} on {cell['data'].split('-')[0]}, from {cell['start']}"
+            if training.stage == "finetune":
+                panel = f"{result.finetuning} on {result.group[0]}, from {result.start}"
             else:
-                panel = f"{_WORDS[training['stage']]} {training['method']}, from {cell['start']}"
-            arm = found.setdefault(panel, {}).setdefault(ARMS[cell["arm"]].title, {})
-            arm[training["run"]] = training["curve"]
-    return {panel: {arm: list(runs.values()) for arm, runs in arms.items()} for panel, arms in sorted(found.items())}
+                panel = f"{_WORDS[training.stage]} {training.method}, from {result.start}"
+            arm = curves.setdefault(panel, {}).setdefault(ARMS[result.arm].title, {})
+            arm[training.run] = training.curve
+    return {panel: {arm: list(runs.values()) for arm, runs in arms.items()} for panel, arms in sorted(curves.items())}

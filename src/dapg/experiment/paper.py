@@ -15,6 +15,11 @@ SEARCHES = ("all", "indoor", "visible-to-thermal", "thermal-to-visible")
 """SYSU-MM01's two modes, then RegDB's."""
 
 
+def modes_of(data: str) -> tuple[str, ...]:
+    """The published test modes of a data set; synthetic people have SYSU-MM01's."""
+    return SEARCHES[2:] if data.startswith("regdb") else SEARCHES[:2]
+
+
 @dataclass(frozen=True, slots=True)
 class PrintedRow:
     """One line of Table I or II."""

@@ -1,24 +1,21 @@
 """What to run and where; what is done, what would run, how long it takes and how much disk it needs."""
 
 import fnmatch
-import os
-import platform
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Literal
 
 from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
-from dapg.core.files import read_json
 from dapg.core.run_folder import RESULT
 from dapg.core.scales import SCALES, Stage
+from dapg.corruptions.library import DRAWS
 from dapg.data.source import open_dataset, select_records
-from dapg.experiment.estimates import Speeds, machine_words, seconds_of_a_step, seconds_of_scoring, speeds
+from dapg.experiment.estimates import Speeds, measured_speeds, seconds_of_a_step, seconds_of_scoring
 from dapg.experiment.matrix import TABLES, Cell, Source, cells
+from dapg.experiment.store import CellResult, Stored, read_cells, this_machine
 from dapg.train.align import AlignSettings
 from dapg.train.finetune import FinetuneSettings
 from dapg.train.run import TrainingSettings
@@ -67,12 +64,13 @@ class Experiment:
 
     @property
     def folder(self) -> Path:
-        """Where the cells' results are."""
+        """Where the cells' results are (``store.py``)."""
         return self.results / f"reproduce-{self.scale}"
 
-    def file(self, cell: Cell) -> Path:
-        """The cell's result."""
-        return self.folder / f"{cell.name}.json"
+    @property
+    def page(self) -> Path:
+        """One HTML page, made from the results and not kept in git; what it shows besides lies in its folder."""
+        return self.folder / "page" / "report.html"
 
     def failure(self, cell: Cell) -> Path:
         """Why the cell failed last time."""
@@ -81,13 +79,14 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a dry run says about a cell."""
+    """What a plan says about a cell."""
 
     cell: Cell
-    state: str
-    """done (and whether by other settings than now), to run (with what is left to train), or missing (with what is)."""
+    state: Literal["done", "to run", "missing"]
+    about: str
+    """What is left to train, what is missing, or what would come out differently now."""
     seconds: float | None = 0.0
-    """None: nothing like it has been measured."""
+    """Of what is left; None: nothing like it has been measured."""
     bytes: float = 0.0
 
 
@@ -96,40 +95,42 @@ def outlook(experiment: Experiment) -> list[Outlook]:
 
     Seconds come from finished cells of the same scale (``estimates.py``): run one of each kind, and the rest is known.
     """
-    known = _measured(experiment)
+    stored = read_cells(experiment.folder)
+    speeds = _measured(experiment, stored)
     counted: set[str] = set()
-    found = []
+    plan: list[Outlook] = []
     for cell in experiment.cells():
         if cell.missing:
-            found.append(Outlook(cell, f"missing: {cell.missing}"))
-        elif experiment.file(cell).exists():
-            same = unchanged(cell, read_json(experiment.file(cell)))
-            found.append(Outlook(cell, "done" if same else "done, by other settings than now"))
+            plan.append(Outlook(cell, "missing", cell.missing))
+        elif cell.name in stored:
+            plan.append(Outlook(cell, "done", _what_changed(cell, stored[cell.name])))
         else:
-            later = any(each.state.startswith("to run") for each in found)
-            found.append(_left(experiment, cell, known, counted, pictures_kept=later))
-    return found
+            later = any(outlook.state == "to run" for outlook in plan)
+            plan.append(_left(experiment, cell, speeds, counted, pictures_kept=later))
+    return plan
 
 
-def unchanged(cell: Cell, result: Mapping[str, Any]) -> bool:
-    """Whether a stored cell was trained by the settings of now: the name of a run ends in their hash."""
-    return [Path(training.out).name for training in cell.chain] == [training["run"] for training in result["trainings"]]
+def _what_changed(cell: Cell, result: CellResult) -> str:
+    """Why a stored cell would come out differently now; empty: it would not."""
+    if not result.unchanged(cell):
+        return "by other settings than now"
+    return "" if result.draws == DRAWS else "by other random draws than now"
 
 
-def _left(experiment: Experiment, cell: Cell, measured: Speeds, counted: set[str], pictures_kept: bool) -> Outlook:
+def _left(experiment: Experiment, cell: Cell, speeds: Speeds, counted: set[str], pictures_kept: bool) -> Outlook:
     """What a cell still needs; trainings in ``counted`` are another cell's to pay."""
-    seconds, parts, size = [seconds_of_scoring(measured, cell.start, pictures_kept)], [], 0.0
+    seconds, parts, size = [seconds_of_scoring(speeds, cell.start, pictures_kept)], [], 0.0
     for training in cell.chain:
         if training.out in counted or (Path(training.out) / RESULT).exists():
             continue
         counted.add(training.out)
-        per_step = seconds_of_a_step(measured, stage_of(training), training.name, cell.arm, cell.start)
+        per_step = seconds_of_a_step(speeds, stage_of(training), training.name, cell.arm, cell.start)
         seconds.append(None if per_step is None else per_step * _steps(training))
         size += SCALES[experiment.scale].starts[cell.start].disk
         parts.append(f"{stage_of(training)} {training.name}")
     known = [value for value in seconds if value is not None]
     total = sum(known) if len(known) == len(seconds) else None
-    return Outlook(cell, "to run: " + ", ".join([*parts, "score"]), total, size)
+    return Outlook(cell, "to run", ", ".join([*parts, "score"]), total, size)
 
 
 def _steps(training: TrainingSettings) -> int:
@@ -140,11 +141,10 @@ def _steps(training: TrainingSettings) -> int:
     return training.train.total_steps(pictures / training.train.batch_size)
 
 
-def _measured(experiment: Experiment) -> Speeds:
+def _measured(experiment: Experiment, stored: Stored) -> Speeds:
     """Speeds of what is finished on machines like this one; where there is none, on any."""
-    results = [read_json(path) for path in sorted(experiment.folder.glob("*.json"))]
-    here = machine_words(machine(resolve_device(experiment.device)))
-    return speeds([each for each in results if machine_words(each["machine"]) == here] or results)
+    here = this_machine(resolve_device(experiment.device)).kind
+    return measured_speeds([result for result in stored.values() if result.machine.kind == here] or stored.values())
 
 
 def stage_of(training: TrainingSettings) -> Stage:
@@ -154,21 +154,11 @@ def stage_of(training: TrainingSettings) -> Stage:
     return "align" if isinstance(training, AlignSettings) else "pretrain"
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """What a result was made on; a GPU by its name."""
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
-        "torch": torch.__version__,
-    }
-
-
 def commands(experiment: Experiment, words: Sequence[str]) -> list[str]:
     """One command for each cell that is left, for a SLURM array or any other queue.
 
-    ``words`` are the arguments the user gave, without those that choose what is done with the plan.
+    ``words`` are the table and options the user gave, as ``dapg reproduce run`` takes them.
     """
-    left = [cell for cell in experiment.cells() if not cell.missing and not experiment.file(cell).exists()]
-    return [shlex.join(["dapg", "reproduce", *words, "--cell", cell.name]) for cell in left]
+    stored = read_cells(experiment.folder)
+    left = [cell for cell in experiment.cells() if not cell.missing and cell.name not in stored]
+    return [shlex.join(["dapg", "reproduce", "run", *words, "--cell", cell.name]) for cell in left]

@@ -11,11 +11,12 @@ import traceback
 from collections.abc import Sequence
 
 from dapg.core.errors import BusyError, UsageError
-from dapg.core.files import atomic_write_text, folder_lock, write_json
+from dapg.core.files import atomic_write_text, folder_lock
 from dapg.core.runtime import Cache
 from dapg.experiment.cell import run_cell
 from dapg.experiment.matrix import Cell
 from dapg.experiment.plan import Experiment, Say
+from dapg.experiment.store import add_cell, read_cells
 from dapg.train.loop import Terminated
 
 
@@ -33,9 +34,9 @@ def run(experiment: Experiment, say: Say, cell_name: str = "") -> list[str]:
     Raises:
         UsageError: no such cell, or one that cannot run.
     """
-    waiting = [cell for cell in experiment.cells() if not cell.missing]
-    if cell_name:
-        waiting = [_named(experiment, cell_name)]
+    done = read_cells(experiment.folder)
+    wanted = [_named(experiment, cell_name)] if cell_name else experiment.cells()
+    waiting = [cell for cell in wanted if not cell.missing and cell.name not in done]
     failed: list[str] = []
     cache: Cache = {}
     while waiting:
@@ -52,7 +53,7 @@ def _named(experiment: Experiment, name: str) -> Cell:
             if cell.missing:
                 raise UsageError(f"{name} cannot run: {cell.missing}")
             return cell
-    raise UsageError(f"no cell of these tables, scale and data is called {name!r}; --dry-run lists them")
+    raise UsageError(f"no cell of these tables, scale and data is called {name!r}; dapg reproduce plan lists them")
 
 
 def _attempt(experiment: Experiment, cell: Cell, cache: Cache, failed: list[str], say: Say) -> bool:
@@ -60,10 +61,9 @@ def _attempt(experiment: Experiment, cell: Cell, cache: Cache, failed: list[str]
     folder = experiment.runs / "cells" / cell.name
     try:
         with folder_lock(folder, patience=0.0):
-            if not experiment.file(cell).exists():
+            if cell.name not in read_cells(experiment.folder):
                 say(f"{time.strftime('%H:%M')} {cell.name}")
-                experiment.folder.mkdir(parents=True, exist_ok=True)
-                write_json(experiment.file(cell), run_cell(experiment, cell, cache))
+                add_cell(experiment.folder, run_cell(experiment, cell, cache))
                 experiment.failure(cell).unlink(missing_ok=True)
     except BusyError:
         return False
@@ -81,7 +81,7 @@ def run_on(words: Sequence[str], devices: Sequence[str], say: Say) -> bool:
     """One process for each device, each taking the cells that the others have not begun; whether all ended well."""
     processes = []
     for device in devices:
-        command = [sys.executable, "-m", "dapg", "reproduce", *words, "--device", device]
+        command = [sys.executable, "-m", "dapg", "reproduce", "run", *words, "--device", device]
         say(shlex.join(command))
         processes.append(subprocess.Popen(command))
     codes = [process.wait() for process in processes]

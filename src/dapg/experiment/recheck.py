@@ -16,11 +16,11 @@ import torch
 
 from dapg.core.errors import UsageError
 from dapg.core.seeds import derive_seed
+from dapg.corruptions.library import DRAWS
 from dapg.experiment.cell import run_cell
-from dapg.experiment.estimates import Result, seconds
 from dapg.experiment.matrix import Cell
-from dapg.experiment.plan import Experiment, Say, unchanged
-from dapg.experiment.tables import Stored, read_cells
+from dapg.experiment.plan import Experiment, Say
+from dapg.experiment.store import CellResult, Stored, read_cells
 
 DEVIATIONS = 4.0
 """Standard deviations of the difference of two seeds, sqrt(2) times that of one, that a score may be off: two dozen
@@ -35,7 +35,7 @@ class Verdict:
 
     cell: str
     equal: bool
-    """Every score and the network's weights, to the last bit."""
+    """Every compared score and the network's weights, to the last bit."""
     same_machine: bool
     """Device, cores, threads, platform and torch."""
     gap: float
@@ -44,6 +44,8 @@ class Verdict:
     """Of that score."""
     score: str
     """Its name: mode/condition."""
+    left_out: str = ""
+    """Why corrupted pictures were not compared; empty: they were."""
 
     @property
     def passed(self) -> bool:
@@ -52,13 +54,14 @@ class Verdict:
 
     def __str__(self) -> str:
         """One line."""
+        without = f"; clean pictures only: {self.left_out}" if self.left_out else ""
         if self.equal:
-            return f"{self.cell}: equal to the last bit"
+            return f"{self.cell}: equal to the last bit{without}"
         where = "on the same machine and torch, where it should be" if self.same_machine else "on another machine"
         outcome = "within" if self.passed else "OUTSIDE"
         return (
             f"{self.cell}: {outcome} the tolerance, not equal bit by bit {where}; "
-            f"farthest off: mAP of {self.score} by {self.gap:+.2f} points, tolerance {self.tolerance:.2f}"
+            f"farthest off: mAP of {self.score} by {self.gap:+.2f} points, tolerance {self.tolerance:.2f}{without}"
         )
 
 
@@ -68,86 +71,106 @@ def recheck(experiment: Experiment, word: str, say: Say) -> Verdict:
     Raises:
         UsageError: no finished cell has the settings of now, or there are too few seeds to take a tolerance from.
     """
-    stored = read_cells(experiment)
+    stored = read_cells(experiment.folder)
     name = draw(experiment.cells(), stored, word)
-    allowed = tolerances(stored, stored[name])
-    say(f"{name}: took {seconds(stored[name]) / 60:.1f} min when it was run")
+    result = stored[name]
+    allowed = tolerances(stored, result)
+    took = f"{result.training_seconds / 60:.1f} min to train and {result.scoring_seconds / 60:.1f} min to score"
+    say(f"{name}: took {took} when it was run")
     before = torch.get_num_threads()
-    torch.set_num_threads(stored[name]["machine"]["threads"])  # how sums are split decides over last bits
+    torch.set_num_threads(result.machine.threads)  # how sums are split decides over last bits
     try:
         with tempfile.TemporaryDirectory() as folder:
-            elsewhere = replace(experiment, runs=Path(folder), repeats=stored[name]["repeats"])
+            elsewhere = replace(experiment, runs=Path(folder), repeats=result.repeats)
             (cell,) = [cell for cell in elsewhere.cells() if cell.name == name]
             again = run_cell(elsewhere, cell, {})
     finally:
         torch.set_num_threads(before)
-    return compare(name, stored[name], again, allowed)
+    return compare(name, result, again, allowed)
 
 
 def draw(cells: Sequence[Cell], stored: Stored, word: str) -> str:
-    """A random one of the cheapest tenth of the finished cells whose settings are those of now.
+    """A random one of the finished cells with the settings of now: of the tenth (at least three) that train fastest.
+
+    Scoring takes about the same time for all. Cells with the random draws of now are preferred.
 
     Raises:
         UsageError: there is none, or there are too few seeds of its kind to say what it may be off.
     """
     finished = [cell for cell in cells if cell.name in stored]
-    current = [cell for cell in finished if unchanged(cell, stored[cell.name])]
+    current = [cell for cell in finished if stored[cell.name].unchanged(cell)]
     if not current:
         raise UsageError(f"of {len(finished)} finished cells none has the settings of now: nothing can be compared")
+    current = [cell for cell in current if stored[cell.name].draws == DRAWS] or current
     usable = [cell for cell in current if _freedom(_seeds(stored, stored[cell.name])) >= FREEDOM]
     if not usable:
         raise UsageError(f"a tolerance is taken from how far seeds lie apart: {FREEDOM} beyond the first of an arm")
-    ranked = sorted(usable, key=lambda cell: (seconds(stored[cell.name]), cell.name))
-    cheap = ranked[: -(-len(ranked) // 10)]
+    ranked = sorted(usable, key=lambda cell: (stored[cell.name].training_seconds, cell.name))
+    cheap = ranked[: max(3, -(-len(ranked) // 10))]
     return cheap[derive_seed("recheck", word) % len(cheap)].name
 
 
-def tolerances(stored: Stored, result: Result) -> dict[str, float]:
+def tolerances(stored: Stored, result: CellResult) -> dict[str, float]:
     """Score (mode/condition) -> points of mAP that it may be off.
 
     Seeds spread about their own arm's mean; the arms of the same data set, start and fine-tuning are pooled.
     """
-    several = _seeds(stored, result)
-    found = {}
-    for name in result["scores"]:
+    seeds = _seeds(stored, result)
+    allowed = {}
+    for name in result.scores:
         squares = 0.0
-        for results in several:
-            values = [100 * each["scores"][name]["mAP"] for each in results]
+        for results in seeds:
+            values = [100 * other.scores[name]["mAP"] for other in results]
             squares += sum((value - statistics.fmean(values)) ** 2 for value in values)
-        found[name] = DEVIATIONS * math.sqrt(2 * squares / _freedom(several))
-    return found
+        allowed[name] = DEVIATIONS * math.sqrt(2 * squares / _freedom(seeds))
+    return allowed
 
 
-def _seeds(stored: Stored, result: Result) -> list[list[Result]]:
+def _seeds(stored: Stored, result: CellResult) -> list[list[CellResult]]:
     """The seeds of each arm that has several, of the data set, start and fine-tuning of a cell."""
-    arms: dict[str, list[Result]] = {}
+    arms: dict[str, list[CellResult]] = {}
     for other in stored.values():
-        if all(other["cell"][key] == result["cell"][key] for key in ("data", "start", "finetuning")):
-            arms.setdefault(other["cell"]["arm"], []).append(other)
+        if (other.data, other.start, other.finetuning) == (result.data, result.start, result.finetuning):
+            arms.setdefault(other.arm, []).append(other)
     return [results for results in arms.values() if len(results) > 1]
 
 
-def _freedom(seeds: Sequence[Sequence[Result]]) -> int:
+def _freedom(seeds: Sequence[Sequence[CellResult]]) -> int:
     return sum(len(results) - 1 for results in seeds)
 
 
-def compare(name: str, stored: Result, again: Result, allowed: Mapping[str, float]) -> Verdict:
+def compare(name: str, stored: CellResult, again: CellResult, allowed: Mapping[str, float]) -> Verdict:
     """What differs between a stored cell and the same cell run again.
 
+    By other random draws, the test pictures are corrupted differently: then only the scores of clean ones are compared.
+
     Raises:
-        UsageError: they hold different scores.
+        UsageError: they hold different scores, or are fine-tuned on different data.
     """
-    if set(stored["scores"]) != set(again["scores"]):
-        odd = sorted(set(stored["scores"]) ^ set(again["scores"]))
+    data = [result.trainings[-1].data.get("hash") for result in (stored, again)]
+    if data[0] != data[1]:
+        raise UsageError(f"{name} was fine-tuned on data {data[0]}, this is {data[1]}: nothing can be compared")
+    if set(stored.scores) != set(again.scores):
+        odd = sorted(set(stored.scores) ^ set(again.scores))
         raise UsageError(f"{name} is scored in other modes or conditions than when it was stored: {', '.join(odd)}")
-    gaps = {key: 100 * (again["scores"][key]["mAP"] - stored["scores"][key]["mAP"]) for key in stored["scores"]}
-    worst = max(gaps, key=lambda key: abs(gaps[key]) / max(allowed[key], 1e-12))
-    weights = [result["trainings"][-1]["weights"] for result in (stored, again)]
+    left_out = _other_pictures(stored, again)
+    scores = [score for score in stored.scores if not left_out or score.endswith("/clean")]
+    gaps = {score: 100 * (again.scores[score]["mAP"] - stored.scores[score]["mAP"]) for score in scores}
+    worst = max(gaps, key=lambda score: abs(gaps[score]) / max(allowed[score], 1e-12))
     return Verdict(
         cell=name,
-        equal=stored["scores"] == again["scores"] and weights[0] == weights[1],
-        same_machine=stored["machine"] == again["machine"],
+        equal=all(stored.scores[score] == again.scores[score] for score in scores)
+        and stored.trainings[-1].weights == again.trainings[-1].weights,
+        same_machine=stored.machine == again.machine,
         gap=gaps[worst],
         tolerance=allowed[worst],
         score=worst,
+        left_out=left_out,
     )
+
+
+def _other_pictures(stored: CellResult, again: CellResult) -> str:
+    """Why corrupted pictures are not the same; empty: they are."""
+    if stored.draws != again.draws:
+        return f"random draws version {stored.draws} there, {again.draws} now"
+    return "" if stored.corruptions == again.corruptions else "they were corrupted by another list"

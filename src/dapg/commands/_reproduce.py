@@ -1,0 +1,87 @@
+"""Shared by run, plan, show and recheck: which experiment a command is about."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from dapg.commands._settings import parse, take_positional
+from dapg.core.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from dapg.experiment.matrix import Source
+    from dapg.experiment.plan import Experiment
+
+TABLES = "TABLE is table1, table2, table3, fig1, beyond, finetuners, stage1, stage2 or all."
+
+
+@dataclass(frozen=True)
+class ExperimentSettings:
+    """The experiment."""
+
+    scale: str = "tiny"
+    """tiny: minutes a cell on two cores; gpu: one GPU; paper: the published settings."""
+    data: str = "synthetic"
+    """synthetic, sysu=PATH, regdb=PATH; several with commas between them."""
+    starts: str = "random,imagenet"
+    """Where the first weights come from: random, imagenet or both."""
+    seeds: int = 5
+    """Seeds of each cell."""
+    repeats: int = 2
+    """Corrupted test sets of each kind (CIL: 10)."""
+    only: str = "*"
+    """Cells by name, patterns with spaces between them, such as 'dapg* *+agw-*-0'."""
+    runs: str = "outputs/reproduce"
+    """Folder of the trainings."""
+    results: str = "results"
+    """Folder of the results."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+T = TypeVar("T", bound=ExperimentSettings)
+
+
+def parse_experiment(program: str, defaults: T, words: list[str], about: str) -> "tuple[Experiment, T]":
+    """The experiment and all settings of a command, from the words ``TABLE [OPTIONS]``.
+
+    Raises:
+        UsageError: wrong arguments.
+        SystemExit: 0, after --help or --print_config.
+    """
+    table, words = take_positional(words, "TABLE", None, program)
+    settings = parse(program, defaults, words, about)
+    from dapg.experiment.matrix import SCALES, TABLES  # torch, which --help does without
+    from dapg.experiment.plan import Experiment
+
+    if table not in (*TABLES, "all"):
+        known = [*TABLES, "all"]
+        raise UsageError(f"no table is called {table!r}{nearest(table, known)}; known: {', '.join(known)}")
+    if settings.scale not in SCALES:
+        raise UsageError(f"--scale is {', '.join(SCALES)}, not {settings.scale!r}")
+    if min(settings.seeds, settings.repeats) < 1:
+        raise UsageError("--seeds and --repeats are 1 or more")
+    experiment = Experiment(
+        tables=TABLES if table == "all" else (table,),
+        scale=settings.scale,
+        sources=tuple(_source(text) for text in settings.data.split(",")),
+        starts=tuple(settings.starts.split(",")),
+        seeds=settings.seeds,
+        repeats=settings.repeats,
+        only=settings.only,
+        runs=Path(settings.runs),
+        results=Path(settings.results),
+        device=settings.device.split(",")[0],
+    )
+    return experiment, settings
+
+
+def _source(text: str) -> "Source":
+    """A data set that can be fine-tuned on, and its root."""
+    from dapg.experiment.matrix import Source
+
+    name, _, root = text.partition("=")
+    if name not in ("synthetic", "sysu", "regdb"):
+        raise UsageError(f"--data takes synthetic, sysu=PATH and regdb=PATH, not {text!r}")
+    if name != "synthetic" and not root:
+        raise UsageError(f"where is {name}? Give --data {name}=PATH")
+    return Source(name, root)

@@ -1,0 +1,61 @@
+"""Say what is done, what would run, and what that takes in time and disk."""
+
+from dataclasses import dataclass
+
+from dapg.commands._reproduce import TABLES, ExperimentSettings, parse_experiment
+from dapg.commands._settings import take_option
+
+_HELP = f"""usage: dapg reproduce plan TABLE [--NAME VALUE ...]
+
+Say which cells are done, what would run, how long it takes and how much disk it needs. Nothing is run.
+
+{TABLES}
+
+examples:
+  dapg reproduce plan table1
+  dapg reproduce plan all --scale gpu --manifest cells.txt
+  sbatch --array=1-$(wc -l < cells.txt) --gres=gpu:1 --wrap='eval "$(sed -n ${{SLURM_ARRAY_TASK_ID}}p cells.txt)"'"""
+
+
+@dataclass(frozen=True)
+class PlanSettings(ExperimentSettings):
+    """The experiment."""
+
+    manifest: str = ""
+    """Write the commands that are left to this file, one cell per line, for a SLURM array or any other queue."""
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, then print the plan or write the manifest.
+
+    Raises:
+        UsageError: wrong arguments.
+    """
+    experiment, settings = parse_experiment(program, PlanSettings(), words, _HELP)
+    from dapg.core.files import atomic_write_text
+    from dapg.experiment.plan import commands, outlook
+
+    if settings.manifest:
+        _, others = take_option(words, "--manifest", "")
+        lines = commands(experiment, others)
+        atomic_write_text(settings.manifest, "".join(f"{line}\n" for line in lines))
+        print(f"{len(lines)} commands: {settings.manifest}")
+        return
+    plan = outlook(experiment)
+    width = max(len(part.cell.name) for part in plan)
+    for part in plan:
+        time = f"  {_duration(part.seconds)}" if part.state == "to run" else ""
+        print(f"{part.cell.name:{width}}  {part.state}{': ' if part.about else ''}{part.about}{time}")
+    left = [part for part in plan if part.state == "to run"]
+    known = [part.seconds for part in left if part.seconds is not None]
+    done, missing = (sum(part.state == state for part in plan) for state in ("done", "missing"))
+    print(f"\n{done} cells done, {len(left)} to run, {missing} cannot run yet")
+    unknown = len(left) - len(known)
+    without = f", without {unknown} cells whose like has not been measured here" if unknown else ""
+    print(f"about {_duration(sum(known, 0.0))} and {sum(part.bytes for part in left) / 1e9:.1f} GB of disk{without}")
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "time not measured yet"
+    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.1f} min"

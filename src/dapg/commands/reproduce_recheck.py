@@ -1,0 +1,39 @@
+"""Run a cheap finished cell again, from nothing, and compare with what is stored."""
+
+from dataclasses import dataclass
+
+from dapg.commands._reproduce import TABLES, ExperimentSettings, parse_experiment
+
+_HELP = f"""usage: dapg reproduce recheck TABLE [--NAME VALUE ...]
+
+Run a cheap finished cell again, from nothing, and compare with what is stored. Exit code 1 where the scores
+are outside the tolerance.
+
+{TABLES}
+
+example:
+  dapg reproduce recheck all --word "$(git rev-parse HEAD)\""""
+
+
+@dataclass(frozen=True)
+class RecheckSettings(ExperimentSettings):
+    """The experiment."""
+
+    word: str = "recheck"
+    """Draws the cell: any word, such as a commit."""
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, run again and compare.
+
+    Raises:
+        UsageError: wrong arguments, or nothing that can be compared.
+        SystemExit: 1 where the scores are outside the tolerance.
+    """
+    experiment, settings = parse_experiment(program, RecheckSettings(), words, _HELP)
+    from dapg.experiment.recheck import recheck
+
+    verdict = recheck(experiment, settings.word, lambda line: print(line, flush=True))
+    print(verdict)
+    if not verdict.passed:
+        raise SystemExit(1)

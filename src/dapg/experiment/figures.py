@@ -1,0 +1,189 @@
+"""Every figure of the paper's tables from stored cells: ours beside the printed value, with intervals and differences.
+
+Intervals are 95 % by bootstrap over test persons crossed with seeds. Comparisons are paired over persons; the
+p-values of one table are corrected together by Holm's rule.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dapg.experiment import paper
+from dapg.experiment.matrix import ARMS, Cell, Group
+from dapg.experiment.plan import Experiment
+from dapg.experiment.store import CellResult, Stored
+from dapg.scoring.bootstrap import compare, holm, intervals
+
+OURS = ("dapg", "dapg-1")
+"""Arms that comparisons are made for, the whole method first; the first that has cells is taken."""
+PAPERS = ("sysu", "regdb")
+"""Data sets of the paper, on which ours minus the printed value means something."""
+APART = ("stage1", "stage2")
+"""Tables that take a stage apart and also search within the visible cameras."""
+_CONDITIONS = {
+    "table1": ("clean",),
+    "table2": ("all",),
+    "table3": ("all",),
+    "fig1": ("clean", "all"),
+    "beyond": ("clean", "seen", "unseen"),
+    "finetuners": ("clean", "seen", "unseen"),
+    "stage1": ("clean", "seen", "unseen"),
+    "stage2": ("clean", "all"),
+}
+_WITHIN = ("visible", "visible centred", "frozen visible", "frozen visible centred")
+"""Modes of the embedded people that only ``APART`` show."""
+_COMPARED = dict.fromkeys(APART, ("all", "visible centred", "frozen visible centred"))
+"""Modes in which a table compares; the others compare in all they show."""
+_RESAMPLES = 20_000
+"""Bootstrap replicates of a comparison: enough that Holm's correction of a hundred can still call one significant."""
+Column = tuple[str, str, str]
+"""Mode, condition, measure."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of one table. Scores in per cent."""
+
+    table: str
+    data: str
+    start: str
+    finetuning: str
+    arm: str
+    title: str
+    mode: str
+    condition: str
+    measure: str
+    seeds: int
+    value: float | None
+    """None where no cell has run; ``state`` says why."""
+    low: float | None = None
+    high: float | None = None
+    paper: float | None = None
+    """The printed value; on other data than the paper's it is shown for orientation only."""
+    difference: float | None = None
+    """Ours minus the printed value, in points; on the paper's data alone."""
+    state: str = ""
+    """not run, or what is missing; empty where there is a value."""
+
+    @property
+    def column(self) -> Column:
+        """Its place in its row."""
+        return self.mode, self.condition, self.measure
+
+    @property
+    def group(self) -> Group:
+        """Data set, start and fine-tuning."""
+        return self.data, self.start, self.finetuning
+
+
+def lines(experiment: Experiment, stored: Stored) -> list[Line]:
+    """Every figure of the experiment's tables, those without a value among them."""
+    return [
+        line
+        for table in experiment.tables
+        for (group, arm), members in rows_of_cells(experiment, table).items()
+        for mode, condition in itertools.product(_modes(table, members[0].data), _CONDITIONS[table])
+        for line in _figures(
+            Line(table, *group, arm, _title(arm), mode, condition, "", 0, None, state=members[0].missing or "not run"),
+            [stored[cell.name] for cell in members if cell.name in stored],
+        )
+    ]
+
+
+def rows_of_cells(experiment: Experiment, table: str) -> dict[tuple[Group, str], list[Cell]]:
+    """(group, arm) -> the cells that are its seeds (and partitions)."""
+    rows: dict[tuple[Group, str], list[Cell]] = {}
+    for cell in replace(experiment, tables=(table,), only="*").cells():
+        rows.setdefault((cell.group, cell.arm), []).append(cell)
+    return rows
+
+
+def _modes(table: str, data: str) -> tuple[str, ...]:
+    """What a table shows of a data set."""
+    searches = paper.modes_of(data)
+    return (*searches[:1], *_WITHIN) if table in APART and data == "synthetic" else searches
+
+
+def _title(arm: str) -> str:
+    return f"{ARMS[arm].title} (reconstruction)" if ARMS[arm].reconstruction else ARMS[arm].title
+
+
+def _figures(blank: Line, results: Sequence[CellResult]) -> list[Line]:
+    """rank-1 and mAP of one row, mode and condition."""
+    persons = [result.persons[f"{blank.mode}/{blank.condition}"] for result in results]
+    spread = intervals(persons) if persons else {}
+    figures = []
+    for place, measure in enumerate(("rank-1", "mAP")):
+        printed = _printed(blank, place)
+        line = replace(blank, measure=measure, seeds=len(results), paper=printed)
+        if persons:
+            interval = spread[measure]
+            value, low, high = (round(100 * number, 2) for number in (interval.value, interval.low, interval.high))
+            gap = None if printed is None or line.data not in PAPERS else round(value - printed, 2)
+            line = replace(line, value=value, low=low, high=high, difference=gap, state="")
+        figures.append(line)
+    return figures
+
+
+def _printed(line: Line, place: int) -> float | None:
+    """What the paper prints for a figure (0: rank-1, 1: mAP); None where it prints nothing."""
+    if line.table == "table3" and line.condition == "all":
+        names = {"dapg-1-single": 0, "dapg-1-single-batch": 0, "dapg-2": 1, "dapg-1": 2, "dapg": 3}
+        scores = list(paper.TABLE_3.values())[names[line.arm]].get(line.mode)
+        return None if scores is None else scores[place]
+    for row in paper.TABLES_1_AND_2:
+        if (row.finetuning, row.pretraining) == (line.finetuning, line.arm) and line.condition in ("clean", "all"):
+            scores = (row.clean if line.condition == "clean" else row.corrupted).get(line.mode)
+            return None if scores is None or line.table in APART else scores[place]
+    return None
+
+
+# Comparisons
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ours minus another arm, in percentage points of mAP."""
+
+    table: str
+    data: str
+    start: str
+    finetuning: str
+    arm: str
+    other: str
+    mode: str
+    condition: str
+    value: float
+    low: float
+    high: float
+    p_holm: float
+    """Corrected together with all comparisons of the table."""
+
+    @property
+    def group(self) -> Group:
+        """Data set, start and fine-tuning."""
+        return self.data, self.start, self.finetuning
+
+
+def comparisons(experiment: Experiment, table: str, stored: Stored) -> list[Comparison]:
+    """Our arm against each other one of its group, paired over test persons, corrected by Holm's rule."""
+    rows = {
+        row: [stored[cell.name] for cell in members if cell.name in stored]
+        for row, members in rows_of_cells(experiment, table).items()
+    }
+    rows = {row: results for row, results in rows.items() if results}
+    compared: list[Comparison] = []
+    for group in dict.fromkeys(group for group, _ in rows):
+        arms = [arm for other_group, arm in rows if other_group == group]
+        ours = next((arm for arm in OURS if arm in arms), "")
+        others = [arm for arm in arms if arm != ours] if ours else []
+        shown = _modes(table, group[0])
+        modes = [mode for mode in _COMPARED.get(table, shown) if mode in shown]
+        for mode, condition, other in itertools.product(modes, _CONDITIONS[table], others):
+            score = f"{mode}/{condition}"
+            before, after = ([result.persons[score] for result in rows[group, arm]] for arm in (other, ours))
+            gap = compare(before, after, _RESAMPLES)["mAP"]
+            value, low, high = (round(100 * number, 2) for number in (gap.value, gap.low, gap.high))
+            compared.append(Comparison(table, *group, ours, other, mode, condition, value, low, high, p_holm=gap.p))
+    corrected = holm([comparison.p_holm for comparison in compared])
+    return [replace(comparison, p_holm=round(p, 4)) for comparison, p in zip(compared, corrected, strict=True)]

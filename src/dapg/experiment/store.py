@@ -1,0 +1,251 @@
+"""Results of finished cells as files for git: a line of text per cell, and the sums by test person that intervals need.
+
+``cells.jsonl`` has one compact line per cell, sorted by name; ``persons/<cell>.npz`` holds the cell's array, so that
+two branches that ran different cells touch different files, and a new cell does not rewrite the others' bytes.
+Several processes may add cells at once: each line is added under a lock, and every file is replaced as a whole.
+"""
+
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dapg.core.errors import DapgError, UsageError
+from dapg.core.files import atomic_path, atomic_write_text, folder_lock
+from dapg.experiment.matrix import Cell, Group
+from dapg.scoring.bootstrap import PersonScores
+
+CELLS, PERSONS = "cells.jsonl", "persons"
+CONDITIONS = ("clean", "all", "seen", "unseen")
+"""Clean pictures; corrupted by any of 20 types, by one of the 15 that stage 1 may draw, by one of the other five."""
+_UNIT = 1e-3
+"""Sums by person are kept in thousandths: finer than any figure that is made of them."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a result was made on."""
+
+    device: str
+    """cpu, or a GPU by its name."""
+    cores: int
+    threads: int
+    platform: str
+    torch: str
+
+    @property
+    def kind(self) -> str:
+        """In words; machines of one kind take about the same time."""
+        cores = f"{self.cores} cores, " if self.device == "cpu" else ""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.device} ({cores}{threads}, torch {self.torch})"
+
+
+def this_machine(device: torch.device) -> Machine:
+    """The machine that we run on, working on a device."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    return Machine(name, os.cpu_count() or 1, torch.get_num_threads(), platform.platform(), torch.__version__)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """One training of a cell's chain."""
+
+    stage: str
+    """pretrain, align or finetune."""
+    method: str
+    run: str
+    """Name of its folder, which ends in the hash of its settings."""
+    weights: dict[str, str]
+    """File -> SHA-256."""
+    data: dict[str, str | int | None]
+    """Number of pictures, hash of their list, and the version of an embedded set."""
+    steps: int
+    pictures_seen: int
+    seconds: float
+    logs: dict[str, float]
+    """Last logged values."""
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    """(step, loss) at no more than 40 places."""
+    alignment: dict[str, object] = field(default_factory=dict)
+    """Of an alignment: which positives, from which generator, for how many pictures."""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A finished cell: how it came about, what it scored, what it took."""
+
+    arm: str
+    finetuning: str
+    data: str
+    start: str
+    seed: int
+    scale: str
+    repeats: int
+    """Corrupted test sets of each kind."""
+    draws: int
+    """Version of the draws of corruptions (``corruptions/library.py``), in training and in test pictures."""
+    corruptions: str
+    """Name and hash of the list of corrupted test pictures; empty: stored before lists had hashes."""
+    feature: str
+    """The reported feature."""
+    scores: dict[str, dict[str, float]]
+    """mode/condition -> measure -> fraction."""
+    trainings: tuple[TrainingResult, ...]
+    scoring_seconds: float
+    pictures_kept: bool | None
+    """Whether the corrupted pictures were in memory already; None: not noted."""
+    machine: Machine
+    version: str
+    commit: str | None
+    persons: dict[str, PersonScores] = field(default_factory=dict, compare=False)
+    """mode/condition -> sums by test person; empty where they were not read."""
+
+    @property
+    def cell(self) -> Cell:
+        """Its place in the matrix, without the chain of trainings."""
+        return Cell(self.arm, self.finetuning, self.data, self.start, self.seed)
+
+    @property
+    def group(self) -> Group:
+        """What it has in common with the cells that it is compared with."""
+        return self.cell.group
+
+    @property
+    def training_seconds(self) -> float:
+        """What its trainings took, those that it shares with other cells included."""
+        return sum(training.seconds for training in self.trainings)
+
+    @property
+    def pictures(self) -> str:
+        """Which pictures it was fine-tuned on, and how those that it was tested on were corrupted."""
+        corrupted = f"{self.corruptions or 'no list'}, draws version {self.draws}, {self.repeats} repeats"
+        return f"data {self.trainings[-1].data.get('hash')}, corrupted by {corrupted}"
+
+    def unchanged(self, cell: Cell) -> bool:
+        """Whether it was trained by the settings of a cell of now: the name of a run ends in their hash."""
+        return [Path(training.out).name for training in cell.chain] == [training.run for training in self.trainings]
+
+
+Stored = Mapping[str, CellResult]
+"""Results by the name of their cell."""
+
+
+def read_cells(folder: Path, with_persons: bool = False) -> dict[str, CellResult]:
+    """All stored cells by name, in the order of names; none where there is no such folder.
+
+    Raises:
+        DapgError: a line cannot be read, a cell has two different lines, or its array is missing.
+    """
+    lines: dict[str, tuple[int, CellResult]] = {}
+    for number, text in _lines(folder / CELLS):
+        try:
+            result = _from_line(text)
+        except (ValueError, TypeError, KeyError) as error:
+            raise DapgError(f"{folder / CELLS}, line {number}: not a cell of this version of dapg ({error})") from error
+        name = result.cell.name
+        first, other = lines.setdefault(name, (number, result))
+        if other != result:  # two branches that ran the same cell were merged
+            raise DapgError(f"{folder / CELLS}: lines {first} and {number} are different results of {name}; delete one")
+    stored = {name: result for name, (_, result) in sorted(lines.items())}
+    if with_persons:
+        return {name: replace(result, persons=_read_persons(folder, name)) for name, result in stored.items()}
+    return stored
+
+
+def add_cell(folder: Path, result: CellResult) -> None:
+    """Store a cell in the place of its earlier result, if there is one.
+
+    Killed at any moment, the cell is stored or it is not. Other processes may do the same at the same time.
+
+    Raises:
+        DapgError: the files cannot be written or, those that are there, read.
+    """
+    with folder_lock(folder, patience=600.0):  # the others need it for moments only
+        stored = read_cells(folder) | {result.cell.name: result}
+        _write_persons(folder, result)  # first: an array without a line harms nobody
+        atomic_write_text(folder / CELLS, "".join(_to_line(stored[name]) for name in sorted(stored)))
+
+
+def refuse_mixed(stored: Stored) -> None:
+    """Refuse to show cells side by side whose pictures are not the same: other test pictures, or others to learn from.
+
+    Raises:
+        UsageError: says how many cells have which.
+    """
+    for data in sorted({result.data for result in stored.values()}):
+        kinds = Counter(result.pictures for result in stored.values() if result.data == data)
+        if len(kinds) > 1:
+            listed = "; ".join(f"{kind} ({number} cells)" for kind, number in sorted(kinds.items()))
+            raise UsageError(
+                f"the stored cells of {data} are about different pictures: {listed}. Their scores cannot be compared: "
+                f"delete the lines of one kind from {CELLS}, then run those cells again"
+            )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file with their numbers; none where there is no file."""
+    if path.exists():
+        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if text.strip():
+                yield number, text
+
+
+def _to_line(result: CellResult) -> str:
+    values = asdict(replace(result, persons={}))
+    del values["persons"]
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _from_line(text: str) -> CellResult:
+    values = json.loads(text)
+    trainings = tuple(
+        TrainingResult(**{**training, "curve": [(step, loss) for step, loss in training["curve"]]})
+        for training in values.pop("trainings")
+    )
+    return CellResult(**{**values, "machine": Machine(**values["machine"])}, trainings=trainings)
+
+
+# Sums by person
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / PERSONS / f"{name}.npz"
+
+
+def _write_persons(folder: Path, result: CellResult) -> None:
+    """One array (measures, scores, persons); a person without a valid query in a score has zeros there."""
+    names = sorted(result.persons)
+    everyone = sorted({person for scores in result.persons.values() for person in scores.persons})
+    sums = np.zeros((4, len(names), len(everyone)))
+    for number, name in enumerate(names):
+        scores = result.persons[name]
+        sums[:, number, np.searchsorted(everyone, scores.persons)] = scores.sums.T
+    whole = np.rint(sums / _UNIT)
+    arrays = {
+        "scores": np.array(names),
+        "persons": np.array(everyone, dtype=np.int64),
+        "sums": whole.astype(np.min_scalar_type(int(whole.max(initial=0)))),
+    }
+    with atomic_path(_file(folder, result.cell.name)) as temporary, temporary.open("wb") as handle:
+        np.savez_compressed(handle, allow_pickle=False, **arrays)
+
+
+def _read_persons(folder: Path, name: str) -> dict[str, PersonScores]:
+    path = _file(folder, name)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            names, persons, sums = stored["scores"].tolist(), stored["persons"], stored["sums"] * _UNIT
+    except (OSError, ValueError, KeyError) as error:
+        raise DapgError(f"{path}: the sums by person of {name} cannot be read ({error})") from error
+    found = {}
+    for number, score in enumerate(names):
+        tested = sums[-1, number] > 0
+        found[score] = PersonScores(tuple(persons[tested].tolist()), sums[:, number, tested].T)
+    return found

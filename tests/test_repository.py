@@ -1,0 +1,22 @@
+"""What git keeps is small: large files are for releases, or are made by a command."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LARGE = ("src/dapg/assets/", "docs/images/")
+"""Folders that may hold large files."""
+LIMIT = 500_000
+"""Bytes."""
+
+
+def test_no_tracked_file_is_large() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tracked = [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+    assert "pyproject.toml" in tracked
+    sizes = {name: (ROOT / name).stat().st_size for name in tracked if not name.startswith(LARGE)}
+    assert {name: size for name, size in sizes.items() if size > LIMIT} == {}
