@@ -27,7 +27,7 @@ def test_every_method_has_every_preset(method: str, preset: str) -> None:
 @pytest.mark.parametrize("method", plugins.names("methods.finetuning"))
 def test_the_small_scale_is_what_was_gated(method: str) -> None:
     """docs/experiment.md; a network that begins as ImageNet's, short, its first layers fixed."""
-    made = finetuning(method, "small")
+    made: Any = finetuning(method, "small")
     backbone, train = made.backbone, made.train
     network = (backbone.name, backbone.init, backbone.end, backbone.fixed)
     assert network == ("mobilenet_v2", "imagenet", "layer3", "layer1")
@@ -35,7 +35,8 @@ def test_the_small_scale_is_what_was_gated(method: str) -> None:
     assert (made.method.views.size, made.method.network.stripes) == ((96, 48), 6)
     assert made.method.views.mixing == (None if method == "caj" else 0.6)  # CAJ exchanges channels itself
     assert finetuning(method, "small", "random").backbone.name == "resnet18"
-    assert finetuning(method, "gpu").method.views.mixing is None
+    published: Any = finetuning(method, "gpu")
+    assert published.method.views.mixing is None
 
 
 def test_only_recommended_adds_to_the_method() -> None:
