@@ -342,7 +342,7 @@ def test_a_field_left_unset_is_not_stored() -> None:
     @dataclass(frozen=True)
     class Network:
         width: float = 1.0
-        end: str | None = unset()
+        end: str | None = unset(None)
 
     assert to_dict(Network()) == {"width": 1.0}
     assert to_dict(Network(end="layer3")) == {"width": 1.0, "end": "layer3"}

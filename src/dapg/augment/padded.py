@@ -28,7 +28,7 @@ class PaddedViewConfig(ViewSize):
     """Black pixels added on each side before a crop of the old size."""
     flip: float = 0.5
     """Probability of mirroring."""
-    mixing: float | None = unset()
+    mixing: float | None = unset(None)
     """Probability of a grey picture whose channels are mixed with random weights: takes visible pictures nearer to
     infrared ones, which stay as they are. Never when not given."""
     erasing: float = 0.0

@@ -7,16 +7,28 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from dapg.core import plugins
 from dapg.core.errors import UsageError, nearest
-from dapg.core.settings import Setting, describe, dump_yaml, from_text, merge, read_yaml, settings_in, to_dict
+from dapg.core.settings import (
+    Dataclass,
+    Setting,
+    describe,
+    dump_yaml,
+    from_text,
+    merge,
+    read_yaml,
+    settings_in,
+    to_dict,
+    to_plain,
+)
+from dapg.core.types import JsonObject
 
 if TYPE_CHECKING:
     from dapg.data.source import DataConfig
 
-T = TypeVar("T")
+SettingsT = TypeVar("SettingsT", bound=Dataclass)
 
 _HELP = ("-h", "--help", "--help-all")
 
@@ -40,12 +52,12 @@ One applies where the command has that setting, and no setting of the shorthand'
 
 def parse(
     program: str,
-    defaults: T,
+    defaults: SettingsT,
     words: list[str],
     about: str,
     positionals: tuple[str, ...] = (),
     common: str = "",
-) -> T:
+) -> SettingsT:
     """Settings from the command line.
 
     Precedence: options, then the ``--config`` file, then ``defaults`` (a preset).
@@ -83,11 +95,11 @@ def parse(
     return settings
 
 
-def _options(words: list[str], known: dict[str, Setting], program: str) -> dict[str, Any]:
+def _options(words: list[str], known: dict[str, Setting], program: str) -> JsonObject:
     """Dotted name -> plain value; those of shorthands first, so that single options beside them win."""
     shorthands = _shorthands(known)
-    short: dict[str, Any] = {}
-    plain: dict[str, Any] = {}
+    short: JsonObject = {}
+    plain: JsonObject = {}
     while words:
         word, *words = words
         option, equals, text = word.partition("=")
@@ -115,7 +127,7 @@ def _shorthands(known: Iterable[str]) -> dict[str, tuple[str, str, str]]:
     return {name: what for name, what in _SHORTHANDS.items() if what[0] in known and name not in known}
 
 
-def _meaning(shorthand: str, text: str) -> dict[str, Any]:
+def _meaning(shorthand: str, text: str) -> JsonObject:
     """The settings that ``--data sysu=/x``, ``--corruption cil`` or ``--init x`` stands for."""
     if shorthand == "corruption":
         from dapg.evaluation.corrupted_sets import policy  # imports torch, which --help does without
@@ -130,9 +142,9 @@ def _meaning(shorthand: str, text: str) -> dict[str, Any]:
     return {_SHORTHANDS[shorthand][0]: text}
 
 
-def _nested(values: dict[str, Any]) -> dict[str, Any]:
+def _nested(values: JsonObject) -> JsonObject:
     """``{"a.b": 1}`` as ``{"a": {"b": 1}}``."""
-    tree: dict[str, Any] = {}
+    tree: JsonObject = {}
     for name, value in values.items():
         *path, last = name.split(".")
         branch = tree
@@ -183,7 +195,7 @@ def _help_all(known: dict[str, Setting]) -> Iterator[str]:
 
 
 def _option(setting: Setting) -> str:
-    value = to_dict(setting.value)
+    value = to_plain(setting.value)
     return f"--{setting.name} {value if value and isinstance(value, str) else json.dumps(value)}"
 
 

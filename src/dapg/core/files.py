@@ -73,7 +73,7 @@ def write_arrays(path: Path | str, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]  # "allow_pickle" is no name of an array
 
 
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: Path | str, value: object) -> None:
     """Write JSON with sorted keys and two-space indents, a list of numbers on one line.
 
     NaN and infinity become null, which JSON has no word for.
@@ -84,7 +84,7 @@ def write_json(path: Path | str, value: Any) -> None:
     atomic_write_text(path, text + "\n")
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

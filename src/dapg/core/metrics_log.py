@@ -7,9 +7,10 @@ import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from dapg.core.files import atomic_write_text
+from dapg.core.types import JsonObject
 
 JSONL, CSV = "metrics.jsonl", "metrics.csv"
 
@@ -25,7 +26,7 @@ class Tracker(Protocol):
         """No more numbers follow."""
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
+def read_metrics(folder: Path) -> list[JsonObject]:
     """The lines of metrics.jsonl; a last line cut by a kill is left out."""
     path = folder / JSONL
     if not path.exists():

@@ -12,12 +12,12 @@ import time
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from dapg import __version__
 from dapg.core.errors import DapgError, UsageError
 from dapg.core.files import atomic_write_text, folder_lock, read_json, remove_leftovers, write_json
-from dapg.core.settings import differences, dump_yaml, read_yaml, to_dict
+from dapg.core.settings import Dataclass, differences, dump_yaml, read_yaml, to_dict
+from dapg.core.types import JsonObject
 
 CONFIG, RESULT, ENVIRONMENT, EXTENSIONS = "config.yaml", "result.json", "environment.json", "extensions.json"
 
@@ -31,14 +31,14 @@ class RunFolder:
     """
 
     folder: Path
-    settings: Any
+    settings: Dataclass
     kind: str
     rank: int = 0
     extendable: tuple[str, ...] = ()
     started: float = field(default_factory=time.time)
-    extended_from: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    extended_from: dict[str, tuple[object, object]] = field(default_factory=dict)
 
-    def open(self) -> dict[str, Any] | None:
+    def open(self) -> JsonObject | None:
         """Take the folder; the stored result if the same work is finished already, else None.
 
         Raises:
@@ -55,7 +55,7 @@ class RunFolder:
             self._lock = lock.pop_all()
         return finished
 
-    def _compare(self) -> dict[str, Any] | None:
+    def _compare(self) -> JsonObject | None:
         config = self.folder / CONFIG
         # Looked at before the config: a process of the same run that is ahead of us writes the config first.
         present = {path.name for path in self.folder.iterdir() if not path.name.startswith(".")}
@@ -81,7 +81,7 @@ class RunFolder:
             write_json(self.folder / ENVIRONMENT, environment())
         return None
 
-    def _differences(self, stored: dict[str, Any], started: bool) -> dict[str, tuple[Any, Any]]:
+    def _differences(self, stored: JsonObject, started: bool) -> dict[str, tuple[object, object]]:
         """What differs from the run in the folder; nothing when that one failed before it made anything."""
         kind = stored.pop("stage", None)
         if kind is None:
@@ -98,12 +98,12 @@ class RunFolder:
         if before not in self.extensions():
             write_json(self.folder / EXTENSIONS, [*self.extensions(), before])
 
-    def extensions(self) -> list[dict[str, Any]]:
+    def extensions(self) -> list[dict[str, object]]:
         """Earlier lengths of a run that was extended, oldest first."""
         path = self.folder / EXTENSIONS
         return list(read_json(path)) if path.exists() else []
 
-    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, result: JsonObject) -> JsonObject:
         """Write the result, the last file of a run, and give the folder back."""
         whole = {"stage": self.kind, "dapg_version": __version__, **result}
         if self.rank == 0:
@@ -136,12 +136,11 @@ def refuse_other_weights(folder: Path | str, held: str, source: str, then: str |
         )
 
 
-def _grows(old: Any, new: Any) -> bool:
-    numbers = isinstance(old, int | float) and isinstance(new, int | float)
-    return bool(numbers and new > old > 0)
+def _grows(old: object, new: object) -> bool:
+    return isinstance(old, int | float) and isinstance(new, int | float) and new > old > 0
 
 
-def environment() -> dict[str, Any]:
+def environment() -> JsonObject:
     """What a reader needs to know about where a result was made: command, versions, commit, machine."""
     import torch
 
@@ -171,9 +170,10 @@ def commit() -> str | None:
     if not (here / ".git").exists():
         return None
     try:
-        options = {"cwd": here, "capture_output": True, "text": True, "timeout": 10}
-        head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, **options).stdout.strip()  # type: ignore[call-overload]
-        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], check=True, **options).stdout  # type: ignore[call-overload]
+        head, dirty = (
+            subprocess.run(["git", *words], cwd=here, check=True, capture_output=True, text=True, timeout=10).stdout
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return f"{head}-dirty" if dirty.strip() else str(head)
+    return head.strip() + ("-dirty" if dirty.strip() else "")

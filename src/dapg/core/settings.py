@@ -13,25 +13,34 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, TypeVar
 
 import yaml
 
 from dapg.core.errors import UsageError, nearest
 from dapg.core.ranges import Range
+from dapg.core.types import JsonObject
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Dataclass = DataclassInstance
+else:
+    Dataclass = object
 
 T = TypeVar("T")
+SettingsT = TypeVar("SettingsT", bound=Dataclass)
 
 RUN_ONLY = {"run_only": True}
 """Field metadata of settings that do not change the result: device, workers, logging, output folder."""
 
 
-def run_only(default: Any) -> Any:
+def run_only(default: T) -> T:
     """A dataclass field that does not count when two runs are compared."""
     return dataclasses.field(default=default, metadata=RUN_ONLY)
 
 
-def unset(default: Any = None) -> Any:
+def unset(default: T) -> T:
     """A dataclass field whose default is not stored: settings from before it existed keep their hash."""
     return dataclasses.field(default=default, metadata={"unset": True})
 
@@ -42,9 +51,9 @@ class Setting:
 
     name: str
     """Dotted, such as ``train.steps``."""
-    hint: Any
+    hint: object
     """Its type."""
-    value: Any
+    value: object
     owner: type
     """The dataclass that declares it."""
     run_only: bool
@@ -56,16 +65,20 @@ class Setting:
         return field_docs(self.owner).get(self.name.rpartition(".")[2], "")
 
 
-def settings_in(settings: Any, prefix: str = "", run_only: bool = False) -> Iterator[Setting]:
+def settings_in(settings: Dataclass, prefix: str = "", run_only: bool = False) -> Iterator[Setting]:
     """Every plain value below ``settings``, in the order of declaration."""
     hints = typing.get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
         name, value = f"{prefix}{field.name}", getattr(settings, field.name)
         apart = run_only or bool(field.metadata.get("run_only"))
-        if dataclasses.is_dataclass(value):
+        if _is_group(value):
             yield from settings_in(value, f"{name}.", apart)
         else:
             yield Setting(name, hints[field.name], value, type(settings), apart)
+
+
+def _is_group(value: object) -> TypeGuard[Dataclass]:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 @functools.cache
@@ -80,30 +93,35 @@ def field_docs(kind: type) -> dict[str, str]:
         tree = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
         assert isinstance(tree, ast.ClassDef)
         for before, after in zip(tree.body, tree.body[1:], strict=False):
-            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-            if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and is_text:
-                docs[before.target.id] = " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
+            match before, after:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                    docs[name] = " ".join(text.split())
     return docs
 
 
-def to_dict(settings: Any) -> Any:
+def to_dict(settings: Dataclass) -> JsonObject:
     """Nested plain values (dict, list, str, int, float, bool, None) that YAML and JSON can hold."""
-    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
-        values = {field: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-        stored = {f: value for f, value in values.items() if "unset" not in f.metadata or value != f.default}
-        return {field.name: to_dict(value) for field, value in stored.items()}
-    if isinstance(settings, enum.Enum):
-        return settings.name.lower()
-    if isinstance(settings, Path):
-        return str(settings)
-    if isinstance(settings, dict):
-        return {str(key): to_dict(value) for key, value in settings.items()}
-    if isinstance(settings, list | tuple):
-        return [to_dict(value) for value in settings]
-    return settings
+    values = {field: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    stored = {f: value for f, value in values.items() if "unset" not in f.metadata or value != f.default}
+    return {field.name: to_plain(value) for field, value in stored.items()}
 
 
-def from_dict(kind: type[T], values: object, where: str = "settings.") -> T:
+def to_plain(value: object) -> object:
+    """One value as ``to_dict`` writes it."""
+    if _is_group(value):
+        return to_dict(value)
+    if isinstance(value, enum.Enum):
+        return value.name.lower()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def from_dict(kind: type[SettingsT], values: object, where: str = "settings.") -> SettingsT:
     """Build a settings dataclass from plain values; missing ones take their defaults.
 
     Args:
@@ -116,23 +134,23 @@ def from_dict(kind: type[T], values: object, where: str = "settings.") -> T:
             missing one that has no default.
     """
     given = _checked_fields(kind, values, where)
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+    for field in dataclasses.fields(kind):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in given:
             raise UsageError(f"{where}{field.name} is missing and has no default")
     return kind(**given)
 
 
-def merge(defaults: T, values: object, where: str = "settings.") -> T:
+def merge(defaults: SettingsT, values: object, where: str = "settings.") -> SettingsT:
     """``defaults`` with the given plain values in place of its own, at any depth.
 
     Raises:
         UsageError: an unknown key (the nearest name is suggested), or a value of the wrong kind or out of range.
     """
-    return dataclasses.replace(defaults, **_checked_fields(type(defaults), values, where, defaults))  # type: ignore[type-var]
+    return dataclasses.replace(defaults, **_checked_fields(type(defaults), values, where, defaults))
 
 
-def check(settings: Any) -> None:
+def check(settings: Dataclass) -> None:
     """Refuse settings, built in Python perhaps, that hold a value of the wrong kind or out of range.
 
     Raises:
@@ -142,42 +160,43 @@ def check(settings: Any) -> None:
         _checked(setting.hint, setting.value, setting.name)
 
 
-def _checked_fields(kind: type, values: object, where: str, defaults: Any = None) -> dict[str, Any]:
+def _checked_fields(kind: type[Dataclass], values: object, where: str, defaults: Dataclass | None = None) -> JsonObject:
     if not isinstance(values, dict):
         raise UsageError(f"{where.rstrip('.: ')} must be a mapping, not {_shown(values)}")
     hints = typing.get_type_hints(kind, include_extras=True)
     known = [field.name for field in dataclasses.fields(kind)]
-    given: dict[str, Any] = {}
+    given: JsonObject = {}
     for key, value in values.items():
         if key not in known:
             name = key if isinstance(key, str) and key.isidentifier() else _shown(key)
             raise UsageError(f"{where}{name} is not a setting{nearest(str(key), known)}")
         current, place = getattr(kind if defaults is None else defaults, key, None), f"{where}{key}"
         own = hints[key] is Any  # a plug-in's settings, whose kind only the defaults tell
-        if dataclasses.is_dataclass(current) and (own or isinstance(value, dict)):
+        if _is_group(current) and (own or isinstance(value, dict)):
             given[key] = merge(current, value, f"{place}.")
         else:
             given[key] = _checked(hints[key], value, place, current)
     return given
 
 
-def _checked(hint: Any, value: Any, where: str, current: Any = None) -> Any:
+def _checked(hint: object, value: object, where: str, current: object = None) -> object:
     """A plain value as the hint wants it, or an error that names the place."""
     try:
         return _converted(hint, value, where)
     except (ValueError, OverflowError):
-        example = f", such as {_shown(to_dict(current))}" if current and isinstance(current, list | tuple) else ""
+        example = f", such as {_shown(to_plain(current))}" if current and isinstance(current, list | tuple) else ""
         raise UsageError(f"{where} must be {describe(hint)}{example}, not {_shown(value)}") from None
 
 
-def _converted(hint: Any, value: Any, where: str) -> Any:
+def _converted(hint: object, value: object, where: str) -> object:
     """``value`` as the hint wants it; a ValueError where it is nothing of the kind."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
     if origin is Annotated:
         number = _converted(inner[0], value, where)
-        if any(isinstance(mark, Range) and number not in mark for mark in inner[1:]):
+        ranges = [mark for mark in inner[1:] if isinstance(mark, Range)]
+        if any(not isinstance(number, int | float) or number not in numbers for numbers in ranges):
             raise ValueError(hint)
         return number
     if origin in (tuple, list):
@@ -197,12 +216,12 @@ def _converted(hint: Any, value: Any, where: str) -> Any:
     return _converted_plain(hint, value, where) if isinstance(hint, type) else value
 
 
-def _converted_plain(hint: type, value: Any, where: str) -> Any:
+def _converted_plain(hint: type, value: object, where: str) -> object:
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_dict(hint, value, f"{where}.")
     if hint is Path and isinstance(value, str):
         return Path(value)
-    if issubclass(hint, enum.Enum) and not isinstance(value, hint):
+    if issubclass(hint, enum.Enum) and isinstance(value, str):
         return list(hint)[[member.name.lower() for member in hint].index(value)]
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         number = float(value)  # from text: YAML 1.1 reads 1e-4, which has no point, as text
@@ -215,16 +234,24 @@ def _converted_plain(hint: type, value: Any, where: str) -> Any:
     raise ValueError(hint)
 
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+_WORDS: dict[object, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+}
 
 
-def describe(hint: Any) -> str:
+def describe(hint: object) -> str:
     """What a setting of this type may be, in words: ``a whole number from 1 to 4,096``."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return " ".join([describe(inner[0]), *(str(mark) for mark in inner[1:])])
-    if origin is Literal or (isinstance(hint, type) and issubclass(hint, enum.Enum)):
-        return f"one of {', '.join(str(choice) for choice in inner or [member.name.lower() for member in hint])}"
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if isinstance(hint, enum.EnumType):
+        return f"one of {', '.join(member.lower() for member in hint.__members__)}"
     if origin is list or inner[1:] == (Ellipsis,):
         return f"a list, each {describe(inner[0])}"
     if origin is tuple:
@@ -236,7 +263,7 @@ def describe(hint: Any) -> str:
     return "null" if hint is types.NoneType else _WORDS.get(hint, "anything")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A value for a message of one line."""
     try:
         text = repr(value)
@@ -245,7 +272,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def from_text(hint: Any, text: str) -> Any:
+def from_text(hint: object, text: str) -> object:
     """The plain value that a word of the command line stands for; the word itself where it stands for none."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     if text == "null" and types.NoneType in kinds:
@@ -259,9 +286,9 @@ def from_text(hint: Any, text: str) -> Any:
         return text
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: JsonObject, prefix: str = "") -> JsonObject:
     """Nested mappings as one level with dotted keys."""
-    result: dict[str, Any] = {}
+    result: JsonObject = {}
     for key, value in values.items():
         if isinstance(value, dict):
             result.update(flat(value, f"{prefix}{key}."))
@@ -270,7 +297,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def differences(settings: Any, stored: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(settings: Dataclass, stored: JsonObject) -> dict[str, tuple[object, object]]:
     """Dotted key -> (stored value, new value) of what would change the result."""
     new, old = flat(to_dict(settings)), flat(stored)
     ignored = {setting.name for setting in settings_in(settings) if setting.run_only}
@@ -281,12 +308,12 @@ def differences(settings: Any, stored: dict[str, Any]) -> dict[str, tuple[Any, A
     }
 
 
-def dump_yaml(values: dict[str, Any]) -> str:
+def dump_yaml(values: JsonObject) -> str:
     """YAML with keys in the order given."""
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> JsonObject:
     """A YAML file that holds one mapping.
 
     Raises:

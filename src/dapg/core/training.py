@@ -22,9 +22,9 @@ class BackboneConfig:
     """Multiplies all channel counts."""
     last_stride: int = 2
     """Stride of the last stage: 2 as for ImageNet, 1 as in re-identification networks."""
-    end: str | None = unset()
+    end: str | None = unset(None)
     """Last stage that is built: layer3 ends at stride 16. All are when not given."""
-    fixed: str | None = unset()
+    fixed: str | None = unset(None)
     """Last stage that is not trained, with all before it: stem, layer1, ... Everything is trained when not given."""
 
 

@@ -3,9 +3,12 @@
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from dapg.core.errors import DataError
+
+JsonObject = dict[str, Any]
+"""An object of a JSON or YAML file; who reads it knows what is under each key."""
 
 UNKNOWN = -1
 """Person or camera of a record that has no label."""

@@ -66,7 +66,7 @@ class DAPG(Contrastive["DAPG.Config"]):
         """Whether each of the four views is the anchor in turn, with the other three as positives."""
         channel: float = 0.0
         """Probability that a positive shows one colour channel three times: a bridge to infrared, not in the paper."""
-        channel_order: Literal["before", "after"] | None = unset()
+        channel_order: Literal["before", "after"] | None = unset(None)
         """Whether channels are exchanged before normalising, or after it as in CAJ's code; before if not given."""
         curriculum: float = 0.0
         """Share of the training over which the strongest severity rises from the weakest; 0: all from the start."""

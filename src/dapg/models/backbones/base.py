@@ -31,9 +31,9 @@ class Backbone(nn.Module, ABC):
     class Config:
         """Settings of a backbone; a subclass nests its own."""
 
-        end: str | None = unset()
+        end: str | None = unset(None)
         """Last stage that is built, such as layer3; all are when not given."""
-        fixed: str | None = unset()
+        fixed: str | None = unset(None)
         """Last stage that keeps its first weights and statistics, with the stem and every stage before it; ``stem``
         for the stem alone. Everything is trained when not given."""
 

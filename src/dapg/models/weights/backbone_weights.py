@@ -19,7 +19,7 @@ from dapg.core.files import ASSETS, atomic_path, atomic_write_bytes, sha256, wri
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, RESULT
-from dapg.core.settings import from_dict, to_dict
+from dapg.core.settings import from_dict, to_dict, to_plain
 from dapg.models.backbones.base import Backbone
 from dapg.models.weights._weight_files import BACKBONE_FORMAT, COMPANION_FORMAT, METADATA_KEY, Content, read, some
 
@@ -222,7 +222,7 @@ def _describe(backbone: Backbone, metadata: Mapping[str, Any] | None) -> dict[st
         "mean": list(backbone.mean),
         "std": list(backbone.std),
     }
-    return {**own, "metadata": to_dict(dict(metadata or {}))}
+    return {**own, "metadata": to_plain(dict(metadata or {}))}
 
 
 def _architecture(backbone: Backbone) -> str:
