@@ -4,10 +4,9 @@ The scales are in ``core/scales.py``; what a method has of its own is in its fil
 are in docs/results.md.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
@@ -16,6 +15,7 @@ from dapg.core.runtime import Runtime
 from dapg.core.scales import SCALES, Scale, Stage, require_preset
 from dapg.core.settings import from_dict, read_yaml, to_dict
 from dapg.core.training import BackboneConfig
+from dapg.core.types import JsonObject
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig, open_dataset
 from dapg.evaluation.corrupted_scores import CorruptionSettings
@@ -69,7 +69,7 @@ def alignment(
     return replace(chosen, backbone=replace(chosen.backbone, init=init)) if init else chosen
 
 
-def _following(chosen: AlignSettings, before: Mapping[str, Any], init: str) -> AlignSettings:
+def _following(chosen: AlignSettings, before: JsonObject, init: str) -> AlignSettings:
     """The same for the network of an earlier run."""
     backbone = replace(from_dict(BackboneConfig, before["backbone"], "backbone."), init=init)
     assert isinstance(chosen.method, AlignmentConfig)
@@ -78,7 +78,7 @@ def _following(chosen: AlignSettings, before: Mapping[str, Any], init: str) -> A
     return replace(chosen, backbone=backbone, method=method, loader=replace(chosen.loader, height=height, width=width))
 
 
-def _settings(stage: Stage, name: str, preset: str, start: str) -> dict[str, Any]:
+def _settings(stage: Stage, name: str, preset: str, start: str) -> JsonObject:
     """Fields of a training's settings."""
     require_preset(preset)
     kind, scale = method_class(stage, name), SCALES[preset]

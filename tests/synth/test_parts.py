@@ -18,7 +18,7 @@ from dapg.synth.kit import _ranges, components, find_kit
 from dapg.synth.paint import pattern
 from dapg.synth.poses import align, draw_pose, rotation
 from dapg.synth.raster import Scene, rasterise, skin, vertex_normals
-from dapg.synth.render import Settings, _jobs, _lists, _visibility, _ZipStore
+from dapg.synth.render import Settings, _jobs, _lists, _visibility, _zip_store
 from dapg.synth.wardrobe import LUMINANCE, Garment, _colour, _reflectance, draw_person
 
 
@@ -306,7 +306,7 @@ def test_components_join_what_triangles_join() -> None:
 
 def test_archives_of_equal_content_are_equal(tmp_path: Path) -> None:
     for name in ("a.zip", "b.zip"):
-        with _ZipStore(tmp_path / name) as store:
+        with _zip_store(tmp_path / name) as store:
             store.write("cam1/0001/0001.jpg", b"picture")
             store.write("annotations.jsonl", b"{}\n" * 50)
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()

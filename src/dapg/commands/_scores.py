@@ -1,12 +1,12 @@
 """Shared by the commands that score: tables of scores for the terminal."""
 
 from collections.abc import Mapping
-from typing import Any
 
+from dapg.core.types import JsonObject
 from dapg.core.words import counted
 
 
-def print_scores(result: Mapping[str, Any]) -> None:
+def print_scores(result: JsonObject) -> None:
     """The table: the reported feature first, then the others; how sure, and what moves the score."""
     trials = result["trials"]
     sizes = f"{trials[0]['queries']} queries x {trials[0]['gallery']} gallery pictures"
@@ -34,7 +34,7 @@ def print_spread(spread: Mapping[str, Mapping[str, Mapping[str, int | float]]]) 
             print(f"standard deviation over {found['levels']} levels of {cause}: {parts}")
 
 
-def _print_corrupted(result: Mapping[str, Any]) -> None:
+def _print_corrupted(result: JsonObject) -> None:
     """The reported feature on each corrupted test set; the grid is for the report."""
     rows = [row for row in result["corrupted"] or () if row["group"] != "cell"]
     if not rows:

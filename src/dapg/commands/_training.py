@@ -1,13 +1,13 @@
 """Shared by the training commands: their help, the method by place or from a file, what came out."""
 
 from pathlib import Path
-from typing import Any
 
 from dapg.commands._settings import take_option, take_positional
 from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.scales import PRESETS
 from dapg.core.settings import read_yaml
+from dapg.core.types import JsonObject
 from dapg.core.words import counted
 
 COMMON = (
@@ -61,7 +61,7 @@ def _stored_method(config: str, stage: str) -> str | None:
     return None if name is None else str(name)
 
 
-def say_result(result: dict[str, Any], out: str) -> None:
+def say_result(result: JsonObject, out: str) -> None:
     """What a finished run did, for the terminal."""
     from dapg.core import distributed
 

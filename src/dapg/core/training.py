@@ -1,13 +1,15 @@
 """Settings of every training: network, length, optimiser, learning rate. Importable without torch."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from dapg.core.errors import UsageError
 from dapg.core.settings import run_only, unset
 
 OptimizerName = Literal["sgd", "adam", "adamw", "lars"]
 ScheduleName = Literal["constant", "cosine", "step"]
+ParameterGroup = dict[str, Any]
+"""As torch takes it: ``params`` and, where they have their own, ``lr``, ``weight_decay`` and ``adapt`` (LARS)."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ class CompactRecords(Sequence[Record]):
         """Take the records over, block by block."""
         source = iter(records)
         blobs: list[bytes] = []
-        columns: list[tuple[NDArray[Any], ...]] = []
+        columns: list[tuple[NDArray[np.generic], ...]] = []
         boxes: list[NDArray[np.int32]] = []
         while block := list(islice(source, _BLOCK)):
             encoded = [record.path.encode() for record in block]
@@ -43,7 +43,7 @@ class CompactRecords(Sequence[Record]):
         lengths, *labels = (np.concatenate(column) for column in zip(*(columns or empty), strict=True))
         self._paths = b"".join(blobs)
         self._ends: NDArray[np.int64] = np.cumsum(lengths)
-        self._labels: list[NDArray[Any]] = labels
+        self._labels: list[NDArray[np.generic]] = labels
         """Persons, cameras, modalities."""
         whole = np.concatenate(boxes) if boxes else np.zeros((0, 4), np.int32)
         self._boxes: NDArray[np.int32] | None = whole if bool((whole[:, 0] >= 0).any()) else None

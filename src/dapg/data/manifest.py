@@ -12,11 +12,10 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from dapg.core.errors import DataError
 from dapg.core.files import atomic_write_text, read_json, write_json
-from dapg.core.types import Record
+from dapg.core.types import JsonObject, Record
 
 MANIFEST, ABOUT = "manifest.csv", "manifest.json"
 COLUMNS = ("path", "left", "top", "right", "bottom", "pose", "file", "score")
@@ -43,7 +42,7 @@ class Manifest:
 
     folder: Path
     pictures: tuple[GeneratedPicture, ...]
-    about: dict[str, Any] = field(default_factory=dict)
+    about: JsonObject = field(default_factory=dict)
     """``generator`` (SHA-256 of its weights), ``pairs`` (labels, label-free, synthetic: what the generator learnt
     from), ``poses`` (names, in order), ``data`` (hash of the source list), and more."""
 

@@ -7,11 +7,11 @@ file of its query scores (``per_query``, relative to the JSON file).
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import read_json
 from dapg.core.run_folder import RESULT
+from dapg.core.types import JsonObject
 from dapg.scoring.bootstrap import (
     LEVEL,
     MEASURES,
@@ -31,7 +31,7 @@ class _Result:
     """One result file with the query scores of its reported feature."""
 
     path: Path
-    content: Mapping[str, Any]
+    content: JsonObject
     trials: list[QueryScores]
 
     @property
@@ -40,7 +40,7 @@ class _Result:
         return self.content["protocol"], self.content["data"]["hash"]
 
 
-def compare_results(first: Sequence[Path | str], *others: Sequence[Path | str], seed: int = 0) -> list[dict[str, Any]]:
+def compare_results(first: Sequence[Path | str], *others: Sequence[Path | str], seed: int = 0) -> list[JsonObject]:
     """Differences between the results of one method (seeds, partitions) and those of each other: other minus first.
 
     Args:
@@ -79,7 +79,7 @@ def compare_results(first: Sequence[Path | str], *others: Sequence[Path | str], 
     return found
 
 
-def combine_results(paths: Sequence[Path | str]) -> dict[str, Any]:
+def combine_results(paths: Sequence[Path | str]) -> JsonObject:
     """Mean, interval and spread of several models of one method: seeds, RegDB's partitions, or both.
 
     The interval draws persons and models; the spread is told apart by its cause: ``seed``, ``partition``, ``gallery``,
@@ -128,7 +128,7 @@ _Observed = list[tuple[dict[str, int | str], QueryScores]]
 """One model's trials with the level of each cause."""
 
 
-def _together(models: Sequence[_Observed]) -> dict[str, Any]:
+def _together(models: Sequence[_Observed]) -> JsonObject:
     means = [(level, trial_means(trial)) for model in models for level, trial in model]
     found = intervals([[trial for _, trial in model] for model in models])
     return {
@@ -149,7 +149,7 @@ def _levels(one: _Result, number: int) -> list[dict[str, int | str]]:
     return found
 
 
-def _corrupted(one: _Result) -> dict[str, Mapping[str, Any]]:
+def _corrupted(one: _Result) -> dict[str, JsonObject]:
     return {str(row["name"]): row for row in one.content.get("corrupted") or []}
 
 

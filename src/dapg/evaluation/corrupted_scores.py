@@ -10,13 +10,13 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from dapg.core.batch import Batch
 from dapg.core.errors import UsageError
 from dapg.core.progress import progress_bar
 from dapg.core.runtime import Runtime
-from dapg.core.types import Record, Trial
+from dapg.core.types import JsonObject, Record, Trial
 from dapg.corruptions import library
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, ordered_batches
@@ -299,7 +299,7 @@ def _batches(view: CorruptedDataset, records: list[Record], encoder: Encoder, ru
 
 def summary(
     clean: SetScores, corrupted: Mapping[str, SetScores], feature: str, files: Mapping[str, Sequence[str]]
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Rows for result.json: each test set's scores, their spread by cause, and their share of the clean ones.
 
     Args:

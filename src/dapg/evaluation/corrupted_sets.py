@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from dapg.core.images import decode, from_numpy, open_rgb, to_pil
 from dapg.core.progress import progress_bar
 from dapg.core.rng import SampleGenerator
 from dapg.core.seeds import derive_seed
-from dapg.core.types import Modality, Record, Trial
+from dapg.core.types import JsonObject, Modality, Record, Trial
 from dapg.corruptions import library
 from dapg.data.base import PARTIAL, POLICY_FILE, Dataset
 from dapg.data.listing import files_below, inside
@@ -346,7 +346,7 @@ def write_copy(
     folder: Path | str,
     repeat: int = 0,
     part: tuple[int, int] = (1, 1),
-) -> dict[str, Any]:
+) -> JsonObject:
     """Write corrupted copies of pictures below ``folder``, with the same relative paths, and a manifest.
 
     The files are PNG inside, whatever their suffix, so that nothing is lost and lists that name them stay valid;
@@ -423,7 +423,7 @@ def write_copy(
     }
 
 
-def _check_policy(target: Path, settings: dict[str, Any]) -> None:
+def _check_policy(target: Path, settings: JsonObject) -> None:
     """Write down what the copy is, or compare with what is written there."""
     path = target / POLICY_FILE
     plain = json.loads(json.dumps(settings))

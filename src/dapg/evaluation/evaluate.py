@@ -1,9 +1,7 @@
 """Evaluation as a stage: a model and a test protocol in, scores, ranked lists and a result out."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,7 +14,7 @@ from dapg.core.run_folder import CONFIG, RESULT, RunFolder, refuse_other_weights
 from dapg.core.runtime import Cache, Runtime
 from dapg.core.settings import from_dict, read_yaml, run_only, to_dict
 from dapg.core.training import BackboneConfig
-from dapg.core.types import Trial
+from dapg.core.types import JsonObject, Trial
 from dapg.corruptions import library
 from dapg.data.base import Dataset
 from dapg.data.sets.shards import Shards
@@ -85,7 +83,7 @@ class EvaluateSettings:
     """auto, cpu, cuda or cuda:N."""
 
 
-def evaluate(settings: EvaluateSettings, cache: Cache | None = None) -> dict[str, Any]:
+def evaluate(settings: EvaluateSettings, cache: Cache | None = None) -> JsonObject:
     """Score a model by a data set's protocol; returns the content of result.json.
 
     Args:
@@ -124,7 +122,7 @@ class _Work:
     """The one to report."""
 
 
-def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> dict[str, Any]:
+def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> JsonObject:
     if settings.tsne:
         require_tsne()
     device, folder = resolve_device(settings.device), Path(settings.out)
@@ -175,7 +173,7 @@ def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> dict[str, Any]
     return result
 
 
-def _refuse_other_draws(folder: Path, finished: Mapping[str, Any]) -> None:
+def _refuse_other_draws(folder: Path, finished: JsonObject) -> None:
     """Refuse to reuse corrupted scores of pictures that this version draws otherwise."""
     for row in finished.get("corrupted") or ():
         draws = row.get("list", {}).get("draws", 1)
@@ -188,7 +186,7 @@ def _refuse_other_draws(folder: Path, finished: Mapping[str, Any]) -> None:
 
 def _corrupted(
     work: _Work, clean: FeatureTable, clean_scores: dict[str, list[Scores]]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[JsonObject], list[JsonObject]]:
     """Scores on the corrupted test sets, and ranked lists of the first of them.
 
     Each is stored in a file of the folder at once, so that a killed run goes on there.
@@ -216,7 +214,7 @@ def _corrupted(
     return summary(SetScores(queries), sets, work.feature, files), read_json(folder / CORRUPTED_LISTS)
 
 
-def _pictures(lists: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _pictures(lists: list[JsonObject]) -> list[JsonObject]:
     """Queries and answers of ranked lists."""
     return [picture for entry in lists for picture in (entry["query"], *entry["answers"])]
 
@@ -275,9 +273,7 @@ def _weights_hash(model: str) -> str | None:
     return sha256(path) if path.is_file() else None
 
 
-def _ranked_lists(
-    work: _Work, dataset: Dataset, trial: Trial, table: FeatureTable, folder: Path
-) -> list[dict[str, Any]]:
+def _ranked_lists(work: _Work, dataset: Dataset, trial: Trial, table: FeatureTable, folder: Path) -> list[JsonObject]:
     """The first answers of some random queries, with thumbnails and perhaps maps in ``folder``."""
     settings, feature = work.settings, work.feature
     count = min(settings.ranked_lists, len(trial.query))
@@ -303,9 +299,9 @@ def _ranked_lists(
     return describe_lists(lists)
 
 
-def _figures(table: FeatureTable, feature: str, settings: EvaluateSettings) -> dict[str, Any]:
+def _figures(table: FeatureTable, feature: str, settings: EvaluateSettings) -> JsonObject:
     """Distances, and where wanted the t-SNE map, of all test images."""
-    figures: dict[str, Any] = {"distances": distance_histograms(table, feature, settings.seed)}
+    figures: JsonObject = {"distances": distance_histograms(table, feature, settings.seed)}
     if settings.tsne:
         figures["tsne"] = tsne_map(table, feature, settings.tsne, settings.seed)
     return figures

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
@@ -12,7 +12,7 @@ from dapg.core.run_folder import RunFolder
 from dapg.core.runtime import Runtime
 from dapg.core.settings import run_only
 from dapg.core.training import BackboneConfig
-from dapg.core.types import UNKNOWN, Modality, Record
+from dapg.core.types import UNKNOWN, JsonObject, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.source import DataConfig, open_dataset, select_records
 from dapg.features.encoders import build_encoder
@@ -83,7 +83,7 @@ class PictureFiles(Dataset):
         return {"a.png": None}
 
 
-def explain(settings: ExplainSettings) -> dict[str, Any]:
+def explain(settings: ExplainSettings) -> JsonObject:
     """Activation maps and nearest gallery pictures of single pictures; returns the content of result.json.
 
     Raises:
@@ -104,7 +104,7 @@ def explain(settings: ExplainSettings) -> dict[str, Any]:
         stage.close()
 
 
-def _explain(settings: ExplainSettings, folder: Path) -> dict[str, Any]:
+def _explain(settings: ExplainSettings, folder: Path) -> JsonObject:
     runtime = Runtime(resolve_device(settings.device), settings.batch_size, settings.workers, progress=True)
     size = settings.height, settings.width
     encoder = build_encoder(settings.model, settings.backbone, size, settings.seed, runtime.device)

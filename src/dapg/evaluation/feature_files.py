@@ -5,7 +5,6 @@ import hashlib
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from dapg.core.device import resolve_device
 from dapg.core.errors import DataError, UsageError, nearest
 from dapg.core.files import sha256, write_json
-from dapg.core.types import Protocol
+from dapg.core.types import JsonObject, Protocol
 from dapg.data.sets import llcm, market1501, regdb, sysu
 from dapg.evaluation.result import describe_scores
 from dapg.scoring.bootstrap import write_query_scores
@@ -106,7 +105,7 @@ def read_features(path: Path | str, protocol: Protocol) -> FeatureFile:
     return FeatureFile(query, gallery, labels)
 
 
-def score_file(path: Path | str, settings: FileSettings) -> tuple[dict[str, Any], dict[str, list[Scores]]]:
+def score_file(path: Path | str, settings: FileSettings) -> tuple[JsonObject, dict[str, list[Scores]]]:
     """Score a feature file; returns the result (as it is written to JSON) and each feature's scores.
 
     The one feature is called ``file``; with re-ranking the result has a second row of scores under another name. It
@@ -146,7 +145,7 @@ def score_file(path: Path | str, settings: FileSettings) -> tuple[dict[str, Any]
     return result, scores
 
 
-def write_result(path: Path | str, result: Mapping[str, Any], scores: Mapping[str, Sequence[Scores]]) -> None:
+def write_result(path: Path | str, result: JsonObject, scores: Mapping[str, Sequence[Scores]]) -> None:
     """Write the JSON of ``score_file`` and, beside it, the query scores that comparisons need."""
     path = Path(path)
     arrays = path.with_suffix(".queries.npz")

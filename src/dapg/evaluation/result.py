@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
-from dapg.core.types import Protocol, Trial
+from dapg.core.types import JsonObject, Protocol, Trial
 from dapg.scoring.bootstrap import MEASURES, intervals, spread
 from dapg.scoring.metrics import Accuracy, Scores, mean_scores
 
 
-def describe_trial(trial: Trial) -> dict[str, Any]:
+def describe_trial(trial: Trial) -> JsonObject:
     """Name, sizes, and where the split comes from."""
     return {
         "name": trial.name,
@@ -21,8 +20,8 @@ def describe_trial(trial: Trial) -> dict[str, Any]:
 
 
 def describe_scores(
-    protocol: Protocol, trials: Sequence[Mapping[str, Any]], feature: str, scores: Mapping[str, Sequence[Scores]]
-) -> dict[str, Any]:
+    protocol: Protocol, trials: Sequence[JsonObject], feature: str, scores: Mapping[str, Sequence[Scores]]
+) -> JsonObject:
     """Protocol, rules, trials and scores of every feature; intervals and spread of the reported one.
 
     Args:
@@ -46,7 +45,7 @@ def describe_scores(
     }
 
 
-def summary(trials: Sequence[Scores]) -> dict[str, Any]:
+def summary(trials: Sequence[Scores]) -> JsonObject:
     """Mean over the trials as the papers print it, and each trial's numbers."""
     mean = mean_scores(trials)
     return {
@@ -65,7 +64,7 @@ def value_of(scores: Accuracy, measure: str) -> float:
 
 
 def _observations(
-    trials: Sequence[Mapping[str, Any]], scores: Sequence[Scores], measure: str
+    trials: Sequence[JsonObject], scores: Sequence[Scores], measure: str
 ) -> list[tuple[dict[str, int | str], float]]:
     """A trial's score under the name of what the trials of this mode differ in."""
     return [

@@ -5,7 +5,6 @@ Whatever is written is read back, and its features of the same pictures are comp
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,6 +18,7 @@ from dapg.core.images import normalise
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, ENVIRONMENT, RESULT
 from dapg.core.settings import dump_yaml, read_yaml
+from dapg.core.types import JsonObject
 from dapg.methods.published import export_published
 from dapg.methods.runs import BACKBONE_WEIGHTS
 from dapg.models.backbones.base import Backbone
@@ -117,7 +117,7 @@ def export(run: Path, out: Path, licence: str = "", onnx: bool = False) -> Expor
     return Exported(out, hashes, difference)
 
 
-def _read_run(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_run(run: Path) -> tuple[JsonObject, JsonObject]:
     """Settings and result of a finished run that leaves a backbone."""
     if not (run / CONFIG).exists():
         raise UsageError(f"{run} is not a run: it has no {CONFIG}")
@@ -129,7 +129,7 @@ def _read_run(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return settings, dict(read_json(run / RESULT))
 
 
-def _input_size(settings: dict[str, Any]) -> tuple[int, int]:
+def _input_size(settings: JsonObject) -> tuple[int, int]:
     views = settings["method"]["views"]
     return views["height"], views["width"]
 
@@ -177,22 +177,22 @@ def _write_onnx(
     return difference
 
 
-def _environment(run: Path) -> dict[str, Any]:
+def _environment(run: Path) -> JsonObject:
     return dict(read_json(run / ENVIRONMENT)) if (run / ENVIRONMENT).exists() else {}
 
 
-def _scores(run: Path) -> list[dict[str, Any]]:
+def _scores(run: Path) -> list[JsonObject]:
     """Finished evaluations that lie inside the run's folder, where ``dapg evaluate RUN`` puts them."""
     found = [dict(read_json(path)) for path in sorted(run.glob(f"*/{RESULT}"))]
     return [result for result in found if result.get("stage") == "evaluate"]
 
 
 def model_card(
-    config: dict[str, Any],
-    settings: dict[str, Any],
-    result: dict[str, Any],
-    environment: dict[str, Any],
-    scores: list[dict[str, Any]],
+    config: JsonObject,
+    settings: JsonObject,
+    result: JsonObject,
+    environment: JsonObject,
+    scores: list[JsonObject],
     licence: str,
 ) -> str:
     """The README.md of a hub folder: what the weights are, how they were made, and what nobody has tested."""
@@ -267,7 +267,7 @@ Made with dapg {config["dapg_version"]}, commit {environment.get("commit")}, pac
     return card
 
 
-def _score_row(score: dict[str, Any]) -> str:
+def _score_row(score: JsonObject) -> str:
     means = score["scores"][score["feature"]]
     return (
         f"| {score['data']['name']} | {score['data']['mode']} | {score['feature']} | "

@@ -1,7 +1,6 @@
 """Numbers behind the report's pictures of a feature space: histograms of distances, and its t-SNE map."""
 
 import importlib.util
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from dapg.core.errors import UsageError
 from dapg.core.rng import generator_from
 from dapg.core.seeds import derive_seed
-from dapg.core.types import UNKNOWN, Modality
+from dapg.core.types import UNKNOWN, JsonObject, Modality
 from dapg.features.table import FeatureTable
 
 BINS = 100
@@ -26,7 +25,7 @@ _PAIRS = (
 )
 
 
-def distance_histograms(table: FeatureTable, feature: str, seed: int = 0) -> dict[str, Any]:
+def distance_histograms(table: FeatureTable, feature: str, seed: int = 0) -> JsonObject:
     """How far apart pictures of the same person and of other persons are, for each pair of modalities.
 
     Args:
@@ -69,7 +68,7 @@ def require_tsne() -> None:
         raise UsageError("t-SNE needs scikit-learn: pip install 'dapg[plot]'")
 
 
-def tsne_map(table: FeatureTable, feature: str, persons: int, seed: int = 0) -> list[dict[str, Any]]:
+def tsne_map(table: FeatureTable, feature: str, persons: int, seed: int = 0) -> list[JsonObject]:
     """Pictures of some random persons in two dimensions, near where their features are near (van der Maaten, 2008).
 
     Distances between far clusters and the sizes of clusters mean nothing in such a map.

@@ -13,7 +13,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from dapg.core.images import open_rgb
 from dapg.core.run_folder import RESULT
 from dapg.core.runtime import Runtime
 from dapg.core.training import BackboneConfig
-from dapg.core.types import UNKNOWN, Record
+from dapg.core.types import UNKNOWN, JsonObject, Record
 from dapg.data.cropping.boxes import iou
 from dapg.data.cropping.crop import MANIFEST
 from dapg.data.sets.folder import Folder
@@ -97,7 +97,7 @@ class Sightings:
         return Sightings(tuple(self.files[row] for row in rows.tolist()), *(label[rows] for label in labels))
 
 
-def neighbours(settings: NeighbourSettings) -> dict[str, Any]:
+def neighbours(settings: NeighbourSettings) -> JsonObject:
     """Rank every crop against all others; returns the content of result.json.
 
     Raises:

@@ -4,13 +4,12 @@ import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from dapg.core.files import atomic_write_bytes, write_arrays
 from dapg.core.images import to_pil
-from dapg.core.types import Record
+from dapg.core.types import JsonObject, Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, ordered_batches
 from dapg.features.encoders import Encoder
@@ -24,7 +23,7 @@ Answers = list[tuple[Record, float, bool | None]]
 """Gallery pictures, nearest first: similarity, and whether it is the query's person (None: nobody knows)."""
 
 
-def describe_lists(lists: Sequence[tuple[Record, Answers]]) -> list[dict[str, Any]]:
+def describe_lists(lists: Sequence[tuple[Record, Answers]]) -> list[JsonObject]:
     """Entries for result.json."""
     return [
         {
@@ -100,7 +99,7 @@ def save_maps(
     write_arrays(folder / MAPS, arrays)
 
 
-def _described(record: Record) -> dict[str, Any]:
+def _described(record: Record) -> JsonObject:
     return {
         "path": record.path,
         "person": record.person,

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, cast
+from typing import ClassVar, Generic, cast
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from dapg.core.batch import Batch, StepResult
 from dapg.core.images import normalise
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Scaled
-from dapg.core.training import BackboneConfig, TrainConfig
+from dapg.core.training import BackboneConfig, ParameterGroup, TrainConfig
 from dapg.core.types import Modality, Record
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import DataConfig
@@ -141,7 +141,7 @@ class Method(nn.Module, ABC, Generic[ConfigT_co]):
     def after_step(self, step: int, total_steps: int) -> None:
         """Called after each optimiser step (counted from 1): momentum update, queue push."""
 
-    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[ParameterGroup]:
         """Optimiser groups: weights with decay; biases and normalisation without (one-dimensional parameters).
 
         Each group carries ``lr``, which the schedule multiplies, and ``adapt``, which says whether LARS scales it.

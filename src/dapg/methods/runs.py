@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file
 
@@ -29,7 +28,7 @@ _CONTRACTS: dict[Stage, Callable[..., Method]] = {"align": AlignmentMethod}
 """What a stage asks of its methods beyond ``Method``."""
 
 
-def backbone_settings(config: BackboneConfig) -> Any:
+def backbone_settings(config: BackboneConfig) -> Backbone.Config:
     """The backbone's own settings from ours.
 
     Raises:

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from dapg.core.errors import UsageError
 from dapg.core.runtime import Cache
 from dapg.core.training import BackboneConfig
+from dapg.core.types import JsonObject
 from dapg.evaluation.corrupted_scores import CorruptionSettings
 from dapg.evaluation.evaluate import EvaluateSettings, evaluate
 from dapg.models.weights.pose_weights import load_generator
@@ -113,12 +113,12 @@ class Demo:
         ]
 
 
-def run_demo(demo: Demo, say: Callable[[str], None]) -> dict[str, Any]:
+def run_demo(demo: Demo, say: Callable[[str], None]) -> JsonObject:
     """Run every stage (finished ones are reused) and write the page; returns its path and the score tables."""
     without = demo.without_stage_2()
     starts = ["stage-1", "random"] if without else ["stage-2", "stage-1", "random"]
     stage_1, stage_2, cache = demo.stage_1(), demo.stage_2(), Cache()
-    steps: list[tuple[str, Callable[[], Any]]] = [
+    steps: list[tuple[str, Callable[[], object]]] = [
         ("stage 1: robustness pre-training on the unlabelled pictures", partial(pretrain, stage_1))
     ]
     if not without:

@@ -4,11 +4,11 @@ import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from dapg.core import distributed
 from dapg.core.errors import UsageError
 from dapg.core.files import write_json
+from dapg.core.types import JsonObject
 from dapg.data.sets.regdb import PARTITIONS
 from dapg.data.source import DataConfig
 from dapg.evaluation.evaluate import EvaluateSettings, evaluate
@@ -52,7 +52,7 @@ def partition_settings(settings: FinetuneSettings, number: int) -> FinetuneSetti
     return replace(settings, data=replace(settings.data, split=f"train-{number}"), out=out)
 
 
-def run_partitions(settings: FinetuneSettings, numbers: list[int], say: Callable[[str], None]) -> dict[str, Any]:
+def run_partitions(settings: FinetuneSettings, numbers: list[int], say: Callable[[str], None]) -> JsonObject:
     """Train and score each partition (finished ones are reused) and write their mean and spread to summary.json.
 
     Returns:
@@ -60,7 +60,7 @@ def run_partitions(settings: FinetuneSettings, numbers: list[int], say: Callable
         deviation.
     """
     plans = [(number, partition_settings(settings, number)) for number in numbers]
-    scores: dict[str, dict[int, dict[str, Any]]] = {mode: {} for mode in MODES}
+    scores: dict[str, dict[int, JsonObject]] = {mode: {} for mode in MODES}
     comparable = True
     for number, plan in plans:
         say(f"partition {number}: {plan.out}")
@@ -93,9 +93,9 @@ def _evaluation(plan: FinetuneSettings, mode: str) -> EvaluateSettings:
     )
 
 
-def _mean_and_spread(found: dict[int, dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+def _mean_and_spread(found: dict[int, JsonObject]) -> dict[str, dict[str, JsonObject]]:
     """Feature -> measure -> value of each partition, mean and standard deviation (None for a single partition)."""
-    table: dict[str, dict[str, dict[str, Any]]] = {}
+    table: dict[str, dict[str, JsonObject]] = {}
     for feature in next(iter(found.values())):
         for measure in ("rank-1", "mAP", "mINP"):
             values = {number: _value(scores[feature], measure) for number, scores in found.items()}
@@ -106,5 +106,5 @@ def _mean_and_spread(found: dict[int, dict[str, Any]]) -> dict[str, dict[str, di
     return table
 
 
-def _value(scores: dict[str, Any], measure: str) -> float:
+def _value(scores: JsonObject, measure: str) -> float:
     return float(scores["cmc"][0] if measure == "rank-1" else scores[measure])

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -11,6 +10,7 @@ from dapg.augment.skeleton import canonical_poses
 from dapg.core.errors import DataError, UsageError
 from dapg.core.images import decode, upright_size
 from dapg.core.progress import progress_bar
+from dapg.core.types import JsonObject
 from dapg.data.manifest import GeneratedPicture, read_manifest, write_manifest
 from dapg.pose.estimators.base import Estimator
 from dapg.pose.scores import pck
@@ -19,7 +19,7 @@ SAVE_EVERY = 64
 """Batches between two saved states."""
 
 
-def check_generated(folder: Path | str, network: Estimator) -> dict[str, Any]:
+def check_generated(folder: Path | str, network: Estimator) -> JsonObject:
     """Score every generated picture of a folder that has no score yet: PCK at 0.2 of the torso against its pose.
 
     The manifest is rewritten whole from time to time, so that a killed run goes on where it was.

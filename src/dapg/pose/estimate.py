@@ -25,7 +25,7 @@ from dapg.core.parts import Part, chunk_slices, parse_part
 from dapg.core.progress import progress_bar
 from dapg.core.run_folder import RunFolder
 from dapg.core.settings import run_only
-from dapg.core.types import Record
+from dapg.core.types import JsonObject, Record
 from dapg.data.base import Dataset
 from dapg.data.source import DataConfig, draw_subset, list_hash, open_dataset, select_records
 from dapg.pose.estimators.base import Estimator
@@ -76,20 +76,20 @@ def all_records(dataset: Dataset, config: DataConfig, seed: int = 0) -> Sequence
     """
     if config.split:
         return list(select_records(dataset, config, seed))
-    found: dict[tuple[str, Any], Record] = {}
+    unique: dict[tuple[str, tuple[int, ...] | None], Record] = {}
     for split in dataset.splits:
         try:
             records = dataset.records(split)
         except DapgError:  # a copy without this split's lists: the others still count
             continue
         for record in records:
-            found.setdefault((record.path, record.box), record)
-    if not found:
+            unique.setdefault((record.path, record.box), record)
+    if not unique:
         raise UsageError(f"{dataset.title} under {dataset.root}: no split can be read")
-    return list(draw_subset(list(found.values()), config.subset, seed))
+    return list(draw_subset(list(unique.values()), config.subset, seed))
 
 
-def estimate(settings: EstimateSettings) -> dict[str, Any]:
+def estimate(settings: EstimateSettings) -> JsonObject:
     """Run, go on with, or reuse one estimation; returns result.json's content, or what is still missing.
 
     The folder then holds ``key_points.npz`` (see ``pose/key_point_table.py``), ``overlay.jpg`` and result.json.
@@ -199,7 +199,7 @@ def _batches(
 
 def _merge(
     settings: EstimateSettings, dataset: Dataset, records: Sequence[Record], slices: Sequence[slice], folder: Path
-) -> dict[str, Any]:
+) -> JsonObject:
     """Join the chunks; only one of several parts that end together does it."""
     out = settings.folder()
     stage = RunFolder(out, settings, "pose estimate")

@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -21,7 +20,7 @@ from dapg.core.key_points import usable
 from dapg.core.parts import Part
 from dapg.core.progress import progress_bar
 from dapg.core.settings import run_only
-from dapg.core.types import Modality, Record
+from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, ordered_batches
 from dapg.data.manifest import ABOUT, GeneratedPicture, Manifest, write_manifest
@@ -62,7 +61,7 @@ class GenerateSettings:
     """auto, cpu, cuda or cuda:N."""
 
 
-def generate(source: DataConfig, settings: GenerateSettings) -> dict[str, Any]:
+def generate(source: DataConfig, settings: GenerateSettings) -> JsonObject:
     """Generate the pictures of one part; returns counts.
 
     ``pictures/`` then holds ``<source's path>_to_<pose>.png`` (as PN-GAN names them) for every usable picture, and
@@ -139,16 +138,16 @@ def _list(out: Path, records: Sequence[Record], reasons: Sequence[str], poses: S
     atomic_write_text(out / f"part-{part.number}-of-{part.count}.jsonl", _lines(lines))
 
 
-def _lines(rows: Sequence[Any]) -> str:
+def _lines(rows: Sequence[object]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def _join_parts(out: Path, records: Sequence[Record], parts: int, about: dict[str, Any]) -> bool:
+def _join_parts(out: Path, records: Sequence[Record], parts: int, about: JsonObject) -> bool:
     """Write the manifest when every part is there; whether it was."""
     files = [out / f"part-{index}-of-{parts}.jsonl" for index in range(1, parts + 1)]
     if not all(file.exists() for file in files):
         return False
-    poses: dict[tuple[str, Any], list[str]] = {}
+    poses: dict[tuple[str, tuple[int, ...] | None], list[str]] = {}
     for file in files:
         for path, box, pose in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
             poses.setdefault((path, tuple(box) if box else None), []).append(pose)
@@ -168,7 +167,7 @@ def _claim(
     poses: list[str],
     facts: GeneratorFacts,
     settings: GenerateSettings,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Write what the folder is going to hold, or check that it holds the same already; parts share one folder."""
     about = {
         "data": list_hash(list(records)),

@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 from dapg.core.errors import DataError
 from dapg.core.files import atomic_path
 from dapg.core.key_points import KEY_POINT_NAMES, usable
-from dapg.core.types import Record
+from dapg.core.types import JsonObject, Record
 
 TABLE = "key_points.npz"
 
@@ -34,7 +33,7 @@ class KeyPointTable:
 
     keys: tuple[tuple[str, Box | None], ...]
     points: Float[Tensor, "N 18 3"]
-    about: dict[str, Any] = field(default_factory=dict)
+    about: JsonObject = field(default_factory=dict)
     """Who made it: ``estimator``, ``settings``, ``data``."""
 
     def __post_init__(self) -> None:

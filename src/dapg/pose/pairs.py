@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -84,7 +84,7 @@ def make_pairs(
 def _members(
     records: Sequence[Record], good: Bool[Tensor, "R"], kind: PairKind, groups: Mapping[str, int] | None
 ) -> list[list[int]]:
-    cells: dict[Any, list[int]] = defaultdict(list)
+    cells: dict[object, list[int]] = defaultdict(list)
     for number, record in enumerate(records):
         if not good[number]:
             continue

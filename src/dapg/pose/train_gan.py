@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -29,7 +29,7 @@ from dapg.core.progress import progress_bar
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.run_folder import RunFolder
 from dapg.core.settings import run_only, to_dict
-from dapg.core.types import UNKNOWN, Record
+from dapg.core.types import UNKNOWN, JsonObject, Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.picture_lines import read_groups
@@ -231,7 +231,7 @@ def rate_factor(step: int, total_steps: int, steps_per_epoch: int, config: GanTr
     return 1 - max(0.0, step - flat) / max(total_steps - flat, 1e-9)
 
 
-def train_gan(settings: GanSettings) -> dict[str, Any]:
+def train_gan(settings: GanSettings) -> JsonObject:
     """Train (or go on, or reuse) one pose generator; returns the content of result.json.
 
     The folder then holds config.yaml, metrics, checkpoints, ``generator.safetensors``, a model card (README.md) that
@@ -316,7 +316,7 @@ def open_pairs(settings: GanSettings) -> TrainingData:
 # ---- the loop ------------------------------------------------------------------------------------------------------
 
 
-def _train(settings: GanSettings, run: Path) -> dict[str, Any]:
+def _train(settings: GanSettings, run: Path) -> JsonObject:
     device = resolve_device(settings.device)
     data = open_pairs(settings)
     sampler = PairSampler(data.pairs, settings.train.batch_size, settings.seed)
@@ -543,9 +543,7 @@ def _feature_network() -> Backbone:
 # ---- what is left behind -------------------------------------------------------------------------------------------
 
 
-def _finish(
-    settings: GanSettings, run: Path, networks: Networks, data: TrainingData, course: dict[str, Any]
-) -> dict[str, Any]:
+def _finish(settings: GanSettings, run: Path, networks: Networks, data: TrainingData, course: JsonObject) -> JsonObject:
     persons = sorted({record.person for record in data.records if record.person != UNKNOWN})
     training = {
         "data": to_dict(settings.data),

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dapg.core.errors import UsageError
 from dapg.core.files import read_json
 from dapg.core.metrics_log import read_metrics
 from dapg.core.run_folder import CONFIG, ENVIRONMENT, RESULT
 from dapg.core.settings import read_yaml
+from dapg.core.types import JsonObject
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Run:
 
     folder: Path
     stage: str
-    settings: dict[str, Any]
-    environment: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    result: dict[str, Any] | None
+    settings: JsonObject
+    environment: JsonObject
+    metrics: list[JsonObject]
+    result: JsonObject | None
 
     @property
     def title(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dapg.core.files import atomic_write_text
+from dapg.core.types import JsonObject
 from dapg.report.plots import clean_against_corrupted, loss_curves, severity_maps
 from dapg.report.run_page import ranked_list, stylesheet
 from dapg.report.score_tables import Row, to_html
@@ -46,7 +47,7 @@ class ExperimentPage:
     curves: Curves
     costs: Sequence[Table]
     """Commits, commands, hours, machines."""
-    pictures: Sequence[Mapping[str, Any]] = field(default=())
+    pictures: Sequence[JsonObject] = field(default=())
     """As ``experiment/heat_maps.py`` stores them."""
     without_pictures: str = ""
     """Said where there are none."""
@@ -132,7 +133,7 @@ def _disagreements(page: ExperimentPage) -> str:
     return intro + "".join(parts)
 
 
-def _where(group: Mapping[str, Any]) -> str:
+def _where(group: JsonObject) -> str:
     about = f"{group['data']['title']}, {group['data']['licence']}; {group['mode']}"
     return f"{_text(group['heading'])} <small>({_text(about)})</small>"
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dapg.core.errors import UsageError
+from dapg.core.types import JsonObject
 from dapg.report.collect import Run
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def cmc_curves(runs: Sequence[Run]) -> str:
     return _svg(figure)
 
 
-def distance_histograms(figures: Mapping[str, Any]) -> str:
+def distance_histograms(figures: JsonObject) -> str:
     """Share of pairs by cosine distance, same person and other persons, one panel per pair of modalities."""
     found = figures.get("distances") or {"pairs": []}
     pairs = [pair for pair in found["pairs"] if sum(pair["same"]) and sum(pair["other"])]
@@ -90,7 +91,7 @@ def distance_histograms(figures: Mapping[str, Any]) -> str:
     return _svg(figure)
 
 
-def tsne_scatter(figures: Mapping[str, Any]) -> str:
+def tsne_scatter(figures: JsonObject) -> str:
     """Each picture where t-SNE puts it: a colour a person, circles visible and crosses infrared."""
     points = figures.get("tsne") or []
     if not points:
@@ -175,7 +176,7 @@ def clean_against_corrupted(panels: Mapping[str, Sequence[tuple[str, float, floa
     """Each model as a point, clean score to the right and corrupted score upwards; the line is "nothing lost"."""
     figure, axes = _figure(len(panels), height=3.2)
     numbers = {name: place for place, name in enumerate(dict.fromkeys(each[0] for p in panels.values() for each in p))}
-    marks: dict[str, Any] = {}  # one a name, the same in every panel
+    marks: JsonObject = {}  # one a name, the same in every panel
     for axis, (title, points) in zip(axes, panels.items(), strict=True):
         highest = 1.08 * max(value for _, *pair in points for value in pair)
         axis.plot([0, highest], [0, highest], color=_GRID, linewidth=0.8)

@@ -3,7 +3,7 @@
 import base64
 import html
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from dapg.core.errors import DataError
 from dapg.core.files import atomic_write_text, read_json
 from dapg.core.settings import dump_yaml
+from dapg.core.types import JsonObject
 from dapg.report.collect import Run
 from dapg.report.plots import (
     cmc_curves,
@@ -221,7 +222,7 @@ def _picture(folder: Path, name: str) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 
-def _activations(folder: Path) -> Mapping[str, Any]:
+def _activations(folder: Path) -> JsonObject:
     """Arrays of ``activations.npz``, by the number of the ranked list; empty where there are none."""
     path = folder / "activations.npz"
     if not path.exists():
@@ -235,7 +236,7 @@ def _activations(folder: Path) -> Mapping[str, Any]:
         raise DataError(f"{path} cannot be read ({error}); delete it, or make the folder anew") from error
 
 
-def ranked_list(read: Read, entry: Mapping[str, Any], maps: Any = None) -> str:
+def ranked_list(read: Read, entry: JsonObject, maps: Any = None) -> str:
     """A row of pictures, query first, and one of maps below it where there are some.
 
     Args:
@@ -249,7 +250,7 @@ def ranked_list(read: Read, entry: Mapping[str, Any], maps: Any = None) -> str:
     return "".join(f'<div class="list">{"".join(figures)}</div>' for figures in rows)
 
 
-def _row(read: Read, entry: Mapping[str, Any], maps: Any) -> list[str]:
+def _row(read: Read, entry: JsonObject, maps: Any) -> list[str]:
     captions = [_caption(entry["query"], "")]
     kinds = ["query"]
     for answer in entry["answers"]:
@@ -264,7 +265,7 @@ def _row(read: Read, entry: Mapping[str, Any], maps: Any) -> list[str]:
     ]
 
 
-def _caption(entry: dict[str, Any], mark: str) -> str:
+def _caption(entry: JsonObject, mark: str) -> str:
     """The camera, and the similarity where it is known."""
     camera = "" if entry["camera"] == -1 else f"camera {_text(entry['camera'])}"
     likeness = f"<br>{entry['similarity']:.2f}" if isinstance(entry.get("similarity"), float) else ""
@@ -275,7 +276,7 @@ def _text(value: Any) -> str:
     return html.escape(str(value), quote=True)
 
 
-def _figure(content: bytes, entry: Mapping[str, Any], kind: str, caption: str, activation: Any) -> str:
+def _figure(content: bytes, entry: JsonObject, kind: str, caption: str, activation: Any) -> str:
     if activation is not None and content:
         content = overlay(content, activation)
     data = base64.b64encode(content).decode()

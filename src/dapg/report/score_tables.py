@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from dapg.core.types import JsonObject
 from dapg.report.collect import Run
 
 Row = dict[str, str]
@@ -68,7 +69,7 @@ def corruption_rows(runs: Sequence[Run]) -> list[Row]:
     return rows
 
 
-def _corrupted(row: dict[str, Any], feature: str) -> Row:
+def _corrupted(row: JsonObject, feature: str) -> Row:
     scores = row["scores"][feature]
     spread = scores["spread"]["rank-1"]
     return {

@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -322,8 +321,7 @@ def _person_ranks(
 def _best_per_person(kept: Float[Tensor, "b g"], starts: Int[Tensor, "n"]) -> Float[Tensor, "b n"]:
     """Smallest distance in each run of columns."""
     if not kept.is_cuda:
-        best: np.ndarray[Any, Any] = np.minimum.reduceat(kept.numpy(), starts.numpy(), axis=1)
-        return torch.from_numpy(best)
+        return torch.from_numpy(np.minimum.reduceat(kept.numpy(), starts.numpy(), axis=1))
     runs = torch.searchsorted(starts, torch.arange(kept.shape[1], device=kept.device), right=True) - 1
     empty = kept.new_full((len(kept), len(starts)), torch.inf)
     return empty.scatter_reduce_(1, runs.expand(len(kept), -1), kept, "amin")

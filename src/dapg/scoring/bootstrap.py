@@ -9,7 +9,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,7 +170,7 @@ def write_query_scores(path: Path | str, features: Mapping[str, Sequence[Scores]
     Raises:
         UsageError: a feature without trials.
     """
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[np.generic]] = {}
     for feature, trials in features.items():
         if not trials:
             raise UsageError(f"feature {feature!r} has no trial to store")

@@ -12,11 +12,11 @@ import multiprocessing
 import os
 import zipfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -28,10 +28,15 @@ from dapg.core.key_points import KEY_POINT_NAMES
 from dapg.core.progress import progress_bar
 from dapg.core.run_folder import RunFolder
 from dapg.core.settings import RUN_ONLY, run_only
+from dapg.core.types import JsonObject
 from dapg.synth.arrays import Array, random_from
 from dapg.synth.kit import Kit
 from dapg.synth.poses import CANONICAL_YAWS, Pose, canonical_pose, draw_pose
 from dapg.synth.wardrobe import Person, draw_person
+
+if TYPE_CHECKING:
+    from dapg.synth.cameras import Camera, View
+    from dapg.synth.figure import Figure
 
 ARCHIVE = "people.zip"
 ANNOTATIONS = "annotations.jsonl"
@@ -138,7 +143,7 @@ class Picture:
 
     path: str
     data: bytes
-    truth: dict[str, Any]
+    truth: JsonObject
 
 
 def render_dataset(settings: Settings) -> Path:
@@ -166,13 +171,13 @@ def render_dataset(settings: Settings) -> Path:
     return settings.out
 
 
-def _render_all(settings: Settings) -> dict[str, Any]:
+def _render_all(settings: Settings) -> JsonObject:
     jobs = _jobs(settings)
     total = sum(job.pictures for job in jobs)
     digest = hashlib.sha256()
     count = size = 0
-    truths: list[dict[str, Any]] = []
-    hidden: list[dict[str, Any]] = []
+    truths: list[JsonObject] = []
+    hidden: list[JsonObject] = []
     with ExitStack() as stack:
         store = stack.enter_context(_open_store(settings))
         results = stack.enter_context(_workers(settings, jobs))
@@ -212,7 +217,7 @@ Made from assets under CC0 1.0: body, clothes, hair, rig and textures of MakeHum
 """
 
 
-def _known(truth: dict[str, Any], hidden: list[dict[str, Any]]) -> dict[str, Any]:
+def _known(truth: JsonObject, hidden: list[JsonObject]) -> JsonObject:
     """The truth a method may read; who an unlabelled person is goes to ``hidden``."""
     if truth["split"] != "unlabelled":
         return truth
@@ -220,7 +225,7 @@ def _known(truth: dict[str, Any], hidden: list[dict[str, Any]]) -> dict[str, Any
     return {key: None if key == "person" else value for key, value in truth.items() if key != "garments"}
 
 
-def _lines(rows: list[dict[str, Any]]) -> bytes:
+def _lines(rows: list[JsonObject]) -> bytes:
     return "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows).encode()
 
 
@@ -273,31 +278,21 @@ def _per_camera(settings: Settings) -> int:
     return len(CANONICAL_YAWS) if settings.poses == "canonical" else settings.pictures_per_camera
 
 
-def _workers(settings: Settings, jobs: list[Job]) -> AbstractContextManager[Iterator[list[Picture]]]:
-    processes = min(settings.processes or os.cpu_count() or 1, max(1, len(jobs)))
-    return _Pool(settings, jobs, processes)
-
-
-class _Pool:
+@contextmanager
+def _workers(settings: Settings, jobs: list[Job]) -> Iterator[Iterator[list[Picture]]]:
     """The results of all jobs in order, from this process or from several."""
-
-    def __init__(self, settings: Settings, jobs: list[Job], processes: int) -> None:
-        self._settings, self._jobs, self._processes = settings, jobs, processes
-        self._pool: Any = None
-
-    def __enter__(self) -> Iterator[list[Picture]]:
-        work = partial(render_job, self._settings)
-        if self._processes == 1:
-            return map(work, self._jobs)
-        # spawn: a forked copy of a process that runs threads (torch, numba) may hang.
-        self._pool = multiprocessing.get_context("spawn").Pool(self._processes, _one_thread)
-        results: Iterator[list[Picture]] = self._pool.imap(work, self._jobs, chunksize=2)
-        return results
-
-    def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.terminate()
-            self._pool.join()
+    processes = min(settings.processes or os.cpu_count() or 1, max(1, len(jobs)))
+    work = partial(render_job, settings)
+    if processes == 1:
+        yield map(work, jobs)
+        return
+    # spawn: a forked copy of a process that runs threads (torch, numba) may hang.
+    pool = multiprocessing.get_context("spawn").Pool(processes, _one_thread)
+    try:
+        yield pool.imap(work, jobs, chunksize=2)
+    finally:
+        pool.terminate()
+        pool.join()
 
 
 def _one_thread() -> None:
@@ -330,7 +325,7 @@ def render_job(settings: Settings, job: Job) -> list[Picture]:
     return _sysu(settings, kit, figure, job)
 
 
-def _sysu(settings: Settings, kit: Kit, figure: Any, job: Job) -> list[Picture]:
+def _sysu(settings: Settings, kit: Kit, figure: "Figure", job: Job) -> list[Picture]:
     from dapg.synth.cameras import SYSU_CAMERAS, draw_view
 
     pictures = []
@@ -353,14 +348,14 @@ def _sysu(settings: Settings, kit: Kit, figure: Any, job: Job) -> list[Picture]:
     return pictures
 
 
-def _canonical(name: str) -> tuple[Pose, Any]:
+def _canonical(name: str) -> "tuple[Pose, View]":
     """Pose and view of a canonical picture; all cameras see one geometry, only their backgrounds differ."""
     from dapg.synth.cameras import canonical_view
 
     return replace(canonical_pose(), kind=f"canonical {name}"), canonical_view(CANONICAL_YAWS[name])
 
 
-def _unlabelled(settings: Settings, kit: Kit, figure: Any, job: Job) -> list[Picture]:
+def _unlabelled(settings: Settings, kit: Kit, figure: "Figure", job: Job) -> list[Picture]:
     from dapg.synth.cameras import draw_street_camera, draw_view
 
     pictures = []
@@ -375,7 +370,7 @@ def _unlabelled(settings: Settings, kit: Kit, figure: Any, job: Job) -> list[Pic
     return pictures
 
 
-def _regdb(settings: Settings, kit: Kit, figure: Any, job: Job) -> list[Picture]:
+def _regdb(settings: Settings, kit: Kit, figure: "Figure", job: Job) -> list[Picture]:
     """Ten moments, each seen by the visible and the thermal camera at once, all from the front or all from behind."""
     from dapg.synth.cameras import REGDB_CAMERAS, draw_view
 
@@ -400,7 +395,9 @@ def _regdb(settings: Settings, kit: Kit, figure: Any, job: Job) -> list[Picture]
 class _Shot:
     """The geometry of one pose and view; every camera that sees it exposes the same G-buffer."""
 
-    def __init__(self, settings: Settings, kit: Kit, figure: Any, pose: Pose, view: Any, labelled: bool = True) -> None:
+    def __init__(
+        self, settings: Settings, kit: Kit, figure: "Figure", pose: Pose, view: "View", labelled: bool = True
+    ) -> None:
         from dapg.synth.cameras import SUPERSAMPLING, occlusion, project
         from dapg.synth.paint import paint
         from dapg.synth.raster import rasterise
@@ -428,7 +425,7 @@ class _Shot:
         moved._view = replace(self._view, place=place)
         return moved
 
-    def take(self, camera: Any, generator: np.random.Generator, path: str, person: int, split: str) -> Picture:
+    def take(self, camera: "Camera", generator: np.random.Generator, path: str, person: int, split: str) -> Picture:
         """What one camera records, encoded, with its truth."""
         from dapg.synth.cameras import expose
 
@@ -491,7 +488,7 @@ def _box(points: Float[Array, "N 3"], height: int, width: int, factor: int) -> l
 # ---- lists and files -----------------------------------------------------------------------------------------------
 
 
-def _lists(settings: Settings, truths: list[dict[str, Any]]) -> dict[str, str]:
+def _lists(settings: Settings, truths: list[JsonObject]) -> dict[str, str]:
     """Split lists as the layout has them: relative path -> text."""
     if not settings.persons:
         return {}
@@ -503,7 +500,7 @@ def _lists(settings: Settings, truths: list[dict[str, Any]]) -> dict[str, str]:
     return {f"exp/{name}_id.txt": ",".join(map(str, ids)) + "\n" for name, ids in numbers.items()}
 
 
-def _regdb_lists(settings: Settings, truths: list[dict[str, Any]]) -> dict[str, str]:
+def _regdb_lists(settings: Settings, truths: list[JsonObject]) -> dict[str, str]:
     """Ten random halves; labels are numbered anew inside each half."""
     paths: dict[tuple[str, int], list[str]] = {}
     for truth in truths:
@@ -528,18 +525,18 @@ class _Store(Protocol):
 
 
 def _open_store(settings: Settings) -> AbstractContextManager[_Store]:
-    return _ZipStore(settings.out / ARCHIVE) if settings.archive else _FolderStore(settings.out)
+    return _zip_store(settings.out / ARCHIVE) if settings.archive else nullcontext(_FolderStore(settings.out))
+
+
+@contextmanager
+def _zip_store(path: Path) -> "Iterator[_ZipStore]":
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        yield _ZipStore(archive)
 
 
 class _FolderStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-
-    def __enter__(self) -> "_FolderStore":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        return None
 
     def write(self, path: str, data: bytes) -> None:
         final = self._folder / path
@@ -553,21 +550,12 @@ class _FolderStore:
 class _ZipStore:
     """One zip with a fixed date on every member, so that equal content gives an equal file."""
 
-    def __init__(self, path: Path) -> None:
-        self._stack = ExitStack()
-        self._path = path
-
-    def __enter__(self) -> "_ZipStore":
-        temporary = self._stack.enter_context(atomic_path(self._path))
-        self._zip = self._stack.enter_context(zipfile.ZipFile(temporary, "w"))
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
 
     def write(self, path: str, data: bytes) -> None:
         member = zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0))
         member.external_attr = 0o644 << 16
         member.create_system = 3
         packed = path.endswith((".jpg", ".bmp", ".webp"))
-        self._zip.writestr(member, data, zipfile.ZIP_STORED if packed else zipfile.ZIP_BZIP2)
+        self._archive.writestr(member, data, zipfile.ZIP_STORED if packed else zipfile.ZIP_BZIP2)

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from safetensors.torch import load_file
 
 from dapg.augment.skeleton import canonical_poses
 from dapg.core import distributed
 from dapg.core.errors import UsageError, WeightsError
-from dapg.core.types import Modality, Record
+from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.companions import Key, WithCompanions, generated_companions, shuffled_companions, true_companions
 from dapg.data.manifest import read_manifest
@@ -52,7 +52,7 @@ class AlignSettings(PretrainSettings):
     """Leave infrared pictures out: the generator has learnt visible ones."""
 
 
-def align(settings: AlignSettings, validate: Validate | None = None) -> dict[str, Any]:
+def align(settings: AlignSettings, validate: Validate | None = None) -> JsonObject:
     """Run (or go on with, or reuse) one alignment; returns the content of result.json.
 
     The folder holds what ``pretrain`` leaves, and ``positives.jpg``: some pictures and what they are aligned with. The
@@ -84,9 +84,9 @@ def align(settings: AlignSettings, validate: Validate | None = None) -> dict[str
 
 def _with_companions(
     dataset: Dataset, records: Sequence[Record], settings: AlignSettings
-) -> tuple[Dataset, dict[str, Any]]:
+) -> tuple[Dataset, JsonObject]:
     """The data set that hands out positives, and what the result says about them."""
-    notes: dict[str, Any] = {"positives": settings.positives}
+    notes: JsonObject = {"positives": settings.positives}
     if settings.generator and (settings.positives != "generated" or settings.generated):
         raise UsageError("--generator makes pictures during training: it goes with --positives generated and no folder")
     if settings.positives == "original" or settings.generator:
@@ -142,7 +142,7 @@ def _start_of(settings: AlignSettings, on_the_fly: OnTheFly | None) -> Callable[
     return start
 
 
-def _on_the_fly(settings: AlignSettings, notes: dict[str, Any]) -> OnTheFly:
+def _on_the_fly(settings: AlignSettings, notes: JsonObject) -> OnTheFly:
     generator, facts = load_generator(settings.generator)
     poses = canonical_poses()
     unknown = [pose for pose in settings.poses if pose not in poses]

@@ -6,9 +6,9 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +18,7 @@ from torch import nn
 from dapg.core import distributed
 from dapg.core.errors import DapgError, TrainingError
 from dapg.core.files import read_json, write_json
+from dapg.core.types import JsonObject
 
 FOLDER = "checkpoints"
 _PARTIAL = ".partial"
@@ -52,7 +53,7 @@ def save(
     step: int,
     method: nn.Module,
     optimizer: torch.optim.Optimizer,
-    state: dict[str, Any],
+    state: Mapping[str, object],
     score: float | None = None,
 ) -> Path:
     """Write the state of all processes; every process must call it.
@@ -78,7 +79,7 @@ def save(
             partial.mkdir(parents=True)
         distributed.barrier()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
-        own: dict[str, Any] = {"state": state, "threads": torch.get_num_threads()}
+        own: dict[str, object] = {"state": state, "threads": torch.get_num_threads()}
         if rank == 0:
             own["optimizer"] = optimizer.state_dict()
             save_file(tensors, partial / "method.safetensors")
@@ -105,7 +106,7 @@ def save(
     return final
 
 
-def _publish(partial: Path, final: Path, facts: dict[str, Any]) -> None:
+def _publish(partial: Path, final: Path, facts: Mapping[str, object]) -> None:
     """Flush everything, then one rename makes the checkpoint exist."""
     files = sorted(path for path in partial.iterdir() if path.is_file())
     write_json(partial / "manifest.json", {**facts, "files": {path.name: path.stat().st_size for path in files}})
@@ -125,7 +126,7 @@ def last_good(run: Path) -> str:
     return f"; last good checkpoint: {whole[-1].folder}" if whole else "; there is no earlier checkpoint"
 
 
-def load(checkpoint: Checkpoint, method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load(checkpoint: Checkpoint, method: nn.Module, optimizer: torch.optim.Optimizer) -> JsonObject:
     """Bring method and optimiser back to a checkpoint; returns this process's plain state.
 
     With another number of processes than at writing, every process takes rank 0's buffers: allowed, not bit-equal.

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from tqdm import tqdm
 
 from dapg.core import distributed
 from dapg.core.errors import UsageError
-from dapg.core.types import UNKNOWN, Modality, Record
+from dapg.core.types import UNKNOWN, JsonObject, Modality, Record
 from dapg.core.words import counted
 from dapg.data.base import Dataset
 from dapg.data.identity_sampler import CrossModalSampler
@@ -41,7 +41,7 @@ MakeValidate = Callable[[Dataset, str, Sequence[int]], Validate]
 """Scores of a data set's mode for the loop, on trials without the given training persons."""
 
 
-def finetune(settings: FinetuneSettings, make_validate: MakeValidate | None = None) -> dict[str, Any]:
+def finetune(settings: FinetuneSettings, make_validate: MakeValidate | None = None) -> JsonObject:
     """Run (or go on with, or reuse) one fine-tuning; returns the content of result.json.
 
     The folder holds what ``pretrain`` leaves. Its ``method.safetensors`` are the weights that ``selection`` names.

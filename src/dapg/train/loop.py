@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from dapg.core import distributed
@@ -31,7 +32,7 @@ from dapg.core.rng import SampleGenerator
 from dapg.core.seeds import derive_seed
 from dapg.core.settings import flat, to_dict
 from dapg.core.training import TrainConfig
-from dapg.core.types import Record
+from dapg.core.types import JsonObject, Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.samplers import LocalBatches, Sampler
@@ -75,7 +76,7 @@ class Interrupt:
     def __init__(self) -> None:
         self.received = False
         self._main = threading.current_thread() is threading.main_thread()
-        self._before: Any = signal.signal(signal.SIGTERM, self._note) if self._main else None
+        self._before = signal.signal(signal.SIGTERM, self._note) if self._main else None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = True
@@ -145,9 +146,10 @@ class Trainer:
     method: Method
     job: Job
     total_steps: int
-    accelerator: Any
-    model: Any
-    optimizer: Any
+    accelerator: Accelerator
+    model: nn.Module
+    """The method, wrapped where there are several processes."""
+    optimizer: AcceleratedOptimizer
     batches: LocalBatches
     metrics: MetricsLog | None
     progress: Progress
@@ -245,7 +247,7 @@ def _base_rate(config: TrainConfig) -> float:
     return config.optimizer.lr * (config.batch_size / reference if reference else 1.0)
 
 
-def _restore(run: Path, method: Method, optimizer: Any, accelerator: Any) -> Progress:
+def _restore(run: Path, method: Method, optimizer: AcceleratedOptimizer, accelerator: Accelerator) -> Progress:
     checkpoint.prune(run, keep_last=10**9, keep_best=True)
     distributed.barrier()
     whole = checkpoint.whole_checkpoints(run)
@@ -436,7 +438,7 @@ def _asked_to_stop(trainer: Trainer, interrupt: Interrupt) -> bool:
 
 def _save(trainer: Trainer) -> Path:
     progress, accelerator = trainer.progress, trainer.accelerator
-    state: dict[str, Any] = {"progress": asdict(progress)}
+    state: JsonObject = {"progress": asdict(progress)}
     if accelerator.scaler is not None:
         state["scaler"] = accelerator.scaler.state_dict()
     scored_now = progress.best_score is not None and progress.best_step == progress.step

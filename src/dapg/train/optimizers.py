@@ -2,17 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, get_args, overload
+from typing import get_args, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dapg.core.errors import UsageError, nearest
-from dapg.core.training import OptimizerConfig, OptimizerName, ScheduleConfig
-
-ParameterGroup = dict[str, Any]
-"""``params`` and, where they differ from the defaults, ``lr``, ``weight_decay``, ``adapt`` (LARS)."""
+from dapg.core.training import OptimizerConfig, OptimizerName, ParameterGroup, ScheduleConfig
 
 
 def build_optimizer(config: OptimizerConfig, groups: Iterable[ParameterGroup]) -> torch.optim.Optimizer:

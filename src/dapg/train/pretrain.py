@@ -1,9 +1,9 @@
 """Pre-training: any pictures in, a network out."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from dapg.core.errors import UsageError
+from dapg.core.types import JsonObject
 from dapg.data.base import Dataset
 from dapg.data.samplers import InfiniteSampler, Sampler
 from dapg.data.sets.shards import Shards
@@ -24,7 +24,7 @@ class PretrainSettings(TrainingSettings):
     """Test mode of the data set (e.g. visible) scored every ``train.validate_every`` steps and at the end; "" none."""
 
 
-def pretrain(settings: PretrainSettings, validate: Validate | None = None) -> dict[str, Any]:
+def pretrain(settings: PretrainSettings, validate: Validate | None = None) -> JsonObject:
     """Run (or go on with, or reuse) one pre-training; returns the content of result.json.
 
     The folder then holds config.yaml, environment.json, metrics.jsonl and .csv, checkpoints, ``backbone.safetensors``

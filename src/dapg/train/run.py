@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 from safetensors.torch import save_file
@@ -16,7 +15,7 @@ from dapg.core.run_folder import RunFolder, refuse_other_weights
 from dapg.core.scales import Stage
 from dapg.core.settings import run_only
 from dapg.core.training import BackboneConfig, TrainConfig
-from dapg.core.types import Record
+from dapg.core.types import JsonObject, Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig
 from dapg.data.samplers import Sampler
@@ -62,7 +61,7 @@ class Work:
     sampler: Sampler
     train: TrainConfig
     validate: Validate | None
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: JsonObject = field(default_factory=dict)
     """Further lines of the result."""
     start: Callable[[Method], None] | None = None
     """What else the method begins with, before a checkpoint is looked for."""
@@ -73,7 +72,7 @@ def run_training(
     settings: TrainingSettings,
     prepare: Callable[[], Work],
     keep_best: bool = False,
-) -> dict[str, Any]:
+) -> JsonObject:
     """What every training stage does: open the folder, build, train, write weights and result."""
     folder = Path(settings.out)
     stage = RunFolder(folder, settings, kind, distributed.rank(), extendable=("train.steps", "train.epochs"))
@@ -109,7 +108,7 @@ def run_training(
         if keep_best:
             checkpoint.load_best(folder, method)
         bad_images = _all_bad_images(progress)
-        result: dict[str, Any] = {
+        result: JsonObject = {
             "name": settings.name,
             "steps": progress.step,
             "pictures_seen": progress.step * settings.train.batch_size,

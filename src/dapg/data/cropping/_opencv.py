@@ -1,11 +1,11 @@
 """OpenCV, asked for where it is needed: the library imports without it."""
 
-from typing import Any
+from types import ModuleType
 
 from dapg.core.errors import UsageError
 
 
-def opencv() -> Any:
+def opencv() -> ModuleType:
     """The module ``cv2``.
 
     Raises:

@@ -22,6 +22,7 @@ from dapg.core.parts import Part
 from dapg.core.progress import progress_bar
 from dapg.core.run_folder import CONFIG, ENVIRONMENT, RESULT, environment
 from dapg.core.settings import differences, dump_yaml, read_yaml, run_only, to_dict
+from dapg.core.types import JsonObject
 from dapg.data.cropping.crop_quality import FilterConfig, without_duplicates
 from dapg.data.cropping.detectors.base import Detector
 from dapg.data.cropping.segments import (
@@ -82,7 +83,7 @@ class Crop:
     track: str
 
 
-def crop(settings: CropSettings) -> dict[str, Any]:
+def crop(settings: CropSettings) -> JsonObject:
     """Crop (or go on with) videos; returns the content of result.json, or of a part its counts.
 
     The folder then holds the crops in a folder per video, ``manifest.csv`` (one line a crop), ``labels.csv`` (what
@@ -174,7 +175,7 @@ def _detect(
             crop_segments(video, pending, out, each, kind, advance)
 
 
-def _merge(videos: Sequence[Video], out: Path, settings: CropSettings) -> dict[str, Any]:
+def _merge(videos: Sequence[Video], out: Path, settings: CropSettings) -> JsonObject:
     """Tracks, near-duplicates, lists; then files that were only candidates go."""
     kept: list[Crop] = []
     candidates: set[str] = set()

@@ -17,6 +17,7 @@ from PIL import Image
 
 from dapg.core.errors import DapgError, DataError
 from dapg.core.files import atomic_write_bytes, atomic_write_text, read_json
+from dapg.core.types import JsonObject
 from dapg.data.cropping.crop_quality import FilterConfig, perceptual_hash, reason_to_drop, sharpness
 from dapg.data.cropping.detectors.base import Detector, Frame
 from dapg.data.cropping.videos import Moment, Reader, Video
@@ -106,7 +107,7 @@ def table_path(out: Path, video: Video, number: int) -> Path:
     return out / SEGMENTS / video.name / f"{number:06d}.json"
 
 
-def read_table(path: Path, video: Video) -> dict[str, Any]:
+def read_table(path: Path, video: Video) -> JsonObject:
     """The stored table of a segment.
 
     Raises:

@@ -10,7 +10,7 @@ import random
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from torch import Tensor
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import ASSETS, sha256
 from dapg.core.key_points import KEY_POINT_NAMES
-from dapg.core.types import Modality, Protocol, Record, Trial
+from dapg.core.types import JsonObject, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.listing import pictures_below
 
@@ -65,8 +65,8 @@ class Synthetic(Dataset):
         super().__init__(chosen)
         self._zip: zipfile.ZipFile | None = None
         self._zip_process = 0
-        self._truths: dict[str, dict[str, Any]] | None = None
-        self._hidden: dict[str, dict[str, Any]] | None = None
+        self._truths: dict[str, JsonObject] | None = None
+        self._hidden: dict[str, JsonObject] | None = None
         self._version: str | None = None
         if not chosen.exists():
             raise DataError(f"{self.title} not found: expected {chosen}. See docs/synthetic.md.")
@@ -171,7 +171,7 @@ class Synthetic(Dataset):
 
     # ---- truth -----------------------------------------------------------------------------------------------------
 
-    def truth(self, record: Record) -> dict[str, Any]:
+    def truth(self, record: Record) -> JsonObject:
         """Everything known about a picture: key points, box, pose, yaw, garments, mask area (docs/synthetic.md).
 
         Raises:
@@ -246,7 +246,7 @@ class Synthetic(Dataset):
             self._zip_process = os.getpid()
         return self._zip
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Without the open archive: spawned workers open their own."""
         return {**self.__dict__, "_zip": None}
 

@@ -10,7 +10,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,7 +161,7 @@ class SysuMM01(Dataset):
         height, width, _ = picture.shape
         return bytes(b"P6 %d %d 255\n" % (width, height) + picture.tobytes())
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Loader workers map the arrays anew: a pickled map would carry every picture along."""
         return {**self.__dict__, "_arrays": {}}
 

@@ -13,14 +13,13 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dapg.core.errors import DataError
 from dapg.core.files import atomic_path
-from dapg.core.types import UNKNOWN, Modality, Protocol, Record, Trial
+from dapg.core.types import UNKNOWN, JsonObject, Modality, Protocol, Record, Trial
 from dapg.data.compact import CompactRecords
 from dapg.data.listing import is_picture
 
@@ -46,7 +45,7 @@ class TarStore:
         try:
             with np.load(root / INDEX, allow_pickle=False) as stored:
                 self._arrays = {name: stored[name] for name in stored.files}
-            self.meta: dict[str, Any] = json.loads(str(self._arrays.pop("meta")))
+            self.meta: JsonObject = json.loads(str(self._arrays.pop("meta")))
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise DataError(f"{root / INDEX} is not a shard index ({error}); delete it to make it anew") from error
         if self.meta.get("version") != _VERSION:
@@ -126,7 +125,7 @@ class TarStore:
             raise DataError(f"{self.root / self.meta['tars'][shard]} ends inside {path}")
         return data
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Open files stay behind: each loader worker opens its own."""
         return {**self.__dict__, "_files": {}}
 
@@ -170,7 +169,7 @@ def write_index(
     if len(np.unique(digests)) < len(digests):
         raise DataError(f"two pictures under {root} have the same path")
     encoded = [path.encode() for path, *_ in samples]
-    arrays: dict[str, Any] = {
+    arrays: JsonObject = {
         "paths": np.frombuffer(b"".join(encoded), dtype=np.uint8),
         "path_end": np.cumsum([len(path) for path in encoded], dtype=np.int64),
         "shard": np.array([shard for _, shard, _, _ in samples], dtype=np.int32),
@@ -186,7 +185,7 @@ def write_index(
     }
     for split, members in splits.items():
         arrays[f"split/{split}"] = np.array([place[record] for record in members], dtype=np.int64)
-    modes: dict[str, list[dict[str, Any]]] = {}
+    modes: dict[str, list[JsonObject]] = {}
     for mode, found in trials.items():
         modes[mode] = []
         for number, trial in enumerate(found):

@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -14,6 +13,7 @@ from dapg.augment.views import ViewConfig
 from dapg.core.batch import Batch
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Self
+from dapg.core.types import JsonObject
 from dapg.methods.alignment._on_the_fly import OnTheFly
 from dapg.methods.base import DataFacts, Method, MethodConfig
 from dapg.models.backbones.base import Backbone
@@ -31,7 +31,7 @@ class AlignmentConfig(MethodConfig):
     views: ViewConfig = field(default_factory=ViewConfig)
     """How views of a picture and of its positives are made."""
 
-    def following(self, before: Mapping[str, Any]) -> Self:
+    def following(self, before: JsonObject) -> Self:
         """The same for a network that was pre-trained by a method with the settings ``before`` (plain values).
 
         The size of the views is taken over; add what else must be equal.

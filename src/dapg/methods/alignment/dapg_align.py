@@ -12,7 +12,7 @@ queue or batch hold a second picture of a person, it is a negative of the first.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -27,6 +27,7 @@ from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Self
 from dapg.core.settings import from_dict
 from dapg.core.training import OptimizerConfig, ScheduleConfig
+from dapg.core.types import JsonObject
 from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_similarity_distribution
 from dapg.losses.spread import spread
@@ -62,7 +63,7 @@ class DAPGAlign(AlignmentMethod["DAPGAlign.Config"], Contrastive["DAPGAlign.Conf
         views: ViewConfig = field(default_factory=lambda: ViewConfig(blur=0.0))
         """Crop, flip, grey and erasing, of anchor and positives, each with its own draw."""
 
-        def following(self, before: Mapping[str, Any]) -> Self:
+        def following(self, before: JsonObject) -> Self:
             """The head before, too, where it was one like this."""
             config, head = super().following(before), before.get("head", {})
             if set(head) != set(vars(self.head)):

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +14,7 @@ from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Self
+from dapg.core.training import ParameterGroup
 from dapg.core.types import Modality
 from dapg.losses.identity import accuracy, identity_loss
 from dapg.methods.base import DataFacts, Method, MethodConfig
@@ -136,7 +136,7 @@ class TwoStreamMethod(Method[SettingsT_co]):
             "after_bn": functional.normalize(self.neck(pooled).float()),
         }
 
-    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[ParameterGroup]:
         """Backbone, second stem and non-local blocks at ``trunk_rate`` times the rate of neck and classifier.
 
         Weight decay acts on everything, batch norms and biases too, as in AGW's code.

@@ -1,13 +1,13 @@
 """MoCo v2: two views, a momentum encoder and a queue of earlier keys (He et al. 2020, Chen et al. 2020)."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
 from dapg.augment.views import ViewConfig
 from dapg.core.batch import Batch, StepResult
 from dapg.core.rng import SampleGenerator
+from dapg.core.training import ParameterGroup
 from dapg.losses.info_nce import multi_positive_info_nce
 from dapg.losses.spread import spread
 from dapg.methods.base import DataFacts
@@ -52,7 +52,7 @@ class MoCoV2(TwoViews["MoCoV2.Config"], Contrastive["MoCoV2.Config"]):
         """The key encoder follows; this step's keys become negatives of the next."""
         self.keys.update(self.backbone, self.head)
 
-    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[ParameterGroup]:
         """One group: MoCo's code decays biases and batch norms too."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return [{"params": trained, "lr": lr, "weight_decay": weight_decay}]

@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +16,7 @@ from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Self
-from dapg.core.training import ScheduleConfig
+from dapg.core.training import ParameterGroup, ScheduleConfig
 from dapg.core.types import Modality, Record
 from dapg.data.picture_lines import named, read_lines
 from dapg.losses.spread import spread
@@ -125,7 +124,7 @@ class VTBR(Method["VTBR.Config"]):
         """``backbone``: pooled feature map."""
         return {"backbone": functional.normalize(average_pool(self.backbone(images)))}
 
-    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[ParameterGroup]:
         """The network at ``lr``, the captioner at its share of it."""
         pictures = [value for value in self.backbone.parameters() if value.requires_grad]
         rates = ((pictures, lr), (list(self.captioner.parameters()), lr * self.settings.text_rate))

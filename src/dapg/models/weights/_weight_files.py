@@ -9,10 +9,10 @@ import pickle
 import pickletools
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dapg.core.errors import DapgError, WeightsError
 from dapg.core.files import read_json, sha256
+from dapg.core.types import JsonObject
 
 LARGEST_FILE = 4 * 2**30
 """Bytes; a checkpoint of the largest backbone with optimiser and queue stays well below."""
@@ -42,7 +43,7 @@ class Content:
     wrapper: str
     """Keys that led to the state dict, joined by dots."""
     sha256: str
-    metadata: dict[str, Any] | None
+    metadata: JsonObject | None
     """None for files that others wrote."""
 
 
@@ -91,7 +92,7 @@ def _check_foreign(path: Path, start: bytes, size: int) -> None:
         raise WeightsError(f"{path} is neither a safetensors nor a torch file")
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], JsonObject | None]:
     try:
         with safe_open(path, framework="pt") as handle:
             stored = handle.metadata() or {}
@@ -107,7 +108,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
     return tensors, _checked(description, BACKBONE_FORMAT, path)
 
 
-def _companion(path: Path, digest: str) -> dict[str, Any] | None:
+def _companion(path: Path, digest: str) -> JsonObject | None:
     """The description that ``export_flat`` writes beside its file."""
     beside = path.with_suffix(".json")
     if not beside.is_file():
@@ -125,7 +126,7 @@ def _companion(path: Path, digest: str) -> dict[str, Any] | None:
     return _checked(description, COMPANION_FORMAT, beside)
 
 
-def _checked(description: Any, expected: str, path: Path) -> dict[str, Any]:
+def _checked(description: object, expected: str, path: Path) -> JsonObject:
     """What a file of ours says about itself, with every part of the kind it must be."""
     if not isinstance(description, dict) or description.get("format") != expected:
         raise WeightsError(f"{path} was not written by this version: expected {expected!r}")
@@ -136,7 +137,7 @@ def _checked(description: Any, expected: str, path: Path) -> dict[str, Any]:
     return description
 
 
-def _read_torch(path: Path, start: bytes) -> Any:
+def _read_torch(path: Path, start: bytes) -> object:
     """Unpickle with torch's restricted reader, which builds tensors and plain values and runs nothing."""
     if start.startswith(b"PK"):
         _check_archive(path)
@@ -145,7 +146,8 @@ def _read_torch(path: Path, start: bytes) -> Any:
             _check_instructions(handle, path, pickles=5)  # magic number, version, system, content, keys of storages
     try:
         with torch.serialization.safe_globals(_plain_types()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
+            return content
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         wants = f" (it asks for {found[1]})" if found else ""
@@ -191,12 +193,17 @@ def _check_instructions(handle: io.BufferedIOBase, path: Path, pickles: int = 1)
             return  # damaged, or the end: torch's reader says so
 
 
-def _plain_types() -> list[Any]:
+def _plain_types() -> list[Callable[..., object] | tuple[Callable[..., object], str]]:
     """Types that checkpoints of this field hold beside tensors: numpy scores and parsed arguments. None runs code."""
     package = "numpy._core" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "numpy.core"
     multiarray = importlib.import_module(f"{package}.multiarray")
     kinds = "?bhilqBHILQefd"  # booleans, integers and floats of every size
-    allowed: list[Any] = [np.ndarray, np.dtype, argparse.Namespace, *{type(np.dtype(kind)) for kind in kinds}]
+    allowed: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
+        np.ndarray,
+        np.dtype,
+        argparse.Namespace,
+        *{type(np.dtype(kind)) for kind in kinds},
+    ]
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1 and numpy 2 wrote different names
         allowed += [(multiarray.scalar, f"{module}.scalar"), (multiarray._reconstruct, f"{module}._reconstruct")]
     for pure, kind in ((pathlib.PurePosixPath, "PosixPath"), (pathlib.PureWindowsPath, "WindowsPath")):
@@ -207,23 +214,25 @@ def _plain_types() -> list[Any]:
     return allowed
 
 
-def _unwrap(content: Any, path: Path) -> tuple[str, dict[str, Tensor]]:
+def _unwrap(content: object, path: Path) -> tuple[str, dict[str, Tensor]]:
     """The state dict inside a checkpoint, and the keys that led to it."""
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
+    mapping: Mapping[object, object] = content
     wrapper: list[str] = []
     for _ in range(4):
-        if isinstance(content, Tensor) or not isinstance(content, Mapping):
-            raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
-        inner = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        inner = next((key for key in _WRAPPERS if isinstance(mapping.get(key), Mapping)), None)
         if inner is None:  # under a name of its own: the only mapping of tensors
-            nested = [key for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
-            inner = str(nested[0]) if len(nested) == 1 and not _has_tensors(content) else None
-        if inner is None or inner not in content:
+            nested = [key for key, value in mapping.items() if isinstance(value, Mapping) and _has_tensors(value)]
+            inner = str(nested[0]) if len(nested) == 1 and not _has_tensors(mapping) else None
+        below = None if inner is None else mapping.get(inner)
+        if inner is None or not isinstance(below, Mapping):
             break
         wrapper.append(inner)
-        content = content[inner]
-    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+        mapping = below
+    tensors = {key: value for key, value in mapping.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:
-        raise WeightsError(f"{path} holds no tensors by name; its keys are {some([str(key) for key in content])}")
+        raise WeightsError(f"{path} holds no tensors by name; its keys are {some([str(key) for key in mapping])}")
     return ".".join(wrapper), {
         name: tensor.detach()
         for name, tensor in tensors.items()
@@ -231,7 +240,7 @@ def _unwrap(content: Any, path: Path) -> tuple[str, dict[str, Tensor]]:
     }
 
 
-def _has_tensors(content: Mapping[Any, Any]) -> bool:
+def _has_tensors(content: Mapping[object, object]) -> bool:
     return any(isinstance(value, Tensor) for value in content.values())
 
 

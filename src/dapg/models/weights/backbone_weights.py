@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -20,6 +19,7 @@ from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, RESULT
 from dapg.core.settings import from_dict, to_dict, to_plain
+from dapg.core.types import JsonObject
 from dapg.models.backbones.base import Backbone
 from dapg.models.weights._weight_files import BACKBONE_FORMAT, COMPANION_FORMAT, METADATA_KEY, Content, read, some
 
@@ -75,10 +75,10 @@ class WeightsReport:
     """Per-channel deviation that belongs to the weights."""
     normalisation: str
     """Where mean and deviation come from."""
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: JsonObject = field(default_factory=dict)
     """What the writer said about the weights: method, recipe hash and so on."""
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> JsonObject:
         """Plain values for a run's result: counts of what was taken, names of what was not."""
         return {**to_dict(self), "matched": len(self.matched)}
 
@@ -91,7 +91,7 @@ class WeightsReport:
 
 
 def init_backbone(
-    name: str, config: Backbone.Config | Mapping[str, Any] | None, init: str, seed: int
+    name: str, config: Backbone.Config | Mapping[str, object] | None, init: str, seed: int
 ) -> tuple[Backbone, WeightsReport | None]:
     """A backbone by name with its first weights, and what a file gave to it (None for random ones).
 
@@ -176,7 +176,7 @@ def backbone_from_file(path: Path | str) -> tuple[Backbone, WeightsReport]:
 
 
 def save_backbone(
-    backbone: Backbone, path: Path | str, metadata: Mapping[str, Any] | None = None, half: bool = False
+    backbone: Backbone, path: Path | str, metadata: Mapping[str, object] | None = None, half: bool = False
 ) -> None:
     """Write a backbone as safetensors: tensors under torchvision's names, and what they are.
 
@@ -195,7 +195,7 @@ def save_backbone(
         save_file(tensors, temporary, {METADATA_KEY: json.dumps(description, sort_keys=True)})
 
 
-def export_flat(backbone: Backbone, path: Path | str, metadata: Mapping[str, Any] | None = None) -> Path:
+def export_flat(backbone: Backbone, path: Path | str, metadata: Mapping[str, object] | None = None) -> Path:
     """Write a backbone as other projects read it: a torch file with a flat dict under torchvision's names, no fc.
 
     The layout of the released LUPerson weights. A JSON file of the same name beside it holds what the torch file
@@ -215,7 +215,7 @@ def export_flat(backbone: Backbone, path: Path | str, metadata: Mapping[str, Any
     return companion
 
 
-def _describe(backbone: Backbone, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+def _describe(backbone: Backbone, metadata: Mapping[str, object] | None) -> JsonObject:
     own = {
         "architecture": _architecture(backbone),
         "config": to_dict(backbone.config),
@@ -383,7 +383,7 @@ def _rename_sequential(names: dict[str, str]) -> dict[str, str]:
     return {f"{_ROW.get(head, head)}.{tail}": names[name] for name, (head, _, tail) in parts.items()}
 
 
-def _same_architecture(backbone: Backbone, metadata: Mapping[str, Any], source: str) -> None:
+def _same_architecture(backbone: Backbone, metadata: Mapping[str, object], source: str) -> None:
     mine, theirs = _architecture(backbone), metadata.get("architecture")
     if mine != theirs:
         raise WeightsError(f"{source} holds a {theirs}, the network to fill is a {mine}")
@@ -434,7 +434,7 @@ def _normalisation(content: Content, path: Path) -> tuple[Triple, Triple, str]:
     return IMAGENET_MEAN, IMAGENET_STD, "ImageNet's, as the file states none"
 
 
-def _triple(values: Any, path: Path) -> Triple:
+def _triple(values: object, path: Path) -> Triple:
     if not isinstance(values, list) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
         raise WeightsError(f"{path}: mean and std must be three numbers each, found {values!r}")
     if not all(abs(value) < 1e6 for value in values):  # NaN is not, and neither is a number of 400 digits
@@ -442,7 +442,7 @@ def _triple(values: Any, path: Path) -> Triple:
     return float(values[0]), float(values[1]), float(values[2])
 
 
-def _deviations(values: Any, path: Path) -> Triple:
+def _deviations(values: object, path: Path) -> Triple:
     deviations = _triple(values, path)
     if min(deviations) <= 0:
         raise WeightsError(f"{path}: a deviation per channel must be above 0, found {deviations}")

@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -12,6 +11,7 @@ from torch import Tensor
 from dapg.core.errors import UsageError, WeightsError
 from dapg.core.files import ASSETS, atomic_path, sha256
 from dapg.core.settings import from_dict, to_dict
+from dapg.core.types import JsonObject
 from dapg.models.pn_gan import GeneratorConfig, PoseGenerator, build_generator
 
 EMBEDDED = ASSETS / "weights" / "pn_gan_tiny.safetensors"
@@ -32,7 +32,7 @@ class GeneratorFacts:
     """Columns it was trained at."""
     supervision: str
     """What its pairs came from: labels (identities), synthetic (exact), groups (pseudo-persons) or self (no labels)."""
-    training: dict[str, Any]
+    training: JsonObject
     """Data, steps, seeds: plain values for cards and reports."""
     sha256: str = ""
     """Of the file."""

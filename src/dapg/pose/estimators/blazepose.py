@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from dapg.core.types import Record
 from dapg.data.base import Dataset
 from dapg.pose.estimators._frame import frame, unframe
 from dapg.pose.estimators.base import Estimator
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
 
 EMBEDDED = ASSETS / "poses" / "blazepose_landmark_full.tflite"
 
@@ -90,7 +93,7 @@ class BlazePose(Estimator):
         return values, torch.from_numpy(np.array(self._network.get_tensor(self._presence)))
 
 
-def _interpreter(path: Path) -> Any:
+def _interpreter(path: Path) -> "Interpreter":
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -15,6 +15,9 @@ from dapg.core.types import Record
 from dapg.data.base import Dataset
 from dapg.pose.estimators._frame import frame, unframe
 from dapg.pose.estimators.base import Estimator
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 COCO_NAMES = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
@@ -118,7 +121,7 @@ def peaks(maps: Float[Tensor, "B P h w"]) -> tuple[Float[Tensor, "B P 2"], Float
     return torch.stack([x, y], dim=-1), top
 
 
-def _session(model: str) -> Any:
+def _session(model: str) -> "onnxruntime.InferenceSession":
     if not model:
         raise UsageError("the estimator `onnx` needs --estimator.model FILE.onnx")
     try:

@@ -6,7 +6,6 @@ its own, tighter box; blobs of several people are taken apart by the HOG boxes.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
@@ -132,5 +131,5 @@ class Hog(Detector):
 def _share(mask: Bool[np.ndarray, "H W"], box: Float32[np.ndarray, "4"]) -> float:
     """How much of a box is foreground."""
     left, top, right, bottom = (round(float(side)) for side in box)
-    part: NDArray[Any] = mask[top:bottom, left:right]
+    part: NDArray[np.generic] = mask[top:bottom, left:right]
     return float(part.mean()) if part.size else 0.0

@@ -7,7 +7,7 @@ licence of the weights; Ultralytics' are AGPL-3.0.
 import ast
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -17,6 +17,9 @@ from dapg.core.errors import UsageError, WeightsError
 from dapg.data.cropping._opencv import opencv
 from dapg.data.cropping.boxes import best_of_overlapping, inside
 from dapg.data.cropping.detectors.base import Detections, Detector, Frame
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 _GREY = 114
 """Border of the letterbox, as all these networks were trained with."""
@@ -103,7 +106,7 @@ class Yolo(Detector):
         return _corners(table[:, :4]), scores.astype(np.float32)
 
 
-def _session(config: Yolo.Config) -> Any:
+def _session(config: Yolo.Config) -> "onnxruntime.InferenceSession":
     if not config.weights:
         raise UsageError("the detector yolo needs --detect.weights FILE.onnx; see docs/own-footage.md")
     if not Path(config.weights).is_file():
@@ -124,7 +127,7 @@ def _session(config: Yolo.Config) -> Any:
         raise WeightsError(f"{config.weights} is not a network that onnxruntime can run: {first}") from error
 
 
-def _person_class(session: Any) -> int:
+def _person_class(session: "onnxruntime.InferenceSession") -> int:
     """The class called person in the notes that the export left in the file."""
     try:
         names = ast.literal_eval(session.get_modelmeta().custom_metadata_map.get("names", ""))
