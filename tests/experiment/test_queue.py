@@ -75,7 +75,7 @@ def test_a_folder_name_does_not_depend_on_where_the_runs_are() -> None:
 def test_settings_keep_their_hash(scale: str, cell: str, names: tuple[str, ...]) -> None:
     """A run's name ends in the hash of its settings: another one means that stored cells no longer count as done.
 
-    A new setting has to be ``unset()``, so that it is not stored where it changes nothing.
+    A new setting has to be ``unset(...)``, so that it is not stored where it changes nothing.
     """
     sources, starts = (Source("synthetic"),), ("random", "imagenet")
     (found,) = [c for c in matrix.cells(matrix.TABLES, scale, sources, starts, 1, Path("runs")) if c.name == cell]

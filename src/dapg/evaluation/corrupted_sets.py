@@ -77,7 +77,7 @@ class CorruptionPolicy:
         if self.modality not in ("both", "visible", "infrared"):
             raise UsageError(f"modality is visible, infrared or both, not {self.modality!r}")
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> JsonObject:
         """The fixed list that its pictures follow, for results (``corruption_list.provenance``)."""
         return lists.provenance(self.types, self.height, self.width, self.seed)
 

@@ -22,7 +22,7 @@ class TwoStreamConfig(Scaled):
 
     pooling: Literal["gem", "average"] = "gem"
     """From feature map to vector: generalised mean or average."""
-    stripes: int | None = unset()
+    stripes: int | None = unset(None)
     """Also the means of so many horizontal stripes, reduced to 64 channels each; none when not given."""
     power: float = 3.0
     """First power of GeM (AGW: 3)."""
