@@ -11,7 +11,7 @@ DRAW ?= $(shell git rev-parse HEAD 2>/dev/null || date +%F)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format bench recheck docs real-video clean
+.PHONY: help demo test test-slow lint format bench recheck wheel-check docs real-video clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,10 +31,11 @@ test: $(VENV)/.test ## Fast tests
 test-slow: $(VENV)/.test ## All tests
 	$(PYTEST) -m "not cuda"
 
-lint: $(VENV)/.lint ## ruff and mypy --strict
+lint: $(VENV)/.lint $(VENV)/.test ## ruff, mypy --strict, codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 format: $(VENV)/.lint ## Let ruff put the code in order
 	$(BIN)/ruff check --fix .
@@ -48,6 +49,9 @@ bench: $(VENV)/.test ## Figures of the docs: start-up, kills, data waiting
 recheck: $(VENV)/.test ## Run one cheap finished cell of results/ again and compare (minutes)
 	$(BIN)/dapg reproduce recheck all --word "$(DRAW)"
 
+wheel-check: $(VENV)/.plot ## Build the wheel, install it outside the checkout, run a short pipeline
+	bash scripts/check_wheel.sh $(BIN)/python
+
 docs: $(VENV)/.docs ## Documentation as HTML in docs/_build
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
@@ -60,4 +64,4 @@ $(VIDEO):
 	rm -rf $@.deb
 
 clean: ## Remove the environment and caches, not outputs
-	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist docs/_build .pytest_cache .mypy_cache .ruff_cache

@@ -1,3 +1,3 @@
 """dapg: pre-training for visible-infrared person re-identification under corruption."""
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
