@@ -1,10 +1,15 @@
 """What pyproject.toml promises: nothing is asked for that nothing uses."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+import dapg
+from dapg import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -19,7 +24,6 @@ MODULES = {
 }
 """Packages whose module has another name."""
 INDIRECT = {
-    "docstring-parser": "jsonargparse reads the help of settings with it",
     "tensorboard": "torch and Accelerate write its files",
     "pytest-timeout": "the setting `timeout` in pyproject.toml",
     "pytest-xdist": "`pytest -n` in the Makefile",
@@ -55,6 +59,30 @@ def test_every_dependency_is_imported(name: str, used: set[str]) -> None:
 
 def test_no_excuse_outlives_its_package() -> None:
     assert INDIRECT.keys() | MODULES.keys() <= {name for name, _ in NEEDED}
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    """Of a development version, the changelog names the release that it leads to."""
+    citation = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert citation is not None
+    assert citation[1] == __version__
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings[0].startswith(__version__.partition(".dev")[0])
+
+
+def test_public_names_exist_are_described_and_cost_nothing_before_they_are_used() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    described = {
+        name for row in re.findall(r"^\| (`.+?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert described | {"__version__"} == set(dapg.__all__)
+    for name in dapg.__all__:
+        assert getattr(dapg, name).__doc__, name
+    assert set(dir(dapg)) == set(dapg.__all__)
+    with pytest.raises(AttributeError, match="no public name 'corupt'"):
+        _ = dapg.corupt
+    code = "import sys, dapg; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", check=False).returncode == 0
 
 
 def test_messages_name_extras_that_exist() -> None:

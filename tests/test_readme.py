@@ -1,15 +1,20 @@
 """What the README and the docs tell a user to type works, or at least parses."""
 
+import doctest
+import importlib
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from dapg.cli import commands, main
 from dapg.core import plugins
+from figures import make_figures
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -78,6 +83,48 @@ def test_every_command_has_a_one_line_summary_and_help(capsys: pytest.CaptureFix
             code = int(stop.code or 0)
         assert code == 0
         assert "usage: dapg" in capsys.readouterr().out
+
+
+def python_blocks() -> list[tuple[str, int, str]]:
+    """(page, number, code) of every Python block."""
+    return [
+        (page.name, number, block)
+        for page in PAGES
+        for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
+    ]
+
+
+@pytest.mark.parametrize("page, number, code", python_blocks(), ids=lambda value: str(value)[:20].split("\n")[0])
+def test_python_blocks_run(
+    page: str,
+    number: int,
+    code: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In a folder that holds the files which pages speak of."""
+    monkeypatch.chdir(tmp_path)
+    make_figures(tmp_path / "people", persons=4, pictures=1)
+    generator = np.random.default_rng(0)
+    rows = {"features": generator.standard_normal((8, 4)), "persons": np.arange(8) // 2, "cameras": np.arange(8) % 2}
+    cameras = {"query": np.array([3, 6] * 4), "gallery": np.array([1, 2, 4, 5] * 2)}
+    arrays: dict[str, Any] = {f"{side}_{name}": rows[name] for side in cameras for name in ("features", "persons")}
+    np.savez("features.npz", **arrays, query_cameras=cameras["query"], gallery_cameras=cameras["gallery"])
+    np.savez("key_points.npz", paths=np.array([b"a.jpg"]), key_points=np.zeros((1, 18, 3)))
+    exec(compile(code, f"{page}, Python block {number}", "exec"), {})
+
+
+DOCTESTS = [path for path in sorted((ROOT / "src").rglob("*.py")) if ">>> " in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", DOCTESTS, ids=lambda path: path.stem)
+def test_docstring_examples_hold(path: Path) -> None:
+    """What `pytest --doctest-modules src` would run, without importing the files that have no example."""
+    name = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+    failed, tried = doctest.testmod(importlib.import_module(name))
+    assert tried > 0
+    assert failed == 0
 
 
 EXAMPLES = {

@@ -160,16 +160,6 @@ def clean_and_corrupted(
 
     Raises:
         DataError: an image cannot be read, or is too small to be corrupted.
-
-    Example:
-        >>> import torch
-        >>> from dapg.data.sets.synthetic import Synthetic
-        >>> from dapg.features.encoders import HistogramEncoder
-        >>> settings = CorruptionSettings(types=("contrast", "saturate"), repeats=1, detail="lists")
-        >>> model = HistogramEncoder((32, 16), torch.device("cpu"))
-        >>> scores = clean_and_corrupted(model, Synthetic(), ["indoor"], settings)["indoor"]
-        >>> list(scores), sorted(scores["unseen"].means("histogram"))
-        (['clean', 'all', 'seen', 'unseen'], ['mAP', 'mINP', 'rank-1'])
     """
     trials = {mode: dataset.trials(mode, seed) for mode in modes}
     clean = trial_features(encoder, dataset, list(itertools.chain(*trials.values())), runtime)
