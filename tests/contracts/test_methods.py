@@ -5,6 +5,7 @@ import functools
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from dapg.methods.runs import FOLDERS, method_class
 from dapg.models.backbones.resnet18 import ResNet18
 
 METHODS = [(stage, name) for stage, folder in FOLDERS.items() for name in plugins.names(folder)]
-SIZE, COUNT = (64, 32), 12
+SIZE, COUNT = (32, 32), 12
 SMALL = replace(SCALES["demo"], size=SIZE, decoded=SIZE)
 
 
@@ -54,7 +55,7 @@ def some_batch() -> Batch:
     """Pictures with structure: smooth random fields, two of each person, one per modality."""
     generator = generator_from("batch")
     coarse = torch.rand(COUNT, 3, 8, 4, generator=generator)
-    images = torch.nn.functional.interpolate(coarse, size=(128, 64), mode="bilinear").mul(255).to(torch.uint8)
+    images = torch.nn.functional.interpolate(coarse, size=(64, 32), mode="bilinear").mul(255).to(torch.uint8)
     persons = torch.arange(COUNT) % 6
     modalities = torch.arange(COUNT) // 6 + 1
     return Batch(images, persons, modalities.clone(), modalities, torch.arange(COUNT))
@@ -108,7 +109,7 @@ class TestEveryMethod:
         assert losses != train_steps(standard, optimizer_of(standard), range(2))
 
     def test_one_batch_overfits(self, stage: Stage, name: str) -> None:
-        """Fixed pictures and views: the loss must fall to under half of where it begins.
+        """Fixed pictures and views: within 60 steps the loss must fall to under half of where it begins.
 
         A queue holds one key here: with the same pictures in every step, older ones would be the query's own. A
         momentum encoder follows faster than in a run of thousands of steps.
@@ -116,9 +117,13 @@ class TestEveryMethod:
         config = method_class(stage, name).Config()
         quick: dict[str, Any] = {"queue": 1, "momentum": 0.9}
         method = build(stage, name, replace(config, **{key: v for key, v in quick.items() if hasattr(config, key)}))
-        losses = train_steps(method, optimizer_of(method), range(60), same_views=True)
-        worst = max(losses[:6])  # queues start empty, so the very first loss may be 0
-        assert min(losses[-5:]) < worst / 2, losses
+        optimizer, losses = optimizer_of(method), list[float]()
+        for start in range(0, 60, 10):  # many need no more than twenty
+            losses += train_steps(method, optimizer, range(start, start + 10), same_views=True)
+            worst = max(losses[:6])  # queues start empty, so the very first loss may be 0
+            if fmean(losses[-5:]) < worst / 2:
+                return
+        pytest.fail(f"{losses}")
 
     def test_save_load_continue_is_equal(self, stage: Stage, name: str) -> None:
         method = build(stage, name)
