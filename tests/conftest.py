@@ -44,5 +44,5 @@ def pytest_runtest_setup() -> None:
     _tests_begun += 1
 
 
-jaxtyping.jaxtyped = _check_first_calls
+jaxtyping.jaxtyped = _check_first_calls  # type: ignore[assignment]
 install_import_hook("dapg", "beartype.beartype")
