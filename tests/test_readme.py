@@ -82,7 +82,9 @@ def test_every_command_has_a_one_line_summary_and_help(capsys: pytest.CaptureFix
         except SystemExit as stop:
             code = int(stop.code or 0)
         assert code == 0
-        assert "usage: dapg" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert out.startswith("usage: dapg"), name
+        assert len(out.splitlines()) <= 80, f"{name}: two screens"
 
 
 def python_blocks() -> list[tuple[str, int, str]]:

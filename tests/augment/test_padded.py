@@ -2,11 +2,9 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 
 from dapg.augment.padded import PaddedViewConfig, padded_view
-from dapg.core.errors import UsageError
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from dapg.core.rng import SampleGenerator, generator_from
 
@@ -58,8 +56,3 @@ def test_erasing_fills_with_its_value_after_normalising() -> None:
 
 def test_pictures_of_another_size_are_resized() -> None:
     assert padded_view(IMAGES, PaddedViewConfig(height=48, width=20), draws()).shape == (6, 3, 48, 20)
-
-
-def test_negative_padding_is_refused() -> None:
-    with pytest.raises(UsageError, match="padding"):
-        PaddedViewConfig(padding=-1)

@@ -29,6 +29,16 @@ def test_help_lists_methods_and_presets(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_help_fits_on_two_screens(capsys: pytest.CaptureFixture[str], method: str) -> None:
+    code, out, _ = run(capsys, "pretrain", method, "--help")
+    assert code == 0
+    assert len(out.splitlines()) <= 80
+    assert max(map(len, out.splitlines())) <= 120
+    for option in ("--init", "--data", "--backbone", "--preset", "--train.steps", "--out", "--help-all"):
+        assert option in out
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_s_help_shows_the_docs_of_its_fields(capsys: pytest.CaptureFixture[str], method: str) -> None:
     code, out, err = run(capsys, "pretrain", method, "--preset", "tiny", "--help-all")
     assert (code, err) == (0, "")
@@ -76,6 +86,18 @@ def test_printed_settings_are_the_preset_and_can_be_given_back(
         (("simclr", "--method.head.hidden", "3"), "did you mean '--method.head.hidden_dim'?"),
         (("simclr", "--backbone.naem", "x"), "did you mean '--backbone.name'?"),
         (("simclr", "mocov2"), "unexpected word 'mocov2'"),
+        (("simclr", "--train.batch_size", "0"), "--train.batch_size must be a whole number from 1 to"),
+        (("simclr", "--train.accumulation", "0"), "--train.accumulation must be a whole number from 1 to"),
+        (("simclr", "--train.steps", "-5"), "--train.steps must be a whole number from 0 to 1,000,000,000, not -5"),
+        (("simclr", "--train.optimizer.lr", "nan"), "--train.optimizer.lr must be a number from 0 to 1e+06, not 'nan'"),
+        (("simclr", "--train.log_every", "0"), "--train.log_every must be"),
+        (("simclr", "--loader.workers", "-1"), "--loader.workers must be a whole number from 0 to 256, not -1"),
+        (("simclr", "--loader.prefetch", "0"), "--loader.prefetch must be"),
+        (("simclr", "--loader.height", "1000000"), "--loader.height must be a whole number from 1 to 4,096, not 10000"),
+        (("simclr", "--method.head.hidden_dim", "0"), "--method.head.hidden_dim must be"),
+        (("simclr", "--method.views.blur_sigma", "[0,1]"), "--method.views.blur_sigma must be a list of 2, each a num"),
+        (("simclr", "--method.views.crop_scale", "0.5"), "a number from 0 to 1, such as [0.2, 1.0], not [0.5]"),
+        (("simclr", "--seed", "9" * 5000), "--seed must be a whole number from 0 to"),
     ],
 )
 def test_wrong_use(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str) -> None:

@@ -63,7 +63,7 @@ class Settings:
     folder: Path = Path("outputs")
     light: Light = Light.VISIBLE
     device: str = run_only("auto")
-    log: Noise = run_only(Noise())  # noqa: RUF009
+    log: Noise = run_only(Noise())
 
 
 FULL = Settings(

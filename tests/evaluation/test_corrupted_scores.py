@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from command_line import run
-from dapg.core.errors import UsageError
 from dapg.core.images import decode
 from dapg.core.runtime import Runtime
 from dapg.core.types import Modality, Record
@@ -72,8 +71,6 @@ def test_test_sets_cover_lists_families_severities_and_the_grid() -> None:
     assert names == ["all"], "nothing to tell apart"
     lists = corrupted_scores.sets_to_score(CorruptionSettings(types=("fog", "rain"), detail="lists"))
     assert [s.policy.types for s in lists] == [("fog", "rain"), ("fog",), ("rain",)]
-    with pytest.raises(UsageError, match="at least once"):
-        CorruptionSettings(repeats=0)
 
 
 @pytest.mark.parametrize("side", ["both", "gallery"])
@@ -212,4 +209,4 @@ def test_command_refuses_what_does_not_exist(capsys: pytest.CaptureFixture[str],
     assert "did you mean 'cil'" in err
     code, _, err = run(capsys, *words, "--corruption", "fog", "--corruption.severities", "[7]")
     assert code == 2
-    assert "severities are some of 1 ... 5" in err
+    assert "--corruption.severities must be a list, each a whole number from 1 to 5" in err

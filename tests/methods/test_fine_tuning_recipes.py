@@ -192,8 +192,6 @@ def test_cil_views_do_not_depend_on_the_batch() -> None:
 def test_cil_refuses_what_it_does_not_have() -> None:
     with pytest.raises(UsageError, match="erasing"):
         CIL.Config(views=PaddedViewConfig(erasing=0.5))
-    with pytest.raises(UsageError, match="js_weight"):
-        CIL.Config(js_weight=-1.0)
 
 
 # CAJ

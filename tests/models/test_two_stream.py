@@ -160,9 +160,5 @@ def test_pooling_learned_fixed_and_average() -> None:
 
 
 def test_settings_that_build_no_network_are_refused() -> None:
-    with pytest.raises(UsageError, match="power"):
-        TwoStreamConfig(power=0.0)
-    with pytest.raises(UsageError, match="non-local"):
-        TwoStreamConfig(non_local=(0, -1, 0, 0))
     with pytest.raises(UsageError, match="inner channels"):
         NonLocal(4, -1, generator_from("x"))

@@ -209,8 +209,6 @@ class TestBlazePose:
         (tmp_path / "x.tflite").write_bytes(b"nothing")
         with pytest.raises(WeightsError, match="not a tflite network"):
             kind(kind.Config(model=str(tmp_path / "x.tflite")), None)
-        with pytest.raises(UsageError, match="padding"):
-            kind(kind.Config(padding=0.5), None)
 
     def test_without_the_package_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)

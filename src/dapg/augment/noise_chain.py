@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dapg.augment.view_size import ViewSize
 from dapg.core.errors import UsageError
+from dapg.core.ranges import Pixels, Severity
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Self
 from dapg.corruptions import library
@@ -34,7 +35,7 @@ Geometry = Literal["shared", "per_view"]
 class ChainConfig(ViewSize):
     """The noise chain of a method; defaults are the recommended preset, reasons are in docs/method.md."""
 
-    severities: tuple[int, int] = (1, 3)
+    severities: tuple[Severity, Severity] = (1, 3)
     """Smallest and largest severity; the paper gives none. Three corruptions of severity 5 leave nothing to see."""
     leave_out: tuple[str, ...] = ()
     """Families of the 15 corruptions that are not used: noise, blur, weather, digital."""
@@ -42,9 +43,9 @@ class ChainConfig(ViewSize):
     """per_view: x1 and x2 have their own crop and flip; shared, the literal reading: the four views are one crop."""
     mixture: Mixture = "augmix"
     """augmix: the clean view takes part in x_mix; weights: only the three noisy ones do."""
-    height: int = 256
+    height: Pixels = 256
     """Rows of the pictures that are corrupted; severities are made for 256 x 128, the network's size comes after."""
-    width: int = 128
+    width: Pixels = 128
     """Columns of the pictures that are corrupted."""
 
     def __post_init__(self) -> None:

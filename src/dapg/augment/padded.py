@@ -9,8 +9,8 @@ from torch import Tensor
 from dapg.augment import basic
 from dapg.augment.channel import channel_mix
 from dapg.augment.view_size import ViewSize
-from dapg.core.errors import UsageError
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise
+from dapg.core.ranges import Offset, Pixels, PixelsOrZero, Share
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Self
 from dapg.core.settings import unset
@@ -20,28 +20,23 @@ from dapg.core.settings import unset
 class PaddedViewConfig(ViewSize):
     """One view. Defaults are AGW's (train.py): 288 x 144, padding 10, no erasing, no jitter."""
 
-    height: int = 288
+    height: Pixels = 288
     """Rows the network sees."""
-    width: int = 144
+    width: Pixels = 144
     """Columns the network sees."""
-    padding: int = 10
+    padding: PixelsOrZero = 10
     """Black pixels added on each side before a crop of the old size."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """Probability of mirroring."""
-    mixing: float | None = unset(None)
+    mixing: Share | None = unset(None)
     """Probability of a grey picture whose channels are mixed with random weights: takes visible pictures nearer to
     infrared ones, which stay as they are. Never when not given."""
-    erasing: float = 0.0
+    erasing: Share = 0.0
     """Probability of random erasing after normalising (CAJ: 0.5)."""
-    erasing_area: tuple[float, float] = (0.02, 0.4)
+    erasing_area: tuple[Share, Share] = (0.02, 0.4)
     """Share of the view that is erased."""
-    erasing_value: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    erasing_value: tuple[Offset, Offset, Offset] = (0.0, 0.0, 0.0)
     """What fills the hole, in the scale of normalised pictures: 0 is the mean colour."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no view."""
-        if self.padding < 0:
-            raise UsageError(f"padding is 0 or above, got {self.padding}")
 
     def at(self, scale: Scale) -> Self:
         """The size of the scale's networks, and its channel mixing."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from dapg.core.ranges import Pixels
 from dapg.core.scales import Scale, Scaled, Self
 
 
@@ -9,9 +10,9 @@ from dapg.core.scales import Scale, Scaled, Self
 class ViewSize(Scaled):
     """Size of what the network sees."""
 
-    height: int = 256
+    height: Pixels = 256
     """Rows the network sees."""
-    width: int = 128
+    width: Pixels = 128
     """Columns the network sees."""
 
     @property

@@ -10,6 +10,7 @@ from dapg.augment import basic
 from dapg.augment.noise_chain import ChainConfig, noise_chain
 from dapg.augment.view_size import ViewSize
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise
+from dapg.core.ranges import Factor, Share, Weight
 from dapg.core.rng import SampleGenerator
 
 
@@ -17,29 +18,29 @@ from dapg.core.rng import SampleGenerator
 class ViewConfig(ViewSize):
     """One view. Defaults are LUPerson's ``ori-cj+sre`` (lup_moco/libs): no colour jitter, random erasing."""
 
-    crop_scale: tuple[float, float] = (0.2, 1.0)
+    crop_scale: tuple[Share, Share] = (0.2, 1.0)
     """Share of the picture's area a crop may have."""
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_ratio: tuple[Factor, Factor] = (3 / 4, 4 / 3)
     """Width : height a crop may have, in pixels of the decoded picture."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """Probability of mirroring."""
-    jitter: float = 0.0
+    jitter: Share = 0.0
     """Probability of colour jitter. LUPerson found that it hurts person re-identification."""
-    jitter_strength: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    jitter_strength: tuple[Weight, Weight, Weight, Weight] = (0.4, 0.4, 0.4, 0.1)
     """Brightness, contrast, saturation and hue (MoCo v2)."""
-    grey: float = 0.2
+    grey: Share = 0.2
     """Probability of a grey view."""
-    blur: float = 0.5
+    blur: Share = 0.5
     """Probability of a Gaussian blur."""
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_sigma: tuple[Factor, Factor] = (0.1, 2.0)
     """Deviation of the blur, in pixels of a picture 256 high; scaled with the view."""
-    solarise: float = 0.0
+    solarise: Share = 0.0
     """Probability of turning bright values into their negative (BYOL's second view)."""
-    erasing: float = 0.5
+    erasing: Share = 0.5
     """Probability of random erasing; the hole gets the mean colour, which is 0 after normalisation."""
-    erasing_area: tuple[float, float] = (0.02, 0.6)
+    erasing_area: tuple[Share, Share] = (0.02, 0.6)
     """Share of the view that is erased."""
-    erasing_aspect: tuple[float, float] = (0.3, 3.33)
+    erasing_aspect: tuple[Factor, Factor] = (0.3, 3.33)
     """Height : width of the hole."""
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dapg.commands._settings import parse, take_positional
 from dapg.core.errors import UsageError, nearest
+from dapg.core.ranges import Count
 
 if TYPE_CHECKING:
     from dapg.experiment.matrix import Source
@@ -24,9 +25,9 @@ class ExperimentSettings:
     """synthetic, sysu=PATH, regdb=PATH; several with commas between them."""
     starts: str = "random,imagenet"
     """Where the first weights come from: random, imagenet or both."""
-    seeds: int = 5
+    seeds: Count = 5
     """Seeds of each cell."""
-    repeats: int = 2
+    repeats: Count = 2
     """Corrupted test sets of each kind (CIL: 10)."""
     only: str = "*"
     """Cells by name, patterns with spaces between them, such as 'dapg* *+agw-*-0'."""
@@ -58,8 +59,6 @@ def parse_experiment(program: str, defaults: T, words: list[str], about: str) ->
         raise UsageError(f"no table is called {table!r}{nearest(table, known)}; known: {', '.join(known)}")
     if settings.scale not in SCALES:
         raise UsageError(f"--scale is {', '.join(SCALES)}, not {settings.scale!r}")
-    if min(settings.seeds, settings.repeats) < 1:
-        raise UsageError("--seeds and --repeats are 1 or more")
     experiment = Experiment(
         tables=TABLES if table == "all" else (table,),
         scale=settings.scale,

@@ -16,7 +16,7 @@ COMMON = (
 )
 """Settings of every training that the short help shows."""
 
-_OPTIONS = f"[--preset {'|'.join(PRESETS)}] [--start random|imagenet] [--NAME VALUE ...]"
+_OPTIONS = f"[--preset {'|'.join(PRESETS)}]\n       [--start random|imagenet] [--NAME VALUE ...]"
 _KINDS = {"pretrain": "pre-training", "align": "alignment", "finetune": "fine-tuning"}
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dapg.commands._settings import parse, take_source
+from dapg.core.ranges import Count
 
 _HELP = """usage: dapg data shard SOURCE --out FOLDER [--splits [train,...]] [--per_shard N]
 
@@ -22,7 +23,7 @@ class ShardSettings:
     """New folder for the tars."""
     splits: tuple[str, ...] = ()
     """Splits to pack; none: all that this copy has."""
-    per_shard: int = 10_000
+    per_shard: Count = 10_000
     """Pictures per tar."""
 
 

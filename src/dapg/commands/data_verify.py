@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from dapg.commands._settings import parse, take_source
 from dapg.core.errors import DataError
+from dapg.core.ranges import Threads
 from dapg.core.words import counted
 
 _HELP = """usage: dapg data verify SOURCE [--decode BOOL] [--out FILE.json]
@@ -23,7 +24,7 @@ class VerifySettings:
 
     decode: bool = True
     """Read and decode every picture (the slow part)."""
-    threads: int = 2
+    threads: Threads = 2
     """Pictures read at a time."""
     out: str = ""
     """Also write counts and findings to this JSON file."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dapg.commands._settings import parse
+from dapg.core.ranges import CountOrZero, Seed
 
 
 @dataclass(frozen=True)
@@ -11,9 +12,9 @@ class DemoSettings:
 
     out: str = "outputs/demo"
     """Folder of the demo; finished parts in it are reused."""
-    seed: int = 0
+    seed: Seed = 0
     """Of weights, order of pictures and every draw."""
-    steps: int = 0
+    steps: CountOrZero = 0
     """Steps of each training; 0: the preset's."""
     generator: str = "embedded"
     """Of persons in other poses: embedded, a file, or the folder of a finished `dapg pose train`."""

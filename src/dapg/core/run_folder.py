@@ -16,7 +16,7 @@ from pathlib import Path
 from dapg import __version__
 from dapg.core.errors import DapgError, UsageError
 from dapg.core.files import atomic_write_text, folder_lock, read_json, remove_leftovers, write_json
-from dapg.core.settings import Dataclass, differences, dump_yaml, read_yaml, to_dict
+from dapg.core.settings import Dataclass, check, differences, dump_yaml, read_yaml, to_dict
 from dapg.core.types import JsonObject
 
 CONFIG, RESULT, ENVIRONMENT, EXTENSIONS = "config.yaml", "result.json", "environment.json", "extensions.json"
@@ -42,9 +42,10 @@ class RunFolder:
         """Take the folder; the stored result if the same work is finished already, else None.
 
         Raises:
-            UsageError: the folder holds another run.
+            UsageError: a setting out of its range, or the folder holds another run.
             DapgError: another process works in it, or it cannot be written.
         """
+        check(self.settings)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from dapg.core.errors import UsageError
+from dapg.core.ranges import Count, CountOrZero, Decay, Factor, Positive, Share, Stride, Weight
 from dapg.core.settings import run_only, unset
 
 OptimizerName = Literal["sgd", "adam", "adamw", "lars"]
@@ -20,9 +21,9 @@ class BackboneConfig:
     """A file of ``dapg/models/backbones``."""
     init: str = "random"
     """random, imagenet (embedded for mobilenet_v2), a weights file, or the folder of a finished run."""
-    width: float = 1.0
+    width: Factor = 1.0
     """Multiplies all channel counts."""
-    last_stride: int = 2
+    last_stride: Stride = 2
     """Stride of the last stage: 2 as for ImageNet, 1 as in re-identification networks."""
     end: str | None = unset(None)
     """Last stage that is built: layer3 ends at stride 16. All are when not given."""
@@ -36,23 +37,23 @@ class OptimizerConfig:
 
     name: OptimizerName = "sgd"
     """sgd, adam, adamw or lars."""
-    lr: float = 0.03
+    lr: Weight = 0.03
     """Base learning rate, before warm-up and schedule (0.03 for 256 pictures: MoCo)."""
-    lr_batch: int = 256
+    lr_batch: CountOrZero = 256
     """Batch size the rate is given for; it is scaled linearly to the run's. 0: the rate holds for any batch size."""
-    weight_decay: float = 1e-4
+    weight_decay: Weight = 1e-4
     """Weight decay: added to the gradient (sgd, adam, lars) or taken from the weights (adamw)."""
-    momentum: float = 0.9
+    momentum: Share = 0.9
     """Momentum of sgd and lars."""
     nesterov: bool = False
     """Nesterov's momentum in sgd (the published AGW recipe has it)."""
-    beta_1: float = 0.9
+    beta_1: Decay = 0.9
     """Decay of the mean of gradients in adam and adamw."""
-    beta_2: float = 0.999
+    beta_2: Decay = 0.999
     """Decay of the mean of squared gradients in adam and adamw."""
-    epsilon: float = 1e-8
+    epsilon: Share = 1e-8
     """Added to adam's denominator."""
-    trust_coefficient: float = 1e-3
+    trust_coefficient: Share = 1e-3
     """Share of a weight's length that LARS moves it by (You et al. 2017)."""
 
 
@@ -64,57 +65,53 @@ class ScheduleConfig:
     """constant, cosine (to 0 at the end) or step (times ``gamma`` at each milestone)."""
     unit: Literal["steps", "epochs"] = "epochs"
     """What ``warmup`` and ``milestones`` count."""
-    warmup: float = 0.0
+    warmup: Weight = 0.0
     """Length of the linear rise to the base rate."""
-    milestones: tuple[float, ...] = ()
+    milestones: tuple[Weight, ...] = ()
     """Where a ``step`` schedule falls, counted from the start of training."""
-    gamma: float = 0.1
+    gamma: Positive = 0.1
     """Factor at each milestone."""
     by_epoch: bool = False
     """Hold the rate within an epoch, as the published MoCo and AGW code does; otherwise it moves with every step."""
 
     def __post_init__(self) -> None:
         """Refuse values that give no schedule."""
-        if self.warmup < 0:
-            raise UsageError(f"warmup is 0 or above, got {self.warmup}")
         rising = list(self.milestones) == sorted(set(self.milestones)) and min(self.milestones, default=1) > 0
         if self.name == "step" and not (self.milestones and rising):
             raise UsageError(f"a step schedule has rising milestones above 0, got {self.milestones}")
-        if self.gamma <= 0:
-            raise UsageError(f"gamma is above 0, got {self.gamma}")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How long, how large, how often."""
 
-    steps: int = 0
+    steps: CountOrZero = 0
     """Optimiser steps; 0: ``epochs`` decides."""
-    epochs: float = 200.0
+    epochs: Weight = 200.0
     """Passes over the pictures, when ``steps`` is 0."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Pictures per optimiser step, over all processes and accumulated parts."""
-    accumulation: int = 1
+    accumulation: Count = 1
     """Parts a batch is split into, one after the other, to save memory."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Autocast type; weights stay in fp32."""
-    clip_norm: float = 0.0
+    clip_norm: Weight = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimiser, learning rate, weight decay."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Course of the learning rate."""
-    validate_every: int = 0
+    validate_every: CountOrZero = 0
     """Steps between validations; 0: at the end only."""
-    early_stop: int = 0
+    early_stop: CountOrZero = 0
     """Stop after this many validations without a better score; 0 never."""
     on_collapse: Literal["stop", "warn"] = "stop"
     """What to do when the features of all pictures have become one."""
-    checkpoint_every: int = run_only(200)
+    checkpoint_every: Count = run_only(200)
     """Steps between checkpoints."""
-    keep_last: int = run_only(2)
+    keep_last: Count = run_only(2)
     """Checkpoints kept, besides the best."""
-    log_every: int = run_only(10)
+    log_every: Count = run_only(10)
     """Steps between lines of metrics.jsonl."""
     tracker: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = run_only("none")
     """Who gets the numbers of metrics.jsonl too; the package of that name must be installed (docs/training.md)."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dapg.core.errors import UsageError
+from dapg.core.ranges import Seed
 from dapg.data.sets.synthetic import Synthetic
 from dapg.data.source import DataConfig, open_dataset, select_records
 
@@ -21,7 +22,7 @@ class CaptionSettings:
 
     data: DataConfig = field(default_factory=DataConfig)
     """Rendered people."""
-    seed: int = 0
+    seed: Seed = 0
     """Of a subset."""
     out: str = "captions.tsv"
     """The file: a picture a line, path, tab, sentence."""

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 from dapg.core.batch import BadImage, Batch
 from dapg.core.errors import DataError
 from dapg.core.images import decode
+from dapg.core.ranges import Count, CountOrZero, Pixels, Processes
 from dapg.core.settings import run_only
 from dapg.core.types import UNKNOWN, Record
 from dapg.data.base import Dataset
@@ -26,18 +27,18 @@ _MAX_REPLACEMENTS = 100
 class LoaderConfig:
     """How pictures are read."""
 
-    height: int = 256
+    height: Pixels = 256
     """Rows of the decoded picture, before any augmentation (the paper: 256)."""
-    width: int = 128
+    width: Pixels = 128
     """Columns of the decoded picture (the paper: 128)."""
     on_bad_image: Literal["replace", "fail"] = "replace"
     """An unreadable picture in training: use the next one of the same person (or the next one) and list it in the
     result, or stop. Test pictures always stop."""
-    workers: int = run_only(2)
+    workers: Processes = run_only(2)
     """Loader processes per training process; 0 decodes in the training process."""
-    prefetch: int = run_only(4)
+    prefetch: Count = run_only(4)
     """Batches a worker prepares ahead."""
-    memory: int = run_only(512)
+    memory: CountOrZero = run_only(512)
     """MB of decoded pictures that training keeps in memory. A set that fits is decoded once, and needs no workers; of a
     larger one nothing is kept."""
 

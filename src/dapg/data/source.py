@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dapg.core import plugins
 from dapg.core.errors import UsageError, nearest
+from dapg.core.ranges import CountOrZero
 from dapg.core.rng import generator_from
 from dapg.core.types import Record
 from dapg.data.base import Dataset
@@ -23,7 +24,7 @@ class DataConfig:
     """Where the pictures are; empty: the environment variable DAPG_DATA_<NAME>, or the embedded set."""
     split: str = ""
     """Empty: the first split of the data set, which is its training or pre-training part."""
-    subset: int = 0
+    subset: CountOrZero = 0
     """Use only this many pictures, drawn once by the seed; 0 uses all."""
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from dapg.core.batch import Batch
-from dapg.core.errors import UsageError
 from dapg.core.progress import progress_bar
+from dapg.core.ranges import Count
 from dapg.core.runtime import Runtime
 from dapg.core.types import JsonObject, Record, Trial
 from dapg.corruptions import library
@@ -44,22 +44,10 @@ class CorruptionSettings(CorruptionPolicy):
 
     types: tuple[str, ...] = ()
     """Corruptions, families (noise, blur, weather, digital, extra) or groups (all, seen, unseen); empty: clean only."""
-    repeats: int = 10
+    repeats: Count = 10
     """Test sets with other types, severities and noise that are scored (CIL: 10)."""
     detail: Detail = "groups"
     """lists: all, seen, unseen; groups: each family and each severity, too; grid: each type at each severity, once."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings that would score nothing.
-
-        Raises:
-            UsageError: what is wrong.
-        """
-        super().__post_init__()
-        if self.repeats < 1:
-            raise UsageError(f"corrupted pictures are scored at least once, not {self.repeats} times")
-        if self.detail not in ("lists", "groups", "grid"):
-            raise UsageError(f"detail is lists, groups or grid, not {self.detail!r}")
 
 
 @dataclass(frozen=True)

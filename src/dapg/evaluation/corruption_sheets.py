@@ -13,6 +13,7 @@ from dapg.augment.noise_chain import noise_chain
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import atomic_path
 from dapg.core.images import decode, to_pil
+from dapg.core.ranges import Count, Pixels, Seed, Severity
 from dapg.core.rng import SampleGenerator
 from dapg.core.seeds import derive_seed
 from dapg.corruptions import library
@@ -30,11 +31,11 @@ class SheetSettings:
     """The file; its suffix says the format."""
     types: tuple[str, ...] = ("all",)
     """Corruptions, families or groups: the rows."""
-    height: int = 256
+    height: Pixels = 256
     """Rows of pixels that the picture is resized to before."""
-    width: int = 128
+    width: Pixels = 128
     """Columns likewise."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the noise."""
 
 
@@ -44,15 +45,15 @@ class ChainSheetSettings:
 
     out: str = "chain.png"
     """The file; its suffix says the format."""
-    rows: int = 4
+    rows: Count = 4
     """Draws."""
-    severities: tuple[int, int] = (1, 3)
+    severities: tuple[Severity, Severity] = (1, 3)
     """Smallest and largest severity."""
-    height: int = 256
+    height: Pixels = 256
     """Rows of pixels that the picture is resized to before."""
-    width: int = 128
+    width: Pixels = 128
     """Columns likewise."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the draws."""
 
 

@@ -9,6 +9,7 @@ from dapg.core import plugins
 from dapg.core.device import resolve_device
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import read_json, sha256, write_json
+from dapg.core.ranges import Count, CountOrZero, Pixels, Processes, Seed
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, RESULT, RunFolder, refuse_other_weights
 from dapg.core.runtime import Cache, Runtime
@@ -53,29 +54,29 @@ class EvaluateSettings:
     """Feature to report; empty: the model's headline. All features are scored and stored."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """Network for ``random``, ``imagenet`` and weights files; a run brings its own."""
-    height: int = 256
+    height: Pixels = 256
     """Rows of the input, where the model does not say."""
-    width: int = 128
+    width: Pixels = 128
     """Columns of the input, where the model does not say."""
-    max_rank: int = 20
+    max_rank: Count = 20
     """Length of the CMC curve."""
     flip: bool = False
     """Also score the average of the features of a picture and its mirror image, as CAJ and DEEN report."""
     rerank: Rerank = field(default_factory=Rerank)
     """Also score the reported feature after k-reciprocal re-ranking or query expansion."""
-    ranked_lists: int = 10
+    ranked_lists: CountOrZero = 10
     """Queries whose ranked list is drawn."""
     activations: bool = False
     """Also draw in the ranked lists which parts make two pictures alike (Grad-CAM of their similarity)."""
-    tsne: int = 0
+    tsne: CountOrZero = 0
     """Persons whose pictures are laid out by t-SNE of the reported feature (needs scikit-learn); 0: none."""
     corruption: CorruptionSettings = field(default_factory=CorruptionSettings)
     """Corrupted test pictures beside the clean ones."""
-    seed: int = 0
+    seed: Seed = 0
     """Of random weights, and of which queries are drawn."""
-    batch_size: int = run_only(64)
+    batch_size: Count = run_only(64)
     """Pictures encoded at once."""
-    workers: int = run_only(2)
+    workers: Processes = run_only(2)
     """Loader processes."""
     out: str = run_only("")
     """Folder of the result."""

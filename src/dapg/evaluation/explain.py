@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
+from dapg.core.ranges import Count, Pixels, Processes, Seed
 from dapg.core.run_folder import RunFolder
 from dapg.core.runtime import Runtime
 from dapg.core.settings import run_only
@@ -36,21 +37,21 @@ class ExplainSettings:
     """Kind of light of the pictures."""
     gallery: DataConfig = field(default_factory=lambda: DataConfig(name=""))
     """Where the nearest pictures are looked up; without it only the pictures themselves are shown."""
-    top: int = 8
+    top: Count = 8
     """Nearest gallery pictures shown."""
     feature: str = ""
     """Feature to look at; empty: the model's headline."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """Network for ``random``, ``imagenet`` and weights files; a run brings its own."""
-    height: int = 256
+    height: Pixels = 256
     """Rows of the input, where the model does not say."""
-    width: int = 128
+    width: Pixels = 128
     """Columns of the input, where the model does not say."""
-    seed: int = 0
+    seed: Seed = 0
     """Of random weights, and of which part of the gallery is searched with ``--gallery.subset``."""
-    batch_size: int = run_only(64)
+    batch_size: Count = run_only(64)
     """Pictures encoded at once."""
-    workers: int = run_only(0)
+    workers: Processes = run_only(0)
     """Loader processes."""
     out: str = run_only("outputs/explain")
     """Folder of the result."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from dapg.core.device import resolve_device
 from dapg.core.errors import DataError, UsageError, nearest
 from dapg.core.files import sha256, write_json
+from dapg.core.ranges import Count
 from dapg.core.types import JsonObject, Protocol
 from dapg.data.sets import llcm, market1501, regdb, sysu
 from dapg.evaluation.result import describe_scores
@@ -40,7 +41,7 @@ class FileSettings:
 
     protocol: str = ""
     """sysu, regdb, llcm, market or plain."""
-    max_rank: int = 20
+    max_rank: Count = 20
     """Length of the CMC curve."""
     rerank: Rerank = dataclasses.field(default_factory=Rerank)
     """Also score the features after k-reciprocal re-ranking or query expansion."""

@@ -25,6 +25,7 @@ from dapg.core.device import resolve_device
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import atomic_path, write_json
 from dapg.core.images import open_rgb
+from dapg.core.ranges import Count, CountOrZero, Pixels, Processes, Seed, Weight
 from dapg.core.run_folder import RESULT
 from dapg.core.runtime import Runtime
 from dapg.core.training import BackboneConfig
@@ -56,21 +57,21 @@ class NeighbourSettings:
     """Folder that ``dapg data crop`` made."""
     people: str = ""
     """CSV like manifest.csv with a column ``person``; rows without one are unknown. Empty: judge by tracks."""
-    seconds: float = 2.0
+    seconds: Weight = 2.0
     """Crops of the same video so near in time to the query are left out."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """Network for ``random``, ``imagenet`` and weights files; a run brings its own."""
-    height: int = 128
+    height: Pixels = 128
     """Rows of the input, where the model does not say."""
-    width: int = 64
+    width: Pixels = 64
     """Columns of the input, where the model does not say."""
-    seed: int = 0
+    seed: Seed = 0
     """Of random weights, and of which queries are drawn."""
-    queries_drawn: int = 12
+    queries_drawn: CountOrZero = 12
     """Rows of neighbours.png, a picture of the nearest neighbours; it shows real people: do not publish it."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Pictures encoded at once."""
-    workers: int = 2
+    workers: Processes = 2
     """Loader processes."""
     out: str = ""
     """Folder of the result."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
+from dapg.core.ranges import Count, Pixels, Processes, Seed
 from dapg.core.runtime import Runtime
 from dapg.core.seeds import derive_seed
 from dapg.core.training import BackboneConfig
@@ -35,17 +36,17 @@ class GroupSettings:
     by: str = "histogram"
     """tracks (a folder that ``dapg data crop`` made), or features: histogram, random, imagenet, a run's folder or a
     weights file."""
-    groups: int = 200
+    groups: Count = 200
     """Clusters of features (k-means)."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """Network for ``random``, ``imagenet`` and weights files; a run brings its own."""
-    height: int = 128
+    height: Pixels = 128
     """Rows of the input, where the model does not say."""
-    width: int = 64
+    width: Pixels = 64
     """Columns of the input, where the model does not say."""
-    seed: int = 0
+    seed: Seed = 0
     """Of random weights, subsets and first centres."""
-    workers: int = 2
+    workers: Processes = 2
     """Loader processes."""
     out: str = "groups.tsv"
     """The file: a picture a line, path, tab, number."""

@@ -13,6 +13,7 @@ from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig, chain_views, standard_view
 from dapg.core import distributed
 from dapg.core.batch import Batch
+from dapg.core.ranges import Count, Share
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Self
 from dapg.core.types import Modality
@@ -43,9 +44,9 @@ class PairConfig(MethodConfig):
 class QueueConfig(MethodConfig):
     """A momentum encoder, whose earlier keys wait in a queue."""
 
-    momentum: float = 0.999
+    momentum: Share = 0.999
     """Share of itself that the key encoder keeps at each step."""
-    queue: int = 65_536
+    queue: Count = 65_536
     """Keys remembered (K); at most half the number of pictures, so that no picture meets its own older key."""
     head: MoCoHead.Config = field(default_factory=MoCoHead.Config)
     """Projection head."""

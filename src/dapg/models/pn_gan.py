@@ -5,7 +5,7 @@ drawn skeleton, both (B, 3, H, W) in [-1, 1], into the same person in the skelet
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from dapg.core.errors import UsageError
+from dapg.core.ranges import Channels, Layers, Range
 from dapg.core.rng import generator_from
 from dapg.models.blocks.convolution import Convolution
 
@@ -29,9 +30,9 @@ class GeneratorConfig:
 
     kind: Literal["residual", "attention"] = "attention"
     """residual: the published network; attention: appearance is fetched from where the source shows it."""
-    width: int = 64
+    width: Channels = 64
     """Channels of the first convolution; deeper ones have two and four times as many (the paper: 64)."""
-    blocks: int = 9
+    blocks: Annotated[int, Range(0, 128)] = 9
     """Residual blocks in the middle (the paper: 9)."""
     carry: bool = False
     """Attention only: body parts carried to the new pose by key points are a further input, and what the network
@@ -39,8 +40,6 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that build no network."""
-        if self.width < 1 or self.blocks < 0:
-            raise UsageError(f"width is 1 or above, blocks 0 or above; got {self.width}, {self.blocks}")
         if self.carry and self.kind != "attention":
             raise UsageError(f"--generator.carry goes with an attention generator, not with {self.kind}")
 
@@ -49,19 +48,14 @@ class GeneratorConfig:
 class DiscriminatorConfig:
     """The patch discriminator."""
 
-    width: int = 64
+    width: Channels = 64
     """Channels of the first convolution; they double up to eight times as many (the paper: 64)."""
     sees_pose: bool = False
     """Judge picture and skeleton together; the published one sees the picture alone."""
     spectral: bool = False
     """Spectral norm (Miyato et al. 2018) on every convolution, in place of instance norms."""
-    halvings: int = 3
+    halvings: Layers = 3
     """Convolutions of stride 2 before the two without padding (the paper: 3); 2 for pictures of 64 x 32."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that build no network."""
-        if self.width < 1 or self.halvings < 1:
-            raise UsageError(f"width and halvings are 1 or above; got {self.width}, {self.halvings}")
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse pictures that leave no patch to judge.

@@ -2,13 +2,14 @@
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dapg.core.errors import UsageError
+from dapg.core.ranges import CountOrZero, Factor, Layers, Range
 from dapg.core.scales import Scale, Scaled, Self
 from dapg.core.settings import unset
 from dapg.models.backbones.base import Backbone
@@ -22,25 +23,16 @@ class TwoStreamConfig(Scaled):
 
     pooling: Literal["gem", "average"] = "gem"
     """From feature map to vector: generalised mean or average."""
-    stripes: int | None = unset(None)
+    stripes: Layers | None = unset(None)
     """Also the means of so many horizontal stripes, reduced to 64 channels each; none when not given."""
-    power: float = 3.0
+    power: Factor = 3.0
     """First power of GeM (AGW: 3)."""
     learn_power: bool = True
     """Train the power of GeM, as the AGW paper says; its code keeps it fixed."""
-    non_local: tuple[int, int, int, int] = (0, 2, 3, 0)
+    non_local: tuple[CountOrZero, CountOrZero, CountOrZero, CountOrZero] = (0, 2, 3, 0)
     """Non-local blocks in each stage, after its last so many blocks (AGW: 0, 2, 3, 0); at most one after each block."""
-    non_local_channels: int = 0
+    non_local_channels: Annotated[int, Range(0, 65_536)] = 0
     """Inner channels of non-local blocks; 0: half, as in their paper. AGW's code has 1 (``ratio // ratio``)."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that build no network."""
-        if self.power <= 0:
-            raise UsageError(f"the power of GeM is above 0, got {self.power}")
-        if min(self.non_local) < 0:
-            raise UsageError(f"numbers of non-local blocks are 0 or above, got {self.non_local}")
-        if self.stripes is not None and self.stripes < 1:
-            raise UsageError(f"stripes are 1 or more, got {self.stripes}")
 
     def at(self, scale: Scale) -> Self:
         """The scale's stripes: a small network's map has too few channels to tell many persons apart."""

@@ -23,6 +23,7 @@ from dapg.core.images import decode, upright_size
 from dapg.core.key_points import CONFIDENT
 from dapg.core.parts import Part, chunk_slices, parse_part
 from dapg.core.progress import progress_bar
+from dapg.core.ranges import Threads
 from dapg.core.run_folder import RunFolder
 from dapg.core.settings import run_only
 from dapg.core.types import JsonObject, Record
@@ -50,7 +51,7 @@ class EstimateSettings:
     """Pictures; without a split, those of all splits."""
     part: str = run_only("")
     """``i/n``: only this part of the work, for several machines that share the output folder."""
-    threads: int = run_only(2)
+    threads: Threads = run_only(2)
     """Pictures decoded at a time."""
     out: str = run_only("")
     """Folder of the table; empty: beside the data, ``<root>-key_points`` (embedded set: outputs/pose/key_points)."""

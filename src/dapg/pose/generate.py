@@ -19,6 +19,7 @@ from dapg.core.images import to_pil
 from dapg.core.key_points import usable
 from dapg.core.parts import Part
 from dapg.core.progress import progress_bar
+from dapg.core.ranges import Count, CountOrZero, Processes, Seed
 from dapg.core.settings import run_only
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.base import Dataset
@@ -47,15 +48,15 @@ class GenerateSettings:
     """Table of `dapg pose estimate`; empty: the one beside the data, or the exact ones of synthetic people."""
     visible_only: bool = True
     """Pass infrared pictures on unchanged."""
-    subset: int = 0
+    subset: CountOrZero = 0
     """Only so many pictures, drawn once; 0 uses all."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the drawing of a subset; an alignment with the same seed and subset finds all its pictures here."""
     part: str = "1/1"
     """I/N makes the I-th of N parts, to share the work between machines."""
-    batch_size: int = run_only(32)
+    batch_size: Count = run_only(32)
     """Pictures generated at once."""
-    workers: int = run_only(0)
+    workers: Processes = run_only(0)
     """Processes that decode."""
     device: str = run_only("auto")
     """auto, cpu, cuda or cuda:N."""

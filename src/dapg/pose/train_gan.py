@@ -26,6 +26,7 @@ from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise, to_float
 from dapg.core.key_points import mirror
 from dapg.core.metrics_log import MetricsLog
 from dapg.core.progress import progress_bar
+from dapg.core.ranges import Count, CountOrZero, Decay, Seed, Share, Weight
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.run_folder import RunFolder
 from dapg.core.settings import run_only, to_dict
@@ -92,7 +93,7 @@ class PairConfig:
     """Leave infrared pictures out: the paper generates visible ones."""
     mirror: bool = False
     """Mirror half of the pairs (the published training does not)."""
-    uncarried: float = 0.1
+    uncarried: Share = 0.1
     """Share of the pairs in which a generator with ``carry`` gets no carried parts: it must work without them too."""
 
 
@@ -100,26 +101,26 @@ class PairConfig:
 class GanLossConfig:
     """Weights of the terms."""
 
-    adversarial: float = 1.0
+    adversarial: Weight = 1.0
     """Weight of fooling the discriminator (naiq/PN_GAN: 1)."""
-    adversarial_from: float = 0.0
+    adversarial_from: Share = 0.0
     """Part of the training after which the discriminator comes in; 0: from the start, as published."""
     real: Literal["source", "target"] = "target"
     """Which picture is the real one; the published training shows the source."""
-    reconstruction: float = 10.0
+    reconstruction: Weight = 10.0
     """Weight of the absolute difference to the target picture (naiq/PN_GAN: 10)."""
-    person_weight: float = 3.0
+    person_weight: Weight = 3.0
     """How many times more a pixel of the person counts than others; 1 as published."""
-    features: float = 2.0
+    features: Weight = 2.0
     """Weight of the likeness of ImageNet MobileNetV2's features; 0 as published."""
-    identity: float = 0.0
+    identity: Weight = 0.0
     """Weight of the likeness of its last features, of the person alone before grey; 0 as published."""
-    coarse: float = 10.0
+    coarse: Weight = 10.0
     """With carried parts: weight of the absolute difference of means over 8 x 8 pixels, once they are laid over what
     is painted. Pixel by pixel a texture that is a little off would cost more than none."""
-    trust: float = 2.5
+    trust: Weight = 2.5
     """With carried parts: weight of each share of them that is painted over, so that this must be worth it."""
-    cycle: float = 10.0
+    cycle: Weight = 10.0
     """For self pairs: weight of coming back to the picture through another pose."""
 
 
@@ -127,33 +128,33 @@ class GanLossConfig:
 class GanTrainConfig:
     """How long, how large, how often."""
 
-    steps: int = 0
+    steps: CountOrZero = 0
     """Steps (one of each network); 0: ``epochs`` decides."""
-    epochs: float = 20.0
+    epochs: Weight = 20.0
     """Passes over all pairs when ``steps`` is 0 (naiq/PN_GAN: 20)."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Pairs a step (naiq/PN_GAN: 32)."""
-    lr: float = 2e-4
+    lr: Weight = 2e-4
     """Adam's rate for both networks (naiq/PN_GAN: 2e-4)."""
-    discriminator_lr: float = 2e-4
+    discriminator_lr: Weight = 2e-4
     """The discriminator's own rate."""
-    beta_1: float = 0.5
+    beta_1: Decay = 0.5
     """Adam's (naiq/PN_GAN: 0.5)."""
-    beta_2: float = 0.999
+    beta_2: Decay = 0.999
     """Adam's."""
     by_epoch: bool = False
     """Hold the rate within an epoch as published (the last of 20 epochs then has rate 0)."""
-    constant: float = 0.5
+    constant: Share = 0.5
     """Part of the training before the rate falls linearly to 0 (naiq/PN_GAN: 10 of 20 epochs)."""
-    average: float = 0.0
+    average: Share = 0.0
     """Momentum of an average of the generator's weights, which is then the result; 0, as published: last weights."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Autocast type."""
-    checkpoint_every: int = run_only(500)
+    checkpoint_every: Count = run_only(500)
     """Steps between checkpoints."""
-    keep_last: int = run_only(2)
+    keep_last: Count = run_only(2)
     """Checkpoints kept."""
-    log_every: int = run_only(20)
+    log_every: Count = run_only(20)
     """Steps between lines of metrics.jsonl."""
 
     def total_steps(self, steps_per_epoch: int) -> int:
@@ -181,7 +182,7 @@ class GanSettings:
     """Decoding; the generator works at this size."""
     init: str = ""
     """Start from a trained generator (a file, or a finished run's folder), for example one of a smaller size."""
-    seed: int = 0
+    seed: Seed = 0
     """Of weights, order of pairs and every draw."""
     out: str = run_only("outputs/pose/gan")
     """Folder of the run."""

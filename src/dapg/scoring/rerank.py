@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dapg.core.errors import UsageError
+from dapg.core.ranges import Count, Share, Weight
 from dapg.scoring.labels import TrialRows
 from dapg.scoring.metrics import Scores, score
 from dapg.scoring.ranking import similarity, unit_rows
@@ -27,15 +28,15 @@ class Rerank:
 
     method: Literal["none", "k-reciprocal", "query-expansion"] = "none"
     """none, k-reciprocal or query-expansion."""
-    k1: int = 20
+    k1: Count = 20
     """k-reciprocal: size of the neighbourhood."""
-    k2: int = 6
+    k2: Count = 6
     """k-reciprocal: neighbours averaged in local query expansion; 1 switches it off."""
-    weight: float = 0.3
+    weight: Share = 0.3
     """k-reciprocal: weight lambda of the original distance."""
-    neighbours: int = 10
+    neighbours: Count = 10
     """query-expansion: gallery pictures added to each query."""
-    power: float = 3.0
+    power: Weight = 3.0
     """query-expansion: a neighbour counts with its similarity to this power."""
 
 

@@ -26,6 +26,7 @@ from dapg.core.errors import UsageError
 from dapg.core.files import atomic_path
 from dapg.core.key_points import KEY_POINT_NAMES
 from dapg.core.progress import progress_bar
+from dapg.core.ranges import Count, CountOrZero, JpegQuality, Pixels, Processes, Seed
 from dapg.core.run_folder import RunFolder
 from dapg.core.settings import RUN_ONLY, run_only
 from dapg.core.types import JsonObject
@@ -56,39 +57,39 @@ class Settings:
     """Folder of the new data set."""
     assets: Path | None = field(default=None, metadata=RUN_ONLY)
     """Folder that holds makehuman_cc0 and backgrounds_cc0; DAPG_SYNTH_ASSETS when not given."""
-    persons: int = 220
+    persons: CountOrZero = 220
     """Labelled persons of all splits together."""
-    validation_persons: int | None = None
+    validation_persons: CountOrZero | None = None
     """How many of them validate; a share of 1/11 when not given (SYSU-MM01 style)."""
-    test_persons: int | None = None
+    test_persons: CountOrZero | None = None
     """How many of them test; a share of 5/11 when not given (SYSU-MM01 style)."""
-    pictures_per_camera: int = 2
+    pictures_per_camera: Count = 2
     """Pictures of a person in each camera (SYSU-MM01 style; RegDB's are ten and ten)."""
-    unlabelled: int = 0
+    unlabelled: CountOrZero = 0
     """Visible pictures of further persons, without labels."""
-    unlabelled_persons: int | None = None
+    unlabelled_persons: CountOrZero | None = None
     """How many persons they show, each at least twice; persons of one to five pictures when not given."""
     style: Literal["sysu", "regdb"] = "sysu"
     """Layout and cameras: SYSU-MM01 (near infrared) or RegDB (thermal)."""
     poses: Literal["varied", "canonical"] = "varied"
     """Everyday poses, or the four canonical views (front, left, back, right) of the same persons."""
-    height: int = 192
+    height: Pixels = 192
     """Rows of a picture."""
-    width: int = 96
+    width: Pixels = 96
     """Columns of a picture."""
-    unlabelled_height: int | None = None
+    unlabelled_height: Pixels | None = None
     """Rows of an unlabelled picture; as of the others when not given."""
-    unlabelled_width: int | None = None
+    unlabelled_width: Pixels | None = None
     """Columns of an unlabelled picture; as of the others when not given."""
     encoding: Literal["jpeg", "webp"] = "jpeg"
     """File format (SYSU-MM01 style; RegDB's are BMP); webp takes half the space at the same look."""
-    quality: int = 85
+    quality: JpegQuality = 85
     """Quality of the stored pictures, 1 to 100."""
     archive: bool = False
     """Write one zip file in place of a tree of folders."""
-    seed: int = 0
+    seed: Seed = 0
     """Other seeds give other persons and pictures."""
-    processes: int = run_only(0)
+    processes: Processes = run_only(0)
     """Worker processes; 0: one for each processor."""
 
     def splits(self) -> dict[str, list[int]]:

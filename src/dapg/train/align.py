@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from dapg.augment.skeleton import canonical_poses
 from dapg.core import distributed
 from dapg.core.errors import UsageError, WeightsError
+from dapg.core.ranges import Share
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.companions import Key, WithCompanions, generated_companions, shuffled_companions, true_companions
@@ -44,7 +45,7 @@ class AlignSettings(PretrainSettings):
     carried, as the pictures' own key points are not at hand: everything is painted."""
     poses: tuple[str, ...] = ()
     """Which of the generated poses; none: all. ``true`` takes as many pictures (four where none are named)."""
-    least_score: float = 0.0
+    least_score: Share = 0.0
     """Generated pictures whose key points hit the target less than this (PCK at 0.2) are dropped."""
     keep_head: bool = True
     """Go on with the projection head of the run that ``backbone.init`` names."""

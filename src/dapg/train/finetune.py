@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from dapg.core import distributed
 from dapg.core.errors import UsageError
+from dapg.core.ranges import Count, Weight
 from dapg.core.types import UNKNOWN, JsonObject, Modality, Record
 from dapg.core.words import counted
 from dapg.data.base import Dataset
@@ -25,13 +26,13 @@ class FinetuneSettings(TrainingSettings):
     An epoch (``train.epochs``) is AGW's: as many steps as show the larger modality once, plus one.
     """
 
-    pictures: int = 4
+    pictures: Count = 4
     """Pictures of each person and modality in a batch; ``train.batch_size`` / 2 / this are its persons (AGW: 8 x 4)."""
     selection: Literal["last", "validation", "test"] = "last"
     """Which weights are kept: last, after training on all training persons; validation, those that score best on
     validation persons, who are then not trained on; test, those that score best on the test, as the published code
     does: a score of weights chosen so is no honest test score."""
-    validate_epochs: float = 0.0
+    validate_epochs: Weight = 0.0
     """Epochs between scores when ``train.validate_every`` is 0; 0 scores at the end only."""
     corrupted_scores: bool = False
     """Score corrupted pictures beside the clean ones: one test set each of all, seen and unseen corruptions."""

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from dapg.core import distributed
 from dapg.core.errors import UsageError
 from dapg.core.files import atomic_path, sha256
+from dapg.core.ranges import Seed
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import RunFolder, refuse_other_weights
 from dapg.core.scales import Stage
@@ -43,7 +44,7 @@ class TrainingSettings:
     """Decoding."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Length, optimiser, precision."""
-    seed: int = 0
+    seed: Seed = 0
     """Of new weights, the order of pictures and every draw."""
     out: str = run_only("")
     """Folder of the run."""

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dapg.core.errors import UsageError
 from dapg.core.rng import generator_from
 from dapg.models.blocks.graph_convolution import GraphConvolution, normalise_adjacency, similarity_adjacency
 from dapg.models.blocks.wavelet import haar_analysis
@@ -89,8 +88,3 @@ def test_gradients_reach_every_weight_once_it_is_open() -> None:
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
-
-
-def test_mistakes_are_named() -> None:
-    with pytest.raises(UsageError, match="regions"):
-        WaveletGraph.Config(regions=0)

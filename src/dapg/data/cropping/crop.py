@@ -20,6 +20,7 @@ from dapg.core.errors import UsageError
 from dapg.core.files import atomic_write_text, folder_lock, remove_leftovers, write_json
 from dapg.core.parts import Part
 from dapg.core.progress import progress_bar
+from dapg.core.ranges import JpegQuality, Positive
 from dapg.core.run_folder import CONFIG, ENVIRONMENT, RESULT, environment
 from dapg.core.settings import differences, dump_yaml, read_yaml, run_only, to_dict
 from dapg.core.types import JsonObject
@@ -59,9 +60,9 @@ class CropSettings:
     sampling: Sampling = field(default_factory=Sampling)
     filters: FilterConfig = field(default_factory=FilterConfig)
     tracks: TrackConfig = field(default_factory=TrackConfig)
-    picture_rate: float = 25.0
+    picture_rate: Positive = 25.0
     """Frames per second of folders of pictures, which do not say."""
-    jpeg_quality: int = 95
+    jpeg_quality: JpegQuality = 95
     """Of the crops."""
     modality: Literal["visible", "infrared"] = "visible"
     """Kind of light of the camera, for labels.csv."""

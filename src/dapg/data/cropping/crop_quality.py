@@ -1,11 +1,13 @@
 """Shared: is a crop worth keeping? Size, shape, sharpness, and likeness to crops kept before."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
+from dapg.core.ranges import Count, Factor, Pixels, PixelsOrZero, Range, Weight
 from dapg.data.cropping._opencv import opencv
 
 _SHARPNESS_SIZE = (64, 128)
@@ -16,21 +18,21 @@ _SHARPNESS_SIZE = (64, 128)
 class FilterConfig:
     """What a crop must be like."""
 
-    min_height: int = 48
+    min_height: Pixels = 48
     """Pixels."""
-    max_height: int = 2000
+    max_height: Count = 2000
     """Pixels."""
-    min_aspect: float = 1.4
+    min_aspect: Factor = 1.4
     """Height over width."""
-    max_aspect: float = 4.5
+    max_aspect: Factor = 4.5
     """Height over width."""
-    min_sharpness: float = 50.0
+    min_sharpness: Weight = 50.0
     """Variance of the Laplacian of the grey crop at 128 x 64, grey levels squared."""
-    edge: int = 2
+    edge: PixelsOrZero = 2
     """Boxes so near to the frame's edge (pixels) are cut-off people and left out; -1 keeps them."""
-    duplicate_bits: int = 5
+    duplicate_bits: Annotated[int, Range(-1, 64)] = 5
     """A crop whose perceptual hash differs in so few of 64 bits from a kept one is left out; -1 keeps all."""
-    duplicate_seconds: float = 60.0
+    duplicate_seconds: Weight = 60.0
     """How far back crops of the same video are compared."""
 
 

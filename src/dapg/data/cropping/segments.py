@@ -17,6 +17,7 @@ from PIL import Image
 
 from dapg.core.errors import DapgError, DataError
 from dapg.core.files import atomic_write_bytes, atomic_write_text, read_json
+from dapg.core.ranges import JpegQuality, Positive
 from dapg.core.types import JsonObject
 from dapg.data.cropping.crop_quality import FilterConfig, perceptual_hash, reason_to_drop, sharpness
 from dapg.data.cropping.detectors.base import Detector, Frame
@@ -29,11 +30,11 @@ SEGMENTS = "segments"
 class Sampling:
     """Which frames are looked at, and which give crops."""
 
-    frames_per_second: float = 10.0
+    frames_per_second: Positive = 10.0
     """Frames of each second that are looked at (all, where the video has fewer); tracks need five or so."""
-    crops_per_second: float = 2.0
+    crops_per_second: Positive = 2.0
     """Crops of one person from each second at most."""
-    segment_seconds: float = 60.0
+    segment_seconds: Positive = 60.0
     """A killed run loses no more than this much video."""
 
 
@@ -99,7 +100,7 @@ class SegmentSettings:
     filters: FilterConfig
     detect: Any
     """Settings of the detector."""
-    jpeg_quality: int
+    jpeg_quality: JpegQuality
 
 
 def table_path(out: Path, video: Video, number: int) -> Path:

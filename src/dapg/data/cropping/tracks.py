@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from dapg.core.ranges import Count, Share, Weight
 from dapg.data.cropping.boxes import iou
 
 
@@ -14,11 +15,11 @@ from dapg.data.cropping.boxes import iou
 class TrackConfig:
     """When two boxes are one person."""
 
-    min_overlap: float = 0.3
+    min_overlap: Share = 0.3
     """IoU of a box and a track's expected place."""
-    max_gap: float = 1.0
+    max_gap: Weight = 1.0
     """Seconds a track outlives its last box."""
-    min_boxes: int = 3
+    min_boxes: Count = 3
     """Tracks of fewer boxes are taken for false alarms and give no crop."""
 
 

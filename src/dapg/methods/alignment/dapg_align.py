@@ -23,6 +23,7 @@ from dapg.augment.views import ViewConfig, standard_view
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.images import to_float
+from dapg.core.ranges import Count, Positive, Share
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Self
 from dapg.core.settings import from_dict
@@ -46,19 +47,19 @@ class DAPGAlign(AlignmentMethod["DAPGAlign.Config"], Contrastive["DAPGAlign.Conf
     class Config(AlignmentConfig, NegativesConfig):
         """Defaults are the recommended reading; ``paper()`` is the literal one."""
 
-        temperature: float = 0.1
+        temperature: Positive = 0.1
         """τ of Eq. 2. The paper's 0.7 is nearly flat; 0.1 is LUPerson's."""
-        positives: int = 1
+        positives: Count = 1
         """Pictures of the person in other poses that each anchor is compared with, drawn anew in each step."""
         positives_reduction: Reduction = "sum_inside"
         """Eq. 2 sums the positives inside the logarithm; ``mean_outside`` pulls each of them."""
-        channel: float = 0.5
+        channel: Share = 0.5
         """Probability that a positive shows one colour channel, or its luma, three times (CAJ's ChannelExchange)."""
         channel_order: Literal["before", "after"] = "before"
         """Whether channels are exchanged before the picture is normalised, or after it as in CAJ's code."""
-        alpha: float = 1.0
+        alpha: Share = 1.0
         """Share of the contrastive term; below 1 the rest is Eq. 3-5 among at least two positives."""
-        js_temperature: float = 0.1
+        js_temperature: Positive = 0.1
         """Of the softmax that makes the p of Eq. 3."""
         views: ViewConfig = field(default_factory=lambda: ViewConfig(blur=0.0))
         """Crop, flip, grey and erasing, of anchor and positives, each with its own draw."""
@@ -91,10 +92,6 @@ class DAPGAlign(AlignmentMethod["DAPGAlign.Config"], Contrastive["DAPGAlign.Conf
         return replace(usual, train=train)
 
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
-        if config.positives < 1:
-            raise UsageError(f"positives is at least 1, got {config.positives}")
-        if not 0 <= config.alpha <= 1:
-            raise UsageError(f"alpha is in [0, 1], got {config.alpha}")
         if config.alpha < 1 and config.positives < 2:
             raise UsageError("the consistency of Eq. 3-5 compares positives: alpha below 1 needs positives 2 or more")
         super().__init__(config, backbone, facts, generator)

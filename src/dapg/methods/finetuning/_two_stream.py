@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 from dapg.augment.padded import PaddedViewConfig, padded_view
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
+from dapg.core.ranges import Weight
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Self
 from dapg.core.training import ParameterGroup
@@ -30,7 +31,7 @@ class TwoStreamSettings(MethodConfig):
     """What the network sees of a picture in training, before the method's own augmentation."""
     network: TwoStreamConfig = field(default_factory=TwoStreamConfig)
     """Pooling and non-local blocks."""
-    trunk_rate: float = 0.1
+    trunk_rate: Weight = 0.1
     """Learning rate of everything but neck and classifier, as a share of theirs."""
     flip_test: bool = False
     """Score the mean feature of a picture and its mirror image."""

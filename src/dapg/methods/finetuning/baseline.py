@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dapg.core.ranges import Weight
 from dapg.losses.triplet import batch_hard_triplet
 from dapg.methods.finetuning._two_stream import TwoStreamMethod, TwoStreamSettings
 from dapg.models.two_stream import TwoStreamConfig
@@ -21,7 +22,7 @@ class Baseline(TwoStreamMethod["Baseline.Config"]):
             default_factory=lambda: TwoStreamConfig(pooling="average", non_local=(0, 0, 0, 0))
         )
         """Pooling and non-local blocks."""
-        margin: float = 0.3
+        margin: Weight = 0.3
         """Margin of the batch-hard triplet."""
 
     def _triplet(self, features: Float[Tensor, "B D"], labels: Int[Tensor, "B"]) -> Float[Tensor, ""]:

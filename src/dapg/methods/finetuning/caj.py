@@ -11,6 +11,7 @@ from torch import Tensor
 from dapg.augment.channel import channel_adapt_grey, channel_exchange
 from dapg.augment.padded import PaddedViewConfig, padded_picture, standardise
 from dapg.core.batch import Batch, StepResult
+from dapg.core.ranges import Share
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Self
 from dapg.losses.enhanced_triplet import enhanced_triplet
@@ -35,7 +36,7 @@ class CAJ(TwoStreamMethod["CAJ.Config"]):
         change_normalised: bool = False
         """Exchange channels after normalising, as the published code does. Channels are normalised differently, so
         that the result is no grey picture's; ours are exchanged before, and look to the network as infrared ones do."""
-        infrared_grey: float = 0.5
+        infrared_grey: Share = 0.5
         """Probability of luma in the fourth case of ChannelAdapGray, on infrared pictures."""
         include_self: bool = False
         """The triplet's positives include the anchor itself at distance 0, as in the published code."""

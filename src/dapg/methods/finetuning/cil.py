@@ -12,6 +12,7 @@ from dapg.augment.erasing import cil_erasing
 from dapg.augment.padded import padded_picture, standardise
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
+from dapg.core.ranges import Factor, Weight
 from dapg.core.rng import SampleGenerator
 from dapg.losses.identity import accuracy, identity_loss
 from dapg.losses.js import js_divergence
@@ -34,9 +35,9 @@ class CIL(TwoStreamMethod["CIL.Config"]):
     class Config(TwoStreamSettings):
         """Defaults are the published method without the slips of its code; docs/finetuning.md lists them."""
 
-        js_weight: float = 12.0
+        js_weight: Weight = 12.0
         """Weight of the consistency term (AugMix and CIL: 12)."""
-        severity: float = 3.0
+        severity: Factor = 3.0
         """AugMix's largest level."""
         erase_clean: bool = False
         """The clean view is erased and mixed too, as in the published code, whose operations work in place."""
@@ -51,9 +52,7 @@ class CIL(TwoStreamMethod["CIL.Config"]):
         """The triplet's weights to the letter of the published code, which vanish at large distances."""
 
         def __post_init__(self) -> None:
-            """Refuse weights and views that CIL does not have."""
-            if self.js_weight < 0:
-                raise UsageError(f"js_weight is 0 or above, got {self.js_weight}")
+            """Refuse views that CIL does not have."""
             if self.views.erasing:
                 raise UsageError("CIL erases before AugMix: views.erasing must be 0")
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dapg.augment.masks import SHAPES, polymorphic_mask
 from dapg.core.batch import Batch
+from dapg.core.ranges import Share
 from dapg.core.rng import SampleGenerator
 from dapg.losses.triplet import weighted_regularised_triplet
 from dapg.methods.base import DataFacts
@@ -29,11 +30,11 @@ class PMWGCN(TwoStreamMethod["PMWGCN.Config"]):
 
         block: WaveletGraph.Config = field(default_factory=WaveletGraph.Config)
         """Wavelet and graph; each can be switched off."""
-        mask: float = 0.5
+        mask: Share = 0.5
         """Probability of a mask on a training picture; 0 switches masks off."""
         mask_shapes: tuple[str, ...] = SHAPES
         """Shapes to choose from."""
-        mask_area: tuple[float, float] = (0.1, 0.4)
+        mask_area: tuple[Share, Share] = (0.1, 0.4)
         """Share of the picture that a mask may take."""
 
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from dapg.augment.views import ViewConfig
 from dapg.core.batch import Batch, StepResult
+from dapg.core.ranges import Share
 from dapg.core.rng import SampleGenerator
 from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.losses.regression import regression
@@ -28,7 +29,7 @@ class BYOL(TwoViews["BYOL.Config"], Contrastive["BYOL.Config"]):
     class Config(PairConfig):
         """Head and momentum of lightly's ImageNet benchmark; views of LUPerson's recipe."""
 
-        momentum: float = 0.99
+        momentum: Share = 0.99
         """Share of itself the target keeps at the first step; it rises to 1 along half a cosine."""
         head: BYOLHead.Config = field(default_factory=BYOLHead.Config)
         """Projector and predictor."""

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from dapg.core.ranges import Channels, Layers
 from dapg.core.types import Modality
 from dapg.methods.base import DataFacts, Recipe
 from dapg.methods.pretraining.simclr import SimCLR
@@ -28,13 +29,13 @@ class ChannelTransformer(SimCLR):
     class Config(SimCLR.Config):
         """SimCLR's settings, and those of the transformer, which are ours."""
 
-        together: int = 16
+        together: Channels = 16
         """Channels in a token: 128 tokens on a ResNet-50."""
-        width: int = 128
+        width: Channels = 128
         """Length of a token inside the transformer."""
-        layers: int = 1
+        layers: Layers = 1
         """Transformer layers."""
-        attention_heads: int = 4
+        attention_heads: Layers = 4
         """Attention heads."""
 
     settings: Config

@@ -23,6 +23,7 @@ from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig, chain_views
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
+from dapg.core.ranges import Positive, Share, Weight
 from dapg.core.rng import SampleGenerator
 from dapg.core.settings import unset
 from dapg.core.training import OptimizerConfig, ScheduleConfig
@@ -48,13 +49,13 @@ class DAPG(Contrastive["DAPG.Config"]):
     class Config(NegativesConfig):
         """Defaults are our reading of the paper, ``paper()`` the literal one; ``recommended`` adds ``channel`` 0.5."""
 
-        temperature: float = 0.1
+        temperature: Positive = 0.1
         """τ of Eq. 2. The paper's 0.7 is nearly flat; 0.1 is LUPerson's."""
-        alpha: float = 0.5
+        alpha: Share = 0.5
         """α of Eq. 1: share of the contrastive term."""
-        js_weight: float = 1.0
+        js_weight: Weight = 1.0
         """Factor of the consistency term, beside 1 - α; AugMix takes 12. 0 leaves it out, and three passes with it."""
-        js_temperature: float = 0.1
+        js_temperature: Positive = 0.1
         """Of the softmax that makes the p of Eq. 3; at 0.7 the term is nearly dead."""
         distribution: Literal["similarities", "dimensions"] = "similarities"
         """What that softmax runs over: similarities to the negatives, or the feature's own dimensions."""
@@ -64,11 +65,11 @@ class DAPG(Contrastive["DAPG.Config"]):
         """1 leaves L_total out, with ``alpha`` 1: x2 is the only positive (Table III's row without it)."""
         symmetric: bool = False
         """Whether each of the four views is the anchor in turn, with the other three as positives."""
-        channel: float = 0.0
+        channel: Share = 0.0
         """Probability that a positive shows one colour channel three times: a bridge to infrared, not in the paper."""
         channel_order: Literal["before", "after"] | None = unset(None)
         """Whether channels are exchanged before normalising, or after it as in CAJ's code; before if not given."""
-        curriculum: float = 0.0
+        curriculum: Share = 0.0
         """Share of the training over which the strongest severity rises from the weakest; 0: all from the start."""
         views: ViewConfig = field(default_factory=lambda: ViewConfig(blur=0.0, erasing=0.0))
         """The anchor view: the paper has crop, flip and grey only."""
@@ -115,12 +116,8 @@ class DAPG(Contrastive["DAPG.Config"]):
     progress: Float[Tensor, ""]
 
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
-        if not 0 <= config.alpha <= 1:
-            raise UsageError(f"alpha is in [0, 1], got {config.alpha}")
         if config.positives == 1 and config.alpha < 1:
             raise UsageError("the consistency of Eq. 3-5 compares positives: positives 1 needs alpha 1")
-        if config.js_weight < 0:
-            raise UsageError(f"js_weight is 0 or more, got {config.js_weight}")
         super().__init__(config, backbone, facts, generator)
         self.head = MoCoHead(backbone.feature_dim, config.head, generator)
         if config.negatives == "queue":

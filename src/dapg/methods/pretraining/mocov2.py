@@ -6,6 +6,7 @@ import torch
 
 from dapg.augment.views import ViewConfig
 from dapg.core.batch import Batch, StepResult
+from dapg.core.ranges import Positive
 from dapg.core.rng import SampleGenerator
 from dapg.core.training import ParameterGroup
 from dapg.losses.info_nce import multi_positive_info_nce
@@ -24,7 +25,7 @@ class MoCoV2(TwoViews["MoCoV2.Config"], Contrastive["MoCoV2.Config"]):
     class Config(PairConfig, QueueConfig):
         """Defaults are LUPerson's recipe (DengpanFu/LUPerson, lup_moco/scripts/run_moco.sh)."""
 
-        temperature: float = 0.1
+        temperature: Positive = 0.1
         """Softmax temperature; LUPerson 0.1, MoCo v2 0.2."""
 
     @classmethod

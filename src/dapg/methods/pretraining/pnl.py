@@ -13,6 +13,7 @@ from dapg.augment.padded import PaddedViewConfig, padded_view
 from dapg.core import distributed
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
+from dapg.core.ranges import Channels, Positive, Share, Weight
 from dapg.core.rng import SampleGenerator
 from dapg.core.training import ScheduleConfig
 from dapg.core.types import UNKNOWN, Record
@@ -37,34 +38,28 @@ class PNL(TwoViews["PNL.Config"], Contrastive["PNL.Config"]):
     class Config(PairConfig, QueueConfig):
         """Defaults are the published script's; shares of the training stand for its epochs of 90."""
 
-        temperature: float = 0.07
+        temperature: Positive = 0.07
         """Softmax temperature of instances and prototypes."""
-        prototype_momentum: float = 0.999
+        prototype_momentum: Share = 0.999
         """Share of itself that a label's prototype keeps for each of its pictures."""
-        instance_weight: float = 1.0
+        instance_weight: Weight = 1.0
         """Weight of the loss over instances."""
-        prototype_weight: float = 1.0
+        prototype_weight: Weight = 1.0
         """Weight of the loss over prototypes."""
-        prototypes_from: float = 1 / 90
+        prototypes_from: Share = 1 / 90
         """Share of the training after which prototypes count."""
-        correction_from: float = 11 / 90
+        correction_from: Share = 11 / 90
         """Share of the training after which labels are corrected."""
-        guided_from: float = 15 / 90
+        guided_from: Share = 15 / 90
         """Share of the training after which keys of one label are positives of each other."""
-        confidence: float = 0.8
+        confidence: Share = 0.8
         """A label is corrected where the mean of classifier and prototypes is surer than this of another."""
-        hidden: int = 256
+        hidden: Channels = 256
         """Size of the classifier's middle layer."""
         groups: str = ""
         """File of pseudo-persons (``dapg data group``, tracks): path<TAB>number; empty: the data set's persons."""
-        padding: float = 10.0
+        padding: Weight = 10.0
         """Border of the weak view, in pixels of a picture 256 high; scaled with the view."""
-
-        def __post_init__(self) -> None:
-            """Refuse shares outside [0, 1]."""
-            for name in ("prototypes_from", "correction_from", "guided_from", "confidence", "prototype_momentum"):
-                if not 0 <= getattr(self, name) <= 1:
-                    raise UsageError(f"{name} is in [0, 1], got {getattr(self, name)}")
 
         line_file = "groups"
 

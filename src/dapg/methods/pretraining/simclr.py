@@ -7,6 +7,7 @@ import torch
 from dapg.augment.views import ViewConfig
 from dapg.core import distributed
 from dapg.core.batch import Batch, StepResult
+from dapg.core.ranges import Positive
 from dapg.core.rng import SampleGenerator
 from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.losses.info_nce import nt_xent
@@ -24,7 +25,7 @@ class SimCLR(TwoViews["SimCLR.Config"], Contrastive["SimCLR.Config"]):
     class Config(PairConfig):
         """Temperature and head of lightly's ImageNet benchmark; views of LUPerson's recipe."""
 
-        temperature: float = 0.1
+        temperature: Positive = 0.1
         """Softmax temperature."""
         head: SimCLRHead.Config = field(default_factory=SimCLRHead.Config)
         """Projection head."""

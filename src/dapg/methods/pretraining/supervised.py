@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
+from dapg.core.ranges import Share
 from dapg.core.rng import SampleGenerator
 from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.core.types import UNKNOWN, Modality
@@ -26,7 +27,7 @@ class Supervised(TwoViews["Supervised.Config"]):
     class Config(PairConfig):
         """Neck and smoothing of the strong baseline (Luo et al. 2019); the views of the other baselines."""
 
-        label_smoothing: float = 0.1
+        label_smoothing: Share = 0.1
         """Share of the target spread over all persons."""
 
     needs_labels = True

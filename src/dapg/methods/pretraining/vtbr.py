@@ -14,6 +14,7 @@ from torch.nn import functional
 from dapg.augment.views import ViewConfig, standard_view
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
+from dapg.core.ranges import Channels, Count, Layers, Share, Weight
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Self
 from dapg.core.training import ParameterGroup, ScheduleConfig
@@ -43,21 +44,21 @@ class VTBR(Method["VTBR.Config"]):
 
         captions: str = ""
         """File of captions (``dapg data caption``, or your own): path<TAB>sentence, a picture a line."""
-        vocabulary: int = 10_000
+        vocabulary: Count = 10_000
         """Number of tokens."""
-        length: int = 40
+        length: Channels = 40
         """Most tokens in a caption, start and end among them; longer ones are cut."""
-        width: int = 1024
+        width: Channels = 1024
         """Length of a word's vector."""
-        attention_heads: int = 16
+        attention_heads: Layers = 16
         """Attention heads."""
-        hidden: int = 4096
+        hidden: Channels = 4096
         """Middle layer of the decoders."""
-        layers: int = 1
+        layers: Layers = 1
         """Layers of each decoder."""
-        dropout: float = 0.1
+        dropout: Share = 0.1
         """Probability, on words and in the decoders."""
-        text_rate: float = 0.005
+        text_rate: Weight = 0.005
         """Learning rate of all but the network, as a share of the network's (0.001 of 0.2)."""
         views: ViewConfig = field(default_factory=lambda: _WIDE)
         """How a view is made: crop, mirror, colour jitter."""

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dapg.core.errors import UsageError
+from dapg.core.ranges import Factor, Stride
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.convolution import Convolution
 
@@ -79,18 +79,10 @@ class ResNet(Backbone):
     class Config(Backbone.Config):
         """Settings of a ResNet."""
 
-        width: float = 1.0
+        width: Factor = 1.0
         """Factor on every channel count (rounded to multiples of 8); 1 is the published network."""
-        last_stride: int = 1
+        last_stride: Stride = 1
         """Stride of the last stage. 2 is the published network; person re-identification takes 1 (AGW, LUPerson)."""
-
-        def __post_init__(self) -> None:
-            """Refuse values that build no network."""
-            super().__post_init__()
-            if self.width <= 0:
-                raise UsageError(f"width is a factor above 0, got {self.width}")
-            if self.last_stride not in (1, 2):
-                raise UsageError(f"last_stride is 1 or 2, got {self.last_stride}")
 
     config: Config
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dapg.core.errors import UsageError
+from dapg.core.ranges import Factor, Stride
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.convolution import Convolution
 
@@ -68,18 +68,10 @@ class MobileNetV2(Backbone):
     class Config(Backbone.Config):
         """Settings of MobileNetV2."""
 
-        width: float = 1.0
+        width: Factor = 1.0
         """Factor on the channel counts (rounded to multiples of 8; below 1 the last layer keeps 1280, as published)."""
-        last_stride: int = 1
+        last_stride: Stride = 1
         """Stride of the last stage. 2 is the published network; person re-identification takes 1."""
-
-        def __post_init__(self) -> None:
-            """Refuse values that build no network."""
-            super().__post_init__()
-            if self.width <= 0:
-                raise UsageError(f"width is a factor above 0, got {self.width}")
-            if self.last_stride not in (1, 2):
-                raise UsageError(f"last_stride is 1 or 2, got {self.last_stride}")
 
     config: Config
 

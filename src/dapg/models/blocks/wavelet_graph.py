@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dapg.core.errors import UsageError
+from dapg.core.ranges import Layers
 from dapg.models.blocks.graph_convolution import GraphConvolution, normalise_adjacency, similarity_adjacency
 from dapg.models.blocks.initialise import initialise
 from dapg.models.blocks.wavelet import haar_analysis, haar_synthesis
@@ -32,15 +32,10 @@ class WaveletGraph(nn.Module):
         """Split the map into four Haar sub-bands; False takes the map as its only band."""
         graph: bool = True
         """Let nodes see the others; False gives each node itself alone, everything else unchanged."""
-        regions: int = 4
+        regions: Layers = 4
         """Horizontal regions a band is pooled into; fewer where a band has fewer rows."""
-        reduction: int = 4
+        reduction: Layers = 4
         """Channels between the two graph convolutions are the map's divided by this."""
-
-        def __post_init__(self) -> None:
-            """Refuse values that build no graph."""
-            if self.regions < 1 or self.reduction < 1:
-                raise UsageError(f"regions and reduction are at least 1, got {self.regions} and {self.reduction}")
 
     def __init__(self, channels: int, config: Config, generator: torch.Generator) -> None:
         """Weights are drawn from ``generator``."""

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dapg.core.ranges import Channels
 from dapg.core.scales import Scale, Self
 from dapg.models.blocks.initialise import initialise
 from dapg.models.heads.base import Head
@@ -18,9 +19,9 @@ class TwoLayers(Head):
     class Config(Head.Config):
         """Sizes of the layers."""
 
-        hidden_dim: int | None = None
+        hidden_dim: Channels | None = None
         """Size of the middle layer; None takes the input's (2048-2048-128 on a ResNet-50)."""
-        output_dim: int = 128
+        output_dim: Channels = 128
         """Size of the vectors the loss compares."""
 
         def at(self, scale: Scale) -> Self:

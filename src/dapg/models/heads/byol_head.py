@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dapg.core.ranges import Channels
 from dapg.models.heads._mlp import TwoLayers
 
 
@@ -14,9 +15,9 @@ class BYOLHead(TwoLayers):
     class Config(TwoLayers.Config):
         """Settings of the head."""
 
-        hidden_dim: int = 4096
+        hidden_dim: Channels = 4096
         """Size of the middle layer."""
-        output_dim: int = 256
+        output_dim: Channels = 256
         """Size of the vectors the loss compares."""
 
     def __init__(self, input_dim: int, config: Config, generator: torch.Generator | None = None) -> None:

@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from dapg.core.errors import DataError, UsageError, WeightsError
+from dapg.core.errors import DataError, WeightsError
 from dapg.core.files import ASSETS
 from dapg.core.key_points import KEY_POINT_NAMES, LEFT_SHOULDER, NECK, RIGHT_SHOULDER
+from dapg.core.ranges import Range, Share
 from dapg.core.types import Record
 from dapg.data.base import Dataset
 from dapg.pose.estimators._frame import frame, unframe
@@ -43,9 +44,9 @@ class BlazePose(Estimator):
     class Config:
         """Settings of BlazePose."""
 
-        padding: float = 1.5
+        padding: Annotated[float, Range(1, 10)] = 1.5
         """Side of the network's square input in heights of the crop; tight crops lose side views."""
-        least_presence: float = 0.5
+        least_presence: Share = 0.5
         """Below this score of the network for *a person is here* all confidences are 0."""
         model: str = ""
         """Another ``pose_landmark_*.tflite`` in place of the embedded one."""
@@ -54,8 +55,6 @@ class BlazePose(Estimator):
 
     def __init__(self, config: Config, dataset: Dataset | None = None) -> None:
         super().__init__(config, dataset)
-        if config.padding < 1:
-            raise UsageError(f"blazepose: padding is at least 1, not {config.padding}")
         self._network = _interpreter(Path(config.model) if config.model else EMBEDDED)
         self._input = self._network.get_input_details()[0]["index"]
         widths = {tuple(detail["shape"][1:]): detail["index"] for detail in self._network.get_output_details()}

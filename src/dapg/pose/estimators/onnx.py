@@ -11,6 +11,7 @@ from torch import Tensor
 from dapg.core.errors import DataError, UsageError, WeightsError
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from dapg.core.key_points import KEY_POINT_NAMES, LEFT_SHOULDER, NECK, RIGHT_SHOULDER
+from dapg.core.ranges import Factor, Pixels, Positive, Weight
 from dapg.core.types import Record
 from dapg.data.base import Dataset
 from dapg.pose.estimators._frame import frame, unframe
@@ -37,15 +38,15 @@ class HeatMapNetwork(Estimator):
 
         model: str = ""
         """The ONNX file."""
-        height: int = 256
+        height: Pixels = 256
         """Rows of the input, where the graph leaves them open."""
-        width: int = 192
+        width: Pixels = 192
         """Columns of the input, where the graph leaves them open."""
-        padding: float = 1.25
+        padding: Factor = 1.25
         """How many times the crop the input shows (HRNet and its kin: 1.25)."""
-        mean: tuple[float, float, float] = IMAGENET_MEAN
+        mean: tuple[Weight, Weight, Weight] = IMAGENET_MEAN
         """Of the pictures in [0, 1] that the network was trained with."""
-        std: tuple[float, float, float] = IMAGENET_STD
+        std: tuple[Positive, Positive, Positive] = IMAGENET_STD
         """The same."""
 
     batch_size: ClassVar[int] = 16

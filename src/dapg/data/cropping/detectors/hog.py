@@ -6,12 +6,13 @@ its own, tighter box; blobs of several people are taken apart by the HOG boxes.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 from numpy.typing import NDArray
 
-from dapg.core.errors import UsageError
+from dapg.core.ranges import Count, Offset, Range, Share, Weight
 from dapg.data.cropping._opencv import opencv
 from dapg.data.cropping.boxes import best_of_overlapping, inside, iou
 from dapg.data.cropping.detectors.base import Detections, Detector, Frame, nobody
@@ -33,20 +34,18 @@ class Hog(Detector):
     class Config:
         """How sure, and of what size."""
 
-        threshold: float = 0.2
+        threshold: Offset = 0.2
         """Smallest HOG score (signed distance to the classifier's plane)."""
-        min_height: int = 40
+        min_height: Annotated[int, Range(16, 4096)] = 40
         """Smallest person looked for, in pixels."""
-        history: int = 200
+        history: Count = 200
         """Frames the background is learnt from; people who stand longer become background."""
-        contrast: float = 16.0
+        contrast: Weight = 16.0
         """Squared distance, in deviations, from which on a pixel is foreground (OpenCV's default)."""
-        overlap: float = 0.45
+        overlap: Share = 0.45
         """Of two boxes with a larger IoU the better one stays."""
 
     def __init__(self, config: Config) -> None:
-        if config.min_height < 16 or config.history < 1:
-            raise UsageError("--detect.min_height must be at least 16 pixels and --detect.history at least 1 frame")
         self.config = config
         self._cv2 = opencv()
         self._background = self._cv2.createBackgroundSubtractorMOG2(config.history, config.contrast, True)

@@ -7,13 +7,14 @@ licence of the weights; Ultralytics' are AGPL-3.0.
 import ast
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 
 from dapg.core.errors import UsageError, WeightsError
+from dapg.core.ranges import Pixels, Processes, Range, Share
 from dapg.data.cropping._opencv import opencv
 from dapg.data.cropping.boxes import best_of_overlapping, inside
 from dapg.data.cropping.detectors.base import Detections, Detector, Frame
@@ -37,18 +38,18 @@ class Yolo(Detector):
 
         weights: str = ""
         """The ONNX file."""
-        threshold: float = 0.4
+        threshold: Share = 0.4
         """Smallest probability of a person."""
-        overlap: float = 0.6
+        overlap: Share = 0.6
         """Of two boxes with a larger IoU the better one stays."""
         layout: Layout = "auto"
         """auto: by the shape of the output. v5 is (1, boxes, 5 + classes), v8 and v11 are (1, 4 + classes, boxes),
         end-to-end is (1, boxes, 6) after NMS."""
-        person: int = -1
+        person: Annotated[int, Range(-1, 9999)] = -1
         """Number of the class; -1: the one the file calls person, else the first, as in COCO."""
-        size: int = 640
+        size: Pixels = 640
         """Side of the input, where the network takes any; a multiple of 32."""
-        threads: int = 0
+        threads: Processes = 0
         """Threads of onnxruntime; 0: its own choice."""
 
     def __init__(self, config: Config) -> None:
