@@ -11,7 +11,7 @@ DRAW ?= $(shell git rev-parse HEAD 2>/dev/null || date +%F)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format bench recheck wheel-check docs real-video clean
+.PHONY: help demo test test-slow lint format bench gpu gpu-smoke recheck wheel-check docs real-video clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,13 @@ bench: $(VENV)/.test ## Figures of the docs: start-up, kills, data waiting
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/kill_resume.py
 	$(BIN)/python benchmarks/data_wait.py
+
+gpu: $(VENV)/.test ## Every GPU figure in one run of at most 8 minutes (docs/gpu.md)
+	$(BIN)/python benchmarks/gpu_run.py --device cuda --out outputs/gpu
+
+gpu-smoke: $(VENV)/.test ## The same on the CPU with small sizes
+	rm -rf outputs/gpu-smoke
+	$(BIN)/python benchmarks/gpu_run.py --device cpu --smoke --out outputs/gpu-smoke
 
 recheck: $(VENV)/.test ## Run one cheap finished cell of results/ again and compare (minutes)
 	$(BIN)/dapg reproduce recheck all --word "$(DRAW)"
