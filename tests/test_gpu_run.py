@@ -1,4 +1,4 @@
-"""The prepared GPU run: parts run in processes of their own, a failing one costs nothing else, and what is done stays."""
+"""The prepared GPU run: a process for each part, so that a failing one costs nothing else; what is done stays done."""
 
 import json
 import subprocess
