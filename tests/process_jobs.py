@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from dapg import cli
 from dapg.core import distributed
 from dapg.core.errors import TrainingError
+from dapg.core.metrics_log import MetricsLog
 from dapg.train import checkpoint
 
 
@@ -65,3 +67,18 @@ def launch_and_wait(talk: Connection) -> None:
         talk.send(worker)
     while True:
         signal.pause()
+
+
+def command_that_tells_of_its_first_log(words: list[str], talk: Connection) -> int:
+    """A `dapg` command that trains; says "logged" once the first line of its metrics is written."""
+    write = MetricsLog.write
+
+    def write_and_tell(self: MetricsLog, step: int, kind: str, values: dict[str, float]) -> None:
+        write(self, step, kind, values)
+        if not told:
+            told.append(True)
+            talk.send("logged")
+
+    told: list[bool] = []
+    MetricsLog.write = write_and_tell  # type: ignore[method-assign]
+    return cli.main(words)

@@ -15,7 +15,6 @@ PEOPLE = ROOT / "benchmarks" / "vtest_people.csv"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not VIDEO.exists(), reason=f"no {VIDEO}; make real-video fetches it")
 def test_from_a_cut_off_street_video_to_scored_neighbours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = VIDEO.read_bytes()

@@ -1,15 +1,15 @@
 """The main job end to end through the command line: pictures, pre-training, scores, page."""
 
 import json
+import multiprocessing
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
+import process_jobs
+import warm_processes
 from dapg.cli import main
 from figures import make_figures
 
@@ -136,25 +136,18 @@ def test_compare_two_results_and_refuse_training_persons(
 
 def test_sigterm_ends_with_143_and_names_the_checkpoint(figures: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = [
-        sys.executable,
-        "-m",
-        "dapg",
-        "pretrain",
-        "mocov2",
-        *SMALL,
-        "--train.steps",
-        "100000",
-        "--train.log_every",
-        "1",
-    ]
-    process = subprocess.Popen([*words, "--data", str(figures), "--out", str(run)], stderr=subprocess.PIPE)
-    while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
-        assert process.poll() is None, process.communicate()[1].decode()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    message = process.communicate()[1].decode()
-    assert process.returncode == 143
+    words = ["pretrain", "mocov2", *SMALL, "--train.steps", "100000", "--train.log_every", "1"]
+    ours, theirs = multiprocessing.Pipe()
+    process = warm_processes.start(
+        process_jobs.command_that_tells_of_its_first_log,
+        [*words, "--data", str(figures), "--out", str(run)],
+        theirs,
+        log=tmp_path / "log",
+    )
+    process.hear(ours)
+    process.send(signal.SIGTERM)
+    code, message = process.end()
+    assert code == 143
     assert "Traceback" not in message
     saved = re.search(r"checkpoint: (\S+)\. Run it again", message)
     assert saved

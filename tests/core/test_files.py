@@ -75,14 +75,14 @@ def test_an_error_in_the_block_keeps_the_old_file_and_itself(tmp_path: Path) -> 
 
 
 WRITER = """
-import sys, time
+import signal, sys
 from dapg.core.files import atomic_path
 with atomic_path(sys.argv[1]) as temporary:
     handle = temporary.open("wb")
     handle.write(b"new" * 100_000)
     handle.flush()
     print("half", flush=True)
-    time.sleep(600)
+    signal.pause()
 """
 
 
@@ -187,7 +187,7 @@ def test_sha256_is_the_library_s(tmp_path: Path) -> None:
 
 
 HOLDER = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from dapg.core.files import folder_lock
 with folder_lock(Path(sys.argv[1])):
@@ -228,15 +228,15 @@ def test_the_lock_dies_with_a_killed_process(tmp_path: Path) -> None:
 
 
 FORKER = """
-import os, sys, time
+import os, signal, sys
 from pathlib import Path
 from dapg.core.files import folder_lock
 with folder_lock(Path(sys.argv[1])):
     worker = os.fork()
     if worker == 0:
-        time.sleep(600)
+        signal.pause()
     print(worker, flush=True)
-    time.sleep(600)
+    signal.pause()
 """
 
 

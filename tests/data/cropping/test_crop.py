@@ -6,9 +6,9 @@ import multiprocessing
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -129,7 +129,7 @@ def in_child(work: Callable[[], object]) -> int:
     """Run in a forked process that may be killed; its exit code."""
     child = multiprocessing.get_context("fork").Process(target=work)
     child.start()
-    child.join(60)
+    child.join()
     assert child.exitcode is not None
     return child.exitcode
 
@@ -269,10 +269,12 @@ def test_what_is_refused(settings: CropSettings, tmp_path: Path) -> None:
 
 def test_a_second_run_in_the_same_folder_is_refused(settings: CropSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crop_module, "folder_lock", functools.partial(files.folder_lock, patience=0.3))
-    child = multiprocessing.get_context("fork").Process(target=_hold, args=(settings.out,))
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_hold, args=(settings.out, theirs))
     child.start()
+    theirs.close()
     try:
-        time.sleep(1.0)
+        assert ours.recv() == "held"
         with pytest.raises(DapgError, match="is in use by process"):
             crop(settings)
     finally:
@@ -280,10 +282,11 @@ def test_a_second_run_in_the_same_folder_is_refused(settings: CropSettings, monk
         child.join()
 
 
-def _hold(out: str) -> None:
+def _hold(out: str, talk: Connection) -> None:
     Path(out).mkdir(parents=True)
     with files.folder_lock(Path(out), 1):
-        time.sleep(30)
+        talk.send("held")
+        signal.pause()
 
 
 def test_command_line(scene: Path, weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
