@@ -18,13 +18,13 @@ from PIL import Image
 from dapg import cli
 from dapg.core.errors import DataError, UsageError
 from dapg.report.collect import collect
+from dapg.report.experiment_page import ExperimentPage, Table, write_experiment
 from dapg.report.run_page import write_page
 from dapg.report.score_tables import (
     corruption_rows,
     score_rows,
     sureness_rows,
     to_csv,
-    to_html,
     to_markdown,
     training_rows,
 )
@@ -360,7 +360,9 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     assert lines[1] == "|---|---|---|---|---|---|---|---|"
     assert lines[2] == "| a\\|b, c (e) | toy, cross-modal | main | 25.0 | 81.2 | 43.2 | 12.3 | 2 |"
     assert list(csv.DictReader(io.StringIO(to_csv(rows)))) == rows
-    table = to_html([{"<x>": "<b>", "n": "-12.5", "p": "3.0 %", "w": "1.2.3"}])
+    rows = [{"<x>": "<b>", "n": "-12.5", "p": "3.0 %", "w": "1.2.3"}]
+    write_experiment(tmp_path / "page.html", ExperimentPage("t", [], {}, [Table("h", rows)], [], {}, []))
+    table = (tmp_path / "page.html").read_text()
     assert "<th>&lt;x&gt;</th>" in table
     assert "<td>&lt;b&gt;</td>" in table
     assert '<td class="number">-12.5</td>' in table

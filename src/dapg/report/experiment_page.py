@@ -1,18 +1,16 @@
 """One self-contained HTML page for an experiment: tables, checks, heat maps, ranked lists, curves and what it cost."""
 
 import base64
-import html
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dapg.core.files import atomic_write_text
 from dapg.core.types import JsonObject
 from dapg.report.plots import clean_against_corrupted, loss_curves, severity_maps
-from dapg.report.run_page import ranked_list, stylesheet
-from dapg.report.score_tables import Row, to_html
+from dapg.report.ranked_list import Figure, ranked_list
+from dapg.report.render import render
+from dapg.report.score_tables import Row
 
 Points = Mapping[str, Sequence[tuple[str, float, float]]]
 """Panel -> (name, clean score, corrupted score) of each of its points, in per cent."""
@@ -27,9 +25,6 @@ class Table:
     heading: str
     rows: Sequence[Row]
     note: str = ""
-
-
-_NOTHING = "<p>Two methods to compare have not run yet.</p>"
 
 
 @dataclass(frozen=True)
@@ -53,95 +48,43 @@ class ExperimentPage:
     """Said where there are none."""
 
 
-def write_experiment(path: Path, page: ExperimentPage) -> None:
-    """Write the page; the same content gives the same bytes."""
-    panels = {name: part for name, part in page.points.items() if len(part) > 1}
-    sections = [
-        ("Clean against corrupted", clean_against_corrupted(panels) if panels else _NOTHING),
-        ("Tables", _tables(page.tables)),
-        ("The paper's text, checked", _tables(page.checks)),
-        ("Corruptions and severities", _severities(page)),
-        ("Where two methods disagree", _disagreements(page)),
-        ("Training curves", _CURVES + loss_curves(page.curves) if page.curves else "<p>No curve is stored.</p>"),
-        ("Where the numbers come from", _tables(page.costs)),
-    ]
-    links = " · ".join(f'<a href="#part-{number}">{_text(title)}</a>' for number, (title, _) in enumerate(sections))
-    parts = [f'<h2 id="part-{number}">{_text(title)}</h2>{body}' for number, (title, body) in enumerate(sections)]
-    notes = "".join(f'<p class="note">{_text(note)}</p>' for note in page.notes)
-    atomic_write_text(
-        path,
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(page.title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{stylesheet()}</style></head>'
-        f"<body><h1>{_text(page.title)}</h1>{notes}<nav>{links}</nav>{''.join(parts)}</body></html>\n",
-    )
-
-
-_CURVES = (
-    "<p>The loss of each seed over the steps, from what the cells' results keep. Losses of different pre-trainings are "
-    "different things; fine-tunings of one panel share theirs.</p>"
+_TITLES = (
+    "Clean against corrupted",
+    "Tables",
+    "The paper's text, checked",
+    "Corruptions and severities",
+    "Where two methods disagree",
+    "Training curves",
+    "Where the numbers come from",
 )
 
 
-def _tables(tables: Sequence[Table]) -> str:
-    parts = []
-    for table in tables:
-        note = f'<p class="note">{_note(table.note)}</p>' if table.note else ""
-        shown = to_html(list(table.rows)) if table.rows else _NOTHING
-        parts.append(f"<h3>{_text(table.heading)}</h3>{note}{shown}")
-    return "".join(parts)
-
-
-def _severities(page: ExperimentPage) -> str:
-    parts = []
-    for group in page.pictures:
-        found, titles = group["severities"], group["titles"]
-        models = [(titles[who], found["clean"][who], found["mAP"][who]) for who in ("ours", "other")]
-        parts.append(f"<h3>{_where(group)}</h3>" + severity_maps(found["names"], found["levels"], models))
-    if not parts:
-        return f"<p>{_note(page.without_pictures)}</p>"
-    intro = (
-        "<p>mAP in per cent of one network each, the seed in the middle: every picture of a test set gets the one "
-        "corruption at the one severity, and the gallery is that of the first trial, so that these numbers are rougher "
-        "than the tables'.</p>"
+def write_experiment(path: Path, page: ExperimentPage) -> None:
+    """Write the page; the same content gives the same bytes."""
+    panels = {name: part for name, part in page.points.items() if len(part) > 1}
+    text = render(
+        "experiment_page.html",
+        title=page.title,
+        titles=_TITLES,
+        page=page,
+        points=clean_against_corrupted(panels) if panels else "",
+        severities=[(group, _severity_maps(group)) for group in page.pictures],
+        disagreements=[(group, list(_disagreements(group))) for group in page.pictures],
+        curves=loss_curves(page.curves) if page.curves else "",
     )
-    return intro + "".join(parts)
+    atomic_write_text(path, text)
 
 
-def _disagreements(page: ExperimentPage) -> str:
-    parts = []
-    for group in page.pictures:
-        found, titles = group["disagreements"], group["titles"]
-        counts = found["counts"]
-        total = sum(counts.values())
-        parts.append(
-            f"<h3>{_where(group)}</h3><p>The first answer is right for both in {counts['both']} of {total} queries, "
-            f"for neither in {counts['neither']}, for {_text(titles['ours'])} alone in {counts['ours']}, for "
-            f"{_text(titles['other'])} alone in {counts['other']}. Drawn at random from the latter two:</p>"
-        )
-        pictures = {name: base64.b64decode(content) for name, content in found["pictures"].items()}
-        for entry in found["lists"]:
-            for who in ("ours", "other"):
-                shown = ranked_list(pictures.__getitem__, {"query": entry["query"], "answers": entry[who]})
-                parts.append(f'<p class="who">{_text(titles[who])}</p>{shown}')
-    if not parts:
-        return f"<p>{_note(page.without_pictures)}</p>"
-    intro = (
-        "<p>One query, searched by both in the gallery of the first trial; pictures are shown as they were searched, "
-        "corrupted where the test set corrupts them (visible ones). Green ✓ is the query's person, red ✗ another "
-        "one.</p>"
-    )
-    return intro + "".join(parts)
+def _severity_maps(group: JsonObject) -> str:
+    measured, titles = group["severities"], group["titles"]
+    models = [(titles[who], measured["clean"][who], measured["mAP"][who]) for who in ("ours", "other")]
+    return severity_maps(measured["names"], measured["levels"], models)
 
 
-def _where(group: JsonObject) -> str:
-    about = f"{group['data']['title']}, {group['data']['licence']}; {group['mode']}"
-    return f"{_text(group['heading'])} <small>({_text(about)})</small>"
-
-
-def _note(text: str) -> str:
-    """Text with `code` in it."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", _text(text))
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))
+def _disagreements(group: JsonObject) -> Iterator[tuple[str, list[list[Figure]]]]:
+    """Whose answers, and the list: each query twice."""
+    stored = group["disagreements"]
+    pictures = {name: base64.b64decode(content) for name, content in stored["pictures"].items()}
+    for entry in stored["lists"]:
+        for who in ("ours", "other"):
+            yield who, ranked_list(pictures.__getitem__, {"query": entry["query"], "answers": entry[who]})

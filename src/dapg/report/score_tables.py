@@ -1,7 +1,6 @@
-"""Score tables: one list of rows, written as Markdown, CSV or HTML."""
+"""Score tables: one list of rows, written as Markdown or CSV."""
 
 import csv
-import html
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -150,19 +149,6 @@ def to_csv(rows: Sequence[Row]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def to_html(rows: Sequence[Row]) -> str:
-    """A plain table; cells that look like numbers are set flush right."""
-    columns = list(rows[0])
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(_cell(row[column]) for column in columns) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _cell(text: str) -> str:
-    number = text.removeprefix("+").replace(".", "", 1).replace("-", "", 1).replace(" %", "").isdigit()
-    return f'<td class="number">{html.escape(text)}</td>' if number else f"<td>{html.escape(text)}</td>"
 
 
 def _percent(value: float) -> str:
