@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dapg.augment.basic import random_erasing
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 
@@ -53,11 +52,6 @@ def channel_adapt_grey(
     return choose_channels(images, torch.where((choice == 3) & ~grey, KEEP, choice))
 
 
-def channel_adapt(images: Float[Tensor, "B 3 H W"], generator: SampleGenerator) -> Float[Tensor, "B 3 H W"]:
-    """CAJ's ChannelAdap: a quarter each channel, a quarter unchanged."""
-    return channel_adapt_grey(images, generator, 0.0)
-
-
 MIX_SPREAD = 3.0
 """Deviation of the logits of the mixing weights: at 3 one channel mostly leads."""
 
@@ -73,13 +67,3 @@ def channel_mix(
     grey = torch.einsum("bc,bchw->bhw", weights, images)[:, None].expand_as(images)
     mixed = generator.fork("whether").bernoulli(probability).to(images.device)
     return torch.where(mixed[:, None, None, None], grey, images)
-
-
-def channel_erasing(
-    images: Float[Tensor, "B 3 H W"],
-    generator: SampleGenerator,
-    probability: float = 0.5,
-    value: tuple[float, float, float] = (0.4914, 0.4822, 0.4465),
-) -> Float[Tensor, "B 3 H W"]:
-    """CAJ's ChannelRandomErasing: area 2 % to 40 %, aspect 0.3 to 1 / 0.3; ``value`` is that of normalised pictures."""
-    return random_erasing(images, generator, probability, (0.02, 0.4), (0.3, 1 / 0.3), value)
