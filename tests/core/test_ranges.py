@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import math
 import pkgutil
 import typing
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ import pytest
 import dapg
 from dapg import recipes
 from dapg.core import plugins
+from dapg.core.errors import UsageError
 from dapg.core.ranges import Range
 from dapg.core.scales import PRESETS
-from dapg.core.settings import check
+from dapg.core.settings import check, merge, settings_in
 
 
 def settings_classes() -> dict[str, type]:
@@ -77,3 +79,30 @@ def test_every_preset_is_within_the_ranges(preset: str) -> None:
     for folder in ("pretraining", "alignment", "finetuning"):
         for method in plugins.names(f"methods.{folder}"):
             check(getattr(recipes, folder)(method, preset))
+
+
+NUMBERS = (math.nan, math.inf, -math.inf, -1, 0, 10**400, 16**5000, 1e300, True)
+NASTY = (*NUMBERS, None, "", "nan", "x" * 500, [], [1], {}, {"a": 1})
+
+
+def refusal(settings: Any, name: str, value: object) -> str:
+    """What is said when a setting gets a value; nothing when it is taken."""
+    nested: Any = value
+    for part in reversed(name.split(".")):
+        nested = {part: nested}
+    try:
+        check(merge(settings, nested, "c.yaml: "))
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("settings", [recipes.pretraining("dapg", "demo"), recipes.finetuning("agw", "demo")])
+def test_a_nasty_value_is_taken_as_it_is_meant_or_refused_in_one_line(settings: Any) -> None:
+    """Every setting; NaN and infinity are no number anywhere."""
+    for setting in settings_in(settings):
+        for value in NASTY:
+            message = refusal(settings, setting.name, value)
+            assert "\n" not in message
+            assert len(message) < 300
+            assert message or not isinstance(value, float) or math.isfinite(value), setting.name

@@ -16,6 +16,7 @@ from dapg.core.batch import Batch
 from dapg.core.errors import UsageError
 from dapg.core.images import decode
 from dapg.core.rng import SampleGenerator, generator_from
+from dapg.core.settings import check
 from dapg.data.sets.synthetic import Synthetic
 from dapg.losses.spread import effective_rank
 from dapg.methods.base import DataFacts
@@ -264,8 +265,8 @@ def test_paper_is_the_literal_reading() -> None:
 
 @pytest.mark.parametrize("changes", [{"alpha": 1.5}, {"js_weight": -1.0}])
 def test_impossible_weights_are_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(UsageError):
-        method_of(**changes)
+    with pytest.raises(UsageError, match=f"{next(iter(changes))} must be a number from 0 to 1"):
+        check(DAPG.Config(**changes))
 
 
 @pytest.mark.slow

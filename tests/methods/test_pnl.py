@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from dapg.core.batch import Batch
 from dapg.core.errors import DataError, UsageError
 from dapg.core.rng import SampleGenerator, generator_from
+from dapg.core.settings import check
 from dapg.core.types import UNKNOWN, Record
 from dapg.methods.base import DataFacts
 from dapg.methods.pretraining.pnl import PNL, corrected_labels, moved_prototypes
@@ -142,4 +143,4 @@ def test_a_file_of_groups_gives_the_labels(tmp_path: Any) -> None:
 
 def test_shares_outside_0_to_1_are_refused() -> None:
     with pytest.raises(UsageError, match="guided_from"):
-        PNL.Config(guided_from=15.0)
+        check(PNL.Config(guided_from=15.0))
