@@ -82,7 +82,7 @@ def test_every_preset_is_within_the_ranges(preset: str) -> None:
 
 
 NUMBERS = (math.nan, math.inf, -math.inf, -1, 0, 10**400, 16**5000, 1e300, True)
-NASTY = (*NUMBERS, None, "", "nan", "x" * 500, [], [1], {}, {"a": 1})
+NASTY: tuple[object, ...] = (*NUMBERS, None, "", "nan", "x" * 500, [], [1], {}, {"a": 1})
 
 
 def refusal(settings: Any, name: str, value: object) -> str:
