@@ -1,4 +1,4 @@
-"""SimCLR, MoCo v2 and BYOL against other implementations, over fifty training steps on the same views."""
+"""SimCLR, MoCo v2 and BYOL against other implementations, over twenty training steps on the same views."""
 
 import copy
 import math
@@ -21,13 +21,13 @@ from dapg.models.heads.byol_head import BYOLHead
 from dapg.models.heads.moco_head import MoCoHead
 from dapg.models.heads.simclr_head import SimCLRHead
 
-STEPS, B, PICTURES = 50, 8, 40
+STEPS, B, PICTURES = 20, 8, 40
 VIEWS = ViewConfig(height=32, width=16)
 
 
 @pytest.fixture(autouse=True)
 def double_views(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In double precision rounding does not grow into a difference within fifty steps; in single it does."""
+    """In double precision rounding does not grow into a difference within twenty steps; in single it does."""
     view = TwoViews._view
     monkeypatch.setattr(TwoViews, "_view", lambda *arguments: view(*arguments).double())
 
