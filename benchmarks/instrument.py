@@ -24,14 +24,15 @@ from dapg.core.run_folder import commit
 from dapg.core.runtime import Cache, Runtime
 from dapg.core.scales import SCALES
 from dapg.core.settings import merge
+from dapg.core.training import DataConfig
 from dapg.core.types import Modality, Record
 from dapg.data.sets.synthetic import INFRARED_CAMERAS, Synthetic
-from dapg.data.source import DataConfig
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
-from dapg.features.encoders import build_encoder
+from dapg.features.build_encoder import build_encoder
 from dapg.features.table import CENTRED
 from dapg.recipes import finetuning
-from dapg.train.finetune import FinetuneSettings, finetune
+from dapg.train.finetune import finetune
+from dapg.train.training_settings import FinetuneSettings
 
 SEARCH, WITHIN = "all-100", "visible-100"
 LIMITS = {

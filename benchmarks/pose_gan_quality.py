@@ -26,7 +26,7 @@ from dapg.core.images import decode, to_float, to_pil
 from dapg.core.training import BackboneConfig
 from dapg.core.types import Modality, Record
 from dapg.data.sets.synthetic import VISIBLE_CAMERAS, Synthetic
-from dapg.features.encoders import build_encoder
+from dapg.features.build_encoder import build_encoder
 from dapg.models.weights.pose_weights import load_generator
 from dapg.pose.estimators.base import Estimator
 from dapg.pose.mask import person_mask

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from dapg.core.key_points import KEY_POINT_NAMES, usable
-from dapg.data.source import DataConfig, open_dataset, parse_source
+from dapg.core.training import DataConfig
+from dapg.data.source import open_dataset, parse_source
 from dapg.pose.estimate import all_records
 from dapg.pose.estimators.annotations import Annotations
 from dapg.pose.key_point_table import read_table

@@ -1,9 +1,10 @@
 """The layers of ARCHITECTURE.md, read from the imports: a module knows lower rows and its own folder, nothing else."""
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,62 @@ def test_the_report_works_without_torch() -> None:
 
 def test_the_blocker_blocks() -> None:
     assert "torch is blocked" in python(_BLOCKER.format(blocked=("torch",)) + "import torch").stderr
+
+
+def module_level_imports(path: Path) -> Iterator[Path]:
+    """Files of the package that importing a file imports, first level; not those under ``TYPE_CHECKING``."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    yield from files_of(node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.If))
+
+
+def files_of(nodes: Iterable[ast.AST]) -> Iterator[Path]:
+    for node in nodes:
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            file = PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py")
+            if file.is_file() and PACKAGE in file.parents:
+                yield file
+
+
+def fan_out(path: Path) -> set[Path]:
+    """Every other file that is loaded with a file, its imports inside functions included."""
+    waiting = list(files_of(ast.walk(ast.parse(path.read_text(encoding="utf-8")))))
+    loaded: set[Path] = set()
+    while waiting:
+        file = waiting.pop()
+        if file not in loaded:
+            loaded.add(file)
+            waiting += module_level_imports(file)
+    return loaded - {path}
+
+
+@pytest.mark.parametrize(("entry", "limit"), [("train/loop.py", 25), ("commands/pretrain.py", 60)])
+def test_a_training_can_be_followed_through_few_files(entry: str, limit: int) -> None:
+    files = sorted(str(file.relative_to(PACKAGE)) for file in fan_out(PACKAGE / entry))
+    assert len(files) < limit, f"{entry} loads {len(files)} other files: {', '.join(files)}"
+    assert "core/batch.py" in files
+
+
+def test_functions_have_at_most_seven_parameters() -> None:
+    """Save in the rasteriser, whose compiled loops take flat arrays. What a dataclass writes itself does not count."""
+    long = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                arguments = node.args
+                named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+                count = len(named) + (arguments.vararg is not None) + (arguments.kwarg is not None)
+                if count > 7 and path != PACKAGE / "synth" / "raster.py":
+                    long.append(f"{path.relative_to(PACKAGE)}:{node.lineno}: {node.name} has {count} parameters")
+    assert not long, "\n" + "\n".join(long)
+
+
+@pytest.mark.parametrize(("escape", "limit"), [(r"\bAny\b", 150), (r"# type: ignore", 20)])
+def test_types_are_escaped_seldom(escape: str, limit: int) -> None:
+    counts = {str(path.relative_to(PACKAGE)): len(re.findall(escape, path.read_text("utf-8"))) for path in SOURCES}
+    most = sorted(counts.items(), key=lambda pair: -pair[1])[:10]
+    assert sum(counts.values()) <= limit, f"{sum(counts.values())} uses of {escape}; most in {most}"

@@ -14,19 +14,16 @@ from dapg.core.run_folder import CONFIG
 from dapg.core.runtime import Runtime
 from dapg.core.scales import SCALES, Scale, Stage, require_preset
 from dapg.core.settings import from_dict, read_yaml, to_dict
-from dapg.core.training import BackboneConfig
+from dapg.core.training import BackboneConfig, DataConfig
 from dapg.core.types import JsonObject
 from dapg.data.loading import LoaderConfig
-from dapg.data.source import DataConfig, open_dataset
-from dapg.evaluation.corrupted_scores import CorruptionSettings
+from dapg.data.source import open_dataset
 from dapg.evaluation.validation import validator
 from dapg.methods.alignment.base import AlignmentConfig
 from dapg.methods.base import Method, MethodConfig, Recipe
 from dapg.methods.runs import method_class
-from dapg.train.align import AlignSettings
-from dapg.train.finetune import FinetuneSettings, MakeValidate
-from dapg.train.loop import Validate
-from dapg.train.pretrain import PretrainSettings
+from dapg.train.loop import MakeValidate, Validate
+from dapg.train.training_settings import AlignSettings, FinetuneSettings, PretrainSettings
 
 
 def pretraining(method: str, preset: str = "recommended", start: str = "") -> PretrainSettings:
@@ -118,11 +115,13 @@ def validation(settings: PretrainSettings) -> Validate | None:
 
 def make_validate(settings: FinetuneSettings) -> MakeValidate:
     """The scores a fine-tuning asks for, by the rules of the data set that is trained on."""
-    runtime = Runtime(resolve_device(settings.device))
-    views = settings.method.views
-    corruption = None
+    runtime, further = Runtime(resolve_device(settings.device)), None
     if settings.corrupted_scores:
+        from dapg.evaluation.corrupted_scores import CorruptionSettings, corrupted_means
+
+        height, width = settings.method.views.size
         corruption = CorruptionSettings(
-            types=("all",), repeats=1, detail="lists", height=views.height, width=views.width, seed=settings.seed
+            ("all",), height=height, width=width, seed=settings.seed, repeats=1, detail="lists"
         )
-    return lambda dataset, mode, persons: validator(dataset, mode, runtime, persons, corruption)
+        further = corrupted_means(corruption, runtime)
+    return lambda dataset, mode, persons: validator(dataset, mode, runtime, persons, further)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from dapg.core import plugins
+from dapg.core.training import DataConfig
 from dapg.core.types import Record
-from dapg.data.source import DataConfig, open_dataset
+from dapg.data.source import open_dataset
 from dapg.pose.estimate import estimator_class
 from dapg.pose.estimators.base import Estimator
 

@@ -7,9 +7,10 @@ from PIL import Image
 
 from dapg.core import plugins
 from dapg.core.errors import UsageError
+from dapg.core.training import DataConfig
 from dapg.core.types import Record
 from dapg.data.sets.folder import Folder
-from dapg.data.source import DataConfig, list_hash, open_dataset, parse_source, select_records
+from dapg.data.source import list_hash, open_dataset, parse_source, select_records
 
 
 @pytest.fixture

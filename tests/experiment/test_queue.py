@@ -13,10 +13,10 @@ from dapg.cli import main
 from dapg.core.errors import UsageError
 from dapg.core.files import sha256
 from dapg.core.rng import generator_from
+from dapg.core.training import DataConfig
 from dapg.corruptions.library import DRAWS
 from dapg.data.manifest import read_manifest
 from dapg.data.sets.synthetic import Synthetic
-from dapg.data.source import DataConfig
 from dapg.experiment import cell as cell_runs
 from dapg.experiment import heat_maps, matrix
 from dapg.experiment.figures import comparisons, lines
@@ -29,9 +29,9 @@ from dapg.models.pn_gan import GeneratorConfig, build_generator
 from dapg.models.weights import pose_weights
 from dapg.models.weights.pose_weights import GeneratorFacts, save_generator
 from dapg.recipes import pretraining
-from dapg.train.align import AlignSettings
 from dapg.train.finetune import finetune
 from dapg.train.loop import Terminated
+from dapg.train.training_settings import AlignSettings
 from made_up_cells import made_up, shrink_tiny, write_people
 
 

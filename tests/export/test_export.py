@@ -10,9 +10,8 @@ import torch
 from dapg import cli
 from dapg.core.errors import DapgError, UsageError
 from dapg.core.files import read_json, sha256
-from dapg.core.training import BackboneConfig
+from dapg.core.training import BackboneConfig, DataConfig
 from dapg.core.types import Modality
-from dapg.data.source import DataConfig
 from dapg.export.export import FLAT_FILE, PUBLISHED_FILE, FeatureNetwork, export
 from dapg.methods.published import load_published
 from dapg.methods.runs import load_method

@@ -12,9 +12,9 @@ from dapg.cli import main
 from dapg.core.batch import Batch
 from dapg.core.errors import DataError, UsageError
 from dapg.core.rng import SampleGenerator, generator_from
+from dapg.core.training import DataConfig
 from dapg.core.types import Modality, Record
 from dapg.data.captions import CaptionSettings, captions, garment_sentence
-from dapg.data.source import DataConfig
 from dapg.methods.base import DataFacts
 from dapg.methods.pretraining.vtbr import VTBR, tokens
 from dapg.methods.runs import load_method

@@ -16,10 +16,10 @@ from dapg.core.images import upright_size
 from dapg.core.key_points import usable
 from dapg.core.parts import Part, parse_part
 from dapg.core.run_folder import RunFolder
+from dapg.core.training import DataConfig
 from dapg.core.types import Record
 from dapg.data.sets.folder import Folder
 from dapg.data.sets.synthetic import Synthetic
-from dapg.data.source import DataConfig
 from dapg.pose import estimate as stage
 from dapg.pose.estimate import EstimateSettings, estimate, estimator_class
 from dapg.pose.estimators.annotations import Annotations

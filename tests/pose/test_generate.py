@@ -17,10 +17,10 @@ from dapg.core.errors import UsageError, WeightsError
 from dapg.core.images import decode
 from dapg.core.parts import Part
 from dapg.core.rng import generator_from
+from dapg.core.training import DataConfig
 from dapg.core.types import Modality, Record
 from dapg.data.manifest import read_manifest
 from dapg.data.sets.synthetic import Synthetic
-from dapg.data.source import DataConfig
 from dapg.models.pn_gan import GeneratorConfig, build_generator
 from dapg.models.weights.pose_weights import GeneratorFacts, load_generator, save_generator
 from dapg.pose.generate import (

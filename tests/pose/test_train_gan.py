@@ -15,10 +15,10 @@ from dapg.cli import main
 from dapg.core.batch import Batch
 from dapg.core.errors import UsageError
 from dapg.core.images import decode
+from dapg.core.training import DataConfig
 from dapg.core.types import UNKNOWN, Modality, Record
 from dapg.data.loading import LoaderConfig
 from dapg.data.sets.synthetic import Synthetic
-from dapg.data.source import DataConfig
 from dapg.losses.adversarial import feature_loss
 from dapg.models.pn_gan import AttentionGenerator, GeneratorConfig
 from dapg.models.weights.pose_weights import GENERATOR_FILE, load_generator

@@ -26,7 +26,7 @@ from dapg.core.settings import (
 from dapg.core.types import JsonObject
 
 if TYPE_CHECKING:
-    from dapg.data.source import DataConfig
+    from dapg.core.training import DataConfig
 
 SettingsT = TypeVar("SettingsT", bound=Dataclass)
 
@@ -244,7 +244,8 @@ def take_source(words: list[str], what: str, program: str) -> "tuple[DataConfig,
     Raises:
         UsageError: it is missing, or neither a data set nor a path.
     """
-    from dapg.data.source import DataConfig, parse_source
+    from dapg.core.training import DataConfig
+    from dapg.data.source import parse_source
 
     text, words = take_positional(words, what, None, program)
     return (parse_source(text) if text else DataConfig()), words

@@ -6,7 +6,7 @@ from dapg.commands._settings import parse, take_option, wants_help
 from dapg.commands._training import COMMON, method_page, methods_page, say_result, take_method
 
 if TYPE_CHECKING:
-    from dapg.train.finetune import FinetuneSettings
+    from dapg.train.training_settings import FinetuneSettings
 
 _FOLDER = "methods.finetuning"
 _ABOUT = """\

@@ -1,4 +1,4 @@
-"""Settings of every training: network, length, optimiser, learning rate. Importable without torch."""
+"""Settings of every training: data, network, length, optimiser, learning rate. Importable without torch."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -11,6 +11,20 @@ OptimizerName = Literal["sgd", "adam", "adamw", "lars"]
 ScheduleName = Literal["constant", "cosine", "step"]
 ParameterGroup = dict[str, Any]
 """As torch takes it: ``params`` and, where they have their own, ``lr``, ``weight_decay`` and ``adapt`` (LARS)."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """A data set by name; on the command line ``--data sysu=/path`` or ``--data /path`` (a folder) says both."""
+
+    name: str = "synthetic"
+    """A file of ``dapg/data``: synthetic (embedded), folder, ..."""
+    root: str = ""
+    """Where the pictures are; empty: the environment variable DAPG_DATA_<NAME>, or the embedded set."""
+    split: str = ""
+    """Empty: the first split of the data set, which is its training or pre-training part."""
+    subset: CountOrZero = 0
+    """Use only this many pictures, drawn once by the seed; 0 uses all."""
 
 
 @dataclass(frozen=True)

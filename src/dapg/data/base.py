@@ -57,6 +57,11 @@ class Dataset(ABC):
             DataError: files or lists of the split are missing or contradict themselves.
         """
 
+    @property
+    def shard_numbers(self) -> Sequence[int] | None:
+        """For each record of the first split, the large file that it lies in; None where each has its own."""
+        return None
+
     def trials(self, mode: str, seed: int = 0) -> list[Trial]:
         """Query and gallery sets of a mode, one per trial of the published protocol.
 

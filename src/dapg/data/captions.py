@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from dapg.core.errors import UsageError
 from dapg.core.ranges import Seed
+from dapg.core.training import DataConfig
 from dapg.data.sets.synthetic import Synthetic
-from dapg.data.source import DataConfig, open_dataset, select_records
+from dapg.data.source import open_dataset, select_records
 
 _WORN = ("upper", "lower", "shoes", "bag", "hat", "scarf")
 _TEMPLATES = (

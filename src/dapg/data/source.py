@@ -3,29 +3,14 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from dapg.core import plugins
 from dapg.core.errors import UsageError, nearest
-from dapg.core.ranges import CountOrZero
 from dapg.core.rng import generator_from
+from dapg.core.training import DataConfig
 from dapg.core.types import Record
 from dapg.data.base import Dataset
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """A data set by name; on the command line ``--data sysu=/path`` or ``--data /path`` (a folder) says both."""
-
-    name: str = "synthetic"
-    """A file of ``dapg/data``: synthetic (embedded), folder, ..."""
-    root: str = ""
-    """Where the pictures are; empty: the environment variable DAPG_DATA_<NAME>, or the embedded set."""
-    split: str = ""
-    """Empty: the first split of the data set, which is its training or pre-training part."""
-    subset: CountOrZero = 0
-    """Use only this many pictures, drawn once by the seed; 0 uses all."""
 
 
 def parse_source(text: str) -> DataConfig:

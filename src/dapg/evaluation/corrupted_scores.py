@@ -220,6 +220,25 @@ def score_corrupted(
     }
 
 
+def corrupted_means(
+    settings: CorruptionSettings, runtime: Runtime
+) -> Callable[[Encoder, Dataset, Sequence[Trial], FeatureTable], dict[str, float]]:
+    """What a training scores beside clean images: ``corrupted all mAP`` and so on, of the headline feature.
+
+    The corrupted images stay in memory from one call to the next.
+    """
+    runtime = replace(runtime, cache={})
+
+    def means(encoder: Encoder, dataset: Dataset, trials: Sequence[Trial], clean: FeatureTable) -> dict[str, float]:
+        return {
+            f"corrupted {name} {measure}": value
+            for name, scores in score_corrupted(encoder, dataset, trials, settings, clean, runtime).items()
+            for measure, value in scores.means(encoder.headline).items()
+        }
+
+    return means
+
+
 def _views(
     corrupted_sets: Sequence[CorruptedSet], dataset: Dataset, progress: bool
 ) -> Iterator[tuple[CorruptedSet, CorruptedDataset]]:

@@ -14,18 +14,19 @@ from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, RESULT, RunFolder, refuse_other_weights
 from dapg.core.runtime import Cache, Runtime
 from dapg.core.settings import from_dict, read_yaml, run_only, to_dict
-from dapg.core.training import BackboneConfig
+from dapg.core.training import BackboneConfig, DataConfig
 from dapg.core.types import JsonObject, Trial
 from dapg.corruptions import library
 from dapg.data.base import Dataset
 from dapg.data.sets.shards import Shards
-from dapg.data.source import DataConfig, list_hash, open_dataset, root_of
+from dapg.data.source import list_hash, open_dataset, root_of
 from dapg.data.verify import unseen_trials
 from dapg.evaluation.corrupted_scores import CorruptionSettings, SetScores, Store, score_corrupted, summary
 from dapg.evaluation.corrupted_sets import CorruptedDataset
 from dapg.evaluation.result import describe_scores, describe_trial
+from dapg.features.build_encoder import build_encoder
 from dapg.features.embedding_map import distance_histograms, require_tsne, tsne_map
-from dapg.features.encoders import Encoder, FlipAveraged, build_encoder
+from dapg.features.encoders import Encoder, FlipAveraged
 from dapg.features.extract import trial_features
 from dapg.features.grad_cam import backbone_of
 from dapg.features.ranked_lists import describe_lists, save_maps, save_thumbnails

@@ -12,11 +12,11 @@ from dapg.core.ranges import Count, Pixels, Processes, Seed
 from dapg.core.run_folder import RunFolder
 from dapg.core.runtime import Runtime
 from dapg.core.settings import run_only
-from dapg.core.training import BackboneConfig
+from dapg.core.training import BackboneConfig, DataConfig
 from dapg.core.types import UNKNOWN, JsonObject, Modality, Record
 from dapg.data.base import Dataset
-from dapg.data.source import DataConfig, open_dataset, select_records
-from dapg.features.encoders import build_encoder
+from dapg.data.source import open_dataset, select_records
+from dapg.features.build_encoder import build_encoder
 from dapg.features.extract import extract
 from dapg.features.grad_cam import backbone_of
 from dapg.features.ranked_lists import Answers, describe_lists, save_maps, save_thumbnails

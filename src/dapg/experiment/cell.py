@@ -18,26 +18,26 @@ from dapg.core.metrics_log import loss_curve
 from dapg.core.run_folder import commit
 from dapg.core.runtime import Cache, Runtime
 from dapg.core.settings import to_dict
-from dapg.core.training import BackboneConfig
+from dapg.core.training import BackboneConfig, DataConfig
 from dapg.corruptions import library
 from dapg.data.captions import CaptionSettings, captions
 from dapg.data.manifest import MANIFEST
 from dapg.data.picture_lines import write_lines
-from dapg.data.source import DataConfig, open_dataset, select_records
+from dapg.data.source import open_dataset, select_records
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
 from dapg.experiment.matrix import Cell, poses
 from dapg.experiment.paper import SEARCHES
 from dapg.experiment.plan import Experiment, stage_of
 from dapg.experiment.store import CONDITIONS, CellResult, TrainingResult, this_machine
-from dapg.features.encoders import build_encoder
+from dapg.features.build_encoder import build_encoder
 from dapg.features.pseudo_persons import GroupSettings, group
 from dapg.features.table import CENTRED
 from dapg.pose.generate import generate
 from dapg.scoring.bootstrap import PersonScores, person_scores
-from dapg.train.align import AlignSettings, align
-from dapg.train.finetune import FinetuneSettings, finetune
-from dapg.train.pretrain import PretrainSettings, pretrain
-from dapg.train.run import TrainingSettings
+from dapg.train.align import align
+from dapg.train.finetune import finetune
+from dapg.train.pretrain import pretrain
+from dapg.train.training_settings import AlignSettings, FinetuneSettings, PretrainSettings, TrainingSettings
 
 VISIBLE = "visible"
 """Mode of the embedded people in which visible cameras search each other."""

@@ -22,10 +22,11 @@ from dapg.core.files import read_json, write_json
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import RESULT, commit
 from dapg.core.runtime import Runtime
+from dapg.core.training import DataConfig
 from dapg.core.types import Trial
 from dapg.corruptions import library
 from dapg.data.base import Dataset
-from dapg.data.source import DataConfig, open_dataset
+from dapg.data.source import open_dataset
 from dapg.evaluation.corrupted_scores import CorruptionSettings, score_corrupted
 from dapg.evaluation.corrupted_sets import CorruptedDataset, CorruptionPolicy
 from dapg.experiment.figures import OURS
@@ -33,7 +34,8 @@ from dapg.experiment.matrix import ARMS, Cell, Group
 from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment, Say
 from dapg.experiment.store import CellResult, Stored, read_cells, refuse_mixed, this_machine
-from dapg.features.encoders import Encoder, build_encoder
+from dapg.features.build_encoder import build_encoder
+from dapg.features.encoders import Encoder
 from dapg.features.extract import extract, trial_features
 from dapg.features.ranked_lists import describe_lists, thumbnails
 from dapg.scoring.labels import Labels

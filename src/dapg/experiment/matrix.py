@@ -7,6 +7,7 @@ twice as many. Trainings with equal settings share a folder, whichever tables as
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,13 +20,11 @@ from dapg.core.errors import UsageError
 from dapg.core.files import sha256
 from dapg.core.scales import Stage
 from dapg.core.settings import to_dict
-from dapg.data.source import DataConfig
+from dapg.core.training import DataConfig
 from dapg.methods.runs import FOLDERS, method_class
 from dapg.models.weights import pose_weights
 from dapg.pose.generate import GenerateSettings
-from dapg.train.align import AlignSettings, Positives
-from dapg.train.pretrain import PretrainSettings
-from dapg.train.run import TrainingSettings
+from dapg.train.training_settings import AlignSettings, Positives, PretrainSettings, TrainingSettings
 
 NEED_GENERATED: tuple[Positives, ...] = ("generated", "shuffled")
 """Positives that are taken from a folder of generated pictures."""
@@ -209,31 +208,25 @@ def cells(
     for start in starts:
         if start not in known:
             raise UsageError(f"--scale {scale} starts from {' or '.join(known)}, not from {start!r}")
-    found: dict[str, Cell] = {}
-    for seed in range(seeds):
-        for start in starts:
-            for table in tables:
-                arms, finetuners = _TABLE_ARMS[table]
-                for source, split in _splits(sources):
-                    for finetuner in finetuners:
-                        for arm in arms:
-                            if start in ARMS[arm].starts:
-                                cell = _cell(arm, finetuner, source, split, start, seed, scale, root)
-                                found.setdefault(cell.name, cell)
-    return list(found.values())
+    wanted: dict[str, Cell] = {}
+    for seed, start, table in itertools.product(range(seeds), starts, tables):
+        arms, finetuners = _TABLE_ARMS[table]
+        for data, finetuner, arm in itertools.product(_splits(sources), finetuners, arms):
+            if start in ARMS[arm].starts:
+                name = data.name + data.split.replace("train", "")
+                cell = _with_chain(Cell(arm, finetuner, name, start, seed), data, scale, root)
+                wanted.setdefault(cell.name, cell)
+    return list(wanted.values())
 
 
-def _splits(sources: Sequence[Source]) -> Iterator[tuple[Source, str]]:
+def _splits(sources: Sequence[Source]) -> Iterator[DataConfig]:
     for source in sources:
-        if source.name == "regdb":
-            yield from ((source, f"train-{partition}") for partition in range(1, 11))
-        else:
-            yield source, ""
+        splits = [f"train-{partition}" for partition in range(1, 11)] if source.name == "regdb" else [""]
+        yield from (DataConfig(source.name, source.root, split) for split in splits)
 
 
-def _cell(arm: str, finetuner: str, source: Source, split: str, start: str, seed: int, scale: str, root: Path) -> Cell:
-    data = f"{source.name}-{split.removeprefix('train-')}" if split else source.name
-    cell = Cell(arm, finetuner, data, start, seed)
+def _with_chain(cell: Cell, data: DataConfig, scale: str, root: Path) -> Cell:
+    arm, finetuner, start, seed = cell.arm, cell.finetuning, cell.start, cell.seed
     absent = _absent(arm, finetuner)
     if absent:
         return replace(cell, missing=absent)
@@ -249,7 +242,7 @@ def _cell(arm: str, finetuner: str, source: Source, split: str, start: str, seed
     last = recipes.finetuning(plugin, scale, start)
     backbone = replace(last.backbone, init=chain[-1].out) if chain else last.backbone
     last = replace(last, method=changed(last.method, changes), backbone=backbone, seed=seed)
-    last = replace(last, data=DataConfig(source.name, source.root, split))
+    last = replace(last, data=data)
     chain.append(replace(last, out=str(folder(root, "finetune", last))))
     return replace(cell, chain=tuple(chain))
 

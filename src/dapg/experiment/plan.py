@@ -16,9 +16,7 @@ from dapg.data.source import open_dataset, select_records
 from dapg.experiment.estimates import Speeds, measured_speeds, seconds_of_a_step, seconds_of_scoring
 from dapg.experiment.matrix import TABLES, Cell, Source, cells
 from dapg.experiment.store import CellResult, Stored, read_cells, this_machine
-from dapg.train.align import AlignSettings
-from dapg.train.finetune import FinetuneSettings
-from dapg.train.run import TrainingSettings
+from dapg.train.training_settings import AlignSettings, FinetuneSettings, TrainingSettings
 
 Say = Callable[[str], None]
 """Takes a line of progress."""

@@ -1,6 +1,5 @@
 """What turns pictures into named features to be scored: a trained method, a bare backbone, or a colour histogram."""
 
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -10,16 +9,10 @@ from torch.nn import functional
 
 from dapg.core.device import place
 from dapg.core.images import normalise, to_float
-from dapg.core.seeds import derive_seed
-from dapg.core.training import BackboneConfig
 from dapg.core.types import Modality
 from dapg.methods.base import Method
-from dapg.methods.published import load_published
-from dapg.methods.runs import backbone_settings, load_method
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.pooling import average_pool
-from dapg.models.weights.agw_checkpoints import is_published
-from dapg.models.weights.backbone_weights import init_backbone
 
 
 @runtime_checkable
@@ -107,22 +100,3 @@ class HistogramEncoder:
         flat = joint.flatten(1)
         counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=counts.dtype))
         return {"histogram": functional.normalize(counts.sqrt())}
-
-
-def build_encoder(
-    model: str, backbone: BackboneConfig, input_size: tuple[int, int], seed: int, device: torch.device
-) -> Encoder:
-    """An encoder by what the user names: a run's folder, ``histogram``, ``random``, ``imagenet`` or a weights file.
-
-    Raises:
-        UsageError: a folder that is no finished run.
-        WeightsError: a file that does not fit the backbone.
-    """
-    if model == "histogram":
-        return HistogramEncoder(input_size, device)
-    if Path(model).is_dir():
-        return MethodEncoder(load_method(Path(model)), device)
-    if Path(model).is_file() and is_published(model):
-        return MethodEncoder(load_published(model), device)
-    network, _ = init_backbone(backbone.name, backbone_settings(backbone), model, derive_seed("weights", seed))
-    return BackboneEncoder(network, input_size, device)

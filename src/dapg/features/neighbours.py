@@ -34,7 +34,7 @@ from dapg.data.cropping.boxes import iou
 from dapg.data.cropping.crop import MANIFEST
 from dapg.data.sets.folder import Folder
 from dapg.data.source import list_hash
-from dapg.features.encoders import build_encoder
+from dapg.features.build_encoder import build_encoder
 from dapg.features.extract import extract
 from dapg.scoring.bootstrap import intervals, write_query_scores
 from dapg.scoring.metrics import Scores, summarise

@@ -15,10 +15,10 @@ from dapg.core.errors import UsageError
 from dapg.core.ranges import Count, Pixels, Processes, Seed
 from dapg.core.runtime import Runtime
 from dapg.core.seeds import derive_seed
-from dapg.core.training import BackboneConfig
+from dapg.core.training import BackboneConfig, DataConfig
 from dapg.core.words import counted
-from dapg.data.source import DataConfig, open_dataset, select_records
-from dapg.features.encoders import build_encoder
+from dapg.data.source import open_dataset, select_records
+from dapg.features.build_encoder import build_encoder
 from dapg.features.extract import extract
 from dapg.features.neighbours import read_sightings
 

@@ -15,10 +15,9 @@ from dapg.core.batch import Batch, StepResult
 from dapg.core.images import normalise
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Scaled
-from dapg.core.training import BackboneConfig, ParameterGroup, TrainConfig
+from dapg.core.training import BackboneConfig, DataConfig, ParameterGroup, TrainConfig
 from dapg.core.types import Modality, Record
 from dapg.data.loading import LoaderConfig
-from dapg.data.source import DataConfig
 from dapg.models.backbones.base import Backbone
 
 

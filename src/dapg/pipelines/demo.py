@@ -22,9 +22,10 @@ from dapg.recipes import alignment, finetuning, pretraining
 from dapg.report.collect import collect
 from dapg.report.run_page import write_page
 from dapg.report.score_tables import corruption_rows, score_rows, to_markdown
-from dapg.train.align import AlignSettings, align
-from dapg.train.finetune import FinetuneSettings, finetune
-from dapg.train.pretrain import PretrainSettings, pretrain
+from dapg.train.align import align
+from dapg.train.finetune import finetune
+from dapg.train.pretrain import pretrain
+from dapg.train.training_settings import AlignSettings, FinetuneSettings, PretrainSettings
 
 PRETRAINING, ALIGNMENT, FINETUNING, MODE = "dapg", "dapg_align", "agw", "all"
 TITLE = "dapg demo: synthetic people, infrared to visible, clean and corrupted"

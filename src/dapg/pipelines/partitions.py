@@ -8,12 +8,13 @@ from pathlib import Path
 from dapg.core import distributed
 from dapg.core.errors import UsageError
 from dapg.core.files import write_json
+from dapg.core.training import DataConfig
 from dapg.core.types import JsonObject
 from dapg.data.sets.regdb import PARTITIONS
-from dapg.data.source import DataConfig
 from dapg.evaluation.evaluate import EvaluateSettings, evaluate
 from dapg.recipes import make_validate
-from dapg.train.finetune import FinetuneSettings, finetune
+from dapg.train.finetune import finetune
+from dapg.train.training_settings import FinetuneSettings
 
 SUMMARY = "summary.json"
 MODES = ("visible-to-thermal", "thermal-to-visible")

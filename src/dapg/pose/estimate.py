@@ -26,9 +26,10 @@ from dapg.core.progress import progress_bar
 from dapg.core.ranges import Threads
 from dapg.core.run_folder import RunFolder
 from dapg.core.settings import run_only
+from dapg.core.training import DataConfig
 from dapg.core.types import JsonObject, Record
 from dapg.data.base import Dataset
-from dapg.data.source import DataConfig, draw_subset, list_hash, open_dataset, select_records
+from dapg.data.source import draw_subset, list_hash, open_dataset, select_records
 from dapg.pose.estimators.base import Estimator
 from dapg.pose.key_point_sheets import overlay_sheet
 from dapg.pose.key_point_table import TABLE, KeyPointTable, read_table, write_table

@@ -21,11 +21,12 @@ from dapg.core.parts import Part
 from dapg.core.progress import progress_bar
 from dapg.core.ranges import Count, CountOrZero, Processes, Seed
 from dapg.core.settings import run_only
+from dapg.core.training import DataConfig
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, ordered_batches
 from dapg.data.manifest import ABOUT, GeneratedPicture, Manifest, write_manifest
-from dapg.data.source import DataConfig, list_hash, open_dataset, select_records
+from dapg.data.source import list_hash, open_dataset, select_records
 from dapg.models.weights.pose_weights import GeneratorFacts, load_generator
 from dapg.pose.pairs import key_points_of
 

@@ -30,12 +30,13 @@ from dapg.core.ranges import Count, CountOrZero, Decay, Seed, Share, Weight
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.run_folder import RunFolder
 from dapg.core.settings import run_only, to_dict
+from dapg.core.training import DataConfig
 from dapg.core.types import UNKNOWN, JsonObject, Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.picture_lines import read_groups
 from dapg.data.samplers import LocalBatches
-from dapg.data.source import DataConfig, list_hash, open_dataset, parse_source, select_records
+from dapg.data.source import list_hash, open_dataset, parse_source, select_records
 from dapg.losses.adversarial import feature_loss, fools_loss, reconstruction_loss, tells_apart_loss
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.pooling import average_pool

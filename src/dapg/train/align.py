@@ -1,16 +1,13 @@
 """Alignment (stage 2): a pre-trained network and other pictures of each person in, a network out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from safetensors.torch import load_file
 
 from dapg.augment.skeleton import canonical_poses
 from dapg.core import distributed
 from dapg.core.errors import UsageError, WeightsError
-from dapg.core.ranges import Share
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.companions import Key, WithCompanions, generated_companions, shuffled_companions, true_companions
@@ -24,33 +21,8 @@ from dapg.methods.runs import METHOD_WEIGHTS
 from dapg.models.weights.pose_weights import load_generator
 from dapg.train.loop import Validate
 from dapg.train.positives import SHEET, companions_of, write_sheet
-from dapg.train.pretrain import PretrainSettings
 from dapg.train.run import Work, run_training
-
-Positives = Literal["generated", "original", "shuffled", "true"]
-
-
-@dataclass(frozen=True)
-class AlignSettings(PretrainSettings):
-    """Everything an alignment depends on; ``recipes.py`` has complete ones."""
-
-    positives: Positives = "generated"
-    """What an anchor is aligned with: its person generated in other poses; itself; the generated pictures of somebody
-    else; true other pictures of its person, by labels. All but the first are for comparison."""
-    generated: str = ""
-    """Folder of ``dapg pose generate``, for ``generated`` and ``shuffled``."""
-    generator: str = ""
-    """In place of a folder, for ``generated``: make the pictures during training by this generator (embedded, a file or
-    the folder of a finished ``dapg pose train``). Nobody then looks whether they hit the pose, and no body parts are
-    carried, as the pictures' own key points are not at hand: everything is painted."""
-    poses: tuple[str, ...] = ()
-    """Which of the generated poses; none: all. ``true`` takes as many pictures (four where none are named)."""
-    least_score: Share = 0.0
-    """Generated pictures whose key points hit the target less than this (PCK at 0.2) are dropped."""
-    keep_head: bool = True
-    """Go on with the projection head of the run that ``backbone.init`` names."""
-    visible_only: bool = True
-    """Leave infrared pictures out: the generator has learnt visible ones."""
+from dapg.train.training_settings import AlignSettings
 
 
 def align(settings: AlignSettings, validate: Validate | None = None) -> JsonObject:

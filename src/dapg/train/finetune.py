@@ -1,45 +1,20 @@
 """Fine-tuning: labelled persons of two modalities in, a network that finds one in the other out."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import replace
 
 from tqdm import tqdm
 
 from dapg.core import distributed
 from dapg.core.errors import UsageError
-from dapg.core.ranges import Count, Weight
 from dapg.core.types import UNKNOWN, JsonObject, Modality, Record
 from dapg.core.words import counted
-from dapg.data.base import Dataset
 from dapg.data.identity_sampler import CrossModalSampler
 from dapg.data.source import open_dataset, select_records
 from dapg.methods.base import DataFacts
-from dapg.train.loop import Validate
-from dapg.train.run import TrainingSettings, Work, run_training
-
-
-@dataclass(frozen=True)
-class FinetuneSettings(TrainingSettings):
-    """Everything a fine-tuning run depends on; ``recipes.py`` has complete ones.
-
-    An epoch (``train.epochs``) is AGW's: as many steps as show the larger modality once, plus one.
-    """
-
-    pictures: Count = 4
-    """Pictures of each person and modality in a batch; ``train.batch_size`` / 2 / this are its persons (AGW: 8 x 4)."""
-    selection: Literal["last", "validation", "test"] = "last"
-    """Which weights are kept: last, after training on all training persons; validation, those that score best on
-    validation persons, who are then not trained on; test, those that score best on the test, as the published code
-    does: a score of weights chosen so is no honest test score."""
-    validate_epochs: Weight = 0.0
-    """Epochs between scores when ``train.validate_every`` is 0; 0 scores at the end only."""
-    corrupted_scores: bool = False
-    """Score corrupted pictures beside the clean ones: one test set each of all, seen and unseen corruptions."""
-
-
-MakeValidate = Callable[[Dataset, str, Sequence[int]], Validate]
-"""Scores of a data set's mode for the loop, on trials without the given training persons."""
+from dapg.train.loop import MakeValidate
+from dapg.train.run import Work, run_training
+from dapg.train.training_settings import FinetuneSettings
 
 
 def finetune(settings: FinetuneSettings, make_validate: MakeValidate | None = None) -> JsonObject:

@@ -44,6 +44,9 @@ from dapg.train.trackers import require_tracker, start_trackers
 Validate = Callable[[Method], dict[str, float]]
 """Scores of a method, the first of which chooses the best checkpoint (higher is better)."""
 
+MakeValidate = Callable[[Dataset, str, Sequence[int]], Validate]
+"""Scores of a data set's mode for the loop, on trials without the given training persons."""
+
 COLLAPSED_STD = 0.05
 """Below this share of an even spread (see ``losses/spread.py``) features count as collapsed."""
 

@@ -1,27 +1,15 @@
 """Pre-training: any pictures in, a network out."""
 
-from dataclasses import dataclass
-
 from dapg.core.errors import UsageError
 from dapg.core.types import JsonObject
 from dapg.data.base import Dataset
 from dapg.data.samplers import InfiniteSampler, Sampler
-from dapg.data.sets.shards import Shards
 from dapg.data.shards.shard_sampler import ShardSampler
 from dapg.data.source import open_dataset, select_records
 from dapg.methods.base import DataFacts
 from dapg.train.loop import Validate
-from dapg.train.run import TrainingSettings, Work, run_training
-
-
-@dataclass(frozen=True)
-class PretrainSettings(TrainingSettings):
-    """Everything a pre-training run depends on; ``recipes.py`` has complete ones."""
-
-    streamed: bool = False
-    """Take packed pictures tar by tar, four tars mixed at a time, so that a disk or network reads in a row."""
-    validation: str = ""
-    """Test mode of the data set (e.g. visible) scored every ``train.validate_every`` steps and at the end; "" none."""
+from dapg.train.run import Work, run_training
+from dapg.train.training_settings import PretrainSettings
 
 
 def pretrain(settings: PretrainSettings, validate: Validate | None = None) -> JsonObject:
@@ -50,6 +38,7 @@ def _picture_sampler(settings: PretrainSettings, dataset: Dataset, pictures: int
     """Pictures in random order, over all of them or within a few tars."""
     if not settings.streamed:
         return InfiniteSampler(pictures, settings.train.batch_size, settings.seed)
-    if not isinstance(dataset, Shards) or len(dataset.shard_numbers) != pictures:
+    numbers = dataset.shard_numbers
+    if numbers is None or len(numbers) != pictures:
         raise UsageError("--streamed reads the whole first split of a packed set: --data shards=FOLDER, no subset")
-    return ShardSampler(dataset.shard_numbers, settings.train.batch_size, settings.seed)
+    return ShardSampler(numbers, settings.train.batch_size, settings.seed)

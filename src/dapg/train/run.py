@@ -10,46 +10,20 @@ from safetensors.torch import save_file
 from dapg.core import distributed
 from dapg.core.errors import UsageError
 from dapg.core.files import atomic_path, sha256
-from dapg.core.ranges import Seed
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import RunFolder, refuse_other_weights
 from dapg.core.scales import Stage
-from dapg.core.settings import run_only
-from dapg.core.training import BackboneConfig, TrainConfig
+from dapg.core.training import DataConfig, TrainConfig
 from dapg.core.types import JsonObject, Record
 from dapg.data.base import Dataset
-from dapg.data.loading import LoaderConfig
 from dapg.data.samplers import Sampler
-from dapg.data.source import DataConfig, list_hash, open_dataset
-from dapg.methods.base import DataFacts, Method, MethodConfig
+from dapg.data.source import list_hash, open_dataset
+from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import BACKBONE_WEIGHTS, METHOD_WEIGHTS, backbone_settings, method_class
 from dapg.models.weights.backbone_weights import init_backbone, save_backbone, weights_hash
 from dapg.train import checkpoint
 from dapg.train.loop import Job, Progress, Validate, train
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """What every training depends on."""
-
-    name: str
-    """Method: a file of ``dapg/methods``, below the kind of training."""
-    method: MethodConfig
-    """Its own settings (the ``Config`` nested in it)."""
-    data: DataConfig = field(default_factory=DataConfig)
-    """Pictures; for a fine-tuning, of persons in both modalities."""
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    """Network and first weights."""
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
-    """Decoding."""
-    train: TrainConfig = field(default_factory=TrainConfig)
-    """Length, optimiser, precision."""
-    seed: Seed = 0
-    """Of new weights, the order of pictures and every draw."""
-    out: str = run_only("")
-    """Folder of the run."""
-    device: str = run_only("auto")
-    """auto, cpu, cuda or cuda:N."""
+from dapg.train.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True)

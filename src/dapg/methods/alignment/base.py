@@ -1,20 +1,18 @@
 """Contract of an alignment method: it goes on from a pre-training, with other pictures of each person as positives."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from dapg.augment.views import ViewConfig
 from dapg.core.batch import Batch
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Self
 from dapg.core.types import JsonObject
-from dapg.methods.alignment._on_the_fly import OnTheFly
 from dapg.methods.base import DataFacts, Method, MethodConfig
 from dapg.models.backbones.base import Backbone
 
@@ -24,12 +22,13 @@ COMPANIONS, VALID = "companions", "companions_valid"
 Generated, true or somebody else's: that is settled where they are loaded (``data/companions.py``)."""
 
 
+GeneratePositives = Callable[[UInt8[Tensor, "B 3 H W"], int, SampleGenerator], UInt8[Tensor, "B P 3 H W"]]
+"""Pictures and P in, P pictures of each person in drawn poses out (``_on_the_fly.OnTheFly``)."""
+
+
 @dataclass(frozen=True)
 class AlignmentConfig(MethodConfig):
     """What the settings of every alignment method have."""
-
-    views: ViewConfig = field(default_factory=ViewConfig)
-    """How views of a picture and of its positives are made."""
 
     def following(self, before: JsonObject) -> Self:
         """The same for a network that was pre-trained by a method with the settings ``before`` (plain values).
@@ -51,7 +50,7 @@ class AlignmentMethod(Method[AlignmentConfigT_co]):
         self, config: AlignmentConfigT_co, backbone: Backbone, facts: DataFacts, generator: torch.Generator
     ) -> None:
         super().__init__(config, backbone, facts, generator)
-        self._on_the_fly: OnTheFly | None = None  # no module: it is neither trained nor saved
+        self._on_the_fly: GeneratePositives | None = None  # no module: it is neither trained nor saved
 
     @abstractmethod
     def take_head(self, state: Mapping[str, Tensor]) -> None:
@@ -61,7 +60,7 @@ class AlignmentMethod(Method[AlignmentConfigT_co]):
             RuntimeError: names or shapes of another head.
         """
 
-    def generate_with(self, on_the_fly: OnTheFly) -> None:
+    def generate_with(self, on_the_fly: GeneratePositives) -> None:
         """Make the positives during training, where the batch brings none."""
         self._on_the_fly = on_the_fly
 

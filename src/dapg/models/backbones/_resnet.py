@@ -12,6 +12,7 @@ from torch.nn import functional
 from dapg.core.ranges import Factor, Stride
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.convolution import Convolution
+from dapg.models.blocks.initialise import initialise
 
 
 def _convolution(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -99,7 +100,8 @@ class ResNet(Backbone):
                 setattr(self, name, self._stage(channels, base * 2**index, self.depths[index], strides[index]))
                 channels = self._stage_dims[name] = base * 2**index * self.block.expansion
         self.feature_dim = channels
-        self._initialise(generator)
+        initialise(self, generator)
+        self._fix()
 
     def _stage(self, in_channels: int, channels: int, depth: int, stride: int) -> nn.Sequential:
         first = self.block(in_channels, channels, stride)

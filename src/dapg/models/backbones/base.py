@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from dapg.core.errors import UsageError, nearest
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD
 from dapg.core.settings import unset
-from dapg.models.blocks.initialise import initialise
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 """Stages of a whole backbone, at strides 4, 8, 16 and 32."""
@@ -80,9 +79,8 @@ class Backbone(nn.Module, ABC):
     def stage_dims(self) -> Mapping[str, int]:
         """Channels that leave each stage."""
 
-    def _initialise(self, generator: torch.Generator | None) -> None:
-        """Draw all weights and fix what is to be fixed: the last line of a constructor."""
-        initialise(self, generator)
+    def _fix(self) -> None:
+        """Stop the training of what ``Config.fixed`` names: the last line of a constructor."""
         for module in self.fixed_modules():
             module.requires_grad_(False)
 

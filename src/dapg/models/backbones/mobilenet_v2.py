@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dapg.core.ranges import Factor, Stride
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.convolution import Convolution
+from dapg.models.blocks.initialise import initialise
 
 
 def _round_channels(channels: float) -> int:
@@ -96,7 +97,8 @@ class MobileNetV2(Backbone):
             self.features = nn.Sequential(*layers[:end])
         self._stage_dims = {name: dims[self.ends[name] - 1] for name in config.built()}
         self.feature_dim = dims[end - 1]
-        self._initialise(generator)
+        initialise(self, generator)
+        self._fix()
 
     def stem_names(self) -> tuple[str, ...]:
         """The first convolution with its batch norm."""
