@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dapg.core.errors import DapgError as DapgError
     from dapg.core.rng import SampleGenerator as SampleGenerator
+    from dapg.core.training import DataConfig as DataConfig
     from dapg.core.types import Modality as Modality
     from dapg.core.types import Protocol as Protocol
     from dapg.core.types import Record as Record
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from dapg.corruptions.base import Corruption as Corruption
     from dapg.corruptions.library import corrupt as corrupt
     from dapg.data.base import Dataset as Dataset
-    from dapg.data.source import DataConfig as DataConfig
     from dapg.data.source import open_dataset as open_dataset
     from dapg.evaluation.evaluate import EvaluateSettings as EvaluateSettings
     from dapg.evaluation.evaluate import evaluate as evaluate
@@ -41,11 +41,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "core.errors": ("DapgError",),
     "core.rng": ("SampleGenerator",),
+    "core.training": ("DataConfig",),
     "core.types": ("Modality", "Protocol", "Record", "Trial"),
     "corruptions.base": ("Corruption",),
     "corruptions.library": ("corrupt",),
     "data.base": ("Dataset",),
-    "data.source": ("DataConfig", "open_dataset"),
+    "data.source": ("open_dataset",),
     "evaluation.evaluate": ("EvaluateSettings", "evaluate"),
     "evaluation.feature_files": ("score_file",),
     "methods.base": ("Method",),
