@@ -36,12 +36,9 @@ def pretrain(method: str, figures: Path, out: Path, *options: str) -> int:
     return main(["pretrain", method, *SMALL, "--data", str(figures), "--out", str(out), *options])
 
 
-@pytest.mark.parametrize("method", ["mocov2", "simclr"])
-def test_pretrain_evaluate_report(
-    method: str, figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pretrain_evaluate_report(figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, scores, page = tmp_path / "run", tmp_path / "scores", tmp_path / "page.html"
-    assert pretrain(method, figures, run) == 0
+    assert pretrain("mocov2", figures, run) == 0
     result = json.loads((run / "result.json").read_text())
     assert result["steps"] == 4
     assert result["pictures_seen"] == 64
