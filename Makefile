@@ -54,7 +54,8 @@ gpu-smoke: $(VENV)/.test ## The same on the CPU with small sizes
 	$(BIN)/python benchmarks/gpu_run.py --device cpu --smoke --out outputs/gpu-smoke
 
 recheck: $(VENV)/.test ## Run one cheap finished cell of results/ again and compare (minutes)
-	$(BIN)/dapg reproduce recheck all --word "$(DRAW)"
+	@if ls results/*/cells.jsonl >/dev/null 2>&1; then $(BIN)/dapg reproduce recheck all --word "$(DRAW)"; \
+	else echo "results/ holds no finished cell: nothing to run again"; fi
 
 wheel-check: $(VENV)/.plot ## Build the wheel, install it outside the checkout, run a short pipeline
 	bash scripts/check_wheel.sh $(BIN)/python

@@ -1,6 +1,6 @@
 """Seconds per stage at each small preset, and the share of training time spent waiting for data.
 
-usage: python benchmarks/data_wait.py [--steps 60] [--presets demo tiny] [--methods mocov2 agw ...]
+usage: python benchmarks/data_wait.py [--steps 60] [--presets demo small] [--methods mocov2 agw ...]
 
 Methods are those of pre-training and of fine-tuning; default: all that need no file beside the pictures.
 
@@ -26,7 +26,7 @@ NO_FILES = [name for name in plugins.names("methods.pretraining") if name != "vt
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--presets", nargs="+", default=["demo", "tiny"])
+    parser.add_argument("--presets", nargs="+", default=["demo", "small"])
     parser.add_argument("--methods", nargs="+", default=[*NO_FILES, *FINETUNING])
     options = parser.parse_args()
     print("| preset | method | pictures/s | seconds for the preset's steps | waiting for data |\n|---|---|---|---|---|")

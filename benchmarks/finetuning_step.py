@@ -1,6 +1,6 @@
 """Seconds of a fine-tuning step by method, and what CIL's augmentation adds to it.
 
-usage: python benchmarks/finetuning_step.py [--preset tiny] [--methods agw cil ...] [--device cpu] [--repeats 10]
+usage: python benchmarks/finetuning_step.py [--preset small] [--methods agw cil ...] [--device cpu] [--repeats 10]
                                             [--batch N] [--precision fp32]
 
 Pictures are random and already on the device: the loader is not measured. On a CPU the seconds are those of this
@@ -53,7 +53,7 @@ def least_seconds(work: Callable[[], object], device: torch.device, repeats: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--preset", default="small")
     parser.add_argument("--methods", nargs="+", default=plugins.names("methods.finetuning"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=10)

@@ -39,7 +39,7 @@ def made_up(cell: Cell, better: float, modes: tuple[str, ...] = MODES) -> CellRe
         cell.data,
         cell.start,
         cell.seed,
-        scale="tiny",
+        scale="small",
         repeats=2,
         draws=DRAWS,
         corruptions="0123456789abcdef",
@@ -79,11 +79,11 @@ def write_people(root: Path) -> None:
                     Image.fromarray(noise.byte().numpy()).save(folder / f"{number:04d}.jpg")
 
 
-def shrink_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two steps of each training at 32 x 16 in the scale ``tiny``."""
-    tiny = SCALES["tiny"]
+def shrink_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps of each training at 32 x 16 in the scale ``small``."""
+    small = SCALES["small"]
     starts = {
         name: replace(start, train={stage: replace(train, steps=2) for stage, train in start.train.items()})
-        for name, start in tiny.starts.items()
+        for name, start in small.starts.items()
     }
-    monkeypatch.setitem(SCALES, "tiny", replace(tiny, size=(32, 16), decoded=(64, 32), starts=starts))
+    monkeypatch.setitem(SCALES, "small", replace(small, size=(32, 16), decoded=(64, 32), starts=starts))

@@ -17,7 +17,7 @@ def test_every_method_has_every_preset(method: str, preset: str) -> None:
     made = pretraining(method, preset)
     assert made.name == method
     assert made.train.total_steps(100.0) > 0
-    if preset in ("tiny", "small", "demo"):
+    if preset in ("small", "demo"):
         assert 0 < made.train.steps <= 300
         assert made.data.name == "synthetic"
         assert made.method.views.size == SCALES[preset].size

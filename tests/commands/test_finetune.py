@@ -52,7 +52,7 @@ def test_help_lists_methods_and_presets(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize("method", ["agw", "baseline"])
 def test_every_setting_of_the_method_is_an_option(capsys: pytest.CaptureFixture[str], method: str) -> None:
-    code, out, err = run(capsys, "finetune", method, "--preset", "tiny", "--help-all")
+    code, out, err = run(capsys, "finetune", method, "--preset", "small", "--help-all")
     assert (code, err) == (0, "")
     config: Any = method_class("finetune", method).Config
     for name in field_docs(config):

@@ -40,12 +40,12 @@ def test_help_fits_on_two_screens(capsys: pytest.CaptureFixture[str], method: st
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_s_help_shows_the_docs_of_its_fields(capsys: pytest.CaptureFixture[str], method: str) -> None:
-    code, out, err = run(capsys, "pretrain", method, "--preset", "tiny", "--help-all")
+    code, out, err = run(capsys, "pretrain", method, "--preset", "small", "--help-all")
     assert (code, err) == (0, "")
     text = " ".join(out.split())
     config: Any = method_class("pretrain", method).Config
     docs = field_docs(config)
-    defaults = pretraining(method, "tiny")
+    defaults = pretraining(method, "small")
     nested = {name for name in docs if hasattr(getattr(defaults.method, name), "__dataclass_fields__")}
     assert docs, "every field has a docstring"
     for name, doc in docs.items():
@@ -58,7 +58,7 @@ def test_every_method_s_help_shows_the_docs_of_its_fields(capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("method", "preset"), [*(("simclr", preset) for preset in PRESETS), *((method, "tiny") for method in METHODS[:-1])]
+    ("method", "preset"), [*(("simclr", preset) for preset in PRESETS), *((method, "small") for method in METHODS[:-1])]
 )
 def test_printed_settings_are_the_preset_and_can_be_given_back(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, method: str, preset: str
@@ -68,7 +68,7 @@ def test_printed_settings_are_the_preset_and_can_be_given_back(
     assert yaml.safe_load(out) == to_dict(pretraining(method, preset))
     path = tmp_path / "c.yaml"
     path.write_text(out)
-    place = (method,) if preset == "tiny" else ()
+    place = (method,) if preset == "small" else ()
     assert run(capsys, "pretrain", *place, "--config", str(path), "--print_config") == (0, out, "")
 
 
@@ -78,7 +78,7 @@ def test_printed_settings_are_the_preset_and_can_be_given_back(
         ((), f"dapg pretrain needs method ({METHODS[0]}"),
         (("--seed", "3"), f"dapg pretrain needs method ({METHODS[0]}"),
         (("simclrr",), "no method is called 'simclrr'; did you mean 'simclr'?"),
-        (("simclr", "--preset", "tny"), "no preset is called 'tny'; did you mean 'tiny'?"),
+        (("simclr", "--preset", "smal"), "no preset is called 'smal'; did you mean 'small'?"),
         (("simclr", "--preset"), "--preset needs a value"),
         (("simclr", "--train.stps", "3"), "unknown option --train.stps; did you mean '--train.steps'?"),
         (("simclr", "--train.step", "3"), "unknown option --train.step; did you mean '--train.steps'?"),

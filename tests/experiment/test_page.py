@@ -77,7 +77,7 @@ def test_page_is_made_from_results_alone_and_byte_equal(experiment: Experiment, 
     assert "Not made. dapg reproduce show TABLE --pictures makes them" in page
     # 4 arms x 2 seeds: 8 fine-tunings of 72 s, 4 pre-trainings of 36 s, 8 scorings of 18 s = 864 s.
     assert "cpu (2 cores, 1 thread, torch 2.6) 0123456789 8 12 0.20 0.04 0.24" in page
-    command = "dapg reproduce run table1 --scale=tiny --data=synthetic --starts=imagenet --seeds=2 --repeats=2"
+    command = "dapg reproduce run table1 --scale=small --data=synthetic --starts=imagenet --seeds=2 --repeats=2"
     assert f"4 cells, 0.12 h on cpu (2 cores, 1 thread, torch 2.6), commits 0123456789. Run by {command} ." in page
     assert "By other settings" not in page
     for panel in ("agw on synthetic, from imagenet", "pre-training simclr, from imagenet"):

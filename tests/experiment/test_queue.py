@@ -32,7 +32,7 @@ from dapg.recipes import pretraining
 from dapg.train.finetune import finetune
 from dapg.train.loop import Terminated
 from dapg.train.training_settings import AlignSettings
-from made_up_cells import made_up, shrink_tiny, write_people
+from made_up_cells import made_up, shrink_small, write_people
 
 
 def test_tables_1_and_2_are_28_fine_tunings() -> None:
@@ -45,7 +45,7 @@ def test_tables_1_and_2_are_28_fine_tunings() -> None:
 
 
 def test_shared_trainings_share_a_folder_and_others_do_not() -> None:
-    found = matrix.cells(("table1", "beyond"), "tiny", (Source("synthetic"),), ("random",), 2, Path("runs"))
+    found = matrix.cells(("table1", "beyond"), "small", (Source("synthetic"),), ("random",), 2, Path("runs"))
     first = {cell.name: cell.chain[0].out for cell in found if len(cell.chain) == 2}
     assert first["simclr+agw-synthetic-random-0"] == first["simclr+cil-synthetic-random-0"]
     assert first["simclr+agw-synthetic-random-0"] != first["simclr+agw-synthetic-random-1"]
@@ -57,7 +57,7 @@ def test_shared_trainings_share_a_folder_and_others_do_not() -> None:
 def test_a_folder_name_does_not_depend_on_where_the_runs_are() -> None:
     names = []
     for root in (Path("here"), Path("/somewhere/else")):
-        found = matrix.cells(("fig1", "table1"), "tiny", (Source("synthetic"),), ("random",), 1, root)
+        found = matrix.cells(("fig1", "table1"), "small", (Source("synthetic"),), ("random",), 1, root)
         names.append([Path(training.out).name for cell in found for training in cell.chain])
     assert names[0] == names[1]
 
@@ -65,9 +65,9 @@ def test_a_folder_name_does_not_depend_on_where_the_runs_are() -> None:
 @pytest.mark.parametrize(
     ("scale", "cell", "names"),
     [
-        ("tiny", "dapg-true+agw-synthetic-random-0", ("dapg-2e181000ba", "dapg_align-d193917bc7", "agw-047f0f954c")),
-        ("tiny", "vtbr+agw-synthetic-imagenet-0", ("vtbr-c31a9fe206", "agw-a2893d4d4d")),
-        ("tiny", "none+pmwgcn-no-mask-synthetic-random-0", ("pmwgcn-d3ee653bf0",)),
+        ("small", "dapg-true+agw-synthetic-random-0", ("dapg-b8bdb50b11", "dapg_align-8dc20c048e", "agw-219ac6325b")),
+        ("small", "vtbr+agw-synthetic-imagenet-0", ("vtbr-186c4f62df", "agw-e1c7b0c22c")),
+        ("small", "none+pmwgcn-no-mask-synthetic-random-0", ("pmwgcn-434296ad8b",)),
         ("gpu", "pnl+agw-synthetic-random-0", ("pnl-49491aaf31", "agw-69fb044cf6")),
         ("paper", "simclr+cil-synthetic-imagenet-0", ("simclr-f2ff0d3ab7", "cil-5ad394422f")),
     ],
@@ -84,7 +84,7 @@ def test_settings_keep_their_hash(scale: str, cell: str, names: tuple[str, ...])
 
 def test_arms_share_network_and_length() -> None:
     """Equal pictures for all, except the arm that is about equal passes."""
-    found = matrix.cells(("beyond",), "tiny", (Source("synthetic"),), ("random",), 1, Path("runs"))
+    found = matrix.cells(("beyond",), "small", (Source("synthetic"),), ("random",), 1, Path("runs"))
     steps = {cell.arm: cell.chain[0].train.steps for cell in found if len(cell.chain) > 1}
     assert {value for arm, value in steps.items() if arm != "dapg-1-passes"} == {200}
     assert steps["dapg-1-passes"] == 100
@@ -94,7 +94,7 @@ def test_arms_share_network_and_length() -> None:
 def test_missing_parts_are_said_and_not_faked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(matrix.ARMS, "vtbr", replace(matrix.ARMS["vtbr"], pretraining="unheard_of"))
     found = {
-        cell.arm: cell for cell in matrix.cells(("table1",), "tiny", (Source("synthetic"),), ("random",), 1, Path("r"))
+        cell.arm: cell for cell in matrix.cells(("table1",), "small", (Source("synthetic"),), ("random",), 1, Path("r"))
     }
     assert found["vtbr"].missing
     assert not found["vtbr"].chain
@@ -102,12 +102,12 @@ def test_missing_parts_are_said_and_not_faked(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_every_row_of_the_paper_s_tables_can_run() -> None:
-    found = matrix.cells(("table1", "table3"), "tiny", (Source("synthetic"),), ("random", "imagenet"), 1, Path("r"))
+    found = matrix.cells(("table1", "table3"), "small", (Source("synthetic"),), ("random", "imagenet"), 1, Path("r"))
     assert not [cell.name for cell in found if cell.missing]
 
 
 def test_fine_tuners_without_a_part_differ_in_that_part_alone() -> None:
-    found = matrix.cells(("finetuners",), "tiny", (Source("synthetic"),), ("random",), 1, Path("runs"))
+    found = matrix.cells(("finetuners",), "small", (Source("synthetic"),), ("random",), 1, Path("runs"))
     last: dict[str, Any] = {cell.finetuning: cell.chain[-1] for cell in found if cell.arm == "none"}
     whole = last["pmwgcn"]
     assert {"baseline", "agw", "cil", "caj"} <= set(last)
@@ -119,7 +119,7 @@ def test_fine_tuners_without_a_part_differ_in_that_part_alone() -> None:
 
 
 def test_pseudo_persons_and_captions_are_made_once_for_the_pictures_that_others_see(tmp_path: Path) -> None:
-    found = matrix.cells(("table1",), "tiny", (Source("synthetic"),), ("random",), 2, tmp_path)
+    found = matrix.cells(("table1",), "small", (Source("synthetic"),), ("random",), 2, tmp_path)
     by_arm = {(cell.arm, cell.seed): cell.chain[0] for cell in found if cell.finetuning == "agw"}
     for arm, name in (("pnl", "groups"), ("vtbr", "captions")):
         settings: list[Any] = [by_arm[arm, seed] for seed in range(2)]
@@ -160,7 +160,7 @@ def generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def stage_2(root: Path) -> dict[str, matrix.Cell]:
-    found = matrix.cells(("stage2",), "tiny", (Source("synthetic"),), ("random",), 1, root)
+    found = matrix.cells(("stage2",), "small", (Source("synthetic"),), ("random",), 1, root)
     return {cell.arm: cell for cell in found}
 
 
@@ -218,10 +218,10 @@ def test_wrong_questions_are_refused(wrong: dict[str, Any]) -> None:
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     """Three arms, two steps each, on SYSU-MM01's layout with thirteen persons."""
     write_people(tmp_path / "sysu")
-    shrink_tiny(monkeypatch)
+    shrink_small(monkeypatch)
     only = "none+agw-* simclr+agw-* dapg-1+agw-*"
     return Experiment(
-        ("beyond",), "tiny", (Source("sysu", str(tmp_path / "sysu")),), ("random",), 1, 1, only,
+        ("beyond",), "small", (Source("sysu", str(tmp_path / "sysu")),), ("random",), 1, 1, only,
         tmp_path / "runs", tmp_path / "results", "cpu",
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from dapg.experiment.plan import Experiment
 from dapg.experiment.queue import run
 from dapg.experiment.recheck import compare, draw, tolerances
 from dapg.experiment.store import CellResult, TrainingResult, add_cell, read_cells
-from made_up_cells import MACHINE, made_up, shrink_tiny, write_people
+from made_up_cells import MACHINE, made_up, shrink_small, write_people
 
 CLEAN, ALL = "all/clean", "all/all"
 OTHERS = (TrainingResult("finetune", "agw", "agw-0", {"w": "others"}, {}, 0, 0, 0.0, {}),)
@@ -147,11 +147,11 @@ def test_command(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, capsys
 def test_a_real_cell_comes_out_equal_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seeds of two steps each on thirteen persons, one of them run again."""
     write_people(tmp_path / "sysu")
-    shrink_tiny(monkeypatch)
+    shrink_small(monkeypatch)
     sources = (Source("sysu", str(tmp_path / "sysu")),)
     folders = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
     monkeypatch.setattr(recheck, "FREEDOM", 1)
-    experiment = Experiment(("beyond",), "tiny", sources, ("random",), 2, 1, "none+agw-*", device="cpu", **folders)
+    experiment = Experiment(("beyond",), "small", sources, ("random",), 2, 1, "none+agw-*", device="cpu", **folders)
     assert run(experiment, print) == []
     verdict = recheck.recheck(experiment, "word", print)
     assert verdict.equal

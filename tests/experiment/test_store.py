@@ -99,7 +99,7 @@ def test_branches_that_ran_different_cells_merge(tmp_path: Path) -> None:
     def git(*words: str) -> None:
         subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *words], cwd=tmp_path, check=True)
 
-    folder = tmp_path / "results" / "reproduce-tiny"
+    folder = tmp_path / "results" / "reproduce-small"
     git("init", "-q", "-b", "main")
     (tmp_path / ".gitattributes").write_text("results/*/cells.jsonl merge=union\n")
     (tmp_path / ".gitignore").write_text(".lock.*\n")

@@ -233,4 +233,4 @@ def test_literal_presets_keep_the_queue_and_short_ones_take_the_batch() -> None:
     assert (paper.negatives, paper.queue, paper.momentum) == ("queue", 65_536, 0.999)
     configs: dict[str, Any] = {preset: alignment("dapg_align", preset).method for preset in PRESETS}
     negatives = {preset: config.negatives for preset, config in configs.items()}
-    assert negatives == {"recommended": "queue", "paper": "queue", "gpu": "queue", "tiny": "batch", "demo": "batch"}
+    assert negatives == {"recommended": "queue", "paper": "queue", "gpu": "queue", "small": "batch", "demo": "batch"}

@@ -12,12 +12,12 @@ Stage 2: go on from a pre-training run; a picture must find its person in anothe
 other poses come from dapg pose generate. Killed runs go on where they stopped when the same command is given again.
 METHOD is {_METHOD} unless given."""
 _EXAMPLES = """\
-  dapg align --preset tiny --init outputs/pretrain/first --generated outputs/pose/generated --out outputs/align/first
+  dapg align --preset small --init outputs/pretrain/first --generated outputs/pose/generated --out outputs/align/first
   dapg align --init outputs/pretrain/dapg --data market1501=/data/Market-1501-v15.09.15 --generated generated
 arms of the ablation:
-  dapg align --preset tiny --init outputs/pretrain/first --positives original    # channels only, no pose
-  dapg align --preset tiny --init outputs/pretrain/first --positives shuffled --generated outputs/pose/generated
-  dapg align --preset tiny --init outputs/pretrain/first --positives true        # other pictures, by labels
+  dapg align --preset small --init outputs/pretrain/first --positives original    # channels only, no pose
+  dapg align --preset small --init outputs/pretrain/first --positives shuffled --generated outputs/pose/generated
+  dapg align --preset small --init outputs/pretrain/first --positives true        # other pictures, by labels
 """
 
 

@@ -12,7 +12,7 @@ as much.
 
 examples:
   dapg data caption synthetic --out captions.tsv
-  dapg pretrain vtbr --preset tiny --method.captions captions.tsv --out outputs/pretrain/vtbr
+  dapg pretrain vtbr --preset small --method.captions captions.tsv --out outputs/pretrain/vtbr
   dapg data caption synthetic=/path/to/people-1k --data.split train
 """
 

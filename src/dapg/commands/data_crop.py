@@ -16,7 +16,7 @@ examples:
   dapg data crop street.mp4 --out outputs/crops
   dapg data crop footage --out outputs/crops --detector yolo --detect.weights yolo11n.onnx
   dapg data crop footage --out shared/crops --part 2/4     # on each of four machines; then once without --part
-  dapg pretrain mocov2 --preset tiny --data outputs/crops
+  dapg pretrain mocov2 --preset small --data outputs/crops
 
 Filming people needs a lawful basis: docs/own-footage.md.
 """

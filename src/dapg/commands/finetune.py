@@ -13,9 +13,9 @@ _ABOUT = """\
 Train a two-stream network on persons seen in visible and infrared light. Killed runs go on where they stopped when the
 same command is given again; a finished run is reused."""
 _EXAMPLES = """\
-  dapg finetune {method} --preset tiny --out outputs/finetune/first
-  dapg finetune {method} --preset tiny --init outputs/pretrain/first --out outputs/finetune/second
-  dapg finetune {method} --preset tiny --start imagenet --out outputs/finetune/third
+  dapg finetune {method} --preset small --out outputs/finetune/first
+  dapg finetune {method} --preset small --init outputs/pretrain/first --out outputs/finetune/second
+  dapg finetune {method} --preset small --start random --out outputs/finetune/third
   dapg finetune {method} --data sysu=/data/SYSU-MM01 --init resnet50-19c8e357.pth
   dapg finetune {method} --preset paper --data sysu=/data/SYSU-MM01 --init outputs/pretrain/dapg --selection validation
   dapg finetune {method} --data regdb=/data/RegDB --partitions all --init resnet50-19c8e357.pth

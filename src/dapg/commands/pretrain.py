@@ -8,8 +8,8 @@ _ABOUT = """\
 Pre-train a backbone on unlabelled pictures of people. Killed runs go on where they stopped when the same command is
 given again; a finished run is reused."""
 _EXAMPLES = """\
-  dapg pretrain {method} --preset tiny --out outputs/pretrain/first
-  dapg pretrain {method} --preset tiny --data /path/to/pictures --train.steps 500
+  dapg pretrain {method} --preset small --out outputs/pretrain/first
+  dapg pretrain {method} --preset small --data /path/to/pictures --train.steps 500
   dapg pretrain {method} --preset gpu --data luperson=/data/LUPerson --data.subset 20000
   dapg pretrain {method} --config outputs/pretrain/first/config.yaml --seed 1 --out outputs/pretrain/second
   torchrun --nproc-per-node 4 -m dapg pretrain {method} --data luperson=/data/LUPerson

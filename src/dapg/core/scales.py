@@ -160,11 +160,6 @@ _EMBEDDED: dict[Stage, Usual] = {
     "align": Usual(split="train"),
     "finetune": Usual(last_stride=1),
 }
-_LITTLE = _adamw(2e-3, (200, 100, 150), 15.0, "warn")
-_MOBILE = replace(
-    _adamw(5e-4, (60, 30, 75), 7.5, "warn"), backbone=BackboneConfig("mobilenet_v2", init="imagenet"), disk=150e6
-)
-"""Takes some four times as long a step, and has learnt before. Both rates are one trial each."""
 _SMALL = replace(
     _adamw(5e-4, (300, 150, 400), 40.0, "warn", tuning_rate=2e-3),
     backbone=BackboneConfig("mobilenet_v2", init="imagenet", end="layer3", fixed="layer1"),
@@ -184,16 +179,6 @@ SCALES: dict[str, Scale] = {
         ),
         Scale("gpu", "ResNet-50 on the embedded people, under an hour on a GPU", _resnet_50(_RESNET_50), _EMBEDDED,
               labelled="train"),
-        Scale(
-            "tiny",
-            "small networks on the embedded people, minutes on two cores",
-            {"random": _LITTLE, "imagenet": _MOBILE},
-            _EMBEDDED,
-            workers=1,
-            labelled="train",
-            size=(96, 48),
-            decoded=(192, 96),
-        ),
         Scale(
             "small",
             "networks that learn on the embedded people, minutes on one core (docs/experiment.md)",

@@ -17,6 +17,7 @@ from dapg.core.files import folder_lock
 from dapg.core.metrics_log import loss_curve
 from dapg.core.run_folder import commit
 from dapg.core.runtime import Cache, Runtime
+from dapg.core.scales import SCALES
 from dapg.core.settings import to_dict
 from dapg.core.training import BackboneConfig, DataConfig
 from dapg.corruptions import library
@@ -156,7 +157,10 @@ def _described(settings: TrainingSettings, result: Mapping[str, Any]) -> Trainin
 
 
 def _corruption(experiment: Experiment) -> CorruptionSettings:
-    return CorruptionSettings(types=("all",), repeats=experiment.repeats, detail="lists")
+    """All types, at the size at which the scale's pre-trainings corrupt, or else at the list's."""
+    settings = CorruptionSettings(types=("all",), repeats=experiment.repeats, detail="lists")
+    size = SCALES[experiment.scale].decoded
+    return settings if size is None else replace(settings, height=size[0], width=size[1])
 
 
 def _words(listed: Mapping[str, Any]) -> str:
