@@ -177,7 +177,7 @@ def test_an_alignment_stands_between_stage_1_and_fine_tuning(generator: Path, tm
     assert (aligned.backbone.init, last.backbone.init) == (first.out, aligned.out)
     assert ours.head == theirs.head
     assert (ours.views.height, ours.views.width) == (96, 48)
-    assert (aligned.train.steps, aligned.train.optimizer.lr, ours.negatives) == (100, 1e-4, "batch")
+    assert (aligned.train.steps, aligned.train.optimizer.lr, ours.negatives) == (150, 1e-4, "batch")
     assert found["dapg-1"].chain[0] == first
     positives: Any
     for arm, positives in (("dapg-original", "original"), ("dapg-shuffled", "shuffled"), ("dapg-true", "true")):
