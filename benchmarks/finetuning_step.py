@@ -75,7 +75,7 @@ def main() -> None:
         method = place(method, device).train()
         optimizer = torch.optim.SGD(method.parameter_groups(1e-4, 0.0))
         batch = random_batch(recipe.loader.height, recipe.loader.width, recipe.train, device)
-        streams = SampleGenerator.for_step(0, 0, batch.indices)
+        streams = SampleGenerator.for_step(0, 0, batch.indices.cpu(), device)
         precision = _TYPES[recipe.train.precision]
         embed = method._embed
 

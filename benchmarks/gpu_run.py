@@ -121,7 +121,7 @@ def corruptions(options: Options) -> Numbers:
     levels = torch.arange(count) % 5 + 1
 
     def corrupt(names: list[str], step: int) -> Tensor:
-        streams = SampleGenerator.for_step(0, step, torch.arange(count))
+        streams = SampleGenerator.for_step(0, step, torch.arange(count), options.device)
         return library.corrupt(images, names, levels, streams)
 
     rates: Numbers = {}
@@ -170,7 +170,7 @@ def _step_rates(stage: str, name: str, batch_size: int, compiled: bool, options:
     half = torch.autocast(options.device.type, torch.bfloat16) if options.device.type == "cuda" else None
 
     def step(number: int) -> Tensor:
-        streams = SampleGenerator.for_step(0, number, torch.arange(len(batch)))
+        streams = SampleGenerator.for_step(0, number, torch.arange(len(batch)), options.device)
         with half or contextlib.nullcontext():
             loss = method(batch, streams).loss
         loss.backward()
@@ -186,7 +186,7 @@ def _step_rates(stage: str, name: str, batch_size: int, compiled: bool, options:
     row: Numbers = {"samples/s": round(rate, 1), "peak GiB": round(peak, 2)}
     views = "_views" if hasattr(method, "_views") else ""
     if views:
-        ready = getattr(method, views)(batch, SampleGenerator.for_step(0, 0, torch.arange(len(batch))))
+        ready = getattr(method, views)(batch, SampleGenerator.for_step(0, 0, torch.arange(len(batch)), options.device))
         setattr(method, views, lambda *_: ready)
         bare = len(batch) / _seconds(step, options)
         row |= {"samples/s on ready-made views": round(bare, 1), "share of that": round(rate / bare, 3)}
@@ -298,7 +298,7 @@ def _one_step(stage: str, name: str, device: torch.device) -> list[float]:
     """Loss and the gradient's norm of one step at the smallest scale."""
     method = _method(stage, name, "demo", device)
     batch = _batch(16, (64, 32)).to(device)
-    result = method(batch, SampleGenerator.for_step(0, 0, torch.arange(len(batch))))
+    result = method(batch, SampleGenerator.for_step(0, 0, torch.arange(len(batch)), device))
     result.loss.backward()
     norms = [parameter.grad.norm() for parameter in method.parameters() if parameter.grad is not None]
     return [float(result.loss.detach()), float(torch.stack(norms).norm())]

@@ -68,7 +68,7 @@ class Bench:
         self.make_views: Callable[..., Any] = getattr(self.method, self.views)
 
     def generator(self, step: int) -> SampleGenerator:
-        return SampleGenerator.for_step(0, step, torch.arange(self.options.batch).to(self.device))
+        return SampleGenerator.for_step(0, step, torch.arange(self.options.batch), self.device)
 
     def wait(self) -> float:
         """The clock, once all work given to the device is done."""

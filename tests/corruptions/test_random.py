@@ -13,7 +13,7 @@ import torch
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions import library
 from dapg.corruptions.colour import through_hls
-from dapg.corruptions.extra import rain_streaks
+from dapg.corruptions.extra import distance_to_edges, rain_streaks
 from dapg.corruptions.weather import frost_photograph
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -247,3 +247,13 @@ def test_trail_that_leaves_a_small_picture_loses_weight() -> None:
     assert float(full["weights"].sum()) == pytest.approx(1, abs=1e-6)
     assert (small["weights"][0, :20] == full["weights"][0, :20]).all()
     assert (small["weights"][0, 20:] == 0).all()
+
+
+def test_distances_to_edges_are_opencvs() -> None:
+    cv2 = pytest.importorskip("cv2")
+    for seed, share in enumerate((0.2, 0.02, 0.003)):
+        edges = np.random.default_rng(seed).random((3, HEIGHT, WIDTH)) < share
+        ours = distance_to_edges(torch.from_numpy(edges)).clamp(max=20).numpy()
+        for one, mine in zip(edges, ours, strict=True):
+            theirs = cv2.distanceTransform(np.where(one, 0, 255).astype(np.uint8), cv2.DIST_L2, 5)
+            assert mine == pytest.approx(np.minimum(theirs, 20), abs=2e-5)

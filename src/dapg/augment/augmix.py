@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dapg.augment.noise_chain import mix
+from dapg.core.device import send
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 
@@ -56,14 +57,13 @@ def augmix(
         raise UsageError("augmix: severity is 0.1 ... 10, width and depth at least 1")
     count = len(images)
     longest = depth or 3
-    # What is done to which picture is decided on the CPU: one wait for a GPU here, none in the loop below.
-    depths = generator.integers(4, width, low=1).cpu()
-    operations = generator.integers(len(OPERATIONS), width, longest).cpu()
-    levels = generator.uniform(width, longest, low=0.1, high=severity).cpu()
-    signs = torch.where(generator.bernoulli(0.5, width, longest), -1, 1).cpu()
+    depths = generator.integers(4, width, low=1)
+    operations = generator.integers(len(OPERATIONS), width, longest)
+    levels = generator.uniform(width, longest, low=0.1, high=severity)
+    signs = torch.where(generator.bernoulli(0.5, width, longest), -1, 1)
     weights = generator.exponential(width)
-    weights = (weights / weights.sum(dim=1, keepdim=True)).to(images.device)
-    share = generator.uniform().to(images.device)
+    weights = send(weights / weights.sum(dim=1, keepdim=True), images.device)
+    share = send(generator.uniform(), images.device)
 
     start = images.mul(255).round().clamp(0, 255).to(torch.uint8)
     pictures = start.repeat_interleave(width, dim=0)  # (B width, 3, H, W): all chains side by side
@@ -83,7 +83,7 @@ def _one_step(
     level: Float[Tensor, "B"],
     sign: Int[Tensor, "B"],
 ) -> UInt8[Tensor, "B 3 H W"]:
-    """One operation for every active sample, those of a kind together. Draws are on the CPU."""
+    """One operation for every active sample, those of a kind together. Draws are on the host."""
     kinds = [OPERATIONS[i] if use else "" for i, use in zip(operation.tolist(), active.tolist(), strict=True)]
     groups: dict[str, list[int]] = {}
     for number, kind in enumerate(kinds):
@@ -93,22 +93,22 @@ def _one_step(
     parts = []
     for name, members in groups.items():
         rows = torch.tensor(members)
-        part = pictures.index_select(0, rows.to(pictures.device))
+        part = pictures.index_select(0, send(rows, pictures.device))
         if name == "affine":
             matrices = [_affine_values(kinds[i], levels[i], signs[i], height, width) for i in members]
-            part = warp(part, torch.tensor(matrices, dtype=torch.float64).to(pictures.device))
+            part = warp(part, send(torch.tensor(matrices, dtype=torch.float64), pictures.device))
         elif name:
             part = operate(part, name, level[rows], sign[rows])
         parts.append(part)
     # Whole rows are copied one after the other, which is many times faster than writing them to their places.
     places = torch.tensor([number for members in groups.values() for number in members]).argsort()
-    return torch.cat(parts).index_select(0, places.to(pictures.device))
+    return torch.cat(parts).index_select(0, send(places, pictures.device))
 
 
 def operate(
     pictures: UInt8[Tensor, "B 3 H W"], name: str, level: Float[Tensor, "B"], sign: Int[Tensor, "B"]
 ) -> UInt8[Tensor, "B 3 H W"]:
-    """One operation by name; ``level`` up to 10, ``sign`` ±1 where an operation has a direction.
+    """One operation by name; ``level`` up to 10, ``sign`` ±1 where an operation has a direction, both on the host.
 
     Raises:
         UsageError: no such operation.
@@ -119,7 +119,7 @@ def operate(
         return autocontrast(pictures)
     if name == "equalize":
         return equalize(pictures)
-    strength = level.to(pictures.device)
+    strength = send(level, pictures.device)
     if name == "posterize":
         return posterize(pictures, 4 - (strength * 4 / 10).long())
     if name == "solarize":
@@ -127,7 +127,7 @@ def operate(
     height, width = pictures.shape[-2:]
     pairs = zip(level.tolist(), sign.tolist(), strict=True)
     matrices = torch.stack([affine_matrix(name, value, direction, height, width) for value, direction in pairs])
-    return warp(pictures, matrices.to(pictures.device))
+    return warp(pictures, send(matrices, pictures.device))
 
 
 def autocontrast(pictures: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 3 H W"]:

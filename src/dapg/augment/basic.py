@@ -2,7 +2,7 @@
 
 Every function takes float pictures in [0, 1] and returns new ones in [0, 1]; none changes its input. Random choices
 come from a ``SampleGenerator``, so that a sample's view does not depend on the batch around it. The ``draw_*``
-functions make the choices alone, for callers that want to use one draw on several pictures.
+functions make the choices alone, on the host, for callers that want to use one draw on several pictures.
 """
 
 import math
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
+from dapg.core.device import constant, send
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions.colour import grey, hsv_to_rgb, rgb_to_hsv
@@ -72,7 +73,7 @@ def crop_resize(
     no smoothing before shrinking.
     """
     height, width = images.shape[-2:]
-    boxes = boxes.to(images.device)
+    boxes = send(boxes, images.device)
     rows = _sample_positions(boxes[:, 0], boxes[:, 2], size[0]) * (2 / height) + (1 / height - 1)
     columns = _sample_positions(boxes[:, 1], boxes[:, 3], size[1]) * (2 / width) + (1 / width - 1)
     shape = (len(images), *size)
@@ -113,7 +114,7 @@ def random_padded_crop(
 ) -> Float[Tensor, "B 3 H W"]:
     """Pad all sides by ``padding`` pixels of ``value`` and cut the old size out at a random place (AGW, CIL)."""
     height, width = images.shape[-2:]
-    offsets = generator.integers(2 * padding + 1, 2).to(images.device)
+    offsets = send(generator.integers(2 * padding + 1, 2), images.device)
     padded = functional.pad(images, (padding,) * 4, value=value)
     rows = (offsets[:, 0, None] + torch.arange(height, device=images.device))[:, None, :, None]
     columns = (offsets[:, 1, None] + torch.arange(width, device=images.device))[:, None, None, :]
@@ -169,9 +170,9 @@ def colour_jitter(
     changed = images.clone()
     for place in range(4):
         for operation, strength in enumerate((*strengths, hue)):
-            rows = (chosen & (order[:, place] == operation)).nonzero()[:, 0].to(images.device)
+            rows = (chosen & (order[:, place] == operation)).nonzero()[:, 0]
             if strength > 0 and len(rows) > 0:
-                amount = factors[operation].to(images.device)[rows]
+                amount, rows = (send(values, images.device) for values in (factors[operation][rows], rows))
                 changed[rows] = _JITTERS[operation](changed[rows], amount)
     return changed
 
@@ -224,9 +225,9 @@ def gaussian_blur(
     rows = chosen.nonzero()[:, 0]
     if len(rows) == 0:
         return images.clone()
-    kernels = _gaussian_kernels(sigmas[rows].to(images.device), math.ceil(4 * sigma[1]))
+    kernels = _gaussian_kernels(send(sigmas[rows], images.device), math.ceil(4 * sigma[1]))
     blurred = images.clone()
-    rows = rows.to(images.device)
+    rows = send(rows, images.device)
     blurred[rows] = _blur_axis(_blur_axis(images[rows], kernels, -1), kernels, -2)
     return blurred
 
@@ -300,12 +301,13 @@ def random_erasing(
     """Fill a random rectangle with ``value`` (RGB, in the pictures' own scale) with the given probability."""
     chosen = generator.bernoulli(probability)
     rectangles, found = draw_rectangles(images.shape[-2], images.shape[-1], generator, area, aspect)
-    mask = rectangle_mask(rectangles, images.shape[-2], images.shape[-1]) & (chosen & found)[:, None, None, None]
-    return torch.where(mask.to(images.device), images.new_tensor(value)[:, None, None], images)
+    mask = rectangle_mask(send(rectangles, images.device), images.shape[-2], images.shape[-1])
+    mask = mask & send(chosen & found, images.device)[:, None, None, None]
+    return torch.where(mask, constant(value, images.device, images.dtype)[:, None, None], images)
 
 
 def _where(
     chosen: Bool[Tensor, "B"], changed: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
 ) -> Float[Tensor, "B 3 H W"]:
     """``changed`` where chosen, else the old picture."""
-    return torch.where(chosen.to(images.device)[:, None, None, None], changed, images)
+    return torch.where(send(chosen, images.device)[:, None, None, None], changed, images)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from dapg.core.device import constant
 from dapg.core.key_points import CONFIDENT, LEFT_HIP, LEFT_SHOULDER, NECK, NUMBER_OF, RIGHT_HIP, RIGHT_SHOULDER
 
 LIMBS = tuple(
@@ -92,7 +93,7 @@ def carry(
     direction, begin = of_part(old.along), of_part(old.start)
     normal = torch.stack([-direction[..., 1], direction[..., 0]], dim=-1)
     places = begin + y[..., None] * direction + x[..., None] * normal
-    grid = 2 * places / places.new_tensor([size[1], size[0]]) - 1
+    grid = 2 * places / constant((size[1], size[0]), places.device, places.dtype) - 1
     inside = (grid.abs() <= 1).all(dim=-1)[:, None]
     found = functional.grid_sample(pictures, grid.to(pictures.dtype), padding_mode="border", align_corners=False)
     cover = (cover * inside).to(found.dtype)
@@ -101,23 +102,28 @@ def carry(
 
 def _parts(points: Float[Tensor, "B 18 3"], size: tuple[int, int], least: float) -> _Parts:
     height, width = size
-    places = torch.nan_to_num(points[..., :2]) * points.new_tensor([width, height])
+    places = torch.nan_to_num(points[..., :2]) * constant((width, height), points.device, points.dtype)
     sure = points[..., 2] >= least
-    hips, shoulders = places[:, [LEFT_HIP, RIGHT_HIP]], places[:, [LEFT_SHOULDER, RIGHT_SHOULDER]]
+
+    def of(values: Tensor, *joints: int) -> Tensor:
+        """Of some joints, along the second axis."""
+        return values.index_select(1, constant(joints, values.device, torch.int64))
+
+    hips, shoulders = of(places, LEFT_HIP, RIGHT_HIP), of(places, LEFT_SHOULDER, RIGHT_SHOULDER)
     waist, neck = hips.mean(dim=1), places[:, NECK]
     trunk = (waist - neck).norm(dim=1).clamp(min=height / 12)  # seen from above or cut off it may vanish
     spans = torch.stack([(hips[:, 0] - hips[:, 1]).norm(dim=1), (shoulders[:, 0] - shoulders[:, 1]).norm(dim=1)])
     half = torch.maximum(spans.amax(dim=0) / 2 + TRUNK_MARGIN * trunk, TRUNK_LEAST * trunk)
-    head = places[:, list(_FACE)].mean(dim=1)
+    head = of(places, *_FACE).mean(dim=1)
     firsts, lasts, shares = (list(each) for each in zip(*LIMBS, strict=True))
-    trunk_found = sure[:, [NECK, LEFT_HIP, RIGHT_HIP]].all(dim=1, keepdim=True)
-    head_found = sure[:, [NECK, *_FACE]].all(dim=1, keepdim=True)
-    start = torch.cat([neck[:, None], places[:, firsts], neck[:, None]], dim=1)
-    along = torch.cat([waist[:, None], places[:, lasts], head[:, None]], dim=1) - start
-    slim = trunk[:, None] * trunk.new_tensor([*shares, HEAD])
+    trunk_found = of(sure, NECK, LEFT_HIP, RIGHT_HIP).all(dim=1, keepdim=True)
+    head_found = of(sure, NECK, *_FACE).all(dim=1, keepdim=True)
+    start = torch.cat([neck[:, None], of(places, *firsts), neck[:, None]], dim=1)
+    along = torch.cat([waist[:, None], of(places, *lasts), head[:, None]], dim=1) - start
+    slim = trunk[:, None] * constant((*shares, HEAD), trunk.device, trunk.dtype)
     halves = torch.cat([half[:, None], slim], dim=1)
     reach = torch.cat([TRUNK_MARGIN * trunk[:, None], slim], dim=1)
-    found = torch.cat([trunk_found, sure[:, firsts] & sure[:, lasts], head_found], dim=1)
+    found = torch.cat([trunk_found, of(sure, *firsts) & of(sure, *lasts), head_found], dim=1)
     length = along.norm(dim=2)
     facing = (shoulders[:, 0, 0] - shoulders[:, 1, 0]) / trunk
     along = along / length.clamp(min=1e-3)[..., None]

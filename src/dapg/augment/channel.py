@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dapg.core.device import constant, send
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 
@@ -18,16 +19,15 @@ CAJ_GREY = (0.2989, 0.5870, 0.1140)
 KEEP, GREY = -1, 3
 """Choices beside 0, 1 and 2, which spread that channel over all three."""
 
+_WEIGHTS = ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), CAJ_GREY)
+"""Of the channels, by choice from ``KEEP`` on."""
+
 
 def choose_channels(images: Float[Tensor, "B 3 H W"], choice: Int[Tensor, "B"]) -> Float[Tensor, "B 3 H W"]:
     """Each picture with channel 0, 1 or 2 three times, as luma (``GREY``) or as it is (``KEEP``)."""
-    choice = choice.to(images.device)
-    weights = images.new_zeros(len(images), 3)
-    channel = (choice >= 0) & (choice < 3)
-    weights[channel, choice[channel]] = 1
-    weights[choice == GREY] = images.new_tensor(CAJ_GREY)
+    weights = constant(_WEIGHTS, images.device, images.dtype)[send(choice + 1, images.device)]  # KEEP is -1
     single = torch.einsum("bc,bchw->bhw", weights, images)[:, None].expand_as(images)
-    return torch.where((choice == KEEP)[:, None, None, None], images, single)
+    return torch.where(send(choice == KEEP, images.device)[:, None, None, None], images, single)
 
 
 def channel_exchange(
@@ -63,7 +63,8 @@ def channel_mix(
 
     A picture that is grey already, such as an infrared one, stays as it is.
     """
-    weights = (MIX_SPREAD * generator.fork("weights").normal(3)).softmax(dim=1).to(images)
+    weights = (MIX_SPREAD * generator.fork("weights").normal(3)).softmax(dim=1)
+    weights = send(weights, images.device).to(images.dtype)
     grey = torch.einsum("bc,bchw->bhw", weights, images)[:, None].expand_as(images)
-    mixed = generator.fork("whether").bernoulli(probability).to(images.device)
+    mixed = send(generator.fork("whether").bernoulli(probability), images.device)
     return torch.where(mixed[:, None, None, None], grey, images)

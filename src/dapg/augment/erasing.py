@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dapg.augment.basic import draw_rectangles, rectangle_mask
+from dapg.core.device import send
 from dapg.core.rng import SampleGenerator
 
 
@@ -27,10 +28,8 @@ def soft_erasing(
     chosen = generator.bernoulli(probability)
     rectangles, found = draw_rectangles(height, width, generator, area, aspect)
     share = _beta_half_one(generator)
-    noise = generator.normal_field(3, height, width).to(images.device, images.dtype)
-    mask = rectangle_mask(rectangles, height, width) & (chosen & found)[:, None, None, None]
-    amount = mask.to(images.device) * share.to(images.device)[:, None, None, None]
-    return torch.lerp(images, noise, amount)
+    noise = send(generator.normal_field(3, height, width), images.device).to(images.dtype)
+    return torch.lerp(images, noise, _amount(rectangles, share * (chosen & found), images))
 
 
 def self_mixing(
@@ -46,12 +45,18 @@ def self_mixing(
     rectangles, found = draw_rectangles(height, width, generator, area, aspect)
     share = _beta_half_one(generator)
     place = generator.uniform(2)
-    free = torch.tensor([height, width], device=generator.device) - rectangles[:, 2:] + 1
-    shift = ((place * free).long() - rectangles[:, :2]).to(images.device)
-    other = _shifted(images, shift)
-    mask = rectangle_mask(rectangles, height, width) & (chosen & found)[:, None, None, None]
-    amount = mask.to(images.device) * share.to(images.device)[:, None, None, None]
-    return torch.lerp(images, other, amount)
+    free = torch.tensor([height, width]) - rectangles[:, 2:] + 1
+    shift = (place * free).long() - rectangles[:, :2]
+    other = _shifted(images, send(shift, images.device))
+    return torch.lerp(images, other, _amount(rectangles, share * (chosen & found), images))
+
+
+def _amount(
+    rectangles: Int[Tensor, "B 4"], share: Float[Tensor, "B"], images: Float[Tensor, "B 3 H W"]
+) -> Float[Tensor, "B 1 H W"]:
+    """``share`` inside the rectangles, 0 outside, on the pictures' device."""
+    mask = rectangle_mask(send(rectangles, images.device), images.shape[-2], images.shape[-1])
+    return mask * send(share, images.device)[:, None, None, None]
 
 
 def cil_erasing(

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dapg.augment.basic import draw_rectangles
+from dapg.core.device import constant, send
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 
@@ -43,8 +44,8 @@ def polymorphic_mask(
     """
     chosen = generator.fork("chosen").bernoulli(probability)
     hole = draw_holes(images.shape[-2], images.shape[-1], generator, shapes, area)
-    hole = (hole & chosen[:, None, None, None]).to(images.device)
-    return torch.where(hole, images.new_tensor(value)[:, None, None], images)
+    hole = send(hole, images.device) & send(chosen, images.device)[:, None, None, None]
+    return torch.where(hole, constant(value, images.device, images.dtype)[:, None, None], images)
 
 
 def draw_holes(
@@ -54,7 +55,7 @@ def draw_holes(
     shapes: Sequence[str] = SHAPES,
     area: tuple[float, float] = (0.1, 0.4),
 ) -> Bool[Tensor, "B 1 {height} {width}"]:
-    """True where a picture is hidden; one hole of one shape each.
+    """True where a picture is hidden; one hole of one shape each, on the generator's device.
 
     Raises:
         UsageError: no shape, or an unknown one.
@@ -67,7 +68,8 @@ def draw_holes(
     for number, shape in enumerate(shapes):
         rows = (kinds == number).nonzero()[:, 0]
         if len(rows) > 0:
-            holes[rows] = _holes(shape, height, width, generator.fork(shape).rows(rows), area)
+            drawn = _holes(shape, height, width, generator.fork(shape).rows(rows), area)
+            holes[send(rows, generator.device)] = drawn
     return holes
 
 
@@ -82,7 +84,8 @@ def _holes(
         tall = (generator.uniform(low=area[0], high=area[1]) * height).round().clamp(min=1).long()
         boxes[:, 0] = (generator.uniform() * (height - tall + 1)).long()
         boxes[:, 1], boxes[:, 2], boxes[:, 3] = 0, tall, width
-    top, left, tall_box, wide_box = (boxes[:, i, None, None].to(torch.float32) for i in range(4))
+    boxes = send(boxes, generator.device).to(torch.float32)
+    top, left, tall_box, wide_box = (boxes[:, i, None, None] for i in range(4))
     row = torch.arange(height, device=generator.device)[:, None] + 0.5
     column = torch.arange(width, device=generator.device) + 0.5
     down = 2 * (row - top) / tall_box - 1  # -1 ... 1 inside the box
@@ -91,7 +94,7 @@ def _holes(
     if shape == "ellipse":
         inside &= down.square() + across.square() < 1
     elif shape == "triangle":  # apex up or down
-        turned = torch.where(generator.bernoulli(0.5)[:, None, None], down, -down)
+        turned = torch.where(send(generator.bernoulli(0.5), generator.device)[:, None, None], down, -down)
         inside &= across.abs() < (turned + 1) / 2
     return inside[:, None]
 
@@ -101,7 +104,7 @@ def _blocks(
 ) -> Bool[Tensor, "B 1 {height} {width}"]:
     """Cells of the grid, each hidden with a chance drawn for the picture."""
     share = generator.uniform(low=area[0], high=area[1])
-    hidden = generator.uniform(*_GRID) < share[:, None, None]
+    hidden = send(generator.uniform(*_GRID) < share[:, None, None], generator.device)
     rows = torch.arange(height, device=generator.device) * _GRID[0] // height
     columns = torch.arange(width, device=generator.device) * _GRID[1] // width
     return hidden[:, rows][:, :, columns][:, None]

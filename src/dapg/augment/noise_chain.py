@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dapg.augment.view_size import ViewSize
+from dapg.core.device import send
 from dapg.core.errors import UsageError
 from dapg.core.ranges import Pixels, Severity
 from dapg.core.rng import SampleGenerator
@@ -120,15 +121,15 @@ def noise_chain(
     chosen = tuple((names[i], names[j], names[k]) for i, j, k in order)
     levels = generator.fork("severities").integers(high + 1, 3, low=low)
     weights = generator.fork("weights").exponential(3)
-    weights = (weights / weights.sum(dim=1, keepdim=True)).to(anchor.device)
-    share = generator.fork("share").uniform().to(anchor.device)
+    weights = send(weights / weights.sum(dim=1, keepdim=True), anchor.device)
+    share = send(generator.fork("share").uniform(), anchor.device)
     if mixture == "weights":
         share = torch.ones_like(share)
 
     views = torch.empty(4, *anchor.shape, dtype=anchor.dtype, device=anchor.device)
     for start in range(0, len(anchor), chunk):
         rows = slice(start, start + chunk)
-        streams = generator.rows(torch.arange(len(anchor), device=generator.device)[rows])
+        streams = generator.rows(rows)
         draws = [
             library.draw(
                 anchor[rows].shape, [three[k] for three in chosen[rows]], levels[rows, k], streams.fork(f"noise {k}")

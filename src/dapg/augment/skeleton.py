@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dapg.core.device import constant
 from dapg.core.files import ASSETS
 from dapg.core.key_points import CONFIDENT, KEY_POINT_NAMES, NUMBER_OF
 
@@ -66,10 +67,10 @@ def draw_skeletons(
     """
     height, width = size
     found = points[..., 2] >= least
-    places = torch.nan_to_num(points[..., :2]) * points.new_tensor([width, height])
+    places = torch.nan_to_num(points[..., :2]) * constant((width, height), points.device, points.dtype)
     rows = torch.arange(height, device=points.device, dtype=points.dtype)[None, :, None] + 0.5
     columns = torch.arange(width, device=points.device, dtype=points.dtype)[None, None, :] + 0.5
-    colours = points.new_tensor(COLOURS) / 255
+    colours = constant(COLOURS, points.device, points.dtype) / 255
     canvas = points.new_zeros(len(points), 3, height, width)
     for number, (start, end) in enumerate(LIMBS):
         distance = _distance(columns, rows, places[:, start], places[:, end])

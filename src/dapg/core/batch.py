@@ -45,7 +45,6 @@ class Batch:
             images=move(self.images),
             persons=move(self.persons),
             cameras=move(self.cameras),
-            modalities=move(self.modalities),
             indices=move(self.indices),
             extras={name: move(value) for name, value in self.extras.items()},
         )
@@ -57,7 +56,6 @@ class Batch:
             images=self.images.pin_memory(),
             persons=self.persons.pin_memory(),
             cameras=self.cameras.pin_memory(),
-            modalities=self.modalities.pin_memory(),
             indices=self.indices.pin_memory(),
             extras={name: value.pin_memory() for name, value in self.extras.items()},
         )

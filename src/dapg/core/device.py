@@ -1,9 +1,10 @@
-"""Devices by the names users type."""
+"""Devices by the names users type, and how small tensors get there without waiting."""
 
+import functools
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dapg.core.errors import UsageError
 
@@ -27,6 +28,20 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"--device {name}: there are {torch.cuda.device_count()} GPUs, counted from cuda:0")
     return device
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on ``device``; a GPU goes on with its queue, which a plain ``.to(device)`` waits for."""
+    if device.type == "cpu" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+@functools.lru_cache(maxsize=256)
+def constant(values: tuple[object, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A small table on ``device``, copied there on first use only; not to be changed."""
+    with torch.inference_mode(False):
+        return send(torch.tensor(values, dtype=dtype), device)
 
 
 Network = TypeVar("Network", bound=nn.Module)

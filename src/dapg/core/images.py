@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from dapg.core.device import constant
 from dapg.core.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
@@ -156,8 +157,8 @@ def normalise(
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> Float[Tensor, "*B 3 H W"]:
     """Float pictures in [0, 1] to zero mean and unit deviation per channel; constants of ImageNet unless given."""
-    shift = images.new_tensor(mean).view(3, 1, 1)
-    scale = images.new_tensor(std).view(3, 1, 1)
+    shift = constant(mean, images.device, images.dtype).view(3, 1, 1)
+    scale = constant(std, images.device, images.dtype).view(3, 1, 1)
     return (images - shift) / scale
 
 

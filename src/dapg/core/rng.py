@@ -1,7 +1,8 @@
 """Randomness as an argument: one independent stream per sample of a batch.
 
-``SampleGenerator`` draws small parameters (crop boxes, types, severities) for a
-batch such that sample *i* of step *t* gets the same numbers whatever the batch size, process count or device.
+``SampleGenerator`` draws for a batch such that sample *i* of step *t* gets the same numbers whatever the batch size,
+process count or device. What decides what is done (crop boxes, types, severities) is drawn on the host, which so never
+waits for a GPU to answer; noise of the size of a picture is drawn where the pictures are.
 """
 
 import math
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dapg.core.device import send
 from dapg.core.seeds import derive_seed
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as signed: the increment of SplitMix64
@@ -20,6 +22,7 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 _GOLDEN_32 = -1640531527  # 0x9E3779B9
 _MIX_32_1 = 2146121005  # 0x7FEB352D, with the next the "lowbias32" multipliers of Wellons (public domain)
 _MIX_32_2 = -2073254261  # 0x846CA68B
+_HOST = torch.device("cpu")
 _FIELD_CHUNK = 1 << 17
 """Elements of a random field made at a time on the CPU, so that the intermediate steps stay in the cache."""
 
@@ -68,7 +71,8 @@ class SampleGenerator:
 
     Row *i* of any draw depends only on seed *i* and on how many draws were made before: batch composition, batch
     size, order and device do not matter. ``fork`` gives a part of the program a stream of its own, so that an extra
-    draw there leaves all other draws as they were.
+    draw there leaves all other draws as they were. Draws are on the host, only fields (``field``, ``uniform_field``,
+    ``normal_field``) on ``device``; ``core/device.py: send`` takes a draw there.
 
     Example:
         >>> generator = SampleGenerator(torch.tensor([3, 4]))
@@ -76,32 +80,32 @@ class SampleGenerator:
         True
     """
 
-    def __init__(self, seeds: Int[Tensor, "B"]) -> None:
+    def __init__(self, seeds: Int[Tensor, "B"], device: torch.device = _HOST) -> None:
+        """``seeds`` are on the host; ``device`` is where fields are made."""
         self.seeds = seeds.to(torch.int64)
+        self.device = device
         self._draws = 0
 
     @classmethod
-    def for_step(cls, seed: int, step: int, indices: Int[Tensor, "B"]) -> "SampleGenerator":
-        """Streams of the samples with global ``indices`` of optimiser step ``step``."""
+    def for_step(
+        cls, seed: int, step: int, indices: Int[Tensor, "B"], device: torch.device = _HOST
+    ) -> "SampleGenerator":
+        """Streams of the samples with global ``indices`` (on the host) of optimiser step ``step``."""
         base = derive_seed("step", seed, step)
-        return cls(_mix(indices.to(torch.int64) * _GOLDEN + base))
+        return cls(_mix(indices.to(torch.int64) * _GOLDEN + base), device)
 
     def __len__(self) -> int:
         """B, the number of streams."""
         return len(self.seeds)
 
-    @property
-    def device(self) -> torch.device:
-        """Where draws are made."""
-        return self.seeds.device
+    def fork(self, *names: str) -> "SampleGenerator":
+        """New streams that depend on these seeds and ``name`` only, not on draws made so far; each name's in turn."""
+        seeds = [_mix(self.seeds + derive_seed("fork", name)) for name in names]
+        return SampleGenerator(seeds[0] if len(seeds) == 1 else torch.cat(seeds), self.device)
 
-    def fork(self, name: str) -> "SampleGenerator":
-        """New streams that depend on these seeds and ``name`` only, not on draws made so far."""
-        return SampleGenerator(_mix(self.seeds + derive_seed("fork", name)))
-
-    def rows(self, rows: Int[Tensor, "b"] | Bool[Tensor, "B"]) -> "SampleGenerator":
+    def rows(self, rows: Int[Tensor, "b"] | Bool[Tensor, "B"] | slice) -> "SampleGenerator":
         """The streams of some samples, with as many draws behind them."""
-        chosen = SampleGenerator(self.seeds[rows])
+        chosen = SampleGenerator(self.seeds[rows], self.device)
         chosen._draws = self._draws
         return chosen
 
@@ -110,7 +114,7 @@ class SampleGenerator:
         count = math.prod(size)
         self._draws += 1
         keys = _mix(self.seeds + _signed(self._draws * _GOLDEN))
-        counters = torch.arange(1, count + 1, device=self.device, dtype=torch.int64) * _GOLDEN
+        counters = torch.arange(1, count + 1, dtype=torch.int64) * _GOLDEN
         return _mix(keys[:, None] + counters).reshape(len(self), *size)
 
     def uniform(self, *size: int, low: float = 0.0, high: float = 1.0) -> Float[Tensor, "B ..."]:
@@ -163,7 +167,8 @@ class SampleGenerator:
         """Random int32 rows, on the CPU few at a time (one buffer that stays in the cache), all of them on a GPU."""
         self._draws += 1
         keys = _mix(self.seeds + _signed(self._draws * _GOLDEN))
-        first, second = keys.to(torch.int32)[:, None], _shift_right(keys, 32).to(torch.int32)[:, None]
+        halves = send(torch.stack([keys, _shift_right(keys, 32)]).to(torch.int32), self.device)
+        first, second = halves[:, :, None]
         counters = torch.arange(1, count + 1, device=self.device, dtype=torch.int32) * _GOLDEN_32
         step = max(1, _FIELD_CHUNK // max(count, 1)) if self.device.type == "cpu" else max(len(self), 1)
         buffer = torch.empty(min(step, len(self)), count, device=self.device, dtype=torch.int32)

@@ -8,10 +8,14 @@ import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
+from dapg.core.device import send
 from dapg.core.rng import SampleGenerator
 
 Parameters = dict[str, Tensor]
 """What ``draw`` returns: tensors whose first axis is the sample, with every random choice already made."""
+
+CHOICES = frozenset({"severity", "photograph", "corner"})
+"""Parameters that decide which operations are run. They stay on the host, so that nobody waits for a GPU to tell."""
 
 
 class Corruption(ABC):
@@ -34,8 +38,9 @@ class Corruption(ABC):
 
     @abstractmethod
     def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
-        """Parameters for pictures of ``shape`` = (B, C, H, W); severities 1 to 5, one a sample.
+        """Parameters for pictures of ``shape`` = (B, C, H, W); severities 1 to 5, one a sample, on the host.
 
+        Fields are made on the generator's device, everything else on the host; ``move`` brings both to the pictures.
         C is 3, or 1 for infrared pictures in three equal channels: noise is then equal on all of them.
         """
 
@@ -64,8 +69,8 @@ def to_bytes(images: Float[Tensor, "*B H W"], margin: float = 1e-3) -> UInt8[Ten
 def pick(
     table: Sequence[float | int], severity: Int[Tensor, "B"], dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "B"]:
-    """The entry of a severity table of five for each sample."""
-    return torch.tensor(table, dtype=dtype, device=severity.device)[severity - 1]
+    """The entry of a severity table of five for each sample, on the host."""
+    return torch.tensor(table, dtype=dtype)[severity - 1]
 
 
 def per_sample(values: Shaped[Tensor, "B"]) -> Shaped[Tensor, "B 1 1 1"]:
@@ -73,21 +78,21 @@ def per_sample(values: Shaped[Tensor, "B"]) -> Shaped[Tensor, "B 1 1 1"]:
     return values[:, None, None, None]
 
 
-def by_severity(severity: Int[Tensor, "B"]) -> Iterator[tuple[int, Int[Tensor, "b"] | slice]]:
-    """The severities that occur, each with the rows it occurs in: a slice where it is all of them."""
+def by_severity(severity: Int[Tensor, "B"], device: torch.device) -> Iterator[tuple[int, Int[Tensor, "b"] | slice]]:
+    """The severities that occur, each with the rows it occurs in on ``device``: a slice where it is all of them."""
     levels = severity.tolist()
     for level in sorted(set(levels)):
         if levels.count(level) == len(levels):
             yield level, slice(None)
         else:
-            yield level, (severity == level).nonzero()[:, 0]
+            yield level, send((severity == level).nonzero()[:, 0], device)
 
 
-def move(parameters: Parameters, device: torch.device | str) -> Parameters:
-    """The same draw on another device."""
-    return {name: value.to(device) for name, value in parameters.items()}
+def move(parameters: Parameters, device: torch.device) -> Parameters:
+    """The same draw for pictures on another device."""
+    return {name: value if name in CHOICES else send(value, device) for name, value in parameters.items()}
 
 
-def take(parameters: Parameters, rows: Int[Tensor, "b"] | slice) -> Parameters:
+def take(parameters: Parameters, rows: slice) -> Parameters:
     """The draw of some samples."""
     return {name: value[rows] for name, value in parameters.items()}

@@ -30,7 +30,7 @@ class DefocusBlur(Corruption):
 
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
         result = torch.empty_like(images)
-        for level, rows in by_severity(parameters["severity"]):
+        for level, rows in by_severity(parameters["severity"], images.device):
             result[rows] = correlate(images[rows], disk(*self.RADIUS_SMOOTHING[level - 1]), "mirror")
         return result
 
@@ -67,9 +67,9 @@ class GlassBlur(Corruption):
         """``displacement`` (B, rounds, 2, H, W) int8 holds columns, then rows, uniform in [-reach, reach)."""
         height, width = shape[-2:]
         displacement = torch.zeros(len(severity), 3, 2, height, width, dtype=torch.int8, device=generator.device)
-        for level, rows in by_severity(severity):
+        for level, rows in by_severity(severity, generator.device):
             _, reach, rounds = self.SIGMA_REACH_ROUNDS[level - 1]
-            streams = generator.rows(torch.arange(len(severity), device=generator.device)[rows])
+            streams = generator.rows(severity == level)
             bits = streams.fork("glass").field(rounds, height, width)
             # Each number's two halves are columns and rows; 0 ... 65535 becomes -reach ... reach - 1.
             halves = bits.view(torch.int16).to(torch.float32).add_(32768).mul_(2 * reach / 65536)
@@ -79,7 +79,7 @@ class GlassBlur(Corruption):
 
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
         result = torch.empty_like(images)
-        for level, rows in by_severity(parameters["severity"]):
+        for level, rows in by_severity(parameters["severity"], images.device):
             sigma, reach, rounds = self.SIGMA_REACH_ROUNDS[level - 1]
             blurred = to_bytes(gaussian(images[rows], sigma), self.margin)
             source = _glass_sources(parameters["displacement"][rows, :rounds], reach)
@@ -110,9 +110,9 @@ def _glass_sources(displacement: Int[Tensor, "B R 2 H W"], reach: int) -> Int[Te
         # A pixel with a higher index was walked before: what is copied from it is what it copied itself. One that is
         # never walked is its own source, so the chain may end there just as well.
         pointer = torch.maximum(source, index)
-        while True:
+        for _ in range((height * width).bit_length()):  # after so many doublings the longest chain is followed
             farther = pointer.index_select(0, pointer)
-            if torch.equal(farther, pointer):
+            if pointer.device.type == "cpu" and torch.equal(farther, pointer):  # on a GPU the answer would cost more
                 break
             pointer = farther
         copied = source.index_select(0, pointer)
@@ -182,7 +182,7 @@ class ZoomBlur(Corruption):
 
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
         result = torch.empty_like(images)
-        for level, rows in by_severity(parameters["severity"]):
+        for level, rows in by_severity(parameters["severity"], images.device):
             factors = self.FACTORS[level - 1]
             chosen = images[rows]
             result[rows] = sum_of_zooms(chosen, factors[1:]).add_(chosen, alpha=2).div_(len(factors) + 1)

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dapg.core.device import constant
+
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 """ITU-R BT.601 luma of R, G, B: what Pillow's ``L`` and OpenCV's ``RGB2GRAY`` use."""
 
@@ -50,7 +52,7 @@ def hsv_to_rgb(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         ],
         dim=1,
     )
-    table = torch.tensor(_SECTOR, device=images.device)
+    table = constant(_SECTOR, images.device, torch.int64)
     return parts.gather(1, table[:, sector.long()].transpose(0, 1))
 
 
@@ -75,7 +77,7 @@ def through_hls(levels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     saturation, lightness = saturation.mul(255).round().div(255), total.mul(0.5).mul(255).round().div(255)
     # Channel n of (red, green, blue) is L - a max(-1, min(k - 3, 9 - k, 1)) with k = (n + H / 30°) mod 12.
     amplitude = saturation * torch.minimum(lightness, 1 - lightness)
-    place = torch.tensor([0.0, 8.0, 4.0], device=levels.device)[None, :, None, None]
+    place = constant((0.0, 8.0, 4.0), levels.device)[None, :, None, None]
     k = (hue[:, None] / 15 + place) % 12
     channels = lightness[:, None] - amplitude[:, None] * torch.minimum(k - 3, 9 - k).clamp(-1, 1)
     return channels.mul(255).round()

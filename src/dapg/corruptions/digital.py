@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from dapg.core.device import constant, send
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions.base import Corruption, Parameters, by_severity, per_sample, pick, to_bytes
 from dapg.corruptions.filters import gaussian, pad_axis
@@ -80,7 +81,8 @@ class ElasticTransform(Corruption):
         grid = torch.empty(len(images), height, width, 2, device=images.device)
         torch.add(moved[:, 0], column, out=grid[..., 0])
         torch.add(moved[:, 1], row, out=grid[..., 1])
-        grid.mul_(grid.new_tensor([2 / width, 2 / height])).add_(grid.new_tensor([1 / width - 1, 1 / height - 1]))
+        grid.mul_(constant((2 / width, 2 / height), grid.device))
+        grid.add_(constant((1 / width - 1, 1 / height - 1), grid.device))
         return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
@@ -112,7 +114,7 @@ class Pixelate(Corruption):
     ) -> Float[Tensor, "B 3 H W"]:
         height, width = images.shape[-2:]
         result = torch.empty_like(images)
-        for level, rows in by_severity(severity):
+        for level, rows in by_severity(severity, images.device):
             share = self.SHARE[level - 1]
             small = _shrink_columns(images[rows], int(width * share))
             if whole_levels:
@@ -157,7 +159,7 @@ def _column_blocks(length: int, size: int, device: torch.device) -> list[tuple[s
         matrix = torch.zeros(last - first, len(cells))
         for cell in cells:
             matrix[starts[cell] - first : starts[cell] - first + counts[cell], cell - begin] = 1 / counts[cell]
-        blocks.append((slice(begin, begin + len(cells)), slice(first, last), matrix.to(device)))
+        blocks.append((slice(begin, begin + len(cells)), slice(first, last), send(matrix, device)))
     return blocks
 
 
@@ -168,7 +170,7 @@ def _row_taps(length: int, size: int, device: torch.device) -> list[tuple[Int[Te
     taps = []
     for tap in range(int(count.max())):
         weight = ((tap < count) / count).to(torch.float32)[:, None]
-        taps.append(((start + tap).clamp(max=length - 1).to(device), weight.to(device)))
+        taps.append((send((start + tap).clamp(max=length - 1), device), send(weight, device)))
     return taps
 
 
@@ -209,7 +211,7 @@ class JpegCompression(Corruption):
         if images.device.type == "cpu":
             return self._through_codec(images.mul(255).round_().clamp_(0, 255).to(torch.uint8), parameters) / 255
         result = torch.empty_like(images)
-        for level, rows in by_severity(parameters["severity"]):
+        for level, rows in by_severity(parameters["severity"], images.device):
             result[rows] = jpeg_by_dct(images[rows], self.QUALITY[level - 1])
         return result
 
@@ -283,7 +285,7 @@ _CHROMA_TABLE = (
 def _quantisation(quality: int, chroma: bool, device: torch.device) -> Float[Tensor, "8 8"]:
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     table = torch.tensor(_CHROMA_TABLE if chroma else _LUMA_TABLE)
-    return ((table * scale + 50) // 100).clamp(1, 255).to(torch.float32).to(device)
+    return send(((table * scale + 50) // 100).clamp(1, 255).to(torch.float32), device)
 
 
 @functools.lru_cache(maxsize=8)
@@ -292,7 +294,7 @@ def _dct_matrix(device: torch.device) -> Float[Tensor, "8 8"]:
     k = torch.arange(8, dtype=torch.float64)
     matrix = torch.cos((2 * k[None, :] + 1) * k[:, None] * math.pi / 16) / 2
     matrix[0] /= math.sqrt(2)
-    return matrix.to(torch.float32).to(device)
+    return send(matrix.to(torch.float32), device)
 
 
 def _quantise_blocks(plane: Float[Tensor, "B H W"], table: Float[Tensor, "8 8"]) -> Float[Tensor, "B H W"]:

@@ -3,6 +3,7 @@
 Constants: bethgelab/imagecorruptions for the first four; MinghuiChen43/CIL-ReID with albumentations 0.5.2 for rain.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
+from dapg.core.device import constant
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions.base import Corruption, Parameters, by_severity, per_sample, pick
 from dapg.corruptions.colour import hsv_to_rgb, rgb_to_hsv, through_hls
@@ -44,7 +46,7 @@ class GaussianBlur(Corruption):
 
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
         result = torch.empty_like(images)
-        for level, rows in by_severity(parameters["severity"]):
+        for level, rows in by_severity(parameters["severity"], images.device):
             result[rows] = gaussian(images[rows], self.SIGMA[level - 1])
         return result
 
@@ -76,6 +78,7 @@ class Spatter(Corruption):
 
     name = "spatter"
     family = "extra"
+    cpu_batch = 8
     # mean, deviation, blur, threshold, strength of water or blur of mud, mud
     TABLE = (
         (0.65, 0.3, 4.0, 0.69, 0.6, False),
@@ -92,10 +95,10 @@ class Spatter(Corruption):
 
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
         result = torch.empty_like(images)
-        for level, rows in by_severity(parameters["severity"]):
+        for level, rows in by_severity(parameters["severity"], images.device):
             mean, deviation, blur, threshold, strength, mud = self.TABLE[level - 1]
             liquid = gaussian(parameters["noise"][rows] * deviation + mean, blur)
-            colour = images.new_tensor(self.MUD if mud else self.WATER)[:, None, None] / 255
+            colour = constant(self.MUD if mud else self.WATER, images.device)[:, None, None] / 255
             if mud:
                 mask = gaussian((liquid > threshold).to(torch.float32), strength)[:, None]
                 mask = functional.threshold(mask, math.nextafter(0.8, 0), 0.0)
@@ -156,6 +159,8 @@ def canny(layer: Int[Tensor, "B H W"], low: int, high: int) -> Bool[Tensor, "B H
     ridge = torch.where(flat, ridge_flat, torch.where(steep, ridge_steep, diagonal))
     possible = ridge & (strength > low)
     edges = possible & (strength > high)
+    if layer.device.type != "cpu":
+        return _connected(edges, possible)
     while True:
         grown = functional.max_pool2d(edges.to(torch.float32), 3, stride=1, padding=1).bool() & possible
         if torch.equal(grown, edges):
@@ -163,23 +168,70 @@ def canny(layer: Int[Tensor, "B H W"], low: int, high: int) -> Bool[Tensor, "B H
         edges = grown
 
 
-def distance_to_edges(edges: Bool[Tensor, "B H W"], farthest: int = 20) -> Float[Tensor, "B H W"]:
-    """Chamfer distance to the nearest edge pixel with OpenCV's 5 x 5 mask (1, 1.4, 2.1969), up to ``farthest``."""
-    height, width = edges.shape[-2:]
-    large = 1e4
-    distance = torch.where(edges, 0.0, large)
-    moves = [(dr, dc) for dr in range(-2, 3) for dc in range(-2, 3) if {abs(dr), abs(dc)} in ({0, 1}, {1}, {1, 2})]
-    costs = {1: 1.0, 2: 1.4, 5: 2.1969}
-    for _ in range(farthest):
-        around = functional.pad(distance, (2, 2, 2, 2), value=large)
-        nearer = distance
-        for dr, dc in moves:
-            part = around[:, 2 + dr : 2 + dr + height, 2 + dc : 2 + dc + width]
-            nearer = torch.minimum(nearer, part + costs[dr * dr + dc * dc])
-        if torch.equal(nearer, distance):
+def _connected(seeds: Bool[Tensor, "B H W"], possible: Bool[Tensor, "B H W"]) -> Bool[Tensor, "B H W"]:
+    """The possible pixels that a seed is connected to; a number of operations that does not depend on the picture.
+
+    Every pixel points to one of a higher number in its own component; in each round the pointed-at take over the
+    highest of their pixels' neighbours, and pointers are doubled, so that a component soon points to one pixel.
+    """
+    count, height, width = possible.shape
+    rounds = (height * width).bit_length()
+    nobody = torch.full((), -1, dtype=torch.int64, device=possible.device)
+    pointer = torch.arange(count * height * width, device=possible.device).reshape(possible.shape)
+    for _ in range(rounds):
+        around = functional.pad(torch.where(possible, pointer, nobody), (1, 1, 1, 1), value=-1)
+        highest = around.unfold(1, 3, 1).unfold(2, 3, 1).amax(dim=(-2, -1))
+        highest = torch.where(possible, torch.maximum(highest, pointer), pointer)
+        flat = pointer.flatten().scatter_reduce(0, pointer.flatten(), highest.flatten(), "amax")
+        for _ in range(2):
+            flat = flat.index_select(0, flat)
+        pointer = flat.reshape(possible.shape)
+    found = torch.zeros(pointer.numel(), dtype=torch.bool, device=possible.device)
+    found = found.to(torch.uint8).scatter_reduce(0, pointer.flatten(), seeds.flatten().to(torch.uint8), "amax")
+    return found.index_select(0, pointer.flatten()).reshape(possible.shape).bool() & possible
+
+
+def distance_to_edges(edges: Bool[Tensor, "B H W"]) -> Float[Tensor, "B H W"]:
+    """Chamfer distance to the nearest edge pixel with OpenCV's 5 x 5 mask, up to 20; 1e4 where none is as near.
+
+    Of all edge pixels of a row the nearest along the row is nearest, so that a look-up for each of 41 rows is enough.
+    """
+    width = edges.shape[2]
+    places = torch.arange(width, dtype=torch.int32, device=edges.device)
+    before = torch.where(edges, places, -_FARTHEST - 1).cummax(dim=2).values
+    after = torch.where(edges, places, width + _FARTHEST + 1).flip(2).cummin(dim=2).values.flip(2)
+    beside = torch.minimum(places - before, after - places).clamp_(max=_FARTHEST + 1)
+    distance = torch.full(edges.shape, 1e4, device=edges.device)
+    for away, lengths in enumerate(constant(_chamfer(), edges.device)):
+        if away >= edges.shape[1]:
             break
-        distance = nearer
+        near = lengths.index_select(0, beside.flatten()).reshape(edges.shape)
+        above, below = slice(0, edges.shape[1] - away), slice(away, None)
+        for to, source in ((below, above), (above, below)):
+            torch.minimum(distance[:, to], near[:, source], out=distance[:, to])
     return distance
+
+
+_FARTHEST = 20
+
+
+@functools.cache
+def _chamfer() -> tuple[tuple[float, ...], ...]:
+    """Length of the shortest way to a pixel so many rows (0 ... 20) and columns (0 ... 21) away; 1e4 beyond 20.
+
+    Steps cost 1, 1.4 aslant and 2.1969 for a knight's move, as in OpenCV.
+    """
+    straight, aslant, knight = 1.0, 1.4, 2.1969
+
+    def length(row: int, column: int) -> float:
+        long, short = max(row, column), min(row, column)
+        if 2 * short <= long:
+            way = (long - 2 * short) * straight + short * knight
+        else:
+            way = (long - short) * knight + (2 * short - long) * aslant
+        return way if way <= _FARTHEST else 1e4
+
+    return tuple(tuple(length(row, column) for column in range(_FARTHEST + 2)) for row in range(_FARTHEST + 1))
 
 
 def equalise(images: Int[Tensor, "B H W"]) -> Int[Tensor, "B H W"]:
@@ -207,6 +259,7 @@ class Rain(Corruption):
 
     name = "rain"
     family = "extra"
+    cpu_batch = 8
     # area of the picture per drop, length of a drop, side of the blur, darkening
     TABLE = ((770, 10, 3, 0.10), (600, 30, 4, 0.15), (600, 30, 5, 0.20), (500, 60, 6, 0.25), (500, 60, 7, 0.30))
     SLANT = 10
@@ -226,7 +279,7 @@ class Rain(Corruption):
         count = height * width // pick([row[0] for row in self.TABLE], severity).long()
         columns = (place[..., 0] * (width - slant + 1)).long() + slant.clamp(max=0)
         rows = (place[..., 1] * ((height - length).clamp(min=0) + 1)[:, None]).long()
-        used = torch.arange(most, device=generator.device) < count[:, None]
+        used = torch.arange(most) < count[:, None]
         return {
             "severity": severity,
             "drops": torch.where(used[..., None], torch.stack([columns, rows], dim=-1), -1000),
@@ -254,7 +307,7 @@ class Rain(Corruption):
     ) -> Iterator[tuple[Int[Tensor, "b"] | slice, Float[Tensor, "b 3 H W"], float, int]]:
         """Rows of one severity, their pictures with blurred streaks, how much darker they become, side of the blur."""
         height, width = images.shape[-2:]
-        for level, rows in by_severity(parameters["severity"]):
+        for level, rows in by_severity(parameters["severity"], images.device):
             _, length, side, darkening = self.TABLE[level - 1]
             streaks = rain_streaks(parameters["drops"][rows], self.SLANT, length, height, width)
             wet = images[rows].masked_fill(streaks[:, None], self.COLOUR * white)

@@ -9,6 +9,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
+from dapg.core.device import send
+
 Border = Literal["nearest", "reflect", "mirror"]
 """What lies outside: the edge pixel again (a a | a b c), the picture mirrored with its edge pixel (b a | a b c, SciPy's
 ``reflect``), or without it (c b | a b c, OpenCV's default)."""
@@ -68,7 +70,7 @@ def _band_blocks(
         rows = slice(start, min(start + block, length))
         used = whole[rows].abs().sum(dim=0).nonzero()[:, 0]
         columns = slice(int(used.min()), int(used.max()) + 1)
-        blocks.append((rows, columns, whole[rows, columns].to(torch.float32).to(device)))
+        blocks.append((rows, columns, send(whole[rows, columns].to(torch.float32), device)))
     return blocks
 
 
@@ -119,7 +121,7 @@ def _spectrum(
     """Spectrum of a correlation kernel on a grid of (height, width)."""
     taps = torch.tensor(kernel, dtype=torch.float64)
     spectrum: Tensor = torch.fft.rfft2(taps, s=(height, width)).conj()
-    return spectrum.to(torch.complex64).to(device)
+    return send(spectrum.to(torch.complex64), device)
 
 
 def correlate(
@@ -214,11 +216,12 @@ def _zoom_steps(
             if len(used) == 0:
                 continue
             source = slice(int(used.min()), int(used.max()) + 1)
-            blocks.append((columns, source, across[columns, source].T.to(torch.float32).contiguous().to(device)))
+            matrix = across[columns, source].T.to(torch.float32).contiguous()
+            blocks.append((columns, source, send(matrix, device)))
         steps.append(
             (
-                torch.stack([first, second]).to(device),
-                share.to(torch.float32)[:, None].to(device),
+                send(torch.stack([first, second]), device),
+                send(share.to(torch.float32)[:, None], device),
                 int((down.sum(dim=1) > 0).sum()),
                 blocks,
             )

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from dapg.core.device import send
 from dapg.core.errors import UsageError, nearest
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions.base import Corruption, Parameters, move, take
@@ -144,11 +145,12 @@ class Draw:
 
     name: str
     rows: Int[Tensor, "b"]
+    """On the host."""
     parameters: Parameters
 
     def to(self, device: torch.device | str) -> "Draw":
-        """The same draw on another device."""
-        return Draw(self.name, self.rows.to(device), move(self.parameters, device))
+        """The same draw for pictures on another device."""
+        return Draw(self.name, self.rows, move(self.parameters, torch.device(device)))
 
 
 def draw(
@@ -156,18 +158,17 @@ def draw(
 ) -> list[Draw]:
     """One corruption a sample for pictures of ``shape`` = (B, C, H, W): parameters grouped by type.
 
-    Row i depends on ``names[i]``, ``severities[i]`` and stream i only. ``none`` leaves a picture as it is. With C = 1
-    noise is equal on all three channels.
+    Row i depends on ``names[i]``, ``severities[i]`` (on the host) and stream i only. ``none`` leaves a picture as it
+    is. With C = 1 noise is equal on all three channels.
 
     Raises:
         UsageError: an unknown name, a severity outside 1 ... 5, or pictures below 32 pixels.
     """
     _check(shape, names, severities)
-    levels = severities.to(generator.device)
     draws = []
-    for name, rows in _rows_by_name(names, generator.device):
+    for name, rows in _rows_by_name(names):
         group = torch.Size((len(rows), *shape[1:]))
-        draws.append(Draw(name, rows, get(name).draw(group, levels[rows], generator.rows(rows).fork(name))))
+        draws.append(Draw(name, rows, get(name).draw(group, severities[rows], generator.rows(rows).fork(name))))
     return draws
 
 
@@ -201,14 +202,15 @@ def _apply_to_rows(
             here = slice(row, row + 1)
             result[here] = corruption.apply(images[here], take(parameters, slice(place, place + 1)))
         return
+    places = send(rows, images.device)
     for start in range(0, len(rows), chunk):
         part = slice(start, start + chunk)
-        made = corruption.apply(images.index_select(0, rows[part]), take(parameters, part))
+        made = corruption.apply(images.index_select(0, places[part]), take(parameters, part))
         if images.device.type == "cpu":  # index_copy_ goes byte by byte there
             for row, picture in zip(rows[part].tolist(), made, strict=True):
                 result[row] = picture
         else:
-            result.index_copy_(0, rows[part], made)
+            result.index_copy_(0, places[part], made)
 
 
 def corrupt(
@@ -236,18 +238,17 @@ def corrupt(
     levels = severities if isinstance(severities, Tensor) else torch.full((len(images),), severities)
     shape = torch.Size((len(images), 1 if equal_channels else 3, *images.shape[-2:]))
     _check(shape, named, levels)
-    levels = levels.to(generator.device)
     if images.device.type == "cpu":
         chunk = min(chunk, _CPU_DRAWS)
     images = images.contiguous()
     result = images.clone()
-    for name, rows in _rows_by_name(named, generator.device):
+    for name, rows in _rows_by_name(named):
         corruption = get(name)
         for part in torch.split(rows, chunk):
             group = torch.Size((len(part), *shape[1:]))
             parameters = corruption.draw(group, levels[part], generator.rows(part).fork(name))
             moved = move(parameters, images.device)
-            _apply_to_rows(corruption, images, result, part.to(images.device), moved, chunk)
+            _apply_to_rows(corruption, images, result, part, moved, chunk)
     return result
 
 
@@ -267,9 +268,9 @@ def _check(shape: torch.Size, names: Sequence[str], severities: Int[Tensor, "N"]
         raise UsageError("severities are 1, 2, 3, 4 or 5")
 
 
-def _rows_by_name(names: Sequence[str], device: torch.device) -> list[tuple[str, Int[Tensor, "b"]]]:
+def _rows_by_name(names: Sequence[str]) -> list[tuple[str, Int[Tensor, "b"]]]:
     """Each name that occurs, save ``none``, with its rows."""
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(names):
         rows.setdefault(name, []).append(row)
-    return [(name, torch.tensor(rows[name], device=device)) for name in sorted(set(rows) - {NONE})]
+    return [(name, torch.tensor(rows[name])) for name in sorted(set(rows) - {NONE})]

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dapg.core.device import send
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions.base import Corruption, Parameters, by_severity, per_sample, pick
 
@@ -43,7 +44,7 @@ class ShotNoise(Corruption):
 
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
         result = torch.empty_like(images)
-        for level, rows in by_severity(parameters["severity"]):
+        for level, rows in by_severity(parameters["severity"], images.device):
             photons = self.PHOTONS[level - 1]
             clean = images[rows]
             grey = clean.mul(255).round_().clamp_(0, 255)
@@ -68,8 +69,8 @@ def _poisson_tables(photons: int, device: torch.device) -> tuple[Tensor, Tensor,
     edges = torch.arange(_GUIDE, dtype=torch.float64) / _GUIDE
     guide = torch.searchsorted(cumulative, edges.expand(256, -1).contiguous(), right=True)
     return (
-        guide.to(torch.uint8).flatten().to(device),
-        cumulative.to(torch.float32).flatten().to(device),
+        send(guide.to(torch.uint8).flatten(), device),
+        send(cumulative.to(torch.float32).flatten(), device),
         largest,
     )
 
@@ -84,6 +85,8 @@ def _poisson_counts(
     cell = numbers.mul(_GUIDE).to(torch.int32).add_(levels, alpha=_GUIDE)
     counts = guide.index_select(0, cell).to(torch.int32)
     base = levels * largest
+    if grey.device.type != "cpu":
+        return _searched(counts, base, numbers, cumulative, largest).to(torch.float32).reshape(grey.shape)
     behind = numbers >= cumulative.index_select(0, base + counts)
     counts += behind
     # One step settles most numbers; in the tails a cell of the guide spans several counts.
@@ -93,6 +96,22 @@ def _poisson_counts(
         rows = cumulative.reshape(256, largest)[levels[open_]]
         counts[open_] = (rows <= numbers[open_, None]).sum(dim=1, dtype=torch.int32).clamp_(max=largest - 1)
     return counts.to(torch.float32).reshape(grey.shape)
+
+
+def _searched(
+    first: Int[Tensor, "N"],
+    base: Int[Tensor, "N"],
+    numbers: Float[Tensor, "N"],
+    cumulative: Float[Tensor, "T"],
+    largest: int,
+) -> Int[Tensor, "N"]:
+    """The counts by bisection between the guide's and the largest: always as many steps, whatever the numbers are."""
+    low, high = first, torch.full_like(first, largest - 1)
+    for _ in range(largest.bit_length()):
+        middle = (low + high) // 2
+        beyond = numbers >= cumulative.index_select(0, base + middle)
+        low, high = torch.where(beyond, middle + 1, low).minimum(high), torch.where(beyond, high, middle)
+    return low
 
 
 class ImpulseNoise(Corruption):

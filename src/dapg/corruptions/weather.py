@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from dapg.core.device import constant, send
 from dapg.core.files import ASSETS
 from dapg.core.images import from_numpy
 from dapg.core.rng import SampleGenerator
@@ -53,7 +54,7 @@ class Snow(Corruption):
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
         height, width = images.shape[-2:]
         result = torch.empty_like(images)
-        for level, rows in by_severity(parameters["severity"]):
+        for level, rows in by_severity(parameters["severity"], images.device):
             mean, deviation, zoom, threshold, _, _, blend = self.TABLE[level - 1]
             field = _widen(parameters["noise"][rows] * deviation + mean, height, width)
             layer = functional.threshold(centre_zoom(field, zoom), threshold, 0.0).clamp_(max=1)
@@ -85,7 +86,7 @@ class Frost(Corruption):
         height, width = shape[-2:]
         photograph = generator.integers(len(FROST_FILES))
         sizes = torch.tensor([frost_size(i, height, width) for i in range(len(FROST_FILES))])
-        free = sizes.to(generator.device)[photograph] - torch.tensor([height, width], device=generator.device)
+        free = sizes[photograph] - torch.tensor([height, width])
         corner = (generator.uniform(2) * free).long()
         return {
             "weight": pick([w for w, _ in self.WEIGHTS], severity),
@@ -124,7 +125,7 @@ def frost_photograph(photograph: int, height: int, width: int, device: torch.dev
         small = from_numpy(np.asarray(picture.convert("RGB")))
     size = frost_size(photograph, height, width)
     large = functional.interpolate(small[None].float(), size=size, mode="bicubic", align_corners=False)
-    return large[0].round_().clamp_(0, 255).to(device)
+    return send(large[0].round_().clamp_(0, 255), device)
 
 
 class ProceduralFrost(Corruption):
@@ -164,7 +165,7 @@ class ProceduralFrost(Corruption):
             trail = motion_trail(parameters["angle"][:, direction], radius, sigma, height, width)
             needles += shifted_sum(growing[:, direction, None], trail["offsets"], trail["weights"])
         ice = film.mul(0.5).add_(0.2).add_(needles.mul_(5).mul_(film + 0.3)).clamp_(max=1)
-        frost = ice * images.new_tensor(self.COLOUR)[None, :, None, None] * per_sample(parameters["frost_weight"])
+        frost = ice * constant(self.COLOUR, images.device)[None, :, None, None] * per_sample(parameters["frost_weight"])
         return frost.addcmul_(images, per_sample(parameters["weight"]))
 
 

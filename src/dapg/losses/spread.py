@@ -24,6 +24,8 @@ def feature_std(features: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
 
 def effective_rank(features: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
     """Exp of the entropy of the normalised singular values (Roy and Vetterli 2007): 1 collapsed, min(B, D) at most."""
-    values = torch.linalg.svdvals(features.detach().float())
+    rows = features.detach().float()
+    values = torch.linalg.svdvals(rows.nan_to_num())  # which would fail before anybody says that the loss is NaN
     shares = values / values.sum().clamp_min(1e-12)
-    return torch.exp(-(shares * shares.clamp_min(1e-12).log()).sum())
+    rank = torch.exp(-(shares * shares.clamp_min(1e-12).log()).sum())
+    return torch.where(rows.isfinite().all(), rank, torch.nan)

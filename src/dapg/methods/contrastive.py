@@ -106,6 +106,24 @@ class Contrastive(Method[ConfigT_co]):
     head: Head
     """From the pooled feature map to what the loss compares."""
 
+    progress: Tensor
+    """Share of the training that is done: a buffer of the methods whose step depends on it."""
+    _read: tuple[tuple[int, int], float] | None = None
+
+    def set_progress(self, share: float) -> None:
+        """Keep ``progress`` in the checkpoint, and on the host, so that no step has to ask the device for it."""
+        self.progress.fill_(share)
+        self._read = self._stamp(), float(torch.tensor(share, dtype=self.progress.dtype))
+
+    def get_progress(self) -> float:
+        """``progress``; read from the device only where it was loaded since."""
+        if self._read is None or self._read[0] != self._stamp():
+            self._read = self._stamp(), float(self.progress)
+        return self._read[1]
+
+    def _stamp(self) -> tuple[int, int]:
+        return id(self.progress), self.progress._version
+
     def encode(self, images: Float[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
         """``backbone``: pooled feature map; ``projection``: what the loss compares."""
         pooled = average_pool(self.backbone(images))

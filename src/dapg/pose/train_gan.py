@@ -19,7 +19,7 @@ from torch.nn import functional
 from dapg.augment.carry import carry
 from dapg.augment.skeleton import draw_skeletons
 from dapg.core.batch import Batch
-from dapg.core.device import resolve_device
+from dapg.core.device import resolve_device, send
 from dapg.core.errors import TrainingError, UsageError
 from dapg.core.files import atomic_write_text
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise, to_float
@@ -447,14 +447,14 @@ class _Step:
         half, options = len(batch) // 2, self.settings.pairs
         pictures = 2 * to_float(batch.images) - 1
         points = self.points[batch.indices]
-        draws = SampleGenerator.for_step(self.settings.seed, step, torch.arange(half, device=pictures.device))
+        draws = SampleGenerator.for_step(self.settings.seed, step, torch.arange(half))
         if options.mirror:
-            chosen: Bool[Tensor, "B"] = draws.fork("mirror").bernoulli(0.5)
+            chosen: Bool[Tensor, "B"] = send(draws.fork("mirror").bernoulli(0.5), pictures.device)
             both = torch.cat([chosen, chosen])
             pictures = torch.where(both[:, None, None, None], pictures.flip(3), pictures)
             points = torch.where(both[:, None, None], mirror(points), points)
         pose = 2 * draw_skeletons(points[half:], self.size) - 1
-        kept = ~draws.fork("carried").bernoulli(options.uncarried)
+        kept = send(~draws.fork("carried").bernoulli(options.uncarried), pictures.device)
         return _Pairs(pictures[:half], points[:half], pictures[half:], points[half:], pose, kept)
 
     def _generate(

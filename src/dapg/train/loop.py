@@ -5,15 +5,15 @@ makes a run exactly resumable is not there but in three habits: the pictures of 
 functions of (seed, t), nothing else has memory than the method and the optimiser, and both are in the checkpoint.
 """
 
+import copy
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -89,37 +89,6 @@ class Interrupt:
             signal.signal(signal.SIGTERM, self._before)
 
 
-class _FiniteCheck:
-    """Looks at each step's loss. On a GPU it looks one step late, so that the queue of kernels never runs dry."""
-
-    def __init__(self, run: Path, records: Sequence[Record], late: bool) -> None:
-        self.run, self.records, self.late = run, records, late
-        self._pending: deque[tuple[int, Tensor, list[Tensor], dict[str, Tensor]]] = deque()
-
-    def add(self, step: int, losses: list[Tensor], indices: list[Tensor], logs: dict[str, Tensor]) -> None:
-        self._pending.append((step, torch.stack(losses).isfinite().all(), indices, logs))
-        self.settle(leave=int(self.late))
-
-    def settle(self, leave: int = 0) -> None:
-        """Check all but the newest ``leave`` steps.
-
-        Raises:
-            TrainingError: a loss is NaN or infinite; names step, terms, pictures and last good checkpoint.
-        """
-        while len(self._pending) > leave:
-            step, finite, indices, logs = self._pending.popleft()
-            if bool(finite):
-                continue
-            numbers = torch.cat(indices).tolist()
-            files = ", ".join(self.records[number].path for number in numbers[:8])
-            more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
-            terms = ", ".join(f"{name} {float(value):.4g}" for name, value in logs.items())
-            raise TrainingError(
-                f"the loss is not finite at step {step + 1} ({terms}); pictures of this process: {files}{more}"
-                f"{checkpoint.last_good(self.run)}. Try a lower learning rate, clipping or fp32."
-            )
-
-
 @dataclass(frozen=True)
 class Job:
     """What a method is trained on, for how long, and where."""
@@ -142,6 +111,39 @@ class Job:
     """Called on rank 0 every ``config.validate_every`` steps and at the end."""
 
 
+class _FiniteCheck:
+    """Whether all losses were finite: looked at in each step on a CPU, gathered on a GPU until somebody asks."""
+
+    def __init__(self, job: Job, at_once: bool) -> None:
+        self.job, self.at_once = job, at_once
+        self.failed: Tensor | None = None
+        """Set on the device where a loss was not finite; None where each is looked at."""
+
+    def add(self, step: int, losses: list[Tensor], indices: list[Tensor], logs: dict[str, Tensor]) -> None:
+        """Take the losses of one step.
+
+        Raises:
+            TrainingError: one is NaN or infinite, and they are looked at; names step, terms, pictures and checkpoint.
+        """
+        broken = ~torch.stack(losses).isfinite().all()
+        if not self.at_once:
+            self.failed = broken if self.failed is None else self.failed | broken
+            return
+        if not bool(broken):
+            return
+        numbers = torch.cat(indices).tolist()
+        files = ", ".join(self.job.records[number].path for number in numbers[:8])
+        more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
+        terms = ", ".join(f"{name} {float(value):.4g}" for name, value in logs.items())
+        raise TrainingError(
+            f"the loss is not finite at step {step + 1} ({terms}); pictures of this process: {files}{more}"
+            f"{checkpoint.last_good(self.job.run)}. {_REMEDY}"
+        )
+
+
+_REMEDY = "Try a lower learning rate, clipping or fp32."
+
+
 @dataclass
 class Trainer:
     """Everything one call of ``train`` works with; built by ``train``, not by hand."""
@@ -156,6 +158,8 @@ class Trainer:
     batches: LocalBatches
     metrics: MetricsLog | None
     progress: Progress
+    beginning: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+    """States of method and optimiser at the first step, on the host, until there is a checkpoint; a GPU's only."""
 
     @property
     def config(self) -> TrainConfig:
@@ -241,7 +245,11 @@ def _set_up(method: Method, job: Job) -> Trainer:
     batches = LocalBatches(job.sampler, progress.step, total, rank, count, config.accumulation)
     trackers = start_trackers(accelerator, run, progress.step, {"seed": job.seed, **flat(to_dict(config))})
     metrics = MetricsLog(run, progress.step, trackers) if accelerator.is_main_process else None
-    return Trainer(method, job, total, accelerator, model, optimizer, batches, metrics, progress)
+    beginning = None
+    if target.type != "cpu" and not progress.step:
+        state = {name: tensor.detach().cpu().clone() for name, tensor in method.state_dict().items()}
+        beginning = state, optimizer.optimizer.state_dict()
+    return Trainer(method, job, total, accelerator, model, optimizer, batches, metrics, progress, beginning)
 
 
 def _base_rate(config: TrainConfig) -> float:
@@ -264,30 +272,24 @@ def _restore(run: Path, method: Method, optimizer: AcceleratedOptimizer, acceler
 
 def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: "tqdm[NoReturn]") -> None:
     config, progress = trainer.config, trainer.progress
-    check = _FiniteCheck(trainer.job.run, trainer.job.records, late=trainer.device.type == "cuda")
+    check = _FiniteCheck(trainer.job, at_once=trainer.device.type == "cpu")
     window = _Window()
-    steps_per_epoch = float(trainer.batches.sampler.steps_per_epoch)
     while progress.step < trainer.total_steps:
-        step = progress.step
-        factor = learning_rate(step, trainer.total_steps, 1.0, config.schedule, steps_per_epoch)
-        for group in trainer.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
-        last = step + 1 == trainer.total_steps
-        logging = (step + 1) % config.log_every == 0 or last
+        last = progress.step + 1 == trainer.total_steps
+        logging = (progress.step + 1) % config.log_every == 0 or last
         _one_step(trainer, source, logging, window, check)
-        progress.step = step + 1
-        trainer.method.after_step(progress.step, trainer.total_steps)
         bar.update(1)
         if logging:
-            check.settle()
             window.close(progress)
-            _log(trainer, window, bar)
+            _log(trainer, window, check, bar)
         stop, best = _validate_if_due(trainer, last)
         stopping = _asked_to_stop(trainer, interrupt)
         if progress.step % config.checkpoint_every == 0 or last or stop or best or stopping:
-            check.settle()
+            if check.failed is not None and distributed.any_process(bool(check.failed), trainer.device):
+                _find_broken_step(trainer)
             window.close(progress)
             saved = _save(trainer)
+            trainer.beginning = None
             if stopping and not last:
                 raise Terminated(
                     f"stopped by SIGTERM at step {progress.step}; checkpoint: {saved}. Run it again to go on."
@@ -299,6 +301,10 @@ def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: "
 def _one_step(trainer: Trainer, source: Iterator[Batch], logging: bool, window: "_Window", check: _FiniteCheck) -> None:
     """Forward and backward of every part, then one optimiser step; ``window`` takes the logs, averaged over parts."""
     config, accelerator, step = trainer.config, trainer.accelerator, trainer.progress.step
+    steps_per_epoch = float(trainer.batches.sampler.steps_per_epoch)
+    factor = learning_rate(step, trainer.total_steps, 1.0, config.schedule, steps_per_epoch)
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
     torch.manual_seed(derive_seed("torch", trainer.job.seed, step, distributed.rank()))  # for dropout inside networks
     trainer.model.train()
     trainer.optimizer.zero_grad(set_to_none=True)
@@ -316,7 +322,7 @@ def _one_step(trainer: Trainer, source: Iterator[Batch], logging: bool, window: 
         positions = torch.arange(first, first + len(batch))
         indices.append(batch.indices)
         batch = batch.to(trainer.device)
-        generator = SampleGenerator.for_step(trainer.job.seed, step, positions.to(trainer.device))
+        generator = SampleGenerator.for_step(trainer.job.seed, step, positions, trainer.device)
         if part + 1 < config.accumulation:
             with accelerator.no_sync(trainer.model):
                 result, numbers = _forward_backward(trainer, batch, generator, logging)
@@ -330,6 +336,8 @@ def _one_step(trainer: Trainer, source: Iterator[Batch], logging: bool, window: 
         logs["gradient_norm"] = accelerator.clip_grad_norm_(trainer.model.parameters(), config.clip_norm).detach()
     trainer.optimizer.step()
     window.add(logs, diagnostics)
+    trainer.progress.step = step + 1
+    trainer.method.after_step(step + 1, trainer.total_steps)
 
 
 def _add(sums: dict[str, Tensor], values: Mapping[str, Tensor], share: float) -> None:
@@ -382,13 +390,17 @@ class _Window:
         self.waited, self.pictures, self._opened = 0.0, 0, time.perf_counter()
 
 
-def _log(trainer: Trainer, window: _Window, bar: "tqdm[NoReturn]") -> None:
-    """Average over processes, write, and look for a collapse."""
+def _log(trainer: Trainer, window: _Window, check: _FiniteCheck, bar: "tqdm[NoReturn]") -> None:
+    """Average over processes, write, and look for a collapse; everything comes from the device at once."""
     progress, numbers = trainer.progress, window.take_numbers()
-    values = torch.stack(list(numbers.values()))
+    failed = torch.zeros_like(next(iter(numbers.values()))) if check.failed is None else check.failed.float()
+    values = torch.stack([*numbers.values(), failed])
     if distributed.active():
         values = trainer.accelerator.reduce(values, reduction="mean")
-    progress.logs = dict(zip(numbers, values.tolist(), strict=True))
+    *means, share_failed = values.tolist()
+    if share_failed > 0:
+        _find_broken_step(trainer)
+    progress.logs = dict(zip(numbers, means, strict=True))
     spread = progress.logs.get("feature_std", 1.0)
     progress.collapsed_logs = progress.collapsed_logs + 1 if spread < COLLAPSED_STD else 0
     if trainer.metrics is not None:
@@ -408,6 +420,32 @@ def _log(trainer: Trainer, window: _Window, bar: "tqdm[NoReturn]") -> None:
         if trainer.config.on_collapse == "stop":
             raise TrainingError(message)
         tqdm.write(f"warning: {message}")
+
+
+def _find_broken_step(trainer: Trainer) -> NoReturn:
+    """Do the steps since the last checkpoint again, which are functions of (seed, step), and look at each loss.
+
+    Raises:
+        TrainingError: names the step whose loss is not finite, or those among which it was, should it not come again.
+    """
+    reached, job = trainer.progress.step, trainer.job
+    if trainer.beginning is None:
+        trainer.progress = _restore(job.run, trainer.method, trainer.optimizer, trainer.accelerator)
+    else:
+        trainer.progress = Progress()
+        trainer.method.load_state_dict(trainer.beginning[0])
+        trainer.optimizer.optimizer.load_state_dict(trainer.beginning[1])
+    first = trainer.progress.step
+    trainer.batches = copy.copy(trainer.batches)
+    trainer.batches.start_step = first
+    source = training_batches(job.dataset, job.records, trainer.batches, job.loader, pin_memory=False)
+    check, window = _FiniteCheck(job, at_once=True), _Window()
+    while trainer.progress.step < reached:
+        _one_step(trainer, source, False, window, check)
+    raise TrainingError(
+        f"a loss of steps {first + 1} to {reached} was not finite, though none was when they were done again"
+        f"{checkpoint.last_good(job.run)}. {_REMEDY}"
+    )
 
 
 def _validate_if_due(trainer: Trainer, last: bool) -> tuple[bool, bool]:

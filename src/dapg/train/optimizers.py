@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dapg.core.device import constant
 from dapg.core.errors import UsageError, nearest
 from dapg.core.training import OptimizerConfig, OptimizerName, ParameterGroup, ScheduleConfig
 
@@ -128,7 +129,7 @@ class LARS(torch.optim.Optimizer):
         lengths = torch.stack(torch._foreach_norm(parameters))
         slopes = torch.stack(torch._foreach_norm(gradients))
         local = group["trust_coefficient"] * lengths / (slopes + group["weight_decay"] * lengths)
-        adapted = torch.tensor(adapts, device=local.device) & (lengths > 0) & (slopes > 0)
+        adapted = constant(tuple(adapts), local.device, torch.bool) & (lengths > 0) & (slopes > 0)
         return torch.where(adapted, local, 1.0)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dapg.augment.basic import resize
 from dapg.augment.skeleton import draw_skeletons
+from dapg.core.device import send
 from dapg.core.images import to_float
 from dapg.core.rng import SampleGenerator
 
@@ -24,7 +25,7 @@ class OnTheFly:
     ) -> UInt8[Tensor, "B {count} 3 H W"]:
         """``count`` poses a picture, each once while there are enough; single precision, as generated files."""
         places = torch.arange(count) % len(self._poses)
-        return self._made(images, generator.permutation(len(self._poses)).cpu()[:, places])
+        return self._made(images, generator.permutation(len(self._poses))[:, places])
 
     def every_pose(self, images: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B P 3 H W"]:
         """All poses in order."""
@@ -36,7 +37,7 @@ class OnTheFly:
         device, count = images.device, chosen.shape[1]
         self._generator.to(device)
         with torch.autocast(device.type, enabled=False):
-            skeletons = draw_skeletons(self._poses.to(device), self._size)[chosen.flatten().to(device)]
+            skeletons = draw_skeletons(send(self._poses, device), self._size)[send(chosen.flatten(), device)]
             sources = resize(to_float(images), self._size).repeat_interleave(count, dim=0)
             made = self._generator(2 * sources - 1, 2 * skeletons - 1)
             pictures = resize(((made + 1) / 2).clamp(0, 1), (images.shape[-2], images.shape[-1]))

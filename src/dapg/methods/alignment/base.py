@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from dapg.core.batch import Batch
+from dapg.core.device import send
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Self
 from dapg.core.types import JsonObject
@@ -85,7 +86,7 @@ def positive_pictures(
         everyone = torch.ones(len(batch), dtype=torch.bool, device=batch.images.device)
         return batch.images[:, None].expand(-1, count, -1, -1, -1), everyone
     companions, valid = batch.extras[COMPANIONS], batch.extras[VALID]
-    draws: Float[Tensor, "B P"] = generator.uniform(companions.shape[1]).to(valid.device)
+    draws: Float[Tensor, "B P"] = send(generator.uniform(companions.shape[1]), valid.device)
     order = torch.where(valid, draws, -1.0).argsort(dim=1, descending=True)  # real ones first, in a random order
     available = valid.sum(dim=1, keepdim=True)
     places = torch.arange(count, device=valid.device)[None] % available.clamp(min=1)

@@ -158,7 +158,7 @@ class DAPGAlign(AlignmentMethod["DAPGAlign.Config"], Contrastive["DAPGAlign.Conf
     def _positive_view(self, pictures: UInt8[Tensor, "B 3 H W"], generator: SampleGenerator) -> Tensor:
         """(B, 3, h, w): ChannelAug of a view of its own."""
         config = self.settings
-        choice = draw_channels(config.channel, generator.fork("channel")).to(pictures.device)
+        choice = draw_channels(config.channel, generator.fork("channel"))
         if config.channel_order == "before":
             changed = choose_channels(to_float(pictures), choice)
             pictures = changed.mul(255).round().to(torch.uint8)

@@ -11,6 +11,7 @@ from typing_extensions import TypeVar
 
 from dapg.augment.padded import PaddedViewConfig, padded_view
 from dapg.core.batch import Batch, StepResult
+from dapg.core.device import send
 from dapg.core.errors import UsageError
 from dapg.core.ranges import Weight
 from dapg.core.rng import SampleGenerator
@@ -74,8 +75,9 @@ class TwoStreamMethod(Method[SettingsT_co]):
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
         """Identity loss of all pictures' logits plus the triplet loss of their features before the neck."""
         order = self._visible_first(batch)
-        views = self._view(batch, generator)[order]
-        labels = self._classes(batch.persons[order])
+        rows = send(order, batch.images.device)
+        views = self._view(batch, generator)[rows]
+        labels = self._classes(batch.persons[rows])
         half = len(batch) // 2
         pooled, logits = self._embed(views[:half], views[half:])
         identity = identity_loss(logits, labels)
@@ -89,13 +91,13 @@ class TwoStreamMethod(Method[SettingsT_co]):
 
     @staticmethod
     def _visible_first(batch: Batch) -> Int[Tensor, "B"]:
-        """Rows of the visible pictures, then of as many infrared ones (the cross-modal sampler's batches).
+        """Rows (on the host) of the visible pictures, then of as many infrared ones: the cross-modal sampler's batches.
 
         Raises:
-            UsageError: not as many infrared as visible pictures (looked at on CPUs only: on GPUs looking would wait).
+            UsageError: not as many infrared as visible pictures.
         """
         modalities = batch.modalities
-        if modalities.device.type == "cpu" and int((modalities == Modality.VISIBLE).sum()) * 2 != len(batch):
+        if int((modalities == Modality.VISIBLE).sum()) * 2 != len(batch):
             raise UsageError("a batch of fine-tuning holds as many visible as infrared pictures")
         return modalities.argsort(stable=True)  # 1 visible, 2 infrared
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from dapg.augment.channel import channel_adapt_grey, channel_exchange
 from dapg.augment.padded import PaddedViewConfig, padded_picture, standardise
 from dapg.core.batch import Batch, StepResult
+from dapg.core.device import send
 from dapg.core.ranges import Share
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Self
@@ -76,16 +77,17 @@ class CAJ(TwoStreamMethod["CAJ.Config"]):
         order = self._visible_first(batch)
         half = len(batch) // 2
         visible, infrared = order[:half], order[half:]
-        persons = self._classes(batch.persons[order])
+        persons = self._classes(batch.persons[send(order, batch.images.device)])
         labels = torch.cat([persons[:half], persons])
+        warm, infrared_images = (batch.images[send(rows, batch.images.device)] for rows in (visible, infrared))
         views = torch.cat(
             [
-                self._changed_view(batch.images[visible], generator.rows(visible).fork("plain"), None),
-                self._changed_view(batch.images[visible], generator.rows(visible).fork("channel"), channel_exchange),
+                self._changed_view(warm, generator.rows(visible).fork("plain"), None),
+                self._changed_view(warm, generator.rows(visible).fork("channel"), channel_exchange),
             ]
         )
         adapt = partial(channel_adapt_grey, probability=self.settings.infrared_grey)
-        cold = self._changed_view(batch.images[infrared], generator.rows(infrared).fork("plain"), adapt)
+        cold = self._changed_view(infrared_images, generator.rows(infrared).fork("plain"), adapt)
         pooled, logits = self._embed(views, cold)
         identity = identity_loss(logits, labels)
         triplet = self._triplet(pooled, labels)

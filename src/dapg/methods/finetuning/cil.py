@@ -11,6 +11,7 @@ from dapg.augment.augmix import augmix
 from dapg.augment.erasing import cil_erasing
 from dapg.augment.padded import padded_picture, standardise
 from dapg.core.batch import Batch, StepResult
+from dapg.core.device import send
 from dapg.core.errors import UsageError
 from dapg.core.ranges import Factor, Weight
 from dapg.core.rng import SampleGenerator
@@ -73,9 +74,10 @@ class CIL(TwoStreamMethod["CIL.Config"]):
         order = self._visible_first(batch)
         half = len(batch) // 2
         visible, infrared = order[:half], order[half:]
-        labels = self._classes(batch.persons[order])
-        warm = self.visible_triple(batch.images[visible], generator.rows(visible))
-        cold = self.infrared_triple(batch.images[infrared], generator.rows(infrared))
+        rows = send(order, batch.images.device)
+        labels, images = self._classes(batch.persons[rows]), batch.images[rows]
+        warm = self.visible_triple(images[:half], generator.rows(visible))
+        cold = self.infrared_triple(images[half:], generator.rows(infrared))
         pooled, logits = self._embed(warm.flatten(0, 1), cold.flatten(0, 1))
 
         classes = logits.shape[1]
@@ -120,7 +122,7 @@ class CIL(TwoStreamMethod["CIL.Config"]):
         self, clean: Float[Tensor, "B 3 h w"], start: Float[Tensor, "B 3 h w"], generator: SampleGenerator
     ) -> Float[Tensor, "3 B 3 h w"]:
         """``clean`` and two AugMix copies of ``start``, normalised."""
-        streams = SampleGenerator(torch.cat([generator.fork(name).seeds for name in ("copy 1", "copy 2")]))
+        streams = generator.fork("copy 1", "copy 2")
         copies = augmix(start.repeat(2, 1, 1, 1), streams, self.settings.severity, truncate=True)
         views = torch.cat([clean, copies]).reshape(VIEWS, *clean.shape)
         flat = standardise(views.flatten(0, 1), self.settings.views, generator, self.backbone.mean, self.backbone.std)

@@ -22,6 +22,7 @@ from dapg.augment.channel import KEEP, choose_channels
 from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig, chain_views
 from dapg.core.batch import Batch, StepResult
+from dapg.core.device import send
 from dapg.core.errors import UsageError
 from dapg.core.ranges import Positive, Share, Weight
 from dapg.core.rng import SampleGenerator
@@ -159,14 +160,14 @@ class DAPG(Contrastive["DAPG.Config"]):
         """The key encoder follows, this step's keys become negatives, and the curriculum moves on."""
         if self.settings.negatives == "queue":
             self.keys.update(self.backbone, self.head)
-        self.progress.fill_(step / total_steps)
+        self.set_progress(step / total_steps)
 
     def severities(self) -> tuple[int, int]:
         """Weakest and strongest severity of the coming step."""
         low, high = self.settings.chain.severities
         if self.settings.curriculum <= 0:
             return low, high
-        reached: float = min(float(self.progress) / self.settings.curriculum, 1.0)
+        reached: float = min(self.get_progress() / self.settings.curriculum, 1.0)
         return low, low + round(reached * (high - low))
 
     def _views(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, ...]:
@@ -175,12 +176,11 @@ class DAPG(Contrastive["DAPG.Config"]):
         chain = replace(config.chain, severities=self.severities())
         views = chain_views(batch.images, config.views, chain, generator.fork("chain"))
         if config.positives == 1:
-            views = views[[0, _STRONGEST]]
+            views = torch.stack([views[0], views[_STRONGEST]])
         if config.channel <= 0:
             return tuple(self._normalised(views))
         choices = [
-            _draw_channels(config.channel, generator.fork(f"channel {place}")).to(views.device)
-            for place in range(config.positives)
+            _draw_channels(config.channel, generator.fork(f"channel {place}")) for place in range(config.positives)
         ]
         with torch.autocast(views.device.type, enabled=False):
             if config.channel_order == "after":
@@ -205,7 +205,7 @@ class DAPG(Contrastive["DAPG.Config"]):
         encoded = views if self.settings.symmetric else views[1:]
         keys = torch.stack([self.keys(view, generator) for view in encoded], dim=1)
         count: int = self.settings.positives
-        level = generator.fork("remembered").integers(count).to(keys.device)
+        level = send(generator.fork("remembered").integers(count), keys.device)
         self.keys.remember(keys[torch.arange(len(keys), device=keys.device), level - count])
         return keys
 
@@ -221,11 +221,11 @@ class DAPG(Contrastive["DAPG.Config"]):
         anchors = range(len(features)) if config.symmetric else range(1)
         losses = []
         for anchor in anchors:
-            others = [place for place in range(keys.shape[1]) if not (config.symmetric and place == anchor)]
+            others = torch.cat([keys[:, :anchor], keys[:, anchor + 1 :]], dim=1) if config.symmetric else keys
             losses.append(
                 multi_positive_info_nce(
                     features[anchor],
-                    keys[:, others],
+                    others,
                     negatives,
                     config.temperature,
                     config.positives_reduction,

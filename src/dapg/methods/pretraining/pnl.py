@@ -104,7 +104,7 @@ class PNL(TwoViews["PNL.Config"], Contrastive["PNL.Config"]):
 
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
         """Cross entropy of the classifier, of the prototypes, and InfoNCE; all by the corrected labels."""
-        config, progress = self.settings, float(self.progress)
+        config, progress = self.settings, self.get_progress()
         weak, strong = self._pair(batch, generator, ("query", "key"))
         pooled = average_pool(self.backbone(weak))
         logits = self.classifier(pooled).float()
@@ -144,7 +144,7 @@ class PNL(TwoViews["PNL.Config"], Contrastive["PNL.Config"]):
         for queries, labels in self._new:
             self.prototypes.copy_(moved_prototypes(self.prototypes, queries, labels, self.settings.prototype_momentum))
         self._new.clear()
-        self.progress.fill_(step / total_steps)
+        self.set_progress(step / total_steps)
 
     def _pair(
         self, batch: Batch, generator: SampleGenerator, streams: tuple[str, str] = ("first", "second")

@@ -155,7 +155,10 @@ def _captions(config: VTBR.Config) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _drawing_from(generator: SampleGenerator, device: torch.device) -> Iterator[None]:
-    """Torch's own generator, which dropout draws from, set by the samples' streams and put back after."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    """Torch's own generators, which dropout draws from, set by the samples' streams; the host's is put back after.
+
+    A GPU's is not: to ask for its state would wait, and the loop sets it anew in each step.
+    """
+    with torch.random.fork_rng([]):
         torch.manual_seed(int(generator.seeds.sum()))
         yield

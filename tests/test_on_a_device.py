@@ -1,0 +1,281 @@
+"""The package on a simulated CUDA device: nothing meets a tensor of the host, and no training step waits."""
+
+import contextlib
+import importlib
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dapg.augment.augmix import augmix
+from dapg.augment.noise_chain import noise_chain
+from dapg.core.batch import Batch, StepResult
+from dapg.core.device import constant, send
+from dapg.core.errors import TrainingError
+from dapg.core.metrics_log import read_metrics
+from dapg.core.rng import SampleGenerator
+from dapg.core.types import Modality
+from dapg.corruptions import library
+from dapg.data.loading import LoaderConfig
+from dapg.data.samplers import InfiniteSampler
+from dapg.data.sets.folder import Folder
+from dapg.methods.pretraining.mocov2 import MoCoV2
+from dapg.methods.runs import method_class
+from dapg.train import checkpoint, loop
+from dapg.train.loop import Job
+from dapg.train.optimizers import LARS
+from figures import make_figures
+from simulated_cuda import DEVICE, DeviceTensor, MixedDevices, SimulatedCuda
+
+sys.path.insert(0, str(Path(__file__).parent / "contracts"))
+sys.path.insert(0, str(Path(__file__).parent / "train"))
+training_script = importlib.import_module("training_script")
+contract = importlib.import_module("test_methods")
+COUNT, METHODS, build, some_batch = contract.COUNT, contract.METHODS, contract.build, contract.some_batch
+
+
+def on_device(tensor: Tensor) -> Tensor:
+    return tensor.pin_memory().to(DEVICE, non_blocking=True)
+
+
+def numbers(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+# The simulation itself
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool((x > 0).all()),
+        lambda x: x.tolist(),
+        lambda x: x.cpu(),
+        lambda x: (x > 0.5).nonzero(),
+        lambda x: x[x > 0.5],
+        lambda x: x.unique(),
+        lambda x: torch.equal(x, x),
+        lambda x: torch.linalg.svdvals(x),
+        lambda x: x[torch.tensor([0, 1])],
+        lambda x: x + torch.ones(3, 4).to(DEVICE),
+        lambda x: x + torch.ones(3, 4).to(DEVICE, non_blocking=True),
+        lambda x: x * x.new_tensor([1.0, 2.0, 3.0, 4.0]),
+        lambda x: x * torch.tensor([1.0, 2.0, 3.0, 4.0], device=DEVICE),
+        lambda x: torch.cuda.synchronize(),
+    ],
+)
+def test_what_waits_is_counted(waits: Callable[[Tensor], Any]) -> None:
+    with SimulatedCuda() as gpu:
+        x = on_device(numbers(3, 4))
+        assert not gpu.waits
+        waits(x)
+        assert sum(gpu.waits.values()) == 1
+        with pytest.raises(AssertionError, match="waits for the device"), gpu.no_wait():
+            waits(x)
+
+
+def test_values_are_right_and_nothing_else_waits() -> None:
+    host = numbers(3, 4)
+    with SimulatedCuda() as gpu:
+        x = on_device(host)
+        weight = nn.Parameter(on_device(numbers(4, 2)))
+        ((x @ weight).relu().softmax(dim=1) * torch.arange(2, device=DEVICE)).sum().backward()
+        picked = x.index_select(0, send(torch.tensor([2, 0]), DEVICE)) + constant((1.0, 2.0, 3.0, 4.0), DEVICE)
+        assert not gpu.waits
+        assert str(x.device) == "cuda:0"
+        assert x.is_cuda
+        assert weight.grad is not None
+        ours, slope = picked.cpu(), weight.grad.cpu()
+    plain = numbers(4, 2).requires_grad_()
+    ((host @ plain).relu().softmax(dim=1) * torch.arange(2)).sum().backward()
+    assert torch.equal(ours, host[[2, 0]] + torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    assert plain.grad is not None
+    assert torch.equal(slope, plain.grad)
+
+
+def test_tensors_of_two_devices_do_not_meet() -> None:
+    with SimulatedCuda():
+        x = on_device(numbers(3, 4))
+        with pytest.raises(MixedDevices, match=r"aten::add.* shape \(3, 4\)"):
+            x + numbers(3, 4)
+        with pytest.raises(TypeError, match="numpy"):
+            x.numpy()
+        layer = nn.Linear(4, 2)
+        with pytest.raises(MixedDevices):
+            layer(x)
+        assert isinstance(layer.to(DEVICE)(x), DeviceTensor)
+        assert not isinstance(layer.to("cpu").weight, DeviceTensor)
+
+
+# Training
+
+
+@pytest.mark.parametrize("stage, name", METHODS)
+def test_no_step_of_any_method_waits(stage: Any, name: str) -> None:
+    """Views, losses, backward, optimiser and what follows; recommended and published settings; then features."""
+    for config in (None, method_class(stage, name).paper()):
+        method = build(stage, name, config).train()
+        with SimulatedCuda() as gpu:
+            method.to(gpu.device)
+            groups = method.parameter_groups(0.01, 1e-4)
+            rates = [{"params": group["params"], "lr": group["lr"]} for group in groups]
+            optimizer = LARS(rates, 0.01) if name == "simclr" else torch.optim.SGD(rates, momentum=0.9)
+            for step in range(2):
+                batch = some_batch().pin_memory().to(gpu.device)
+                generator = SampleGenerator.for_step(0, step, torch.arange(COUNT), gpu.device)
+                # The first step of a fresh method reads what a checkpoint may have left.
+                gpu.forget()
+                result = method(batch, generator)
+                result.loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                method.after_step(step + 1, 100)
+                if step > 0:
+                    assert gpu.waits == {}
+            images = on_device(torch.randn(2, 3, *method.input_size))
+            gpu.forget()
+            with torch.no_grad():
+                features = method.eval().encode(images, Modality.VISIBLE)
+            assert gpu.waits == {}
+            assert all(isinstance(value, DeviceTensor) for value in features.values())
+            assert bool(result.loss.isfinite())
+
+
+# Corruptions and views
+
+
+@pytest.mark.parametrize("name", library.names())
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_no_corruption_waits_and_each_equals_the_hosts(name: str, kind: torch.dtype) -> None:
+    """All severities in one batch, drawn on the host and (noise) on the device."""
+    smooth = nn.functional.interpolate(numbers(5, 3, 6, 4), size=(48, 32), mode="bilinear")
+    images = smooth.mul(255).to(torch.uint8) if kind == torch.uint8 else smooth
+    levels, seeds = torch.arange(1, 6), torch.arange(5)
+    host = library.corrupt(images, name, levels, SampleGenerator(seeds))
+    with SimulatedCuda() as gpu:
+        there = on_device(images)
+        with gpu.no_wait():
+            damaged = library.corrupt(there, name, levels, SampleGenerator(seeds, gpu.device))
+        ours = damaged.cpu()
+    if name == "jpeg_compression":
+        return  # the codec on the host, its transform on a device: compared in test_fixture.py
+    step = 1 if kind == torch.uint8 else 1e-3
+    difference = (ours.double() - host.double()).abs()
+    assert float((difference > step).double().mean()) < 2e-3
+    assert float(difference.mean()) < step
+
+
+def test_chain_and_augmix_do_not_wait_and_equal_the_hosts() -> None:
+    anchor = nn.functional.interpolate(numbers(6, 3, 6, 4), size=(48, 32), mode="bilinear")
+    seeds, names = torch.arange(6), [name for name in library.IMAGENET_C if name != "jpeg_compression"]
+    chain, mixed = noise_chain(anchor, SampleGenerator(seeds), names), augmix(anchor, SampleGenerator(seeds))
+    with SimulatedCuda() as gpu:
+        there, streams = on_device(anchor), SampleGenerator(seeds, gpu.device)
+        with gpu.no_wait():
+            ours, ours_mixed = noise_chain(there, streams, names), augmix(there, SampleGenerator(seeds, gpu.device))
+        assert ours.names == chain.names
+        for view in ("query", "first", "second", "mixed"):
+            difference = (getattr(ours, view).cpu() - getattr(chain, view)).abs()
+            assert float(difference.mean()) < 1e-3, view
+        torch.testing.assert_close(ours_mixed.cpu(), mixed, atol=1 / 255 + 1e-6, rtol=0)
+
+
+# The loop
+
+
+class _OneDevice:
+    """What the loop asks of Accelerate, on the simulated device: no launcher, no mixed precision."""
+
+    device, scaler, process_index, num_processes, is_main_process = DEVICE, None, 0, 1, True
+
+    def __init__(self, **options: Any) -> None:
+        pass
+
+    def prepare(self, method: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+        optimizer.optimizer = optimizer  # type: ignore[attr-defined]
+        return method, optimizer
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def no_sync(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
+class Breaks(MoCoV2):
+    """Whose loss is no number for one picture of one step, however often that step is done."""
+
+    broken_step = 0
+    seeds: tuple[int, ...] = ()
+
+    def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
+        result = super().training_step(batch, generator)
+        wanted = SampleGenerator.for_step(0, self.broken_step - 1, torch.arange(len(batch))).seeds
+        return StepResult(result.loss * math.nan, result.logs) if torch.equal(wanted, generator.seeds) else result
+
+
+def trained(
+    figures: Path, folder: Path, steps: int, broken_step: int = 0, **settings: Any
+) -> tuple[list[dict[str, Any]], dict[str, Tensor], SimulatedCuda]:
+    """Log lines, weights and waits of a training of ``steps`` steps."""
+    dataset = Folder(figures)
+    records = dataset.records("all")
+    folder.mkdir(exist_ok=True)
+    method = training_script.build(len(records), Breaks)
+    method.broken_step = broken_step
+    config = replace(training_script.train_config(steps), **settings)
+    job = Job(
+        dataset, records, InfiniteSampler(len(records), config.batch_size, 0), config,
+        LoaderConfig(height=32, width=16, workers=0), folder, device="cuda:0",
+    )  # fmt: skip
+    ours = mock.patch.multiple(loop, Accelerator=_OneDevice, start_trackers=lambda *ignored: [])
+    with SimulatedCuda() as gpu, ours:
+        loop.train(method, job)
+        weights = {name: tensor.cpu() for name, tensor in method.state_dict().items()}
+    return read_metrics(folder), weights, gpu
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_figures(tmp_path_factory.mktemp("figures"), persons=10, pictures=2)
+
+
+def test_the_loop_waits_for_lines_and_checkpoints_only_and_resumes(figures: Path, tmp_path: Path) -> None:
+    seldom = {"checkpoint_every": 10, "log_every": 10}
+    lines, weights, gpu = trained(figures, tmp_path / "once", 5, **seldom)
+    assert [line["step"] for line in lines] == [5]
+    places = {place.rpartition(" ")[2] for _, place in gpu.waits}
+    allowed = {"place", "_restore", "_set_up", "<dictcomp>", "save", "_log", "_run", "effective_rank", "__init__"}
+    assert places <= allowed | {"package", "load"}, gpu.waits
+    per_line = [count for (what, place), count in gpu.waits.items() if place.endswith("_log")]
+    assert per_line == [1], "all numbers of a log line come at once"
+    trained(figures, tmp_path / "twice", 3, **{**seldom, "checkpoint_every": 3})
+    _, resumed, _ = trained(figures, tmp_path / "twice", 5, **seldom)
+    for name, tensor in weights.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+@pytest.mark.parametrize("first_checkpoint", [2, 100])
+def test_a_loss_that_is_not_finite_is_found_by_doing_the_steps_again(
+    figures: Path, tmp_path: Path, first_checkpoint: int
+) -> None:
+    """The flag is read at the line of step 5; step 4 broke. Nothing broken is saved."""
+    with pytest.raises(TrainingError) as caught:
+        trained(figures, tmp_path, 8, broken_step=4, log_every=5, checkpoint_every=first_checkpoint)
+    message = str(caught.value)
+    assert "not finite at step 4" in message
+    assert "camera" in message
+    saved = [whole.step for whole in checkpoint.whole_checkpoints(tmp_path)]
+    assert saved == ([2] if first_checkpoint == 2 else [])
+    assert ("step_00000002" if saved else "no earlier checkpoint") in message
