@@ -1,8 +1,8 @@
 """Run one finished cell again from nothing and compare: does this code on this machine still get what is stored?
 
 On the same machine with the same torch the scores must come out equal to the last bit. Elsewhere sums are rounded
-otherwise and a training walks another way, so that at worst the network is as far from the stored one as one of another
-seed; the tolerance is taken from how far those lie apart.
+differently and a training takes another path, so that at worst the network is as far from the stored one as one of
+another seed; the tolerance is taken from how far those lie apart.
 """
 
 import math
@@ -22,11 +22,11 @@ from dapg.experiment.matrix import Cell
 from dapg.experiment.plan import Experiment, Say
 from dapg.experiment.store import CellResult, Stored, read_cells
 
-DEVIATIONS = 4.0
-"""Standard deviations of the difference of two seeds, sqrt(2) times that of one, that a score may be off: two dozen
-scores are looked at."""
-FREEDOM = 10
-"""Least degrees of freedom of those deviations: from fewer seeds they would be a guess."""
+DEVIATIONS = {10: 4.0, 4: 7.0}
+"""Degrees of freedom -> standard deviations of the difference of two seeds, sqrt(2) times that of one, that a score may
+be off. Student's t is beyond them once in 400 draws; two dozen scores are looked at."""
+FREEDOM = min(DEVIATIONS)
+"""From fewer seeds the deviations would be a guess."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,15 @@ def tolerances(stored: Stored, result: CellResult) -> dict[str, float]:
     Seeds spread about their own arm's mean; the arms of the same data set, start and fine-tuning are pooled.
     """
     seeds = _seeds(stored, result)
+    freedom = _freedom(seeds)
+    deviations = DEVIATIONS[max((least for least in DEVIATIONS if least <= freedom), default=FREEDOM)]
     allowed = {}
     for name in result.scores:
         squares = 0.0
         for results in seeds:
             values = [100 * other.scores[name]["mAP"] for other in results]
             squares += sum((value - statistics.fmean(values)) ** 2 for value in values)
-        allowed[name] = DEVIATIONS * math.sqrt(2 * squares / _freedom(seeds))
+        allowed[name] = deviations * math.sqrt(2 * squares / freedom)
     return allowed
 
 
