@@ -1,6 +1,6 @@
 """Tables and ``cells.csv`` under ``results/`` come out byte-equal from the cells and sums by person beside them.
 
-``test_page.py`` does the same with cells that are made up, so that there is something to test where nothing has run yet.
+``test_page.py`` does the same with cells that are made up, so that this is tested where nothing has run yet, too.
 """
 
 import re
