@@ -7,7 +7,7 @@ from dapg.commands._reproduce import TABLES, ExperimentSettings, parse_experimen
 _HELP = f"""usage: dapg reproduce recheck TABLE [--NAME VALUE ...]
 
 Run a cheap finished cell again, from nothing, and compare with what is stored. Exit code 1 where the scores
-are outside the tolerance.
+are outside the tolerance; 0 where nothing is stored that could be compared.
 
 {TABLES}
 
@@ -27,13 +27,17 @@ def main(words: list[str], program: str) -> None:
     """Parse, run again and compare.
 
     Raises:
-        UsageError: wrong arguments, or nothing that can be compared.
+        UsageError: wrong arguments, or a cell that holds other scores.
         SystemExit: 1 where the scores are outside the tolerance.
     """
     experiment, settings = parse_experiment(program, RecheckSettings(), words, _HELP)
-    from dapg.experiment.recheck import recheck
+    from dapg.experiment.recheck import NothingToCheck, recheck
 
-    verdict = recheck(experiment, settings.word, lambda line: print(line, flush=True))
+    try:
+        verdict = recheck(experiment, settings.word, lambda line: print(line, flush=True))
+    except NothingToCheck as reason:
+        print(f"nothing was run: {reason}")
+        return
     print(verdict)
     if not verdict.passed:
         raise SystemExit(1)

@@ -65,11 +65,15 @@ class Verdict:
         )
 
 
+class NothingToCheck(UsageError):
+    """No stored cell can be compared with; no fault, while an experiment is young."""
+
+
 def recheck(experiment: Experiment, word: str, say: Say) -> Verdict:
     """Draw a cheap finished cell by ``word``, run it in a folder of its own, and compare.
 
     Raises:
-        UsageError: no finished cell has the settings of now, or there are too few seeds to take a tolerance from.
+        NothingToCheck: no finished cell has the settings of now, or there are too few seeds to take a tolerance from.
     """
     stored = read_cells(experiment.folder)
     name = draw(experiment.cells(), stored, word)
@@ -95,16 +99,16 @@ def draw(cells: Sequence[Cell], stored: Stored, word: str) -> str:
     Scoring takes about the same time for all. Cells with the random draws of now are preferred.
 
     Raises:
-        UsageError: there is none, or there are too few seeds of its kind to say what it may be off.
+        NothingToCheck: there is none, or there are too few seeds of its kind to say what it may be off.
     """
     finished = [cell for cell in cells if cell.name in stored]
     current = [cell for cell in finished if stored[cell.name].unchanged(cell)]
     if not current:
-        raise UsageError(f"of {len(finished)} finished cells none has the settings of now: nothing can be compared")
+        raise NothingToCheck(f"of {len(finished)} finished cells none has the settings of now: nothing can be compared")
     current = [cell for cell in current if stored[cell.name].draws == DRAWS] or current
     usable = [cell for cell in current if _freedom(_seeds(stored, stored[cell.name])) >= FREEDOM]
     if not usable:
-        raise UsageError(f"a tolerance is taken from how far seeds lie apart: {FREEDOM} beyond the first of an arm")
+        raise NothingToCheck(f"a tolerance is taken from how far seeds lie apart: {FREEDOM} beyond the first of an arm")
     ranked = sorted(usable, key=lambda cell: (stored[cell.name].training_seconds, cell.name))
     cheap = ranked[: max(3, -(-len(ranked) // 10))]
     return cheap[derive_seed("recheck", word) % len(cheap)].name
