@@ -86,7 +86,8 @@ def test_maps_follow_the_records_and_the_first_run_of_a_flip(encoder: BackboneEn
         to_pil(image).save(paths[-1])
     dataset = PictureFiles(tuple(paths), Modality.INFRARED)
     records = dataset.records()
-    assert records[0] == Record(paths[0], modality=Modality.INFRARED)
+    assert records[0] == Record("0.png", modality=Modality.INFRARED)
+    assert dataset.root == tmp_path.resolve()
     red = torch.tensor([1.0, 0, 0])
     for chosen in (encoder, FlipAveraged(encoder)):
         maps = maps_of_records(chosen, dataset, [*records, records[0]], "backbone", [red, red, None], batch_size=2)

@@ -49,18 +49,18 @@ def draw_crop_boxes(
     heights = (area / aspect).sqrt().round().long()
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
     first = fits.int().argmax(dim=1, keepdim=True)
-    found = fits.any(dim=1)
+    any_fits = fits.any(dim=1)
 
     natural = width / height
     fallback_width = round(height * ratio[1]) if natural > ratio[1] else width
     fallback_height = round(width / ratio[0]) if natural < ratio[0] else height
-    crop_width = torch.where(found, widths.gather(1, first)[:, 0], fallback_width)
-    crop_height = torch.where(found, heights.gather(1, first)[:, 0], fallback_height)
+    crop_width = torch.where(any_fits, widths.gather(1, first)[:, 0], fallback_width)
+    crop_height = torch.where(any_fits, heights.gather(1, first)[:, 0], fallback_height)
 
     place = generator.uniform(2)
     free_top, free_left = height - crop_height, width - crop_width
-    top = torch.where(found, (place[:, 0] * (free_top + 1)).long(), free_top // 2)
-    left = torch.where(found, (place[:, 1] * (free_left + 1)).long(), free_left // 2)
+    top = torch.where(any_fits, (place[:, 0] * (free_top + 1)).long(), free_top // 2)
+    left = torch.where(any_fits, (place[:, 1] * (free_left + 1)).long(), free_left // 2)
     return torch.stack([top, left, crop_height, crop_width], dim=1)
 
 
@@ -300,9 +300,9 @@ def random_erasing(
 ) -> Float[Tensor, "B 3 H W"]:
     """Fill a random rectangle with ``value`` (RGB, in the pictures' own scale) with the given probability."""
     chosen = generator.bernoulli(probability)
-    rectangles, found = draw_rectangles(images.shape[-2], images.shape[-1], generator, area, aspect)
+    rectangles, fitted = draw_rectangles(images.shape[-2], images.shape[-1], generator, area, aspect)
     mask = rectangle_mask(send(rectangles, images.device), images.shape[-2], images.shape[-1])
-    mask = mask & send(chosen & found, images.device)[:, None, None, None]
+    mask = mask & send(chosen & fitted, images.device)[:, None, None, None]
     return torch.where(mask, constant(value, images.device, images.dtype)[:, None, None], images)
 
 

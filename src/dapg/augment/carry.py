@@ -47,7 +47,7 @@ class _Parts:
     """Half the width."""
     reach: Float[Tensor, "B P"]
     """How far it reaches beyond its ends."""
-    found: Bool[Tensor, "B P"]
+    visible: Bool[Tensor, "B P"]
     facing: Float[Tensor, "B"]
     """Left shoulder right of the right one by so many lengths of the trunk: above 0 a front is seen."""
 
@@ -72,7 +72,7 @@ def carry(
     size = (pictures.shape[2], pictures.shape[3])
     new, old = _parts(targets, size, least), _parts(sources, size, least)
     distance, across, along, cover = _places(new, size)
-    carried = new.found & old.found
+    carried = new.visible & old.visible
     opposite = (new.facing * old.facing < 0) & (torch.minimum(new.facing.abs(), old.facing.abs()) > TURNED)
     carried[:, -1] &= ~opposite
     cover = cover * carried[:, :, None, None]
@@ -95,9 +95,9 @@ def carry(
     places = begin + y[..., None] * direction + x[..., None] * normal
     grid = 2 * places / constant((size[1], size[0]), places.device, places.dtype) - 1
     inside = (grid.abs() <= 1).all(dim=-1)[:, None]
-    found = functional.grid_sample(pictures, grid.to(pictures.dtype), padding_mode="border", align_corners=False)
-    cover = (cover * inside).to(found.dtype)
-    return torch.cat([found * (cover > 0), cover], dim=1)
+    sampled = functional.grid_sample(pictures, grid.to(pictures.dtype), padding_mode="border", align_corners=False)
+    cover = (cover * inside).to(sampled.dtype)
+    return torch.cat([sampled * (cover > 0), cover], dim=1)
 
 
 def _parts(points: Float[Tensor, "B 18 3"], size: tuple[int, int], least: float) -> _Parts:
@@ -115,19 +115,19 @@ def _parts(points: Float[Tensor, "B 18 3"], size: tuple[int, int], least: float)
     spans = torch.stack([(hips[:, 0] - hips[:, 1]).norm(dim=1), (shoulders[:, 0] - shoulders[:, 1]).norm(dim=1)])
     half = torch.maximum(spans.amax(dim=0) / 2 + TRUNK_MARGIN * trunk, TRUNK_LEAST * trunk)
     head = of(places, *_FACE).mean(dim=1)
-    firsts, lasts, shares = (list(each) for each in zip(*LIMBS, strict=True))
-    trunk_found = of(sure, NECK, LEFT_HIP, RIGHT_HIP).all(dim=1, keepdim=True)
-    head_found = of(sure, NECK, *_FACE).all(dim=1, keepdim=True)
+    firsts, lasts, shares = (list(column) for column in zip(*LIMBS, strict=True))
+    trunk_visible = of(sure, NECK, LEFT_HIP, RIGHT_HIP).all(dim=1, keepdim=True)
+    head_visible = of(sure, NECK, *_FACE).all(dim=1, keepdim=True)
     start = torch.cat([neck[:, None], of(places, *firsts), neck[:, None]], dim=1)
     along = torch.cat([waist[:, None], of(places, *lasts), head[:, None]], dim=1) - start
     slim = trunk[:, None] * constant((*shares, HEAD), trunk.device, trunk.dtype)
     halves = torch.cat([half[:, None], slim], dim=1)
     reach = torch.cat([TRUNK_MARGIN * trunk[:, None], slim], dim=1)
-    found = torch.cat([trunk_found, of(sure, *firsts) & of(sure, *lasts), head_found], dim=1)
+    visible = torch.cat([trunk_visible, of(sure, *firsts) & of(sure, *lasts), head_visible], dim=1)
     length = along.norm(dim=2)
     facing = (shoulders[:, 0, 0] - shoulders[:, 1, 0]) / trunk
     along = along / length.clamp(min=1e-3)[..., None]
-    return _Parts(start, along, length, halves, reach, found, facing)
+    return _Parts(start, along, length, halves, reach, visible, facing)
 
 
 def _places(parts: _Parts, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -26,10 +26,10 @@ def soft_erasing(
     """
     height, width = images.shape[-2:]
     chosen = generator.bernoulli(probability)
-    rectangles, found = draw_rectangles(height, width, generator, area, aspect)
+    rectangles, fitted = draw_rectangles(height, width, generator, area, aspect)
     share = _beta_half_one(generator)
     noise = send(generator.normal_field(3, height, width), images.device).to(images.dtype)
-    return torch.lerp(images, noise, _amount(rectangles, share * (chosen & found), images))
+    return torch.lerp(images, noise, _amount(rectangles, share * (chosen & fitted), images))
 
 
 def self_mixing(
@@ -42,13 +42,13 @@ def self_mixing(
     """A random rectangle becomes (1 - m) patch + m (another such patch of the picture), m ~ Beta(0.5, 1)."""
     height, width = images.shape[-2:]
     chosen = generator.bernoulli(probability)
-    rectangles, found = draw_rectangles(height, width, generator, area, aspect)
+    rectangles, fitted = draw_rectangles(height, width, generator, area, aspect)
     share = _beta_half_one(generator)
     place = generator.uniform(2)
     free = torch.tensor([height, width]) - rectangles[:, 2:] + 1
     shift = (place * free).long() - rectangles[:, :2]
     other = _shifted(images, send(shift, images.device))
-    return torch.lerp(images, other, _amount(rectangles, share * (chosen & found), images))
+    return torch.lerp(images, other, _amount(rectangles, share * (chosen & fitted), images))
 
 
 def _amount(

@@ -34,7 +34,7 @@ def repose(
     if generator.config.carry and own is not None:
         targets = points.to(device).repeat(count, 1, 1)
         carried = carry(sources, own.to(device).repeat_interleave(poses, dim=0), targets)
-    made = generator(sources, skeletons.repeat(count, 1, 1, 1), carried)
-    scaled = ((made.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    generated = generator(sources, skeletons.repeat(count, 1, 1, 1), carried)
+    scaled = ((generated.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     versions: Tensor = scaled.reshape(count, poses, *pictures.shape[1:])
     return versions

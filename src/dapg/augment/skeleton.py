@@ -66,7 +66,7 @@ def draw_skeletons(
         least: points below this confidence, and their limbs, are left out.
     """
     height, width = size
-    found = points[..., 2] >= least
+    sure = points[..., 2] >= least
     places = torch.nan_to_num(points[..., :2]) * constant((width, height), points.device, points.dtype)
     rows = torch.arange(height, device=points.device, dtype=points.dtype)[None, :, None] + 0.5
     columns = torch.arange(width, device=points.device, dtype=points.dtype)[None, None, :] + 0.5
@@ -74,11 +74,11 @@ def draw_skeletons(
     canvas = points.new_zeros(len(points), 3, height, width)
     for number, (start, end) in enumerate(LIMBS):
         distance = _distance(columns, rows, places[:, start], places[:, end])
-        both = found[:, start] & found[:, end]
+        both = sure[:, start] & sure[:, end]
         _lay(canvas, _coverage(distance, LIMB_RADIUS * height, both), LIMB_SHADE * colours[number])
     for number in range(len(KEY_POINT_NAMES)):
         distance = _distance(columns, rows, places[:, number], places[:, number])
-        _lay(canvas, _coverage(distance, JOINT_RADIUS * height, found[:, number]), colours[number])
+        _lay(canvas, _coverage(distance, JOINT_RADIUS * height, sure[:, number]), colours[number])
     return canvas
 
 

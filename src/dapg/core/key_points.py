@@ -36,10 +36,10 @@ LEAST_POINTS = 8
 
 def usable(points: Float[Tensor, "B 18 3"], least: float = CONFIDENT) -> Bool[Tensor, "B"]:
     """Whether a person's pose can be told: a shoulder, a hip and at least eight points with confidence ``least``."""
-    found = points[..., 2] >= least
-    shoulder = found[:, RIGHT_SHOULDER] | found[:, LEFT_SHOULDER]
-    hip = found[:, RIGHT_HIP] | found[:, LEFT_HIP]
-    return shoulder & hip & (found.sum(dim=1) >= LEAST_POINTS)
+    sure = points[..., 2] >= least
+    shoulder = sure[:, RIGHT_SHOULDER] | sure[:, LEFT_SHOULDER]
+    hip = sure[:, RIGHT_HIP] | sure[:, LEFT_HIP]
+    return shoulder & hip & (sure.sum(dim=1) >= LEAST_POINTS)
 
 
 def mirror(points: Float[Tensor, "*B 18 3"]) -> Float[Tensor, "*B 18 3"]:

@@ -57,8 +57,8 @@ class MetricsLog:
 
     def __init__(self, folder: Path, last_step: int = 0, trackers: Sequence[Tracker] = ()) -> None:
         self.folder = folder
-        kept = [line for line in read_metrics(folder) if line.get("step", 0) <= last_step]
-        atomic_write_text(folder / JSONL, "".join(json.dumps(line) + "\n" for line in kept))
+        earlier = [line for line in read_metrics(folder) if line.get("step", 0) <= last_step]
+        atomic_write_text(folder / JSONL, "".join(json.dumps(line) + "\n" for line in earlier))
         self._handle = (folder / JSONL).open("a", encoding="utf-8")
         self._trackers = trackers
 

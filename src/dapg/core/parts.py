@@ -20,8 +20,8 @@ class Part:
         Raises:
             UsageError: anything else.
         """
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
-        part = cls(int(found[1]), int(found[2])) if found else None
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        part = cls(int(match[1]), int(match[2])) if match else None
         if part is None or not 1 <= part.number <= part.count:
             raise UsageError(f"--part is I/N with I from 1 to N, for example 1/4, not {text!r}")
         return part

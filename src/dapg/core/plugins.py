@@ -29,12 +29,12 @@ def names(package: str) -> list[str]:
     Files that start with an underscore, and those whose module docstring begins with ``"Contract"`` or
     ``"Shared"``, are for the folder itself.
     """
-    found = []
+    plugin_names = []
     for path in sorted(_folder(package).glob("*.py")):
         if path.stem.startswith("_") or summary(package, path.stem).startswith(("Contract", "Shared")):
             continue
-        found.append(path.stem)
-    return found
+        plugin_names.append(path.stem)
+    return plugin_names
 
 
 def summary(package: str, name: str) -> str:

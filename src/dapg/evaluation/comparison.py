@@ -57,15 +57,15 @@ def compare_results(first: Sequence[Path | str], *others: Sequence[Path | str], 
         DataError: a file is missing or damaged.
     """
     start, *ends = ([_read(path) for path in side] for side in (first, *others))
-    found = []
+    comparisons = []
     for end in ends:
         _refuse_different_tests(start, end)
-        differences = compare([one.trials for one in start], [one.trials for one in end], seed=seed)
-        found.append(
+        differences = compare([result.trials for result in start], [result.trials for result in end], seed=seed)
+        comparisons.append(
             {
-                "first": [str(one.path) for one in start],
-                "second": [str(one.path) for one in end],
-                "features": [sorted({one.content["feature"] for one in side}) for side in (start, end)],
+                "first": [str(result.path) for result in start],
+                "second": [str(result.path) for result in end],
+                "features": [sorted({result.content["feature"] for result in side}) for side in (start, end)],
                 "protocol": start[0].content["protocol"],
                 "differences": {measure: asdict(difference) for measure, difference in differences.items()},
                 "replicates": REPLICATES,
@@ -73,10 +73,10 @@ def compare_results(first: Sequence[Path | str], *others: Sequence[Path | str], 
             }
         )
     for measure in MEASURES:
-        rows = [comparison["differences"][measure] for comparison in found]
+        rows = [comparison["differences"][measure] for comparison in comparisons]
         for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
             row["p_holm"] = adjusted
-    return found
+    return comparisons
 
 
 def combine_results(paths: Sequence[Path | str]) -> JsonObject:
@@ -94,31 +94,31 @@ def combine_results(paths: Sequence[Path | str]) -> JsonObject:
     """
     results = [_read(path) for path in paths]
     for what, name in (("protocol", "protocols"), ("feature", "features")):
-        values = sorted({str(one.content[what]) for one in results})
+        values = sorted({str(result.content[what]) for result in results})
         if len(values) > 1:
             raise UsageError(f"results of different {name} have no mean: {', '.join(values)}")
-    modes = sorted({f"{one.content['data']['name']}, {one.content['data']['mode']}" for one in results})
+    modes = sorted({f"{result.content['data']['name']}, {result.content['data']['mode']}" for result in results})
     if len(modes) > 1:
         raise UsageError(f"results of different tests have no mean: {'; '.join(modes)}")
-    levels = [_levels(one, number) for number, one in enumerate(results)]
+    levels = [_levels(result, number) for number, result in enumerate(results)]
     if len({tuple(sorted(level.items())) for trials in levels for level in trials}) < sum(map(len, levels)):
         raise UsageError("a seed and partition occurs twice; give each model's result once")
-    everywhere = [name for name in _corrupted(results[0]) if all(name in _corrupted(one) for one in results)]
+    everywhere = [name for name in _corrupted(results[0]) if all(name in _corrupted(result) for result in results)]
     return {
-        "results": [str(one.path) for one in results],
+        "results": [str(result.path) for result in results],
         "protocol": results[0].content["protocol"],
         "data": modes[0],
         "feature": results[0].content["feature"],
         "models": len(results),
-        "comparable": all(one.content.get("comparable", False) for one in results),
+        "comparable": all(result.content.get("comparable", False) for result in results),
         "clean": _together(
             [
-                [(level, trial) for level, trial in zip(own, one.trials, strict=True)]
-                for own, one in zip(levels, results, strict=True)
+                [(level, trial) for level, trial in zip(own, result.trials, strict=True)]
+                for own, result in zip(levels, results, strict=True)
             ]
         ),
         "corrupted": {
-            name: _together([_repeats(one, name, own) for one, own in zip(results, levels, strict=True)])
+            name: _together([_repeats(result, name, own) for result, own in zip(results, levels, strict=True)])
             for name in everywhere
         },
     }
@@ -130,40 +130,40 @@ _Observed = list[tuple[dict[str, int | str], QueryScores]]
 
 def _together(models: Sequence[_Observed]) -> JsonObject:
     means = [(level, trial_means(trial)) for model in models for level, trial in model]
-    found = intervals([[trial for _, trial in model] for model in models])
+    measured = intervals([[trial for _, trial in model] for model in models])
     return {
-        "scores": {measure: interval.value for measure, interval in found.items()},
-        "intervals": {measure: asdict(interval) for measure, interval in found.items()},
+        "scores": {measure: interval.value for measure, interval in measured.items()},
+        "intervals": {measure: asdict(interval) for measure, interval in measured.items()},
         "spread": {measure: spread([(level, mean[measure]) for level, mean in means]) for measure in MEASURES},
     }
 
 
-def _levels(one: _Result, number: int) -> list[dict[str, int | str]]:
+def _levels(result: _Result, number: int) -> list[dict[str, int | str]]:
     """Seed, partition and gallery of each trial; a model that does not know its seed counts as a seed of its own."""
-    seed = one.content.get("model_seed")
-    found: list[dict[str, int | str]] = []
-    for trial in one.content["trials"]:
+    seed = result.content.get("model_seed")
+    levels: list[dict[str, int | str]] = []
+    for trial in result.content["trials"]:
         partition = trial["name"] if trial["cause"] == "partition" else "the only one"
         gallery = trial["name"] if trial["cause"] == "gallery" else "the only one"
-        found.append({"seed": f"file {number}" if seed is None else seed, "partition": partition, "gallery": gallery})
-    return found
+        levels.append({"seed": f"file {number}" if seed is None else seed, "partition": partition, "gallery": gallery})
+    return levels
 
 
-def _corrupted(one: _Result) -> dict[str, JsonObject]:
-    return {str(row["name"]): row for row in one.content.get("corrupted") or []}
+def _corrupted(result: _Result) -> dict[str, JsonObject]:
+    return {str(row["name"]): row for row in result.content.get("corrupted") or []}
 
 
-def _repeats(one: _Result, name: str, levels: Sequence[Mapping[str, int | str]]) -> _Observed:
-    found: _Observed = []
-    for repeat, file in enumerate(_corrupted(one)[name]["per_query"]):
-        trials = read_query_scores(one.path.parent / file)[one.content["feature"]]
-        found += [({**level, "repeat": repeat}, trial) for level, trial in zip(levels, trials, strict=True)]
-    return found
+def _repeats(result: _Result, name: str, levels: Sequence[Mapping[str, int | str]]) -> _Observed:
+    observed: _Observed = []
+    for repeat, file in enumerate(_corrupted(result)[name]["per_query"]):
+        trials = read_query_scores(result.path.parent / file)[result.content["feature"]]
+        observed += [({**level, "repeat": repeat}, trial) for level, trial in zip(levels, trials, strict=True)]
+    return observed
 
 
 def _refuse_different_tests(first: Sequence[_Result], second: Sequence[_Result]) -> None:
     """Several lists are fine where both sides have the same ones (RegDB: one a partition)."""
-    tests = [{one.test for one in side} for side in (first, second)]
+    tests = [{result.test for result in side} for side in (first, second)]
     if tests[0] == tests[1]:
         return
     protocols = sorted({protocol for side in tests for protocol, _ in side})

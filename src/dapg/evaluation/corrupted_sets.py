@@ -115,15 +115,15 @@ def policies() -> dict[str, CorruptionPolicy]:
 
 def _of_lists() -> dict[str, CorruptionPolicy]:
     """Policies of the fixed lists, by list and by list/protocol."""
-    found: dict[str, CorruptionPolicy] = {}
+    policies: dict[str, CorruptionPolicy] = {}
     for name in lists.names():
         fixed = lists.corruption_list(name)
         of_list = CorruptionPolicy(
             fixed.types, "visible", fixed.severities, "both", fixed.height, fixed.width, fixed.seed
         )
         chosen = {f"{name}/{key}": replace(of_list, **parts) for key, parts in fixed.protocols.items()}
-        found |= {name: next(iter(chosen.values())), **chosen}
-    return found
+        policies |= {name: next(iter(chosen.values())), **chosen}
+    return policies
 
 
 def policy(name: str) -> CorruptionPolicy:

@@ -100,9 +100,9 @@ def read_features(path: Path | str, protocol: Protocol) -> FeatureFile:
     if query.shape[1] != gallery.shape[1]:
         raise DataError(f"{path}: query features have {query.shape[1]} numbers, gallery features {gallery.shape[1]}")
     sizes = {"query": len(query), "gallery": len(gallery)}
-    found = {key: _labels(path, key, array, sizes[key.split("_")[0]]) for key, array in arrays.items()}
-    persons = found["query_persons"], found["gallery_persons"]
-    labels = Labels(*persons, found.get("query_cameras"), found.get("gallery_cameras"), protocol)
+    columns = {key: _labels(path, key, array, sizes[key.split("_")[0]]) for key, array in arrays.items()}
+    persons = columns["query_persons"], columns["gallery_persons"]
+    labels = Labels(*persons, columns.get("query_cameras"), columns.get("gallery_cameras"), protocol)
     return FeatureFile(query, gallery, labels)
 
 

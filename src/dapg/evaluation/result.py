@@ -36,7 +36,7 @@ def describe_scores(
         "rules": {**asdict(protocol), "camera_groups": dict(protocol.camera_groups)},
         "trials": list(trials),
         "feature": feature,
-        "scores": {name: summary(each) for name, each in scores.items()},
+        "scores": {name: summary(of_trials) for name, of_trials in scores.items()},
         "intervals": {
             measure: asdict(interval)
             for measure, interval in intervals([[trial.per_query for trial in reported]]).items()
@@ -68,6 +68,6 @@ def _observations(
 ) -> list[tuple[dict[str, int | str], float]]:
     """A trial's score under the name of what the trials of this mode differ in."""
     return [
-        ({str(trial["cause"]): str(trial["name"])}, value_of(each, measure))
-        for trial, each in zip(trials, scores, strict=True)
+        ({str(trial["cause"]): str(trial["name"])}, value_of(trial_scores, measure))
+        for trial, trial_scores in zip(trials, scores, strict=True)
     ]

@@ -74,7 +74,7 @@ class FlipAveraged:
         """Each feature under its name, and its average under the name with ``FLIPPED`` added."""
         features = self.encoder.encode(images, modality)
         mirrored = self.encoder.encode(images.flip(-1), modality)
-        averaged = {name + FLIPPED: functional.normalize(each + mirrored[name]) for name, each in features.items()}
+        averaged = {name + FLIPPED: functional.normalize(values + mirrored[name]) for name, values in features.items()}
         return {**features, **averaged}
 
 

@@ -118,23 +118,23 @@ def neighbours(settings: NeighbourSettings) -> JsonObject:
     runtime = Runtime(resolve_device(settings.device), settings.batch_size, settings.workers, progress=True)
     encoder = build_encoder(settings.model, settings.backbone, size, settings.seed, runtime.device)
     features = unit_rows(extract(encoder, dataset, records, runtime)[encoder.headline])
-    same, kept = pairs(seen, test, settings.seconds)
-    scores = score_pairs(features, same, kept, seen.persons if test == "people" else seen.tracks)
+    same, gallery = pairs(seen, test, settings.seconds)
+    scores = score_pairs(features, same, gallery, seen.persons if test == "people" else seen.tracks)
     write_query_scores(out / QUERY_SCORES, {encoder.headline: [scores]})
-    _draw(out / SHEET, dataset, seen, features, same, kept, settings)
+    _draw(out / SHEET, dataset, seen, features, same, gallery, settings)
     result = {
         "stage": "neighbours",
         "model": settings.model,
         "test": test,
         "protocol": f"neighbours by {test}, {settings.seconds:g} s left out",
-        "data": {"name": "crops", "mode": test, "hash": _hash(records, same, kept)},
+        "data": {"name": "crops", "mode": test, "hash": _hash(records, same, gallery)},
         "trials": [{"name": "all crops", "queries": len(records), "gallery": len(records), "cause": "gallery"}],
         "feature": encoder.headline,
         "crops": len(records),
         "labels_without_crop": unmatched,
         "queries": scores.queries,
         "valid_queries": scores.valid_queries,
-        "chance": chance(same, kept),
+        "chance": chance(same, gallery),
         "scores": {"rank-1": scores.rank(1), "rank-5": scores.rank(5), "mAP": scores.mAP, "mINP": scores.mINP},
         "intervals": {name: asdict(value) for name, value in intervals([[scores.per_query]]).items()},
         "per_query": QUERY_SCORES,
@@ -202,7 +202,7 @@ def name_people(sightings: Sightings, crops: Path, people: Path) -> tuple[Sighti
 def pairs(
     seen: Sightings, test: Literal["people", "tracks"], seconds: float
 ) -> tuple[Bool[Tensor, "N N"], Bool[Tensor, "N N"]]:
-    """(same, kept): whom query i (row) should find, and which crops stand in its gallery at all."""
+    """(same, gallery): whom query i (row) should find, and which crops stand in its gallery at all."""
     one_video = seen.videos[:, None] == seen.videos
     far = ~one_video | ((seen.seconds[:, None] - seen.seconds).abs() > seconds)
     one_track = seen.tracks[:, None] == seen.tracks
@@ -224,14 +224,14 @@ def together(seen: Sightings) -> Bool[Tensor, "N N"]:
 
 
 def score_pairs(
-    features: Float[Tensor, "N D"], same: Bool[Tensor, "N N"], kept: Bool[Tensor, "N N"], persons: Int[Tensor, "N"]
+    features: Float[Tensor, "N D"], same: Bool[Tensor, "N N"], gallery: Bool[Tensor, "N N"], persons: Int[Tensor, "N"]
 ) -> Scores:
     """CMC, mAP and mINP of every crop as a query among the crops that are kept for it; formulas as in ``metrics``.
 
     Args:
         features: unit rows.
         same: whom a query should find.
-        kept: its gallery.
+        gallery: which crops it is compared with.
         persons: whose queries are resampled together for intervals.
 
     Raises:
@@ -239,7 +239,7 @@ def score_pairs(
     """
     blocks = [
         _score_block(
-            features[start : start + _BLOCK] @ features.T, same[start : start + _BLOCK], kept[start : start + _BLOCK]
+            features[start : start + _BLOCK] @ features.T, same[start : start + _BLOCK], gallery[start : start + _BLOCK]
         )
         for start in range(0, len(features), _BLOCK)
     ]
@@ -250,33 +250,33 @@ def score_pairs(
 
 
 def _score_block(
-    similarity: Float[Tensor, "b N"], same: Bool[Tensor, "b N"], kept: Bool[Tensor, "b N"]
+    similarity: Float[Tensor, "b N"], same: Bool[Tensor, "b N"], gallery: Bool[Tensor, "b N"]
 ) -> Float64[Tensor, "b 3"]:
     """AP, INP and first match of each query."""
-    order = similarity.masked_fill(~kept, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    match = (same & kept).gather(1, order)
+    order = similarity.masked_fill(~gallery, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    match = (same & gallery).gather(1, order)
     ranks = torch.arange(1, match.shape[1] + 1)
-    found = match.cumsum(dim=1)
-    count = found[:, -1]
-    precision = (found / ranks * match).double().sum(dim=1) / count
+    hits = match.cumsum(dim=1)
+    count = hits[:, -1]
+    precision = (hits / ranks * match).double().sum(dim=1) / count
     last = (ranks * match).amax(dim=1)
     first = torch.where(count > 0, match.int().argmax(dim=1) + 1, 0)
     return torch.stack([precision, torch.where(count > 0, count / last.double(), torch.nan), first], dim=1)
 
 
-def chance(same: Bool[Tensor, "N N"], kept: Bool[Tensor, "N N"]) -> float:
+def chance(same: Bool[Tensor, "N N"], candidates: Bool[Tensor, "N N"]) -> float:
     """Rank-1 of guessing: the mean share of matches in a query's gallery."""
-    matches, gallery = (same & kept).sum(dim=1), kept.sum(dim=1)
+    matches, gallery = (same & candidates).sum(dim=1), candidates.sum(dim=1)
     valid = matches > 0
     return float((matches[valid] / gallery[valid]).mean()) if bool(valid.any()) else 0.0
 
 
-def _hash(records: Sequence[Record], same: Tensor, kept: Tensor) -> str:
+def _hash(records: Sequence[Record], same: Tensor, gallery: Tensor) -> str:
     """Of the test: two results with the same one can be compared query by query."""
     import hashlib
 
     digest = hashlib.sha256(list_hash(list(records)).encode())
-    for mask in (same, kept):
+    for mask in (same, gallery):
         digest.update(np.packbits(mask.numpy()).tobytes())
     return digest.hexdigest()[:16]
 
@@ -306,18 +306,18 @@ def _draw(
     seen: Sightings,
     features: Float[Tensor, "N D"],
     same: Bool[Tensor, "N N"],
-    kept: Bool[Tensor, "N N"],
+    gallery: Bool[Tensor, "N N"],
     settings: NeighbourSettings,
 ) -> None:
     """A row a query: itself, then its ten nearest, framed green where they match and red where not."""
-    valid = (same & kept).any(dim=1).nonzero()[:, 0]
+    valid = (same & gallery).any(dim=1).nonzero()[:, 0]
     generator = torch.Generator().manual_seed(settings.seed)
     chosen = valid[torch.randperm(len(valid), generator=generator)[: settings.queries_drawn]].sort().values
     sheet = Image.new("RGB", (12 * 68, max(1, len(chosen)) * 132), "white")
     pen = ImageDraw.Draw(sheet)
     for row, query in enumerate(chosen.tolist()):
-        ranked = (features[query] @ features.T).masked_fill(~kept[query], -torch.inf)
-        nearest = ranked.topk(min(10, int(kept[query].sum()))).indices.tolist()
+        ranked = (features[query] @ features.T).masked_fill(~gallery[query], -torch.inf)
+        nearest = ranked.topk(min(10, int(gallery[query].sum()))).indices.tolist()
         for column, crop in enumerate([query, *nearest]):
             record = Record(seen.files[crop])
             left, top = (column + (column > 0)) * 68 - 34 * (column > 0), row * 132

@@ -69,10 +69,10 @@ def _scores(folder: Path, pictures: Sequence[GeneratedPicture], network: Estimat
             raise DataError(f"{path}: {error.strerror or error}; run dapg pose generate again") from error
         images.append(decode(data, network.input_size, None, str(path)))
         sizes.append(upright_size(data, None, str(path)))
-    found = network.estimate(torch.stack(images), torch.tensor(sizes))
+    points = network.estimate(torch.stack(images), torch.tensor(sizes))
     target = torch.stack([canonical_poses()[picture.pose] for picture in pictures])
     aspect = torch.tensor([width / height for height, width in sizes])
-    scores: list[float] = pck(found, target, aspect).tolist()
+    scores: list[float] = pck(points, target, aspect).tolist()
     return scores
 
 

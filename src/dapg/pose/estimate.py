@@ -162,8 +162,8 @@ def _estimate_chunks(
                 problems.update(batch.problems)
                 bar.update(len(batch.records))
             keys = tuple((record.path, record.box) for record in chosen)
-            found = torch.nan_to_num(torch.cat(points), nan=0.0, posinf=0.0, neginf=0.0)
-            write_table(_chunk(folder, number), KeyPointTable(keys, found, {"unreadable": problems}))
+            finite = torch.nan_to_num(torch.cat(points), nan=0.0, posinf=0.0, neginf=0.0)
+            write_table(_chunk(folder, number), KeyPointTable(keys, finite, {"unreadable": problems}))
 
 
 @dataclass(frozen=True)
@@ -222,12 +222,12 @@ def _merge(
         write_table(out / TABLE, table)
         _write_sheet(out / SHEET, dataset, records, table.points)
         unreadable = {path: reason for part in tables for path, reason in part.about["unreadable"].items()}
-        found, fine = table.points[..., 2] >= CONFIDENT, table.usable()
+        confident, fine = table.points[..., 2] >= CONFIDENT, table.usable()
         unusable = [key[0] for key, good in zip(keys, fine.tolist(), strict=True) if not good]
         result = stage.finish(
             {
                 "pictures": len(records),
-                "detected": int(found.any(dim=1).sum()),
+                "detected": int(confident.any(dim=1).sum()),
                 "usable": int(fine.sum()),
                 "unusable": unusable[:1000],
                 "unreadable": unreadable,
@@ -244,15 +244,15 @@ def _write_sheet(path: Path, dataset: Dataset, records: Sequence[Record], points
     """Some pictures spread evenly over the set, with their key points."""
     step = max(1, len(records) // SHEET_PICTURES)
     chosen = list(range(0, len(records), step))[:SHEET_PICTURES]
-    pictures, kept = [], []
+    pictures, rows = [], []
     for number in chosen:
         record = records[number]
         try:
             pictures.append(decode(dataset.read(record), (192, 96), record.box, record.path))
-            kept.append(number)
+            rows.append(number)
         except DataError:  # listed in the result already
             continue
     if not pictures:
         return
     with atomic_path(path) as temporary:
-        overlay_sheet(torch.stack(pictures), points[kept]).save(temporary, "JPEG", quality=90)
+        overlay_sheet(torch.stack(pictures), points[rows]).save(temporary, "JPEG", quality=90)

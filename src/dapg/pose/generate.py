@@ -90,8 +90,8 @@ def generate(source: DataConfig, settings: GenerateSettings) -> JsonObject:
     generator.to(resolve_device(settings.device))
     with progress_bar("generate", "picture", len(todo)) as bar:
         for numbers, pictures in _batches(dataset, mine, todo, settings, facts):
-            made = repose(generator, pictures, torch.stack(list(poses.values())), points[numbers]).cpu()
-            for number, versions in zip(numbers, made, strict=True):
+            generated = repose(generator, pictures, torch.stack(list(poses.values())), points[numbers]).cpu()
+            for number, versions in zip(numbers, generated, strict=True):
                 for pose, version in zip(poses, versions, strict=True):
                     atomic_write_bytes(out / file_of(mine[number], pose), _png(version))
             bar.update(len(numbers))

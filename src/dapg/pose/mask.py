@@ -29,7 +29,7 @@ def person_mask(
     places = torch.nan_to_num(points[..., :2]) * points.new_tensor([width, height])
     aspect = points.new_full((len(points),), width / height)
     torso = height * torso_lengths(points, aspect).clamp(min=1 / 12)  # seen from above or cut off it may vanish
-    found = points[..., 2] >= least
+    sure = points[..., 2] >= least
     rows = torch.arange(height, device=points.device, dtype=points.dtype)[:, None] + 0.5
     columns = torch.arange(width, device=points.device, dtype=points.dtype)[None, :] + 0.5
     mask = points.new_zeros(len(points), height, width)
@@ -40,5 +40,5 @@ def person_mask(
         part = ((x * along[:, 0] + y * along[:, 1]) / (along**2).sum(dim=1).clamp(min=1e-12)).clamp(0, 1)
         distance = torch.hypot(x - part * along[:, 0], y - part * along[:, 1])
         cover = ((radius * torso)[:, None, None] + 0.5 - distance).clamp(0, 1)
-        mask = torch.maximum(mask, cover * (found[:, start] & found[:, end])[:, None, None])
+        mask = torch.maximum(mask, cover * (sure[:, start] & sure[:, end])[:, None, None])
     return mask[:, None]

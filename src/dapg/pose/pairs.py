@@ -71,8 +71,8 @@ def make_pairs(
     else:
         sources, targets = _ordered_pairs(_members(records, good, kind, groups))
     if first_target:
-        kept = (sources < first_target) & (targets >= first_target)
-        sources, targets = sources[kept], targets[kept]
+        wanted = (sources < first_target) & (targets >= first_target)
+        sources, targets = sources[wanted], targets[wanted]
     if not len(sources):
         raise UsageError(
             f"no pair of kind {kind!r} among {len(records)} pictures, {int(good.sum())} with usable key points; "

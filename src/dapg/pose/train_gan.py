@@ -454,8 +454,8 @@ class _Step:
             pictures = torch.where(both[:, None, None, None], pictures.flip(3), pictures)
             points = torch.where(both[:, None, None], mirror(points), points)
         pose = 2 * draw_skeletons(points[half:], self.size) - 1
-        kept = send(~draws.fork("carried").bernoulli(options.uncarried), pictures.device)
-        return _Pairs(pictures[:half], points[:half], pictures[half:], points[half:], pose, kept)
+        carried = send(~draws.fork("carried").bernoulli(options.uncarried), pictures.device)
+        return _Pairs(pictures[:half], points[:half], pictures[half:], points[half:], pose, carried)
 
     def _generate(
         self, pairs: "_Pairs", pictures: Tensor, own: Tensor, points: Tensor, pose: Tensor
@@ -466,8 +466,8 @@ class _Step:
         """
         generator = self.networks.generator
         if not isinstance(generator, AttentionGenerator) or not generator.config.carry:
-            made = generator(pictures, pose)
-            return made, made, made.new_zeros(len(made), 1, *self.size)
+            generated = generator(pictures, pose)
+            return generated, generated, generated.new_zeros(len(generated), 1, *self.size)
         carried = carry(pictures, own, points) * pairs.carried[:, None, None, None]
         painted, trust = generator.paint(pictures, pose, carried)
         return lay(painted, trust, carried), painted, carried[:, 3:] * (1 - trust)
@@ -475,16 +475,16 @@ class _Step:
     def _improve_generator(self, pairs: "_Pairs", adversarial: bool) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """The terms, and what the discriminator is to judge with its pose."""
         losses, source, target = self.settings.losses, pairs.source, pairs.target
-        made, painted, lost = self._generate(pairs, source, pairs.source_points, pairs.target_points, pairs.pose)
+        generated, painted, lost = self._generate(pairs, source, pairs.source_points, pairs.target_points, pairs.pose)
         person = person_mask(pairs.target_points, self.size)
         terms = {
             "reconstruction": losses.reconstruction * reconstruction_loss(painted, target, person, losses.person_weight)
         }
         if self.settings.generator.carry:
-            seen, wanted, where = (functional.avg_pool2d(each, COARSE) for each in (made, target, person))
+            seen, wanted, where = (functional.avg_pool2d(images, COARSE) for images in (generated, target, person))
             terms["coarse"] = losses.coarse * reconstruction_loss(seen, wanted, where, losses.person_weight)
             terms["trust"] = losses.trust * lost.mean()
-        judged, judged_pose = made, pairs.pose
+        judged, judged_pose = generated, pairs.pose
         if self.settings.pairs.kind == "self":  # own pose above; there and back through the next picture's pose
             elsewhere, judged_pose = pairs.target_points.roll(1, dims=0), pairs.pose.roll(1, dims=0)
             judged, _, _ = self._generate(pairs, source, pairs.source_points, elsewhere, judged_pose)
@@ -493,7 +493,7 @@ class _Step:
         if losses.features:
             terms["features"] = losses.features * feature_loss(self._look(painted), self._look(target))
         if losses.identity:
-            known = self._recognise(made, person), self._recognise(target, person)
+            known = self._recognise(generated, person), self._recognise(target, person)
             terms["identity"] = losses.identity * feature_loss(*known)
         if adversarial:
             self.networks.discriminator.requires_grad_(False)
@@ -503,9 +503,9 @@ class _Step:
         return terms, judged, judged_pose
 
     def _improve_discriminator(
-        self, real: Tensor, real_pose: Tensor, made: Tensor, made_pose: Tensor
+        self, real: Tensor, real_pose: Tensor, generated: Tensor, made_pose: Tensor
     ) -> dict[str, Tensor]:
-        loss = tells_apart_loss(self._judge(real, real_pose), self._judge(made, made_pose))
+        loss = tells_apart_loss(self._judge(real, real_pose), self._judge(generated, made_pose))
         self._update(loss)
         return {"tells_apart": loss}
 

@@ -138,10 +138,10 @@ class _Sheet:
         )
         query_persons = torch.tensor(labels.query_persons, device=device)
         gallery_persons = torch.tensor(labels.gallery_persons, device=device)
-        kept = torch.ones_like(gallery_persons, dtype=torch.bool)
+        counted = torch.ones_like(gallery_persons, dtype=torch.bool)
         for junk in protocol.junk_persons:
-            kept &= gallery_persons != junk
-        columns = kept.nonzero()[:, 0]
+            counted &= gallery_persons != junk
+        columns = counted.nonzero()[:, 0]
         columns = columns[gallery_persons[columns].argsort(stable=True)]
         in_order = gallery_persons[columns]
         opens_run = torch.ones_like(in_order, dtype=torch.bool)
@@ -214,23 +214,25 @@ def _score_block(distances: Float[Tensor, "b G"], first: int, sheet: _Sheet) -> 
 def _score_chunk(distances: Float[Tensor, "b G"], first: int, sheet: _Sheet) -> Float[Tensor, "b 3"]:
     """One chunk: leave out, look up, count."""
     rows = slice(first, first + len(distances))
-    kept = distances.clone() if sheet.identity else distances.index_select(1, sheet.columns)
-    if kept.dtype in (torch.float16, torch.bfloat16):
-        kept = kept.float()
-    if not bool(kept.sum().isfinite()) and not bool(kept.isfinite().all()):  # the sum alone is fast, but may overflow
+    chosen = distances.clone() if sheet.identity else distances.index_select(1, sheet.columns)
+    if chosen.dtype in (torch.float16, torch.bfloat16):
+        chosen = chosen.float()
+    if not bool(chosen.sum().isfinite()) and not bool(
+        chosen.isfinite().all()
+    ):  # the sum alone is fast, but may overflow
         raise UsageError("a distance is NaN or infinite: check the features that it comes from")
-    columns, is_match = _match_columns(kept, rows, sheet)
+    columns, is_match = _match_columns(chosen, rows, sheet)
     counts = is_match.sum(dim=1)
     if columns.shape[1] == 0:
         return _rows_of(torch.full_like(counts, torch.nan, dtype=torch.float64), counts, counts)
-    _leave_out_groups(kept, rows, sheet)
-    values = kept.gather(1, columns).masked_fill_(~is_match, torch.inf)
-    ranks = _ranks(kept, values, columns, is_match, sheet)
+    _leave_out_groups(chosen, rows, sheet)
+    values = chosen.gather(1, columns).masked_fill_(~is_match, torch.inf)
+    ranks = _ranks(chosen, values, columns, is_match, sheet)
     steps = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
     precision = (steps / ranks.double()).masked_fill(~(steps <= counts[:, None]), 0)
     average_precision = precision.sum(dim=1) / counts  # 0 / 0 is NaN: no match
     last = ranks.gather(1, (counts - 1).clamp(min=0)[:, None])[:, 0]
-    firsts = _person_ranks(kept, values, columns, sheet) if sheet.unique else ranks[:, 0]
+    firsts = _person_ranks(chosen, values, columns, sheet) if sheet.unique else ranks[:, 0]
     firsts = firsts.masked_fill(counts == 0, 0)
     return _rows_of(average_precision, counts.double() / last.masked_fill(counts == 0, 0), firsts)
 
@@ -241,15 +243,15 @@ def _rows_of(average_precision: Tensor, penalty: Tensor, firsts: Tensor) -> Floa
 
 
 def _match_columns(
-    kept: Float[Tensor, "b g"], rows: slice, sheet: _Sheet
+    chosen: Float[Tensor, "b g"], rows: slice, sheet: _Sheet
 ) -> tuple[Int[Tensor, "b P"], Bool[Tensor, "b P"]]:
     """Columns of each query's matches, and which of the P places hold a match that the rules keep.
 
-    Images of the query's person that the rules leave out are set to infinity in ``kept``.
+    Images of the query's person that the rules leave out are set to infinity in ``chosen``.
     """
     starts, counts = sheet.match_starts[rows], sheet.match_counts[rows]
     most = int(counts.max()) if len(counts) else 0
-    places = torch.arange(most, device=kept.device)
+    places = torch.arange(most, device=chosen.device)
     is_match = places < counts[:, None]
     columns = (starts[:, None] + places).masked_fill_(~is_match, 0)
     if most == 0:
@@ -257,7 +259,7 @@ def _match_columns(
     if sheet.cameras is not None and sheet.query_cameras is not None:
         left_out = is_match & (sheet.cameras[columns] == sheet.query_cameras[rows][:, None])
         at = left_out.nonzero()
-        kept[at[:, 0], columns[at[:, 0], at[:, 1]]] = torch.inf
+        chosen[at[:, 0], columns[at[:, 0], at[:, 1]]] = torch.inf
         is_match &= ~left_out
     if sheet.groups is not None and sheet.query_groups is not None:
         groups = sheet.query_groups[rows][:, None]
@@ -265,52 +267,52 @@ def _match_columns(
     return columns, is_match
 
 
-def _leave_out_groups(kept: Float[Tensor, "b g"], rows: slice, sheet: _Sheet) -> None:
+def _leave_out_groups(chosen: Float[Tensor, "b g"], rows: slice, sheet: _Sheet) -> None:
     """Set gallery images by cameras of the query's group to infinity, whatever the person."""
     if sheet.groups is None or sheet.query_groups is None:
         return
     query_groups = sheet.query_groups[rows]
     for group in range(int(sheet.groups.max()) + 1 if len(sheet.groups) else 0):
         queries, columns = (query_groups == group).nonzero()[:, 0], (sheet.groups == group).nonzero()[:, 0]
-        kept[queries[:, None], columns] = torch.inf
+        chosen[queries[:, None], columns] = torch.inf
 
 
 def _ranks(
-    kept: Float[Tensor, "b g"],
+    chosen: Float[Tensor, "b g"],
     values: Float[Tensor, "b P"],
     columns: Int[Tensor, "b P"],
     is_match: Bool[Tensor, "b P"],
     sheet: _Sheet,
 ) -> Int[Tensor, "b P"]:
     """Ranks of the matches from 1, ascending along each row; places without a match hold large numbers."""
-    in_order = _sort_values(kept)
+    in_order = _sort_values(chosen)
     nearer = torch.searchsorted(in_order, values)
     tied = (torch.searchsorted(in_order, values, right=True) - nearer > 1) & is_match
     ranks = nearer + 1
     for row, place in tied.nonzero().tolist():
-        same = (kept[row] == values[row, place]).nonzero()[:, 0]
+        same = (chosen[row] == values[row, place]).nonzero()[:, 0]
         ranks[row, place] += (sheet.columns[same] < sheet.columns[columns[row, place]]).sum()
     return ranks.masked_fill_(~is_match, torch.iinfo(torch.int64).max).sort(dim=1).values
 
 
-def _sort_values(kept: Float[Tensor, "b g"]) -> Float[Tensor, "b g"]:
+def _sort_values(distances: Float[Tensor, "b g"]) -> Float[Tensor, "b g"]:
     """Each row in ascending order. NumPy's sort of plain values is vectorised and several times faster than torch's."""
-    if kept.is_cuda:
-        return kept.sort(dim=1).values
-    return torch.from_numpy(np.sort(kept.numpy(), axis=1))
+    if distances.is_cuda:
+        return distances.sort(dim=1).values
+    return torch.from_numpy(np.sort(distances.numpy(), axis=1))
 
 
 def _person_ranks(
-    kept: Float[Tensor, "b g"], values: Float[Tensor, "b P"], columns: Int[Tensor, "b P"], sheet: _Sheet
+    chosen: Float[Tensor, "b g"], values: Float[Tensor, "b P"], columns: Int[Tensor, "b P"], sheet: _Sheet
 ) -> Int[Tensor, "b"]:
     """Place of the query's person when every person stands at its best image, from 1."""
-    best = _best_per_person(kept, sheet.starts)
+    best = _best_per_person(chosen, sheet.starts)
     own = values.min(dim=1).values
     nearer = (best < own[:, None]).sum(dim=1)
     tied = ((best == own[:, None]).sum(dim=1) > 1) & own.isfinite()
     for row in tied.nonzero()[:, 0].tolist():
         first = sheet.columns[columns[row][values[row] == own[row]]].min()
-        same = (kept[row] == own[row]).nonzero()[:, 0]
+        same = (chosen[row] == own[row]).nonzero()[:, 0]
         earlier = same[sheet.columns[same] < first]
         persons = torch.searchsorted(sheet.starts, earlier, right=True) - 1
         passed = torch.zeros_like(best[row], dtype=torch.bool).index_fill_(0, persons, True)
@@ -318,10 +320,10 @@ def _person_ranks(
     return nearer + 1
 
 
-def _best_per_person(kept: Float[Tensor, "b g"], starts: Int[Tensor, "n"]) -> Float[Tensor, "b n"]:
+def _best_per_person(distances: Float[Tensor, "b g"], starts: Int[Tensor, "n"]) -> Float[Tensor, "b n"]:
     """Smallest distance in each run of columns."""
-    if not kept.is_cuda:
-        return torch.from_numpy(np.minimum.reduceat(kept.numpy(), starts.numpy(), axis=1))
-    runs = torch.searchsorted(starts, torch.arange(kept.shape[1], device=kept.device), right=True) - 1
-    empty = kept.new_full((len(kept), len(starts)), torch.inf)
-    return empty.scatter_reduce_(1, runs.expand(len(kept), -1), kept, "amin")
+    if not distances.is_cuda:
+        return torch.from_numpy(np.minimum.reduceat(distances.numpy(), starts.numpy(), axis=1))
+    runs = torch.searchsorted(starts, torch.arange(distances.shape[1], device=distances.device), right=True) - 1
+    empty = distances.new_full((len(distances), len(starts)), torch.inf)
+    return empty.scatter_reduce_(1, runs.expand(len(distances), -1), distances, "amin")

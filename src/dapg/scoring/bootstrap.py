@@ -110,13 +110,13 @@ def compare(
         raise UsageError("the two results have different queries; only results of the same trials can be compared")
     persons = _all_persons([first])
     left_side, right_side = _resample([first, second], persons, replicates, seed)
-    found = {}
+    differences = {}
     for measure in MEASURES:
         (left_value, left_drawn), (right_value, right_drawn) = left_side[measure], right_side[measure]
         seeds, drawn = min(len(first), len(second)), right_drawn - left_drawn
         interval = _interval(right_value - left_value, drawn, len(persons), seeds)
-        found[measure] = Difference(**vars(interval), p=_p_value(drawn))
-    return found
+        differences[measure] = Difference(**vars(interval), p=_p_value(drawn))
+    return differences
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -154,14 +154,14 @@ def spread(observations: Sequence[tuple[Mapping[str, int | str], float]]) -> dic
     causes = list(observations[0][0])
     if any(list(levels) != causes for levels, _ in observations):
         raise UsageError(f"all observations must name the same causes: {', '.join(causes)}")
-    found = {}
+    by_cause = {}
     for cause in causes:
         by_level: dict[int | str, list[float]] = {}
         for levels, value in observations:
             by_level.setdefault(levels[cause], []).append(value)
         means = [statistics.fmean(values) for values in by_level.values()]
-        found[cause] = {"levels": len(means), "std": statistics.stdev(means) if len(means) > 1 else 0.0}
-    return found
+        by_cause[cause] = {"levels": len(means), "std": statistics.stdev(means) if len(means) > 1 else 0.0}
+    return by_cause
 
 
 def write_query_scores(path: Path | str, features: Mapping[str, Sequence[Scores]]) -> None:
@@ -191,29 +191,29 @@ def read_query_scores(path: Path | str) -> dict[str, list[QueryScores]]:
             arrays = {key: stored[key] for key in stored.files}
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: query scores cannot be read ({error})") from error
-    found: dict[str, list[QueryScores]] = {}
+    by_feature: dict[str, list[QueryScores]] = {}
     for key in arrays:
         feature, number, name = key.rsplit("/", 2) if key.count("/") >= 2 else ("", "", "")
         if name != _ARRAYS[0]:
             continue
-        if int(number) != len(found.setdefault(feature, [])):
+        if int(number) != len(by_feature.setdefault(feature, [])):
             raise DataError(f"{path}: trials of {feature!r} are not in order")
         fields = {name: arrays[f"{feature}/{number}/{name}"] for name in _ARRAYS}
-        found[feature].append(QueryScores(**fields))
-    if not found:
+        by_feature[feature].append(QueryScores(**fields))
+    if not by_feature:
         raise DataError(f"{path} holds no query scores")
-    return found
+    return by_feature
 
 
 def _queries(side: Sequence[Model]) -> set[bytes]:
     """What tells one list of queries from another: the persons in order, or how many queries each person has."""
-    found: set[bytes] = set()
+    keys: set[bytes] = set()
     for model in side:
         if isinstance(model, PersonScores):
-            found.add(np.asarray(model.persons).tobytes() + model.sums[:, -1].tobytes())
+            keys.add(np.asarray(model.persons).tobytes() + model.sums[:, -1].tobytes())
         else:
-            found |= {trial.persons.tobytes() for trial in model}
-    return found
+            keys |= {trial.persons.tobytes() for trial in model}
+    return keys
 
 
 def _all_persons(sides: Sequence[Sequence[Model]]) -> list[int]:
@@ -240,14 +240,14 @@ def _resample(sides: Sequence[Sequence[Model]], persons: list[int], replicates: 
     drawn = _draw_persons(table, replicates, np.random.default_rng(derive_seed("bootstrap persons", seed)))
     generator = np.random.default_rng(derive_seed("bootstrap seeds", seed))
     width = len(MEASURES) + 1
-    found, first = [], 0
+    measures, first = [], 0
     for side in totals:
         shares = generator.multinomial(len(side), np.full(len(side), 1 / len(side)), size=replicates) / len(side)
         own = np.stack([total.sum(axis=0) for total in side])  # (seeds, width)
         blocks = drawn[:, first : first + width * len(side)].reshape(replicates, len(side), width)
         first += width * len(side)
-        found.append(_measures(own, blocks, shares))
-    return found
+        measures.append(_measures(own, blocks, shares))
+    return measures
 
 
 def _rows(model: Model, persons: list[int]) -> NDArray[np.float64]:

@@ -62,9 +62,9 @@ def score_by_definition(
     """
     values = []
     for query, row in enumerate(np.asarray(distances)):
-        kept = ~labels.left_out(query)
-        nearest_first = np.argsort(row[kept], kind="stable")  # equal distances stay in gallery order
-        answers = labels.gallery_persons[kept][nearest_first]
+        counted = ~labels.left_out(query)
+        nearest_first = np.argsort(row[counted], kind="stable")  # equal distances stay in gallery order
+        answers = labels.gallery_persons[counted][nearest_first]
         person = int(labels.query_persons[query])
         values.append(score_query(answers, person, labels.protocol.unique_identity_cmc))
     return summarise(labels.query_persons, torch.tensor(values, dtype=torch.float64).reshape(-1, 3), max_rank)

@@ -148,9 +148,9 @@ def _encode(distances: Float[Tensor, "N N"], members: Bool[Tensor, "N N"]) -> Fl
 def _jaccard(query: Float[Tensor, "Q N"], gallery: Float[Tensor, "G N"]) -> Float[Tensor, "Q G"]:
     """1 - sum of minima / sum of maxima; rows sum to 1, so the maxima sum to 2 - minima."""
     columns = gallery.T.contiguous()
-    found = query.new_empty(len(query), len(gallery))
+    jaccard = query.new_empty(len(query), len(gallery))
     for row, values in enumerate(query):
         used = values.nonzero()[:, 0]  # a neighbourhood is small: all other columns have minimum 0
         minima = torch.minimum(columns[used], values[used][:, None]).sum(dim=0)
-        found[row] = 1 - minima / (2 - minima)
-    return found
+        jaccard[row] = 1 - minima / (2 - minima)
+    return jaccard

@@ -246,9 +246,11 @@ class Job:
 
 
 def _jobs(settings: Settings) -> list[Job]:
-    each = 2 * REGDB_PICTURES if settings.style == "regdb" else 6 * _per_camera(settings)
+    per_person = 2 * REGDB_PICTURES if settings.style == "regdb" else 6 * _per_camera(settings)
     jobs = [
-        Job("labelled", number, split, (), each) for split, numbers in settings.splits().items() for number in numbers
+        Job("labelled", number, split, (), per_person)
+        for split, numbers in settings.splits().items()
+        for number in numbers
     ]
     generator = random_from(settings.seed, "unlabelled names")
     suffix = _suffix(settings)

@@ -36,7 +36,7 @@ class Checkpoint:
 
 def whole_checkpoints(run: Path) -> list[Checkpoint]:
     """All checkpoints of a run that were written to the end, oldest first."""
-    found = []
+    checkpoints = []
     for folder in sorted((run / FOLDER).glob("step_*")):
         manifest = folder / "manifest.json"
         if folder.name.endswith(_PARTIAL) or not manifest.exists():
@@ -44,8 +44,8 @@ def whole_checkpoints(run: Path) -> list[Checkpoint]:
         facts = read_json(manifest)
         sizes = facts["files"]
         if all((folder / name).exists() and (folder / name).stat().st_size == size for name, size in sizes.items()):
-            found.append(Checkpoint(folder, facts["step"], facts["world_size"], facts.get("score")))
-    return found
+            checkpoints.append(Checkpoint(folder, facts["step"], facts["world_size"], facts.get("score")))
+    return checkpoints
 
 
 def save(
@@ -174,10 +174,10 @@ def prune(run: Path, keep_last: int, keep_best: bool) -> None:
     for partial in (run / FOLDER).glob(f"*{_PARTIAL}"):
         shutil.rmtree(partial, ignore_errors=True)
     whole = whole_checkpoints(run)
-    kept = set(whole[-max(keep_last, 1) :])
+    spared = set(whole[-max(keep_last, 1) :])
     scored = [checkpoint for checkpoint in whole if checkpoint.score is not None]
     if keep_best and scored:
-        kept.add(max(scored, key=lambda checkpoint: (checkpoint.score, checkpoint.step)))
+        spared.add(max(scored, key=lambda checkpoint: (checkpoint.score, checkpoint.step)))
     for checkpoint in whole:
-        if checkpoint not in kept:
+        if checkpoint not in spared:
             shutil.rmtree(checkpoint.folder, ignore_errors=True)

@@ -29,36 +29,36 @@ def build_optimizer(config: OptimizerConfig, groups: Iterable[ParameterGroup]) -
         )
     if config.nesterov and (config.name != "sgd" or config.momentum <= 0):
         raise UsageError("nesterov belongs to sgd with a momentum above 0")
-    kept = _trainable(groups, config.lr, config.weight_decay)
+    trained = _trainable(groups, config.lr, config.weight_decay)
     lr, decay, momentum = config.lr, config.weight_decay, config.momentum
     betas = (config.beta_1, config.beta_2)
     try:
         match config.name:
             case "sgd":
-                return torch.optim.SGD(kept, lr, momentum, weight_decay=decay, nesterov=config.nesterov)
+                return torch.optim.SGD(trained, lr, momentum, weight_decay=decay, nesterov=config.nesterov)
             case "adam":
-                return torch.optim.Adam(kept, lr, betas, config.epsilon, decay)
+                return torch.optim.Adam(trained, lr, betas, config.epsilon, decay)
             case "adamw":
-                return torch.optim.AdamW(kept, lr, betas, config.epsilon, decay)
+                return torch.optim.AdamW(trained, lr, betas, config.epsilon, decay)
             case "lars":
-                return LARS(kept, lr, momentum, decay, config.trust_coefficient)
+                return LARS(trained, lr, momentum, decay, config.trust_coefficient)
     except ValueError as error:
         raise UsageError(f"{config.name} does not accept its settings: {error}") from error
 
 
 def _trainable(groups: Iterable[ParameterGroup], lr: float, weight_decay: float) -> list[ParameterGroup]:
     """Groups with explicit rates, without frozen parameters and without empty groups."""
-    kept = []
+    trained = []
     for group in groups:
         parameters = [parameter for parameter in group["params"] if parameter.requires_grad]
         rate = group.get("lr", lr)
         if rate < 0 or not math.isfinite(rate):
             raise UsageError(f"a learning rate is 0 or above, got {rate}")
         if parameters:
-            kept.append({"weight_decay": weight_decay, **group, "params": parameters, "lr": rate, "base_lr": rate})
-    if not kept:
+            trained.append({"weight_decay": weight_decay, **group, "params": parameters, "lr": rate, "base_lr": rate})
+    if not trained:
         raise UsageError("no parameter takes a gradient: there is nothing to train")
-    return kept
+    return trained
 
 
 class LARS(torch.optim.Optimizer):

@@ -28,8 +28,8 @@ def companions_of(dataset: WithCompanions) -> ReadPositives:
     """The pictures that the data set hands along."""
 
     def read(record: Record, picture: UInt8[Tensor, "3 128 64"]) -> UInt8[Tensor, "P 3 128 64"]:
-        found = [decode(data, SIZE, box, name) for data, box, name in dataset.companions(record)]
-        return torch.stack(found) if found else picture.new_empty(0, *picture.shape)
+        companions = [decode(data, SIZE, box, name) for data, box, name in dataset.companions(record)]
+        return torch.stack(companions) if companions else picture.new_empty(0, *picture.shape)
 
     return read
 
@@ -47,7 +47,7 @@ def write_sheet(path: Path, dataset: Dataset, records: Sequence[Record], positiv
     if not columns:
         return
     rows = max(len(column) for column in columns)
-    filled = [torch.cat([each, each.new_full((rows - len(each), 3, *SIZE), 255)]) for each in columns]
+    filled = [torch.cat([images, images.new_full((rows - len(images), 3, *SIZE), 255)]) for images in columns]
     whole = torch.cat([torch.cat(list(column), dim=1) for column in filled], dim=2)  # (3, rows x 128, columns x 64)
     with atomic_path(path) as temporary:
         to_pil(whole).save(temporary, "JPEG", quality=90)

@@ -57,5 +57,5 @@ class Annotations(Estimator):
     def _of(self, record: Record) -> list[list[float | int]]:
         if record.path not in self._points:
             raise DataError(f"{ANNOTATIONS} knows no picture {record.path}")
-        found: list[list[float | int]] = self._points[record.path]
-        return found
+        points: list[list[float | int]] = self._points[record.path]
+        return points

@@ -72,9 +72,9 @@ class BlazePose(Estimator):
             return torch.zeros(0, 18, 3)
         framed, covered = frame(images.cpu(), sizes.cpu(), (INPUT, INPUT), self.config.padding)
         values, presence = self._run(framed)
-        found = values.reshape(-1, _LANDMARKS, _VALUES)[:, _ORDER]
-        places = unframe(found[..., :2] / INPUT, covered)
-        confidence = found[..., 3:5].sigmoid().mean(dim=-1, keepdim=True)
+        landmarks = values.reshape(-1, _LANDMARKS, _VALUES)[:, _ORDER]
+        places = unframe(landmarks[..., :2] / INPUT, covered)
+        confidence = landmarks[..., 3:5].sigmoid().mean(dim=-1, keepdim=True)
         points = torch.cat([places, confidence], dim=-1)
         points[:, NECK, :2] = points[:, [LEFT_SHOULDER, RIGHT_SHOULDER], :2].mean(dim=1)
         points[:, NECK, 2] = points[:, [LEFT_SHOULDER, RIGHT_SHOULDER], 2].amin(dim=1)
