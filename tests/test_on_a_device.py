@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import inspect
 import math
 import sys
 from collections.abc import Callable
@@ -16,18 +17,25 @@ from torch import Tensor, nn
 
 from dapg.augment.augmix import augmix
 from dapg.augment.noise_chain import noise_chain
+from dapg.augment.repose import repose
+from dapg.augment.skeleton import canonical_poses
 from dapg.core.batch import Batch, StepResult
 from dapg.core.device import constant, send
 from dapg.core.errors import TrainingError
 from dapg.core.metrics_log import read_metrics
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Modality
+from dapg.core.types import Modality, Record
 from dapg.corruptions import library
 from dapg.data.loading import LoaderConfig
 from dapg.data.samplers import InfiniteSampler
 from dapg.data.sets.folder import Folder
+from dapg.features.encoders import MethodEncoder
+from dapg.features.extract import encode_batches
 from dapg.methods.pretraining.mocov2 import MoCoV2
 from dapg.methods.runs import method_class
+from dapg.models.pn_gan import GeneratorConfig, build_generator
+from dapg.scoring.ranking import similarity
+from dapg.scoring.rerank import Rerank, reranked_distances
 from dapg.train import checkpoint, loop
 from dapg.train.loop import Job
 from dapg.train.optimizers import LARS
@@ -279,3 +287,37 @@ def test_a_loss_that_is_not_finite_is_found_by_doing_the_steps_again(
     saved = [whole.step for whole in checkpoint.whole_checkpoints(tmp_path)]
     assert saved == ([2] if first_checkpoint == 2 else [])
     assert ("step_00000002" if saved else "no earlier checkpoint") in message
+
+
+# Scoring and poses
+
+
+def test_features_similarities_and_re_ranking_come_out_as_on_the_host() -> None:
+    method = build("finetune", "agw").eval()
+    batch = some_batch()
+    records = [Record(str(number)) for number in range(COUNT)]
+    host = encode_batches(MethodEncoder(method, torch.device("cpu")), [batch], records)
+    query, gallery = numbers(4, 8) - 0.5, numbers(30, 8) - 0.6
+    similar = similarity(query, gallery)
+    distances = reranked_distances(query, gallery, Rerank("k-reciprocal", k1=6, k2=3))
+    with SimulatedCuda() as gpu:
+        there = encode_batches(MethodEncoder(method, gpu.device), [batch], records)
+        ours_similar = similarity(on_device(query), on_device(gallery))
+        ours_distances = reranked_distances(on_device(query), on_device(gallery), Rerank("k-reciprocal", k1=6, k2=3))
+        torch.testing.assert_close(ours_similar.cpu(), similar)
+        torch.testing.assert_close(ours_distances.cpu(), distances)
+    for name, values in host.features.items():
+        torch.testing.assert_close(there.features[name], values)
+
+
+def test_persons_are_posed_without_waiting() -> None:
+    generator = build_generator(GeneratorConfig("attention", width=8, blocks=1, carry=True)).eval()
+    points = torch.stack(list(canonical_poses().values()))
+    pictures = numbers(2, 3, 64, 32).mul(255).to(torch.uint8)
+    host = repose(generator, pictures, points, points[:2])
+    with SimulatedCuda() as gpu:
+        generator.to(gpu.device)
+        there, poses = on_device(pictures), on_device(points)
+        with gpu.no_wait(), torch.no_grad():  # the simulation has no inference mode
+            posed = inspect.unwrap(repose)(generator, there, poses, poses[:2])
+        assert int((posed.cpu().int() - host.int()).abs().max()) <= 1
