@@ -54,16 +54,16 @@ class WithCompanions(Dataset):
         Raises:
             DataError: a file is missing or cannot be read.
         """
-        found = []
+        others = []
         for other in self._companions.get((record.path, record.box), ()):
             if isinstance(other, Record):
-                found.append((self._dataset.read(other), other.box, other.path))
+                others.append((self._dataset.read(other), other.box, other.path))
                 continue
             try:
-                found.append((other.read_bytes(), None, str(other)))
+                others.append((other.read_bytes(), None, str(other)))
             except OSError as error:
                 raise DataError(f"{other}: {error.strerror or error}; run dapg pose generate again") from error
-        return found
+        return others
 
     @classmethod
     def example_layout(cls) -> Mapping[str, str | None]:

@@ -86,11 +86,11 @@ class CrossModalSampler:
 
 def _by_person(records: Sequence[Record], modality: Modality | None = None) -> dict[int, list[int]]:
     """Person -> numbers of the records, persons ascending."""
-    found: dict[int, list[int]] = defaultdict(list)
+    numbers: dict[int, list[int]] = defaultdict(list)
     for number, record in enumerate(records):
         if record.person > UNKNOWN and (modality is None or record.modality == modality):
-            found[record.person].append(number)
-    return dict(sorted(found.items()))
+            numbers[record.person].append(number)
+    return dict(sorted(numbers.items()))
 
 
 def _without(numbers: list[int], count: int, generator: torch.Generator) -> list[int]:

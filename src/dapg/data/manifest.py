@@ -56,12 +56,12 @@ class Manifest:
 
         Sources that went on unchanged, or lost all their pictures, have an empty inner mapping.
         """
-        found: dict[tuple[str, Box | None], dict[str, Path]] = {}
+        sources: dict[tuple[str, Box | None], dict[str, Path]] = {}
         for picture in self.pictures:
-            files = found.setdefault((picture.path, picture.box), {})
+            files = sources.setdefault((picture.path, picture.box), {})
             if picture.file and (picture.score is None or picture.score >= least_score):
                 files[picture.pose] = self.folder / picture.file
-        return found
+        return sources
 
     def of(self, records: Iterable[Record], least_score: float = 0.0) -> list[dict[str, Path]]:
         """For each record its files by pose.

@@ -30,15 +30,15 @@ def read_lines(path: Path, what: str) -> dict[str, str]:
     Raises:
         DataError: missing, a line without a tab, or a picture that is named twice.
     """
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for number, line in enumerate(listing.read_lines(path), 1):
         name, tab, text = line.rpartition("\t")
         if not tab:
             raise DataError(f"{path}, line {number}: expected a path, a tab and a {what}, got {line!r}")
-        if name in found:
+        if name in texts:
             raise DataError(f"{path}, line {number}: {name} is named twice")
-        found[name] = text
-    return found
+        texts[name] = text
+    return texts
 
 
 def write_lines(path: Path, texts: Mapping[str, str | int]) -> None:
@@ -62,10 +62,10 @@ def named(records: Sequence[Record], said: Mapping[str, object], what: str) -> l
     Raises:
         DataError: none of them is; says how their paths begin. ``what`` is missing, such as a caption.
     """
-    found = [record for record in records if record.path in said]
-    if not found:
+    known = [record for record in records if record.path in said]
+    if not known:
         raise DataError(
             f"no {what} is given for any of the {len(records)} pictures; paths begin at the data set's root, such as "
             f"{records[0].path}, not {next(iter(said), 'nothing')}"
         )
-    return found
+    return known

@@ -194,9 +194,9 @@ def _distinct(splits: Iterable[Sequence[Record]]) -> list[Record]:
 
 def expect(counts: Iterable[tuple[str, int, int]], what: str) -> Iterator[Finding]:
     """A finding for each (where, found, published) that differs."""
-    for where, found, published in counts:
-        if found != published:
-            yield Finding("count", where, f"{found} {what}, published {published}")
+    for where, counted, published in counts:
+        if counted != published:
+            yield Finding("count", where, f"{counted} {what}, published {published}")
 
 
 def odd_persons(records: Sequence[Record], published: int) -> str:

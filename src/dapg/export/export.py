@@ -141,9 +141,9 @@ def _check_features(
     architecture = type(backbone).__module__.rsplit(".", 1)[-1]
     again, _ = init_backbone(architecture, backbone.config, str(path), seed=1)
     with torch.no_grad():
-        found = FeatureNetwork(again).eval()(pictures)
-    if not torch.equal(found, expected):
-        worst = float((found - expected).abs().max())
+        features = FeatureNetwork(again).eval()(pictures)
+    if not torch.equal(features, expected):
+        worst = float((features - expected).abs().max())
         raise DapgError(f"{path} was written, but gives other features (up to {worst:.2g}): do not use it")
 
 
@@ -170,8 +170,8 @@ def _write_onnx(
         assert program is not None
         program.save(str(temporary), external_data=False)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found = [torch.from_numpy(session.run(None, {"pictures": pictures[:count].numpy()})[0]) for count in (3, 1)]
-    difference = max(float((rows - expected[: len(rows)]).abs().max()) for rows in found)
+    outputs = [torch.from_numpy(session.run(None, {"pictures": pictures[:count].numpy()})[0]) for count in (3, 1)]
+    difference = max(float((rows - expected[: len(rows)]).abs().max()) for rows in outputs)
     if difference > ONNX_TOLERANCE:
         raise DapgError(f"{path} was written, but its features differ by {difference:.2g} from torch's: do not use it")
     return difference
@@ -183,8 +183,8 @@ def _environment(run: Path) -> JsonObject:
 
 def _scores(run: Path) -> list[JsonObject]:
     """Finished evaluations that lie inside the run's folder, where ``dapg evaluate RUN`` puts them."""
-    found = [dict(read_json(path)) for path in sorted(run.glob(f"*/{RESULT}"))]
-    return [result for result in found if result.get("stage") == "evaluate"]
+    results = [dict(read_json(path)) for path in sorted(run.glob(f"*/{RESULT}"))]
+    return [result for result in results if result.get("stage") == "evaluate"]
 
 
 def model_card(

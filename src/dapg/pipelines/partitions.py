@@ -76,7 +76,7 @@ def run_partitions(settings: FinetuneSettings, numbers: list[int], say: Callable
         "method": settings.name,
         "partitions": numbers,
         "comparable": comparable and numbers == list(PARTITIONS),
-        "scores": {mode: _mean_and_spread(found) for mode, found in scores.items() if found},
+        "scores": {mode: _mean_and_spread(results) for mode, results in scores.items() if results},
     }
     if distributed.rank() == 0:
         write_json(Path(settings.out) / SUMMARY, summary)
@@ -94,12 +94,12 @@ def _evaluation(plan: FinetuneSettings, mode: str) -> EvaluateSettings:
     )
 
 
-def _mean_and_spread(found: dict[int, JsonObject]) -> dict[str, dict[str, JsonObject]]:
+def _mean_and_spread(results: dict[int, JsonObject]) -> dict[str, dict[str, JsonObject]]:
     """Feature -> measure -> value of each partition, mean and standard deviation (None for a single partition)."""
     table: dict[str, dict[str, JsonObject]] = {}
-    for feature in next(iter(found.values())):
+    for feature in next(iter(results.values())):
         for measure in ("rank-1", "mAP", "mINP"):
-            values = {number: _value(scores[feature], measure) for number, scores in found.items()}
+            values = {number: _value(scores[feature], measure) for number, scores in results.items()}
             numbers = list(values.values())
             spread = statistics.stdev(numbers) if len(numbers) > 1 else None
             line = {"each": values, "mean": statistics.fmean(numbers), "std": spread}

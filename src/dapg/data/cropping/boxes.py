@@ -31,12 +31,12 @@ def best_of_overlapping(
     The best box stays, all that overlap it by more than ``threshold`` (IoU) go, and so on with what is left.
     """
     waiting = np.argsort(-scores, kind="stable")
-    kept = []
+    chosen = []
     while len(waiting):
         best, waiting = waiting[0], waiting[1:]
-        kept.append(best)
+        chosen.append(best)
         waiting = waiting[iou(boxes[best : best + 1], boxes[waiting])[0] <= threshold]
-    return np.array(kept, dtype=np.int64)
+    return np.array(chosen, dtype=np.int64)
 
 
 def inside(boxes: Float[np.ndarray, "N 4"], height: int, width: int) -> Boxes:

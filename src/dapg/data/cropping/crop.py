@@ -163,7 +163,7 @@ def _detect(
         if pending:
             work.append((video, pending))
     candidates = 0
-    each = SegmentSettings(settings.sampling, settings.filters, settings.detect, settings.jpeg_quality)
+    segment_settings = SegmentSettings(settings.sampling, settings.filters, settings.detect, settings.jpeg_quality)
     with progress_bar("crop", "frame", frames, done) as progress:
 
         def advance(gone: int, crops: int) -> None:
@@ -173,12 +173,12 @@ def _detect(
             progress.update(gone)
 
         for video, pending in work:
-            crop_segments(video, pending, out, each, kind, advance)
+            crop_segments(video, pending, out, segment_settings, kind, advance)
 
 
 def _merge(videos: Sequence[Video], out: Path, settings: CropSettings) -> JsonObject:
     """Tracks, near-duplicates, lists; then files that were only candidates go."""
-    kept: list[Crop] = []
+    crops: list[Crop] = []
     candidates: set[str] = set()
     dropped: Counter[str] = Counter()
     counts: Counter[str] = Counter()
@@ -191,14 +191,14 @@ def _merge(videos: Sequence[Video], out: Path, settings: CropSettings) -> JsonOb
             counts.update({name: table[name] for name in ("frames", "undecodable", "missing")})
         candidates.update(row.file for row in rows if row.file)
         counts["boxes"] += len(rows)
-        kept += _select(rows, video, camera, settings, dropped)
-    counts["tracks"] = len({(crop.video, crop.track) for crop in kept})
-    _write_lists(kept, out, settings)
-    for file in candidates - {crop.found.file for crop in kept}:
+        crops += _select(rows, video, camera, settings, dropped)
+    counts["tracks"] = len({(crop.video, crop.track) for crop in crops})
+    _write_lists(crops, out, settings)
+    for file in candidates - {crop.found.file for crop in crops}:
         (out / file).unlink(missing_ok=True)
     for folder in (out, *(out / top / video.name for video in videos for top in ("", SEGMENTS))):
         remove_leftovers(folder)
-    return {"videos": len(videos), **counts, "crops": len(kept), "dropped": dict(sorted(dropped.items()))}
+    return {"videos": len(videos), **counts, "crops": len(crops), "dropped": dict(sorted(dropped.items()))}
 
 
 def _select(
@@ -225,15 +225,15 @@ def _select(
     return [Crop(rows[place], video.name, camera, str(tracks[place])) for place in chosen]
 
 
-def _write_lists(kept: Sequence[Crop], out: Path, settings: CropSettings) -> None:
+def _write_lists(crops: Sequence[Crop], out: Path, settings: CropSettings) -> None:
     manifest: list[Sequence[object]] = [COLUMNS]
     labels: list[Sequence[object]] = [("path", "camera", "modality", *(("person",) if settings.persons else ()))]
-    for each in kept:
-        found = each.found
-        place = (each.video, found.number, f"{found.seconds:.3f}", *found.box)
-        manifest.append((found.file, *place, f"{found.score:.4f}", each.track, f"{found.sharpness:.1f}"))
-        person = (f"{each.video}#{each.track}",) if settings.persons else ()
-        labels.append((found.file, each.camera, settings.modality, *person))
+    for crop in crops:
+        found = crop.found
+        place = (crop.video, found.number, f"{found.seconds:.3f}", *found.box)
+        manifest.append((found.file, *place, f"{found.score:.4f}", crop.track, f"{found.sharpness:.1f}"))
+        person = (f"{crop.video}#{crop.track}",) if settings.persons else ()
+        labels.append((found.file, crop.camera, settings.modality, *person))
     for name, lines in ((LABELS, labels), (MANIFEST, manifest)):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(lines)

@@ -79,18 +79,18 @@ def perceptual_hash(crop: UInt8[np.ndarray, "h w 3"]) -> int:
 
 def without_duplicates(hashes: list[int], seconds: list[float], config: FilterConfig) -> list[bool]:
     """For crops of one video in order of time: True where none kept within ``duplicate_seconds`` is nearly the same."""
-    kept: NDArray[np.uint64] = np.zeros(len(hashes), dtype=np.uint64)
+    earlier: NDArray[np.uint64] = np.zeros(len(hashes), dtype=np.uint64)
     times: NDArray[np.float64] = np.zeros(len(hashes))
     number = oldest = 0
     answers = []
     for code, time in zip(hashes, seconds, strict=True):
         while oldest < number and times[oldest] < time - config.duplicate_seconds:
             oldest += 1
-        different = (kept[oldest:number] ^ np.uint64(code)).view(np.uint8).reshape(-1, 8)
+        different = (earlier[oldest:number] ^ np.uint64(code)).view(np.uint8).reshape(-1, 8)
         differing = np.unpackbits(different, axis=1).sum(axis=1)
         fresh = config.duplicate_bits < 0 or not bool((differing <= config.duplicate_bits).any())
         answers.append(fresh)
         if fresh:
-            kept[number], times[number] = code, time
+            earlier[number], times[number] = code, time
             number += 1
     return answers

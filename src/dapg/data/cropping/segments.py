@@ -184,9 +184,9 @@ def _look(segment: _Segment, moment: Moment, video: Video, plan: Plan, out: Path
         segment.undecodable += 1
         return 0
     first = len(segment.rows)
-    found = segment.detector.detect(moment.pixels)
-    corners = np.round(found.boxes).astype(int).tolist()
-    for index, (box, score) in enumerate(zip(corners, found.scores.tolist(), strict=True)):
+    detections = segment.detector.detect(moment.pixels)
+    corners = np.round(detections.boxes).astype(int).tolist()
+    for index, (box, score) in enumerate(zip(corners, detections.scores.tolist(), strict=True)):
         row = Found(moment.number, moment.seconds, tuple(box), round(score, 4))
         if moment.number % plan.crop_step == 0:
             row = _cut(row, index, segment, moment.pixels, video, out, settings)

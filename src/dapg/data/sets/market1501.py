@@ -87,10 +87,10 @@ class Market1501(Dataset):
         for split, (pictures, persons) in PUBLISHED.items():
             records = self._folder(split)
             yield from expect([(FOLDERS[split], len(records), pictures)], "pictures")
-            found = len({record.person for record in records} - {JUNK})
-            yield from expect([(FOLDERS[split], found, persons)], "persons")
-        kept = sum(record.person != JUNK for record in self._folder("gallery"))
-        yield from expect([(FOLDERS["gallery"], kept, GALLERY_WITHOUT_JUNK)], "pictures that are not junk")
+            present = len({record.person for record in records} - {JUNK})
+            yield from expect([(FOLDERS[split], present, persons)], "persons")
+        counted = sum(record.person != JUNK for record in self._folder("gallery"))
+        yield from expect([(FOLDERS["gallery"], counted, GALLERY_WITHOUT_JUNK)], "pictures that are not junk")
         absent = {record.person for record in self._folder("query")} - {r.person for r in self._folder("gallery")}
         for person in sorted(absent):
             yield Finding("missing", FOLDERS["gallery"], f"query person {person} has no picture here")

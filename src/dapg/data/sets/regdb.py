@@ -105,15 +105,15 @@ class RegDB(Dataset):
     @functools.cached_property
     def _pictures(self) -> Mapping[Modality, list[Record]]:
         """Every picture, persons in ascending order, by modality."""
-        found: dict[Modality, list[Record]] = {}
+        by_modality: dict[Modality, list[Record]] = {}
         for modality, name in FOLDERS.items():
             folders = [folder for folder in (self.root / name).iterdir() if folder.name.isdigit() and folder.is_dir()]
-            found[modality] = [
+            by_modality[modality] = [
                 Record(f"{name}/{folder.name}/{file}", int(folder.name), CAMERAS[modality], modality)
                 for folder in sorted(folders, key=lambda folder: int(folder.name))
                 for file in pictures_in(folder)
             ]
-        return found
+        return by_modality
 
     def _side(self, side: str, number: int) -> list[Record]:
         if self.has_lists:
@@ -141,7 +141,7 @@ class RegDB(Dataset):
             DataError: names the line that is not ``path label`` or whose folder is not a person.
         """
         relative = f"idx/{side}_{_LIST_NAMES[modality]}_{number}.txt"
-        found = []
+        labelled = []
         for place, line in enumerate(read_lines(self.root / relative), start=1):
             if not line.strip():
                 continue
@@ -154,8 +154,8 @@ class RegDB(Dataset):
                 )
             path = "/".join(parts)
             known = self._by_path.get(path)  # a listed file that is not there is named when it is read, or by verify
-            found.append((known or Record(path, int(parts[1]), CAMERAS[modality], modality), int(label)))
-        return found
+            labelled.append((known or Record(path, int(parts[1]), CAMERAS[modality], modality), int(label)))
+        return labelled
 
     def disjoint_splits(self) -> Sequence[tuple[str, str]]:
         """Of each partition, training and test side, and the two parts of the training side."""

@@ -283,9 +283,9 @@ class SysuMM01(Dataset):
             yield from expect([(f"cam{camera}", sum(map(len, filled)), pictures)], "pictures")
         for split, (visible, infrared) in PICTURES_PER_SPLIT.items():
             records = self.records(split)
-            found = sum(record.modality == Modality.VISIBLE for record in records)
-            yield from expect([(split, found, visible)], "visible pictures")
-            yield from expect([(split, len(records) - found, infrared)], "infrared pictures")
+            visible_pictures = sum(record.modality == Modality.VISIBLE for record in records)
+            yield from expect([(split, visible_pictures, visible)], "visible pictures")
+            yield from expect([(split, len(records) - visible_pictures, infrared)], "infrared pictures")
         for person, counts in published_counts().items():
             for camera, published in enumerate(counts, start=1):
                 where = f"cam{camera}/{person:04d}"

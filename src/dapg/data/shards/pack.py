@@ -70,26 +70,26 @@ def _begin(folder: Path, work: dict[str, object]) -> None:
 
 
 def _existing(dataset: Dataset, splits: Sequence[str], optional: bool) -> dict[str, Sequence[Record]]:
-    found: dict[str, Sequence[Record]] = {}
+    existing: dict[str, Sequence[Record]] = {}
     for split in splits:
         try:
-            found[split] = dataset.records(split)
+            existing[split] = dataset.records(split)
         except UsageError:
             if not optional:
                 raise
-    return found
+    return existing
 
 
 def _trials_within(dataset: Dataset, packed: set[Record]) -> dict[str, list[Trial]]:
-    found = {}
+    within = {}
     for mode in dataset.modes:
         try:
             trials = dataset.trials(mode)
         except (UsageError, DataError):
             continue  # an optional mode whose files this copy does not have
         if all(packed.issuperset(trial.query) and packed.issuperset(trial.gallery) for trial in trials):
-            found[mode] = trials
-    return found
+            within[mode] = trials
+    return within
 
 
 def write_tars(root: Path, paths: Sequence[str], read: Callable[[str], bytes], per_shard: int) -> dict[str, int]:

@@ -72,13 +72,13 @@ class TarStore:
             yield from self._records(chosen[start : start + _BLOCK])
 
     def _records(self, chosen: NDArray[np.int64]) -> list[Record]:
-        found = self._arrays
-        boxes = found["box"][chosen].tolist()
+        columns = self._arrays
+        boxes = columns["box"][chosen].tolist()
         rows = zip(
-            found["sample"][chosen].tolist(),
-            found["person"][chosen].tolist(),
-            found["camera"][chosen].tolist(),
-            found["modality"][chosen].tolist(),
+            columns["sample"][chosen].tolist(),
+            columns["person"][chosen].tolist(),
+            columns["camera"][chosen].tolist(),
+            columns["modality"][chosen].tolist(),
             boxes,
             strict=True,
         )
@@ -186,14 +186,14 @@ def write_index(
     for split, members in splits.items():
         arrays[f"split/{split}"] = np.array([place[record] for record in members], dtype=np.int64)
     modes: dict[str, list[JsonObject]] = {}
-    for mode, found in trials.items():
+    for mode, of_mode in trials.items():
         modes[mode] = []
-        for number, trial in enumerate(found):
+        for number, trial in enumerate(of_mode):
             for side, members in (("query", trial.query), ("gallery", trial.gallery)):
                 arrays[f"trial/{mode}/{number}/{side}"] = np.array([place[record] for record in members])
             protocol = {**asdict(trial.protocol), "camera_groups": dict(trial.protocol.camera_groups)}
-            kept = {key: getattr(trial, key) for key in ("name", "comparable", "drawn", "cause")}
-            modes[mode].append({**kept, "protocol": protocol})
+            described = {key: getattr(trial, key) for key in ("name", "comparable", "drawn", "cause")}
+            modes[mode].append({**described, "protocol": protocol})
     meta = {
         "version": _VERSION,
         "title": title,

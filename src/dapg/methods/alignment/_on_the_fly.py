@@ -39,7 +39,7 @@ class OnTheFly:
         with torch.autocast(device.type, enabled=False):
             skeletons = draw_skeletons(send(self._poses, device), self._size)[send(chosen.flatten(), device)]
             sources = resize(to_float(images), self._size).repeat_interleave(count, dim=0)
-            made = self._generator(2 * sources - 1, 2 * skeletons - 1)
-            pictures = resize(((made + 1) / 2).clamp(0, 1), (images.shape[-2], images.shape[-1]))
+            generated = self._generator(2 * sources - 1, 2 * skeletons - 1)
+            pictures = resize(((generated + 1) / 2).clamp(0, 1), (images.shape[-2], images.shape[-1]))
         stored = pictures.mul(255).round().to(torch.uint8)
         return stored.reshape(len(images), count, *images.shape[1:])

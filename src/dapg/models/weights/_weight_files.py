@@ -73,10 +73,10 @@ def read(path: Path) -> Content:
 
 def _check_published_name(path: Path, digest: str) -> None:
     """Torchvision puts the first eight digits of the hash into the name; a broken download shows there."""
-    found = re.fullmatch(r"(?:resnet\d+|mobilenet_v2)-([0-9a-f]{8})", path.stem)
-    if found and not digest.startswith(found[1]):
+    match = re.fullmatch(r"(?:resnet\d+|mobilenet_v2)-([0-9a-f]{8})", path.stem)
+    if match and not digest.startswith(match[1]):
         raise WeightsError(
-            f"{path}: its SHA-256 begins with {digest[:8]}, not with {found[1]} as its name says; download it again"
+            f"{path}: its SHA-256 begins with {digest[:8]}, not with {match[1]} as its name says; download it again"
         )
 
 
@@ -149,8 +149,8 @@ def _read_torch(path: Path, start: bytes) -> object:
             content: object = torch.load(path, map_location="cpu", weights_only=True)
             return content
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        wants = f" (it asks for {found[1]})" if found else ""
+        match = re.search(r"GLOBAL (\S+)", str(error))
+        wants = f" (it asks for {match[1]})" if match else ""
         raise WeightsError(
             f"{path} holds more than tensors and plain values{wants}, or is damaged; it was not opened further. If you "
             "trust it, store its state_dict alone with torch.save"

@@ -113,8 +113,8 @@ def persons(tensors: Mapping[str, Tensor]) -> int:
 
 def non_local_counts(tensors: Mapping[str, Tensor]) -> tuple[int, int, int, int]:
     """Non-local blocks in each stage of a published checkpoint: (0, 2, 3, 0) for AGW and CAJ, none for base."""
-    found = {tuple(map(int, hit.groups())) for name in tensors if (hit := re.match(r"NL_(\d)\.(\d+)\.", name))}
-    first, second, third, fourth = (sum(stage == number for stage, _ in found) for number in (1, 2, 3, 4))
+    places = {tuple(map(int, hit.groups())) for name in tensors if (hit := re.match(r"NL_(\d)\.(\d+)\.", name))}
+    first, second, third, fourth = (sum(stage == number for stage, _ in places) for number in (1, 2, 3, 4))
     return first, second, third, fourth
 
 

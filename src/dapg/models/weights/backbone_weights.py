@@ -141,8 +141,8 @@ def load_backbone(backbone: Backbone, path: Path | str) -> WeightsReport:
         WeightsError: no such file; not a weights file, damaged or refused; less than 90 % of the backbone's tensors
             are there in the right shape; another architecture; values that are not finite.
     """
-    found = _find(Path(path))
-    return _fill(backbone, read(found), found, str(found))
+    file = _find(Path(path))
+    return _fill(backbone, read(file), file, str(file))
 
 
 def weights_hash(init: str) -> str | None:
@@ -164,15 +164,15 @@ def backbone_from_file(path: Path | str) -> tuple[Backbone, WeightsReport]:
     Raises:
         WeightsError: another kind of file, or a damaged one.
     """
-    found = _find(Path(path))
-    content = read(found)
+    file = _find(Path(path))
+    content = read(file)
     if content.metadata is None:
-        raise WeightsError(f"{found} does not say which network it holds: fill one you name (init_backbone)")
+        raise WeightsError(f"{file} does not say which network it holds: fill one you name (init_backbone)")
     try:
         backbone, _ = init_backbone(content.metadata["architecture"], content.metadata["config"], "random", 0)
     except (UsageError, TypeError, RuntimeError) as error:
-        raise WeightsError(f"{found} says it holds a network that cannot be built here: {error}") from error
-    return backbone, _fill(backbone, content, found, str(found))
+        raise WeightsError(f"{file} says it holds a network that cannot be built here: {error}") from error
+    return backbone, _fill(backbone, content, file, str(file))
 
 
 def save_backbone(
@@ -358,11 +358,11 @@ def _rename_mobilenet(names: dict[str, str]) -> dict[str, str]:
         return names
     renamed = {}
     for name, original in names.items():
-        found = _NUMBERED.fullmatch(name)
-        if found is None:
+        match = _NUMBERED.fullmatch(name)
+        if match is None:
             renamed[name] = original
             continue
-        block, layer, kind = found.groups()
+        block, layer, kind = match.groups()
         widens = f"features.{block}.conv.6.weight" in names
         places = {"0": "0.0", "1": "0.1", "3": "1.0", "4": "1.1", "6": "2", "7": "3"}
         if not widens:

@@ -59,11 +59,11 @@ class Hog(Detector):
     def detect(self, frame: Frame) -> Detections:
         """Every blob of foreground is asked whether it is one person, several, or none."""
         foreground = self._foreground(frame)
-        found = [self._people(frame, foreground, blob) for blob in self._blobs(foreground)]
-        boxes = np.concatenate([nobody().boxes, *(boxes for boxes, _ in found)])
-        scores = np.concatenate([nobody().scores, *(scores for _, scores in found)])
-        kept = best_of_overlapping(boxes, scores, self.config.overlap)
-        return Detections(boxes[kept], scores[kept])
+        people = [self._people(frame, foreground, blob) for blob in self._blobs(foreground)]
+        boxes = np.concatenate([nobody().boxes, *(boxes for boxes, _ in people)])
+        scores = np.concatenate([nobody().scores, *(scores for _, scores in people)])
+        chosen = best_of_overlapping(boxes, scores, self.config.overlap)
+        return Detections(boxes[chosen], scores[chosen])
 
     def _foreground(self, frame: Frame) -> Bool[np.ndarray, "H W"]:
         """Foreground without shadows, specks gone, gaps closed (more up and down than sideways: people are tall)."""
@@ -123,8 +123,8 @@ class Hog(Detector):
         people = people / np.float32(factor) + np.array([left, top, left, top], dtype=np.float32)
         numbers = np.asarray(scores, dtype=np.float32).reshape(-1)
         people = inside(people, rows, columns)
-        kept = best_of_overlapping(people, numbers, self.config.overlap)
-        return people[kept], numbers[kept]
+        chosen = best_of_overlapping(people, numbers, self.config.overlap)
+        return people[chosen], numbers[chosen]
 
 
 def _share(mask: Bool[np.ndarray, "H W"], box: Float32[np.ndarray, "4"]) -> float:

@@ -72,8 +72,8 @@ class Yolo(Detector):
         sure = scores >= self.config.threshold
         boxes, scores = boxes[sure], scores[sure]
         boxes = inside((boxes - np.concatenate([shift, shift])) / scale, frame.shape[0], frame.shape[1])
-        kept = best_of_overlapping(boxes, scores, self.config.overlap)
-        return Detections(boxes[kept], scores[kept])
+        chosen = best_of_overlapping(boxes, scores, self.config.overlap)
+        return Detections(boxes[chosen], scores[chosen])
 
     def _letterbox(self, frame: Frame) -> tuple[Float32[np.ndarray, "3 h w"], float, Float32[np.ndarray, "2"]]:
         """The frame, scaled to fit and centred on grey, in [0, 1]; the scale, and (x, y) of its corner."""
