@@ -1,9 +1,11 @@
 """Training of pose generators: pairs without test persons, exact resume, what is left behind."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -22,6 +24,7 @@ from dapg.data.sets.synthetic import Synthetic
 from dapg.losses.adversarial import feature_loss
 from dapg.models.pn_gan import AttentionGenerator, GeneratorConfig
 from dapg.models.weights.pose_weights import GENERATOR_FILE, load_generator
+from dapg.pose import pairs
 from dapg.pose.mask import person_mask
 from dapg.pose.pairs import Pairs, PairSampler, exact_points, held_out_persons, make_pairs, persons_tested
 from dapg.pose.recipe import PAPER, PRESETS, settings
@@ -35,6 +38,23 @@ from dapg.pose.train_gan import (
     rate_factor,
     train_gan,
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def points_are_read_once() -> Iterator[None]:
+    """The embedded people's key points, which most tests ask for, from their archive the first time only."""
+    read, known = pairs.exact_points, dict[Any, Any]()
+
+    def once(dataset: Any, records: Sequence[Record]) -> Any:
+        if not isinstance(dataset, Synthetic):
+            return read(dataset, records)
+        key = dataset.root, tuple(records)
+        if key not in known:
+            known[key] = read(dataset, records)
+        return known[key].clone()
+
+    with mock.patch.object(pairs, "exact_points", once):
+        yield
 
 
 def small(out: Path, **changes: Any) -> GanSettings:
