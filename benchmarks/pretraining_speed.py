@@ -53,7 +53,7 @@ class Bench:
         dataset = Synthetic()
         records = dataset.records("train" if options.method == "supervised" else "unlabelled")
         persons = tuple(sorted({record.person for record in records}))
-        backbone, _ = init_backbone(options.backbone, None, "random", 0)
+        backbone, _ = init_backbone(options.backbone, {"last_stride": 1}, "random", 0)
         kind = method_class("pretrain", options.method)
         self.method: Method = kind(config, backbone, DataFacts(len(records), persons), generator_from("heads"))
         place(self.method, self.device).train()

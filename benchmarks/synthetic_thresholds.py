@@ -52,10 +52,10 @@ def untrained(dataset: Synthetic) -> list[str]:
     encoders = {
         "colour histogram": HistogramEncoder((192, 96), torch.device("cpu")),
         "random ResNet-18": BackboneEncoder(
-            init_backbone("resnet18", None, "random", 0)[0], (192, 96), torch.device("cpu")
+            init_backbone("resnet18", {"last_stride": 1}, "random", 0)[0], (192, 96), torch.device("cpu")
         ),
         "ImageNet MobileNetV2": BackboneEncoder(
-            init_backbone("mobilenet_v2", None, "imagenet", 0)[0], (192, 96), torch.device("cpu")
+            init_backbone("mobilenet_v2", {"last_stride": 1}, "imagenet", 0)[0], (192, 96), torch.device("cpu")
         ),
     }
     lines = []

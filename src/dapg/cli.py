@@ -22,6 +22,7 @@ commands:
   dapg COMMAND --help    what a command takes, with examples
   dapg --version         the version
   dapg COMMAND --debug   show the full traceback of an error
+  dapg COMMAND --plugins FOLDER    with methods, corruptions, networks and data sets of your own (CONTRIBUTING.md)
 
 first steps:
   dapg demo                                       the whole pipeline on embedded people, a page at the end
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in words or os.environ.get("DAPG_DEBUG") == "1"
     words = [word for word in words if word != "--debug"]
     try:
-        return _flushed(words)
+        return _flushed(_with_plugins(words))
     except DapgError as error:
         return _report(error, error.exit_code, debug)
     except KeyboardInterrupt:
@@ -55,6 +56,22 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         print(f"dapg: unexpected {type(error).__name__}: {error}", file=sys.stderr)
         return _report(error, 1, debug, "this is a bug; run again with --debug and report the traceback")
+
+
+def _with_plugins(words: list[str]) -> list[str]:
+    """The words without ``--plugins FOLDER``, which may come anywhere and more than once; the folders are added."""
+    rest: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        option, equals, folder = word.partition("=")
+        if option != "--plugins":
+            rest.append(word)
+            continue
+        folder = folder if equals else next(remaining, "")
+        if not folder:
+            raise UsageError("--plugins needs a folder")
+        plugins.add(folder)
+    return rest
 
 
 def _flushed(words: list[str]) -> int:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from dapg.core.colour import through_hls
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions import library
-from dapg.corruptions.colour import through_hls
 from dapg.corruptions.extra import distance_to_edges, rain_streaks
+from dapg.corruptions.extra import rain_streaks
 from dapg.corruptions.weather import frost_photograph
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -228,8 +229,8 @@ def test_glass_blur_reads_copies_of_copies() -> None:
 
 
 def test_both_ways_of_shifting_agree() -> None:
+    from dapg.corruptions._filters import _shifted_sum_at_once, _shifted_sum_by_sample
     from dapg.corruptions.blur import motion_trail
-    from dapg.corruptions.filters import _shifted_sum_at_once, _shifted_sum_by_sample
 
     images = torch.rand(6, 3, 40, 33, generator=torch.Generator().manual_seed(0))
     angle = torch.tensor([-45.0, -10.0, 0.0, 30.0, -100.0, 175.0])

@@ -11,13 +11,13 @@ from dapg.core.types import Modality, Record
 from dapg.evaluation.explain import PictureFiles
 from dapg.features.encoders import BackboneEncoder, FlipAveraged, HistogramEncoder
 from dapg.features.grad_cam import backbone_of, likeness_maps, maps_of_records, strength_maps
-from dapg.models.backbones.base import Backbone
+from dapg.models.backbones.base import Pyramid
 
 
-class Blocks(Backbone):
+class Blocks(Pyramid):
     """Two 4 x 4 poolings; the feature map is the colours of the parts of the picture."""
 
-    def __init__(self, config: Backbone.Config | None = None, generator: torch.Generator | None = None) -> None:
+    def __init__(self, config: Pyramid.Config | None = None, generator: torch.Generator | None = None) -> None:
         super().__init__(config or self.Config())
         self.feature_dim = 3
         self.mean, self.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)

@@ -26,7 +26,7 @@ def picture() -> Tensor:
 
 @torch.no_grad()
 def features(init: str) -> Tensor:
-    backbone, report = init_backbone("mobilenet_v2", None, init, 0)
+    backbone, report = init_backbone("mobilenet_v2", {"last_stride": 1}, init, 0)
     assert report is not None
     assert (len(report.matched), report.missing, report.left_over) == (260, (), ())
     assert (backbone.mean, backbone.std) == (IMAGENET_MEAN, IMAGENET_STD)

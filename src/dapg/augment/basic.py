@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from dapg.core.device import constant, send
+from dapg.core.colour import grey, hsv_to_rgb, rgb_to_hsv
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
-from dapg.corruptions.colour import grey, hsv_to_rgb, rgb_to_hsv
 
 _CROP_ATTEMPTS = 10
 _ERASING_ATTEMPTS = 100

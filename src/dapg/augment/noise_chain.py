@@ -22,6 +22,7 @@ from dapg.core.errors import UsageError
 from dapg.core.ranges import Pixels, Severity
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Self
+from dapg.core.settings import unset
 from dapg.corruptions import library
 
 Mixture = Literal["augmix", "weights"]
@@ -38,8 +39,10 @@ class ChainConfig(ViewSize):
 
     severities: tuple[Severity, Severity] = (1, 3)
     """Smallest and largest severity; the paper gives none. Three corruptions of severity 5 leave nothing to see."""
+    types: tuple[str, ...] = unset(())
+    """Corruptions, families or groups to draw from, such as seen and one of your own; those of seen if not given."""
     leave_out: tuple[str, ...] = ()
-    """Families of the 15 corruptions that are not used: noise, blur, weather, digital."""
+    """Families that are not used: noise, blur, weather, digital."""
     geometry: Geometry = "per_view"
     """per_view: x1 and x2 have their own crop and flip; shared, the literal reading: the four views are one crop."""
     mixture: Mixture = "augmix"
@@ -50,9 +53,12 @@ class ChainConfig(ViewSize):
     """Columns of the pictures that are corrupted."""
 
     def __post_init__(self) -> None:
-        """Refuse families that do not exist and too few corruptions to draw from."""
+        """Refuse names that do not exist and too few corruptions to draw from."""
         if len(self.names) < 3:
-            raise UsageError(f"without {', '.join(self.leave_out)} fewer than three corruptions are left for the chain")
+            raise UsageError(
+                "the chain draws three different corruptions; types and leave_out leave fewer than three: "
+                f"{', '.join(self.names) or 'none'}"
+            )
 
     def at(self, scale: Scale) -> Self:
         """The size of the scale's decoded pictures.
@@ -64,7 +70,7 @@ class ChainConfig(ViewSize):
     @property
     def names(self) -> tuple[str, ...]:
         """Corruptions to draw from."""
-        names: tuple[str, ...] = library.IMAGENET_C
+        names = library.expand(self.types) if self.types else library.IMAGENET_C
         for family in self.leave_out:
             names = library.without_family(family, names)
         return names

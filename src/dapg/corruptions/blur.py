@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dapg.core.rng import SampleGenerator
+from dapg.corruptions._filters import correlate, correlate_axis, gaussian, shifted_sum, sum_of_zooms
 from dapg.corruptions.base import Corruption, Parameters, by_severity, pick, to_bytes
-from dapg.corruptions.filters import correlate, correlate_axis, gaussian, shifted_sum, sum_of_zooms
 
 
 class DefocusBlur(Corruption):

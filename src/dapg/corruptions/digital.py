@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from dapg.core.device import constant, send
 from dapg.core.rng import SampleGenerator
+from dapg.corruptions._filters import gaussian, pad_axis
 from dapg.corruptions.base import Corruption, Parameters, by_severity, per_sample, pick, to_bytes
-from dapg.corruptions.filters import gaussian, pad_axis
 
 
 class Contrast(Corruption):

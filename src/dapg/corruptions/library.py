@@ -1,8 +1,6 @@
-"""Shared: names, families and lists of all corruptions, and mixed batches of them."""
+"""Names, families and lists of all corruptions, and mixed batches of them."""
 
 import functools
-import importlib
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from dapg.core.device import send
+from dapg.core import plugins
 from dapg.core.errors import UsageError, nearest
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions.base import Corruption, Parameters, move, take
@@ -58,21 +57,27 @@ DRAWS = 2
 """
 
 
-@functools.cache
 def corruptions() -> dict[str, Corruption]:
-    """Every corruption by name: one object of each class in this folder's files, those of the lists first."""
-    found: dict[str, Corruption] = {}
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.stem.startswith("_"):
-            continue
-        module = importlib.import_module(f"dapg.corruptions.{path.stem}")
-        for value in vars(module).values():
-            if not inspect.isclass(value) or value.__module__ != module.__name__ or inspect.isabstract(value):
-                continue
-            if issubclass(value, Corruption):
-                found[value.name] = value()
-    ordered = [*(name for name in VISIBLE_20 if name in found), *sorted(set(found) - set(VISIBLE_20))]
-    return {name: found[name] for name in ordered}
+    """Every corruption by name: one object of each class in this folder's files and in plug-ins, the lists' first.
+
+    Raises:
+        UsageError: two of one name.
+    """
+    return _corruptions(plugins.folders("corruptions"))
+
+
+@functools.cache
+def _corruptions(folders: tuple[Path, ...]) -> dict[str, Corruption]:
+    """The same, once for each set of folders."""
+    known: dict[str, Corruption] = {}
+    for kind in plugins.load_all("corruptions", Corruption):
+        if kind.name in known:
+            raise UsageError(
+                f"two corruptions are called {kind.name!r}: {kind.__module__}, {known[kind.name].__module__}"
+            )
+        known[kind.name] = kind()
+    ordered = [*(name for name in VISIBLE_20 if name in known), *sorted(set(known) - set(VISIBLE_20))]
+    return {name: known[name] for name in ordered}
 
 
 def names() -> list[str]:

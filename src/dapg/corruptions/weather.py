@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from dapg.core.device import constant, send
+from dapg.core.colour import grey
 from dapg.core.files import ASSETS
 from dapg.core.images import from_numpy
 from dapg.core.rng import SampleGenerator
+from dapg.corruptions._filters import centre_zoom, shifted_sum
 from dapg.corruptions.base import Corruption, Parameters, by_severity, per_sample, pick
 from dapg.corruptions.blur import motion_trail
-from dapg.corruptions.colour import grey
-from dapg.corruptions.filters import centre_zoom, shifted_sum
 
 
 class Snow(Corruption):

@@ -109,14 +109,13 @@ def _with_maps(
     """
     backbone = backbone_of(encoder)
     assert backbone is not None, "the caller asks for maps of networks only"
-    last = list(backbone.stages().values())[-1][-1]
     leaves: list[Tensor] = []
 
     def cut(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         leaves.append(output.detach().requires_grad_(torch.is_grad_enabled()))
         return leaves[-1]
 
-    handle = last.register_forward_hook(cut)
+    handle = backbone.map_module().register_forward_hook(cut)
     try:
         features = encoder.encode(images, modality)
     finally:

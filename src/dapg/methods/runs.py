@@ -1,6 +1,7 @@
 """Shared by all stages: build a method from settings, and load one from a finished run's folder."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -35,7 +36,13 @@ def backbone_settings(config: BackboneConfig) -> Backbone.Config:
         UsageError: a setting that this backbone does not have was changed.
     """
     kind = plugins.load("models.backbones", config.name, Backbone)
-    values = {"width": config.width, "last_stride": config.last_stride, "end": config.end, "fixed": config.fixed}
+    own, values = {field.name for field in fields(kind.Config)}, dict[str, object]()
+    for field in fields(config)[2:]:  # after name and init
+        value = getattr(config, field.name)
+        if field.name in own:
+            values[field.name] = value
+        elif value != field.default:
+            raise UsageError(f"{config.name} has no setting {field.name}: give --backbone.{field.name} {field.default}")
     return from_dict(kind.Config, values, f"backbone {config.name}: ")
 
 

@@ -53,9 +53,14 @@ class TwoStream(nn.Module):
     def __init__(self, backbone: Backbone, config: TwoStreamConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
-        one_stem = backbone.config.fixed is not None
+        one_stem = bool(backbone.fixed_modules())
         self.infrared_stem = nn.ModuleList([] if one_stem else copy.deepcopy(backbone.stem_modules()))
         self.non_local = nn.ModuleDict()
+        if any(config.non_local) and not backbone.stages():
+            raise UsageError(
+                f"{type(backbone).__name__} has no stages that non-local blocks could follow: "
+                "--method.network.non_local '[0,0,0,0]' leaves them out"
+            )
         dims = backbone.stage_dims()
         for (stage, blocks), wanted in zip(backbone.stages().items(), config.non_local, strict=False):
             count = min(wanted, len(blocks))
@@ -88,7 +93,8 @@ class TwoStream(nn.Module):
             maps.append(backbone.apply_stem(stem, infrared))
         if not maps:
             raise UsageError("a two-stream network needs visible or infrared pictures")
-        return self._trunk(backbone, torch.cat(maps) if len(maps) > 1 else maps[0])
+        images = torch.cat(maps) if len(maps) > 1 else maps[0]
+        return self._trunk(backbone, images) if self.non_local else backbone.trunk(images)
 
     def _trunk(self, backbone: Backbone, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B C h2 w2"]:
         for stage, blocks in backbone.stages().items():

@@ -538,7 +538,7 @@ class _Step:
 
 def _feature_network() -> Backbone:
     """The embedded ImageNet network; it is not trained."""
-    backbone, _ = init_backbone("mobilenet_v2", None, "imagenet", 0)
+    backbone, _ = init_backbone("mobilenet_v2", {"last_stride": 1}, "imagenet", 0)
     return backbone.eval().requires_grad_(False)
 
 

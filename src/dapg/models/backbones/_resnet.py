@@ -1,7 +1,6 @@
 """Shared by the ResNets (He et al. 2016): blocks and assembly, with torchvision's names and no classifier."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,6 +12,7 @@ from dapg.core.ranges import Factor, Stride
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.convolution import Convolution
 from dapg.models.blocks.initialise import initialise
+from dapg.models.backbones.base import Pyramid
 
 
 def _convolution(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -70,24 +70,15 @@ class Bottleneck(nn.Module):
         return functional.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
 
 
-class ResNet(Backbone):
+class ResNet(Pyramid):
     """A ResNet without pooling and classifier; a subclass names its block and how many of them a stage has."""
 
     block: ClassVar[type[BasicBlock] | type[Bottleneck]]
     depths: ClassVar[tuple[int, int, int, int]]
 
-    @dataclass(frozen=True)
-    class Config(Backbone.Config):
-        """Settings of a ResNet."""
-
-        width: Factor = 1.0
-        """Factor on every channel count (rounded to multiples of 8); 1 is the published network."""
-        last_stride: Stride = 1
-        """Stride of the last stage. 2 is the published network; person re-identification takes 1 (AGW, LUPerson)."""
-
-    config: Config
-
-    def __init__(self, config: Config, generator: torch.Generator | None = None) -> None:
+from dapg.models.backbones.base import Pyramid
+from dapg.models.blocks.convolution import Convolution
+from dapg.models.blocks.initialise import initialise
         """Build the layers and draw their weights."""
         super().__init__(config, generator)
         base = channels = max(8, round(64 * config.width / 8) * 8)

@@ -1,4 +1,11 @@
-"""Contract of a backbone: pictures to a feature map, cut into a modality-specific stem and shared stages."""
+"""Contract of a backbone: pictures to a feature map; and of a pyramid, whose layers are cut into stem and stages.
+
+What a network can be used for follows from what it has:
+
+    forward                        every method without labels, scores, heat maps (Grad-CAM looks at ``map_module``)
+    stem_names, apply_stem, trunk  two-stream methods (AGW and its kin), which run a second stem on infrared pictures
+    stages, stage_dims             non-local blocks between the stages, ``end`` and ``fixed``
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -10,10 +17,12 @@ from torch import Tensor, nn
 
 from dapg.core.errors import UsageError, nearest
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD
+from dapg.core.ranges import Factor, Stride
 from dapg.core.settings import unset
+from dapg.core.training import BackboneConfig
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
-"""Stages of a whole backbone, at strides 4, 8, 16 and 32."""
+"""Stages of a whole pyramid, at strides 4, 8, 16 and 32."""
 STEM = "stem"
 
 
@@ -23,27 +32,13 @@ class Backbone(nn.Module, ABC):
     A new backbone is a new file ``models/backbones/<name>.py`` with one public subclass whose ``Config`` is nested.
     Its constructor is ``Name(config, generator)``. The weights are drawn on the CPU from ``generator`` alone (None: a
     fixed seed, for weights loaded right after); torch's global generator is not touched. ``state_dict()`` has
-    torchvision's key names and shapes where torchvision knows the network, so that weights travel both ways.
+    torchvision's key names and shapes where torchvision knows the network, so that weights travel both ways. It takes
+    pictures of any size whose sides are multiples of 32.
     """
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """Settings of a backbone; a subclass nests its own."""
-
-        end: str | None = unset(None)
-        """Last stage that is built, such as layer3; all are when not given."""
-        fixed: str | None = unset(None)
-        """Last stage that keeps its first weights and statistics, with the stem and every stage before it; ``stem``
-        for the stem alone. Everything is trained when not given."""
-
-        def __post_init__(self) -> None:
-            """Refuse stages that the network does not have."""
-            _require_stage("end", self.end, STAGES)
-            _require_stage("fixed", self.fixed, (STEM, *self.built()))
-
-        def built(self) -> tuple[str, ...]:
-            """Names of the stages up to ``end``."""
-            return STAGES if self.end is None else STAGES[: STAGES.index(self.end) + 1]
+        """Settings of a backbone; a subclass nests its own. Those that ``BackboneConfig`` has, too, come from there."""
 
     config: Config
     """The settings it was built with; they are stored beside exported weights."""
@@ -61,16 +56,93 @@ class Backbone(nn.Module, ABC):
         self.config = config
 
     @abstractmethod
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        """Feature map of pictures normalised with ``mean`` and ``std``.
+
+        A transformer returns the grid of its patches after the last norm, without a class token; what is pooled, and
+        where a heat map looks, are these places.
+        """
+
+    def map_module(self) -> nn.Module:
+        """The module whose output is the feature map, in ``forward`` and in ``trunk``; networks with a stem name it."""
+        return self
+
+    def stem_names(self) -> tuple[str, ...]:
+        """Names (for ``get_submodule``) of the stem's modules with weights, in the order they run.
+
+        Raises:
+            UsageError: the network has no stem that could be there twice.
+        """
+        raise UsageError(f"{type(self).__name__} has no stem that a two-stream method could copy for infrared light")
+
+    def apply_stem(self, modules: Sequence[nn.Module], images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B c h w"]:
+        """The stem with these modules in place of its own: how a second stream (AGW) runs its copy of them."""
+        raise NotImplementedError
+
+    def trunk(self, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B C h2 w2"]:
+        """What both streams share: all layers after the stem."""
+        raise NotImplementedError
+
+    def stages(self) -> Mapping[str, Sequence[nn.Module]]:
+        """Blocks of the trunk in the order they run, by stage; empty where they are not cut into stages."""
+        return {}
+
+    def stage_dims(self) -> Mapping[str, int]:
+        """Channels that leave each stage."""
+        return {}
+
+    def fixed_modules(self) -> list[nn.Module]:
+        """The stem and whatever else is not trained; empty where everything is."""
+        return []
+
+    def stem_modules(self) -> list[nn.Module]:
+        """The stem's own modules; a second stream keeps deep copies of them."""
+        return [self.get_submodule(name) for name in self.stem_names()]
+
+    def stem(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B c h w"]:
+        """The first, modality-specific layers."""
+        return self.apply_stem(self.stem_modules(), images)
+
+
+class Pyramid(Backbone):
+    """A convolutional network of a stem and four stages, at strides 4, 8, 16 and 32."""
+
+    @dataclass(frozen=True)
+    class Config(Backbone.Config):
+        """Settings of a pyramid."""
+
+        width: Factor = BackboneConfig.width
+        """Factor on every channel count (rounded to multiples of 8); 1 is the published network."""
+        last_stride: Stride = BackboneConfig.last_stride
+        """Stride of the last stage. 2 is the published network; person re-identification takes 1 (AGW)."""
+        end: str | None = unset(None)
+        """Last stage that is built, such as layer3; all are when not given."""
+        fixed: str | None = unset(None)
+        """Last stage that keeps its first weights and statistics, with the stem and every stage before it; ``stem``
+        for the stem alone. Everything is trained when not given."""
+
+        def __post_init__(self) -> None:
+            """Refuse stages that the network does not have."""
+            _require_stage("end", self.end, STAGES)
+            _require_stage("fixed", self.fixed, (STEM, *self.built()))
+
+        def built(self) -> tuple[str, ...]:
+            """Names of the stages up to ``end``."""
+            return STAGES if self.end is None else STAGES[: STAGES.index(self.end) + 1]
+
+    config: Config
+
+    @abstractmethod
     def stem_names(self) -> tuple[str, ...]:
         """Names (for ``get_submodule``) of the stem's modules with weights, in the order they run."""
 
     @abstractmethod
     def apply_stem(self, modules: Sequence[nn.Module], images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B c h w"]:
-        """The stem with these modules in place of its own: how a second stream (AGW) runs its copy of them."""
+        """The stem with these modules in place of its own."""
 
     @abstractmethod
     def stages(self) -> Mapping[str, Sequence[nn.Module]]:
-        """Blocks of the trunk in the order they run: ``layer1`` to the last stage built, at strides 4, 8, 16 and 32.
+        """Blocks of the trunk in the order they run: ``layer1`` to the last stage built.
 
         A two-stream network that puts non-local blocks between them walks this mapping itself.
         """
@@ -78,6 +150,21 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def stage_dims(self) -> Mapping[str, int]:
         """Channels that leave each stage."""
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        """Feature map of pictures normalised with ``mean`` and ``std``."""
+        return self.trunk(self.stem(images))
+
+    def trunk(self, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B C h2 w2"]:
+        """The shared layers: every block of every stage."""
+        for blocks in self.stages().values():
+            for block in blocks:
+                x = block(x)
+        return x
+
+    def map_module(self) -> nn.Module:
+        """The last block."""
+        return list(self.stages().values())[-1][-1]
 
     def _fix(self) -> None:
         """Stop the training of what ``Config.fixed`` names: the last line of a constructor."""
@@ -92,31 +179,12 @@ class Backbone(nn.Module, ABC):
         fixed = () if self.config.fixed == STEM else STAGES[: STAGES.index(self.config.fixed) + 1]
         return [*self.stem_modules(), *(block for name in fixed for block in stages[name])]
 
-    def train(self, mode: bool = True) -> "Backbone":
+    def train(self, mode: bool = True) -> "Pyramid":
         """Switch to training; batch norms of fixed layers stay with their stored statistics."""
         super().train(mode)
         for module in self.fixed_modules():
             module.eval()
         return self
-
-    def stem_modules(self) -> list[nn.Module]:
-        """The stem's own modules; a second stream keeps deep copies of them."""
-        return [self.get_submodule(name) for name in self.stem_names()]
-
-    def stem(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B c h w"]:
-        """The first, modality-specific layers."""
-        return self.apply_stem(self.stem_modules(), images)
-
-    def trunk(self, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B C h2 w2"]:
-        """The shared layers: every block of every stage."""
-        for blocks in self.stages().values():
-            for block in blocks:
-                x = block(x)
-        return x
-
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """Feature map of pictures normalised with ``mean`` and ``std``."""
-        return self.trunk(self.stem(images))
 
 
 def _require_stage(setting: str, value: str | None, known: tuple[str, ...]) -> None:

@@ -1,7 +1,6 @@
 """MobileNetV2 (Sandler et al. 2018): 1280 channels, small enough for a laptop; ImageNet weights are shipped."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
@@ -13,6 +12,7 @@ from dapg.core.ranges import Factor, Stride
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.convolution import Convolution
 from dapg.models.blocks.initialise import initialise
+from dapg.models.backbones.base import Pyramid
 
 
 def _round_channels(channels: float) -> int:
@@ -49,8 +49,11 @@ class InvertedResidual(nn.Module):
         return x + out if self.adds_input else out
 
 
-class MobileNetV2(Backbone):
-    """Feature part of MobileNetV2 with torchvision's names ``features.N...``."""
+class MobileNetV2(Pyramid):
+    """Feature part of MobileNetV2 with torchvision's names ``features.N...``.
+
+    Below a ``width`` of 1 the last layer keeps its 1280 channels, as published.
+    """
 
     settings: ClassVar[tuple[tuple[int, int, int, int], ...]] = (
         (1, 16, 1, 1),
@@ -65,18 +68,9 @@ class MobileNetV2(Backbone):
     ends: ClassVar[Mapping[str, int]] = {"layer1": 4, "layer2": 7, "layer3": 14, "layer4": 19}
     """Index of ``features`` at which a stage ends: before the resolution falls again, as in a ResNet."""
 
-    @dataclass(frozen=True)
-    class Config(Backbone.Config):
-        """Settings of MobileNetV2."""
-
-        width: Factor = 1.0
-        """Factor on the channel counts (rounded to multiples of 8; below 1 the last layer keeps 1280, as published)."""
-        last_stride: Stride = 1
-        """Stride of the last stage. 2 is the published network; person re-identification takes 1."""
-
-    config: Config
-
-    def __init__(self, config: Config, generator: torch.Generator | None = None) -> None:
+from dapg.models.backbones.base import Pyramid
+from dapg.models.blocks.convolution import Convolution
+from dapg.models.blocks.initialise import initialise
         """Build the layers and draw their weights."""
         super().__init__(config, generator)
         channels = _round_channels(32 * config.width)
