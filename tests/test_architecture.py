@@ -16,7 +16,7 @@ ROWS = (
     ("__main__",),
     ("cli",),
     ("commands",),
-    ("pipelines", "experiment"),
+    ("pipelines", "experiment", "contracts"),
     ("recipes",),
     ("gallery", "report", "export"),
     ("pose",),

@@ -26,10 +26,7 @@ PACKAGES = (
     "methods.finetuning",
     "corruptions",
     "models.backbones",
-    "models.heads",
     "data.sets",
-    "data.cropping.detectors",
-    "pose.estimators",
 )
 """Packages below ``dapg`` that plug-ins of others can join, and where their files are in a folder of plug-ins."""
 VARIABLE = "DAPG_PLUGINS"
@@ -54,8 +51,8 @@ def add(folder: Path | str) -> None:
     folder = Path(folder).resolve()
     places = {package: folder.joinpath(*package.split(".")) for package in PACKAGES}
     if not any(_files(place) for place in places.values()):
-        laid_out = ", ".join(f"{package.replace('.', '/')}/NAME.py" for package in PACKAGES[:5])
-        raise UsageError(f"{folder} holds no plug-in; it is laid out as {laid_out}, ...")
+        laid_out = ", ".join(f"{package.replace('.', '/')}/NAME.py" for package in PACKAGES)
+        raise UsageError(f"{folder} holds no plug-in; it is laid out as {laid_out}")
     for package, place in places.items():
         if not place.is_dir() or place in folders(package):
             continue
@@ -98,7 +95,7 @@ def load(package: str, name: str, contract: Callable[..., T]) -> type[T]:
     if name in _entry_points(package):
         chosen = [_entry_points(package)[name].load()]
     else:
-        chosen = _classes(package, name, contract)
+        chosen = classes(package, name, contract)
     if len(chosen) != 1 or not (inspect.isclass(chosen[0]) and issubclass(chosen[0], contract)):
         where = _source(package, name)
         raise UsageError(f"{where} must hold one public {contract.__name__}, found {len(chosen)}")
@@ -110,12 +107,12 @@ def load_all(package: str, contract: Callable[..., T]) -> list[type[T]]:
     found: list[type[T]] = [point.load() for point in _entry_points(package).values()]
     for place in folders(package):
         for name in _files(place):
-            found += [kind for kind in _classes(package, name, contract) if not inspect.isabstract(kind)]
+            found += [kind for kind in classes(package, name, contract) if not inspect.isabstract(kind)]
     return found
 
 
-def _classes(package: str, name: str, contract: Callable[..., T]) -> list[type[T]]:
-    """Public classes of a file that fulfil a contract."""
+def classes(package: str, name: str, contract: Callable[..., T]) -> list[type[T]]:
+    """Public classes of a plug-in's file that fulfil a contract."""
     assert inspect.isclass(contract)  # typed as a function, as a ``type`` would have to be without abstract methods
     module = importlib.import_module(f"dapg.{package}.{name}")
     public = [value for name, value in vars(module).items() if inspect.isclass(value) and not name.startswith("_")]

@@ -35,6 +35,8 @@ class Dataset(ABC):
     """Names ``trials`` accepts; empty for sets without a test protocol. One that is called ``validation`` scores
     persons outside the test, to choose checkpoints by."""
 
+    embedded: ClassVar[bool] = False
+    """Whether the package brings it along, so that it needs no root."""
     smallest: ClassVar[tuple[int, int]] = (1, 1)
     """(height, width) in pixels below which `dapg data verify` points a picture out."""
 

@@ -44,7 +44,7 @@ def open_dataset(config: DataConfig) -> Dataset:
     root = root_of(config)
     if root is not None:
         return kind(root)
-    if getattr(kind, "embedded", False):
+    if kind.embedded:
         return kind()  # type: ignore[call-arg]
     raise UsageError(f"where is {kind.title}? Give --data {config.name}=PATH or set DAPG_DATA_{config.name.upper()}")
 
