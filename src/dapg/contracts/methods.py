@@ -57,7 +57,7 @@ def loss_is_finite_and_logs_are_detached_scalars(stage: Stage, name: str) -> Non
     for config in (kind.Config(), kind.recommended(), kind.paper()):
         with built(stage, name, config) as method:
             result = method.train()(some_batch(), draws(0))
-            require(result.loss.isfinite(), f"the loss is {float(result.loss)}")
+            require(result.loss.isfinite(), f"the loss is {result.loss.item()}")
             numbers = {**result.logs, **result.diagnostics()}
             require(bool(numbers), "nothing is logged")
             for key, value in numbers.items():

@@ -76,9 +76,7 @@ class ResNet(Pyramid):
     block: ClassVar[type[BasicBlock] | type[Bottleneck]]
     depths: ClassVar[tuple[int, int, int, int]]
 
-from dapg.models.backbones.base import Pyramid
-from dapg.models.blocks.convolution import Convolution
-from dapg.models.blocks.initialise import initialise
+    def __init__(self, config: Pyramid.Config, generator: torch.Generator | None = None) -> None:
         """Build the layers and draw their weights."""
         super().__init__(config, generator)
         base = channels = max(8, round(64 * config.width / 8) * 8)

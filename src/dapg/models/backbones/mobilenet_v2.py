@@ -68,9 +68,7 @@ class MobileNetV2(Pyramid):
     ends: ClassVar[Mapping[str, int]] = {"layer1": 4, "layer2": 7, "layer3": 14, "layer4": 19}
     """Index of ``features`` at which a stage ends: before the resolution falls again, as in a ResNet."""
 
-from dapg.models.backbones.base import Pyramid
-from dapg.models.blocks.convolution import Convolution
-from dapg.models.blocks.initialise import initialise
+    def __init__(self, config: Pyramid.Config, generator: torch.Generator | None = None) -> None:
         """Build the layers and draw their weights."""
         super().__init__(config, generator)
         channels = _round_channels(32 * config.width)
