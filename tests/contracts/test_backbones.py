@@ -1,6 +1,7 @@
 """Every backbone keeps its contract; ours are pyramids besides, of the promised strides, and shorter where asked."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,15 +9,15 @@ import torch
 from dapg.contracts.backbones import CHECKS
 from dapg.core import plugins
 from dapg.core.errors import UsageError
-from dapg.models.backbones.base import Backbone
+from dapg.models.backbones.base import Pyramid
 
 NAMES = plugins.names("models.backbones")
 SMALL = 0.125
 
 
-def build(name: str, seed: int = 0, width: float = SMALL, **settings: object) -> Backbone:
-    cls = plugins.load("models.backbones", name, Backbone)
-    return cls(cls.Config(width=width, **settings), torch.Generator().manual_seed(seed))
+def build(name: str, seed: int = 0, width: float = SMALL, **settings: Any) -> Pyramid:
+    kind = plugins.load("models.backbones", name, Pyramid)
+    return kind(kind.Config(width=width, **settings), torch.Generator().manual_seed(seed))
 
 
 def test_the_files_are_found() -> None:

@@ -25,7 +25,7 @@ from dapg.methods.base import DataFacts, Method, MethodConfig
 from dapg.methods.contrastive import NegativesConfig, QueueConfig
 from dapg.methods.runs import method_class
 from dapg.models.backbones.resnet18 import ResNet18
-from dapg.train.run import TrainingSettings
+from dapg.train.training_settings import TrainingSettings
 
 COUNT, SIZE = 12, (32, 32)
 SMALL = replace(SCALES["demo"], size=SIZE, decoded=SIZE)
@@ -105,7 +105,7 @@ def same_draws_give_the_same_loss(stage: Stage, name: str) -> None:
     def second_loss(step: int) -> float:
         with built(stage, name) as method:
             train_steps(method, optimizer_of(method), range(1))
-            return method(some_batch(), draws(step)).loss.item()
+            return float(method(some_batch(), draws(step)).loss.item())
 
     require(second_loss(4) == second_loss(4), "chance comes from elsewhere than the step's generator")
     require(second_loss(4) != second_loss(5), "the step's generator is not used")

@@ -8,11 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dapg.core.ranges import Factor, Stride
-from dapg.models.backbones.base import Backbone
+from dapg.models.backbones.base import Pyramid
 from dapg.models.blocks.convolution import Convolution
 from dapg.models.blocks.initialise import initialise
-from dapg.models.backbones.base import Pyramid
 
 
 def _convolution(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:

@@ -8,11 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dapg.core.ranges import Factor, Stride
-from dapg.models.backbones.base import Backbone
+from dapg.models.backbones.base import Pyramid
 from dapg.models.blocks.convolution import Convolution
 from dapg.models.blocks.initialise import initialise
-from dapg.models.backbones.base import Pyramid
 
 
 def _round_channels(channels: float) -> int:
