@@ -9,6 +9,7 @@ import torch
 from dapg.contracts.backbones import CHECKS
 from dapg.core import plugins
 from dapg.core.errors import UsageError
+from dapg.core.settings import from_dict
 from dapg.models.backbones.base import Pyramid
 
 NAMES = plugins.names("models.backbones")
@@ -48,10 +49,10 @@ def test_shapes(name: str, size: tuple[int, int], last_stride: int) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_width_scales_the_channels_and_nonsense_is_refused(name: str) -> None:
     assert build(name, width=0.5).stage_dims()["layer2"] * 2 == build(name, width=1.0).stage_dims()["layer2"]
-    with pytest.raises(UsageError, match="width"):
-        build(name, width=0.0)
-    with pytest.raises(UsageError, match="last_stride"):
-        build(name, last_stride=3)
+    kind = plugins.load("models.backbones", name, Pyramid)
+    for wrong in ({"width": 0.0}, {"last_stride": 3}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            from_dict(kind.Config, wrong, "")
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_a_fresh_process_reads_the_folders_from_its_environment(tmp_path: Path) 
     """So loaders that are spawned find a plug-in's data set, whose pickle names its module only."""
     (tmp_path / "data" / "sets").mkdir(parents=True)
     (tmp_path / "data" / "sets" / "mine.py").write_text("x = 7\n")
-    code = "import dapg.data.loading, dapg.data.sets.mine as mine; print(mine.x)"
+    code = "import dapg.data.sets.mine as mine; print(mine.x)"
     environment = {**os.environ, plugins.VARIABLE: str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "7"

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from dapg.core import plugins  # noqa: F401  # loader processes that are spawned read plug-in data sets, too
 from dapg.core.batch import BadImage, Batch
 from dapg.core.errors import DataError
 from dapg.core.images import decode
