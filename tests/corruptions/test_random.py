@@ -14,7 +14,6 @@ from dapg.core.colour import through_hls
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions import library
 from dapg.corruptions.extra import distance_to_edges, rain_streaks
-from dapg.corruptions.extra import rain_streaks
 from dapg.corruptions.weather import frost_photograph
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
-from dapg.core.device import constant, send
 from dapg.core.colour import grey, hsv_to_rgb, rgb_to_hsv
+from dapg.core.device import constant, send
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 

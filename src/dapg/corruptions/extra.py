@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
-from dapg.core.device import constant
 from dapg.core.colour import hsv_to_rgb, rgb_to_hsv, through_hls
+from dapg.core.device import constant
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions._filters import box_mean, gaussian, pad
 from dapg.corruptions.base import Corruption, Parameters, by_severity, per_sample, pick

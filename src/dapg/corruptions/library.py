@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from dapg.core.device import send
 from dapg.core import plugins
+from dapg.core.device import send
 from dapg.core.errors import UsageError, nearest
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions.base import Corruption, Parameters, move, take

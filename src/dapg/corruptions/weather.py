@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from dapg.core.device import constant, send
 from dapg.core.colour import grey
+from dapg.core.device import constant, send
 from dapg.core.files import ASSETS
 from dapg.core.images import from_numpy
 from dapg.core.rng import SampleGenerator
