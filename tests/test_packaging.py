@@ -48,7 +48,9 @@ def imports(*folders: str) -> set[str]:
 SHIPPED, TESTED = imports("src"), imports("tests", "benchmarks")
 EXTRAS = PROJECT["optional-dependencies"]
 NEEDED = [(name, SHIPPED) for name in names(PROJECT["dependencies"])]
-NEEDED += [(name, SHIPPED) for extra in EXTRAS.keys() - {"test", "lint", "docs"} for name in names(EXTRAS[extra])]
+NEEDED += [
+    (name, SHIPPED) for extra in sorted(EXTRAS.keys() - {"test", "lint", "docs"}) for name in names(EXTRAS[extra])
+]
 NEEDED += [(name, TESTED) for name in names(EXTRAS["test"])]
 
 
