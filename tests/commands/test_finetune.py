@@ -1,6 +1,7 @@
 """`dapg finetune` from the command line: settings, selection, partitions, persons in one modality, and a score."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,19 @@ def test_a_run_scores_itself_from_the_command_line(
 
     code, said, err = run(capsys, *words)
     assert (code, "already finished, reused" in said) == (0, True)
-    evaluate = ("evaluate", str(out), "--data", f"synthetic={people}", "--mode", "all", "--workers", "0")
-    code, said, err = run(capsys, *evaluate, "--device", "cpu")
+    (command,) = [line for line in said.splitlines() if line.startswith("score it: ")]
+    words = tuple(shlex.split(command.removeprefix("score it: dapg ")))
+    assert words == ("evaluate", str(out), "--data", f"synthetic={people}")
+    more = ("--mode", "all", "--workers", "0", "--device", "cpu")
+    code, said, err = run(capsys, *words, *more)
     assert code == 0, err
+    assert f"data: synthetic, {people}" in said
+    scored = result_of(out / "evaluate-synthetic-all")
+    # Without --data the run is scored on its own people, not on the embedded ones.
+    code, said, err = run(capsys, "evaluate", str(out), *more, "--out", str(tmp_path / "again"))
+    assert code == 0, err
+    assert f"data: synthetic, {people}" in said
+    assert result_of(tmp_path / "again")["data"] == scored["data"]
     assert "after_bn" in said
     assert "before_bn" in said
 

@@ -1,5 +1,6 @@
 """Shared by the training commands: their help, the method by place or from a file, what came out."""
 
+import shlex
 from pathlib import Path
 
 from dapg.commands._settings import take_option, take_positional
@@ -7,6 +8,7 @@ from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.scales import PRESETS
 from dapg.core.settings import read_yaml
+from dapg.core.training import DataConfig
 from dapg.core.types import JsonObject
 from dapg.core.words import counted
 
@@ -59,6 +61,14 @@ def _stored_method(config: str, stage: str) -> str | None:
         raise UsageError(f"{config} is not the settings of a {_KINDS[stage]} run, but of `{stored['stage']}`")
     name = stored.get("name")
     return None if name is None else str(name)
+
+
+def data_option(data: DataConfig) -> str:
+    """`` --data NAME=ROOT`` as a shell reads it; nothing for the embedded people."""
+    from dapg.data.source import root_of
+
+    root = root_of(data)
+    return "" if root is None else f" --data {shlex.quote(f'{data.name}={root}')}"
 
 
 def say_result(result: JsonObject, out: str) -> None:

@@ -9,6 +9,7 @@ Score a model by a data set's test protocol. MODEL is the folder of a finished r
   random       untrained weights        (--backbone resnet18 --backbone.width 0.25 ...)
   imagenet     ImageNet weights         (embedded for --backbone mobilenet_v2)
   histogram    colours alone, no network
+A run is scored on the data set that it was trained on, unless --data says otherwise.
 --flip and --rerank k-reciprocal|query-expansion add rows to the table; the rows without them stay.
 
 examples:
@@ -30,11 +31,14 @@ def main(words: list[str], program: str) -> None:
     """Parse, score, print the table."""
     from pathlib import Path
 
-    from dapg.evaluation.evaluate import EvaluateSettings, default_out, evaluate
+    from dapg.data.source import root_of
+    from dapg.evaluation.evaluate import EvaluateSettings, default_out, evaluate, own_data
 
     model, words = take_positional(words, "MODEL", None, program)
-    settings = default_out(parse(program, EvaluateSettings(model), words, _HELP, ("model",), _COMMON))
+    defaults = EvaluateSettings(model, own_data(model))
+    settings = default_out(parse(program, defaults, words, _HELP, ("model",), _COMMON))
     result = evaluate(settings)
+    print(f"data: {settings.data.name}, {root_of(settings.data) or 'embedded'}")
     print_scores(result)
     if not result["comparable"]:
         print("these splits are not the published ones: do not put the scores beside published ones")

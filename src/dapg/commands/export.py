@@ -39,8 +39,11 @@ def main(words: list[str], program: str) -> None:
     run, words = take_positional(words, "RUN", None, program)
     settings = parse(program, ExportSettings(), words, _HELP)
 
+    import shlex
     from pathlib import Path
 
+    from dapg.commands._training import data_option
+    from dapg.evaluation.evaluate import own_data
     from dapg.export.export import PUBLISHED_FILE, export
 
     exported = export(Path(run), Path(settings.out), settings.licence, settings.onnx)
@@ -48,7 +51,8 @@ def main(words: list[str], program: str) -> None:
         print(f"{exported.folder / name}  sha256 {digest[:12]}")
     if PUBLISHED_FILE in exported.sha256:
         print("read back, it holds the run's network to the bit")
-        print(f"score it: dapg evaluate {exported.folder / PUBLISHED_FILE}")
+        weights = shlex.quote(str(exported.folder / PUBLISHED_FILE))
+        print(f"score it: dapg evaluate {weights}{data_option(own_data(run))}")
         return
     print("the torch and safetensors files, read back, give the run's features to the bit")
     if exported.onnx_difference is not None:

@@ -1,9 +1,10 @@
 """Fine-tune for visible-infrared re-identification."""
 
+import shlex
 from typing import TYPE_CHECKING
 
 from dapg.commands._settings import parse, take_option, wants_help
-from dapg.commands._training import COMMON, method_page, methods_page, say_result, take_method
+from dapg.commands._training import COMMON, data_option, method_page, methods_page, say_result, take_method
 
 if TYPE_CHECKING:
     from dapg.train.training_settings import FinetuneSettings
@@ -46,7 +47,7 @@ def main(words: list[str], program: str) -> None:
     result = finetune(settings, make_validate(settings))
     say_result(result, settings.out)
     if distributed.rank() == 0:
-        print(f"score it: dapg evaluate {settings.out}")
+        print(f"score it: dapg evaluate {shlex.quote(settings.out)}{data_option(settings.data)}")
 
 
 def _run_partitions(settings: "FinetuneSettings", text: str) -> None:

@@ -309,6 +309,20 @@ def _figures(table: FeatureTable, feature: str, settings: EvaluateSettings) -> J
     return figures
 
 
+def own_data(model: str) -> DataConfig:
+    """The data set that a run was trained on, without split and subset; the embedded people for any other model.
+
+    Raises:
+        UsageError: the run's settings cannot be read.
+    """
+    config = Path(model) / CONFIG
+    stored = read_yaml(config).get("data") if config.is_file() else None
+    if stored is None:
+        return DataConfig()
+    trained_on = from_dict(DataConfig, stored, "data.")
+    return DataConfig(trained_on.name, trained_on.root)
+
+
 def default_out(settings: EvaluateSettings) -> EvaluateSettings:
     """Fill in ``out`` where it is empty: inside the run, or below outputs/evaluate."""
     if settings.out:
