@@ -113,10 +113,10 @@ def test_a_run_scores_itself_from_the_command_line(
     code, said, err = run(capsys, *words)
     assert (code, "already finished, reused" in said) == (0, True)
     (command,) = [line for line in said.splitlines() if line.startswith("score it: ")]
-    words = tuple(shlex.split(command.removeprefix("score it: dapg ")))
-    assert words == ("evaluate", str(out), "--data", f"synthetic={people}")
+    printed = shlex.split(command.removeprefix("score it: dapg "))
+    assert printed == ["evaluate", str(out), "--data", f"synthetic={people}"]
     more = ("--mode", "all", "--workers", "0", "--device", "cpu")
-    code, said, err = run(capsys, *words, *more)
+    code, said, err = run(capsys, *printed, *more)
     assert code == 0, err
     assert f"data: synthetic, {people}" in said
     scored = result_of(out / "evaluate-synthetic-all")

@@ -101,11 +101,45 @@ def test_reranking_is_named_in_the_result(tmp_path: Path) -> None:
         ({"gallery_features": np.zeros((60, 8), int)}, "gallery_features must be floating point"),
         ({"gallery_features": np.full((60, 8), np.nan)}, "gallery_features row 0 holds a NaN"),
         ({"gallery_cameras": np.array([{}] * 60)}, "without pickles"),
+        ({"gallery_cameras": arrays()["gallery_cameras"] - 1}, "gallery_cameras has 0, but SYSU-MM01's cameras are"),
+        ({"query_persons": np.full(40, np.inf)}, "query_persons holds a number that is no label"),
     ],
 )
 def test_a_wrong_file_is_explained(tmp_path: Path, changes: dict[str, np.ndarray | None], message: str) -> None:
     with pytest.raises(DataError, match=message):
         score_file(saved(tmp_path / "features.npz", **changes), FileSettings("sysu"))
+
+
+@pytest.mark.parametrize("kind", ["<f8", ">f4", "<f2", "longdouble"])
+def test_precisions_and_byte_orders_may_be_mixed(tmp_path: Path, kind: str) -> None:
+    """Small whole numbers are exact in each of them, so the scores are those of float32."""
+    whole = arrays()["query_features"].round()
+    _, (expected,) = scored(saved(tmp_path / "plain.npz", query_features=whole), "sysu")
+    _, (scores,) = scored(saved(tmp_path / "mixed.npz", query_features=whole.astype(kind)), "sysu")
+    assert (scores.cmc, scores.mAP) == (expected.cmc, pytest.approx(expected.mAP, abs=1e-12))
+
+
+@pytest.mark.parametrize("factor", [2.0**90, 2.0**-90])
+def test_large_and_small_features_have_a_direction_too(tmp_path: Path, factor: float) -> None:
+    """Their squares are beyond float32."""
+    features = arrays()["query_features"]
+    plain = read_features(saved(tmp_path / "plain.npz"), PROTOCOLS["plain"])
+    path = saved(tmp_path / "scaled.npz", query_features=(features * factor).astype(np.float32))
+    scaled = read_features(path, PROTOCOLS["plain"])
+    torch.testing.assert_close(scaled.query_features, plain.query_features)
+
+
+def test_exactly_zero_features_are_pointed_out_and_damage_is_named(tmp_path: Path) -> None:
+    features = arrays()["query_features"]
+    features[3:5] = 0
+    result, _ = scored(saved(tmp_path / "zero.npz", query_features=features), "sysu")
+    assert result["notes"] == ["query_features: 2 exactly zero, as near to one picture as to any"]
+    path = tmp_path / "damaged.npz"
+    np.savez_compressed(path, **arrays())  # type: ignore[arg-type]
+    data = path.read_bytes()
+    path.write_bytes(data[:200] + b"\xff" * 4 + data[204:])
+    with pytest.raises(DataError, match="damaged.npz: not an .npz file"):
+        read_features(path, PROTOCOLS["plain"])
 
 
 def test_other_wrong_files(tmp_path: Path) -> None:

@@ -45,6 +45,18 @@ def test_centring_takes_each_cameras_mean_away_and_centres_only_once() -> None:
     torch.testing.assert_close(twice["unit" + CENTRED], expected)
 
 
+def test_nothing_is_centred_where_a_camera_has_one_image_and_zeros_are_noted() -> None:
+    """Alone, an image minus its mean is 0: all its distances tie, and the order of the gallery would be the score."""
+    alone = table().of(RECORDS[:3])
+    assert list(alone.with_centred().features) == ["unit"]
+    assert alone.notes() == ["no scores centred per camera: a single test image in camera 2"]
+    assert table().notes() == []
+    equal = torch.tensor([[0.1, 0.7, 0.3]]).repeat(3, 1)
+    other = FeatureTable({"unit": equal}, [Record(f"{name}.jpg", 1, 1) for name in "abc"]).with_centred()
+    assert not other["unit" + CENTRED].any(), "rounding of equal images is no direction"
+    assert other.notes() == [f"unit{CENTRED}: 3 exactly zero, as near to one picture as to any"]
+
+
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(UsageError, match="3 rows of 'unit' cannot belong to 4 images"):
         FeatureTable({"unit": torch.zeros(3, 2)}, RECORDS)

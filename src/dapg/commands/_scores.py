@@ -23,6 +23,8 @@ def print_scores(result: JsonObject) -> None:
         f"{100 * middle['low']:.1f} to {100 * middle['high']:.1f}"
     )
     print_spread(result["spread"])
+    for note in result.get("notes", ()):
+        print(f"note: {note}")
     _print_corrupted(result)
 
 

@@ -165,6 +165,7 @@ def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> JsonObject:
         "corruption": to_dict(settings.corruption) if settings.corruption.types else None,
         "corrupted": None,
         "corrupted_lists": [],
+        "notes": table.notes(),
         "per_query": QUERY_SCORES,
         "weights": _weights_hash(settings.model),
         "ranked_lists": _ranked_lists(work, dataset, trials[0], table, folder),

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from dapg.core.ranges import Count
 from dapg.core.types import JsonObject, Protocol
 from dapg.data.sets import llcm, market1501, regdb, sysu
 from dapg.evaluation.result import describe_scores
+from dapg.features.table import zero_notes
 from dapg.scoring.bootstrap import write_query_scores
 from dapg.scoring.labels import Labels
 from dapg.scoring.metrics import Scores, score, score_features
@@ -33,6 +33,9 @@ PROTOCOLS: Mapping[str, Protocol] = {
 }
 """Names that ``--protocol`` accepts. ``plain`` leaves nothing out and counts pictures, like ``regdb``."""
 _FEATURE = "file"
+_SHORTEST = 1e-12
+_LARGEST_LABEL = 2**53
+"""From here on floating-point numbers skip whole numbers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +80,12 @@ def read_features(path: Path | str, protocol: Protocol) -> FeatureFile:
 
     Keys: ``query_features`` (Q, D), ``query_persons`` (Q), ``query_cameras`` (Q), ``gallery_features`` (G, D),
     ``gallery_persons`` (G), ``gallery_cameras`` (G); the cameras may be absent where the protocol uses none. Features
-    are floating point of any width, labels whole numbers (a float array of whole numbers is fine).
+    are floating point of any width and byte order, labels whole numbers (a float array of whole numbers is fine). Both
+    sides are computed in float64 where one of them is wider than float32, else in float32.
 
     Raises:
-        DataError: the file or a key is missing, a shape does not fit, or a value is not finite.
+        DataError: the file or a key is missing, a shape does not fit, a value is not finite, or the protocol's rules
+            name cameras and the file has others.
     """
     needs_cameras = protocol.same_person_same_camera or bool(protocol.camera_groups)
     wanted = ["query_features", "gallery_features", "query_persons", "gallery_persons"]
@@ -94,13 +99,18 @@ def read_features(path: Path | str, protocol: Protocol) -> FeatureFile:
             if missing:
                 raise DataError(f"{path} has no {', '.join(missing)}; it has {', '.join(stored.files) or 'nothing'}")
             arrays = {key: stored[key] for key in wanted + cameras if key in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"{path}: not an .npz file that can be read without pickles ({error})") from error
-    query, gallery = (_unit(path, key, arrays.pop(key)) for key in wanted[:2])
+    except DataError:
+        raise
+    except Exception as error:  # whatever numpy, zipfile and zlib raise for a damaged file
+        raise DataError(f"{path}: not an .npz file that can be read without pickles, or damaged ({error})") from error
+    wide = any(arrays[key].dtype.itemsize > 4 for key in wanted[:2])
+    query, gallery = (_unit(path, key, arrays.pop(key), wide) for key in wanted[:2])
     if query.shape[1] != gallery.shape[1]:
         raise DataError(f"{path}: query features have {query.shape[1]} numbers, gallery features {gallery.shape[1]}")
     sizes = {"query": len(query), "gallery": len(gallery)}
     columns = {key: _labels(path, key, array, sizes[key.split("_")[0]]) for key, array in arrays.items()}
+    if protocol.name == sysu.PROTOCOL.name:
+        _check_cameras(path, columns)
     persons = columns["query_persons"], columns["gallery_persons"]
     labels = Labels(*persons, columns.get("query_cameras"), columns.get("gallery_cameras"), protocol)
     return FeatureFile(query, gallery, labels)
@@ -142,6 +152,7 @@ def score_file(path: Path | str, settings: FileSettings) -> tuple[JsonObject, di
         "weights": None,
         "sha256": sha256(path),
         "dimension": gallery.shape[1],
+        "notes": zero_notes({"query_features": query, "gallery_features": gallery}),
     }
     return result, scores
 
@@ -154,17 +165,33 @@ def write_result(path: Path | str, result: JsonObject, scores: Mapping[str, Sequ
     write_json(path, {**result, "per_query": arrays.name})
 
 
-def _unit(path: Path | str, key: str, array: NDArray[np.generic]) -> Tensor:
+def _unit(path: Path | str, key: str, array: NDArray[np.generic], wide: bool) -> Tensor:
     if array.ndim != 2 or array.dtype.kind != "f" or 0 in array.shape:
         raise DataError(f"{path}: {key} must be floating point (pictures, numbers), found {array.dtype} {array.shape}")
-    features = torch.from_numpy(array if array.dtype.itemsize > 2 else array.astype(np.float32))
-    if features.dtype not in (torch.float32, torch.float64):
-        raise DataError(f"{path}: {key} has the unusual type {array.dtype}; use float16, float32 or float64")
+    with np.errstate(over="ignore"):  # beyond float64's range: infinite, which is refused below
+        features = torch.from_numpy(array.astype(np.float64 if wide else np.float32, copy=False))
     lengths = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-    if not bool(lengths.isfinite().all()):
-        row = int((~lengths[:, 0].isfinite()).nonzero()[0, 0])
-        raise DataError(f"{path}: {key} row {row} holds a NaN or infinite number")
-    return features.div_(lengths.clamp_(min=1e-12))  # in place: a gallery may fill a good part of the memory
+    odd = ~lengths[:, 0].isfinite() | (lengths[:, 0] < _SHORTEST)  # squares may leave the range that numbers are in
+    if bool(odd.any()):
+        rows = odd.nonzero()[:, 0]
+        largest = features[rows].abs().amax(dim=1, keepdim=True)
+        if not bool(largest.isfinite().all()):
+            row = int(rows[~largest[:, 0].isfinite()][0])
+            raise DataError(f"{path}: {key} row {row} holds a NaN or infinite number")
+        features[rows] /= torch.where(largest > 0, largest, 1)
+        lengths[rows] = torch.linalg.vector_norm(features[rows], dim=1, keepdim=True)
+    return features.div_(lengths.clamp_(min=_SHORTEST))  # in place: a gallery may fill a good part of the memory
+
+
+def _check_cameras(path: Path | str, columns: Mapping[str, NDArray[np.int64]]) -> None:
+    """Refuse cameras that SYSU-MM01 does not have: its rule on cameras 2 and 3 would leave out the wrong pictures."""
+    for key in ("query_cameras", "gallery_cameras"):
+        unknown = sorted(set(columns[key].tolist()) - {*sysu.VISIBLE_CAMERAS, *sysu.INFRARED_CAMERAS})
+        if unknown:
+            raise DataError(
+                f"{path}: {key} has {', '.join(map(str, unknown[:5]))}, but SYSU-MM01's cameras are 1 to 6 and its "
+                "rules depend on their numbers; were they counted from 0?"
+            )
 
 
 def _labels(path: Path | str, key: str, array: NDArray[np.generic], count: int) -> NDArray[np.int64]:
@@ -172,6 +199,8 @@ def _labels(path: Path | str, key: str, array: NDArray[np.generic], count: int) 
         raise DataError(f"{path}: {key} must have {count} entries, one a feature, found shape {array.shape}")
     if array.dtype.kind not in "iuf" or bool((array != np.floor(array)).any()):
         raise DataError(f"{path}: {key} must be whole numbers, found {array.dtype}")
+    if bool((np.abs(array.astype(np.float64)) >= _LARGEST_LABEL).any()):
+        raise DataError(f"{path}: {key} holds a number that is no label (infinite, or 2^53 and more)")
     return array.astype(np.int64)
 
 

@@ -1,6 +1,7 @@
 """Named features of images beside the records of those images."""
 
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -81,10 +82,28 @@ class FeatureTable:
         return FeatureTable({name: values[mask] for name, values in self.features.items()}, chosen)
 
     def with_centred(self) -> "FeatureTable":
-        """Each feature as it is and, under its name with ``CENTRED`` added, centred per camera over this table."""
+        """Each feature as it is and, under its name with ``CENTRED`` added, centred per camera over this table.
+
+        No feature is centred where a camera has a single image: that would become exactly zero, and ties decide.
+        """
         plain = {name: values for name, values in self.features.items() if not name.endswith(CENTRED)}
+        if self.single_image_cameras:
+            return FeatureTable(plain, self.records)
         centred = {name + CENTRED: centre_per_camera(values, self.cameras) for name, values in plain.items()}
         return FeatureTable({**plain, **centred}, self.records)
+
+    @functools.cached_property
+    def single_image_cameras(self) -> list[int]:
+        """Cameras with one image in this table, ascending."""
+        return sorted(camera for camera, count in Counter(self.cameras.tolist()).items() if count == 1)
+
+    def notes(self) -> list[str]:
+        """What a reader of scores of these features must know, a line each."""
+        lines = zero_notes(self.features)
+        if self.single_image_cameras:
+            cameras = ", ".join(map(str, self.single_image_cameras[:10]))
+            lines.append(f"no scores centred per camera: a single test image in camera {cameras}")
+        return lines
 
     def trials(self, trials: Sequence[Trial]) -> list[TrialRows]:
         """Trials as the row numbers that ``scoring`` takes."""
@@ -100,4 +119,15 @@ def centre_per_camera(features: Float[Tensor, "N D"], cameras: Int[Tensor, "N"])
     for camera in sorted(set(cameras.tolist())):
         rows = cameras == camera
         centred[rows] -= features[rows].mean(dim=0)
+    # What rounding leaves of equal images is no direction.
+    noise = centred.norm(dim=1) < 1e-6 * features.norm(dim=1)
+    centred[noise] = 0
     return functional.normalize(centred)
+
+
+def zero_notes(features: Mapping[str, Float[Tensor, "_ _"]]) -> list[str]:
+    """A line for each feature with rows that are exactly zero: their distances to all others tie."""
+    counts = {name: int((~values.any(dim=1)).sum()) for name, values in features.items()}
+    return [
+        f"{name}: {count} exactly zero, as near to one picture as to any" for name, count in counts.items() if count
+    ]
