@@ -190,6 +190,7 @@ def test_persons_in_one_modality_are_left_out_with_a_warning(
     ("words", "message"),
     [
         (("--train.batch_size", "10"), "--train.batch_size 10 does not divide into 1 part"),
+        (("--train.batch_size", "4"), "one person in each part of a batch, so that no triplet has a negative; give 8"),
         (("--train.batch_size", "64"), "a batch of 16 persons needs as many persons"),
         (("--train.early_stop", "1", "--data", "llcm=nowhere"), "nowhere"),
         (("--partitions", "all"), "--partitions belongs to --data regdb=PATH"),

@@ -222,3 +222,26 @@ def test_a_failed_start_does_not_block_the_corrected_command(
     code, said, err = run(capsys, *words, "--data", str(pictures))
     assert code == 0, err
     assert "done: 2 steps" in said
+
+
+@pytest.mark.parametrize("method", ["byol", "simclr", "dapg"])
+def test_a_batch_of_one_is_refused_with_the_smallest(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, method: str
+) -> None:
+    """A contrast needs a second picture, and so does a batch norm over rows."""
+    words = (
+        "pretrain",
+        method,
+        "--preset",
+        "demo",
+        "--train.steps",
+        "1",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "run"),
+    )
+    code, _, err = run(capsys, *words, "--train.batch_size", "1")
+    assert code == 2
+    assert "a batch of 1 is too small" in err
+    assert "give --train.batch_size 2 or more" in err

@@ -138,7 +138,7 @@ def test_exactly_zero_features_are_pointed_out_and_damage_is_named(tmp_path: Pat
     np.savez_compressed(path, **arrays())  # type: ignore[arg-type]
     data = path.read_bytes()
     path.write_bytes(data[:200] + b"\xff" * 4 + data[204:])
-    with pytest.raises(DataError, match="damaged.npz: not an .npz file"):
+    with pytest.raises(DataError, match="or damaged"):
         read_features(path, PROTOCOLS["plain"])
 
 

@@ -80,6 +80,8 @@ class Method(nn.Module, ABC, Generic[ConfigT_co]):
 
     headline: ClassVar[str]
     """Which of the features ``encode`` returns is the one to report."""
+    smallest_batch: ClassVar[int] = 2
+    """Pictures that each process's part of a batch must hold: one has nothing to differ from, nor a batch statistic."""
     needs_labels: ClassVar[bool] = False
     """Whether it learns from persons; a pre-training then gets the scale's labelled pictures."""
 

@@ -70,11 +70,18 @@ def _by_modalities(records: Sequence[Record]) -> tuple[tuple[int, ...], tuple[in
 
 
 def _persons_per_batch(settings: FinetuneSettings) -> int:
-    """Persons in a batch; a process's part of it must hold whole persons, or triplets would lack positives."""
+    """Persons in a batch; a process's part of it must hold two whole persons, or triplets would lack pictures."""
     size, parts = settings.train.batch_size, distributed.world_size() * settings.train.accumulation
     if settings.pictures < 1 or size < 1 or size % (2 * settings.pictures * parts):
         raise UsageError(
             f"--train.batch_size {size} does not divide into {counted(parts, 'part')} of whole persons with "
             f"{settings.pictures} visible and as many infrared pictures each (parts: processes x --train.accumulation)"
         )
-    return size // (2 * settings.pictures)
+    persons = size // (2 * settings.pictures)
+    if persons < 2 * parts:
+        raise UsageError(
+            f"--train.batch_size {size} puts one person in each part of a batch, so that no triplet has a negative; "
+            f"give {4 * settings.pictures * parts} or more (two persons x {settings.pictures} visible and as many "
+            f"infrared pictures x {counted(parts, 'part')})"
+        )
+    return persons

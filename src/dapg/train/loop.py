@@ -243,6 +243,7 @@ def _set_up(method: Method, job: Job) -> Trainer:
         raise UsageError(f"{run} has already trained {progress.step} steps, more than the {total} asked for")
     rank, count = accelerator.process_index, accelerator.num_processes
     batches = LocalBatches(job.sampler, progress.step, total, rank, count, config.accumulation)
+    _refuse_small_batch(method.smallest_batch, batches)
     trackers = start_trackers(accelerator, run, progress.step, {"seed": job.seed, **flat(to_dict(config))})
     metrics = MetricsLog(run, progress.step, trackers) if accelerator.is_main_process else None
     beginning = None
@@ -250,6 +251,16 @@ def _set_up(method: Method, job: Job) -> Trainer:
         state = {name: tensor.detach().cpu().clone() for name, tensor in method.state_dict().items()}
         beginning = state, optimizer.optimizer.state_dict()
     return Trainer(method, job, total, accelerator, model, optimizer, batches, metrics, progress, beginning)
+
+
+def _refuse_small_batch(smallest: int, batches: LocalBatches) -> None:
+    if batches.local_size >= smallest:
+        return
+    least = smallest * batches.world_size * batches.accumulation
+    raise UsageError(
+        f"a batch of {batches.sampler.batch_size} is too small: the method learns from {smallest} pictures or more at "
+        f"a time, in each process and accumulated part; give --train.batch_size {least} or more"
+    )
 
 
 def _base_rate(config: TrainConfig) -> float:
