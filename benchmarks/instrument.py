@@ -41,6 +41,7 @@ LIMITS = {
     "control": {"rank-1": (0.0, 2.5), "mAP": (0.0, 4.0)},
 }
 """Smallest and largest value of each run's mean over seeds. Chance is 1 % at rank-1 and 2.5 % mAP."""
+COLUMNS = ("rank-1", "mAP", "all", "seen", "unseen", "visible", "visible, all", "seconds", "scoring")
 CORRUPTED = (0.5, 0.9)
 """Corrupted mAP as a share of clean mAP."""
 SEEDS = 2
@@ -145,7 +146,7 @@ def main() -> int:
             stored = json.loads(file.read_text())
             found.append({key: value for key, value in stored.items() if key not in ("commit", "machine")})
         average = mean(found)
-        columns = " | ".join(f"{value:.1f}" for value in average.values())
+        columns = " | ".join(f"{value:.1f}" for value in map(average.__getitem__, COLUMNS))
         print(f"| {name} | {len(found)} | {columns} |", flush=True)
         missed += verdicts(name, average)
     print("\n" + ("\n".join(missed) or "passed"))
