@@ -75,6 +75,11 @@ def names(package: str) -> list[str]:
     return sorted({*(name for place in folders(package) for name in _files(place)), *_entry_points(package)})
 
 
+def added_names(package: str) -> list[str]:
+    """Those of them that come from folders that were added."""
+    return sorted(name for place in folders(package)[1:] for name in _files(place))
+
+
 def summary(package: str, name: str) -> str:
     """First line of the docstring of a plug-in's file, read without importing it."""
     path = _source(package, name)

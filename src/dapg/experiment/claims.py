@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from dapg.experiment import paper
 from dapg.experiment.figures import OURS, PAPERS
-from dapg.experiment.matrix import ARMS
+from dapg.experiment.matrix import arm_called
 from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment
 from dapg.experiment.store import CellResult, Stored
@@ -66,7 +66,7 @@ def _measured_gains(results: Results, claim: paper.Claim) -> list[str]:
             pair = (claim.finetuning, "in-sup"), (claim.finetuning, ours)
             gap = _gap(results, data, "imagenet", *pair, claim.mode, "all" if claim.corrupted else "clean")
             if gap is not None:
-                found.append(f"{_points(gap)} by {ARMS[ours].title} on {data}")
+                found.append(f"{_points(gap)} by {arm_called(ours).title} on {data}")
     return found
 
 
@@ -102,7 +102,7 @@ def _measured_costs(results: Results) -> list[Row]:
 def _cost(where: str, arm: str, tuner: str, clean: str, corrupted: str, as_claimed: str) -> Row:
     return {
         "where": where,
-        "first weights": ARMS[arm].title,
+        "first weights": arm_called(arm).title,
         "fine-tuning minus AGW": _TUNERS[tuner],
         "clean": clean,
         "corrupted": corrupted,

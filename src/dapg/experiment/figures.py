@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dapg.experiment import paper
-from dapg.experiment.matrix import ARMS, Cell, Group
+from dapg.experiment.matrix import Cell, Group, arm_called
 from dapg.experiment.plan import Experiment
 from dapg.experiment.store import CellResult, Stored
 from dapg.scoring.bootstrap import compare, holm, intervals
@@ -105,7 +105,7 @@ def _modes(table: str, data: str) -> tuple[str, ...]:
 
 
 def _title(arm: str) -> str:
-    return f"{ARMS[arm].title} (reconstruction)" if ARMS[arm].reconstruction else ARMS[arm].title
+    return f"{arm_called(arm).title} (reconstruction)" if arm_called(arm).reconstruction else arm_called(arm).title
 
 
 def _figures(blank: Line, results: Sequence[CellResult]) -> list[Line]:

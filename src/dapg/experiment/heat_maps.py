@@ -30,7 +30,7 @@ from dapg.data.source import open_dataset
 from dapg.evaluation.corrupted_scores import CorruptionSettings, score_corrupted
 from dapg.evaluation.corrupted_sets import CorruptedDataset, CorruptionPolicy
 from dapg.experiment.figures import OURS
-from dapg.experiment.matrix import ARMS, Cell, Group
+from dapg.experiment.matrix import Cell, Group, arm_called
 from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment, Say
 from dapg.experiment.store import CellResult, Stored, read_cells, refuse_mixed, this_machine
@@ -156,7 +156,7 @@ def _made(
     encoders = {who: build_encoder(str(path), last.backbone, (0, 0), 0, device) for who, path in networks.items()}
     return {
         "heading": f"{group[2]} on {group[0]}, first weights {group[1]}",
-        "titles": {who: f"{ARMS[cell.arm].title}, seed {cell.seed}" for who, cell in cells.items()},
+        "titles": {who: f"{arm_called(cell.arm).title}, seed {cell.seed}" for who, cell in cells.items()},
         "data": {"title": dataset.title, "licence": dataset.licence},
         "mode": mode,
         "severities": severities(encoders, dataset, trial),

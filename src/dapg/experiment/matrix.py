@@ -210,13 +210,27 @@ def cells(
             raise UsageError(f"--scale {scale} starts from {' or '.join(known)}, not from {start!r}")
     wanted: dict[str, Cell] = {}
     for seed, start, table in itertools.product(range(seeds), starts, tables):
-        arms, finetuners = _TABLE_ARMS[table]
+        arms, finetuners = _rows(table)
         for data, finetuner, arm in itertools.product(_splits(sources), finetuners, arms):
-            if start in ARMS[arm].starts:
+            if start in arm_called(arm).starts:
                 name = data.name + data.split.replace("train", "")
                 cell = _with_chain(Cell(arm, finetuner, name, start, seed), data, scale, root)
                 wanted.setdefault(cell.name, cell)
     return list(wanted.values())
+
+
+def arm_called(name: str) -> Arm:
+    """The arm of a name; a pre-training method from a folder of plug-ins is one by itself."""
+    return ARMS.get(name) or Arm(name, name)
+
+
+def _rows(table: str) -> tuple[list[str], list[str]]:
+    """Arms and fine-tuners of a table, and those from folders of plug-ins: each pre-training is one more arm of every
+    table, each fine-tuner one more of ``finetuners``.
+    """
+    arms, finetuners = _TABLE_ARMS[table]
+    more = plugins.added_names(FOLDERS["finetune"]) if table == "finetuners" else []
+    return [*arms, *plugins.added_names(FOLDERS["pretrain"])], [*finetuners, *more]
 
 
 def _splits(sources: Sequence[Source]) -> Iterator[DataConfig]:
@@ -231,7 +245,7 @@ def _with_chain(cell: Cell, data: DataConfig, scale: str, root: Path) -> Cell:
     if absent:
         return replace(cell, missing=absent)
     chain: list[TrainingSettings] = []
-    spec = ARMS[arm]
+    spec = arm_called(arm)
     first = None
     if spec.pretraining:
         first = _pretraining(spec, scale, start, seed, root)
@@ -280,7 +294,7 @@ def _alignment(
 
 def _absent(arm: str, finetuner: str) -> str:
     """What a cell needs and the package does not have."""
-    spec = ARMS[arm]
+    spec = arm_called(arm)
     tuner, _ = FINETUNERS.get(finetuner, (finetuner, {}))
     wanted: dict[Stage, str] = {"pretrain": spec.pretraining, "align": spec.alignment, "finetune": tuner}
     for stage, name in wanted.items():

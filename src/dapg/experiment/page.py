@@ -8,7 +8,7 @@ from dapg.corruptions.library import DRAWS
 from dapg.experiment import claims, paper
 from dapg.experiment.figures import Line, lines
 from dapg.experiment.heat_maps import read_pictures
-from dapg.experiment.matrix import ARMS
+from dapg.experiment.matrix import arm_called
 from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment
 from dapg.experiment.provenance import costs
@@ -89,7 +89,7 @@ def _points(stored: Stored) -> dict[str, list[tuple[str, float, float]]]:
     for panel, arms in sorted(scores.items()):
         for arm, pairs in arms.items():
             clean, corrupted = np.mean(pairs, axis=0).tolist()
-            points.setdefault(panel, []).append((ARMS[arm].title, clean, corrupted))
+            points.setdefault(panel, []).append((arm_called(arm).title, clean, corrupted))
     return points
 
 
@@ -104,6 +104,6 @@ def _curves(stored: Stored) -> Curves:
                 panel = f"{result.finetuning} on {result.group[0]}, from {result.start}"
             else:
                 panel = f"{_WORDS[training.stage]} {training.method}, from {result.start}"
-            arm = curves.setdefault(panel, {}).setdefault(ARMS[result.arm].title, {})
+            arm = curves.setdefault(panel, {}).setdefault(arm_called(result.arm).title, {})
             arm[training.run] = training.curve
     return {panel: {arm: list(runs.values()) for arm, runs in arms.items()} for panel, arms in sorted(curves.items())}

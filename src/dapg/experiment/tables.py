@@ -10,7 +10,7 @@ import numpy as np
 from dapg.core.files import atomic_write_text
 from dapg.experiment import paper
 from dapg.experiment.figures import APART, PAPERS, Comparison, Line, comparisons, rows_of_cells
-from dapg.experiment.matrix import ARMS, Group
+from dapg.experiment.matrix import Group, arm_called
 from dapg.experiment.plan import Experiment
 from dapg.experiment.provenance import cell_rows, command, origin
 from dapg.experiment.store import Stored
@@ -200,7 +200,7 @@ def _trainings(experiment: Experiment, table: str, stored: Stored) -> str:
             rows.append(
                 {
                     "first weights": start,
-                    "pre-training": ARMS[arm].title,
+                    "pre-training": arm_called(arm).title,
                     "seeds": str(len(runs)),
                     "steps": str(runs[0].steps),
                     "pictures seen": str(runs[0].pictures_seen),
@@ -239,6 +239,6 @@ def _latex(table: str, groups: Mapping[Group, Arms]) -> str:
             if _empty(row):
                 continue
             values = ["--" if line.value is None else f"{line.value:.1f}" for line in row]
-            text.append(" & ".join([ARMS[arm].title, *values]) + " \\\\")
+            text.append(" & ".join([arm_called(arm).title, *values]) + " \\\\")
         text += ["\\hline", "\\end{tabular}"]
     return "\n".join(text) + "\n"
