@@ -14,6 +14,8 @@ PACKAGE = Path(plugins.__file__).parents[1]
 @contextmanager
 def forget_plugins() -> Iterator[None]:
     """Folders that are added inside, and the modules that come from them, are gone afterwards."""
+    for package in plugins.PACKAGES:
+        plugins.folders(package)  # imports it, so that its path is known before
     packages = {name: module for name, module in sys.modules.items() if name.startswith("dapg") and _is_package(module)}
     paths = {name: list(module.__path__) for name, module in packages.items()}
     before, variable = set(sys.modules), os.environ.pop(plugins.VARIABLE, None)

@@ -83,7 +83,9 @@ def shrink_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps of each training at 32 x 16 in the scale ``small``."""
     small = SCALES["small"]
     starts = {
-        name: replace(start, train={stage: replace(train, steps=2) for stage, train in start.train.items()})
+        name: replace(
+            start, train={stage: replace(train, steps=2, batch_size=16) for stage, train in start.train.items()}
+        )
         for name, start in small.starts.items()
     }
     monkeypatch.setitem(SCALES, "small", replace(small, size=(32, 16), decoded=(64, 32), starts=starts))

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import dapg
+from dapg.core import plugins
+from dapg.methods.runs import FOLDERS
 
 PACKAGE = Path(dapg.__file__).resolve().parent
 ROWS = (
@@ -199,3 +201,31 @@ def test_types_are_escaped_seldom(escape: str, limit: int) -> None:
     counts = {str(path.relative_to(PACKAGE)): len(re.findall(escape, path.read_text("utf-8"))) for path in SOURCES}
     most = sorted(counts.items(), key=lambda pair: -pair[1])[:10]
     assert sum(counts.values()) <= limit, f"{sum(counts.values())} uses of {escape}; most in {most}"
+
+
+_METHODS = "|".join(name for stage in FOLDERS.values() for name in plugins.names(stage))
+FORBIDDEN = {
+    r"hasattr\((config|method|settings(\.method)?),": "asks settings what they have",
+    rf"\bname (==|in) [(\[{{]*[\"']({_METHODS})[\"']": "asks what a method is called",
+    rf"[\"']({_METHODS})[\"']: [\d({{\[]": "is a table of methods",
+}
+"""What a method's own file should say instead: a method owns its recipe."""
+
+
+def forbidden(source: str) -> list[str]:
+    """One readable line for each."""
+    rows_of_the_paper = '"dapg-1-single": 0'  # arms of the experiment, not methods
+    lines = [(n, line) for n, line in enumerate(source.splitlines(), start=1) if rows_of_the_paper not in line]
+    return [f"{n}: {what}: {line.strip()}" for n, line in lines for p, what in FORBIDDEN.items() if re.search(p, line)]
+
+
+def test_no_table_of_methods_comes_back() -> None:
+    broken = [f"{path}:{line}" for path in SOURCES for line in forbidden(path.read_text(encoding="utf-8"))]
+    assert not broken, "\n" + "\n".join(broken)
+
+
+@pytest.mark.parametrize(
+    "source", ['if hasattr(config, "chain"):', 'if name == "dapg":', '_RATES = {"simclr": 0.3, "byol": 0.45}']
+)
+def test_the_reader_sees_tables_of_methods(source: str) -> None:
+    assert len(forbidden(source)) == 1
