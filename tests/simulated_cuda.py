@@ -29,7 +29,6 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("cuda:0")
 
@@ -99,6 +98,14 @@ class DeviceTensor(Tensor):
         """The C++ code would read memory that is not there."""
         _current()._wait("a value is read")
         return self.inner.tolist()
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """The C++ code would make lists to tensors on ``meta``, which hold nothing."""
+        return super().__getitem__(_with_tensors(index))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """As ``__getitem__``."""
+        super().__setitem__(_with_tensors(index), value)
 
     def numpy(self, *args: Any, **options: Any) -> Any:
         """As on a GPU."""
@@ -188,7 +195,7 @@ class SimulatedCuda(TorchDispatchMode):
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One operation: check, count, compute on the CPU, and wrap what the device would hold."""
         name, target = func._schema.name, kwargs.get("device")
-        leaves = tree_leaves((args, kwargs))
+        leaves = [*_leaves(args), *_leaves(list(kwargs.values()))]
         here = [leaf for leaf in leaves if isinstance(leaf, DeviceTensor)]
         host = [leaf for leaf in leaves if isinstance(leaf, Tensor) and not isinstance(leaf, DeviceTensor)]
         wanted = _is_ours(target)
@@ -197,11 +204,11 @@ class SimulatedCuda(TorchDispatchMode):
         if here:
             self._check(name, args, host)
         options = {**kwargs, "device": torch.device("cpu")} if target is not None else kwargs
-        out = func(*tree_map(_inner, args), **tree_map(_inner, options))
-        if not (here or wanted) or name == "aten::_local_scalar_dense":
+        out = func(*_map(_inner, args), **_map(_inner, options))
+        if not (here if target is None else wanted) or name == "aten::_local_scalar_dense":
             return out
         known = {id(tensor.inner): tensor for tensor in here}
-        return tree_map(lambda value: _wrapped(value, known), out)
+        return _map(lambda value: _wrapped(value, known), out)
 
     def _check(self, name: str, args: tuple[Any, ...], host: list[Tensor]) -> None:
         if name in _WAITING:
@@ -224,7 +231,7 @@ class SimulatedCuda(TorchDispatchMode):
             target, source = args[0], args[1]
             to_device, asynchronous = isinstance(target, DeviceTensor), kwargs.get("non_blocking", args[2:] == (True,))
             self._crossing(source, to_device, asynchronous)
-            func(*tree_map(_inner, args), **kwargs)
+            func(*_map(_inner, args), **kwargs)
             return target
         source, target = args[0], kwargs.get("device")
         to_device = isinstance(source, DeviceTensor) if target is None else _is_ours(target)
@@ -243,6 +250,29 @@ class SimulatedCuda(TorchDispatchMode):
 def _is_ours(device: Any) -> bool:
     """Whether something is to be made on the device: by its name, or by what C++ code takes it for."""
     return device is not None and torch.device(device).type in ("cuda", "meta")
+
+
+def _map(function: Callable[[Any], Any], value: Any) -> Any:
+    """What operations take and give: lists, tuples and keywords; torch's own function takes several times as long."""
+    if isinstance(value, list | tuple):
+        return type(value)([_map(function, part) for part in value])
+    if isinstance(value, dict):
+        return {key: _map(function, part) for key, part in value.items()}
+    return function(value)
+
+
+def _leaves(values: Any) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _leaves(value)
+        else:
+            yield value
+
+
+def _with_tensors(index: Any) -> Any:
+    if isinstance(index, tuple):
+        return tuple(torch.tensor(part) if isinstance(part, list) else part for part in index)
+    return torch.tensor(index) if isinstance(index, list) else index
 
 
 def _inner(value: Any) -> Any:

@@ -24,17 +24,24 @@ from dapg.core.device import constant, send
 from dapg.core.errors import TrainingError
 from dapg.core.metrics_log import read_metrics
 from dapg.core.rng import SampleGenerator
-from dapg.core.types import Modality, Record
+from dapg.core.runtime import Runtime
+from dapg.core.types import Modality, Protocol, Record
 from dapg.corruptions import library
 from dapg.data.loading import LoaderConfig
 from dapg.data.samplers import InfiniteSampler
+from dapg.data.sets import market1501, regdb, sysu
 from dapg.data.sets.folder import Folder
-from dapg.features.encoders import MethodEncoder
-from dapg.features.extract import encode_batches
+from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
+from dapg.features.encoders import FlipAveraged, HistogramEncoder, MethodEncoder
+from dapg.features.extract import encode_batches, extract
 from dapg.methods.pretraining.mocov2 import MoCoV2
 from dapg.methods.runs import method_class
 from dapg.models.pn_gan import GeneratorConfig, build_generator
-from dapg.scoring.ranking import similarity
+from dapg.pose import train_gan
+from dapg.pose.recipe import settings as pose_settings
+from dapg.scoring.labels import Labels
+from dapg.scoring.metrics import score_features
+from dapg.scoring.ranking import rank, similarity
 from dapg.scoring.rerank import Rerank, reranked_distances
 from dapg.train import checkpoint, loop
 from dapg.train.loop import Job
@@ -73,6 +80,7 @@ def numbers(*shape: int) -> Tensor:
         lambda x: torch.equal(x, x),
         lambda x: torch.linalg.svdvals(x),
         lambda x: x[torch.tensor([0, 1])],
+        lambda x: x[:, [0, 1]],
         lambda x: x + torch.ones(3, 4).to(DEVICE),
         lambda x: x + torch.ones(3, 4).to(DEVICE, non_blocking=True),
         lambda x: x * x.new_tensor([1.0, 2.0, 3.0, 4.0]),
@@ -98,6 +106,8 @@ def test_values_are_right_and_nothing_else_waits() -> None:
         ((x @ weight).relu().softmax(dim=1) * torch.arange(2, device=DEVICE)).sum().backward()
         picked = x.index_select(0, send(torch.tensor([2, 0]), DEVICE)) + constant((1.0, 2.0, 3.0, 4.0), DEVICE)
         assert not gpu.waits
+        assert torch.equal(x[1:, [2, 0]].cpu(), host[1:, [2, 0]])
+        assert type(torch.empty_like(x, device="cpu")) is Tensor
         assert str(x.device) == "cuda:0"
         assert x.is_cuda
         assert weight.grad is not None
@@ -289,7 +299,48 @@ def test_a_loss_that_is_not_finite_is_found_by_doing_the_steps_again(
     assert ("step_00000002" if saved else "no earlier checkpoint") in message
 
 
-# Scoring and poses
+# Features, scoring and poses
+
+
+def test_features_and_clean_and_corrupted_scores_of_files_come_out_as_on_the_host(figures: Path) -> None:
+    """The loader pins, images go to the device without waiting, and only features come back."""
+    dataset, method = Folder(figures), build("finetune", "agw").eval()
+    runtime = Runtime(batch_size=32, workers=0)
+    settings = CorruptionSettings(types=("contrast",), repeats=1, detail="lists", height=64, width=32)
+    mode = "cross-modal"
+
+    def everything(device: torch.device) -> tuple[dict[str, Tensor], dict[str, dict[str, float]]]:
+        encoder = FlipAveraged(MethodEncoder(method, device))
+        colours = extract(HistogramEncoder((32, 16), device), dataset, dataset.records("all"), runtime)
+        scores = clean_and_corrupted(encoder, dataset, [mode], settings, runtime)[mode]
+        return colours.features, {name: kind.means(encoder.headline) for name, kind in scores.items()}
+
+    features, scores = everything(torch.device("cpu"))
+    with SimulatedCuda() as gpu:
+        there, there_scores = everything(gpu.device)
+        assert {what for what, _ in gpu.waits} == {"copy to the host"}
+        assert {place.rpartition(" ")[2] for _, place in gpu.waits} == {"encode_batches"}
+    assert features.keys() == there.keys()
+    for name, values in features.items():
+        torch.testing.assert_close(there[name], values)
+    assert list(scores) == ["clean", "all"]
+    for name, means in scores.items():
+        assert there_scores[name] == pytest.approx(means)
+
+
+@pytest.mark.parametrize("protocol", [sysu.PROTOCOL, market1501.PROTOCOL, regdb.PROTOCOL], ids=lambda p: p.name)
+def test_ranked_lists_and_scores_come_out_as_on_the_host(protocol: Protocol) -> None:
+    query, gallery = numbers(12, 8) - 0.5, (numbers(40, 8) - 0.6).flip(0)
+    gallery[5], gallery[7] = gallery[3], gallery[2]  # equally near ones keep the gallery's order
+    many = torch.arange(40)
+    labels = Labels(many[:12] % 4, many % 5 - 1, many[:12] % 2 * 3 + 3, many % 6 + 1, protocol)
+    host, scores = rank(query, gallery, labels, 9), score_features(query, gallery, labels)
+    with SimulatedCuda():
+        there = rank(on_device(query), on_device(gallery), labels, 9)
+        assert score_features(on_device(query), on_device(gallery), labels) == scores
+    assert torch.equal(there.gallery, host.gallery)
+    assert torch.equal(there.matches, host.matches)
+    torch.testing.assert_close(there.similarity, host.similarity)
 
 
 def test_features_similarities_and_re_ranking_come_out_as_on_the_host() -> None:
@@ -308,6 +359,40 @@ def test_features_similarities_and_re_ranking_come_out_as_on_the_host() -> None:
         torch.testing.assert_close(ours_distances.cpu(), distances)
     for name, values in host.features.items():
         torch.testing.assert_close(there.features[name], values)
+
+
+@pytest.mark.parametrize("preset", ["demo", "paper"])
+def test_no_step_of_a_pose_generator_waits(preset: str) -> None:
+    """Every term, mirrored, carried, there and back; and the published networks. The terms are those of the host."""
+    base = pose_settings(preset)
+    losses = base.losses if preset == "paper" else replace(base.losses, features=1.0, identity=1.0, adversarial_from=0.0)
+    settings = replace(
+        base,
+        generator=replace(base.generator, width=8, blocks=1),
+        discriminator=replace(base.discriminator, width=4, halvings=2),
+        losses=losses,
+        pairs=base.pairs if preset == "paper" else replace(base.pairs, kind="self"),
+        train=replace(base.train, precision="fp32"),
+        loader=LoaderConfig(height=64, width=32),
+    )
+    points = torch.rand(4, 18, 3, generator=torch.Generator().manual_seed(1)) * 0.6 + 0.4
+    images = nn.functional.interpolate(numbers(4, 3, 8, 4), size=(64, 32), mode="bilinear").mul(255).to(torch.uint8)
+    batch = Batch(images, *(torch.zeros(4, dtype=torch.int64) for _ in range(3)), torch.arange(4))
+
+    def terms(device: torch.device, pause: contextlib.AbstractContextManager[Any]) -> list[dict[str, Tensor]]:
+        networks = train_gan.Networks(settings).to(device)
+        step_of = train_gan._Step(settings, networks, train_gan._optimizer(networks, settings.train), points, device)
+        there = (batch if device.type == "cpu" else batch.pin_memory()).to(device)
+        first = step_of(there, 0, 10)  # which copies constants
+        with pause:
+            return [first, step_of(there, 1, 10)]
+
+    host = terms(torch.device("cpu"), contextlib.nullcontext())
+    with SimulatedCuda() as gpu:
+        ours = [{name: float(value) for name, value in step.items()} for step in terms(gpu.device, gpu.no_wait())]
+    assert host[0].keys() >= {"fools", "tells_apart", "reconstruction"} | ({"cycle"} if preset == "demo" else set())
+    for here, there in zip(host, ours, strict=True):
+        assert there == pytest.approx({name: float(value) for name, value in here.items()}, rel=1e-3, abs=1e-5)
 
 
 def test_persons_are_posed_without_waiting() -> None:

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dapg.core.device import constant
+
 KEY_POINT_NAMES = (
     "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
     "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",
@@ -44,5 +46,5 @@ def usable(points: Float[Tensor, "B 18 3"], least: float = CONFIDENT) -> Bool[Te
 
 def mirror(points: Float[Tensor, "*B 18 3"]) -> Float[Tensor, "*B 18 3"]:
     """Key points of the mirrored picture: x from the other side, left and right exchanged."""
-    swapped = points[..., list(MIRRORED), :]
+    swapped = points.index_select(-2, constant(MIRRORED, points.device, torch.int64))
     return torch.cat([1 - swapped[..., :1], swapped[..., 1:]], dim=-1)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dapg.core.batch import Batch
+from dapg.core.device import send
 from dapg.core.progress import progress_bar
 from dapg.core.runtime import Runtime
 from dapg.core.types import Modality, Record, Trial
@@ -37,11 +38,13 @@ def encode_batches(
     with progress_bar("features", "image", len(records), shown=progress) as bar:
         for batch in batches:
             collected: dict[str, Tensor] = {}
+            images = batch.images.to(encoder.device, non_blocking=True)
             for modality in Modality:
                 rows = (batch.modalities == int(modality)).nonzero()[:, 0]
                 if len(rows) == 0:
                     continue
-                for name, features in encoder.encode(batch.images[rows], modality).items():
+                chosen = images if len(rows) == len(batch) else images.index_select(0, send(rows, encoder.device))
+                for name, features in encoder.encode(chosen, modality).items():
                     if name not in collected:
                         collected[name] = torch.zeros(len(batch), features.shape[1])
                     collected[name][rows] = features.float().cpu()

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dapg.augment.carry import LIMBS
+from dapg.core.device import constant
 from dapg.core.key_points import CONFIDENT, NUMBER_OF
 from dapg.pose.scores import torso_lengths
 
@@ -26,7 +27,7 @@ def person_mask(
     Clothes that stand off (skirts, open coats) reach beyond it, so it is a weight, not a cut-out.
     """
     height, width = size
-    places = torch.nan_to_num(points[..., :2]) * points.new_tensor([width, height])
+    places = torch.nan_to_num(points[..., :2]) * constant((width, height), points.device, points.dtype)
     aspect = points.new_full((len(points),), width / height)
     torso = height * torso_lengths(points, aspect).clamp(min=1 / 12)  # seen from above or cut off it may vanish
     sure = points[..., 2] >= least

@@ -14,7 +14,7 @@ def torso_lengths(points: Float[Tensor, "B 18 3"], aspect: Float[Tensor, "B"]) -
         points: key points as parts of the picture.
         aspect: width of each picture divided by its height.
     """
-    hips = points[:, [LEFT_HIP, RIGHT_HIP], :2].mean(dim=1)
+    hips = (points[:, LEFT_HIP, :2] + points[:, RIGHT_HIP, :2]) / 2
     return _lengths(points[:, NECK, :2] - hips, aspect)
 
 

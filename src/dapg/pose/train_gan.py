@@ -351,8 +351,8 @@ def _train(settings: GanSettings, run: Path) -> JsonObject:
                 bar.update(1)
                 if done % settings.train.log_every == 0 or done == total:
                     count = (done - 1) % settings.train.log_every + 1
-                    logs = {name: float(value) / count for name, value in sums.items()}
-                    sums = {}
+                    means = (torch.stack(list(sums.values())) / count).tolist()  # from the device at once
+                    logs, sums = dict(zip(sums, means, strict=True)), {}
                     _check_finite(logs, done, run)
                     metrics.write(done, "train", {**logs, "lr": optimizer.param_groups[0]["lr"]})
                     bar.set_postfix_str(f"reconstruction {logs['reconstruction']:.3f}", refresh=False)
