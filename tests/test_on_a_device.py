@@ -13,6 +13,8 @@ from unittest import mock
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
 from dapg.augment.augmix import augmix
@@ -209,7 +211,20 @@ def test_chain_and_augmix_do_not_wait_and_equal_the_hosts() -> None:
 # The loop
 
 
-class _OneDevice:
+class _Plain(AcceleratedOptimizer):  # type: ignore[misc]
+    """The optimiser alone, behind the type that the loop expects."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def step(self, closure: Any = None) -> None:
+        self.optimizer.step(closure)
+
+    def zero_grad(self, set_to_none: bool | None = None) -> None:
+        self.optimizer.zero_grad(set_to_none=bool(set_to_none))
+
+
+class _OneDevice(Accelerator):  # type: ignore[misc]
     """What the loop asks of Accelerate, on the simulated device: no launcher, no mixed precision."""
 
     device, scaler, process_index, num_processes, is_main_process = DEVICE, None, 0, 1, True
@@ -218,8 +233,7 @@ class _OneDevice:
         pass
 
     def prepare(self, method: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        optimizer.optimizer = optimizer  # type: ignore[attr-defined]
-        return method, optimizer
+        return method, _Plain(optimizer)
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()
@@ -313,7 +327,7 @@ def test_features_and_clean_and_corrupted_scores_of_files_come_out_as_on_the_hos
         encoder = FlipAveraged(MethodEncoder(method, device))
         colours = extract(HistogramEncoder((32, 16), device), dataset, dataset.records("all"), runtime)
         scores = clean_and_corrupted(encoder, dataset, [mode], settings, runtime)[mode]
-        return colours.features, {name: kind.means(encoder.headline) for name, kind in scores.items()}
+        return {**colours.features}, {name: kind.means(encoder.headline) for name, kind in scores.items()}
 
     features, scores = everything(torch.device("cpu"))
     with SimulatedCuda() as gpu:
@@ -377,7 +391,8 @@ def test_no_step_of_a_pose_generator_waits(preset: str) -> None:
     )
     points = torch.rand(4, 18, 3, generator=torch.Generator().manual_seed(1)) * 0.6 + 0.4
     images = nn.functional.interpolate(numbers(4, 3, 8, 4), size=(64, 32), mode="bilinear").mul(255).to(torch.uint8)
-    batch = Batch(images, *(torch.zeros(4, dtype=torch.int64) for _ in range(3)), torch.arange(4))
+    zeros = torch.zeros(4, dtype=torch.int64)
+    batch = Batch(images, zeros, zeros, zeros, torch.arange(4))
 
     def terms(device: torch.device, pause: contextlib.AbstractContextManager[Any]) -> list[dict[str, Tensor]]:
         networks = train_gan.Networks(settings).to(device)
