@@ -379,7 +379,9 @@ def test_features_similarities_and_re_ranking_come_out_as_on_the_host() -> None:
 def test_no_step_of_a_pose_generator_waits(preset: str) -> None:
     """Every term, mirrored, carried, there and back; and the published networks. The terms are those of the host."""
     base = pose_settings(preset)
-    losses = base.losses if preset == "paper" else replace(base.losses, features=1.0, identity=1.0, adversarial_from=0.0)
+    losses = (
+        base.losses if preset == "paper" else replace(base.losses, features=1.0, identity=1.0, adversarial_from=0.0)
+    )
     settings = replace(
         base,
         generator=replace(base.generator, width=8, blocks=1),
