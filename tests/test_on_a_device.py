@@ -21,6 +21,8 @@ from dapg.augment.augmix import augmix
 from dapg.augment.noise_chain import noise_chain
 from dapg.augment.repose import repose
 from dapg.augment.skeleton import canonical_poses
+from dapg.contracts.methods import COUNT, built, some_batch
+from dapg.core import plugins
 from dapg.core.batch import Batch, StepResult
 from dapg.core.device import constant, send
 from dapg.core.errors import TrainingError
@@ -36,8 +38,9 @@ from dapg.data.sets.folder import Folder
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
 from dapg.features.encoders import FlipAveraged, HistogramEncoder, MethodEncoder
 from dapg.features.extract import encode_batches, extract
+from dapg.methods.base import Method
 from dapg.methods.pretraining.mocov2 import MoCoV2
-from dapg.methods.runs import method_class
+from dapg.methods.runs import FOLDERS, method_class
 from dapg.models.pn_gan import GeneratorConfig, build_generator
 from dapg.pose import train_gan
 from dapg.pose.recipe import settings as pose_settings
@@ -51,11 +54,14 @@ from dapg.train.optimizers import LARS
 from figures import make_figures
 from simulated_cuda import DEVICE, DeviceTensor, MixedDevices, SimulatedCuda
 
-sys.path.insert(0, str(Path(__file__).parent / "contracts"))
 sys.path.insert(0, str(Path(__file__).parent / "train"))
 training_script = importlib.import_module("training_script")
-contract = importlib.import_module("test_methods")
-COUNT, METHODS, build, some_batch = contract.COUNT, contract.METHODS, contract.build, contract.some_batch
+METHODS = [(stage, name) for stage, folder in FOLDERS.items() for name in plugins.names(folder)]
+
+
+def small_agw() -> Method:
+    with built("finetune", "agw") as method:
+        return method.eval()
 
 
 def on_device(tensor: Tensor) -> Tensor:
@@ -142,9 +148,8 @@ def test_tensors_of_two_devices_do_not_meet() -> None:
 def test_no_step_of_any_method_waits(stage: Any, name: str) -> None:
     """Views, losses, backward, optimiser and what follows; recommended and published settings; then features."""
     for config in (None, method_class(stage, name).paper()):
-        method = build(stage, name, config).train()
-        with SimulatedCuda() as gpu:
-            method.to(gpu.device)
+        with built(stage, name, config) as method, SimulatedCuda() as gpu:
+            method.train().to(gpu.device)
             groups = method.parameter_groups(0.01, 1e-4)
             rates = [{"params": group["params"], "lr": group["lr"]} for group in groups]
             optimizer = LARS(rates, 0.01) if name == "simclr" else torch.optim.SGD(rates, momentum=0.9)
@@ -318,7 +323,7 @@ def test_a_loss_that_is_not_finite_is_found_by_doing_the_steps_again(
 
 def test_features_and_clean_and_corrupted_scores_of_files_come_out_as_on_the_host(figures: Path) -> None:
     """The loader pins, images go to the device without waiting, and only features come back."""
-    dataset, method = Folder(figures), build("finetune", "agw").eval()
+    dataset, method = Folder(figures), small_agw()
     runtime = Runtime(batch_size=32, workers=0)
     settings = CorruptionSettings(types=("contrast",), repeats=1, detail="lists", height=64, width=32)
     mode = "cross-modal"
@@ -358,7 +363,7 @@ def test_ranked_lists_and_scores_come_out_as_on_the_host(protocol: Protocol) -> 
 
 
 def test_features_similarities_and_re_ranking_come_out_as_on_the_host() -> None:
-    method = build("finetune", "agw").eval()
+    method = small_agw()
     batch = some_batch()
     records = [Record(str(number)) for number in range(COUNT)]
     host = encode_batches(MethodEncoder(method, torch.device("cpu")), [batch], records)
