@@ -64,7 +64,7 @@ def numbers_without_range(hint: Any) -> Iterator[Any]:
 def test_the_search_finds_numbers_and_settings() -> None:
     assert list(numbers_without_range(tuple[int, Annotated[float, Range(0, 1)]] | None)) == [int]
     names = {kind.__qualname__ for kind in CLASSES.values()}
-    assert {"TrainConfig", "DAPG.Config", "BYOLHead.Config", "Sampling", "Rerank", "ResNet.Config"} <= names
+    assert {"TrainConfig", "DAPG.Config", "BYOLHead.Config", "Sampling", "Rerank", "Pyramid.Config"} <= names
 
 
 @pytest.mark.parametrize("name", CLASSES)

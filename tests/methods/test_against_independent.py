@@ -68,7 +68,7 @@ def our_losses(method: Method) -> list[float]:
 
 def test_simclr_equals_pytorch_metric_learning() -> None:
     losses_module = pytest.importorskip("pytorch_metric_learning.losses")
-    backbone = ResNet18(ResNet18.Config(width=0.125), generator_from("backbone"))
+    backbone = ResNet18(ResNet18.Config(width=0.125, last_stride=1), generator_from("backbone"))
     config = SimCLR.Config(temperature=0.2, head=SimCLRHead.Config(hidden_dim=32, output_dim=16), views=VIEWS)
     method = SimCLR(config, backbone, DataFacts(PICTURES), generator_from("head")).double()
     other_backbone, other_head = copy.deepcopy(method.backbone), copy.deepcopy(method.head)
@@ -94,7 +94,7 @@ def test_simclr_equals_pytorch_metric_learning() -> None:
 
 def test_mocov2_equals_a_plain_loop_from_the_paper() -> None:
     """Algorithm 1 of He et al. 2020, with the queue as a list and the loss as a cross entropy over logits."""
-    backbone = ResNet18(ResNet18.Config(width=0.125), generator_from("backbone"))
+    backbone = ResNet18(ResNet18.Config(width=0.125, last_stride=1), generator_from("backbone"))
     head = MoCoHead.Config(hidden_dim=32, output_dim=16)
     config = MoCoV2.Config(temperature=0.2, momentum=0.9, queue=100, head=head, views=VIEWS)
     method = MoCoV2(config, backbone, DataFacts(PICTURES), generator_from("head")).double()
@@ -130,7 +130,7 @@ def test_mocov2_equals_a_plain_loop_from_the_paper() -> None:
 @pytest.mark.slow
 def test_byol_equals_a_plain_loop_from_the_paper() -> None:
     """Section 3.1 of Grill et al. 2020 by other means: squared distances of unit rows, a moving target."""
-    backbone = ResNet18(ResNet18.Config(width=0.125), generator_from("backbone"))
+    backbone = ResNet18(ResNet18.Config(width=0.125, last_stride=1), generator_from("backbone"))
     config = BYOL.Config(momentum=0.9, head=BYOLHead.Config(hidden_dim=32, output_dim=16), views=VIEWS)
     method = BYOL(config, backbone, DataFacts(PICTURES), generator_from("head")).double()
     views = [

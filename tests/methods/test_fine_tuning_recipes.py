@@ -30,7 +30,7 @@ HEIGHT, WIDTH, COUNT = 32, 16, 8
 def build(kind: type[Any], config: Any = None, **changes: Any) -> Any:
     config = kind.Config() if config is None else config
     views = replace(config.views, height=HEIGHT, width=WIDTH, padding=2)
-    backbone = ResNet18(ResNet18.Config(width=0.125), generator_from("backbone"))
+    backbone = ResNet18(ResNet18.Config(width=0.125, last_stride=1), generator_from("backbone"))
     facts = DataFacts(50, (3, 5, 8, 9))
     return kind(replace(config, **{"views": views, **changes}), backbone, facts, generator_from("head"))
 
