@@ -65,7 +65,7 @@ def test_a_folder_name_does_not_depend_on_where_the_runs_are() -> None:
 @pytest.mark.parametrize(
     ("scale", "cell", "names"),
     [
-        ("small", "dapg-true+agw-synthetic-random-0", ("dapg-86ff86b597", "dapg_align-8dc20c048e", "agw-5fee45be74")),
+        ("small", "dapg-true+agw-synthetic-random-0", ("dapg-86ff86b597", "dapg_align-41446c26b0", "agw-5fee45be74")),
         ("small", "vtbr+agw-synthetic-imagenet-0", ("vtbr-b0071b66e7", "agw-33c8bce89c")),
         ("small", "none+pmwgcn-no-mask-synthetic-random-0", ("pmwgcn-434296ad8b",)),
         ("gpu", "pnl+agw-synthetic-random-0", ("pnl-49491aaf31", "agw-69fb044cf6")),
