@@ -1,10 +1,16 @@
 """Devices by the names users type."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from torch import nn
 
-from dapg.core.device import resolve_device
+from dapg.core import device
+from dapg.core.device import faster_precision, has_amx, resolve_device
 from dapg.core.errors import UsageError
+from dapg.models.backbones.mobilenet_v2 import MobileNetV2
+from dapg.models.backbones.resnet18 import ResNet18
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
@@ -35,3 +41,24 @@ def test_refused(monkeypatch: pytest.MonkeyPatch, name: str, gpus: int, message:
     pretend(monkeypatch, gpus)
     with pytest.raises(UsageError, match=message):
         resolve_device(name)
+
+
+def test_amx_is_read_from_the_processor_s_flags(tmp_path: Path) -> None:
+    file = tmp_path / "cpuinfo"
+    assert not has_amx(file)
+    for flags, expected in (("avx512_bf16 amx_tile", False), ("sse amx_bf16 avx512f amx_tile amx_int8", True)):
+        file.write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\nbugs\t\t: none\n")
+        assert has_amx(file) == expected
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_bf16_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, amx: bool) -> None:
+    monkeypatch.setattr(device, "has_amx", lambda: amx)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    residual, depthwise = ResNet18(ResNet18.Config(width=0.125)), MobileNetV2(MobileNetV2.Config(width=0.25))
+    assert faster_precision(residual, cpu) == ("bf16" if amx else "fp32")
+    assert faster_precision(depthwise, cpu) == "fp32"
+    assert faster_precision(nn.Conv2d(1, 8, 3), cpu) == ("bf16" if amx else "fp32"), "one channel is no depth"
+    for capability, expected in (((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)
+        assert faster_precision(depthwise, gpu) == expected

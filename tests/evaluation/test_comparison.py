@@ -57,6 +57,16 @@ def test_difference_is_second_minus_first(tmp_path: Path) -> None:
     assert found["first"] == [str(first)]
 
 
+def test_different_precision_is_refused(tmp_path: Path) -> None:
+    first, half = saved(tmp_path, "a", FIRST, precision="fp32"), saved(tmp_path, "b", SECOND, precision="bf16")
+    unknown = saved(tmp_path, "c", SECOND, precision=None)
+    for refused in (lambda: compare_results([first], [half]), lambda: combine_results([first, half])):
+        with pytest.raises(UsageError, match=r"different precision cannot be compared: bf16, fp32$"):
+            refused()
+    assert compare_results([first], [unknown])
+    assert compare_results([half], [half])
+
+
 def test_a_folder_stands_for_the_result_in_it(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     saved(tmp_path / "run", "result", FIRST)

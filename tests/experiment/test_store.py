@@ -158,6 +158,21 @@ def test_cells_drawn_or_corrupted_differently_are_not_mixed() -> None:
             refuse_mixed({**cells, "2": replace(cells["2"], **changed)})
 
 
+def test_cells_of_different_precision_are_not_mixed(tmp_path: Path) -> None:
+    cells = {str(seed): result(seed) for seed in range(3)}
+    (trained,) = cells["2"].trainings
+    half = replace(cells["2"], trainings=(replace(trained, precision="bf16"),))
+    with pytest.raises(UsageError, match="agw on synthetic from random mix precisions in finetune: bf16, fp32"):
+        refuse_mixed({**cells, "2": half})
+    refuse_mixed({"2": half})
+    refuse_mixed({**cells, "2": replace(half, start="imagenet")})  # another network, never compared with these
+    add_cell(tmp_path, half)
+    file = tmp_path / "cells.jsonl"
+    assert list(read_cells(tmp_path).values()) == [replace(half, persons={})]
+    file.write_text(file.read_text().replace('"precision":"bf16",', ""))
+    assert next(iter(read_cells(tmp_path).values())).trainings[0].precision == "fp32", "from before it was noted"
+
+
 def test_lines_are_compact_and_plain(tmp_path: Path) -> None:
     add_cell(tmp_path, result(0))
     text = (tmp_path / "cells.jsonl").read_text()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from training_script import FrozenNorms, build, train_config
 
+from dapg.core import device
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import DataError, TrainingError, UsageError
 from dapg.core.metrics_log import read_metrics
@@ -251,6 +252,21 @@ def test_bf16_trains(figures: Path, tmp_path: Path) -> None:
     progress, method = run(figures, tmp_path, replace(train_config(3), precision="bf16"))
     assert math.isfinite(progress.logs["loss"])
     assert {parameter.dtype for parameter in method.backbone.parameters()} == {torch.float32}
+
+
+def test_auto_precision_is_said_and_kept(figures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What auto means is the machine's; a run does not change it on its way."""
+    weights = {}
+    for precision in ("bf16", "fp32"):
+        monkeypatch.setattr(device, "has_amx", lambda precision=precision: precision == "bf16")
+        progress, method = run(figures, tmp_path / precision, replace(train_config(2), precision="auto"))
+        assert progress.precision == precision
+        _, plain = run(figures, tmp_path / f"{precision} asked", replace(train_config(2), precision=precision))
+        weights[precision] = method.state_dict()
+        assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in weights[precision].items())
+    assert not all(torch.equal(tensor, weights["fp32"][name]) for name, tensor in weights["bf16"].items())
+    with pytest.raises(UsageError, match=r"began in bf16, which is not what .*auto means on this machine \(fp32\)"):
+        run(figures, tmp_path / "bf16", replace(train_config(4), precision="auto"))
 
 
 def test_wrong_use_is_refused(figures: Path, tmp_path: Path) -> None:

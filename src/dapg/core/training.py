@@ -107,8 +107,8 @@ class TrainConfig:
     """Pictures per optimiser step, over all processes and accumulated parts."""
     accumulation: Count = 1
     """Parts a batch is split into, one after the other, to save memory."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Autocast type; weights stay in fp32."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    """Autocast type; weights stay in fp32. auto: bf16 where it is faster (docs/training.md), else fp32."""
     clip_norm: Weight = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -53,10 +53,11 @@ def compare_results(first: Sequence[Path | str], *others: Sequence[Path | str], 
         comparison of that measure made here.
 
     Raises:
-        UsageError: results of different protocols or test lists.
+        UsageError: results of different protocols or test lists, or of models trained in different precision.
         DataError: a file is missing or damaged.
     """
     start, *ends = ([_read(path) for path in side] for side in (first, *others))
+    _refuse_mixed_precision([result for side in (start, *ends) for result in side])
     comparisons = []
     for end in ends:
         _refuse_different_tests(start, end)
@@ -89,10 +90,11 @@ def combine_results(paths: Sequence[Path | str]) -> JsonObject:
         paths: result files, or folders that hold one.
 
     Raises:
-        UsageError: results of different protocols, modes or features, or one model twice.
+        UsageError: results of different protocols, modes, features or precisions, or one model twice.
         DataError: a file is missing or damaged.
     """
     results = [_read(path) for path in paths]
+    _refuse_mixed_precision(results)
     for what, name in (("protocol", "protocols"), ("feature", "features")):
         values = sorted({str(result.content[what]) for result in results})
         if len(values) > 1:
@@ -170,6 +172,13 @@ def _refuse_different_tests(first: Sequence[_Result], second: Sequence[_Result])
     if len(protocols) > 1:
         raise UsageError(f"different protocols cannot be compared: {', '.join(protocols)}")
     raise UsageError("the results were made on different test lists; only equal lists can be compared")
+
+
+def _refuse_mixed_precision(results: Sequence[_Result]) -> None:
+    """Of models whose precision is known; a description by hand or weights from elsewhere have none to mix."""
+    precisions = {str(result.content["precision"]) for result in results if result.content.get("precision")}
+    if len(precisions) > 1:
+        raise UsageError(f"models trained in different precision cannot be compared: {', '.join(sorted(precisions))}")
 
 
 def _read(path: Path | str) -> _Result:

@@ -151,6 +151,7 @@ def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> JsonObject:
     result = {
         "model": settings.model,
         "model_seed": _model_seed(settings),
+        "precision": _model_precision(settings.model),
         "data": {
             "name": dataset.title,
             "mode": mode,
@@ -229,6 +230,15 @@ def _model_seed(settings: EvaluateSettings) -> int | None:
         seed = read_yaml(folder / CONFIG).get("seed")
         return None if seed is None else int(seed)
     return settings.seed if settings.model == "random" else None
+
+
+def _model_precision(model: str) -> str | None:
+    """What a run was trained in; None for what no run of ours made."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return None
+    precision = read_json(folder / RESULT).get("precision") or read_yaml(folder / CONFIG)["train"]["precision"]
+    return str(precision)
 
 
 def _without_training_persons(trials: list[Trial], dataset: Dataset, settings: EvaluateSettings) -> list[Trial]:

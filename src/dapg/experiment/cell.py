@@ -147,6 +147,7 @@ def _described(settings: TrainingSettings, result: Mapping[str, Any]) -> Trainin
         run=Path(settings.out).name,
         weights=result["weights"],
         data=result["data"],
+        precision=result.get("precision", settings.train.precision),
         steps=result["steps"],
         pictures_seen=result["pictures_seen"],
         seconds=round(result["seconds"], 1),

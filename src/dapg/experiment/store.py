@@ -75,6 +75,8 @@ class TrainingResult:
     """(step, loss) at no more than 40 places."""
     alignment: dict[str, object] = field(default_factory=dict)
     """Of an alignment: which positives, from which generator, for how many pictures."""
+    precision: str = "fp32"
+    """fp32, bf16 or fp16; cells stored before it was noted are of scales that train in fp32."""
 
 
 @dataclass(frozen=True)
@@ -174,10 +176,10 @@ def add_cell(folder: Path, result: CellResult) -> None:
 
 
 def refuse_mixed(stored: Stored) -> None:
-    """Refuse to show cells side by side whose pictures are not the same: other test pictures, or others to learn from.
+    """Refuse to show cells side by side that differ in pictures (to test or learn from) or in numerical precision.
 
     Raises:
-        UsageError: says how many cells have which.
+        UsageError: says how many cells have which pictures, or which training has which precisions.
     """
     for data in sorted({result.data for result in stored.values()}):
         kinds = Counter(result.pictures for result in stored.values() if result.data == data)
@@ -186,6 +188,16 @@ def refuse_mixed(stored: Stored) -> None:
             raise UsageError(
                 f"the stored cells of {data} are about different pictures: {listed}. Their scores cannot be compared: "
                 f"delete the lines of one kind from {CELLS}, then run those cells again"
+            )
+    precisions: dict[tuple[str, ...], set[str]] = {}
+    for result in stored.values():
+        for training in result.trainings:
+            precisions.setdefault((*result.group, training.stage), set()).add(training.precision)
+    for (data, start, finetuning, stage), values in sorted(precisions.items()):
+        if len(values) > 1:
+            raise UsageError(
+                f"the stored cells of {finetuning} on {data} from {start} mix precisions in {stage}: "
+                f"{', '.join(sorted(values))}. Delete the lines of one from {CELLS}, then run those cells again"
             )
 
 

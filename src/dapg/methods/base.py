@@ -154,8 +154,10 @@ class Method(nn.Module, ABC, Generic[ConfigT_co]):
         ]
 
     def compile_network(self) -> None:
-        """Compile what takes most of a step with ``torch.compile``."""
-        self.backbone.compile()
+        """Compile what takes most of a step with ``torch.compile``: the backbone and its momentum copy, if any."""
+        for module in self.modules():
+            if isinstance(module, Backbone):
+                module.compile()
 
     # After training
 

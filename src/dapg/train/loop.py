@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from dapg.core import distributed
 from dapg.core.batch import Batch, StepResult
-from dapg.core.device import place, resolve_device
+from dapg.core.device import faster_precision, place, resolve_device
 from dapg.core.errors import DapgError, TrainingError, UsageError
 from dapg.core.metrics_log import MetricsLog
 from dapg.core.progress import progress_bar
@@ -56,6 +56,8 @@ class Progress:
     """What the loop remembers beside method and optimiser; in every checkpoint."""
 
     step: int = 0
+    precision: str = ""
+    """fp32, bf16 or fp16; what ``auto`` means here."""
     seconds: float = 0.0
     waited: float = 0.0
     best_score: float | None = None
@@ -218,10 +220,11 @@ def _set_up(method: Method, job: Job) -> Trainer:
     target = resolve_device(job.device)
     if config.precision == "fp16" and target.type == "cpu":
         raise UsageError("--train.precision fp16 needs a GPU; use bf16 or fp32")
+    precision = faster_precision(method, target) if config.precision == "auto" else config.precision
     require_tracker(config.tracker)
     AcceleratorState._reset_state()  # a process may run several stages with different settings
     accelerator = Accelerator(
-        mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
+        mixed_precision={"fp32": "no"}.get(precision, precision),
         cpu=target.type == "cpu",
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
         log_with=None if config.tracker == "none" else config.tracker,
@@ -238,6 +241,12 @@ def _set_up(method: Method, job: Job) -> Trainer:
         method.compile_network()
     model, optimizer = accelerator.prepare(method, optimizer)
     progress = _restore(run, method, optimizer, accelerator)
+    if progress.precision not in ("", precision):
+        raise UsageError(
+            f"{run} began in {progress.precision}, which is not what --train.precision auto means on this machine "
+            f"({precision}); go on where it began, or give another --out"
+        )
+    progress.precision = precision
     total = config.total_steps(float(job.sampler.steps_per_epoch))
     if progress.step > total:
         raise UsageError(f"{run} has already trained {progress.step} steps, more than the {total} asked for")

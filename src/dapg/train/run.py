@@ -91,6 +91,7 @@ def run_training(
             "pictures_per_second": progress.step * settings.train.batch_size / max(progress.seconds, 1e-9),
             "data_wait": progress.waited / max(progress.seconds, 1e-9),
             "processes": distributed.world_size(),
+            "precision": progress.precision,
             "logs": progress.logs,
             "scores": progress.scores,
             "best": {"score": progress.best_score, "step": progress.best_step},
