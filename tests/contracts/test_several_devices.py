@@ -31,7 +31,7 @@ def ends(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize("stage, name", METHODS)
 def test_two_processes_train_the_same_weights(ends: Ends, stage: Stage, name: str) -> None:
     """The ranks saw different images, and hold equal weights, nearly all of which have moved."""
-    settings, ranks = ends
+    _, ranks = ends
     first, second = (rank[f"{stage} {name}"] for rank in ranks)
     assert all(map(math.isfinite, [*first["losses"], *second["losses"]]))
     assert first["losses"] != second["losses"]
