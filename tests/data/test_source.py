@@ -1,16 +1,22 @@
 """Which data set, where, and how much of it."""
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from dapg.core import plugins
 from dapg.core.errors import UsageError
+from dapg.core.images import decode
+from dapg.core.settings import to_dict
 from dapg.core.training import DataConfig
 from dapg.core.types import Record
 from dapg.data.sets.folder import Folder
 from dapg.data.source import list_hash, open_dataset, parse_source, select_records
+from dapg.data.verify import verify_folder
 
 
 @pytest.fixture
@@ -33,6 +39,41 @@ def test_names_paths_and_both(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_misspelt_data_set_is_not_taken_for_a_folder(text: str) -> None:
     with pytest.raises(UsageError, match="'foldr' is neither a data set nor a folder; did you mean 'folder'"):
         parse_source(text)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (DataConfig(), [0, 7, 15, 255]),
+        (DataConfig(bits=12), [0, 127, 255, 255]),
+        (DataConfig(bits=16, percentiles=(0.0, 100.0)), [0, 8, 16, 255]),
+    ],
+)
+def test_infrared_of_few_bits(tmp_path: Path, config: DataConfig, expected: list[int]) -> None:
+    """Of the values 0, 2,047, 4,095 and 65,535; also in a loader worker that is started anew."""
+    values = np.array([[0, 2047, 4095, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    Image.new("RGB", (4, 1), (1, 2, 3)).save(tmp_path / "b.png")
+    dataset = open_dataset(replace(config, name="folder", root=str(tmp_path)))
+    for copy in (dataset, pickle.loads(pickle.dumps(dataset))):
+        assert decode(copy.read(Record("a.png")), (1, 4))[0, 0].tolist() == expected
+        assert decode(copy.read(Record("b.png")), (1, 4))[:, 0, 0].tolist() == [1, 2, 3], "colours stay"
+    assert ("bits" in to_dict(config)) == (config.bits != 16), "settings of old runs keep their hash"
+
+
+def test_percentiles_that_span_nothing_are_refused() -> None:
+    with pytest.raises(UsageError, match="two rising numbers"):
+        DataConfig(percentiles=(99.0, 1.0))
+
+
+def test_verify_says_how_few_levels_are_used(tmp_path: Path) -> None:
+    for number in range(3):
+        values = np.full((32, 16), 4095 - number, np.uint16)
+        values[0, 0] = 0
+        Image.fromarray(values).save(tmp_path / f"{number}.png")
+    finding = verify_folder("folder", tmp_path).findings[-1]
+    assert (finding.kind, finding.error) == ("levels", False)
+    assert "uses 16 of 256 levels; give --data.bits 12" in finding.message
 
 
 def test_open_by_root_or_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

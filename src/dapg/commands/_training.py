@@ -64,11 +64,18 @@ def _stored_method(config: str, stage: str) -> str | None:
 
 
 def data_option(data: DataConfig) -> str:
-    """`` --data NAME=ROOT`` as a shell reads it; nothing for the embedded people."""
+    """`` --data NAME=ROOT`` and how grey is read, as a shell takes it; nothing for the embedded people."""
     from dapg.data.source import root_of
 
     root = root_of(data)
-    return "" if root is None else f" --data {shlex.quote(f'{data.name}={root}')}"
+    if root is None:
+        return ""
+    words = ["", "--data", shlex.quote(f"{data.name}={root}")]
+    if data.percentiles:
+        words += ["--data.percentiles", f"'[{','.join(f'{value:g}' for value in data.percentiles)}]'"]
+    elif data.bits != 16:
+        words += ["--data.bits", str(data.bits)]
+    return " ".join(words)
 
 
 def say_result(result: JsonObject, out: str) -> None:

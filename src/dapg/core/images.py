@@ -72,10 +72,54 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     """
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA")
-    if image.mode != "I" and not image.mode.startswith("I;16"):
+    if not _is_16_bit(image):
         return image
     values = np.asarray(image)
     return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
+
+
+def scale_grey(data: bytes, bits: int, percentiles: tuple[float, ...], where: str) -> bytes:
+    """A 16-bit grey picture brought to 8 bits, as a PNG; any other picture as it is.
+
+    Args:
+        data: the encoded file.
+        bits: how many of the 16 are used; the largest value they hold becomes white.
+        percentiles: two of the picture's own values that become black and white instead, or none.
+        where: its path, for the error message.
+
+    Raises:
+        DataError: not a picture, or a damaged one.
+    """
+    values = grey_values(data, where)
+    if values is None:
+        return data
+    if percentiles:
+        black, white = np.percentile(values, percentiles)
+        grey = ((values - black) * (255 / max(white - black, 1.0))).clip(0, 255).round()
+    else:
+        grey = values.clip(0, 2**bits - 1) >> (bits - 8)
+    stored = io.BytesIO()
+    Image.fromarray(grey.astype(np.uint8)).save(stored, "PNG", compress_level=1)
+    return stored.getvalue()
+
+
+def grey_values(data: bytes, where: str) -> NDArray[np.int64] | None:
+    """(H, W) values of a 16-bit grey picture; None for any other.
+
+    Raises:
+        DataError: not a picture, or a damaged one.
+    """
+    image = _identify(data, where)
+    if not _is_16_bit(image):
+        return None
+    try:
+        return np.asarray(image).astype(np.int64).clip(0, 65535)
+    except Exception as error:  # whatever a decoder raises for a damaged file
+        raise DataError(f"{where}: damaged picture ({_said(error)})") from error
+
+
+def _is_16_bit(image: Image.Image) -> bool:
+    return image.mode == "I" or image.mode.startswith("I;16")
 
 
 _ORIENTATION = 0x0112

@@ -29,6 +29,8 @@ Channels = Annotated[int, Range(1, 65_536)]
 Layers = Annotated[int, Range(1, 128)]
 """Of layers, blocks or heads."""
 Stride = Annotated[int, Range(1, 2)]
+GreyBits = Annotated[int, Range(8, 16)]
+Percentage = Annotated[float, Range(0, 100)]
 Severity = Annotated[int, Range(1, 5)]
 JpegQuality = Annotated[int, Range(1, 100)]
 Processes = Annotated[int, Range(0, 256)]

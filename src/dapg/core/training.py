@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from dapg.core.errors import UsageError
-from dapg.core.ranges import Count, CountOrZero, Decay, Factor, Positive, Share, Stride, Weight
+from dapg.core.ranges import Count, CountOrZero, Decay, Factor, GreyBits, Percentage, Positive, Share, Stride, Weight
 from dapg.core.settings import run_only, unset
 
 OptimizerName = Literal["sgd", "adam", "adamw", "lars"]
@@ -25,6 +25,19 @@ class DataConfig:
     """Empty: the first split of the data set, which is its training or pre-training part."""
     subset: CountOrZero = 0
     """Use only this many pictures, drawn once by the seed; 0 uses all."""
+    bits: GreyBits = unset(16)
+    """Bits that 16-bit grey pictures use: 12 for an infrared camera that counts to 4,095; more becomes white."""
+    percentiles: tuple[Percentage, ...] = unset(())
+    """Two, such as [1, 99]: spread each 16-bit grey picture between these of its own values (thermal counts)."""
+
+    def __post_init__(self) -> None:
+        """Refuse percentiles that span nothing."""
+        if self.percentiles and not (len(self.percentiles) == 2 and self.percentiles[0] < self.percentiles[1]):
+            raise UsageError(f"data.percentiles are two rising numbers, such as [1, 99], got {list(self.percentiles)}")
+
+    def whole(self) -> "DataConfig":
+        """The data set and how it is read, whatever part of it this is."""
+        return replace(self, split="", subset=0)
 
 
 @dataclass(frozen=True)

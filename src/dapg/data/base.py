@@ -3,13 +3,15 @@
 import io
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from PIL import Image
 
 from dapg.core.errors import DataError, UsageError, nearest
+from dapg.core.images import scale_grey
 from dapg.core.seeds import derive_seed
 from dapg.core.types import Record, Trial
 
@@ -102,6 +104,11 @@ class Dataset(ABC):
         except OSError as error:
             raise DataError(f"{path}: {error.strerror or error}") from error
 
+    def scale_grey(self, bits: int, percentiles: tuple[float, ...]) -> None:
+        """From now on ``read`` brings 16-bit grey pictures to 8 bits, as ``core.images.scale_grey`` does."""
+        plain = partial(type(self).read, self)
+        self.read = partial(_read_scaled, plain, bits, percentiles)  # type: ignore[method-assign]
+
     @property
     def version(self) -> str | None:
         """Which version of the set this is, where it has versions; results state it."""
@@ -185,3 +192,7 @@ def example_picture(path: str) -> bytes:
     stream = io.BytesIO()
     picture.save(stream, format=Image.registered_extensions()[Path(path).suffix.lower()])
     return stream.getvalue()
+
+
+def _read_scaled(read: Callable[[Record], bytes], bits: int, percentiles: tuple[float, ...], record: Record) -> bytes:
+    return scale_grey(read(record), bits, percentiles, record.path)

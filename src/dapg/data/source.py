@@ -43,7 +43,10 @@ def open_dataset(config: DataConfig) -> Dataset:
     kind = plugins.load("data.sets", config.name, Dataset)
     root = root_of(config)
     if root is not None:
-        return kind(root)
+        dataset = kind(root)
+        if config.bits != 16 or config.percentiles:
+            dataset.scale_grey(config.bits, config.percentiles)
+        return dataset
     if kind.embedded:
         return kind()  # type: ignore[call-arg]
     raise UsageError(f"where is {kind.title}? Give --data {config.name}=PATH or set DAPG_DATA_{config.name.upper()}")

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dapg.core import plugins
 from dapg.core.errors import DataError, UsageError
-from dapg.core.images import open_rgb
+from dapg.core.images import grey_values, open_rgb
 from dapg.core.types import UNKNOWN, Modality, Record, Trial
 from dapg.data.base import Dataset
 
-Kind = Literal["layout", "list", "count", "missing", "extra", "unreadable", "small", "duplicate", "overlap"]
+Kind = Literal["layout", "list", "count", "missing", "extra", "unreadable", "small", "duplicate", "overlap", "levels"]
 
 
 @dataclass(frozen=True)
@@ -144,10 +147,12 @@ def shared_persons(first: str, left: Sequence[Record], second: str, right: Seque
 
 def read_all(dataset: Dataset, records: Sequence[Record], threads: int) -> Iterator[Finding]:
     """Read and decode every picture; name the unreadable and too small ones and the files with equal content."""
+    levels = _Levels()
 
     def look(record: Record) -> tuple[Record, bytes | None, str]:
         try:
             data = dataset.read(record)
+            levels.add(grey_values(data, record.path))
             width, height = open_rgb(data, record.path).size
         except DataError as error:
             return record, None, str(error)
@@ -177,6 +182,31 @@ def read_all(dataset: Dataset, records: Sequence[Record], threads: int) -> Itera
     for group in same.values():
         if len(group) > 1:
             yield _duplicate(group)
+    yield from levels.findings()
+
+
+class _Levels:
+    """Which part of their range 16-bit grey pictures use."""
+
+    def __init__(self) -> None:
+        self._ends: list[tuple[int, int]] = []
+
+    def add(self, values: NDArray[np.int64] | None) -> None:
+        """Take one picture; None is no 16-bit grey one. Called from several threads."""
+        if values is not None and values.size:
+            self._ends.append((int(values.min()), int(values.max())))
+
+    def findings(self) -> Iterator[Finding]:
+        """A note where they fill less than half of the 256 levels that are left of them."""
+        if not self._ends:
+            return
+        low, high = min(low for low, _ in self._ends), max(high for _, high in self._ends)
+        used = (high >> 8) - (low >> 8) + 1
+        if used > 128:
+            return
+        remedy = f"--data.bits {max(8, high.bit_length())}" if low < high // 2 else "--data.percentiles [1,99]"
+        message = f"16 bits of grey, values {low} to {high} ({len(self._ends)} pictures): uses {used} of 256 levels"
+        yield Finding("levels", ".", f"{message}; give {remedy}", error=False)
 
 
 def _duplicate(group: Sequence[Record]) -> Finding:

@@ -330,8 +330,7 @@ def own_data(model: str) -> DataConfig:
     stored = read_yaml(config).get("data") if config.is_file() else None
     if stored is None:
         return DataConfig()
-    trained_on = from_dict(DataConfig, stored, "data.")
-    return DataConfig(trained_on.name, trained_on.root)
+    return from_dict(DataConfig, stored, "data.").whole()
 
 
 def default_out(settings: EvaluateSettings) -> EvaluateSettings:

@@ -186,7 +186,7 @@ def _score(experiment: Experiment, cell: Cell, cache: Cache) -> _Scores:
     fine-tuning started from (``frozen``), both raw and centred per camera.
     """
     last = cell.chain[-1]
-    dataset = open_dataset(DataConfig(last.data.name, last.data.root))
+    dataset = open_dataset(last.data.whole())
     device = resolve_device(experiment.device)
     runtime = Runtime(device, progress=True, cache=cache)
     settings = _corruption(experiment)

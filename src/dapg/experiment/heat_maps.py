@@ -22,7 +22,6 @@ from dapg.core.files import read_json, write_json
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import RESULT, commit
 from dapg.core.runtime import Runtime
-from dapg.core.training import DataConfig
 from dapg.core.types import Trial
 from dapg.corruptions import library
 from dapg.data.base import Dataset
@@ -150,7 +149,7 @@ def _made(
     started = time.monotonic()
     device = resolve_device(experiment.device)
     last = cells["ours"].chain[-1]
-    dataset = open_dataset(DataConfig(last.data.name, last.data.root))
+    dataset = open_dataset(last.data.whole())
     mode = modes_of(cells["ours"].data)[0]
     trial = dataset.trials(mode)[0]
     encoders = {who: build_encoder(str(path), last.backbone, (0, 0), 0, device) for who, path in networks.items()}

@@ -8,7 +8,6 @@ from pathlib import Path
 from dapg.core import distributed
 from dapg.core.errors import UsageError
 from dapg.core.files import write_json
-from dapg.core.training import DataConfig
 from dapg.core.types import JsonObject
 from dapg.data.sets.regdb import PARTITIONS
 from dapg.evaluation.evaluate import EvaluateSettings, evaluate
@@ -86,7 +85,7 @@ def run_partitions(settings: FinetuneSettings, numbers: list[int], say: Callable
 def _evaluation(plan: FinetuneSettings, mode: str) -> EvaluateSettings:
     return EvaluateSettings(
         model=plan.out,
-        data=DataConfig(plan.data.name, plan.data.root),
+        data=plan.data.whole(),
         mode=mode,
         device=plan.device,
         workers=plan.loader.workers,
