@@ -11,7 +11,7 @@ trap 'rm -rf "$work"' EXIT
 wheel=$(ls -t dist/dapg-*.whl | head -1)
 "$python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$work/site" "$wheel"
 
-missing=$(comm -23 <(cd src && find dapg -type f ! -name '*.pyc' | sort) <(cd "$work/site" && find dapg -type f | sort))
+missing=$(comm -23 <(cd src && find dapg -name __pycache__ -prune -o -type f -print | sort) <(cd "$work/site" && find dapg -type f | sort))
 [ -z "$missing" ] || { echo "not in the wheel: $missing" >&2; exit 1; }
 
 cd "$work"
