@@ -29,8 +29,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(dapg, "__path__", [*dapg.__path__, str(zoo.parent)])
     monkeypatch.setattr(plugins, "PACKAGES", ("zoo",))
     monkeypatch.setitem(sys.modules, "zoo_contract", sys.modules[__name__])
+    for name in [name for name in sys.modules if name.startswith("dapg.zoo")]:
+        del sys.modules[name]
+    vars(dapg).pop("zoo", None)
     with forget_plugins():
         yield zoo
+    for name in [name for name in sys.modules if name.startswith("dapg.zoo")]:
+        del sys.modules[name]
+    vars(dapg).pop("zoo", None)
 
 
 HEAD = "from zoo_contract import Contract\n"
