@@ -21,6 +21,16 @@ class Modality(enum.IntEnum):
     INFRARED = 2
 
 
+def leads_out(path: str) -> bool:
+    """Whether a path is absolute, climbs with ``..`` or holds a null character; of Windows too."""
+    return (
+        path[:1] in ("/", "\\")
+        or path[1:3] == ":\\"
+        or "\0" in path
+        or (".." in path and ".." in path.replace("\\", "/").split("/"))
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One picture of a data set, not opened yet.
@@ -41,11 +51,8 @@ class Record:
         Raises:
             DataError: an absolute path, one with ``..``, or a null character in it.
         """
-        path = self.path
-        if path[:1] in ("/", "\\") or path[1:3] == ":\\" or "\0" in path:
-            raise DataError(f"{path!r} is not a path relative to the data set's folder")
-        if ".." in path and ".." in path.replace("\\", "/").split("/"):
-            raise DataError(f"{path!r} leads out of the data set's folder")
+        if leads_out(self.path):
+            raise DataError(f"{self.path!r} is no path below the data set's folder")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from dapg.core.errors import DataError
+from dapg.core.types import leads_out
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
 """In lower case; a file's own suffix may be in any case."""
@@ -114,7 +115,6 @@ def inside(text: str, where: str) -> str:
     Raises:
         DataError: an absolute path, or one that leads out.
     """
-    path = PurePosixPath(text.replace("\\", "/"))
-    if not text or path.is_absolute() or ".." in path.parts or "\0" in text or text[1:3] == ":\\":
+    if not text or leads_out(text):
         raise DataError(f"{where}: a path must be relative and stay below the data set's folder, not {text!r}")
-    return path.as_posix()
+    return PurePosixPath(text.replace("\\", "/")).as_posix()
