@@ -22,7 +22,7 @@ def main(source: Path, target: Path = TARGET) -> None:
     """Convert and print what was done."""
     if sha256(source) != SOURCE:
         sys.exit(f"{source} is not the file this conversion was checked with (SHA-256 {SOURCE})")
-    network = MobileNetV2(MobileNetV2.Config())
+    network = MobileNetV2(MobileNetV2.Config(last_stride=1))
     report = load_backbone(network, source)
     if report.missing or report.left_over:
         sys.exit(f"does not fit: {report.summary()}")
