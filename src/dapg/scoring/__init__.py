@@ -13,6 +13,6 @@ Two queries, of persons 7 and 8, search four images; the second query finds its 
     >>> scores.rank(1), scores.rank(3), round(scores.mAP, 3), round(scores.mINP, 3)
     (0.5, 1.0, 0.667, 0.667)
 
-Intervals over persons and comparisons of two models are in ``bootstrap``, ranked lists in ``ranking``, k-reciprocal
-re-ranking in ``rerank``.
+Intervals over persons and comparisons of two models are in ``bootstrap``, known and unknown persons (FNIR at FPIR,
+TAR@FAR, AUROC, thresholds) in ``open_set``, ranked lists in ``ranking``, k-reciprocal re-ranking in ``rerank``.
 """
