@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from dapg.augment.carry import carry
 from dapg.augment.skeleton import draw_skeletons
 from dapg.cli import main
-from dapg.core.batch import Batch
+from dapg.core.batch import BadImage, Batch
 from dapg.core.errors import UsageError
 from dapg.core.images import decode
 from dapg.core.training import DataConfig
 from dapg.core.types import UNKNOWN, Modality, Record
-from dapg.data.loading import LoaderConfig
+from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.sets.synthetic import Synthetic
 from dapg.losses.adversarial import feature_loss
 from dapg.models.pn_gan import AttentionGenerator, GeneratorConfig
@@ -219,9 +219,16 @@ def test_presets_build(preset: str) -> None:
 
 def test_resume_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped between the two phases and taken up again: every weight and every logged number as in one go."""
-    train_gan(small(tmp_path / "whole"))
+    by_three = replace(small(tmp_path).train, log_every=3)  # the stop after step 3 comes in a window of two phases
     from dapg.pose import train_gan as module
 
+    def with_a_bad_picture(*arguments: Any) -> Iterator[Batch]:
+        for step, batch in enumerate(training_batches(*arguments), arguments[2].start_step):
+            yield batch if step else replace(batch, bad_images=(BadImage("a.jpg", "cut off", "b.jpg"),))
+
+    monkeypatch.setattr(module, "training_batches", with_a_bad_picture)
+    expected = train_gan(replace(small(tmp_path / "whole"), train=by_three))
+    assert expected["bad_images"] == {"a.jpg": ["cut off", "b.jpg"]}
     update = module._Step.__call__
 
     def breaks(self: _Step, batch: Batch, step: int, total: int) -> object:
@@ -231,10 +238,12 @@ def test_resume_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(module._Step, "__call__", breaks)
     with pytest.raises(KeyboardInterrupt):
-        train_gan(small(tmp_path / "cut"))
+        train_gan(replace(small(tmp_path / "cut"), train=by_three))
     monkeypatch.setattr(module._Step, "__call__", update)
-    result = train_gan(small(tmp_path / "cut"))
+    result = train_gan(replace(small(tmp_path / "cut"), train=by_three))
     assert result["steps"] == 4
+    assert [line["step"] for line in metrics(tmp_path / "cut")] == [3, 4]
+    assert (result["logs"], result["bad_images"]) == (expected["logs"], expected["bad_images"])
     whole, cut = (load_file(tmp_path / name / GENERATOR_FILE) for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     states = [tmp_path / name / "checkpoints" / "step_00000004" / "method.safetensors" for name in ("whole", "cut")]

@@ -1,6 +1,8 @@
 """The loop: accumulation, precision, stops with a reason, validation, bad pictures, length."""
 
 import math
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,7 @@ from dapg.data.sets.folder import Folder
 from dapg.methods.base import Method
 from dapg.methods.pretraining.mocov2 import MoCoV2
 from dapg.train import checkpoint, trackers
-from dapg.train.loop import Job, Progress, train
+from dapg.train.loop import Cancelled, Interrupt, Job, Progress, train
 from figures import make_figures
 
 SMALL = LoaderConfig(height=32, width=16, workers=0)
@@ -74,6 +76,42 @@ def test_weights_move_and_lines_are_written(figures: Path, tmp_path: Path) -> No
     assert {"loss", "positive_similarity", "feature_std", "effective_rank", "lr", "data_wait"} <= lines[0].keys()
     assert lines[0]["lr"] == pytest.approx(0.5e-3)  # first of two warm-up steps
     assert (tmp_path / "metrics.csv").read_text().startswith("step,kind,loss")
+
+
+def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_numbers(
+    figures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the middle of a window of three steps."""
+    config = replace(train_config(3), log_every=3)
+    whole, _ = run(figures, tmp_path / "whole", config)
+    after_step = MoCoV2.after_step
+
+    def pressed(self: MoCoV2, step: int, total: int) -> None:
+        after_step(self, step, total)
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(MoCoV2, "after_step", pressed)
+    with pytest.raises(Cancelled, match=r"stopped by Ctrl-C at step 1; checkpoint: .*step_00000001") as caught:
+        run(figures, tmp_path / "cut", config)
+    assert caught.value.exit_code == 130
+    monkeypatch.undo()
+    assert run(figures, tmp_path / "cut", config)[0].logs == whole.logs
+
+
+def test_a_second_ctrl_c_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not the copy of the first that a launcher sends on."""
+    interrupt = Interrupt()
+    try:
+        monkeypatch.setattr(Interrupt, "same_press", 3600.0)
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+        assert interrupt.received
+        monkeypatch.setattr(Interrupt, "same_press", -1.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        interrupt.restore()
 
 
 def test_tensorboard_gets_the_logged_numbers_once_also_after_a_resume(figures: Path, tmp_path: Path) -> None:

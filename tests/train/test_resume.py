@@ -160,8 +160,14 @@ def test_torchrun_restarts_after_a_killed_rank_from_the_last_checkpoint(
     assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("everyone", [False, True], ids=["main process", "loader processes too"])
-def test_sigterm_ends_well(figures: Path, uninterrupted: Path, tmp_path: Path, everyone: bool) -> None:
+@pytest.mark.parametrize(
+    ("number", "everyone", "error"),
+    [(signal.SIGTERM, False, "Terminated"), (signal.SIGTERM, True, "Terminated"), (signal.SIGINT, True, "Cancelled")],
+    ids=["main process", "loader processes too", "Ctrl-C"],
+)
+def test_a_signal_ends_well(
+    figures: Path, uninterrupted: Path, tmp_path: Path, number: signal.Signals, everyone: bool, error: str
+) -> None:
     """It saves and says where; a job's end that also hits the loader's processes is no error of theirs either."""
     run = tmp_path / "run"
     ours, theirs = multiprocessing.Pipe()
@@ -169,11 +175,12 @@ def test_sigterm_ends_well(figures: Path, uninterrupted: Path, tmp_path: Path, e
         training_script.main, words(figures, run, *LOADED, "--stop", "3"), theirs, log=tmp_path / "stopped.log"
     )
     started.hear(ours)
-    started.send(signal.SIGTERM, group=everyone)
+    started.send(number, group=everyone)
     ours.send("go on")  # the end of a loader process may wake it first, and may come without an error
     code, printed = started.end()
     assert code == 1
-    assert "Terminated" in printed
+    assert printed.count("Traceback") == 1, printed
+    assert f"dapg.train.loop.{error}: stopped by" in printed
     assert str(run / "checkpoints") in printed
     run_to_end(figures, run, *LOADED)
     assert_equal(last_state(run), last_state(uninterrupted))

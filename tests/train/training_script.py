@@ -13,6 +13,7 @@ import argparse
 import os
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,9 @@ def main(words: Sequence[str] | None = None, talk: Connection | None = None) -> 
     records = dataset.records()
     options.run.mkdir(parents=True, exist_ok=True)
     method = build(len(records), FrozenNorms if options.frozen_norms else MoCoV2)
-    sampler, config = InfiniteSampler(len(records), 16, seed=0), train_config(options.steps, options.accumulation)
+    sampler = InfiniteSampler(len(records), 16, seed=0)
+    # Checkpoints every two steps and log lines every three: some are written in the middle of a log's window.
+    config = replace(train_config(options.steps, options.accumulation), log_every=3)
     loader = LoaderConfig(height=32, width=16, workers=options.workers)
     loop.train(method, loop.Job(dataset, records, sampler, config, loader, options.run, device="cpu"))
     if distributed.active():

@@ -1,5 +1,6 @@
 """Shared by all data sets: from records to batches. Workers decode, cut and resize; the device does the rest."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -161,6 +162,7 @@ def training_batches(
         collate_fn=collate,
         pin_memory=pin_memory,
         prefetch_factor=config.prefetch if workers else None,
+        worker_init_fn=_ignore_interrupt,
     )
     yield from _with_plain_errors(loader)
 
@@ -175,8 +177,14 @@ def ordered_batches(
         num_workers=config.workers,
         collate_fn=collate,
         pin_memory=pin_memory,
+        worker_init_fn=_ignore_interrupt,
     )
     yield from _with_plain_errors(loader)
+
+
+def _ignore_interrupt(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the process that reads decides when its workers end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _with_plain_errors(loader: DataLoader[_Item]) -> Iterator[Batch]:

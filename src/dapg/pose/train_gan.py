@@ -67,7 +67,7 @@ from dapg.pose.pairs import (
     training_records,
 )
 from dapg.train import checkpoint
-from dapg.train.loop import Interrupt, Terminated
+from dapg.train.loop import Interrupt
 
 CARD = "README.md"
 COARSE = 8
@@ -243,7 +243,7 @@ def train_gan(settings: GanSettings) -> JsonObject:
         UsageError: wrong settings, a test split, no pairs, or the folder holds another run.
         DataError, WeightsError: see there.
         TrainingError: a loss that is not finite, or a full disk.
-        Terminated: SIGTERM; the checkpoint is named.
+        Terminated: SIGTERM or Ctrl-C; the checkpoint is named.
     """
     _check(settings)
     stage = RunFolder(Path(settings.out), settings, "pose train", extendable=("train.steps", "train.epochs"))
@@ -325,7 +325,7 @@ def _train(settings: GanSettings, run: Path) -> JsonObject:
     total = settings.train.total_steps(sampler.steps_per_epoch)
     networks = Networks(settings).to(device)
     optimizer = _optimizer(networks, settings.train)
-    start, seconds = _restore(run, networks, optimizer)
+    start, course = _restore(run, networks, optimizer)
     if start > total:
         raise UsageError(f"{run} has already trained {start} steps, more than the {total} asked for")
     step_of = _Step(settings, networks, optimizer, data.pairs.points, device)
@@ -335,39 +335,63 @@ def _train(settings: GanSettings, run: Path) -> JsonObject:
         data.dataset, data.records, LocalBatches(sampler, start, total), settings.loader, device.type == "cuda"
     )
     opened = time.perf_counter()
-    logs: dict[str, float] = {}
-    sums: dict[str, Tensor] = {}
-    bad: dict[str, list[str]] = {}
     try:
         with progress_bar("pose GAN", "step", total, start) as bar:
             for step, batch in enumerate(batches, start):
-                bad |= {note.path: [note.reason, note.replacement] for note in batch.bad_images}
+                course.bad_images |= {note.path: [note.reason, note.replacement] for note in batch.bad_images}
                 factor = rate_factor(step, total, sampler.steps_per_epoch, settings.train)
                 for group in optimizer.param_groups:
                     group["lr"] = group["base_lr"] * factor
-                for name, value in step_of(batch.to(device), step, total).items():
-                    sums[name] = sums[name] + value if name in sums else value
+                course.add(step_of(batch.to(device), step, total))
                 done = step + 1
                 bar.update(1)
                 if done % settings.train.log_every == 0 or done == total:
-                    count = (done - 1) % settings.train.log_every + 1
-                    means = (torch.stack(list(sums.values())) / count).tolist()  # from the device at once
-                    logs, sums = dict(zip(sums, means, strict=True)), {}
+                    logs = course.close_window()
                     _check_finite(logs, done, run)
                     metrics.write(done, "train", {**logs, "lr": optimizer.param_groups[0]["lr"]})
                     bar.set_postfix_str(f"reconstruction {logs['reconstruction']:.3f}", refresh=False)
                 if done % settings.train.checkpoint_every == 0 or done == total or interrupt.received:
-                    seconds, opened = seconds + time.perf_counter() - opened, time.perf_counter()
-                    saved = checkpoint.save(run, done, networks, optimizer, {"seconds": seconds})
+                    course.seconds, opened = course.seconds + time.perf_counter() - opened, time.perf_counter()
+                    saved = checkpoint.save(run, done, networks, optimizer, course.state())
                     checkpoint.prune(run, settings.train.keep_last, keep_best=False)
                     if interrupt.received and done < total:
-                        raise Terminated(
-                            f"stopped by SIGTERM at step {done}; checkpoint: {saved}. Run it again to go on."
-                        )
+                        raise interrupt.stopped(f"at step {done}; checkpoint: {saved}")
     finally:
         interrupt.restore()
         metrics.close()
-    return _finish(settings, run, networks, data, {"steps": total, "seconds": seconds, "logs": logs, "bad_images": bad})
+    facts = {"steps": total, "seconds": course.seconds, "logs": course.logs, "bad_images": course.bad_images}
+    return _finish(settings, run, networks, data, facts)
+
+
+@dataclass
+class _Course:
+    """What a training remembers beside networks and optimiser; in every checkpoint."""
+
+    seconds: float = 0.0
+    logs: dict[str, float] = field(default_factory=dict)
+    """Means over the last window."""
+    bad_images: dict[str, list[str]] = field(default_factory=dict)
+    steps: int = 0
+    """In the window that is open."""
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    """Over these steps."""
+
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        """Take the terms of one step."""
+        self.steps += 1
+        for name, value in terms.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def close_window(self) -> dict[str, float]:
+        """Means since the last call; they come from the device at once."""
+        means = (torch.stack(list(self.sums.values())) / self.steps).tolist()
+        self.logs = dict(zip(self.sums, means, strict=True))
+        self.steps, self.sums = 0, {}
+        return self.logs
+
+    def state(self) -> JsonObject:
+        """Plain values and tensors on the host, for a checkpoint."""
+        return {**vars(self), "sums": {name: total.cpu() for name, total in self.sums.items()}}
 
 
 def _optimizer(networks: Networks, config: GanTrainConfig) -> torch.optim.Optimizer:
@@ -377,13 +401,15 @@ def _optimizer(networks: Networks, config: GanTrainConfig) -> torch.optim.Optimi
     return torch.optim.Adam(groups, betas=(config.beta_1, config.beta_2))
 
 
-def _restore(run: Path, networks: Networks, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+def _restore(run: Path, networks: Networks, optimizer: torch.optim.Optimizer) -> tuple[int, _Course]:
     checkpoint.prune(run, keep_last=10**9, keep_best=False)
     whole = checkpoint.whole_checkpoints(run)
     if not whole:
-        return 0, 0.0
-    state = checkpoint.load(whole[-1], networks, optimizer)
-    return whole[-1].step, float(state["seconds"])
+        return 0, _Course()
+    course = _Course(**checkpoint.load(whole[-1], networks, optimizer))
+    device = next(networks.parameters()).device
+    course.sums = {name: total.to(device) for name, total in course.sums.items()}
+    return whole[-1].step, course
 
 
 def _check_finite(logs: Mapping[str, float], step: int, run: Path) -> None:

@@ -6,6 +6,7 @@ functions of (seed, t), nothing else has memory than the method and the optimise
 """
 
 import copy
+import os
 import signal
 import threading
 import time
@@ -75,20 +76,48 @@ class Terminated(DapgError):
     exit_code = 143
 
 
+class Cancelled(Terminated):
+    """Ctrl-C was pressed; the work is saved and can be resumed."""
+
+    exit_code = 130
+
+
 class Interrupt:
-    """Remembers SIGTERM until the current step is done."""
+    """Remembers SIGTERM and SIGINT (Ctrl-C) until the current step is done; a second Ctrl-C ends at once."""
+
+    same_press = 1.0
+    """Seconds in which a further SIGINT is the same one: torchrun sends on what the terminal has sent already."""
 
     def __init__(self) -> None:
         self.received = False
-        self._main = threading.current_thread() is threading.main_thread()
-        self._before = signal.signal(signal.SIGTERM, self._note) if self._main else None
+        self._pressed: float | None = None
+        main = threading.current_thread() is threading.main_thread()
+        caught = (signal.SIGTERM, signal.SIGINT) if main else ()
+        self._before = {number: signal.signal(number, self._note) for number in caught}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = True
+        if number != signal.SIGINT:
+            return
+        now = time.monotonic()
+        if self._pressed is None:
+            self._pressed = now
+            if distributed.rank() == 0:
+                os.write(2, b"\nstopping after this step; Ctrl-C again ends at once\n")
+        elif now - self._pressed > self.same_press:
+            self.restore()
+            raise KeyboardInterrupt
+
+    def stopped(self, where: str) -> Terminated:
+        """The error to raise once the work is saved; ``where`` names the step and the checkpoint."""
+        if self._pressed is None:
+            return Terminated(f"stopped by SIGTERM {where}. Run it again to go on.")
+        return Cancelled(f"stopped by Ctrl-C {where}. Run it again to go on.")
 
     def restore(self) -> None:
-        if self._main:
-            signal.signal(signal.SIGTERM, self._before)
+        """Give both signals back to whoever had them before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)
@@ -160,6 +189,7 @@ class Trainer:
     batches: LocalBatches
     metrics: MetricsLog | None
     progress: Progress
+    window: "_Window"
     beginning: tuple[dict[str, Tensor], dict[str, Any]] | None = None
     """States of method and optimiser at the first step, on the host, until there is a checkpoint; a GPU's only."""
 
@@ -179,7 +209,7 @@ def train(method: Method, job: Job) -> Progress:
 
     Raises:
         TrainingError: NaN, infinity, collapse or a full disk.
-        Terminated: SIGTERM; the checkpoint is named.
+        Terminated: SIGTERM or Ctrl-C; the checkpoint is named.
     """
     config = job.config
     if job.validate is None and (config.validate_every or config.early_stop):
@@ -203,10 +233,7 @@ def train(method: Method, job: Job) -> Progress:
         # Whoever stops a whole job sends SIGTERM to the loader's processes as well, and they may be the first to end.
         if not interrupt.received:
             raise
-        raise Terminated(
-            f"stopped by SIGTERM in step {trainer.progress.step + 1}{checkpoint.last_good(job.run)}. "
-            "Run it again to go on."
-        ) from error
+        raise interrupt.stopped(f"in step {trainer.progress.step + 1}{checkpoint.last_good(job.run)}") from error
     finally:
         interrupt.restore()
         if trainer.metrics is not None:
@@ -240,7 +267,7 @@ def _set_up(method: Method, job: Job) -> Trainer:
     if config.compile:
         method.compile_network()
     model, optimizer = accelerator.prepare(method, optimizer)
-    progress = _restore(run, method, optimizer, accelerator)
+    progress, window = _restore(run, method, optimizer, accelerator)
     if progress.precision not in ("", precision):
         raise UsageError(
             f"{run} began in {progress.precision}, which is not what --train.precision auto means on this machine "
@@ -259,7 +286,7 @@ def _set_up(method: Method, job: Job) -> Trainer:
     if target.type != "cpu" and not progress.step:
         state = {name: tensor.detach().cpu().clone() for name, tensor in method.state_dict().items()}
         beginning = state, optimizer.optimizer.state_dict()
-    return Trainer(method, job, total, accelerator, model, optimizer, batches, metrics, progress, beginning)
+    return Trainer(method, job, total, accelerator, model, optimizer, batches, metrics, progress, window, beginning)
 
 
 def _refuse_small_batch(smallest: int, batches: LocalBatches) -> None:
@@ -278,22 +305,25 @@ def _base_rate(config: TrainConfig) -> float:
     return config.optimizer.lr * (config.batch_size / reference if reference else 1.0)
 
 
-def _restore(run: Path, method: Method, optimizer: AcceleratedOptimizer, accelerator: Accelerator) -> Progress:
+def _restore(
+    run: Path, method: Method, optimizer: AcceleratedOptimizer, accelerator: Accelerator
+) -> tuple[Progress, "_Window"]:
     checkpoint.prune(run, keep_last=10**9, keep_best=True)
     distributed.barrier()
     whole = checkpoint.whole_checkpoints(run)
     if not whole:
-        return Progress()
+        return Progress(), _Window()
     state = checkpoint.load(whole[-1], method, optimizer.optimizer)
     if accelerator.scaler is not None and state.get("scaler"):
         accelerator.scaler.load_state_dict(state["scaler"])
-    return Progress(**state["progress"])
+    return Progress(**state["progress"]), _Window(state.get("window"), accelerator.device)
 
 
 def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: "tqdm[NoReturn]") -> None:
     config, progress = trainer.config, trainer.progress
     check = _FiniteCheck(trainer.job, at_once=trainer.device.type == "cpu")
-    window = _Window()
+    window = trainer.window
+    window.open()
     while progress.step < trainer.total_steps:
         last = progress.step + 1 == trainer.total_steps
         logging = (progress.step + 1) % config.log_every == 0 or last
@@ -311,9 +341,7 @@ def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: "
             saved = _save(trainer)
             trainer.beginning = None
             if stopping and not last:
-                raise Terminated(
-                    f"stopped by SIGTERM at step {progress.step}; checkpoint: {saved}. Run it again to go on."
-                )
+                raise interrupt.stopped(f"at step {progress.step}; checkpoint: {saved}")
         if stop:
             return
 
@@ -382,10 +410,21 @@ def _forward_backward(
 class _Window:
     """Numbers, time and pictures since the last log line."""
 
-    def __init__(self) -> None:
-        self.waited, self.pictures, self._opened = 0.0, 0, time.perf_counter()
+    def __init__(self, stored: JsonObject | None = None, device: torch.device | None = None) -> None:
+        """Empty, or with the numbers that a checkpoint holds."""
+        self.open()
         self.rate, self.wait_share = 0.0, 0.0
-        self._steps, self._sums, self._diagnostics = 0, dict[str, Tensor](), dict[str, Tensor]()
+        self._steps: int = stored["steps"] if stored else 0
+        self._sums: dict[str, Tensor] = {k: v.to(device) for k, v in stored["sums"].items()} if stored else {}
+        self._diagnostics = dict[str, Tensor]()
+
+    def open(self) -> None:
+        """Count time and pictures from now."""
+        self.waited, self.pictures, self._opened = 0.0, 0, time.perf_counter()
+
+    def state(self) -> JsonObject:
+        """The numbers since the last log line, for a checkpoint."""
+        return {"steps": self._steps, "sums": {name: total.cpu() for name, total in self._sums.items()}}
 
     def add(self, logs: Mapping[str, Tensor], diagnostics: dict[str, Tensor]) -> None:
         """Take the numbers of one step."""
@@ -407,7 +446,7 @@ class _Window:
         if self.pictures:
             self.rate = self.pictures * distributed.world_size() / max(seconds, 1e-9)
             self.wait_share = self.waited / max(seconds, 1e-9)
-        self.waited, self.pictures, self._opened = 0.0, 0, time.perf_counter()
+        self.open()
 
 
 def _log(trainer: Trainer, window: _Window, check: _FiniteCheck, bar: "tqdm[NoReturn]") -> None:
@@ -450,7 +489,7 @@ def _find_broken_step(trainer: Trainer) -> NoReturn:
     """
     reached, job = trainer.progress.step, trainer.job
     if trainer.beginning is None:
-        trainer.progress = _restore(job.run, trainer.method, trainer.optimizer, trainer.accelerator)
+        trainer.progress, _ = _restore(job.run, trainer.method, trainer.optimizer, trainer.accelerator)
     else:
         trainer.progress = Progress()
         trainer.method.load_state_dict(trainer.beginning[0])
@@ -491,7 +530,7 @@ def _validate_if_due(trainer: Trainer, last: bool) -> tuple[bool, bool]:
 
 
 def _asked_to_stop(trainer: Trainer, interrupt: Interrupt) -> bool:
-    """Whether any process got SIGTERM; asked every step on CPUs, every tenth on GPUs, where asking waits."""
+    """Whether any process is to stop; asked every step on CPUs, every tenth on GPUs, where asking waits."""
     if distributed.active() and trainer.device.type == "cuda" and trainer.progress.step % 10:
         return False
     return distributed.any_process(interrupt.received, trainer.device)
@@ -499,7 +538,7 @@ def _asked_to_stop(trainer: Trainer, interrupt: Interrupt) -> bool:
 
 def _save(trainer: Trainer) -> Path:
     progress, accelerator = trainer.progress, trainer.accelerator
-    state: JsonObject = {"progress": asdict(progress)}
+    state: JsonObject = {"progress": asdict(progress), "window": trainer.window.state()}
     if accelerator.scaler is not None:
         state["scaler"] = accelerator.scaler.state_dict()
     scored_now = progress.best_score is not None and progress.best_step == progress.step
