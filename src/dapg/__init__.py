@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from dapg.core.types import Protocol as Protocol
     from dapg.core.types import Record as Record
     from dapg.core.types import Trial as Trial
+    from dapg.corruptions._single_image import corrupt as corrupt
+    from dapg.corruptions._single_image import corrupt_batch as corrupt_batch
     from dapg.corruptions.base import Corruption as Corruption
-    from dapg.corruptions.library import corrupt as corrupt
     from dapg.data.base import Dataset as Dataset
     from dapg.data.source import open_dataset as open_dataset
     from dapg.evaluation.evaluate import EvaluateSettings as EvaluateSettings
     from dapg.evaluation.evaluate import evaluate as evaluate
     from dapg.evaluation.feature_files import score_file as score_file
+    from dapg.features.model import Model as Model
+    from dapg.features.model import load as load
     from dapg.methods.base import Method as Method
     from dapg.methods.runs import load_method as load_method
     from dapg.models.backbones.base import Backbone as Backbone
@@ -43,12 +46,13 @@ _HOMES = {
     "core.rng": ("SampleGenerator",),
     "core.training": ("DataConfig",),
     "core.types": ("Modality", "Protocol", "Record", "Trial"),
+    "corruptions._single_image": ("corrupt", "corrupt_batch"),
     "corruptions.base": ("Corruption",),
-    "corruptions.library": ("corrupt",),
     "data.base": ("Dataset",),
     "data.source": ("open_dataset",),
     "evaluation.evaluate": ("EvaluateSettings", "evaluate"),
     "evaluation.feature_files": ("score_file",),
+    "features.model": ("Model", "load"),
     "methods.base": ("Method",),
     "methods.runs": ("load_method",),
     "models.backbones.base": ("Backbone",),

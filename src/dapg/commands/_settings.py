@@ -36,7 +36,7 @@ _SHORTHANDS = {
     "data": ("data.name", "SOURCE", "a data set as NAME or NAME=PATH, or a folder of pictures"),
     "gallery": ("gallery.name", "SOURCE", "a data set as NAME or NAME=PATH, or a folder of pictures"),
     "backbone": ("backbone.name", "NAME", ", ".join(plugins.names("models.backbones"))),
-    "init": ("backbone.init", "WEIGHTS", "random, imagenet, a weights file or the folder of a finished run"),
+    "init": ("backbone.init", "WEIGHTS", "random, imagenet, a weights file, a run's folder, a name of `dapg weights`"),
     "rerank": ("rerank.method", "NAME", "none, k-reciprocal or query-expansion"),
     "corruption": (
         "corruption.types",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dapg.core.errors import DataError
+from dapg.core.errors import DataError, UsageError, nearest
 
 JsonObject = dict[str, Any]
 """An object of a JSON or YAML file; who reads it knows what is under each key."""
@@ -19,6 +19,18 @@ class Modality(enum.IntEnum):
 
     VISIBLE = 1
     INFRARED = 2
+
+    @classmethod
+    def named(cls, modality: "Modality | str") -> "Modality":
+        """The modality of a word, ``visible`` or ``infrared``; one that is a modality already stays.
+
+        Raises:
+            UsageError: another word.
+        """
+        known = {member.name.lower(): member for member in cls}
+        if isinstance(modality, str) and modality not in known:
+            raise UsageError(f"a modality is {' or '.join(known)}, not {modality!r}{nearest(modality, list(known))}")
+        return known[modality] if isinstance(modality, str) else modality
 
 
 def leads_out(path: str) -> bool:

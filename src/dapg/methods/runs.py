@@ -14,6 +14,7 @@ from dapg.core.run_folder import CONFIG, RESULT
 from dapg.core.scales import Stage
 from dapg.core.settings import from_dict, read_yaml
 from dapg.core.training import BackboneConfig
+from dapg.core.types import JsonObject
 from dapg.methods.alignment.base import AlignmentMethod
 from dapg.methods.base import DataFacts, Method
 from dapg.models.backbones.base import Backbone
@@ -66,17 +67,23 @@ def load_method(folder: Path) -> Method:
     stage = stored.get("stage")
     if stage not in FOLDERS:
         raise UsageError(f"{folder} holds a run of `{stage}`, which has no weights")
-    kind = method_class(stage, stored["name"])
     result = read_json(folder / RESULT)
     facts = DataFacts(pictures=result["facts"]["pictures"], persons=tuple(result["facts"]["persons"]))
     network = from_dict(BackboneConfig, stored["backbone"], "backbone.")
     backbone_kind = plugins.load("models.backbones", network.name, Backbone)
     backbone = backbone_kind(backbone_settings(network), None)
     backbone.mean, backbone.std = tuple(result["mean"]), tuple(result["std"])
-    settings = from_dict(kind.Config, stored["method"], "method.")
-    method = kind(settings, backbone, facts, generator_from("placeholder weights"))
+    method = untrained_method(stage, stored["name"], stored["method"], backbone, facts)
     try:
         method.load_state_dict(load_file(folder / METHOD_WEIGHTS))
     except (DapgError, OSError, RuntimeError, ValueError) as error:
         raise WeightsError(f"{folder / METHOD_WEIGHTS} does not fit the settings beside it: {error}") from error
     return method.eval().requires_grad_(False)
+
+
+def untrained_method(
+    stage: Stage, name: str, settings: JsonObject, backbone: Backbone, facts: DataFacts
+) -> Method:
+    """A method by its stored settings, whose weights are about to be loaded."""
+    kind = method_class(stage, name)
+    return kind(from_dict(kind.Config, settings, "method."), backbone, facts, generator_from("placeholder weights"))

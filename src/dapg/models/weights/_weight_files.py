@@ -31,6 +31,8 @@ and 10,000 instructions."""
 METADATA_KEY = "dapg"
 """Where a safetensors file of ours says what it holds: one key, so that equal content gives equal bytes."""
 BACKBONE_FORMAT, COMPANION_FORMAT = "dapg backbone 1", "dapg flat weights 1"
+METHOD_FORMAT = "dapg method 1"
+"""A whole trained method in one file (``methods/method_files.py``), described as a backbone is."""
 
 _WRAPPERS = ("state_dict", "model", "net", "student", "model_state_dict", "module", "teacher", "model_ema")
 
@@ -71,6 +73,23 @@ def read(path: Path) -> Content:
     return Content(tensors, wrapper, digest, _companion(path, digest))
 
 
+def description(path: Path) -> JsonObject | None:
+    """What a safetensors file of ours says about itself, without its tensors; None for any other file.
+
+    Raises:
+        WeightsError: it is damaged.
+    """
+    try:
+        with path.open("rb") as handle:
+            if handle.read(9)[8:] != b"{":
+                return None
+        with safe_open(path, framework="pt") as handle:
+            stored = handle.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+    return _description(stored, path)
+
+
 def _check_published_name(path: Path, digest: str) -> None:
     """Torchvision puts the first eight digits of the hash into the name; a broken download shows there."""
     match = re.fullmatch(r"(?:resnet\d+|mobilenet_v2)-([0-9a-f]{8})", path.stem)
@@ -99,13 +118,17 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], JsonObject | None]
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, RuntimeError, ValueError, MemoryError) as error:
         raise WeightsError(f"{path} is a damaged safetensors file ({error})") from error
+    return tensors, _description(stored, path)
+
+
+def _description(stored: Mapping[str, str], path: Path) -> JsonObject | None:
     if METADATA_KEY not in stored:
-        return tensors, None
+        return None
     try:
-        description = json.loads(stored[METADATA_KEY])
+        stated = json.loads(stored[METADATA_KEY])
     except ValueError as error:
         raise WeightsError(f"{path}: what the file says about itself is damaged ({error})") from error
-    return tensors, _checked(description, BACKBONE_FORMAT, path)
+    return _checked(stated, (BACKBONE_FORMAT, METHOD_FORMAT), path)
 
 
 def _companion(path: Path, digest: str) -> JsonObject | None:
@@ -114,27 +137,27 @@ def _companion(path: Path, digest: str) -> JsonObject | None:
     if not beside.is_file():
         return None
     try:
-        description = read_json(beside)
+        stated = read_json(beside)
     except DapgError:
         return None  # somebody else's file
-    if not isinstance(description, dict) or description.get("format") != COMPANION_FORMAT:
+    if not isinstance(stated, dict) or stated.get("format") != COMPANION_FORMAT:
         return None
-    if description.get("sha256") != digest:
+    if stated.get("sha256") != digest:
         raise WeightsError(
             f"{beside} describes another file than {path.name} (other SHA-256): export again or remove it"
         )
-    return _checked(description, COMPANION_FORMAT, beside)
+    return _checked(stated, (COMPANION_FORMAT,), beside)
 
 
-def _checked(description: object, expected: str, path: Path) -> JsonObject:
+def _checked(stated: object, expected: tuple[str, ...], path: Path) -> JsonObject:
     """What a file of ours says about itself, with every part of the kind it must be."""
-    if not isinstance(description, dict) or description.get("format") != expected:
-        raise WeightsError(f"{path} was not written by this version: expected {expected!r}")
+    if not isinstance(stated, dict) or stated.get("format") not in expected:
+        raise WeightsError(f"{path} was not written by this version: expected {' or '.join(map(repr, expected))}")
     kinds = {"architecture": str, "config": dict, "mean": list, "std": list, "metadata": dict}
-    wrong = [key for key, kind in kinds.items() if not isinstance(description.get(key), kind)]
+    wrong = [key for key, kind in kinds.items() if not isinstance(stated.get(key), kind)]
     if wrong:
         raise WeightsError(f"{path} does not state its {', '.join(wrong)} as it should")
-    return description
+    return stated
 
 
 def _read_torch(path: Path, start: bytes) -> object:

@@ -22,6 +22,7 @@ from dapg.core.settings import from_dict, to_dict, to_plain
 from dapg.core.types import JsonObject
 from dapg.models.backbones.base import Backbone
 from dapg.models.weights._weight_files import BACKBONE_FORMAT, COMPANION_FORMAT, METADATA_KEY, Content, read, some
+from dapg.models.weights.addresses import is_address, locate, zoo
 
 Triple = tuple[float, float, float]
 
@@ -141,7 +142,7 @@ def load_backbone(backbone: Backbone, path: Path | str) -> WeightsReport:
         WeightsError: no such file; not a weights file, damaged or refused; less than 90 % of the backbone's tensors
             are there in the right shape; another architecture; values that are not finite.
     """
-    file = _find(Path(path))
+    file = _find(path)
     return _fill(backbone, read(file), file, str(file))
 
 
@@ -153,8 +154,8 @@ def weights_hash(init: str) -> str | None:
     if init in ("random", "imagenet"):
         return None
     try:
-        return sha256(_find(Path(init)))
-    except WeightsError:
+        return sha256(_find(init))
+    except (UsageError, WeightsError):
         return None
 
 
@@ -164,15 +165,29 @@ def backbone_from_file(path: Path | str) -> tuple[Backbone, WeightsReport]:
     Raises:
         WeightsError: another kind of file, or a damaged one.
     """
-    file = _find(Path(path))
+    file = _find(path)
     content = read(file)
     if content.metadata is None:
         raise WeightsError(f"{file} does not say which network it holds: fill one you name (init_backbone)")
-    try:
-        backbone, _ = init_backbone(content.metadata["architecture"], content.metadata["config"], "random", 0)
-    except (UsageError, TypeError, RuntimeError) as error:
-        raise WeightsError(f"{file} says it holds a network that cannot be built here: {error}") from error
+    backbone = backbone_by(content.metadata, str(file))
     return backbone, _fill(backbone, content, file, str(file))
+
+
+def backbone_by(description: JsonObject, source: str) -> Backbone:
+    """The network that a file of ours describes, with its mean and std, and weights that are about to be loaded.
+
+    Raises:
+        WeightsError: no such network, or not with these settings.
+    """
+    try:
+        backbone, _ = init_backbone(description["architecture"], description["config"], "random", 0)
+    except (UsageError, TypeError, RuntimeError) as error:
+        raise WeightsError(f"{source} says it holds a network that cannot be built here: {error}") from error
+    backbone.mean, backbone.std = (
+        _triple(description["mean"], Path(source)),
+        _deviations(description["std"], Path(source)),
+    )
+    return backbone
 
 
 def save_backbone(
@@ -190,7 +205,7 @@ def save_backbone(
             name: tensor.half() if tensor.numel() > _SMALL and tensor.ndim > 1 else tensor
             for name, tensor in tensors.items()
         }
-    description = {"format": BACKBONE_FORMAT, **_describe(backbone, metadata)}
+    description = {"format": BACKBONE_FORMAT, **describe(backbone, metadata)}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, {METADATA_KEY: json.dumps(description, sort_keys=True)})
 
@@ -211,13 +226,14 @@ def export_flat(backbone: Backbone, path: Path | str, metadata: Mapping[str, obj
     torch.save(OrderedDict((name, tensor.detach().cpu()) for name, tensor in backbone.state_dict().items()), buffer)
     atomic_write_bytes(path, buffer.getvalue())
     companion = path.with_suffix(".json")
-    write_json(companion, {"format": COMPANION_FORMAT, "sha256": sha256(path), **_describe(backbone, metadata)})
+    write_json(companion, {"format": COMPANION_FORMAT, "sha256": sha256(path), **describe(backbone, metadata)})
     return companion
 
 
-def _describe(backbone: Backbone, metadata: Mapping[str, object] | None) -> JsonObject:
+def describe(backbone: Backbone, metadata: Mapping[str, object] | None) -> JsonObject:
+    """What a file of weights says about itself: the network, its normalisation, and ``metadata`` as plain values."""
     own = {
-        "architecture": _architecture(backbone),
+        "architecture": architecture(backbone),
         "config": to_dict(backbone.config),
         "mean": list(backbone.mean),
         "std": list(backbone.std),
@@ -225,13 +241,16 @@ def _describe(backbone: Backbone, metadata: Mapping[str, object] | None) -> Json
     return {**own, "metadata": to_plain(dict(metadata or {}))}
 
 
-def _architecture(backbone: Backbone) -> str:
+def architecture(backbone: Backbone) -> str:
     """The name by which the plug-in is loaded: its file's."""
     return type(backbone).__module__.rsplit(".", 1)[-1]
 
 
-def _find(path: Path) -> Path:
-    """The weights file meant by a path: itself, or that of a finished run."""
+def _find(source: Path | str) -> Path:
+    """The weights file meant by a path: itself, or that of a finished run; an address or a name of the zoo likewise."""
+    path = Path(source)
+    if not path.exists() and (is_address(str(source)) or str(source) in zoo()):
+        path = locate(str(source)).path
     if path.is_dir():
         if (path / CONFIG).exists() and not (path / RESULT).exists():
             raise WeightsError(f"the run in {path} is not finished: run its command again to go on")
@@ -245,7 +264,8 @@ def _find(path: Path) -> Path:
     if not path.exists():
         hint = nearest(str(path), ["random", "imagenet"])
         raise WeightsError(
-            f"{path}: no such file{hint}; first weights are random, imagenet, a weights file or a finished run's folder"
+            f"{path}: no such file{hint}; first weights are random, imagenet, a weights file, a finished run's folder, a "
+            "name of the zoo or an address (`dapg weights`)"
         )
     return path
 
@@ -384,7 +404,7 @@ def _rename_sequential(names: dict[str, str]) -> dict[str, str]:
 
 
 def _same_architecture(backbone: Backbone, metadata: Mapping[str, object], source: str) -> None:
-    mine, theirs = _architecture(backbone), metadata.get("architecture")
+    mine, theirs = architecture(backbone), metadata.get("architecture")
     if mine != theirs:
         raise WeightsError(f"{source} holds a {theirs}, the network to fill is a {mine}")
 
@@ -392,7 +412,7 @@ def _same_architecture(backbone: Backbone, metadata: Mapping[str, object], sourc
 def _refusal(
     backbone: Backbone, best: _Fit, matched: list[str], counted: list[str], content: Content, source: str
 ) -> str:
-    parts = [f"{source} fills only {len(matched)} of {len(counted)} tensors of {_architecture(backbone)}"]
+    parts = [f"{source} fills only {len(matched)} of {len(counted)} tensors of {architecture(backbone)}"]
     expected = backbone.state_dict()
     wrong = [f"{name}: {shape} there, {tuple(expected[name].shape)} here" for name, shape in best.other_shape.items()]
     if wrong:
