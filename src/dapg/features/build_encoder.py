@@ -67,7 +67,11 @@ def card_of(path: Path) -> Card:
     Raises:
         WeightsError: the file is damaged.
     """
-    stated = description(path / HUB_FILE if path.is_dir() else path) if (path / HUB_FILE).exists() or path.is_file() else None
+    stated = (
+        description(path / HUB_FILE if path.is_dir() else path)
+        if (path / HUB_FILE).exists() or path.is_file()
+        else None
+    )
     card = (stated or {}).get("metadata", {}).get("card", {})
     if not isinstance(card, dict):
         raise WeightsError(f"{path}: its card is damaged")

@@ -81,9 +81,7 @@ def load_method(folder: Path) -> Method:
     return method.eval().requires_grad_(False)
 
 
-def untrained_method(
-    stage: Stage, name: str, settings: JsonObject, backbone: Backbone, facts: DataFacts
-) -> Method:
+def untrained_method(stage: Stage, name: str, settings: JsonObject, backbone: Backbone, facts: DataFacts) -> Method:
     """A method by its stored settings, whose weights are about to be loaded."""
     kind = method_class(stage, name)
     return kind(from_dict(kind.Config, settings, "method."), backbone, facts, generator_from("placeholder weights"))

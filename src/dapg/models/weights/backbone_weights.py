@@ -264,8 +264,8 @@ def _find(source: Path | str) -> Path:
     if not path.exists():
         hint = nearest(str(path), ["random", "imagenet"])
         raise WeightsError(
-            f"{path}: no such file{hint}; first weights are random, imagenet, a weights file, a finished run's folder, a "
-            "name of the zoo or an address (`dapg weights`)"
+            f"{path}: no such file{hint}; first weights are random, imagenet, a weights file, a finished run's folder, "
+            "a name of the zoo or an address (`dapg weights`)"
         )
     return path
 
