@@ -1,4 +1,4 @@
-"""Intervals against numbers known in closed form, pairing, nesting, and the file of query scores."""
+"""Intervals against numbers known in closed form, pairing, seeds and partitions, and the file of query scores."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from dapg.core.types import Protocol
 from dapg.scoring import bootstrap
 from dapg.scoring.bootstrap import (
     compare,
+    equivalence,
     holm,
     intervals,
     read_query_scores,
@@ -145,6 +146,62 @@ def test_p_value_is_small_for_a_sure_difference_and_large_for_none() -> None:
     assert sure.low > 0
     assert none.p > 0.8
     assert compare([[first]], [[first]])["mAP"].p == 1
+
+
+def level(persons: range, score: float) -> list[QueryScores]:
+    return [queries(persons, np.full(len(persons), score))]
+
+
+def test_partitions_are_averaged_first_and_drawn_first() -> None:
+    """Two partitions with three models and one: each counts half, whatever its number of models."""
+    models = [level(range(30), score) for score in (0.2, 0.2, 0.2)] + [level(range(20, 50), 0.8)]
+    measured = intervals(models, partitions=[1, 1, 1, 2])["mAP"]
+    assert measured.value == pytest.approx(0.5)
+    assert measured.partitions == 2
+    # Persons and seeds are all alike, so only the partitions move: both the first, both the second, or one of each.
+    assert [measured.low, measured.high] == pytest.approx([0.2, 0.8])
+    assert intervals(models)["mAP"].value == pytest.approx(0.35)
+
+
+def test_partitions_are_paired_in_a_comparison() -> None:
+    """Partitions differ by 0.6, the two methods by 0.1 in each: drawn apart, the interval would span it all."""
+    first = [level(range(30), 0.1), level(range(30), 0.7)]
+    second = [level(range(30), 0.2), level(range(30), 0.8)]
+    apart = compare(first, second)["mAP"]
+    paired = compare(first, second, partitions=(["a", "b"], ["a", "b"]))["mAP"]
+    assert (paired.low, paired.value, paired.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert (paired.seeds, paired.partitions) == (1, 2)
+    assert apart.low == pytest.approx(-0.5)
+    with pytest.raises(UsageError, match="different partitions"):
+        compare(first, second, partitions=(["a", "b"], ["a", "c"]))
+
+
+def test_not_lower_needs_more_than_no_significant_difference() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.3, 40).clip(-0.4, 0.4)
+    noise -= noise.mean()
+    first, second = [level(range(40), 0.5)], [[queries(range(40), 0.5 + noise)]]
+    test = equivalence(first, second, margin=0.02)["mAP"]
+    difference = compare(first, second)["mAP"]
+    assert difference.low < 0 < difference.high
+    assert not test.not_lower  # 40 persons cannot tell: the bound is 1.645 standard errors below
+    assert test.low == pytest.approx(-1.645 * noise.std() / np.sqrt(40), rel=0.1)
+    assert test.p_lower > 0.05
+    wide = equivalence(first, second, margin=0.2)["mAP"]
+    assert wide.equivalent
+    assert wide.p_lower == pytest.approx(1 / 2001)
+    better = equivalence([level(range(40), 0.5)], [level(range(40), 0.6)], margin=0.02)["mAP"]
+    assert better.not_lower
+    assert not better.equivalent
+    with pytest.raises(UsageError, match="margin"):
+        equivalence(first, second, margin=0.0)
+
+
+def test_what_is_detectable_is_more_than_the_precision() -> None:
+    measured = intervals([[coins()]])["mAP"]
+    assert measured.precision == pytest.approx(1.96 * 0.025, rel=0.1)
+    # Normal quantiles of 97.5 % and 80 %.
+    assert measured.detectable() == pytest.approx(measured.precision * (1.959964 + 0.841621) / 1.959964)
+    assert measured.detectable(0.5) == pytest.approx(measured.precision)
 
 
 def test_holm_by_hand() -> None:

@@ -53,6 +53,7 @@ def main(words: list[str], program: str) -> None:
                 f"{measure:7} {100 * interval['value']:+6.1f}   95 % interval {100 * interval['low']:+.1f} to "
                 f"{100 * interval['high']:+.1f}, p {interval['p']:.4f}{adjusted}, "
                 f"{counted(interval['persons'], 'test person')}, {counted(interval['seeds'], 'seed')}"
+                + (f" in each of {interval['partitions']} partitions" if interval["partitions"] > 1 else "")
             )
     if settings.out:
         write_json(settings.out, compared)

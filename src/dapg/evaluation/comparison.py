@@ -61,7 +61,10 @@ def compare_results(first: Sequence[Path | str], *others: Sequence[Path | str], 
     comparisons = []
     for end in ends:
         _refuse_different_tests(start, end)
-        differences = compare([result.trials for result in start], [result.trials for result in end], seed=seed)
+        parts = [_partitions([_observed(result) for result in side]) for side in (start, end)]
+        paired = (parts[0], parts[1]) if parts[0] and parts[1] else None
+        sides = ([result.trials for result in side] for side in (start, end))
+        differences = compare(*sides, seed=seed, partitions=paired)
         comparisons.append(
             {
                 "first": [str(result.path) for result in start],
@@ -83,7 +86,7 @@ def compare_results(first: Sequence[Path | str], *others: Sequence[Path | str], 
 def combine_results(paths: Sequence[Path | str]) -> JsonObject:
     """Mean, interval and spread of several models of one method: seeds, RegDB's partitions, or both.
 
-    The interval draws persons and models; the spread is told apart by its cause: ``seed``, ``partition``, ``gallery``,
+    The interval draws persons crossed with models, RegDB's partitions first and the models within each; the spread is told apart by its cause: ``seed``, ``partition``, ``gallery``,
     and on corrupted pictures ``repeat`` of the draw. A cause with one level has no spread to show.
 
     Args:
@@ -113,12 +116,7 @@ def combine_results(paths: Sequence[Path | str]) -> JsonObject:
         "feature": results[0].content["feature"],
         "models": len(results),
         "comparable": all(result.content.get("comparable", False) for result in results),
-        "clean": _together(
-            [
-                [(level, trial) for level, trial in zip(own, result.trials, strict=True)]
-                for own, result in zip(levels, results, strict=True)
-            ]
-        ),
+        "clean": _together([_observed(result, number) for number, result in enumerate(results)]),
         "corrupted": {
             name: _together([_repeats(result, name, own) for result, own in zip(results, levels, strict=True)])
             for name in everywhere
@@ -132,12 +130,20 @@ _Observed = list[tuple[dict[str, int | str], QueryScores]]
 
 def _together(models: Sequence[_Observed]) -> JsonObject:
     means = [(level, trial_means(trial)) for model in models for level, trial in model]
-    measured = intervals([[trial for _, trial in model] for model in models])
+    measured = intervals([[trial for _, trial in model] for model in models], partitions=_partitions(models))
     return {
         "scores": {measure: interval.value for measure, interval in measured.items()},
         "intervals": {measure: asdict(interval) for measure, interval in measured.items()},
         "spread": {measure: spread([(level, mean[measure]) for level, mean in means]) for measure in MEASURES},
     }
+
+
+def _partitions(models: Sequence[_Observed]) -> list[str] | None:
+    """The partition of each model; None where a model was tested on several, or none differ."""
+    names = [{str(level["partition"]) for level, _ in model} for model in models]
+    if any(len(own) > 1 for own in names) or len(set.union(*names)) < 2:
+        return None
+    return [own.pop() for own in names]
 
 
 def _levels(result: _Result, number: int) -> list[dict[str, int | str]]:
@@ -149,6 +155,10 @@ def _levels(result: _Result, number: int) -> list[dict[str, int | str]]:
         gallery = trial["name"] if trial["cause"] == "gallery" else "the only one"
         levels.append({"seed": f"file {number}" if seed is None else seed, "partition": partition, "gallery": gallery})
     return levels
+
+
+def _observed(result: _Result, number: int = 0) -> _Observed:
+    return list(zip(_levels(result, number), result.trials, strict=True))
 
 
 def _corrupted(result: _Result) -> dict[str, JsonObject]:

@@ -2,7 +2,8 @@
 
 Ten galleries of one model are not ten replicates: they ask the same model about the same people. So a query's values
 are first averaged over galleries; then *persons* are drawn with replacement, all queries of a person together, and
-*seeds* (trained models), where there are several. A person keeps its weight in every seed that tests it.
+*seeds* (trained models), where there are several. The two are crossed: a person keeps its weight in every seed that
+tests it. *Partitions* (RegDB's ten) are a level of their own: they are drawn first, then the seeds within each.
 """
 
 import statistics
@@ -21,6 +22,8 @@ from dapg.scoring.metrics import QueryScores, Scores
 MEASURES = ("rank-1", "mAP", "mINP")
 REPLICATES = 2000
 LEVEL = 0.95
+_ONE_SIDED = 0.05
+"""Level of each of the two tests of ``equivalence``."""
 _BLOCK = 10_000_000
 """Person weights drawn at a time."""
 _ARRAYS = ("persons", "average_precision", "inverse_negative_penalty", "first_match", "valid")
@@ -37,6 +40,23 @@ class Interval:
     """Test persons resampled."""
     seeds: int
     """Trained models resampled; with 1 the interval says nothing about training luck."""
+    partitions: int
+    """Partitions resampled, each with models of its own."""
+
+    @property
+    def precision(self) -> float:
+        """Half the interval: how far the value may be luck."""
+        return (self.high - self.low) / 2
+
+    def detectable(self, power: float = 0.8) -> float:
+        """The true difference that an equal study would call significant with a chance of ``power``.
+
+        More than the precision, which a true difference of that size passes only half of the time: at 80 % it is
+        (1.960 + 0.842) / 1.960 = 1.43 times as much.
+        """
+        normal = statistics.NormalDist()
+        beyond = normal.inv_cdf((1 + LEVEL) / 2)
+        return self.precision * (beyond + normal.inv_cdf(power)) / beyond
 
 
 @dataclass(frozen=True)
@@ -45,6 +65,30 @@ class Difference(Interval):
 
     p: float
     """Two-sided bootstrap p-value of no difference; never below 2 / (replicates + 1)."""
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """A difference of two scores with a margin that was named before: two one-sided tests at 5 % (Schuirmann, 1987)."""
+
+    value: float
+    low: float
+    high: float
+    """The 90 % interval: each end is the bound of one of the tests."""
+    margin: float
+    p_lower: float
+    """One-sided bootstrap p-value of "lower by the margin or more"."""
+    p_higher: float
+
+    @property
+    def not_lower(self) -> bool:
+        """Lower by less than the margin (non-inferiority). Not the same as "no significant difference"."""
+        return self.low > -self.margin
+
+    @property
+    def equivalent(self) -> bool:
+        """Neither lower nor higher by the margin."""
+        return self.not_lower and self.high < self.margin
 
 
 @dataclass(frozen=True)
@@ -73,7 +117,13 @@ Model = Sequence[QueryScores] | PersonScores
 """One trained model's scores: the queries of each trial, or their sums by person."""
 
 
-def intervals(seeds: Sequence[Model], replicates: int = REPLICATES, seed: int = 0) -> dict[str, Interval]:
+Partitions = Sequence[int | str]
+"""The partition of each model of a side."""
+
+
+def intervals(
+    seeds: Sequence[Model], replicates: int = REPLICATES, seed: int = 0, partitions: Partitions | None = None
+) -> dict[str, Interval]:
     """Interval of each measure.
 
     Args:
@@ -81,13 +131,17 @@ def intervals(seeds: Sequence[Model], replicates: int = REPLICATES, seed: int = 
             model that was not trained on any of them) partitions.
         replicates: bootstrap draws.
         seed: of the draws.
+        partitions: of the models, where each partition has models of its own; their scores are averaged over the
+            models of a partition first.
 
     Raises:
         UsageError: nothing to resample.
     """
     persons = _all_persons([seeds])
-    (side,) = _resample([seeds], persons, replicates, seed)
-    return {measure: _interval(*side[measure], len(persons), len(seeds)) for measure in MEASURES}
+    parts = _parts([seeds], None if partitions is None else [partitions])
+    (side,) = _resample([seeds], persons, parts, replicates, seed)
+    sizes = len(persons), len(seeds) // len(set(parts[0])), len(set(parts[0]))
+    return {measure: _interval(*side[measure], *sizes) for measure in MEASURES}
 
 
 def compare(
@@ -95,28 +149,83 @@ def compare(
     second: Sequence[Model],
     replicates: int = REPLICATES,
     seed: int = 0,
+    partitions: tuple[Partitions, Partitions] | None = None,
 ) -> dict[str, Difference]:
-    """Difference ``second - first`` of each measure, persons paired, seeds of the two drawn apart.
+    """Difference ``second - first`` of each measure, persons (and partitions) paired, seeds of the two drawn apart.
 
     An interval that does not hold 0 says that the difference is not luck of the drawn persons (and of the seeds, where
     each side has several).
 
+    Args:
+        first: models, as ``intervals`` takes them.
+        second: models, tested on the same queries.
+        replicates: bootstrap draws.
+        seed: of the draws.
+        partitions: of the models of each side; both sides have the same ones.
+
     Raises:
-        UsageError: the two were not tested on the same queries.
+        UsageError: the two were not tested on the same queries, or have other partitions.
     """
+    persons, parts, drawn = _differences(first, second, replicates, seed, partitions)
+    levels = len(set(parts[0]))
+    sizes = len(persons), min(len(first), len(second)) // levels, levels
+    return {
+        measure: Difference(**vars(_interval(value, replicated, *sizes)), p=_p_value(replicated))
+        for measure, (value, replicated) in drawn.items()
+    }
+
+
+def equivalence(
+    first: Sequence[Model],
+    second: Sequence[Model],
+    margin: float,
+    replicates: int = REPLICATES,
+    partitions: tuple[Partitions, Partitions] | None = None,
+) -> dict[str, Equivalence]:
+    """Is the second not lower than the first, or even the same, up to a margin? Drawn as ``compare`` draws.
+
+    "No significant difference" does not answer this: a small study finds none whatever the truth.
+
+    Args:
+        first: models, as ``intervals`` takes them.
+        second: models, tested on the same queries.
+        margin: the smallest difference that would matter, a fraction such as 0.02, named before the scores are seen.
+        replicates: bootstrap draws.
+        partitions: of the models of each side.
+
+    Raises:
+        UsageError: no margin above 0, or as ``compare``.
+    """
+    if not margin > 0:
+        raise UsageError(f"a margin is the smallest difference that would matter, above 0, not {margin}")
+    tests = {}
+    for measure, (value, drawn) in _differences(first, second, replicates, 0, partitions)[2].items():
+        low, high = (float(bound) for bound in np.quantile(drawn, [_ONE_SIDED, 1 - _ONE_SIDED]))
+        tails = int((drawn <= -margin).sum()), int((drawn >= margin).sum())
+        p_values = ((tail + 1) / (replicates + 1) for tail in tails)
+        tests[measure] = Equivalence(value, low, high, margin, *p_values)
+    return tests
+
+
+def _differences(
+    first: Sequence[Model],
+    second: Sequence[Model],
+    replicates: int,
+    seed: int,
+    partitions: tuple[Partitions, Partitions] | None,
+) -> tuple[list[int], "list[Partitions]", "_Resampled"]:
+    """Persons, partitions, and of each measure ``second - first`` with its replicates."""
     if _all_persons([first]) != _all_persons([second]):
         raise UsageError("the two results test different persons; only results of the same trials can be compared")
     if _queries(first) != _queries(second):
         raise UsageError("the two results have different queries; only results of the same trials can be compared")
-    persons = _all_persons([first])
-    left_side, right_side = _resample([first, second], persons, replicates, seed)
-    differences = {}
-    for measure in MEASURES:
-        (left_value, left_drawn), (right_value, right_drawn) = left_side[measure], right_side[measure]
-        seeds, drawn = min(len(first), len(second)), right_drawn - left_drawn
-        interval = _interval(right_value - left_value, drawn, len(persons), seeds)
-        differences[measure] = Difference(**vars(interval), p=_p_value(drawn))
-    return differences
+    persons, parts = _all_persons([first]), _parts([first, second], partitions)
+    before, after = _resample([first, second], persons, parts, replicates, seed)
+    drawn = {
+        measure: (after[measure][0] - before[measure][0], after[measure][1] - before[measure][1])
+        for measure in MEASURES
+    }
+    return persons, parts, drawn
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -233,20 +342,48 @@ _Resampled = dict[str, tuple[float, NDArray[np.float64]]]
 """Measure -> the score itself and its replicates."""
 
 
-def _resample(sides: Sequence[Sequence[Model]], persons: list[int], replicates: int, seed: int) -> list[_Resampled]:
-    """Every measure of every side under the same draws of persons, and each side's own draws of seeds."""
+def _parts(sides: Sequence[Sequence[Model]], partitions: Sequence[Partitions] | None) -> list[Partitions]:
+    """The partition of each model of each side; a single one where none are given."""
+    if partitions is None:
+        return [[0] * len(side) for side in sides]
+    for side, own in zip(sides, partitions, strict=True):
+        if len(side) != len(own):
+            raise UsageError(f"{len(side)} models need as many partitions, not {len(own)}")
+    if len({frozenset(own) for own in partitions}) > 1:
+        raise UsageError("the two results have models of different partitions; give both the same ones")
+    return list(partitions)
+
+
+def _resample(
+    sides: Sequence[Sequence[Model]],
+    persons: list[int],
+    partitions: Sequence[Partitions],
+    replicates: int,
+    seed: int,
+) -> list[_Resampled]:
+    """Every measure of every side under the same draws of persons and partitions, and each side's own of seeds."""
     totals = [[_rows(model, persons) for model in side] for side in sides]
     table = np.concatenate([total for side in totals for total in side], axis=1)  # (persons, columns)
     drawn = _draw_persons(table, replicates, np.random.default_rng(derive_seed("bootstrap persons", seed)))
     generator = np.random.default_rng(derive_seed("bootstrap seeds", seed))
+    names = sorted(set(partitions[0]), key=str)
+    copies = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=replicates)
+    if len(names) == 1:
+        generator = np.random.default_rng(derive_seed("bootstrap seeds", seed))  # as if there were no partitions
     width = len(MEASURES) + 1
     measures, first = [], 0
-    for side in totals:
-        shares = generator.multinomial(len(side), np.full(len(side), 1 / len(side)), size=replicates) / len(side)
+    for side, labels in zip(totals, partitions, strict=True):
+        shares = np.zeros((replicates, len(side)))
+        for number, name in enumerate(names):
+            members = [place for place, label in enumerate(labels) if label == name]
+            even = np.full(len(members), 1 / len(members))
+            drawn_seeds = generator.multinomial(copies[:, number] * len(members), even)
+            shares[:, members] = drawn_seeds / (len(members) * len(names))
+        weights = np.array([1 / (list(labels).count(label) * len(names)) for label in labels])
         own = np.stack([total.sum(axis=0) for total in side])  # (seeds, width)
         blocks = drawn[:, first : first + width * len(side)].reshape(replicates, len(side), width)
         first += width * len(side)
-        measures.append(_measures(own, blocks, shares))
+        measures.append(_measures(own, blocks, shares, weights))
     return measures
 
 
@@ -295,8 +432,10 @@ def _draw_persons(table: NDArray[np.float64], replicates: int, generator: np.ran
     return np.concatenate(blocks)
 
 
-def _measures(own: NDArray[np.float64], drawn: NDArray[np.float64], shares: NDArray[np.float64]) -> _Resampled:
-    """Scores from sums: own (seeds, width), drawn (replicates, seeds, width), shares (replicates, seeds).
+def _measures(
+    own: NDArray[np.float64], drawn: NDArray[np.float64], shares: NDArray[np.float64], weights: NDArray[np.float64]
+) -> _Resampled:
+    """Scores from sums: own (seeds, width), drawn (replicates, seeds, width), shares (replicates, seeds), weights.
 
     A replicate that drew no valid query of a seed counts that seed's own score.
     """
@@ -304,7 +443,9 @@ def _measures(own: NDArray[np.float64], drawn: NDArray[np.float64], shares: NDAr
     counts = drawn[:, :, -1:]
     replicated = np.where(counts > 0, drawn[:, :, :-1] / np.where(counts > 0, counts, 1), scores)
     mixed = np.einsum("rs,rsm->rm", shares, replicated)
-    return {measure: (float(scores[:, n].mean()), mixed[:, n]) for n, measure in enumerate(MEASURES)}
+    plain = len(set(weights.tolist())) == 1
+    values = [float(column.mean() if plain else weights @ column) for column in scores.T]
+    return {measure: (values[n], mixed[:, n]) for n, measure in enumerate(MEASURES)}
 
 
 def _p_value(differences: NDArray[np.float64]) -> float:
@@ -313,6 +454,6 @@ def _p_value(differences: NDArray[np.float64]) -> float:
     return min(1.0, 2 * (tail + 1) / (len(differences) + 1))
 
 
-def _interval(value: float, replicated: NDArray[np.float64], persons: int, seeds: int) -> Interval:
+def _interval(value: float, replicated: NDArray[np.float64], persons: int, seeds: int, partitions: int = 1) -> Interval:
     low, high = np.quantile(replicated, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(value, float(low), float(high), persons, seeds)
+    return Interval(value, float(low), float(high), persons, seeds, partitions)
