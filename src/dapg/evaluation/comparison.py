@@ -63,8 +63,8 @@ def compare_results(first: Sequence[Path | str], *others: Sequence[Path | str], 
         _refuse_different_tests(start, end)
         parts = [_partitions([_observed(result) for result in side]) for side in (start, end)]
         paired = (parts[0], parts[1]) if parts[0] and parts[1] else None
-        sides = ([result.trials for result in side] for side in (start, end))
-        differences = compare(*sides, seed=seed, partitions=paired)
+        before, after = ([result.trials for result in side] for side in (start, end))
+        differences = compare(before, after, seed=seed, partitions=paired)
         comparisons.append(
             {
                 "first": [str(result.path) for result in start],
@@ -86,8 +86,9 @@ def compare_results(first: Sequence[Path | str], *others: Sequence[Path | str], 
 def combine_results(paths: Sequence[Path | str]) -> JsonObject:
     """Mean, interval and spread of several models of one method: seeds, RegDB's partitions, or both.
 
-    The interval draws persons crossed with models, RegDB's partitions first and the models within each; the spread is told apart by its cause: ``seed``, ``partition``, ``gallery``,
-    and on corrupted pictures ``repeat`` of the draw. A cause with one level has no spread to show.
+    The interval draws persons crossed with models, RegDB's partitions first and the models within each; the spread is
+    told apart by its cause: ``seed``, ``partition``, ``gallery``, and on corrupted pictures ``repeat`` of the draw. A
+    cause with one level has no spread to show.
 
     Args:
         paths: result files, or folders that hold one.
