@@ -1,0 +1,103 @@
+"""Screening of hypotheses about stage 1, on validation persons only: exploratory, its results go to docs/log.md.
+
+    OMP_NUM_THREADS=1 python benchmarks/screening.py --seeds 2 --out outputs/screening [--only 'none stage-1*']
+
+Each variant is a pre-training at scale ``small`` from ImageNet on the embedded unlabelled pictures, then AGW with
+channel mixing on the embedded training persons, scored on the 50 validation persons, clean and corrupted as the fixed
+list says (at the scale's size). A line of ``screening.jsonl`` per finished run; finished runs are not made again.
+"""
+
+import argparse
+import fnmatch
+import json
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dapg.core.run_folder import commit
+from dapg.core.runtime import Cache, Runtime
+from dapg.core.scales import SCALES
+from dapg.core.training import DataConfig
+from dapg.data.sets.synthetic import Synthetic
+from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
+from dapg.experiment.matrix import changed
+from dapg.features.build_encoder import build_encoder
+from dapg.recipes import finetuning, pretraining
+from dapg.train.finetune import finetune
+from dapg.train.pretrain import pretrain
+
+SCALE, START, MODE, REPEATS = "small", "imagenet", "validation", 3
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A pre-training and its changes."""
+
+    method: str = ""
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+VARIANTS = {
+    "none": Variant(),
+    "stage-1": Variant("dapg"),
+    "simclr": Variant("simclr"),
+}
+
+
+def run(name: str, variant: Variant, seed: int, out: Path, cache: Cache) -> dict[str, Any]:
+    """Pre-train, fine-tune and score; figures in per cent, times in processor seconds."""
+    times, logs = [time.process_time()], {}
+    tuning = finetuning("agw", SCALE, START)
+    if variant.method:
+        first = pretraining(variant.method, SCALE, START)
+        first = replace(first, method=changed(first.method, variant.changes), out=str(out / f"{name}-{seed}"))
+        logs = pretrain(replace(first, seed=seed))["logs"]
+        tuning = replace(tuning, backbone=replace(tuning.backbone, init=first.out))
+    times.append(time.process_time())
+    tuning = replace(tuning, seed=seed, data=DataConfig("synthetic", split="train"), out=str(out / f"{name}-agw-{seed}"))
+    finetune(tuning)
+    times.append(time.process_time())
+    encoder = build_encoder(tuning.out, tuning.backbone, (0, 0), 0, torch.device("cpu"))
+    height, width = SCALES[SCALE].decoded or (0, 0)
+    corruption = CorruptionSettings(types=("all",), repeats=REPEATS, detail="lists", height=height, width=width)
+    scores = clean_and_corrupted(encoder, Synthetic(), [MODE], corruption, Runtime(cache=cache))[MODE]
+    times.append(time.process_time())
+    means = {condition: scored.means(encoder.headline) for condition, scored in scores.items()}
+    return {
+        "variant": name,
+        "seed": seed,
+        **{f"{m} {condition}": round(100 * mean[m], 2) for condition, mean in means.items() for m in ("rank-1", "mAP")},
+        "seconds": [round(later - earlier, 1) for earlier, later in zip(times, times[1:], strict=False)],
+        "logs": {key: round(value, 4) for key, value in logs.items() if value is not None},
+        "corruptions": corruption.provenance(),
+        "commit": commit(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/screening"))
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", default="*", help="patterns of variants, with spaces between them")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    file, cache = options.out / "screening.jsonl", Cache()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for seed in range(options.seeds):
+        for name, variant in VARIANTS.items():
+            if not any(fnmatch.fnmatch(name, pattern) for pattern in options.only.split()):
+                continue
+            done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+            if any((line["variant"], line["seed"]) == (name, seed) for line in done):
+                continue
+            line = json.dumps(run(name, variant, seed, options.out, cache))
+            with file.open("a") as lines:
+                lines.write(line + "\n")
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
