@@ -9,6 +9,7 @@ list says (at the scale's size). A line of ``screening.jsonl`` per finished run;
 
 import argparse
 import fnmatch
+import itertools
 import json
 import time
 from dataclasses import dataclass, field, replace
@@ -40,11 +41,24 @@ class Variant:
     changes: dict[str, Any] = field(default_factory=dict)
 
 
+MIXED = {"views.mixing": 0.6}
+"""Channel mixing on every view, the anchor too, as often as in fine-tuning."""
+IN_TURN = {"symmetric": True, "positives_reduction": "mean_outside"}
+TWO_VIEWS = {"positives": 1, "alpha": 1.0, "symmetric": True, "chain.anchor": "clean"}
 VARIANTS = {
     "none": Variant(),
     "stage-1": Variant("dapg"),
+    "stage-1-mixed": Variant("dapg", MIXED),
     "simclr": Variant("simclr"),
+    "two-views-mixed": Variant("dapg", {**TWO_VIEWS, **MIXED}),
+    "simclr-mixed": Variant("simclr", MIXED),
+    "stage-1-mixed-second": Variant("dapg", {**MIXED, "chain.mixed_crop": "second"}),
+    "stage-1-mixed-turns": Variant("dapg", {**MIXED, **IN_TURN, "chain.mixed_crop": "second"}),
+    "stage-1-mixed-outside": Variant("dapg", {**MIXED, "positives_reduction": "mean_outside"}),
+    "stage-1-channel": Variant("dapg", {"channel": 0.5}),
+    "two-views": Variant("dapg", TWO_VIEWS),
 }
+"""In the order of their worth. ``second``: x_mix in the crop of x2; ``turns``: each view the anchor in turn too."""
 
 
 def run(name: str, variant: Variant, seed: int, out: Path, cache: Cache) -> dict[str, Any]:
@@ -57,7 +71,9 @@ def run(name: str, variant: Variant, seed: int, out: Path, cache: Cache) -> dict
         logs = pretrain(replace(first, seed=seed))["logs"]
         tuning = replace(tuning, backbone=replace(tuning.backbone, init=first.out))
     times.append(time.process_time())
-    tuning = replace(tuning, seed=seed, data=DataConfig("synthetic", split="train"), out=str(out / f"{name}-agw-{seed}"))
+    tuning = replace(
+        tuning, seed=seed, data=DataConfig("synthetic", split="train"), out=str(out / f"{name}-agw-{seed}")
+    )
     finetune(tuning)
     times.append(time.process_time())
     encoder = build_encoder(tuning.out, tuning.backbone, (0, 0), 0, torch.device("cpu"))
@@ -70,7 +86,7 @@ def run(name: str, variant: Variant, seed: int, out: Path, cache: Cache) -> dict
         "variant": name,
         "seed": seed,
         **{f"{m} {condition}": round(100 * mean[m], 2) for condition, mean in means.items() for m in ("rank-1", "mAP")},
-        "seconds": [round(later - earlier, 1) for earlier, later in zip(times, times[1:], strict=False)],
+        "seconds": [round(later - earlier, 1) for earlier, later in itertools.pairwise(times)],
         "logs": {key: round(value, 4) for key, value in logs.items() if value is not None},
         "corruptions": corruption.provenance(),
         "commit": commit(),

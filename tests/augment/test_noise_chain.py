@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dapg.augment.noise_chain import mix, noise_chain
+from dapg.augment.noise_chain import corrupt_repeatedly, mix, noise_chain
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions import library
@@ -71,14 +71,32 @@ def test_mix_by_hand() -> None:
 def test_per_view_geometry_uses_the_same_draws_on_other_views() -> None:
     anchor = views()
     shared = noise_chain(anchor, streams())
-    own = noise_chain(anchor, streams(), others=(views(6, 1), views(6, 2)))
+    own = noise_chain(anchor, streams(), others=(views(6, 1), views(6, 2), anchor))
     assert own.names == shared.names
     assert torch.equal(own.query, shared.query)
     assert torch.equal(own.mixed, shared.mixed)
     assert not torch.equal(own.first, shared.first)
-    same = noise_chain(anchor, streams(), others=(anchor, anchor))
-    assert torch.equal(same.first, shared.first)
-    assert torch.equal(same.second, shared.second)
+    same = noise_chain(anchor, streams(), others=(anchor.clone(), anchor.clone(), anchor.clone()))
+    for view in ("query", "first", "second", "mixed"):
+        assert torch.equal(getattr(same, view), getattr(shared, view))
+
+
+def test_x_mix_mixes_a_chain_on_its_own_view() -> None:
+    anchor, second = views(), views(6, 2)
+    on_second = noise_chain(anchor, streams(), others=(views(6, 1), second, second))
+    assert torch.equal(on_second.mixed, noise_chain(second, streams()).mixed)
+    assert torch.equal(on_second.second, noise_chain(second, streams()).second)
+    assert torch.equal(on_second.query, noise_chain(anchor, streams()).query)
+
+
+def test_repeated_corruption_stops_after_none_to_three_links_of_the_chain() -> None:
+    pictures = views(24)
+    chain = noise_chain(pictures, streams(24))
+    stages = (pictures, chain.query, chain.first, chain.second)
+    corrupted = corrupt_repeatedly(pictures, streams(24))
+    counts = [next(n for n, stage in enumerate(stages) if torch.equal(corrupted[row], stage[row])) for row in range(24)]
+    assert counts == streams(24).fork("times").integers(4).tolist()
+    assert set(counts) == {0, 1, 2, 3}
 
 
 def test_chunks_change_nothing_and_mistakes_are_named() -> None:

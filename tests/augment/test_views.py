@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dapg.augment import basic
-from dapg.augment.noise_chain import ChainConfig, noise_chain
-from dapg.augment.views import ViewConfig, chain_views
+from dapg.augment.noise_chain import ChainConfig, corrupt_repeatedly, noise_chain
+from dapg.augment.views import ViewConfig, chain_views, clean_and_corrupted_views, standard_view
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions import library
@@ -55,6 +55,49 @@ def test_per_view_geometry_gives_x1_and_x2_their_own_crop_and_the_same_corruptio
     assert torch.equal(shared[[0, 3]], per_view[[0, 3]])
     for view in (1, 2):
         assert ((shared[view] - per_view[view]).abs().mean(dim=(1, 2, 3)) > 0.05).all()
+
+
+def test_x_mix_lies_in_the_crop_it_is_told_to() -> None:
+    """Alike in crop means alike in pixels, whatever the corruptions: the mild ones are left."""
+    cropped = replace(PLAIN, crop_scale=(0.2, 0.4), flip=0.5)
+    mild = replace(CHAIN, geometry="per_view", types=("brightness", "pixelate", "jpeg_compression"), severities=(1, 1))
+    distances = {}
+    for crop in ("anchor", "second", "own"):
+        query, _, second, mixed = chain_views(pictures(), cropped, replace(mild, mixed_crop=crop), streams())
+        distances[crop] = float((mixed - query).abs().mean()), float((mixed - second).abs().mean())
+    assert distances["anchor"][0] < 0.1 < distances["anchor"][1]
+    assert distances["second"][1] < 0.1 < distances["second"][0]
+    assert min(distances["own"]) > 0.1
+
+
+def test_a_clean_anchor_is_the_cropped_picture() -> None:
+    clean, *others = chain_views(pictures(), PLAIN, replace(CHAIN, anchor="clean"), streams())
+    torch.testing.assert_close(clean, pictures().float() / 255, atol=1e-5, rtol=0)
+    for view, same in zip(others, chain_views(pictures(), PLAIN, CHAIN, streams())[1:], strict=True):
+        assert torch.equal(view, same)
+
+
+def test_the_pair_is_a_clean_view_and_another_view_corrupted_repeatedly() -> None:
+    clean, corrupted = clean_and_corrupted_views(pictures(), PLAIN, CHAIN, streams())
+    whole = pictures().float() / 255
+    torch.testing.assert_close(clean, whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(corrupted, corrupt_repeatedly(whole, streams().fork("chain")), atol=1e-5, rtol=0)
+    cropped = replace(PLAIN, crop_scale=(0.2, 0.4))
+    clean, corrupted = clean_and_corrupted_views(pictures(), cropped, CHAIN, streams())
+    assert float((clean - corrupted).abs().mean()) > 0.1
+
+
+def test_channels_are_mixed_in_every_view_apart() -> None:
+    """All views are grey pictures then, of different weights; never where no mixing is asked for."""
+    mixing = replace(PLAIN, mixing=1.0)
+    chain = chain_views(pictures(), mixing, replace(CHAIN, anchor="clean"), streams())
+    pair = clean_and_corrupted_views(pictures(), mixing, CHAIN, streams())
+    for view in (*chain, *pair, standard_view(pictures(), mixing, streams(), (0.0,) * 3, (1.0,) * 3)):
+        assert torch.equal(view[:, 0], view[:, 1])
+        assert torch.equal(view[:, 0], view[:, 2])
+    weights = streams().fork("view 0").fork("mixing").fork("weights").normal(3).mul(3).softmax(dim=1)
+    expected = torch.einsum("bc,bchw->bhw", weights, pictures().float() / 255)
+    torch.testing.assert_close(chain[0][:, 0], expected, atol=1e-5, rtol=0)
 
 
 def test_a_grey_anchor_is_grey_in_all_its_views_but_for_coloured_noise() -> None:

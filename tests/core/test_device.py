@@ -1,5 +1,7 @@
 """Devices by the names users type."""
 
+import platform
+import resource
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import torch
 from torch import nn
 
 from dapg.core import device
-from dapg.core.device import faster_precision, has_amx, resolve_device
+from dapg.core.device import faster_precision, has_amx, keep_freed_memory, resolve_device
 from dapg.core.errors import UsageError
 from dapg.models.backbones.mobilenet_v2 import MobileNetV2
 from dapg.models.backbones.resnet18 import ResNet18
@@ -62,3 +64,14 @@ def test_bf16_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, amx: bool) -> 
     for capability, expected in (((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)
         assert faster_precision(depthwise, gpu) == expected
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's malloc")
+def test_freed_memory_is_kept_for_the_next_tensor() -> None:
+    """Pages that come anew from the system count as faults: 16,384 for each 64 MB."""
+    keep_freed_memory()
+    torch.zeros(2**24)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.empty(2**24).fill_(1.0)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 5_000

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from dapg.augment.noise_chain import ChainConfig
-from dapg.augment.views import ViewConfig
+from dapg.augment.views import ViewConfig, clean_and_corrupted_views
 from dapg.core.batch import Batch
 from dapg.core.errors import UsageError
-from dapg.core.images import decode
+from dapg.core.images import decode, normalise
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.settings import check
 from dapg.data.sets.synthetic import Synthetic
@@ -106,6 +106,24 @@ def test_without_l_total_it_is_info_nce_of_x2_among_the_other_pictures_of_the_ba
     assert result.logs["js"] == 0
     with pytest.raises(UsageError, match="positives 1 needs alpha 1"):
         method_of(positives=1)
+
+
+def test_two_views_are_a_clean_and_a_corrupted_one_each_the_anchor_of_the_other() -> None:
+    changes = {"positives": 1, "alpha": 1.0, "negatives": "batch", "symmetric": True}
+    method = method_of(**changes, chain=replace(SMALL.chain, anchor="clean")).eval()
+    expected = clean_and_corrupted_views(batch_of().images, SMALL.views, SMALL.chain, draws().fork("chain"))
+    views = method._views(batch_of(), draws())
+    assert len(views) == 2
+    for view, wanted in zip(views, expected, strict=True):
+        assert torch.equal(view, normalise(wanted, method.backbone.mean, method.backbone.std))
+    clean, corrupted = (embed(method, "online", view) for view in views)
+    loss = 0.0
+    for anchor, positive in ((clean, corrupted), (corrupted, clean)):
+        for i in range(B):
+            scores = [math.exp(float(anchor[i] @ other) / method.settings.temperature) for other in corrupted]
+            own = math.exp(float(anchor[i] @ positive[i]) / method.settings.temperature)
+            loss -= math.log(own / (own + sum(scores) - scores[i])) / (2 * B)
+    assert method(batch_of(), draws()).loss.item() == pytest.approx(loss, rel=1e-4)
 
 
 def test_alpha_weighs_the_terms() -> None:

@@ -1,5 +1,7 @@
 """Two streams over every backbone: stems, where non-local blocks stand, and the block itself against its formula."""
 
+import functools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -109,6 +111,21 @@ def test_a_fixed_stem_serves_both_modalities() -> None:
     images = pictures()
     torch.testing.assert_close(network(backbone, None, images), network(backbone, images))
     assert network.pool(network(backbone, images)).shape == (2, network.feature_dim)
+
+
+def test_fixed_blocks_take_few_pictures_at_a_time_and_give_the_same() -> None:
+    backbone = init_backbone("mobilenet_v2", {"width": 0.125, "end": "layer2", "fixed": "layer1"}, "random", 0)[0]
+    backbone.train()
+    seen: list[int] = []
+    fixed, trained = backbone.get_submodule("features.2"), backbone.get_submodule("features.4")
+    for block in (fixed, trained):
+        block.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    images = pictures(37)
+    with torch.no_grad():
+        blocks = [block for stage in backbone.stages().values() for block in stage]
+        whole = backbone(images)
+        assert seen == [16, 16, 5, 37]
+        torch.testing.assert_close(whole, functools.reduce(lambda x, block: block(x), blocks, backbone.stem(images)))
 
 
 def test_neither_modality_is_an_error() -> None:

@@ -6,8 +6,11 @@ Paper section II-A and Fig. 3, in the reading of docs/method.md: a is the anchor
 
 with three different corruptions drawn for every sample, w ~ Dirichlet(1, 1, 1) and m ~ Beta(1, 1) as in AugMix
 (Hendrycks et al. 2020). Every draw is made once, so that x1 contains exactly x_q, and x2 exactly x1.
+``corrupt_repeatedly`` is the cheaper relative for methods of two views: none to three corruptions of a view.
 """
 
+import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -33,6 +36,13 @@ Geometry = Literal["shared", "per_view"]
 """``shared``: all noisy views show one crop; ``per_view``: x1 and x2 show crops of their own."""
 
 
+MixedCrop = Literal["anchor", "second", "own"]
+"""Which crop x_mix shows under ``per_view``."""
+
+LINKS = 3
+"""Corruptions of a whole chain."""
+
+
 @dataclass(frozen=True)
 class ChainConfig(ViewSize):
     """The noise chain of a method; defaults are the recommended preset, reasons are in docs/method.md."""
@@ -45,6 +55,11 @@ class ChainConfig(ViewSize):
     """Families that are not used: noise, blur, weather, digital."""
     geometry: Geometry = "per_view"
     """per_view: x1 and x2 have their own crop and flip; shared, the literal reading: the four views are one crop."""
+    mixed_crop: MixedCrop = unset("anchor")
+    """Crop of x_mix under per_view: the anchor's, which makes it an easy positive; second: that of x2, which needs the
+    fewest corruptions; own."""
+    anchor: Literal["corrupted", "clean"] = unset("corrupted")
+    """corrupted: the anchor is x_q = c1(a); clean: it is a itself."""
     mixture: Mixture = "augmix"
     """augmix: the clean view takes part in x_mix; weights: only the three noisy ones do."""
     height: Pixels = 256
@@ -99,7 +114,7 @@ def noise_chain(
     names: Sequence[str] = library.IMAGENET_C,
     severities: tuple[int, int] = (1, 3),
     mixture: Mixture = "augmix",
-    others: tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B 3 H W"]] | None = None,
+    others: tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B 3 H W"], Float[Tensor, "B 3 H W"]] | None = None,
     chunk: int = 64,
 ) -> NoiseChain:
     """Corrupt a batch of anchor views three times in a row and mix the results.
@@ -110,28 +125,22 @@ def noise_chain(
         names: corruptions to draw three from, without replacement.
         severities: smallest and largest severity, uniform in between and drawn for each corruption.
         mixture: how x_mix is built.
-        others: two other views of the samples (``geometry: per_view``): x1 and x2 then show the first two and all
-            three corruptions of *them*, with the same draws; x_mix still mixes the chain on the anchor, as pixels can
-            only be mixed in one geometry. None is ``geometry: shared``.
+        others: the views that x1, x2 and x_mix show (``geometry: per_view``), with the same draws as the anchor. x_mix
+            mixes a whole chain on its own view, as pixels can only be mixed in one geometry; a tensor that is given
+            twice, such as the anchor itself, is corrupted once. None is ``geometry: shared``: all show the anchor.
         chunk: samples worked on at once; bounds the memory.
 
     Raises:
         UsageError: fewer than three names, an unknown one, or severities outside 1 ... 5.
     """
-    if len(set(names)) < 3:
-        raise UsageError(f"the noise chain needs three different corruptions to draw from, not {list(names)}")
-    low, high = severities
-    if not 1 <= low <= high <= 5:
-        raise UsageError(f"severities of the noise chain are a range within 1 ... 5, not {severities}")
-    order = generator.fork("types").permutation(len(names))[:, :3].tolist()
-    chosen = tuple((names[i], names[j], names[k]) for i, j, k in order)
-    levels = generator.fork("severities").integers(high + 1, 3, low=low)
-    weights = generator.fork("weights").exponential(3)
+    chosen, levels = _links(generator, names, severities)
+    weights = generator.fork("weights").exponential(LINKS)
     weights = send(weights / weights.sum(dim=1, keepdim=True), anchor.device)
     share = send(generator.fork("share").uniform(), anchor.device)
     if mixture == "weights":
         share = torch.ones_like(share)
 
+    one, two, mixed = others or (anchor, anchor, anchor)
     views = torch.empty(4, *anchor.shape, dtype=anchor.dtype, device=anchor.device)
     for start in range(0, len(anchor), chunk):
         rows = slice(start, start + chunk)
@@ -140,18 +149,50 @@ def noise_chain(
             library.draw(
                 anchor[rows].shape, [three[k] for three in chosen[rows]], levels[rows, k], streams.fork(f"noise {k}")
             )
-            for k in range(3)
+            for k in range(LINKS)
         ]
-        clean = anchor[rows]
-        query = library.apply(clean, draws[0])
-        first = library.apply(query, draws[1])
-        second = library.apply(first, draws[2])
-        views[3, rows] = mix(clean, torch.stack([query, first, second], dim=1), weights[rows], share[rows])
-        if others is not None:
-            first = library.apply(library.apply(others[0][rows], draws[0]), draws[1])
-            second = library.apply(library.apply(library.apply(others[1][rows], draws[0]), draws[1]), draws[2])
-        views[0, rows], views[1, rows], views[2, rows] = query, first, second
+        chain = list(itertools.accumulate(draws, library.apply, initial=mixed[rows]))
+        views[3, rows] = mix(chain[0], torch.stack(chain[1:], dim=1), weights[rows], share[rows])
+        for place, view in enumerate((anchor, one, two)):
+            if view is mixed:
+                views[place, rows] = chain[place + 1]
+            else:
+                views[place, rows] = functools.reduce(library.apply, draws[: place + 1], view[rows])
     return NoiseChain(views[0], views[1], views[2], views[3], chosen, levels)
+
+
+def _links(
+    generator: SampleGenerator, names: Sequence[str], severities: tuple[int, int]
+) -> tuple[tuple[tuple[str, str, str], ...], Int[Tensor, "B 3"]]:
+    """Three different corruptions of each sample, in order, and their severities."""
+    if len(set(names)) < LINKS:
+        raise UsageError(f"the noise chain needs three different corruptions to draw from, not {list(names)}")
+    low, high = severities
+    if not 1 <= low <= high <= 5:
+        raise UsageError(f"severities of the noise chain are a range within 1 ... 5, not {severities}")
+    order = generator.fork("types").permutation(len(names))[:, :LINKS].tolist()
+    chosen = tuple((names[i], names[j], names[k]) for i, j, k in order)
+    return chosen, generator.fork("severities").integers(high + 1, LINKS, low=low)
+
+
+def corrupt_repeatedly(
+    images: Float[Tensor, "B 3 H W"],
+    generator: SampleGenerator,
+    names: Sequence[str] = library.IMAGENET_C,
+    severities: tuple[int, int] = (1, 3),
+) -> Float[Tensor, "B 3 H W"]:
+    """Corrupt each picture, in [0, 1], zero to three times with equal chance, by different corruptions.
+
+    Raises:
+        UsageError: as ``noise_chain``.
+    """
+    chosen, levels = _links(generator, names, severities)
+    times = generator.fork("times").integers(LINKS + 1).tolist()
+    for link in range(LINKS):
+        kinds = [three[link] if link < count else library.NONE for three, count in zip(chosen, times, strict=True)]
+        draws = library.draw(images.shape, kinds, levels[:, link], generator.fork(f"noise {link}"))
+        images = library.apply(images, draws)
+    return images
 
 
 def mix(

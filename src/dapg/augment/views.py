@@ -1,5 +1,6 @@
 """Views of pre-training: the standard one (crop, colours, blur, erasing), and the four of the noise chain."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,11 +8,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dapg.augment import basic
-from dapg.augment.noise_chain import ChainConfig, noise_chain
+from dapg.augment.channel import channel_mix
+from dapg.augment.noise_chain import ChainConfig, corrupt_repeatedly, noise_chain
 from dapg.augment.view_size import ViewSize
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from dapg.core.ranges import Factor, Share, Weight
 from dapg.core.rng import SampleGenerator
+from dapg.core.settings import unset
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,10 @@ class ViewConfig(ViewSize):
     """Brightness, contrast, saturation and hue (MoCo v2)."""
     grey: Share = 0.2
     """Probability of a grey view."""
+    mixing: Share | None = unset(None)
+    """Probability that a view is a grey picture of channels mixed with random weights, apart for each view of a picture
+    and after corruptions, if any: what fine-tuning across modalities does (``PaddedViewConfig``). Never when not given.
+    """
     blur: Share = 0.5
     """Probability of a Gaussian blur."""
     blur_sigma: tuple[Factor, Factor] = (0.1, 2.0)
@@ -63,7 +70,7 @@ def _view(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
 ) -> Float[Tensor, "B 3 h w"]:
-    view = _colours(_geometry(images, config, config.size, generator), config, generator)
+    view = _mixed(_colours(_geometry(images, config, config.size, generator), config, generator), config, generator)
     if config.blur > 0:
         low, high = (sigma * config.height / 256 for sigma in config.blur_sigma)
         view = basic.gaussian_blur(view, generator.fork("blur"), (low, high), config.blur)
@@ -84,22 +91,53 @@ def chain_views(
 
     Crop, flip, jitter and grey of ``config`` at the chain's size; the corruptions, in [0, 1]; then the network's size.
     ``config.blur`` and ``config.erasing`` are not used: the corruptions blur and hide. With ``geometry: per_view``
-    x1 and x2 have a crop and a flip of their own, and the colours of the anchor.
+    x1 and x2 have a crop and a flip of their own, and the colours of the anchor. ``chain.anchor`` ``clean`` has a in
+    x_q's place.
     """
     with torch.autocast(images.device.type, enabled=False):
-        anchor, first, second = (generator.fork(name) for name in ("anchor", "first", "second"))
-        clean = _colours(_geometry(images, config, chain.size, anchor), config, anchor)
-        others = None
+        anchor = generator.fork("anchor")
+
+        def crop(name: str) -> Float[Tensor, "B 3 h w"]:
+            return _colours(_geometry(images, config, chain.size, generator.fork(name)), config, anchor)
+
+        clean, others = crop("anchor"), None
         if chain.geometry == "per_view":
-            others = (
-                _colours(_geometry(images, config, chain.size, first), config, anchor),
-                _colours(_geometry(images, config, chain.size, second), config, anchor),
-            )
+            first, second = crop("first"), crop("second")
+            mixed = {"anchor": clean, "second": second}.get(chain.mixed_crop)
+            others = first, second, crop("mixed") if mixed is None else mixed
         noisy = noise_chain(
             clean, generator.fork("chain"), chain.names, chain.severities, chain.mixture, others, chunk=256
         )
-        views = (noisy.query, noisy.first, noisy.second, noisy.mixed)
-        return torch.stack([basic.resize(view, config.size) for view in views])
+        query = clean if chain.anchor == "clean" else noisy.query
+        return _finished((query, noisy.first, noisy.second, noisy.mixed), config, generator)
+
+
+def clean_and_corrupted_views(
+    images: UInt8[Tensor, "B 3 H W"], config: ViewConfig, chain: ChainConfig, generator: SampleGenerator
+) -> Float[Tensor, "2 B 3 h w"]:
+    """A clean view of each picture and another, corrupted zero to three times by ``chain``'s types and severities.
+
+    Each has a crop, a flip and colours of its own; both are in [0, 1] and not normalised, as ``chain_views``.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        clean, other = (
+            _colours(_geometry(images, config, chain.size, stream), config, stream)
+            for stream in (generator.fork("anchor"), generator.fork("other"))
+        )
+        corrupted = corrupt_repeatedly(other, generator.fork("chain"), chain.names, chain.severities)
+        return _finished((clean, corrupted), config, generator)
+
+
+def _finished(
+    views: Sequence[Float[Tensor, "B 3 H W"]], config: ViewConfig, generator: SampleGenerator
+) -> Float[Tensor, "V B 3 h w"]:
+    """Views at the network's size, each with its own mixture of channels."""
+    resized = (basic.resize(view, config.size) for view in views)
+    return torch.stack([_mixed(view, config, generator.fork(f"view {n}")) for n, view in enumerate(resized)])
+
+
+def _mixed(view: Float[Tensor, "B 3 h w"], config: ViewConfig, generator: SampleGenerator) -> Float[Tensor, "B 3 h w"]:
+    return view if config.mixing is None else channel_mix(view, generator.fork("mixing"), config.mixing)
 
 
 def _geometry(

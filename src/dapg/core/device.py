@@ -1,6 +1,8 @@
 """Devices by the names users type, and how small tensors get there without waiting."""
 
+import ctypes
 import functools
+import sys
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,6 +44,24 @@ def faster_precision(network: nn.Module, device: torch.device) -> str:
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
     depthwise = any(layer.groups == layer.in_channels > 1 for layer in layers)
     return "bf16" if has_amx() and not depthwise else "fp32"
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the memory of freed tensors for the next ones, on Linux; elsewhere nothing happens.
+
+    By default it hands tensors above 32 MB back to the system and asks for each anew, whose pages are then cleared: a
+    quarter of a training step of 256 small pictures.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Of glibc's malloc.h."""
 
 
 def has_amx(processor: Path = Path("/proc/cpuinfo")) -> bool:

@@ -101,7 +101,7 @@ class TwoStream(nn.Module):
             extra = list(self.non_local[stage]) if stage in self.non_local else []  # type: ignore[call-overload]
             first = len(blocks) - len(extra)
             for place, block in enumerate(blocks):
-                x = block(x)
+                x = backbone.apply_block(block, x)
                 if place >= first:
                     x = extra[place - first](x)
         return x

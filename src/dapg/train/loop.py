@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from dapg.core import distributed
 from dapg.core.batch import Batch, StepResult
-from dapg.core.device import faster_precision, place, resolve_device
+from dapg.core.device import faster_precision, keep_freed_memory, place, resolve_device
 from dapg.core.errors import DapgError, TrainingError, UsageError
 from dapg.core.metrics_log import MetricsLog
 from dapg.core.progress import progress_bar
@@ -245,6 +245,8 @@ def _set_up(method: Method, job: Job) -> Trainer:
     config, run = job.config, job.run
     distributed.die_with_parent()
     target = resolve_device(job.device)
+    if target.type == "cpu":
+        keep_freed_memory()
     if config.precision == "fp16" and target.type == "cpu":
         raise UsageError("--train.precision fp16 needs a GPU; use bf16 or fp32")
     precision = faster_precision(method, target) if config.precision == "auto" else config.precision

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dapg.augment.channel import KEEP, choose_channels
 from dapg.augment.noise_chain import ChainConfig
-from dapg.augment.views import ViewConfig, chain_views
+from dapg.augment.views import ViewConfig, chain_views, clean_and_corrupted_views
 from dapg.core.batch import Batch, StepResult
 from dapg.core.device import send
 from dapg.core.errors import UsageError
@@ -63,7 +63,8 @@ class DAPG(Contrastive["DAPG.Config"]):
         positives_reduction: Reduction = "sum_inside"
         """Eq. 2 sums the positives inside the logarithm; ``mean_outside`` pulls each of them."""
         positives: Literal[1, 3] = unset(3)
-        """1 leaves L_total out, with ``alpha`` 1: x2 is the only positive (Table III's row without it)."""
+        """1 leaves L_total out, with ``alpha`` 1: x2 is the only positive (Table III's row without it). With
+    ``chain.anchor`` clean too, two views: a clean one and one that is corrupted zero to three times."""
         symmetric: bool = False
         """Whether each of the four views is the anchor in turn, with the other three as positives."""
         channel: Share = 0.0
@@ -174,9 +175,11 @@ class DAPG(Contrastive["DAPG.Config"]):
         """The anchor x_q and its positives, each (B, 3, h, w); the latter with exchanged channels where asked for."""
         config = self.settings
         chain = replace(config.chain, severities=self.severities())
-        views = chain_views(batch.images, config.views, chain, generator.fork("chain"))
-        if config.positives == 1:
-            views = torch.stack([views[0], views[_STRONGEST]])
+        if config.positives == 1 and chain.anchor == "clean":
+            views = clean_and_corrupted_views(batch.images, config.views, chain, generator.fork("chain"))
+        else:
+            views = chain_views(batch.images, config.views, chain, generator.fork("chain"))
+            views = views if config.positives == POSITIVES else torch.stack([views[0], views[_STRONGEST]])
         if config.channel <= 0:
             return tuple(self._normalised(views))
         choices = [
