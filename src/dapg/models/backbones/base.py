@@ -93,7 +93,7 @@ class Backbone(nn.Module, ABC):
         if block.training or not self.training or x.device.type != "cpu":
             out: Tensor = block(x)
             return out
-        return torch.cat([block(part) for part in x.split(_FIXED_IMAGES)])
+        return torch.cat([block(part) for part in torch.split(x, _FIXED_IMAGES)])
 
     def stages(self) -> Mapping[str, Sequence[nn.Module]]:
         """Blocks of the trunk in the order they run, by stage; empty where they are not cut into stages."""
