@@ -70,8 +70,9 @@ def test_bf16_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, amx: bool) -> 
 def test_freed_memory_is_kept_for_the_next_tensor() -> None:
     """Pages that come anew from the system count as faults: 16,384 for each 64 MB."""
     keep_freed_memory()
-    torch.zeros(2**24)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
+    faults = []
+    for _ in range(8):  # the first ones make the room
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.empty(2**24).fill_(1.0)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 5_000
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert faults[-1] < 1_000, faults
