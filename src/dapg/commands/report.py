@@ -23,6 +23,8 @@ class ReportSettings:
     """File of the page; its score table is written beside it as .md and .csv."""
     title: str = "dapg report"
     """Heading."""
+    paths: bool = False
+    """Show absolute paths of data, weights and folders; else only the last part of each."""
 
 
 def main(words: list[str], program: str) -> None:
@@ -37,5 +39,6 @@ def main(words: list[str], program: str) -> None:
     from dapg.report.collect import collect
     from dapg.report.run_page import write_page
 
-    for path in write_page(collect([Path(folder) for folder in folders]), Path(settings.out), settings.title):
+    runs = collect([Path(folder) for folder in folders])
+    for path in write_page(runs, Path(settings.out), settings.title, paths=settings.paths):
         print(f"written: {path}")

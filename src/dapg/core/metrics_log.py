@@ -1,7 +1,5 @@
 """Numbers of a run as files: metrics.jsonl while it goes, metrics.csv beside it, and for a tracker if asked for."""
 
-import csv
-import io
 import json
 import math
 import statistics
@@ -9,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from dapg.core.csv_files import csv_text
 from dapg.core.files import atomic_write_text
 from dapg.core.types import JsonObject
 
@@ -74,11 +73,8 @@ class MetricsLog:
         """All lines so far as one table."""
         lines = read_metrics(self.folder)
         columns = list(dict.fromkeys(key for line in lines for key in line))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-        atomic_write_text(self.folder / CSV, text.getvalue())
+        rows = [[line.get(column, "") for column in columns] for line in lines]
+        atomic_write_text(self.folder / CSV, csv_text([columns, *rows]))
 
     def close(self) -> None:
         """Write the table and close the files."""

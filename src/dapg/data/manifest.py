@@ -8,11 +8,11 @@ measured). A source without usable key points has one line with ``pose`` and ``f
 """
 
 import csv
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from dapg.core.csv_files import csv_text, plain_cell
 from dapg.core.errors import DataError
 from dapg.core.files import atomic_write_text, read_json, write_json
 from dapg.core.types import JsonObject, Record
@@ -86,15 +86,13 @@ def write_manifest(manifest: Manifest) -> None:
     Raises:
         DapgError: a file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows: list[tuple[object, ...]] = [COLUMNS]
     for picture in manifest.pictures:
         box = ("", "", "", "") if picture.box is None else picture.box
         score = "" if picture.score is None else f"{picture.score:.4f}"
-        writer.writerow((picture.path, *box, picture.pose, picture.file, score))
+        rows.append((picture.path, *box, picture.pose, picture.file, score))
     write_json(manifest.folder / ABOUT, manifest.about)
-    atomic_write_text(manifest.folder / MANIFEST, text.getvalue())
+    atomic_write_text(manifest.folder / MANIFEST, csv_text(rows))
 
 
 def read_manifest(folder: Path | str) -> Manifest:
@@ -120,7 +118,7 @@ def read_manifest(folder: Path | str) -> Manifest:
 def _picture(cells: list[str], where: str) -> GeneratedPicture:
     if len(cells) != len(COLUMNS):
         raise DataError(f"{where}: {len(cells)} cells in place of {len(COLUMNS)}")
-    path, *sides, pose, file, score = cells
+    path, *sides, pose, file, score = map(plain_cell, cells)
     inside = PurePosixPath(file)
     if bool(pose) != bool(file) or inside.is_absolute() or ".." in inside.parts:
         raise DataError(f"{where}: pose and file must both be given, the file relative to the folder, or both be empty")

@@ -1,12 +1,11 @@
 """The paper's tables as files: Markdown, CSV and LaTeX from figures, and ``cells.csv``; byte-equal each time."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 
 import numpy as np
 
+from dapg.core.csv_files import csv_text
 from dapg.core.files import atomic_write_text
 from dapg.experiment import paper
 from dapg.experiment.figures import APART, PAPERS, Comparison, Line, comparisons, rows_of_cells
@@ -220,12 +219,9 @@ def _left_out(groups: Sequence[Group]) -> str:
 
 def _csv(rows: Sequence[Line] | Sequence[Comparison]) -> str:
     """Long form: one figure in each line."""
-    out = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(out, [field.name for field in fields(rows[0])], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-    return out.getvalue()
+    if not rows:
+        return ""
+    return csv_text([[field.name for field in fields(rows[0])], *(list(asdict(row).values()) for row in rows)])
 
 
 def _latex(table: str, groups: Mapping[Group, Arms]) -> str:

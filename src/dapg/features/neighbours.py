@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from dapg.core.device import resolve_device
+from dapg.core.csv_files import plain_cell
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import atomic_path, write_json
 from dapg.core.images import open_rgb
@@ -288,7 +289,7 @@ def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             missing = [name for name in columns if name not in (reader.fieldnames or ())]
             if missing:
                 raise DataError(f"{path} has no column {', '.join(missing)}")
-            return [{name: value or "" for name, value in row.items() if name} for row in reader]
+            return [{name: plain_cell(value or "") for name, value in row.items() if name} for row in reader]
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}; give the folder that `dapg data crop` made") from error
     except (UnicodeDecodeError, csv.Error) as error:

@@ -32,6 +32,7 @@ from dapg.core.run_folder import RunFolder
 from dapg.core.settings import run_only, to_dict
 from dapg.core.training import DataConfig
 from dapg.core.types import UNKNOWN, JsonObject, Record
+from dapg.core.words import without_folders
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.picture_lines import read_groups
@@ -602,7 +603,7 @@ def card(facts: GeneratorFacts, generator: PoseGenerator) -> str:
         "groups": "It saw no identity labels; its pseudo-persons come from a file of groups.",
         "self": "It saw no labels.",
     }[facts.supervision]
-    start = f", from {training['init']}" if training["init"] else ""
+    start = f", from {without_folders(training['init'])}" if training["init"] else ""
     return f"""# Pose generator
 
 Turns a picture of a person and a drawn skeleton into the same person in the skeleton's pose (PN-GAN, Qian et al. 2018;

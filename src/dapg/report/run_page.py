@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from dapg.core.errors import DataError
 from dapg.core.files import atomic_write_text, read_json
 from dapg.core.settings import dump_yaml
 from dapg.core.types import JsonObject
+from dapg.core.words import without_folders
 from dapg.report.collect import Run
 from dapg.report.plots import (
     cmc_curves,
@@ -30,13 +32,22 @@ from dapg.report.score_tables import (
 )
 
 
-def write_page(runs: Sequence[Run], path: Path, title: str = "dapg report", note: str = "") -> list[Path]:
+def write_page(
+    runs: Sequence[Run], path: Path, title: str = "dapg report", note: str = "", paths: bool = False
+) -> list[Path]:
     """Write the page, and its score tables as Markdown and CSV beside it; returns the paths.
 
-    ``note`` stands below the title.
+    Args:
+        runs: what it shows.
+        path: the page's file.
+        title: its heading.
+        note: stands below the title.
+        paths: show absolute paths as they are; else their last part.
 
     Nothing is loaded from elsewhere: pictures and curves are inside the file.
     """
+    if not paths:
+        runs = [_without_folders(run) for run in runs]
     scores = score_rows(runs)
     text = render(
         "run_page.html",
@@ -54,7 +65,14 @@ def write_page(runs: Sequence[Run], path: Path, title: str = "dapg report", note
         curves=[(run.title, drawing) for run in runs if run.stage != "evaluate" and (drawing := training_curves(run))],
         positives=_positives(runs),
         searches=_searches(runs),
-        runs=[(run, " ".join(map(str, run.environment.get("command", []))), dump_yaml(run.settings)) for run in runs],
+        runs=[
+            (
+                f"{run.stage}: {run.folder if paths else without_folders(str(run.folder))}",
+                " ".join(map(str, run.environment.get("command", []))),
+                dump_yaml(run.settings),
+            )
+            for run in runs
+        ],
     )
     atomic_write_text(path, text)
     written = [path]
@@ -65,6 +83,11 @@ def write_page(runs: Sequence[Run], path: Path, title: str = "dapg report", note
                 atomic_write_text(beside, table)
                 written.append(beside)
     return written
+
+
+def _without_folders(run: Run) -> Run:
+    settings, environment, result = map(without_folders, (run.settings, run.environment, run.result))
+    return replace(run, settings=settings, environment=environment, result=result)
 
 
 def _facts(runs: Sequence[Run]) -> str:

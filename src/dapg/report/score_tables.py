@@ -1,10 +1,9 @@
 """Score tables: one list of rows, written as Markdown or CSV."""
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any
 
+from dapg.core.csv_files import csv_text
 from dapg.core.types import JsonObject
 from dapg.report.collect import Run
 
@@ -144,11 +143,8 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 def to_csv(rows: Sequence[Row]) -> str:
     """Comma-separated values with a header."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    columns = list(rows[0])
+    return csv_text([columns, *([row[column] for column in columns] for row in rows)])
 
 
 def _percent(value: float) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dapg.core.csv_files import csv_text
 from dapg.core.errors import DataError, UsageError
 from dapg.core.types import UNKNOWN, Modality
 from dapg.data.listing import pictures_below
@@ -96,6 +97,14 @@ def test_wrong_labels_name_file_and_line(tmp_path: Path, text: str, message: str
     with pytest.raises(DataError) as caught:
         Folder(labelled(tmp_path, text))
     assert message in str(caught.value)
+
+
+def test_a_path_that_was_guarded_against_spreadsheets_is_found(tmp_path: Path) -> None:
+    Folder.write_example(tmp_path)
+    (tmp_path / "visible").rename(tmp_path / "=visible")
+    (tmp_path / "labels.csv").write_text(csv_text([("path", "camera"), ("=visible/anna_1.png", -1)]))
+    assert "'=visible" in (tmp_path / "labels.csv").read_text()
+    assert [(record.path, record.camera) for record in Folder(tmp_path).records("all")] == [("=visible/anna_1.png", -1)]
 
 
 def test_labels_in_another_encoding_are_named(tmp_path: Path) -> None:

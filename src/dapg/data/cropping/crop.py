@@ -4,8 +4,6 @@ The merge links boxes to tracks over the whole video and drops near-duplicates. 
 segments, so its outcome is the same however the work was cut up, killed or shared.
 """
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +14,7 @@ import numpy as np
 
 from dapg import __version__
 from dapg.core import plugins
+from dapg.core.csv_files import csv_text
 from dapg.core.errors import UsageError
 from dapg.core.files import atomic_write_text, folder_lock, remove_leftovers, write_json
 from dapg.core.parts import Part
@@ -235,6 +234,4 @@ def _write_lists(crops: Sequence[Crop], out: Path, settings: CropSettings) -> No
         person = (f"{crop.video}#{crop.track}",) if settings.persons else ()
         labels.append((found.file, crop.camera, settings.modality, *person))
     for name, lines in ((LABELS, labels), (MANIFEST, manifest)):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(lines)
-        atomic_write_text(out / name, text.getvalue())
+        atomic_write_text(out / name, csv_text(lines))

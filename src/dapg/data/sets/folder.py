@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from dapg.core.csv_files import plain_cell
 from dapg.core.errors import DataError, UsageError, nearest
 from dapg.core.types import UNKNOWN, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
@@ -179,7 +180,7 @@ def _rows(labels: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 if len(cells) not in (0, len(columns)):
                     raise DataError(f"{where}: {len(cells)} cells, but the first line names {len(columns)} columns")
                 if cells:
-                    yield where, dict(zip(columns, (cell.strip() for cell in cells), strict=True))
+                    yield where, dict(zip(columns, (plain_cell(cell.strip()) for cell in cells), strict=True))
     except UnicodeDecodeError as error:
         raise DataError(
             f"{labels} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"

@@ -142,11 +142,11 @@ class Synthetic(Dataset):
         """The trials of ``kind`` (all, indoor, visible, validation) among these persons, named after ``mode``."""
         if kind == "visible":
             pictures = tuple(r for p in people for camera in VISIBLE_CAMERAS for r in self._shots(p, camera))
-            protocol = Protocol("visible to visible across cameras", same_person_same_camera=True)
+            protocol = Protocol("synthetic people, visible across cameras", same_person_same_camera=True)
             return [Trial(f"{prefix}0", mode, pictures, pictures, protocol, comparable=False)]
         query = tuple(r for p in people for camera in INFRARED_CAMERAS for r in self._shots(p, camera))
         cameras = INDOOR_CAMERAS if kind == "indoor" else VISIBLE_CAMERAS
-        protocol = Protocol("SYSU-MM01 single-shot", camera_groups=SAME_ROOM, unique_identity_cmc=True)
+        protocol = Protocol("synthetic people, single-shot", camera_groups=SAME_ROOM, unique_identity_cmc=True)
         return [
             Trial(
                 f"{prefix}{number - TRIALS * seed}",
