@@ -11,6 +11,7 @@ import sys
 from dapg import __version__
 from dapg.core import plugins
 from dapg.core.errors import DapgError, UsageError, nearest
+from dapg.core.processes import killed_loader
 
 _USAGE = """usage: dapg COMMAND [OPTIONS]
 
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     except DapgError as error:
         return _report(error, error.exit_code, debug)
     except KeyboardInterrupt:
-        print("dapg: interrupted; finished checkpoints are kept, run the command again to go on", file=sys.stderr)
+        print("dapg: interrupted; what is finished is kept, run the command again to go on", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -54,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:  # no space, no permission: the system's word says it all
         return _report(error, 1, debug)
     except Exception as error:
+        if isinstance(error, RuntimeError) and (said := killed_loader(error)):
+            return _report(error, 1, debug, said)
         print(f"dapg: unexpected {type(error).__name__}: {error}", file=sys.stderr)
         return _report(error, 1, debug, "this is a bug; run again with --debug and report the traceback")
 

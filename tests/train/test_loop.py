@@ -1,6 +1,7 @@
 """The loop: accumulation, precision, stops with a reason, validation, bad pictures, length."""
 
 import math
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -97,6 +98,22 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_numbers(
     assert caught.value.exit_code == 130
     monkeypatch.undo()
     assert run(figures, tmp_path / "cut", config)[0].logs == whole.logs
+
+
+def test_a_killed_loader_process_is_named(
+    figures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after_step = MoCoV2.after_step
+
+    def killed(self: MoCoV2, step: int, total: int) -> None:
+        after_step(self, step, total)
+        if step == 3:
+            multiprocessing.active_children()[0].kill()
+
+    monkeypatch.setattr(MoCoV2, "after_step", killed)
+    with pytest.raises(TrainingError, match=r"a loader process was killed \(DataLoader worker .*last good checkpoint: ") as error:
+        run(figures, tmp_path, train_config(40), loader=replace(SMALL, workers=2, memory=0))
+    assert "\n" not in str(error.value)
 
 
 def test_a_second_ctrl_c_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

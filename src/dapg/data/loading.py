@@ -1,6 +1,5 @@
 """Shared by all data sets: from records to batches. Workers decode, cut and resize; the device does the rest."""
 
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 from dapg.core.batch import BadImage, Batch
 from dapg.core.errors import DataError
 from dapg.core.images import decode
+from dapg.core.processes import uninterrupted
 from dapg.core.ranges import Count, CountOrZero, Pixels, Processes
 from dapg.core.settings import run_only
 from dapg.core.types import UNKNOWN, Record
@@ -162,7 +162,6 @@ def training_batches(
         collate_fn=collate,
         pin_memory=pin_memory,
         prefetch_factor=config.prefetch if workers else None,
-        worker_init_fn=_ignore_interrupt,
     )
     yield from _with_plain_errors(loader)
 
@@ -177,20 +176,20 @@ def ordered_batches(
         num_workers=config.workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        worker_init_fn=_ignore_interrupt,
     )
     yield from _with_plain_errors(loader)
 
 
-def _ignore_interrupt(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; the process that reads decides when its workers end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _started(loader: DataLoader[_Item]) -> Iterator[Batch]:
+    """Its iterator; only this process hears Ctrl-C, and decides when its workers end."""
+    with uninterrupted():
+        return iter(loader)
 
 
 def _with_plain_errors(loader: DataLoader[_Item]) -> Iterator[Batch]:
     """A worker's DataError arrives wrapped in its traceback; hand on the message alone."""
     try:
-        yield from loader
+        yield from _started(loader)
         return
     except DataError as error:
         lines = [line for line in str(error).strip().splitlines() if line.startswith("dapg.core.errors.DataError: ")]

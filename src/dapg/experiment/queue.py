@@ -84,5 +84,9 @@ def run_on(words: Sequence[str], devices: Sequence[str], say: Say) -> bool:
         command = [sys.executable, "-m", "dapg", "reproduce", "run", *words, "--device", device]
         say(shlex.join(command))
         processes.append(subprocess.Popen(command))
-    codes = [process.wait() for process in processes]
-    return not any(codes)
+    try:
+        return not any([process.wait() for process in processes])
+    except KeyboardInterrupt:  # they got it too, and save their checkpoints
+        for process in processes:
+            process.wait()
+        raise

@@ -24,10 +24,12 @@ from PIL import Image
 
 from dapg.core.errors import UsageError
 from dapg.core.files import atomic_path
+from dapg.core.processes import uninterrupted
 from dapg.core.key_points import KEY_POINT_NAMES
 from dapg.core.progress import progress_bar
 from dapg.core.ranges import Count, CountOrZero, JpegQuality, Pixels, Processes, Seed
 from dapg.core.run_folder import RunFolder
+
 from dapg.core.settings import RUN_ONLY, run_only
 from dapg.core.types import JsonObject
 from dapg.synth.arrays import Array, random_from
@@ -290,7 +292,8 @@ def _workers(settings: Settings, jobs: list[Job]) -> Iterator[Iterator[list[Pict
         yield map(work, jobs)
         return
     # spawn: a forked copy of a process that runs threads (torch, numba) may hang.
-    pool = multiprocessing.get_context("spawn").Pool(processes, _one_thread)
+    with uninterrupted():  # Ctrl-C is this process's matter; workers begin with what holds now
+        pool = multiprocessing.get_context("spawn").Pool(processes, _one_thread)
     try:
         yield pool.imap(work, jobs, chunksize=2)
     finally:

@@ -28,6 +28,7 @@ from dapg.core.batch import Batch, StepResult
 from dapg.core.device import faster_precision, keep_freed_memory, place, resolve_device
 from dapg.core.errors import DapgError, TrainingError, UsageError
 from dapg.core.metrics_log import MetricsLog
+from dapg.core.processes import killed_loader
 from dapg.core.progress import progress_bar
 from dapg.core.rng import SampleGenerator
 from dapg.core.seeds import derive_seed
@@ -232,6 +233,9 @@ def train(method: Method, job: Job) -> Progress:
     except RuntimeError as error:
         # Whoever stops a whole job sends SIGTERM to the loader's processes as well, and they may be the first to end.
         if not interrupt.received:
+            if said := killed_loader(error):
+                step = trainer.progress.step + 1
+                raise TrainingError(f"{said}. This was in step {step}{checkpoint.last_good(job.run)}") from error
             raise
         raise interrupt.stopped(f"in step {trainer.progress.step + 1}{checkpoint.last_good(job.run)}") from error
     finally:
