@@ -98,7 +98,11 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
         (Terminated("stopped; checkpoint: x"), 143, "dapg: stopped; checkpoint: x\n"),
         (OSError(28, "No space left on device", "x.json"), 1, "dapg: [Errno 28] No space left on device: 'x.json'\n"),
         (KeyboardInterrupt(), 130, "run the command again to go on"),
-        (RuntimeError("DataLoader worker (pid 9) is killed by signal: Killed. "), 1, "dapg: a loader process was killed"),
+        (
+            RuntimeError("DataLoader worker (pid 9) is killed by signal: Killed. "),
+            1,
+            "dapg: a loader process was killed",
+        ),
         (ZeroDivisionError("oh"), 1, "unexpected ZeroDivisionError: oh\ndapg: this is a bug"),
     ],
 )

@@ -344,13 +344,24 @@ def test_a_lost_thumbnail_does_not_lose_the_page(tmp_path: Path) -> None:
 def test_absolute_paths_are_shown_only_when_asked_for(tmp_path: Path) -> None:
     folder = training(tmp_path / "run")
     settings = yaml.safe_load((folder / "config.yaml").read_text())
-    settings |= {"data": {"root": f"{tmp_path}/pictures"}, "more": f"synthetic={tmp_path}/people", "windows": "C:\\a\\b"}
+    settings |= {
+        "data": {"root": f"{tmp_path}/pictures"},
+        "more": f"synthetic={tmp_path}/people",
+        "windows": "C:\\a\\b",
+    }
     settings["backbone"]["init"] = f"{tmp_path}/first"
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     (folder / "environment.json").write_text(json.dumps({"command": ["/usr/bin/dapg", f"--out={tmp_path}/run"]}))
     text = page(tmp_path, folder)
     assert str(tmp_path) not in text
-    for shown in (".../pictures", "synthetic=.../people", "from .../first", "pretrain: .../run", ".../b", "--out=.../run"):
+    for shown in (
+        ".../pictures",
+        "synthetic=.../people",
+        "from .../first",
+        "pretrain: .../run",
+        ".../b",
+        "--out=.../run",
+    ):
         assert shown in text
     write_page(collect([folder]), tmp_path / "page.html", paths=True)
     assert f"{tmp_path}/pictures" in (tmp_path / "page.html").read_text()

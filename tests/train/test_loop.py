@@ -100,9 +100,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_numbers(
     assert run(figures, tmp_path / "cut", config)[0].logs == whole.logs
 
 
-def test_a_killed_loader_process_is_named(
-    figures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_loader_process_is_named(figures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     after_step = MoCoV2.after_step
 
     def killed(self: MoCoV2, step: int, total: int) -> None:
@@ -111,7 +109,9 @@ def test_a_killed_loader_process_is_named(
             multiprocessing.active_children()[0].kill()
 
     monkeypatch.setattr(MoCoV2, "after_step", killed)
-    with pytest.raises(TrainingError, match=r"a loader process was killed \(DataLoader worker .*last good checkpoint: ") as error:
+    with pytest.raises(
+        TrainingError, match=r"a loader process was killed \(DataLoader worker .*last good checkpoint: "
+    ) as error:
         run(figures, tmp_path, train_config(40), loader=replace(SMALL, workers=2, memory=0))
     assert "\n" not in str(error.value)
 

@@ -1,7 +1,7 @@
 """CSV that people open in a spreadsheet: no cell is a formula, and our own readers get back what was written.
 
-A text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break is run as a formula by spreadsheets, also when it
-was once a file's name. An apostrophe before it makes it text (OWASP, "CSV injection"). Numbers stay as they are.
+Spreadsheets run a text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break as a formula, even if it is a
+file's name. An apostrophe before it makes it text (OWASP, "CSV injection"). Numbers stay as they are.
 """
 
 import csv

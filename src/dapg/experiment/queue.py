@@ -85,8 +85,9 @@ def run_on(words: Sequence[str], devices: Sequence[str], say: Say) -> bool:
         say(shlex.join(command))
         processes.append(subprocess.Popen(command))
     try:
-        return not any([process.wait() for process in processes])
+        codes = [process.wait() for process in processes]  # of all: the first failure does not end the others
     except KeyboardInterrupt:  # they got it too, and save their checkpoints
         for process in processes:
             process.wait()
         raise
+    return not any(codes)
