@@ -22,7 +22,7 @@ def without_folders(value: T) -> T:
     if isinstance(value, dict):
         return {key: without_folders(item) for key, item in value.items()}  # type: ignore[return-value]
     if isinstance(value, list | tuple):
-        return type(value)(map(without_folders, value))  # type: ignore[return-value]
+        return type(value)(map(without_folders, value))
     return value
 
 

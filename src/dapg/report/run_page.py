@@ -86,8 +86,12 @@ def write_page(
 
 
 def _without_folders(run: Run) -> Run:
-    settings, environment, result = map(without_folders, (run.settings, run.environment, run.result))
-    return replace(run, settings=settings, environment=environment, result=result)
+    return replace(
+        run,
+        settings=without_folders(run.settings),
+        environment=without_folders(run.environment),
+        result=without_folders(run.result),
+    )
 
 
 def _facts(runs: Sequence[Run]) -> str:
