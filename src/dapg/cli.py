@@ -10,8 +10,7 @@ import sys
 
 from dapg import __version__
 from dapg.core import plugins
-from dapg.core.errors import DapgError, UsageError, nearest
-from dapg.core.processes import killed_loader
+from dapg.core.errors import DapgError, UsageError, killed_loader, nearest
 
 _USAGE = """usage: dapg COMMAND [OPTIONS]
 

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from dapg.core.csv_files import csv_text, plain_cell
+from dapg.core.files import csv_text, plain_cell
 
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "'=1", "''@x", "=\n1"]
 PLAIN = ["", "-", "a=b", "-1", "-1.5e-3", "+3", "'quoted'", "-inf", "x,y", 'say "no"', "ü\n2"]

@@ -35,3 +35,14 @@ def nearest(word: str, known: list[str]) -> str:
 
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def killed_loader(error: RuntimeError) -> str:
+    """A sentence about an error by which torch says that a loader process died; empty for any other error."""
+    said = str(error).strip()
+    if not said.startswith("DataLoader worker"):
+        return ""
+    return (
+        f"a loader process was killed ({said.splitlines()[0].rstrip('. ')}), often because memory ran out: lower "
+        "--loader.workers (--workers), or close other programs; then run the command again to go on"
+    )

@@ -1,13 +1,15 @@
-"""Files that are whole or absent: atomic writes, JSON, and a lock that dies with its process."""
+"""Files that are whole or absent: atomic writes, JSON, CSV, and a lock that dies with its process."""
 
 import contextlib
+import csv
 import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,39 @@ def write_arrays(path: Path | str, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a compressed ``.npz`` file of named arrays."""
     with atomic_path(path) as temporary, temporary.open("wb") as handle:
         np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]  # "allow_pickle" is no name of an array
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n].", re.DOTALL)
+_GUARDED = re.compile(r"'+[=+\-@\t\r\n].", re.DOTALL)
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Comma-separated lines of rows of cells, none of which a spreadsheet takes for a formula.
+
+    Spreadsheets run a text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break, even if it is a file's
+    name. An apostrophe before it makes it text (OWASP, "CSV injection"). Numbers stay as they are.
+    """
+    lines: list[str] = []
+    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")  # what the end holds is quoted
+    writer.writerows([_guarded(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+def plain_cell(cell: str) -> str:
+    """A cell as it was before ``csv_text`` guarded it; any other text as it is."""
+    return cell[1:] if _GUARDED.match(cell) else cell
+
+
+def _guarded(cell: str) -> str:
+    return f"'{cell}" if _FORMULA.match(cell) and not _is_number(cell) else cell
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def write_json(path: Path | str, value: object) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from dapg.core.csv_files import csv_text
-from dapg.core.files import atomic_write_text
+from dapg.core.files import atomic_write_text, csv_text
 from dapg.core.types import JsonObject
 
 JSONL, CSV = "metrics.jsonl", "metrics.csv"

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 from dapg.core.batch import BadImage, Batch
 from dapg.core.errors import DataError
 from dapg.core.images import decode
-from dapg.core.processes import uninterrupted
+from dapg.core.progress import uninterrupted
 from dapg.core.ranges import Count, CountOrZero, Pixels, Processes
 from dapg.core.settings import run_only
 from dapg.core.types import UNKNOWN, Record

@@ -12,9 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from dapg.core.csv_files import csv_text, plain_cell
 from dapg.core.errors import DataError
-from dapg.core.files import atomic_write_text, read_json, write_json
+from dapg.core.files import atomic_write_text, csv_text, plain_cell, read_json, write_json
 from dapg.core.types import JsonObject, Record
 
 MANIFEST, ABOUT = "manifest.csv", "manifest.json"

@@ -5,8 +5,7 @@ from dataclasses import asdict, fields
 
 import numpy as np
 
-from dapg.core.csv_files import csv_text
-from dapg.core.files import atomic_write_text
+from dapg.core.files import atomic_write_text, csv_text
 from dapg.experiment import paper
 from dapg.experiment.figures import APART, PAPERS, Comparison, Line, comparisons, rows_of_cells
 from dapg.experiment.matrix import Group, arm_called

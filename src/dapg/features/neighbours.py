@@ -21,10 +21,9 @@ from jaxtyping import Bool, Float, Float64, Int
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from dapg.core.csv_files import plain_cell
 from dapg.core.device import resolve_device
 from dapg.core.errors import DataError, UsageError
-from dapg.core.files import atomic_path, write_json
+from dapg.core.files import atomic_path, plain_cell, write_json
 from dapg.core.images import open_rgb
 from dapg.core.ranges import Count, CountOrZero, Pixels, Processes, Seed, Weight
 from dapg.core.run_folder import RESULT

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dapg.core.csv_files import csv_text
+from dapg.core.files import csv_text
 from dapg.core.types import JsonObject
 from dapg.report.collect import Run
 

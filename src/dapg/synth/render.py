@@ -25,8 +25,7 @@ from PIL import Image
 from dapg.core.errors import UsageError
 from dapg.core.files import atomic_path
 from dapg.core.key_points import KEY_POINT_NAMES
-from dapg.core.processes import uninterrupted
-from dapg.core.progress import progress_bar
+from dapg.core.progress import progress_bar, uninterrupted
 from dapg.core.ranges import Count, CountOrZero, JpegQuality, Pixels, Processes, Seed
 from dapg.core.run_folder import RunFolder
 from dapg.core.settings import RUN_ONLY, run_only

@@ -26,9 +26,8 @@ from tqdm import tqdm
 from dapg.core import distributed
 from dapg.core.batch import Batch, StepResult
 from dapg.core.device import faster_precision, keep_freed_memory, place, resolve_device
-from dapg.core.errors import DapgError, TrainingError, UsageError
+from dapg.core.errors import DapgError, TrainingError, UsageError, killed_loader
 from dapg.core.metrics_log import MetricsLog
-from dapg.core.processes import killed_loader
 from dapg.core.progress import progress_bar
 from dapg.core.rng import SampleGenerator
 from dapg.core.seeds import derive_seed

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dapg.core.csv_files import csv_text
 from dapg.core.errors import DataError, UsageError
+from dapg.core.files import csv_text
 from dapg.core.types import UNKNOWN, Modality
 from dapg.data.listing import pictures_below
 from dapg.data.sets.folder import Folder

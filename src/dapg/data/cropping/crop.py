@@ -14,9 +14,8 @@ import numpy as np
 
 from dapg import __version__
 from dapg.core import plugins
-from dapg.core.csv_files import csv_text
 from dapg.core.errors import UsageError
-from dapg.core.files import atomic_write_text, folder_lock, remove_leftovers, write_json
+from dapg.core.files import atomic_write_text, csv_text, folder_lock, remove_leftovers, write_json
 from dapg.core.parts import Part
 from dapg.core.progress import progress_bar
 from dapg.core.ranges import JpegQuality, Positive

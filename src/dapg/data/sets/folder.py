@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from dapg.core.csv_files import plain_cell
 from dapg.core.errors import DataError, UsageError, nearest
+from dapg.core.files import plain_cell
 from dapg.core.types import UNKNOWN, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.listing import PICTURE_SUFFIXES, inside, pictures_below
