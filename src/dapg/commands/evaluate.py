@@ -5,7 +5,8 @@ from dapg.commands._settings import parse, take_positional
 
 _HELP = """usage: dapg evaluate MODEL [--NAME VALUE ...]
 
-Score a model by a data set's test protocol. MODEL is the folder of a finished run, a weights file, or one of
+Score a model by a data set's test protocol. MODEL is the folder of a finished run or of an export, a weights or
+ONNX file, a name or an address (dapg weights), or one of
   random       untrained weights        (--backbone resnet18 --backbone.width 0.25 ...)
   imagenet     ImageNet weights         (embedded for --backbone mobilenet_v2)
   histogram    colours alone, no network

@@ -1,60 +1,52 @@
-"""Write weights for others: flat torch file, hub folder with a model card, ONNX, or AGW's checkpoint layout."""
-
-from dataclasses import dataclass
+"""Write weights for others: flat torch file, hub folder with a model card, ONNX, int8, or AGW's checkpoint layout."""
 
 from dapg.commands._settings import parse, take_positional
 
-_HELP = """usage: dapg export RUN --out FOLDER [--licence TEXT] [--onnx true]
+_HELP = """usage: dapg export RUN --out FOLDER | --hub FOLDER [--licence TEXT] [--onnx] [--int8]
 
-Write the backbone of a finished pre-training: backbone.pth (torchvision's names, as the LUPerson weights),
-model.safetensors with config.json and a model card (the hub's layout), and features.onnx if asked for. All of it is
-read back and must give the run's features.
+Of a finished pre-training: backbone.pth (torchvision's names, as the LUPerson weights), model.safetensors with
+config.json and a model card (the hub's layout), and features.onnx if asked for.
+Of a finished fine-tuning: the hub's layout, visible.onnx and infrared.onnx if asked for, and published.t, a checkpoint
+in the layout of the published AGW and CAJ code, where that code can build the network (ResNet-50; it has no place for a
+trained GeM power: --method.network.learn_power false, or a `paper` preset).
 
-Of a finished fine-tuning with a ResNet-50 it writes published.t, a checkpoint in the layout of the published AGW and
-CAJ code, read back and compared. That code has no place for a trained GeM power: --method.network.learn_power false,
-or a `paper` preset.
+Everything is read back and must give the run's features: to the bit, ONNX within 1e-4. --int8 also writes the ONNX
+files in 8-bit integers, by onnxruntime's static quantisation, and says what that costs in mAP on the run's test data.
 
 examples:
-  dapg export outputs/pretrain/first --out outputs/export/first
-  dapg export outputs/pretrain/first --out outputs/export/first --licence cc0-1.0 --onnx true
+  dapg export outputs/pretrain/first --out outputs/export/first --licence cc0-1.0 --onnx
+  dapg export outputs/finetune/agw --out outputs/export/agw --onnx --int8
+  dapg export outputs/finetune/agw --hub outputs/hub/agw --licence cc0-1.0
   dapg pretrain mocov2 --init outputs/export/first ...
-  dapg export outputs/agw-sysu --out outputs/export/agw-sysu
 """
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """Where to, and under which terms."""
-
-    out: str = "outputs/export"
-    """New folder."""
-    licence: str = ""
-    """Licence of the weights, for the model card: an SPDX name or a sentence."""
-    onnx: bool = False
-    """Write ONNX too (extra onnx)."""
 
 
 def main(words: list[str], program: str) -> None:
     """Parse, write, and say what was checked."""
     run, words = take_positional(words, "RUN", None, program)
-    settings = parse(program, ExportSettings(), words, _HELP)
 
     import shlex
     from pathlib import Path
 
     from dapg.commands._training import data_option
     from dapg.evaluation.evaluate import own_data
-    from dapg.export.export import PUBLISHED_FILE, export
+    from dapg.export.export import ExportSettings, export
 
-    exported = export(Path(run), Path(settings.out), settings.licence, settings.onnx)
+    settings = parse(program, ExportSettings(), words, _HELP)
+    exported = export(Path(run), settings)
     for name, digest in exported.sha256.items():
         print(f"{exported.folder / name}  sha256 {digest[:12]}")
-    if PUBLISHED_FILE in exported.sha256:
-        print("read back, it holds the run's network to the bit")
-        weights = shlex.quote(str(exported.folder / PUBLISHED_FILE))
-        print(f"score it: dapg evaluate {weights}{data_option(own_data(run))}")
-        return
+    for note in exported.notes:
+        print(note)
     print("the torch and safetensors files, read back, give the run's features to the bit")
     if exported.onnx_difference is not None:
         print(f"onnxruntime's features differ by {exported.onnx_difference:.1g} at most")
-    print(f"start from it: --init {exported.folder}")
+    if exported.int8 is not None:
+        scores = exported.int8
+        print(
+            f"int8 on {scores['data']}, {scores['mode']}: mAP {100 * scores['mAP']['int8']:.2f} % instead of "
+            f"{100 * scores['mAP']['fp32']:.2f} %"
+        )
+    folder = shlex.quote(str(exported.folder))
+    print(f"score it: dapg evaluate {folder}{data_option(own_data(run))}")
+    print(f"start from it: --init {folder}; use it in Python: dapg.load({str(exported.folder)!r})")

@@ -24,14 +24,13 @@ from dapg.data.verify import unseen_trials
 from dapg.evaluation.corrupted_scores import CorruptionSettings, SetScores, Store, score_corrupted, summary
 from dapg.evaluation.corrupted_sets import CorruptedDataset
 from dapg.evaluation.result import describe_scores, describe_trial
-from dapg.features.build_encoder import build_encoder
+from dapg.features.build_encoder import build_encoder, weights_file
 from dapg.features.embedding_map import distance_histograms, require_tsne, tsne_map
 from dapg.features.encoders import Encoder, FlipAveraged
 from dapg.features.extract import trial_features
 from dapg.features.grad_cam import backbone_of
 from dapg.features.ranked_lists import describe_lists, save_maps, save_thumbnails
 from dapg.features.table import CENTRED, FeatureTable
-from dapg.methods.runs import METHOD_WEIGHTS
 from dapg.scoring.bootstrap import write_query_scores
 from dapg.scoring.metrics import Scores, score_trials
 from dapg.scoring.ranking import rank
@@ -46,7 +45,8 @@ class EvaluateSettings:
     """Everything a score depends on."""
 
     model: str
-    """Folder of a finished run, ``histogram``, ``random``, ``imagenet`` or a weights file."""
+    """Folder of a finished run or an export, ``histogram``, ``random``, ``imagenet``, a weights or ONNX file, a name of
+    the zoo or an address."""
     data: DataConfig = field(default_factory=DataConfig)
     """Test data."""
     mode: str = ""
@@ -132,7 +132,8 @@ def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> JsonObject:
     dataset = open_dataset(settings.data)
     mode = settings.mode or _first_mode(dataset)
     size = settings.height, settings.width
-    encoder = build_encoder(settings.model, settings.backbone, size, settings.seed, device)
+    own = settings.backbone == BackboneConfig()  # then a file that says which network it holds is believed
+    encoder = build_encoder(settings.model, None if own else settings.backbone, size, settings.seed, device)
     if settings.flip:
         encoder = FlipAveraged(encoder)
     trials = _without_training_persons(dataset.trials(mode, settings.seed), dataset, settings)
@@ -226,7 +227,7 @@ def _pictures(lists: list[JsonObject]) -> list[JsonObject]:
 def _model_seed(settings: EvaluateSettings) -> int | None:
     """The seed a model was trained (or its random weights drawn) with; None where nobody knows."""
     folder = Path(settings.model)
-    if folder.is_dir():
+    if (folder / CONFIG).is_file():
         seed = read_yaml(folder / CONFIG).get("seed")
         return None if seed is None else int(seed)
     return settings.seed if settings.model == "random" else None
@@ -235,7 +236,7 @@ def _model_seed(settings: EvaluateSettings) -> int | None:
 def _model_precision(model: str) -> str | None:
     """What a run was trained in; None for what no run of ours made."""
     folder = Path(model)
-    if not folder.is_dir():
+    if not (folder / CONFIG).is_file():
         return None
     precision = read_json(folder / RESULT).get("precision") or read_yaml(folder / CONFIG)["train"]["precision"]
     return str(precision)
@@ -248,7 +249,7 @@ def _without_training_persons(trials: list[Trial], dataset: Dataset, settings: E
         UsageError: every trial tests persons of the training part.
     """
     folder = Path(settings.model)
-    if not folder.is_dir():
+    if not (folder / CONFIG).is_file():
         return trials
     trained_on = from_dict(DataConfig, read_yaml(folder / CONFIG)["data"], "data.")
     if not _same_people(trained_on, settings.data, dataset):
@@ -282,8 +283,8 @@ def _first_mode(dataset: Dataset) -> str:
 
 
 def _weights_hash(model: str) -> str | None:
-    path = Path(model) / METHOD_WEIGHTS if Path(model).is_dir() else Path(model)
-    return sha256(path) if path.is_file() else None
+    path = weights_file(model)
+    return None if path is None else sha256(path)
 
 
 def _ranked_lists(work: _Work, dataset: Dataset, trial: Trial, table: FeatureTable, folder: Path) -> list[JsonObject]:

@@ -1,38 +1,84 @@
-"""Pre-trained weights for others: torchvision's flat dict, a folder in the hub's layout with a model card, and ONNX.
+"""Trained weights for others: torchvision's flat dict, a folder in the hub's layout with a model card, ONNX, int8.
 
-Whatever is written is read back, and its features of the same pictures are compared with those of the run.
+Whatever is written is read back, and its features of the same images are compared with those of the run. A killed
+export goes on when it is given again.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from dapg import __version__
+from dapg.core.device import resolve_device
 from dapg.core.errors import DapgError, UsageError
-from dapg.core.files import atomic_path, atomic_write_text, read_json, sha256, write_json
-from dapg.core.images import normalise
+from dapg.core.files import atomic_write_text, folder_lock, read_json, remove_leftovers, sha256, write_json
 from dapg.core.rng import generator_from
-from dapg.core.run_folder import CONFIG, ENVIRONMENT, RESULT
-from dapg.core.settings import dump_yaml, read_yaml
-from dapg.core.types import JsonObject
+from dapg.core.run_folder import CONFIG, RESULT
+from dapg.core.runtime import Runtime
+from dapg.core.settings import read_yaml, to_dict, to_plain
+from dapg.core.types import JsonObject, Modality
+from dapg.data.base import Dataset
+from dapg.data.source import open_dataset
+from dapg.data.verify import unseen_trials
+from dapg.evaluation.evaluate import own_data
+from dapg.export.card import environment, model_card, short_card
+from dapg.export.onnx_files import (
+    FeatureNetwork,
+    InputRange,
+    calibration_images,
+    onnx_difference,
+    require_onnx,
+    write_int8,
+    write_onnx,
+)
+from dapg.features.extract import trial_features
+from dapg.features.onnx_encoder import OnnxEncoder
+from dapg.methods.base import Method
+from dapg.methods.method_files import describe_method, read_method, save_method
 from dapg.methods.published import export_published
-from dapg.methods.runs import BACKBONE_WEIGHTS
+from dapg.methods.runs import BACKBONE_WEIGHTS, METHOD_WEIGHTS, load_method
 from dapg.models.backbones.base import Backbone
-from dapg.models.blocks.pooling import average_pool
-from dapg.models.weights.backbone_weights import HUB_FILE, backbone_from_file, export_flat, init_backbone, save_backbone
+from dapg.models.weights.addresses import Card
+from dapg.models.weights.backbone_weights import (
+    HUB_FILE,
+    architecture,
+    backbone_from_file,
+    describe,
+    export_flat,
+    init_backbone,
+    save_backbone,
+)
+from dapg.scoring.metrics import mean_scores, score_trials
 
-FLAT_FILE, ONNX_FILE, CARD, HUB_CONFIG = "backbone.pth", "features.onnx", "README.md", "config.json"
-PUBLISHED_FILE = "published.t"
+FLAT_FILE, CARD, HUB_CONFIG = "backbone.pth", "README.md", "config.json"
+PUBLISHED_FILE, UNFINISHED = "published.t", ".unfinished.json"
 STAGES = ("pretrain", "align")
 """Whose runs leave one backbone that others can start from."""
 FINETUNING = "finetune"
-"""Whose runs leave a network of two stems, written in the layout of the published AGW code."""
-ONNX_TOLERANCE = 1e-4
-"""Largest difference of a value of a unit feature between torch and onnxruntime."""
+"""Whose runs leave a network of two stems."""
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What is written, where to, and under which terms."""
+
+    out: str = "outputs/export"
+    """New folder."""
+    hub: str = ""
+    """A new folder instead of --out, with the hub's files alone: model.safetensors, config.json and the model card."""
+    licence: str = ""
+    """Licence of the weights, for the model card: an SPDX name or a sentence."""
+    onnx: bool = False
+    """Write ONNX too (extra onnx): a file for each kind of light that has a stem of its own."""
+    onnx_input: InputRange = "unit"
+    """What ONNX files take: images in [0, 1] (unit), or normalised by ImageNet's mean and deviation, as boxmot does."""
+    int8: bool = False
+    """Write ONNX in 8-bit integers too, ranges chosen on training images, and score both on the run's test data."""
 
 
 @dataclass(frozen=True)
@@ -44,81 +90,66 @@ class Exported:
     """Of each file of weights."""
     onnx_difference: float | None
     """Largest difference of a feature value between torch and onnxruntime; None without ONNX."""
+    int8: JsonObject | None
+    """mAP and rank-1 of the ONNX files in floating point and in integers."""
+    notes: tuple[str, ...]
+    """What could not be written, and why."""
 
 
-class FeatureNetwork(nn.Module):
-    """Pictures in [0, 1] to unit features: normalisation, backbone, average pooling. What ONNX files hold."""
+def export(run: Path, settings: ExportSettings) -> Exported:
+    """Write the weights of a finished run into a folder, check what was written, and say what it is.
 
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.backbone = backbone
+    Of a pre-training: ``backbone.pth`` with its description (the layout of the released LUPerson weights),
+    ``model.safetensors``, ``config.json`` and ``README.md`` (the hub's layout), ``features.onnx``. Of a fine-tuning:
+    the hub's layout, ``published.t`` where the published AGW and CAJ code can build the network, ``visible.onnx`` and
+    ``infrared.onnx``. ``dapg.load`` takes the folder or any of the files, ``--init`` all but ONNX.
 
-    def forward(self, pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """The pooled feature map of length one, as ``dapg evaluate`` scores it."""
-        normalised = normalise(pictures, self.backbone.mean, self.backbone.std)
-        return functional.normalize(average_pool(self.backbone(normalised)))
-
-
-def export(run: Path, out: Path, licence: str = "", onnx: bool = False) -> Exported:
-    """Write the weights of a finished run into a new folder, and check what was written.
-
-    A fine-tuning gives ``published.t``, the layout of the published AGW and CAJ code. Of a pre-training the folder
-    holds ``backbone.pth`` with its description (the layout of the released LUPerson weights), ``model.safetensors``,
-    ``config.json`` and the model card ``README.md`` (the hub's layout), and ``features.onnx`` if asked for; ``--init``
-    takes the folder or either file.
-
-    Args:
-        run: folder of a finished pre-training, alignment or fine-tuning.
-        out: folder that does not exist or is empty.
-        licence: of the weights, for the card; SPDX name or a sentence.
-        onnx: write ONNX too (extra ``onnx``).
+    A finished folder of the same weights and settings is reused; an unfinished one is gone on with.
 
     Raises:
-        UsageError: not such a run, a folder that is not empty, ONNX without its packages, or a fine-tuned network that
-            the published code cannot build.
+        UsageError: not such a run, a folder with something else in it, or ONNX without its packages.
         DapgError: what was written does not give the run's features.
     """
-    settings, result = _read_run(run)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is not an empty folder; give another --out")
-    if settings["stage"] == FINETUNING:
-        if onnx:
-            raise UsageError("--onnx writes a backbone; a fine-tuned network has two stems")
-        out.mkdir(parents=True, exist_ok=True)
-        export_published(run, out / PUBLISHED_FILE)
-        return Exported(out, {PUBLISHED_FILE: sha256(out / PUBLISHED_FILE)}, None)
-    backbone, _ = backbone_from_file(run / BACKBONE_WEIGHTS)
-    network = FeatureNetwork(backbone).eval()
-    size = _input_size(settings)
-    pictures = torch.rand(3, 3, *size, generator=generator_from("export check"))
-    with torch.no_grad():
-        expected = network(pictures)
-    facts = {"stage": settings["stage"], "method": settings["name"], "dapg_version": __version__}
-    export_flat(backbone, out / FLAT_FILE, facts)
-    save_backbone(backbone, out / HUB_FILE, facts)
-    for path in (out / FLAT_FILE, out / HUB_FILE, out):
-        _check_features(path, backbone, pictures, expected)
-    difference = _write_onnx(network, pictures, expected, out / ONNX_FILE) if onnx else None
-    hashes = {name: sha256(out / name) for name in (FLAT_FILE, HUB_FILE, ONNX_FILE) if (out / name).exists()}
-    config = {
-        **facts,
-        "architecture": settings["backbone"]["name"],
-        "config": settings["backbone"],
-        "input": {"height": size[0], "width": size[1], "range": [0, 1], "channels": "RGB"},
-        "mean": list(backbone.mean),
-        "std": list(backbone.std),
-        "feature_dim": backbone.feature_dim,
-        "pooling": "average",
-        "data": result["data"] | {"name": settings["data"]["name"], "split": settings["data"]["split"]},
-        "sha256": hashes,
-    }
-    write_json(out / HUB_CONFIG, config)
-    atomic_write_text(out / CARD, model_card(config, settings, result, _environment(run), _scores(run), licence))
-    return Exported(out, hashes, difference)
+    stored, result = _read_run(run)
+    if settings.onnx or settings.int8:
+        require_onnx(settings.int8)
+    dataset = open_dataset(own_data(str(run))) if settings.int8 else None
+    finetuned = stored["stage"] == FINETUNING
+    weights = run / (METHOD_WEIGHTS if finetuned else BACKBONE_WEIGHTS)
+    out = Path(settings.hub or settings.out)
+    order = {"weights": sha256(weights), **to_dict(settings), "out": "", "hub": bool(settings.hub)}
+    _claim(out, order)
+    with folder_lock(out):
+        remove_leftovers(out)
+        if (out / HUB_CONFIG).exists():
+            return _exported(out, read_json(out / HUB_CONFIG))
+        card = short_card(run, stored, result, settings.licence, finetuned)
+        views = stored["method"]["views"]
+        size, split, persons = (views["height"], views["width"]), stored["data"]["split"], result["facts"]["persons"]
+        work = _Work(run, out, settings, size, card, dataset, split, persons)
+        config = _write_method(work) if finetuned else _write_backbone(work, stored)
+        names = sorted(path.name for path in out.iterdir() if path.suffix in (".pth", ".safetensors", ".t", ".onnx"))
+        config |= {
+            "dapg_version": __version__,
+            "input": {"height": work.size[0], "width": work.size[1], "range": [0, 1], "channels": "RGB"},
+            "data": result["data"] | {"name": stored["data"]["name"], "split": stored["data"]["split"]},
+            "sha256": {name: sha256(out / name) for name in names},
+            "export": order,
+        }
+        atomic_write_text(out / CARD, model_card(config, stored, result, environment(run), card))
+        write_json(out / HUB_CONFIG, config)  # last: it says that the folder is whole
+        (out / UNFINISHED).unlink(missing_ok=True)
+        return _exported(out, config)
+
+
+def _exported(out: Path, config: JsonObject) -> Exported:
+    return Exported(
+        out, config["sha256"], config.get("onnx_difference"), config.get("int8"), tuple(config.get("notes", ()))
+    )
 
 
 def _read_run(run: Path) -> tuple[JsonObject, JsonObject]:
-    """Settings and result of a finished run that leaves a backbone."""
+    """Settings and result of a finished run that leaves weights."""
     if not (run / CONFIG).exists():
         raise UsageError(f"{run} is not a run: it has no {CONFIG}")
     if not (run / RESULT).exists():
@@ -129,147 +160,161 @@ def _read_run(run: Path) -> tuple[JsonObject, JsonObject]:
     return settings, dict(read_json(run / RESULT))
 
 
-def _input_size(settings: JsonObject) -> tuple[int, int]:
-    views = settings["method"]["views"]
-    return views["height"], views["width"]
+def _claim(out: Path, order: JsonObject) -> None:
+    """Write down what will be exported, or compare with what is written there.
+
+    Raises:
+        UsageError: the folder holds something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is not a folder; give another --out")
+    there = {path.name for path in out.iterdir() if not path.name.startswith(".lock")} if out.exists() else set()
+    mark = next((name for name in (UNFINISHED, HUB_CONFIG) if name in there), None)
+    if not there:
+        write_json(out / UNFINISHED, order)
+        return
+    stored = read_json(out / mark) if mark else None
+    held = stored.get("export") if isinstance(stored, dict) and mark == HUB_CONFIG else stored
+    if held != to_plain(order):
+        raise UsageError(f"{out} is not an empty folder, nor an export of the same weights; give another --out")
 
 
-def _check_features(
-    path: Path, backbone: Backbone, pictures: Float[Tensor, "B 3 H W"], expected: Float[Tensor, "B D"]
-) -> None:
+@dataclass(frozen=True)
+class _Work:
+    """What every writer needs."""
+
+    run: Path
+    out: Path
+    settings: ExportSettings
+    size: tuple[int, int]
+    card: Card
+    dataset: Dataset | None
+    """For int8; the run's own."""
+    split: str
+    """Of the data that the run was trained on; empty: its first."""
+    persons: list[int]
+    """That the run was trained on."""
+
+
+def _write(path: Path, write: Callable[[Path], object], check: Callable[[Path], object]) -> None:
+    """Write what a killed export did not, and look at it in any case."""
+    if not path.exists():
+        write(path)
+    check(path)
+
+
+def _write_backbone(work: _Work, stored: JsonObject) -> JsonObject:
+    """The files of a pre-training; returns what ``config.json`` says."""
+    backbone, _ = backbone_from_file(work.run / BACKBONE_WEIGHTS)
+    facts = {
+        "stage": stored["stage"],
+        "method": stored["name"],
+        "name": stored["name"],
+        "dapg_version": __version__,
+        "input": list(work.size),
+        "card": to_dict(work.card),
+    }
+    check = partial(_check_backbone, backbone, _pooled(backbone, work.size), work.size)
+    if not work.settings.hub:
+        _write(work.out / FLAT_FILE, lambda path: export_flat(backbone, path, facts), check)
+    _write(work.out / HUB_FILE, lambda path: save_backbone(backbone, path, facts), check)
+    about = {**describe(backbone, facts), "feature": "backbone", "feature_dim": backbone.feature_dim}
+    return about | _write_onnx_files(work, backbone)
+
+
+def _write_method(work: _Work) -> JsonObject:
+    """The files of a fine-tuning; returns what ``config.json`` says."""
+    method = load_method(work.run)
+    expected = {light: _features(method, light) for light in Modality}
+    _write(work.out / HUB_FILE, lambda path: save_method(method, path, work.card), partial(_check_method, expected))
+    about = describe_method(method, work.card)
+    about |= {"feature": method.headline, "feature_dim": expected[Modality.VISIBLE].shape[1]}
+    if not work.settings.hub:
+        try:
+            export_published(work.run, work.out / PUBLISHED_FILE)
+        except UsageError as error:
+            about["notes"] = [f"no {PUBLISHED_FILE}: {error}"]
+    return about | _write_onnx_files(work, method)
+
+
+def _write_onnx_files(work: _Work, network: Backbone | Method) -> JsonObject:
+    """ONNX where it is wanted: one file for each stem, in floating point and in integers."""
+    settings, results = work.settings, dict[str, object]()
+    if not (settings.onnx or settings.int8):
+        return {}
+    if isinstance(network, Backbone):
+        paths = {Modality.VISIBLE: work.out / "features.onnx"}
+    else:
+        paths = {light: work.out / f"{light.name.lower()}.onnx" for light in Modality}
+    differences = []
+    for light, path in paths.items():
+        features = FeatureNetwork(network, light, settings.onnx_input)
+        facts = {
+            "architecture": architecture(network if isinstance(network, Backbone) else network.backbone),
+            "licence": work.card.licence,
+            "terms": work.card.terms,
+        }
+        if not path.exists():
+            write_onnx(features, work.size, path, facts)
+        differences.append(onnx_difference(features, work.size, path))
+    results["onnx_difference"] = max(differences)
+    if work.dataset is not None:
+        for light, path in paths.items():
+            if not _int8(path).exists():
+                images = calibration_images(work.dataset, work.split, light, work.size, settings.onnx_input)
+                write_int8(path, _int8(path), images)
+        results["int8"] = _loss(work, next(iter(paths.values())))
+    return results
+
+
+def _int8(path: Path) -> Path:
+    return path.with_suffix(".int8.onnx")
+
+
+def _loss(work: _Work, path: Path) -> JsonObject:
+    """MAP and rank-1 in floating point and in integers, by the first protocol of the run's data."""
+    assert work.dataset is not None
+    if not work.dataset.modes:
+        raise UsageError(f"{work.dataset.title} has no test protocol, so that the loss by int8 could not be stated")
+    mode = work.dataset.modes[0]
+    trials = unseen_trials(work.dataset.trials(mode, 0), work.persons)
+    scores: JsonObject = {"data": work.dataset.title, "mode": mode, "mAP": {}, "rank_1": {}}
+    for name, file in (("fp32", path), ("int8", _int8(path))):
+        encoder = OnnxEncoder(file)
+        table = trial_features(encoder, work.dataset, trials, Runtime(resolve_device("cpu")))
+        means = mean_scores(score_trials(table[encoder.headline], table.trials(trials)))
+        scores["mAP"][name], scores["rank_1"][name] = means.mAP, means.rank(1)
+    return scores
+
+
+def _images(size: tuple[int, int]) -> Float[Tensor, "3 3 H W"]:
+    return torch.rand(3, 3, *size, generator=generator_from("export check"))
+
+
+@torch.no_grad()
+def _pooled(backbone: Backbone, size: tuple[int, int]) -> Float[Tensor, "3 C"]:
+    features: Tensor = FeatureNetwork(backbone).eval()(_images(size))
+    return features
+
+
+def _check_backbone(backbone: Backbone, expected: Float[Tensor, "3 C"], size: tuple[int, int], path: Path) -> None:
     """Load as ``--init`` does, into other random weights, and compare."""
-    architecture = type(backbone).__module__.rsplit(".", 1)[-1]
-    again, _ = init_backbone(architecture, backbone.config, str(path), seed=1)
-    with torch.no_grad():
-        features = FeatureNetwork(again).eval()(pictures)
+    again, _ = init_backbone(architecture(backbone), backbone.config, str(path), seed=1)
+    _require_equal(path, expected, _pooled(again, size))
+
+
+def _check_method(expected: Mapping[Modality, Float[Tensor, "3 D"]], path: Path) -> None:
+    again = read_method(path).method
+    for light, features in expected.items():
+        _require_equal(path, features, _features(again, light))
+
+
+@torch.no_grad()
+def _features(method: Method, light: Modality) -> Float[Tensor, "3 D"]:
+    return method.encode(_images(method.input_size), light)[method.headline]
+
+
+def _require_equal(path: Path, expected: Tensor, features: Tensor) -> None:
     if not torch.equal(features, expected):
         worst = float((features - expected).abs().max())
         raise DapgError(f"{path} was written, but gives other features (up to {worst:.2g}): do not use it")
-
-
-def _write_onnx(
-    network: FeatureNetwork, pictures: Float[Tensor, "B 3 H W"], expected: Float[Tensor, "B D"], path: Path
-) -> float:
-    """One file with the weights inside and any number of pictures; returns the difference to torch's features."""
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401 - what torch's exporter asks for
-    except ImportError as error:
-        raise UsageError(f"--onnx needs the extra `onnx` ({error}): pip install 'dapg[onnx]'") from error
-    batch = torch.export.Dim("batch", min=1)
-    with atomic_path(path) as temporary:
-        program = torch.onnx.export(
-            network,
-            (pictures,),
-            input_names=["pictures"],
-            output_names=["features"],
-            dynamic_shapes={"pictures": {0: batch}},
-            dynamo=True,
-            verbose=False,
-        )
-        assert program is not None
-        program.save(str(temporary), external_data=False)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    outputs = [torch.from_numpy(session.run(None, {"pictures": pictures[:count].numpy()})[0]) for count in (3, 1)]
-    difference = max(float((rows - expected[: len(rows)]).abs().max()) for rows in outputs)
-    if difference > ONNX_TOLERANCE:
-        raise DapgError(f"{path} was written, but its features differ by {difference:.2g} from torch's: do not use it")
-    return difference
-
-
-def _environment(run: Path) -> JsonObject:
-    return dict(read_json(run / ENVIRONMENT)) if (run / ENVIRONMENT).exists() else {}
-
-
-def _scores(run: Path) -> list[JsonObject]:
-    """Finished evaluations that lie inside the run's folder, where ``dapg evaluate RUN`` puts them."""
-    results = [dict(read_json(path)) for path in sorted(run.glob(f"*/{RESULT}"))]
-    return [result for result in results if result.get("stage") == "evaluate"]
-
-
-def model_card(
-    config: JsonObject,
-    settings: JsonObject,
-    result: JsonObject,
-    environment: JsonObject,
-    scores: list[JsonObject],
-    licence: str,
-) -> str:
-    """The README.md of a hub folder: what the weights are, how they were made, and what nobody has tested."""
-    data, size = config["data"], config["input"]
-    tested = sorted({score["data"]["name"] for score in scores})
-    init = result["init"] if isinstance(result["init"], str) else result["init"]["source"]
-    card = f"""---
-library_name: dapg
-pipeline_tag: image-feature-extraction
-license: {"other" if " " in licence or not licence else licence.lower()}
-tags: [person-re-identification, {config["method"]}, {config["architecture"]}]
----
-
-# {config["architecture"]}, pre-trained with {config["method"]}
-
-A backbone without classifier, of width {settings["backbone"]["width"]}: pictures of one person each,
-{size["height"]} x {size["width"]} RGB, to {config["feature_dim"]} channels. It is a start for a re-identification
-network, not a finished one.
-
-## Use
-
-```shell
-dapg finetune agw --backbone {config["architecture"]} --init FOLDER
-```
-
-```python
-state = torch.load("{FLAT_FILE}", weights_only=True)   # torchvision's names, no fc
-```
-
-Pictures in [0, 1] are normalised with mean {config["mean"]} and deviation {config["std"]}; features are the averaged
-feature map, divided by its length.
-
-## Data
-
-{data["name"]}{f", split {data['split']}" if data["split"] else ""}: {data["pictures"]} pictures, list hash
-`{data["hash"]}`. First weights: {init}. {result["steps"]} steps, {result["pictures_seen"]} pictures seen.
-
-## Recipe
-
-```yaml
-{dump_yaml({key: settings[key] for key in ("name", "method", "backbone", "train", "seed")}).rstrip()}
-```
-
-Made with dapg {config["dapg_version"]}, commit {environment.get("commit")}, packages
-{environment.get("packages")} on {environment.get("device")}.
-
-## Files
-
-| file | SHA-256 |
-|---|---|
-"""
-    card += "".join(f"| `{name}` | `{digest}` |\n" for name, digest in config["sha256"].items())
-    card += "\n## Scores\n\n"
-    if scores:
-        card += "| data | mode | feature | rank-1 | mAP |\n|---|---|---|---|---|\n"
-        card += "".join(_score_row(score) for score in scores)
-    else:
-        card += "None were taken with these weights when this card was written.\n"
-    missing = [name for name in ("SYSU-MM01", "RegDB", "LLCM", "Market-1501") if name not in tested]
-    card += f"""
-## Not tested
-
-* Scores on {", ".join(missing) or "data sets beyond those above"}: nobody took them with these weights.
-* Whether people of different skin, age, build, dress or disability are told apart equally well.
-* Pictures of other sizes, of several people, or without a person.
-* Decisions about people. A ranked list is a suggestion to a human, not an identification.
-
-## Licence
-
-{licence or "None was stated when this was exported. The terms of the pictures and of the first weights apply."}
-"""
-    return card
-
-
-def _score_row(score: JsonObject) -> str:
-    means = score["scores"][score["feature"]]
-    return (
-        f"| {score['data']['name']} | {score['data']['mode']} | {score['feature']} | "
-        f"{100 * means['cmc'][0]:.1f} | {100 * means['mAP']:.1f} |\n"
-    )

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import torch
 
-from dapg.core.errors import WeightsError
+from dapg.core.errors import UsageError, WeightsError
 from dapg.core.run_folder import CONFIG
 from dapg.core.seeds import derive_seed
 from dapg.core.settings import from_dict
 from dapg.core.training import BackboneConfig
 from dapg.features.encoders import BackboneEncoder, Encoder, HistogramEncoder, MethodEncoder
+from dapg.features.onnx_encoder import OnnxEncoder
 from dapg.methods.method_files import is_method_file, read_method
 from dapg.methods.published import load_published
-from dapg.methods.runs import backbone_settings, load_method
+from dapg.methods.runs import METHOD_WEIGHTS, backbone_settings, load_method
 from dapg.models.weights._weight_files import description
 from dapg.models.weights.addresses import Card, locate
 from dapg.models.weights.agw_checkpoints import is_published
@@ -47,6 +48,8 @@ def build_encoder(
             if (path / CONFIG).exists() or not (path / HUB_FILE).exists():
                 return MethodEncoder(load_method(path), device)
             path = path / HUB_FILE
+        if path.suffix == ".onnx":
+            return OnnxEncoder(path)
         if is_method_file(path):
             return MethodEncoder(read_method(path).method, device)
         if is_published(path):
@@ -56,9 +59,25 @@ def build_encoder(
             height, width = stated["metadata"].get("input", input_size)
             return BackboneEncoder(backbone_from_file(path)[0], (height, width), device)
         model = str(path)
-    backbone = backbone or BackboneConfig(last_stride=1)
+    backbone = backbone or BackboneConfig()
     network, _ = init_backbone(backbone.name, backbone_settings(backbone), model, derive_seed("weights", seed))
     return BackboneEncoder(network, input_size, device)
+
+
+def weights_file(model: str) -> Path | None:
+    """The file that ``model`` gets its weights from; None for what is built in, or what is gone.
+
+    Raises:
+        WeightsError: it has another hash than it should have.
+    """
+    if model in BUILT_IN:
+        return None
+    try:
+        path = locate(model).path
+    except UsageError:
+        return None
+    names = ((METHOD_WEIGHTS,) if (path / CONFIG).exists() else (HUB_FILE,)) if path.is_dir() else ("",)
+    return next((path / name for name in names if (path / name).is_file()), None)
 
 
 def card_of(path: Path) -> Card:

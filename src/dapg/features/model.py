@@ -103,8 +103,7 @@ def load(
         device: auto (a GPU where there is one), cpu, cuda or cuda:N.
         download: allow what is not in the cache yet to be downloaded.
         batch_size: images encoded at once.
-        backbone: network of a file that does not say which it holds, by name or with settings; empty: ResNet-50 with
-            last stride 1.
+        backbone: network of a file that does not say which it holds, by name or with settings; empty: resnet50.
         size: (height, width) of the input where the file does not say.
 
     Raises:
@@ -115,7 +114,7 @@ def load(
         >>> load("mobilenet_v2-imagenet", device="cpu").encode(torch.zeros(2, 3, 64, 32)).shape
         torch.Size([2, 1280])
     """
-    network = BackboneConfig(backbone, last_stride=1) if isinstance(backbone, str) else backbone
+    network = BackboneConfig(backbone) if isinstance(backbone, str) else backbone
     place = None if source in BUILT_IN else locate(str(source), download)
     named = str(place.path if place else source)
     encoder = build_encoder(named, network if backbone else None, size, 0, resolve_device(device))
