@@ -148,4 +148,7 @@ def test_examples_run(name: str, tmp_path: Path) -> None:
 
 
 def test_every_example_is_run() -> None:
-    assert {example.name for example in (ROOT / "examples").glob("*.py")} == {*EXAMPLES, "infer_onnx.py"}  # tests/export
+    assert {example.name for example in (ROOT / "examples").glob("*.py")} == {
+        *EXAMPLES,
+        "infer_onnx.py",
+    }  # tests/export
