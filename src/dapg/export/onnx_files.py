@@ -44,6 +44,7 @@ def require_onnx(int8: bool) -> None:
         UsageError: a package of the extra ``onnx`` is missing.
     """
     try:
+        import onnx  # noqa: F401 - what quantisation asks for
         import onnxruntime
         import onnxscript  # noqa: F401 - what torch's exporter asks for
 
