@@ -37,6 +37,8 @@ class Dataset(ABC):
     """Names ``trials`` accepts; empty for sets without a test protocol. One that is called ``validation`` scores
     persons outside the test, to choose checkpoints by."""
 
+    infrared: ClassVar[str] = "unknown"
+    """Kind of its infrared light: near, thermal or unknown. A threshold of one kind says nothing about the other."""
     embedded: ClassVar[bool] = False
     """Whether the package brings it along, so that it needs no root."""
     smallest: ClassVar[tuple[int, int]] = (1, 1)

@@ -60,7 +60,10 @@ class Folder(Dataset):
         self.require()
         self._splits: dict[str, list[Record]] = {"all": []}
         labels = given if a_list else self.root / LABELS
-        self._labels = labels
+        self.labels = labels
+        """The CSV file, whether it is there or not."""
+        self.person_names: list[str] = []
+        """Names in the CSV by person number."""
         if labels.exists():
             self._read_labels(labels)
         else:
@@ -72,7 +75,7 @@ class Folder(Dataset):
         """``all``, or the rows with that word in the ``split`` column."""
         self.check_split(split)
         if split not in self._splits:
-            raise UsageError(f"{self._labels} has no row with split {split!r}; use split 'all'")
+            raise UsageError(f"{self.labels} has no row with split {split!r}; use split 'all'")
         return list(self._splits[split])
 
     def default_split(self) -> str:
@@ -107,7 +110,7 @@ class Folder(Dataset):
 
         An error where labels.csv has a test split, and so promises scores; else a note.
         """
-        where, promised = self._labels.name, "test" in self._splits
+        where, promised = self.labels.name, "test" in self._splits
         known = [record for record in self._splits["test" if promised else "all"] if record.person != UNKNOWN]
         if not known:
             if promised:
@@ -128,11 +131,12 @@ class Folder(Dataset):
 
     def _refuse_unless(self, fine: bool, needed: str) -> None:
         if not fine:
-            raise UsageError(f"scores need {needed}; {self._labels} has none. See docs/datasets.md.")
+            raise UsageError(f"scores need {needed}; {self.labels} has none. See docs/datasets.md.")
 
     def _read_labels(self, labels: Path) -> None:
         rows = list(_rows(labels))
         names = sorted({row.get("person", "") for _, row in rows if row.get("person", "").lower() not in _NOBODY})
+        self.person_names = names
         persons = {name: number for number, name in enumerate(names)}
         seen: dict[tuple[str, tuple[int, int, int, int] | None], str] = {}
         for where, row in rows:

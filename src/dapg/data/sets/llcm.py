@@ -41,6 +41,7 @@ class LLCM(Dataset):
     """
 
     title = "LLCM"
+    infrared = "near"
     licence = "academic use only, under a signed release agreement"
     access = "agreement and address at https://github.com/ZYK100/LLCM"
     published_persons = True

@@ -49,6 +49,7 @@ class RegDB(Dataset):
     """
 
     title = "RegDB"
+    infrared = "thermal"
     licence = "academic use only, on request"
     access = "http://dm.dongguk.edu/link.html; the idx lists come with the archive of mangye16 (link in his repository)"
     published_persons = True

@@ -46,6 +46,7 @@ class Synthetic(Dataset):
     """People who do not exist, in four visible and two near-infrared cameras."""
 
     title: ClassVar[str] = "Synthetic people"
+    infrared: ClassVar[str] = "near"
     licence: ClassVar[str] = "CC0-1.0"
     access: ClassVar[str] = "ships with the package; larger sets: dapg data synth (docs/synthetic.md)"
     splits: ClassVar[tuple[str, ...]] = ("unlabelled", "train", "val", "test")

@@ -60,6 +60,7 @@ class SysuMM01(Dataset):
     """
 
     title = "SYSU-MM01"
+    infrared = "near"
     licence = "academic use only, under a signed release agreement"
     access = "agreement and address at https://github.com/wuancong/SYSU-MM01"
     published_persons = True

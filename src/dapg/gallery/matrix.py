@@ -1,0 +1,156 @@
+"""Exact search: the features of a gallery as one matrix of half precision in a memory-mapped file.
+
+The file is a cache that is read from the database and extended as that grows; a deletion begins a new epoch, with new
+files. Blocks of rows are cast to single precision, multiplied and summed there: no score is approximated, and a query
+reads half the bytes that single precision would take (measured: benchmarks/gallery_search.py).
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16, Float32
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dapg.core.errors import DapgError
+from dapg.core.files import atomic_write_text, folder_lock
+
+ROW = np.dtype([("picture", "i8"), ("camera", "i8"), ("track", "i8"), ("time", "f8"), ("modality", "i1")])
+"""What filters and answers need to know about a row; a picture without a track is one of its own, ``-picture``."""
+HIT = np.dtype([*ROW.descr, ("score", "f4")])
+_BLOCK = 512
+"""Rows cast at once: 1 MB of single precision at 512 numbers a row, which stays in the processor's cache."""
+_READ = 20_000
+"""Rows read from the database at once."""
+
+ReadRows = Callable[[int, int, int], tuple[NDArray[np.void], bytes, int]]
+"""(model, last feature, limit) -> labels, bytes of the features, number of the last of them."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labels and features of the first rows, as they were at one moment; threads may search while the matrix grows."""
+
+    labels: NDArray[np.void]
+    """(N,) of dtype ``ROW``."""
+    features: Float16[Tensor, "N D"]
+
+    def nearest(
+        self, queries: Float32[np.ndarray, "Q D"], chosen: NDArray[np.bool_] | None, count: int
+    ) -> list[NDArray[np.void]]:
+        """For each query the rows (``HIT``) with the largest products, largest first, equal ones by picture.
+
+        Args:
+            queries: unit features.
+            chosen: which rows take part; None: all.
+            count: at most so many answers.
+        """
+        numbers = None if chosen is None else np.flatnonzero(chosen)
+        scores = self._products(torch.from_numpy(queries).half().float(), numbers)
+        return [self._first(line.numpy(), numbers, count) for line in scores]
+
+    def _products(self, queries: Float[Tensor, "Q D"], numbers: NDArray[np.int64] | None) -> Float[Tensor, "Q M"]:
+        total = len(self.labels) if numbers is None else len(numbers)
+        scores = torch.empty(len(queries), total)
+        block = torch.empty(_BLOCK, queries.shape[1])
+        for start in range(0, total, _BLOCK):
+            end = min(start + _BLOCK, total)
+            rows = slice(start, end) if numbers is None else torch.from_numpy(numbers[start:end])
+            part = block[: end - start].copy_(self.features[rows])
+            if len(queries) == 1:
+                torch.mv(part, queries[0], out=scores[0, start:end])
+            else:
+                scores[:, start:end] = queries @ part.T
+        return scores
+
+    def _first(self, scores: NDArray[np.float32], numbers: NDArray[np.int64] | None, count: int) -> NDArray[np.void]:
+        if count < len(scores):
+            least = np.partition(scores, len(scores) - count)[len(scores) - count]
+            places = np.flatnonzero(scores >= least)  # with all equal ones, of which the order decides
+        else:
+            places = np.arange(len(scores))
+        labels = self.labels[places if numbers is None else numbers[places]]
+        order = np.lexsort((labels["picture"], -scores[places]))[:count]
+        hits = np.empty(len(order), HIT)
+        for name in ROW.names or ():
+            hits[name] = labels[name][order]
+        hits["score"] = scores[places][order]
+        return hits
+
+
+class Matrix:
+    """The features of one model in the order in which the database took them in."""
+
+    def __init__(self, folder: Path, model: int, epoch: int, width: int) -> None:
+        self.folder, self.model, self.epoch, self.width = folder, model, epoch, width
+        self._last = 0
+        self.rows = Rows(np.empty(0, ROW), torch.empty(0, width, dtype=torch.float16))
+
+    def extend(self, read: ReadRows) -> None:
+        """Take in what the database has gained, from the files where another process took it in already."""
+        labels, data, last = read(self.model, self._last, _READ)
+        if not len(labels):
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with folder_lock(self.folder, patience=600):
+            count, known = self._state()
+            if known > self._last:
+                labels, data, last = read(self.model, known, _READ)
+            with (
+                self._open("rows", count * ROW.itemsize) as rows,
+                self._open("f16", count * 2 * self.width) as features,
+            ):
+                while len(labels):
+                    rows.write(labels.tobytes())
+                    features.write(data)
+                    count, known = count + len(labels), last
+                    labels, data, last = read(self.model, known, _READ)
+                for handle in (rows, features):
+                    handle.flush()
+                    os.fsync(handle.fileno())
+            atomic_write_text(self._path("json"), json.dumps({"rows": count, "last": known}))
+            self.rows, self._last = self._map(count), known
+
+    def _path(self, suffix: str) -> Path:
+        return self.folder / f"{self.epoch}-{self.model}.{suffix}"
+
+    def _state(self) -> tuple[int, int]:
+        """(rows, number of the last feature) that the files are known to hold."""
+        try:
+            state = json.loads(self._path("json").read_text())
+            count, last = int(state["rows"]), int(state["last"])
+            whole = self._path("rows").stat().st_size >= count * ROW.itemsize
+            return (count, last) if whole and self._path("f16").stat().st_size >= count * 2 * self.width else (0, 0)
+        except (OSError, ValueError, KeyError):
+            return 0, 0
+
+    def _open(self, suffix: str, size: int) -> BinaryIO:
+        path = self._path(suffix)
+        path.touch()
+        handle = path.open("r+b")
+        handle.truncate(size)  # without what a killed process began to add
+        handle.seek(size)
+        return handle
+
+    def _map(self, count: int) -> Rows:
+        try:
+            # Private pages, which are never written: torch wants an array that it may write to.
+            features = np.memmap(self._path("f16"), "<f2", "c", shape=(count, self.width))
+            return Rows(np.fromfile(self._path("rows"), ROW, count), torch.from_numpy(features))
+        except (OSError, ValueError) as error:
+            raise DapgError(
+                f"{self._path('f16')}: {error}; delete the folder {self.folder}, it is made anew"
+            ) from error
+
+    @staticmethod
+    def remove_old(folder: Path, epoch: int) -> None:
+        """Delete the files of all other epochs."""
+        for path in folder.glob("[0-9]*-*.*"):
+            if path.name.partition("-")[0] != str(epoch):
+                path.unlink(missing_ok=True)

@@ -1,0 +1,163 @@
+"""The network of a gallery: what identifies it, what its card says, and how it comes back for a search."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float16, Float32, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from dapg.core import plugins
+from dapg.core.device import resolve_device
+from dapg.core.errors import UsageError
+from dapg.core.files import read_json, sha256
+from dapg.core.ranges import Pixels
+from dapg.core.run_folder import CONFIG, RESULT
+from dapg.core.settings import from_dict, read_yaml, to_dict
+from dapg.core.training import BackboneConfig
+from dapg.core.types import JsonObject, Modality
+from dapg.data.base import Dataset
+from dapg.features.build_encoder import build_encoder
+from dapg.features.encoders import Encoder
+from dapg.methods.runs import METHOD_WEIGHTS
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Which network turns pictures into features."""
+
+    model: str = ""
+    """Folder of a finished run, ``histogram``, ``random``, ``imagenet`` or a weights file; empty: the gallery's own."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """Network for ``random``, ``imagenet`` and weights files; a run brings its own."""
+    height: Pixels = 256
+    """Rows of the input, where the model does not say."""
+    width: Pixels = 128
+    """Columns of the input, where the model does not say."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a gallery stores about a network."""
+
+    hash: str
+    """SHA-256 over weights and settings: features of two hashes never meet."""
+    spec: str
+    """``NetworkSettings`` as JSON, to load it again."""
+    name: str
+    feature: str
+    """Which of its features."""
+    width: int
+    """Numbers of the feature."""
+    infrared: str
+    """Kind of infrared that it has learnt from: near, thermal or unknown."""
+    licence: str
+    """Of the weights."""
+    data_terms: str
+    """Of the pictures that it has learnt from."""
+
+
+class Network:
+    """An encoder with its card: one feature of unit length for each picture."""
+
+    def __init__(self, settings: NetworkSettings, device: str = "auto") -> None:
+        """Load it.
+
+        Raises:
+            UsageError: no such model.
+            WeightsError: weights that do not fit.
+        """
+        size = (settings.height, settings.width)
+        self._encoder: Encoder = build_encoder(settings.model, settings.backbone, size, 0, resolve_device(device))
+        self.input_size = self._encoder.input_size
+        blank = torch.zeros(1, 3, *self.input_size, dtype=torch.uint8)
+        self.card = _card(settings, self._encoder.headline, self.encode(blank, Modality.VISIBLE).shape[1])
+
+    @torch.no_grad()
+    def encode(self, images: UInt8[Tensor, "B 3 H W"], modality: Modality) -> Float32[np.ndarray, "B D"]:
+        """Unit features of decoded images of one kind of light."""
+        features = self._encoder.encode(images.to(self._encoder.device), modality)[self._encoder.headline]
+        array: Float32[np.ndarray, "B D"] = functional.normalize(features.float()).cpu().numpy()
+        return array
+
+    def encode_mixed(self, images: UInt8[Tensor, "B 3 H W"], modalities: list[Modality]) -> Float16[np.ndarray, "B D"]:
+        """Half-precision features, as a gallery keeps them, of images of either kind."""
+        features = np.zeros((len(images), self.card.width), dtype=np.float16)
+        for modality in set(modalities):
+            rows = [row for row, kind in enumerate(modalities) if kind == modality]
+            features[rows] = self.encode(images[rows], modality)
+        return features
+
+
+def load_network(card: ModelCard, device: str = "auto", moved: str = "") -> Network:
+    """The network that a gallery's features come from.
+
+    Args:
+        card: as the gallery stores it.
+        device: where it computes.
+        moved: where the model is now, if not in its old place.
+
+    Raises:
+        UsageError: what lies there is another network.
+    """
+    values = json.loads(card.spec)
+    network = Network(from_dict(NetworkSettings, {**values, "model": moved or values["model"]}), device)
+    if network.card.hash != card.hash:
+        raise UsageError(
+            f"{moved or values['model']} is not the network that the gallery was made with (hash "
+            f"{network.card.hash[:12]}, not {card.hash[:12]}); name that one with --model, or re-encode with "
+            "dapg index --migrate"
+        )
+    return network
+
+
+def _card(settings: NetworkSettings, feature: str, width: int) -> ModelCard:
+    folder, file = Path(settings.model), Path(settings.model)
+    identity: JsonObject = {"feature": feature, "width": width}
+    facts = {"infrared": "unknown", "licence": "not stated", "data_terms": "not stated"}
+    if folder.is_dir():
+        stored, result = read_yaml(folder / CONFIG), read_json(folder / RESULT)
+        identity |= {name: stored[name] for name in ("stage", "name", "backbone", "method")}
+        identity |= {"weights": sha256(folder / METHOD_WEIGHTS), "mean": result["mean"], "std": result["std"]}
+        identity["backbone"] = {**identity["backbone"], "init": ""}  # where it once began is in the weights
+        facts |= _training_data(stored)
+        name = f"{stored['name']} ({folder.resolve().name})"
+    else:
+        identity |= {"network": {**to_dict(settings), "model": ""}}
+        identity |= {"weights": sha256(file) if file.is_file() else settings.model}
+        name = file.name if file.is_file() else f"{settings.model} {settings.backbone.name}"
+        if settings.model in ("random", "histogram"):
+            name = settings.model
+            facts |= {"licence": "none needed", "data_terms": "learnt from no picture"}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    place = str(folder.resolve()) if folder.exists() else settings.model
+    spec = json.dumps({**to_dict(settings), "model": place}, sort_keys=True)
+    return ModelCard(digest, spec, name, feature, width, **facts)
+
+
+def _training_data(stored: JsonObject) -> dict[str, str]:
+    """What the data set of a run says about itself."""
+    try:
+        kind = plugins.load("data.sets", stored["data"]["name"], Dataset)
+    except (KeyError, UsageError):  # a plug-in that is not there now
+        return {}
+    terms = f"{kind.title}: {kind.licence}"
+    return {"infrared": kind.infrared, "licence": f"as its training data allow ({kind.licence})", "data_terms": terms}
+
+
+def looks_infrared(image: UInt8[Tensor, "3 H W"]) -> bool:
+    """Whether an image is grey: its channels differ by less than four levels on average."""
+    values = image.float()
+    return bool((values.amax(dim=0) - values.amin(dim=0)).mean() < 4)
+
+
+def sharpness(images: UInt8[Tensor, "B 3 H W"]) -> Float32[np.ndarray, "B"]:
+    """Variance of the Laplacian of each grey image at the network's input size, in grey levels squared."""
+    grey = images.float().mean(dim=1, keepdim=True)
+    kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None]
+    array: Float32[np.ndarray, "B"] = functional.conv2d(grey, kernel).flatten(1).var(dim=1).numpy()
+    return array
