@@ -83,13 +83,13 @@ def entries(database: Database, after: int = 0, limit: int = 1000) -> list[Entry
     ]
 
 
-def verify(database: Database) -> tuple[list[str], str]:
+def verify(database: Database, expected: str = "") -> tuple[list[str], str]:
     """What is wrong with the chain, and the hash of its last entry.
 
     Entries cut off at the end leave a shorter chain that is whole: their number is kept apart, and whoever keeps the
     last hash elsewhere notices also who changed that.
     """
-    problems, previous, count = [], _START, 0
+    problems, previous, hashes = list[str](), _START, {""}
     rows = database.query(
         "SELECT a.time, a.actor, a.action, a.reason, a.body, a.sealed, a.previous, a.hash, a.id, s.salt, s.content "
         "FROM audit a LEFT JOIN secrets s ON s.audit = a.id ORDER BY a.id"
@@ -101,10 +101,13 @@ def verify(database: Database) -> tuple[list[str], str]:
             problems.append(f"audit entry {number} was changed")
         if content is not None and _seal(salt, content) != fields[5]:
             problems.append(f"the secret of audit entry {number} was changed")
-        previous, count = digest, count + 1
+        previous = digest
+        hashes.add(digest)
     written = database.count("entries")
-    if count != written:
-        problems.append(f"the audit has {count} entries, but {written} were written")
+    if len(rows) != written:
+        problems.append(f"the audit has {len(rows)} entries, but {written} were written")
+    if expected not in hashes:
+        problems.append(f"no entry has the hash {expected}, which was the last one once")
     return problems, previous
 
 

@@ -28,7 +28,7 @@ from dapg.gallery import search as searching
 from dapg.gallery import users as accounts
 from dapg.gallery.audit import Actor
 from dapg.gallery.database import Database, Filters, SqliteDatabase
-from dapg.gallery.indexing import Indexer, IndexReport, IndexSettings
+from dapg.gallery.indexing import Indexer, IndexReport, IndexSettings, Keys
 from dapg.gallery.migration import insert_model, migrate
 from dapg.gallery.networks import ModelCard, Network, NetworkSettings, load_network, looks_infrared
 from dapg.gallery.search import Picture, Query, SearchResult
@@ -257,13 +257,23 @@ class Gallery:
                 "filters": plain,
                 "results": [[picture, round(score, 6), word] for _, _, picture, score, word in rows],
             }
-            auditing.append(self.database, self.actor, "search", body, {"queries": list(query.hashes)})
+            auditing.append(self.database, self.actor, "search", body, {"queries": self._rememberable(query.hashes)})
         return number
+
+    def _rememberable(self, hashes: Sequence[str]) -> list[str]:
+        """Hashes of query pictures, without those of deleted ones."""
+        keys = Keys(self.database)
+        buried = {str(row[0]) for row in self.database.query("SELECT file FROM tombstones")}
+        return [sha256 for sha256 in hashes if keys.of(sha256.encode()) not in buried]
 
     @property
     def identity(self) -> str:
         """A name of the gallery that no other one has."""
         return str(self.database.value("SELECT value FROM meta WHERE key = 'id'"))
+
+    def known(self, numbers: Sequence[int]) -> list[Picture]:
+        """What is known about pictures, in this order; numbers that there are not are left out."""
+        return searching.pictures(self.database, numbers)
 
     def picture(self, number: int) -> Picture:
         """What is known about a picture.
@@ -337,8 +347,15 @@ class Gallery:
             UsageError: nobody is called so.
             BusyError: deleted, but another process still reads an old state; run ``check`` later.
         """
-        numbers = [*pictures, *(deletion.pictures_of(self.database, person) if person is not None else ())]
-        return deletion.delete(self.database, numbers, self.actor)
+        return deletion.delete(self.database, self.numbers(pictures, person), self.actor)
+
+    def numbers(self, pictures: Sequence[int] = (), person: str | None = None) -> list[int]:
+        """The numbers given, and those of all pictures of a named person.
+
+        Raises:
+            UsageError: nobody is called so.
+        """
+        return [*pictures, *(deletion.pictures_of(self.database, person) if person is not None else ())]
 
     def set_retention(self, days: dict[str, float]) -> None:
         """Days that pictures of a class (unknown, matched, confirmed) are kept; 0 keeps them for ever.
@@ -377,9 +394,9 @@ class Gallery:
         """Entries with larger numbers than ``after``, oldest first: page by page."""
         return auditing.entries(self.database, after, limit)
 
-    def verify_audit(self) -> tuple[list[str], str]:
-        """What is wrong with the chain of the audit, and its last hash, to be kept elsewhere."""
-        return auditing.verify(self.database)
+    def verify_audit(self, expected: str = "") -> tuple[list[str], str]:
+        """What is wrong with the chain of the audit, and its last hash, to be kept elsewhere and ``expected`` later."""
+        return auditing.verify(self.database, expected)
 
     def add_user(self, name: str, role: accounts.Role) -> str:
         """Let somebody use the server; the token, which cannot be shown again."""

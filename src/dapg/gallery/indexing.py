@@ -39,11 +39,9 @@ _SHOWN = 10
 
 
 @dataclass(frozen=True)
-class IndexSettings:
-    """How sources are taken in."""
+class IndexSettings(SourceSettings, NetworkSettings):
+    """What is taken in, and how."""
 
-    network: NetworkSettings = field(default_factory=NetworkSettings)
-    source: SourceSettings = field(default_factory=SourceSettings)
     copy: bool = True
     """Keep a copy of each picture (of a box: the crop) in the gallery; else only the path of its file."""
     watch: bool = False
@@ -56,6 +54,11 @@ class IndexSettings:
     """Pictures read and decoded at a time."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+
+    @property
+    def network(self) -> NetworkSettings:
+        """The network alone."""
+        return NetworkSettings(self.model, self.backbone, self.height, self.width)
 
 
 @dataclass
@@ -144,7 +147,7 @@ class Indexer:
         if video and self._known([key]) == {key: stamp}:
             return
         work = self.folder / "incoming"
-        self._take_in(sightings(source, self.settings.source, work), report)
+        self._take_in(sightings(source, self.settings, work), report)
         if video:
             shutil.rmtree(work / path.name, ignore_errors=True)
             with contextlib.suppress(OSError):

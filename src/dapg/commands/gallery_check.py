@@ -1,0 +1,45 @@
+"""Is a gallery whole, its audit unbroken, and everything deleted really gone?"""
+
+from dataclasses import dataclass
+
+from dapg.commands._settings import parse, take_positional
+from dapg.core.errors import DapgError
+from dapg.core.words import counted
+
+_HELP = """usage: dapg gallery check GALLERY [--text TEXT,TEXT,...]
+
+Check the database, the audit, that every picture has its feature and its file, and search every file of the gallery,
+byte by byte, for features and file hashes of deleted pictures, and for --text (such as a deleted name). Exit code 1
+when something is wrong. Out of reach: backups, exported cases, file system snapshots, and a PostgreSQL server's own
+files.
+
+example:
+  dapg gallery check outputs/gallery --text "visitor 12"
+"""
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """What else must be gone."""
+
+    text: str = ""
+    """Words that must not occur in any file, commas between them."""
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, check, print problems.
+
+    Raises:
+        DapgError: there are some.
+    """
+    folder, words = take_positional(words, "GALLERY", None, program)
+    settings = parse(program, CheckSettings(), words, _HELP)
+
+    from dapg.gallery.gallery import Gallery
+
+    problems = Gallery(folder).check([text.strip() for text in settings.text.split(",") if text.strip()])
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise DapgError(f"{folder}: {counted(len(problems), 'problem')}, see above")
+    print("everything is as it should be")

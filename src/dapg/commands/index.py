@@ -1,0 +1,67 @@
+"""Take pictures of people into a gallery: crop folders, CSV lists, data sets, videos, a watched folder."""
+
+from dapg.commands._settings import parse, take_option, take_words, wants_help
+from dapg.core.errors import UsageError
+from dapg.core.words import counted
+
+_HELP = """usage: dapg index GALLERY SOURCE ... --model RUN|NAME [--NAME VALUE ...]
+
+Encode pictures and keep them in the folder GALLERY, which is made where it is missing; --model is needed only then.
+SOURCE is a folder of crops (with labels.csv or manifest.csv where it has them), a CSV list, a video, a folder of
+videos, or a data set as NAME or NAME=PATH. Only what is new is read; a killed command goes on where it stopped.
+Times: the columns time and track of a CSV list, or --start for videos. --migrate true re-encodes the gallery with
+another model, and then switches to it.
+
+examples:
+  dapg index outputs/gallery synthetic --model outputs/agw
+  dapg index outputs/gallery night.mp4 --modality infrared --start 2026-11-28T22:00:00
+  dapg index outputs/gallery /camera/incoming --camera gate --file_times true --watch true
+  dapg index outputs/gallery --model outputs/better --migrate true
+
+People must be allowed to be searched for: docs/gallery.md.
+"""
+_COMMON = "model camera modality start split labels copy watch every batch_size threads device"
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, index, print counts.
+
+    Raises:
+        UsageError: no gallery, no source, or a new gallery without a model.
+    """
+    from dapg.gallery.indexing import IndexSettings
+
+    if wants_help(words):
+        parse(program, IndexSettings(), words, _HELP, common=_COMMON)
+    (folder, *sources), words = take_words(words) if words and not words[0].startswith("-") else (([""], words))
+    migrating, words = take_option(words, "--migrate", "false")
+    store, words = take_option(words, "--store", "")
+    settings = parse(program, IndexSettings(), words, _HELP, common=_COMMON)
+    if not folder or (not sources and migrating != "true"):
+        raise UsageError(f"{program} needs GALLERY and SOURCE; see {program} --help")
+
+    from pathlib import Path
+
+    from dapg.gallery.gallery import ABOUT, SQLITE, Gallery
+
+    if (Path(folder) / ABOUT).is_file():
+        gallery = Gallery(folder, settings.device)
+    elif not settings.model:
+        raise UsageError(
+            f"{folder} is a new gallery: {program} needs --model RUN|NAME, the network that it is made with"
+        )
+    else:
+        gallery = Gallery.create(folder, settings.network, settings.device, store or SQLITE)
+    if migrating == "true":
+        print(f"{counted(gallery.migrate(settings.network, settings.batch_size), 'picture')} re-encoded")
+        if not sources:
+            return
+    report = gallery.index(sources, settings)
+    for note in report.notes:
+        print(note)
+    rate = f", {report.added / report.seconds:,.0f} a second" if report.added else ""
+    print(
+        f"{counted(report.added, 'picture')} added{rate}; {report.known:,} known, {report.duplicates:,} duplicate, "
+        f"{report.damaged:,} damaged, {report.deleted:,} deleted before"
+    )
+    print(f"search: dapg search {folder} PICTURE")

@@ -1,0 +1,130 @@
+"""Who is this, and where was the person seen? Search a gallery with one picture or several of one person."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from dapg.commands._settings import parse, take_words, wants_help
+from dapg.core.errors import UsageError
+from dapg.core.ranges import Count
+
+if TYPE_CHECKING:
+    from dapg.gallery.gallery import Gallery
+    from dapg.gallery.search import SearchResult
+
+_HELP = """usage: dapg search GALLERY PICTURE ... [--NAME VALUE ...]
+
+The tracks most similar to the person in the pictures, each with its best picture, and what that similarity means
+where the gallery has thresholds (dapg threshold). Several pictures of one person are one query. Every search is
+audited.
+
+examples:
+  dapg search outputs/gallery night.jpg
+  dapg search outputs/gallery a.jpg b.jpg --camera gate,hall --after 2026-11-28T20:00:00 --reason "case 17"
+  dapg search outputs/gallery night.jpg --json true
+  dapg search outputs/gallery night.jpg --html outputs/answers.html
+"""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What is searched, and how it is shown."""
+
+    modality: Literal["", "visible", "infrared"] = ""
+    """Kind of light of the query; empty: infrared if it is grey."""
+    among: Literal["", "visible", "infrared"] = ""
+    """Only gallery pictures of this kind of light."""
+    camera: str = ""
+    """Only these cameras, commas between them."""
+    after: str = ""
+    """Only pictures from this time on, such as 2026-11-28T22:00:00 or, of videos without a start, seconds."""
+    before: str = ""
+    """Only pictures before this time."""
+    top: Count = 20
+    """Number of answers."""
+    reason: str = ""
+    """For the audit, such as the number of a case."""
+    json: bool = False
+    """Print JSON."""
+    html: str = ""
+    """Write the answers with their pictures to this page."""
+    model: str = ""
+    """Where the gallery's model is now, if it was moved."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, search, print a line for each answer.
+
+    Raises:
+        UsageError: no gallery or no picture.
+    """
+    if wants_help(words):
+        parse(program, SearchSettings(), words, _HELP)
+    places, words = take_words(words)
+    settings = parse(program, SearchSettings(), words, _HELP)
+    if len(places) < 2:
+        raise UsageError(f"{program} needs GALLERY and PICTURE; see {program} --help")
+
+    from json import dumps
+
+    from dapg.core.types import Modality
+    from dapg.gallery.database import Filters
+    from dapg.gallery.gallery import Gallery
+    from dapg.gallery.sources import clock, seconds
+
+    gallery = Gallery(places[0], settings.device, settings.model)
+    if settings.reason:
+        gallery = gallery.acting(gallery.actor.name, settings.reason)
+    filters = Filters(
+        camera=tuple(name.strip() for name in settings.camera.split(",") if name.strip()),
+        after=seconds(settings.after) if settings.after else None,
+        before=seconds(settings.before) if settings.before else None,
+        modality=Modality[settings.among.upper()] if settings.among else None,
+    )
+    result = gallery.search(places[1:], settings.modality or None, filters, settings.top)
+    if settings.json:
+        print(dumps(result.to_json(), indent=2, ensure_ascii=False))
+    else:
+        print(f"search {result.number}: {result.modality.name.lower()} query, {len(result.answers)} answers")
+        for place, answer in enumerate(result.answers, 1):
+            picture, verdict = answer.picture, answer.verdict
+            said = f"{verdict.word:8} {verdict.probability:4.0%}  " if verdict else ""
+            facts = [picture.camera, clock(picture.time), picture.person or "", f"{answer.pictures} in track"]
+            where = f"{', '.join(filter(None, facts))}  #{picture.number} {picture.path}"
+            print(f"{place:3}  {answer.score:.3f}  {said}{where}")
+    if settings.html:
+        _write_page(gallery, result, places[1:], settings.html)
+        print(f"written: {settings.html} (real people: not to be shared)")
+
+
+_KINDS = {"same": "right", "ask": "query", "unknown": "unknown"}
+"""Verdict -> colour of the frame in ``style.css``."""
+
+
+def _write_page(gallery: "Gallery", result: "SearchResult", queries: list[str], path: str) -> None:
+    from pathlib import Path
+
+    from dapg.core.files import atomic_write_text
+    from dapg.gallery.search import thumbnail
+    from dapg.gallery.sources import clock
+    from dapg.report.render import render
+
+    answers = []
+    for answer in result.answers:
+        picture, word = answer.picture, answer.verdict.word if answer.verdict else ""
+        said = f"{word} {answer.verdict.probability:.0%}" if answer.verdict else ""
+        lines = [f"{answer.score:.3f}", said, picture.camera, clock(picture.time), picture.person or ""]
+        answers.append(
+            {
+                "image": thumbnail(gallery.picture_file(picture.number)),
+                "title": f"picture {picture.number}, {picture.path}",
+                "kind": _KINDS.get(word, "unknown"),
+                "lines": [line for line in lines if line],
+            }
+        )
+    note = f"{result.modality.name.lower()} query; best picture of each track, most similar first"
+    shown = [thumbnail(Path(query).read_bytes()) for query in queries]
+    atomic_write_text(
+        path, render("search_page.html", title=f"Search {result.number}", note=note, queries=shown, answers=answers)
+    )
