@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dapg.evaluation.feature_files import score_file as score_file
     from dapg.features.model import Model as Model
     from dapg.features.model import load as load
+    from dapg.gallery.gallery import Gallery as Gallery
     from dapg.methods.base import Method as Method
     from dapg.methods.runs import load_method as load_method
     from dapg.models.backbones.base import Backbone as Backbone
@@ -53,6 +54,7 @@ _HOMES = {
     "evaluation.evaluate": ("EvaluateSettings", "evaluate"),
     "evaluation.feature_files": ("score_file",),
     "features.model": ("Model", "load"),
+    "gallery.gallery": ("Gallery",),
     "methods.base": ("Method",),
     "methods.runs": ("load_method",),
     "models.backbones.base": ("Backbone",),

@@ -10,20 +10,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dapg.core.errors import BusyError, DapgError, UsageError
 from dapg.core.types import Modality
-from dapg.gallery.matrix import ROW, Matrix, Rows
+from dapg.gallery.matrix import ROW, Matrix, Rows, Table
 from dapg.gallery.schema import MIGRATIONS
 
 Row = tuple[Any, ...]
 Value = str | int | float | bytes | None
 FILE = "gallery.sqlite"
 CACHE = "cache"
+_SAFE = ("secure_delete = ON", "foreign_keys = ON")
+_PAGE = 16_384
+"""Bytes: a feature of up to 8,000 numbers lies on one page, in one piece, so that what is left of it can be found."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +43,6 @@ class Filters:
     """One kind of light; None: both."""
 
 
-class Cursor(Protocol):
-    """What the cursors of both databases have in common."""
-
-    @property
-    def rowcount(self) -> int:
-        """Rows that the last statement changed."""
-        ...
-
-    def fetchall(self) -> list[Any]:
-        """The rows that the last statement returned."""
-        ...
-
-
 class Database(ABC):
     """Statements, transactions, and the two questions of a search. Safe to share between threads."""
 
@@ -66,8 +56,8 @@ class Database(ABC):
         self._depth = 0
 
     @abstractmethod
-    def _run(self, statement: str, values: Sequence[Value]) -> Cursor:
-        """Run one statement on the connection."""
+    def _run(self, statement: str, values: Sequence[Value]) -> tuple[list[Row], int]:
+        """Run one statement on the connection: the rows that it returns, and how many it changed."""
 
     @abstractmethod
     def _run_many(self, statement: str, rows: Sequence[Sequence[Value]]) -> None:
@@ -96,16 +86,14 @@ class Database(ABC):
         """A stored feature."""
 
     @abstractmethod
-    def nearest(self, model: int, query: NDArray[np.float32], filters: Filters, count: int) -> NDArray[np.void]:
+    def nearest(self, model: int, query: NDArray[np.float32], filters: Filters, count: int) -> Table:
         """The ``count`` pictures (dtype ``HIT``) with the largest inner products, largest first, equal ones by picture.
 
         Products are of half-precision features, summed in single precision.
         """
 
     @abstractmethod
-    def of_tracks(
-        self, model: int, query: NDArray[np.float32], filters: Filters, tracks: Sequence[int]
-    ) -> NDArray[np.void]:
+    def of_tracks(self, model: int, query: NDArray[np.float32], filters: Filters, tracks: Sequence[int]) -> Table:
         """All pictures of these tracks that pass the filters, in the same order."""
 
     @abstractmethod
@@ -127,12 +115,12 @@ class Database(ABC):
     def query(self, statement: str, *values: Value) -> list[Row]:
         """Rows of a statement that reads, or that changes and returns."""
         with self._lock:
-            return self._run(statement, values).fetchall()
+            return self._run(statement, values)[0]
 
     def execute(self, statement: str, *values: Value) -> int:
         """Run a statement; how many rows it changed."""
         with self._lock:
-            return self._run(statement, values).rowcount
+            return self._run(statement, values)[1]
 
     def many(self, statement: str, rows: Sequence[Sequence[Value]]) -> None:
         """Run a statement for each row of values."""
@@ -205,14 +193,15 @@ class SqliteDatabase(Database):
             self._connection = sqlite3.connect(
                 self.path, timeout=patience, isolation_level=None, check_same_thread=False
             )
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):
+            for pragma in (f"page_size = {_PAGE}", "journal_mode = WAL", "synchronous = FULL", *_SAFE):
                 self._connection.execute(f"PRAGMA {pragma}")
         except sqlite3.Error as error:
             raise DapgError(f"{self.path}: {error}") from error
 
-    def _run(self, statement: str, values: Sequence[Value]) -> Cursor:
+    def _run(self, statement: str, values: Sequence[Value]) -> tuple[list[Row], int]:
         with self._errors():
-            return self._connection.execute(statement, values)
+            cursor = self._connection.execute(statement, values)
+            return cursor.fetchall(), cursor.rowcount
 
     def _run_many(self, statement: str, rows: Sequence[Sequence[Value]]) -> None:
         with self._errors():
@@ -267,7 +256,7 @@ class SqliteDatabase(Database):
             self._matrix.extend(self._rows_after)
             return self._matrix.rows
 
-    def _rows_after(self, model: int, last: int, limit: int) -> tuple[NDArray[np.void], bytes, int]:
+    def _rows_after(self, model: int, last: int, limit: int) -> tuple[Table, bytes, int]:
         """Up to ``limit`` rows after feature ``last``: labels (``ROW``), the bytes of all features, the new last."""
         rows = self.query(
             "SELECT f.id, p.id, p.camera, COALESCE(p.track, -p.id), p.time, p.modality, f.vector FROM features f "
@@ -277,14 +266,12 @@ class SqliteDatabase(Database):
         labels = np.array([(p, c, t, np.nan if time is None else time, m) for _, p, c, t, time, m, _ in rows], ROW)
         return labels, b"".join(row[-1] for row in rows), rows[-1][0] if rows else last
 
-    def nearest(self, model: int, query: NDArray[np.float32], filters: Filters, count: int) -> NDArray[np.void]:
+    def nearest(self, model: int, query: NDArray[np.float32], filters: Filters, count: int) -> Table:
         """By the matrix: filters first, then products of what is left."""
         rows = self.rows(model)
         return rows.nearest(query[None], self.passing(rows, filters), count)[0]
 
-    def of_tracks(
-        self, model: int, query: NDArray[np.float32], filters: Filters, tracks: Sequence[int]
-    ) -> NDArray[np.void]:
+    def of_tracks(self, model: int, query: NDArray[np.float32], filters: Filters, tracks: Sequence[int]) -> Table:
         """By the matrix."""
         rows = self.rows(model)
         chosen = np.isin(rows.labels["track"], list(tracks))

@@ -25,9 +25,7 @@ _CLASS = (
     "THEN 'confirmed' WHEN EXISTS (SELECT 1 FROM results r WHERE r.picture = p.id AND r.verdict = 'same') "
     "THEN 'matched' ELSE 'unknown' END"
 )
-_CHUNK = 2**25
-_WINDOW = 448
-"""Bytes from the beginning of a feature that SQLite keeps together; the rest of a long one may lie on other pages."""
+_CHUNK, _LONGEST = 2**25, 2**17
 
 
 def delete(database: Database, pictures: Sequence[int], actor: Actor, action: str = "delete") -> int:
@@ -61,20 +59,19 @@ def _bury(database: Database, keys: Keys, number: int, sha256: str, box: str) ->
     digest, file = keys.picture(sha256, box), keys.of(sha256.encode())
     for (stored,) in database.query("SELECT vector FROM features WHERE picture = ?", number):
         data = database.feature(stored).astype("<f2").tobytes()
-        window = data[:_WINDOW]
-        place = _place(window)
-        mark = _mark(np.frombuffer(window[place : place + 8].ljust(8, b"\0"), "<u8"), keys.secret).tobytes()
+        place = _place(data)
+        mark = _mark(np.frombuffer(data[place : place + 8].ljust(8, b"\0"), "<u8"), keys.secret).tobytes()
         database.execute(
-            "INSERT INTO tombstones (picture, digest, file, place, mark, feature, time) VALUES (?,?,?,?,?,?,?) "
+            "INSERT INTO tombstones (picture, digest, file, place, size, mark, feature, time) VALUES (?,?,?,?,?,?,?,?) "
             "ON CONFLICT DO NOTHING",
-            number, digest, file, place, mark, keys.of(window), time.time(),
+            number, digest, file, place, len(data), mark, keys.of(data), time.time(),
         )  # fmt: skip
         digest = keys.of(digest.encode())  # of a second model's feature, while a gallery is being re-encoded
 
 
-def _place(window: bytes) -> int:
+def _place(feature: bytes) -> int:
     """Where the eight bytes begin that differ most among themselves: zeros are everywhere."""
-    return max(range(0, max(len(window) - 7, 1), 2), key=lambda place: len(set(window[place : place + 8])))
+    return max(range(0, max(len(feature) - 7, 1), 2), key=lambda place: len(set(feature[place : place + 8])))
 
 
 def _mark(numbers: NDArray[np.uint64], secret: bytes) -> NDArray[np.uint64]:
@@ -143,7 +140,7 @@ def check(database: Database, texts: Sequence[str] = ()) -> list[str]:
 def remains(database: Database, texts: Sequence[str] = ()) -> Iterator[str]:
     """A line for each trace of a deleted picture, or of a text, in the bytes of a file."""
     keys = Keys(database)
-    rows = database.query("SELECT mark, picture, place, feature FROM tombstones")
+    rows = database.query("SELECT mark, picture, place, size, feature FROM tombstones")
     marks = {bytes(mark): rest for mark, *rest in rows}
     hashes: dict[str, int] = dict(database.query("SELECT file, picture FROM tombstones"))
     for (sha256,) in database.query("SELECT DISTINCT sha256 FROM pictures"):  # another box of the same file
@@ -152,24 +149,23 @@ def remains(database: Database, texts: Sequence[str] = ()) -> Iterator[str]:
     living: set[str] = set()
     needles = [text.encode() for text in texts]
     for path in database.files():
+        traces: set[str] = set()
         for data in _chunks(path):
             for place in _places(data, sought, keys.secret):
-                number, shift, feature = marks[_mark(np.frombuffer(data, "<u8", 1, place), keys.secret).tobytes()]
-                if keys.of(data[place - shift : place - shift + _WINDOW]) != feature:
-                    continue
-                living = living or _living(database, keys)
-                if feature not in living:
-                    yield f"{path}: the feature of deleted picture {number}"
-            for text in set(_HEX.findall(data)):
-                if keys.of(text) in hashes:
-                    yield f"{path}: the file hash of deleted picture {hashes[keys.of(text)]}"
-            yield from (f"{path}: {needle.decode()!r}" for needle in needles if needle in data)
+                number, shift, size, feature = marks[_mark(np.frombuffer(data, "<u8", 1, place), keys.secret).tobytes()]
+                if keys.of(data[max(place - shift, 0) : place - shift + size]) == feature:
+                    living = living or _living(database, keys)
+                    traces |= {f"the feature of deleted picture {number}"} if feature not in living else set()
+            for digest in (keys.of(text) for text in set(_HEX.findall(data))):
+                traces |= {f"the file hash of deleted picture {hashes[digest]}"} if digest in hashes else set()
+            traces.update(repr(needle.decode()) for needle in needles if needle in data)
+        yield from (f"{path}: {trace}" for trace in sorted(traces))
 
 
 def _living(database: Database, keys: Keys) -> set[str]:
-    """Digests of the features that are there by right: colour histograms of two pictures may begin alike."""
+    """Digests of the features that are there by right: two pictures may have the same, such as one of a black frame."""
     stored = database.query("SELECT vector FROM features")
-    return {"", *(keys.of(database.feature(vector).astype("<f2").tobytes()[:_WINDOW]) for (vector,) in stored)}
+    return {"", *(keys.of(database.feature(vector).astype("<f2").tobytes()) for (vector,) in stored)}
 
 
 _HEX = re.compile(rb"(?=([0-9a-f]{64}))")
@@ -187,12 +183,12 @@ def _places(data: bytes, sought: NDArray[np.uint64], secret: bytes) -> Iterable[
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file in pieces that overlap, so that nothing sought is cut in two: see ``_WINDOW``."""
+    """The bytes of a file in pieces that overlap, so that nothing sought is cut in two."""
     tail = b""
     try:
         with path.open("rb") as handle:
             while piece := handle.read(_CHUNK):
                 yield tail + piece
-                tail = piece[-4096:]
+                tail = piece[-_LONGEST:]
     except FileNotFoundError:  # a temporary file of another process
         return

@@ -89,16 +89,9 @@ class Gallery:
         folder.mkdir(parents=True, exist_ok=True)
         database = _connect(folder, store)
         database.migrate()
-        with database.transaction():
-            if database.value("SELECT 1 FROM meta"):
-                raise UsageError(f"{store} holds a gallery already; open it by its folder, or give an empty database")
-            meta = {"id": str(uuid.uuid4()), "secret": secrets.token_hex(32), "made": str(time.time())}
-            counters = {"version": "0", "epoch": "0", "entries": "0"}
-            database.many("INSERT INTO meta VALUES (?, ?)", list({**meta, **counters}.items()))
-            insert_model(database, loaded, "active")
-            auditing.append(database, Actor(_login()), "create", {"gallery": meta["id"], "model": loaded.card.hash})
+        identity = start(database, loaded.card, Actor(_login()))
         database.close()
-        write_json(folder / ABOUT, {"store": store, "id": meta["id"]})
+        write_json(folder / ABOUT, {"store": store, "id": identity})
         gallery = cls(folder, device)
         gallery._networks[loaded.card.hash] = loaded
         return gallery
@@ -508,6 +501,23 @@ class Gallery:
             for name, data in {**files, "SHA256SUMS": sums.encode()}.items():
                 archive.writestr(name, data)
         return stream.getvalue()
+
+
+def start(database: Database, card: ModelCard, actor: Actor) -> str:
+    """Fill the tables of a new gallery; its identity.
+
+    Raises:
+        UsageError: the database holds a gallery already.
+    """
+    with database.transaction():
+        if database.value("SELECT 1 FROM meta"):
+            raise UsageError("the database holds a gallery already; open it by its folder, or give an empty database")
+        meta = {"id": str(uuid.uuid4()), "secret": secrets.token_hex(32), "made": str(time.time())}
+        counters = {"version": "0", "epoch": "0", "entries": "0"}
+        database.many("INSERT INTO meta VALUES (?, ?)", list({**meta, **counters}.items()))
+        insert_model(database, card, "active")
+        auditing.append(database, actor, "create", {"gallery": meta["id"], "model": card.hash})
+    return meta["id"]
 
 
 def _connect(folder: Path, store: str) -> Database:

@@ -14,13 +14,15 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Float32
+from jaxtyping import Float, Float16, Float32, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dapg.core.errors import DapgError
 from dapg.core.files import atomic_write_text, folder_lock
 
+Table = Shaped[np.ndarray, "_"]
+"""Of one of the two structured types below."""
 ROW = np.dtype([("picture", "i8"), ("camera", "i8"), ("track", "i8"), ("time", "f8"), ("modality", "i1")])
 """What filters and answers need to know about a row; a picture without a track is one of its own, ``-picture``."""
 HIT = np.dtype([*ROW.descr, ("score", "f4")])
@@ -29,7 +31,7 @@ _BLOCK = 512
 _READ = 20_000
 """Rows read from the database at once."""
 
-ReadRows = Callable[[int, int, int], tuple[NDArray[np.void], bytes, int]]
+ReadRows = Callable[[int, int, int], tuple[Table, bytes, int]]
 """(model, last feature, limit) -> labels, bytes of the features, number of the last of them."""
 
 
@@ -37,13 +39,11 @@ ReadRows = Callable[[int, int, int], tuple[NDArray[np.void], bytes, int]]
 class Rows:
     """Labels and features of the first rows, as they were at one moment; threads may search while the matrix grows."""
 
-    labels: NDArray[np.void]
+    labels: Table
     """(N,) of dtype ``ROW``."""
     features: Float16[Tensor, "N D"]
 
-    def nearest(
-        self, queries: Float32[np.ndarray, "Q D"], chosen: NDArray[np.bool_] | None, count: int
-    ) -> list[NDArray[np.void]]:
+    def nearest(self, queries: Float32[np.ndarray, "Q D"], chosen: NDArray[np.bool_] | None, count: int) -> list[Table]:
         """For each query the rows (``HIT``) with the largest products, largest first, equal ones by picture.
 
         Args:
@@ -69,7 +69,7 @@ class Rows:
                 scores[:, start:end] = queries @ part.T
         return scores
 
-    def _first(self, scores: NDArray[np.float32], numbers: NDArray[np.int64] | None, count: int) -> NDArray[np.void]:
+    def _first(self, scores: NDArray[np.float32], numbers: NDArray[np.int64] | None, count: int) -> Table:
         if count < len(scores):
             least = np.partition(scores, len(scores) - count)[len(scores) - count]
             places = np.flatnonzero(scores >= least)  # with all equal ones, of which the order decides
@@ -98,7 +98,7 @@ class Matrix:
         if not len(labels):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with folder_lock(self.folder, patience=600):
+        with folder_lock(self.folder, patience=600.0):
             count, known = self._state()
             if known > self._last:
                 labels, data, last = read(self.model, known, _READ)

@@ -12,7 +12,7 @@ from dapg.core.types import Modality
 from dapg.gallery.audit import Actor, append
 from dapg.gallery.database import Database
 from dapg.gallery.indexing import add_feature
-from dapg.gallery.networks import Network
+from dapg.gallery.networks import ModelCard, Network
 from dapg.gallery.search import picture_file
 
 
@@ -53,13 +53,12 @@ def _building(database: Database, network: Network) -> int:
         if state is None:
             if database.value("SELECT 1 FROM models WHERE state = 'building'"):
                 raise UsageError("the gallery is being re-encoded with another network; end that first, or run it on")
-            insert_model(database, network, "building")
+            insert_model(database, card, "building")
         return int(database.value("SELECT id FROM models WHERE hash = ?", card.hash))
 
 
-def insert_model(database: Database, network: Network, state: str) -> None:
+def insert_model(database: Database, card: ModelCard, state: str) -> None:
     """Enter a network's card."""
-    card = network.card
     database.execute(
         "INSERT INTO models (hash, spec, name, feature, width, infrared, licence, data_terms, state, added) "
         "VALUES (?,?,?,?,?,?,?,?,?,?)",

@@ -67,7 +67,8 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE TABLE tombstones (
         id {id}, picture {int} NOT NULL, digest TEXT NOT NULL UNIQUE, file TEXT NOT NULL,
-        place INTEGER NOT NULL, mark {blob} NOT NULL, feature TEXT NOT NULL, time {real} NOT NULL
+        place INTEGER NOT NULL, size INTEGER NOT NULL, mark {blob} NOT NULL,
+        feature TEXT NOT NULL, time {real} NOT NULL
     );
     """,
 )

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
-from numpy.typing import NDArray
 
 from dapg.core.errors import DataError
 from dapg.core.images import decode, to_pil
 from dapg.core.types import JsonObject, Modality
 from dapg.gallery.database import Database, Filters, Row
 from dapg.gallery.indexing import cut
+from dapg.gallery.matrix import Table
 from dapg.gallery.sources import clock
 from dapg.gallery.verdicts import Threshold, Verdict
 
@@ -149,7 +149,7 @@ def answers(
 
 
 def _votes(
-    database: Database, model: int, query: Query, filters: Filters, hits: NDArray[np.void]
+    database: Database, model: int, query: Query, filters: Filters, hits: Table
 ) -> list[tuple[float, np.void, int]]:
     """(vote, best picture, number of pictures) of the tracks that the hits belong to, highest vote first."""
     tracks = np.unique(hits["track"][hits["track"] > 0]).tolist()

@@ -1,0 +1,96 @@
+"""`dapg index`, `search` and `gallery` from the command line, with drawn figures and the colour histogram."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from command_line import run
+from dapg.gallery.gallery import Gallery
+from figures import make_figures
+
+MODEL = ("--model", "histogram", "--height", "64", "--width", "32")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A gallery of two persons, made by `dapg index`; their pictures are in ``figures`` beside it."""
+    make_figures(tmp_path / "figures", persons=2)
+    code, out, err = run(capsys, "index", tmp_path / "gallery", tmp_path / "figures", *MODEL, "--device", "cpu")
+    assert code == 0, err
+    assert "12 pictures added" in out
+    return tmp_path / "gallery"
+
+
+def test_index_says_what_it_needs(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert run(capsys, "index", "--help")[0] == 0
+    code, _, err = run(capsys, "index", folder)
+    assert (code, "needs GALLERY and SOURCE" in err) == (2, True)
+    code, _, err = run(capsys, "index", folder.parent / "new", folder.parent / "figures")
+    assert (code, "needs --model" in err, (folder.parent / "new").exists()) == (2, True, False)
+    code, _, err = run(capsys, "index", folder, folder.parent / "figures", "--model", "histogram")
+    assert (code, "--migrate" in err) == (2, True)
+    code, out, _ = run(capsys, "index", folder, "--model", "histogram", "--migrate", "true")
+    assert (code, "12 pictures re-encoded" in out) == (0, True)
+    code, out, _ = run(capsys, "index", folder, folder.parent / "figures")
+    assert (code, "12 known" in out) == (0, True)
+
+
+def test_search_prints_text_json_and_a_page(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    query, page = folder.parent / "figures" / "camera1" / "001_0.png", folder.parent / "page.html"
+    code, out, err = run(capsys, "search", folder, query, "--top", "3", "--html", page, "--reason", "case 17")
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0] == "search 1: visible query, 3 answers"
+    assert lines[1].startswith("  1  1.000  camera 1, person 001, 1 in track  #")
+    assert page.read_text().count("data:image/jpeg") == 4
+    code, out, _ = run(capsys, "search", folder, query, "--camera", "camera 3", "--json", "true")
+    answers = json.loads(out)["answers"]
+    assert [answer["camera"] for answer in answers] == ["camera 3"] * 4
+    code, out, _ = run(capsys, "search", folder, query, "--after", "0")
+    assert (code, "0 answers" in out) == (0, True)  # no picture of the list has a time
+    code, _, err = run(capsys, "search", folder, query, "--after", "noon")
+    assert (code, "is no time" in err) == (2, True)
+    code, _, err = run(capsys, "search", folder)
+    assert (code, "needs GALLERY and PICTURE" in err) == (2, True)
+
+
+def test_what_is_known_of_a_gallery(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, out, _ = run(capsys, "gallery", "info", folder, "--json", "true")
+    assert (code, json.loads(out)["pictures"]) == (0, 12)
+    assert "licence: none needed" in run(capsys, "gallery", "info", folder)[1]
+    code, out, _ = run(capsys, "gallery", "users", folder, "--add", "anna", "--role", "operator")
+    token = out.splitlines()[0].rpartition(" ")[2]
+    user = Gallery(folder).user(token)
+    assert user is not None
+    assert (user.name, "operator  anna" in out) == ("anna", True)
+    assert "anna" not in run(capsys, "gallery", "users", folder, "--remove", "anna")[1]
+    code, out, _ = run(capsys, "gallery", "retention", folder, "--unknown", "3")
+    assert "unknown            0 pictures, 3 days" in out
+    assert "confirmed         12 pictures, for ever" in out
+    assert "0 pictures deleted" in run(capsys, "gallery", "retention", folder, "--enforce", "true")[1]
+
+
+def test_delete_check_audit_backup_and_export(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    query = folder.parent / "figures" / "camera1" / "001_0.png"
+    run(capsys, "search", folder, query)
+    code, _, err = run(capsys, "gallery", "export", folder, "--search", "1", "--out", folder.parent / "case.zip")
+    assert (code, (folder.parent / "case.zip").stat().st_size > 1000) == (0, True), err
+    code, out, _ = run(capsys, "gallery", "delete", folder, "--person", "person 001", "--reason", "asked for it")
+    assert code == 0
+    assert "6 pictures deleted" in out
+    assert f"yours to delete, outside the gallery: {query}" in out
+    assert run(capsys, "gallery", "check", folder, "--text", "person 001")[0] == 0
+    code, out, err = run(capsys, "gallery", "check", folder, "--text", "person 000")
+    assert (code, "'person 000'" in out, "problem" in err) == (1, True, True)
+    entries = [json.loads(line) for line in run(capsys, "gallery", "audit", folder)[1].splitlines()]
+    assert [entry["action"] for entry in entries] == ["create", "index", "search", "export", "delete"]
+    assert entries[-1]["reason"] == "asked for it"
+    code, out, _ = run(capsys, "gallery", "audit", folder, "--verify", "true", "--expect", entries[2]["hash"])
+    assert (code, out) == (0, f"the chain is whole; last hash {entries[-1]['hash']}\n")
+    code, _, err = run(capsys, "gallery", "audit", folder, "--verify", "true", "--expect", "5f3c")
+    assert (code, "1 problem in the audit" in err) == (1, True)
+    assert run(capsys, "gallery", "backup", folder, "--out", folder.parent / "backup")[0] == 0
+    assert Gallery(folder.parent / "backup").info()["pictures"] == 6
+    for words in (("delete", folder), ("export", folder), ("backup", folder)):
+        assert run(capsys, "gallery", *words)[0] == 2
