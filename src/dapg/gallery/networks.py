@@ -21,9 +21,11 @@ from dapg.core.settings import from_dict, read_yaml, to_dict
 from dapg.core.training import BackboneConfig
 from dapg.core.types import JsonObject, Modality
 from dapg.data.base import Dataset
-from dapg.features.build_encoder import build_encoder
+from dapg.features.build_encoder import BUILT_IN, build_encoder, card_of
 from dapg.features.encoders import Encoder
 from dapg.methods.runs import METHOD_WEIGHTS
+from dapg.models.weights.addresses import Card, locate
+from dapg.models.weights.backbone_weights import HUB_FILE
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class NetworkSettings:
     """Which network turns pictures into features."""
 
     model: str = ""
-    """Folder of a finished run, ``histogram``, ``random``, ``imagenet`` or a weights file; empty: the gallery's own."""
+    """Folder of a finished run, a name of the zoo (``dapg weights``), a weights file or its address, ``histogram``,
+    ``random`` or ``imagenet``; empty: the gallery's own."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """Network for ``random``, ``imagenet`` and weights files; a run brings its own."""
     height: Pixels = 256
@@ -116,37 +119,38 @@ def load_network(card: ModelCard, device: str = "auto", moved: str = "") -> Netw
 
 
 def _card(settings: NetworkSettings, feature: str, width: int) -> ModelCard:
-    folder, file = Path(settings.model), Path(settings.model)
     identity: JsonObject = {"feature": feature, "width": width}
-    facts = {"infrared": "unknown", "licence": "not stated", "data_terms": "not stated"}
-    if folder.is_dir():
-        stored, result = read_yaml(folder / CONFIG), read_json(folder / RESULT)
-        identity |= {name: stored[name] for name in ("stage", "name", "backbone", "method")}
-        identity |= {"weights": sha256(folder / METHOD_WEIGHTS), "mean": result["mean"], "std": result["std"]}
-        identity["backbone"] = {**identity["backbone"], "init": ""}  # where it once began is in the weights
-        facts |= _training_data(stored)
-        name = f"{stored['name']} ({folder.resolve().name})"
+    if settings.model in BUILT_IN:
+        identity |= {"network": to_dict(settings)}
+        known, name, place = Card("learnt from no picture", "none", "none needed"), settings.model, settings.model
+        if settings.model == "imagenet":
+            known, name = Card(), f"imagenet {settings.backbone.name}"
     else:
-        identity |= {"network": {**to_dict(settings), "model": ""}}
-        identity |= {"weights": sha256(file) if file.is_file() else settings.model}
-        name = file.name if file.is_file() else f"{settings.model} {settings.backbone.name}"
-        if settings.model in ("random", "histogram"):
-            name = settings.model
-            facts |= {"licence": "none needed", "data_terms": "learnt from no picture"}
+        source = locate(settings.model)
+        place = str(source.path.resolve()) if Path(settings.model).exists() else settings.model
+        name = Path(settings.model).resolve().name if Path(settings.model).exists() else settings.model
+        if (source.path / CONFIG).exists():
+            stored, result = read_yaml(source.path / CONFIG), read_json(source.path / RESULT)
+            identity |= {key: stored[key] for key in ("stage", "name", "method")}
+            identity["backbone"] = {**stored["backbone"], "init": ""}  # where it once began is in the weights
+            identity |= {"weights": sha256(source.path / METHOD_WEIGHTS), "mean": result["mean"], "std": result["std"]}
+            known, name = _training_data(stored), f"{stored['name']} {name}"
+        else:
+            file = source.path / HUB_FILE if source.path.is_dir() else source.path
+            identity |= {"weights": sha256(file), "network": {**to_dict(settings), "model": ""}}
+            known = source.card or card_of(source.path)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    place = str(folder.resolve()) if folder.exists() else settings.model
     spec = json.dumps({**to_dict(settings), "model": place}, sort_keys=True)
-    return ModelCard(digest, spec, name, feature, width, **facts)
+    return ModelCard(digest, spec, name, feature, width, known.infrared, known.licence, f"{known.data}; {known.terms}")
 
 
-def _training_data(stored: JsonObject) -> dict[str, str]:
+def _training_data(stored: JsonObject) -> Card:
     """What the data set of a run says about itself."""
     try:
         kind = plugins.load("data.sets", stored["data"]["name"], Dataset)
     except (KeyError, UsageError):  # a plug-in that is not there now
-        return {}
-    terms = f"{kind.title}: {kind.licence}"
-    return {"infrared": kind.infrared, "licence": f"as its training data allow ({kind.licence})", "data_terms": terms}
+        return Card()
+    return Card(kind.title, kind.licence, f"as its training data allow ({kind.licence})", infrared=kind.infrared)
 
 
 def looks_infrared(image: UInt8[Tensor, "3 H W"]) -> bool:

@@ -58,11 +58,13 @@ class Card:
     """Of the weights."""
     use: str = _NOT_STATED
     """What it is meant for, and what not."""
+    infrared: str = "unknown"
+    """Kind of infrared that it has learnt from: near, thermal or unknown."""
     scores: tuple[CardScore, ...] = ()
     """Taken with these weights."""
 
     def __str__(self) -> str:
-        lines = [f"{name}: {getattr(self, name)}" for name in ("data", "terms", "licence", "use")]
+        lines = [f"{name}: {getattr(self, name)}" for name in ("data", "infrared", "terms", "licence", "use")]
         scores = [f"{score.protocol}: rank-1 {score.rank_1:.1f}, mAP {score.mAP:.1f}" for score in self.scores]
         return "\n".join([*lines, f"scores: {'; '.join(scores) or 'none'}"])
 
