@@ -58,10 +58,10 @@ class Card:
     """Of the weights."""
     use: str = _NOT_STATED
     """What it is meant for, and what not."""
-    infrared: str = "unknown"
-    """Kind of infrared that it has learnt from: near, thermal or unknown."""
     scores: tuple[CardScore, ...] = ()
     """Taken with these weights."""
+    infrared: str = "unknown"
+    """Kind of infrared that it has learnt from: near, thermal or unknown."""
 
     def __str__(self) -> str:
         lines = [f"{name}: {getattr(self, name)}" for name in ("data", "infrared", "terms", "licence", "use")]
