@@ -12,7 +12,7 @@ import fnmatch
 import itertools
 import json
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from dapg.core.scales import SCALES
 from dapg.core.training import DataConfig
 from dapg.data.sets.synthetic import Synthetic
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
-from dapg.experiment.matrix import changed
+from dapg.experiment.matrix import ARMS, Arm, changed
 from dapg.features.build_encoder import build_encoder
 from dapg.recipes import finetuning, pretraining
 from dapg.train.finetune import finetune
@@ -33,41 +33,29 @@ from dapg.train.pretrain import pretrain
 SCALE, START, MODE, REPEATS = "small", "imagenet", "validation", 3
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A pre-training and its changes."""
-
-    method: str = ""
-    changes: dict[str, Any] = field(default_factory=dict)
-
-
-MIXED = {"views.mixing": 0.6}
-"""Channel mixing on every view, the anchor too, as often as in fine-tuning."""
-IN_TURN = {"symmetric": True, "positives_reduction": "mean_outside"}
-TWO_VIEWS = {"positives": 1, "alpha": 1.0, "symmetric": True, "chain.anchor": "clean"}
 VARIANTS = {
-    "none": Variant(),
-    "stage-1": Variant("dapg"),
-    "stage-1-mixed": Variant("dapg", MIXED),
-    "simclr": Variant("simclr"),
-    "two-views-mixed": Variant("dapg", {**TWO_VIEWS, **MIXED}),
-    "simclr-mixed": Variant("simclr", MIXED),
-    "stage-1-mixed-second": Variant("dapg", {**MIXED, "chain.mixed_crop": "second"}),
-    "stage-1-mixed-turns": Variant("dapg", {**MIXED, **IN_TURN, "chain.mixed_crop": "second"}),
-    "stage-1-mixed-outside": Variant("dapg", {**MIXED, "positives_reduction": "mean_outside"}),
-    "stage-1-channel": Variant("dapg", {"channel": 0.5}),
-    "two-views": Variant("dapg", TWO_VIEWS),
+    "none": "in-sup",
+    "stage-1": "dapg-1",
+    "stage-1-mixed": "dapg-1-mixed",
+    "simclr": "simclr",
+    "two-views-mixed": "dapg-1-two-views-mixed",
+    "simclr-mixed": "simclr-mixed",
+    "stage-1-mixed-second": "dapg-1-mixed-second",
+    "stage-1-mixed-turns": "dapg-1-mixed-turns",
+    "stage-1-mixed-outside": "dapg-1-mixed-outside",
+    "stage-1-channel": "dapg-1-channel",
+    "two-views": "dapg-1-two-views",
 }
-"""In the order of their worth. ``second``: x_mix in the crop of x2; ``turns``: each view the anchor in turn too."""
+"""Name in docs/log.md -> arm of the matrix; in the order of their worth."""
 
 
-def run(name: str, variant: Variant, seed: int, out: Path, cache: Cache) -> dict[str, Any]:
+def run(name: str, arm: Arm, seed: int, out: Path, cache: Cache) -> dict[str, Any]:
     """Pre-train, fine-tune and score; figures in per cent, times in processor seconds."""
     times, logs = [time.process_time()], {}
     tuning = finetuning("agw", SCALE, START)
-    if variant.method:
-        first = pretraining(variant.method, SCALE, START)
-        first = replace(first, method=changed(first.method, variant.changes), out=str(out / f"{name}-{seed}"))
+    if arm.pretraining:
+        first = pretraining(arm.pretraining, SCALE, START)
+        first = replace(first, method=changed(first.method, arm.changes), out=str(out / f"{name}-{seed}"))
         logs = pretrain(replace(first, seed=seed))["logs"]
         tuning = replace(tuning, backbone=replace(tuning.backbone, init=first.out))
     times.append(time.process_time())
@@ -103,13 +91,13 @@ def main() -> None:
     file, cache = options.out / "screening.jsonl", Cache()
     options.out.mkdir(parents=True, exist_ok=True)
     for seed in range(options.seeds):
-        for name, variant in VARIANTS.items():
+        for name, arm in VARIANTS.items():
             if not any(fnmatch.fnmatch(name, pattern) for pattern in options.only.split()):
                 continue
             done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
             if any((line["variant"], line["seed"]) == (name, seed) for line in done):
                 continue
-            line = json.dumps(run(name, variant, seed, options.out, cache))
+            line = json.dumps(run(name, ARMS[arm], seed, options.out, cache))
             with file.open("a") as lines:
                 lines.write(line + "\n")
             print(line, flush=True)

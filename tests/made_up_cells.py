@@ -15,7 +15,7 @@ from dapg.experiment.store import CONDITIONS, CellResult, Machine, TrainingResul
 from dapg.scoring.bootstrap import PersonScores
 
 MACHINE = Machine("cpu", 2, 1, "Linux", "2.6")
-MODES = ("all", "indoor", "visible", "visible centred", "frozen visible", "frozen visible centred")
+MODES = ("all-100", "visible-100 centred", "frozen visible-100 centred")
 
 
 def made_up(cell: Cell, better: float, modes: tuple[str, ...] = MODES) -> CellResult:

@@ -34,7 +34,7 @@ def test_the_middle_seed_of_ours_and_of_the_strongest_other(tmp_path: Path) -> N
     for cell in experiment.cells():
         values = strength.get(cell.arm, ())
         if cell.seed < len(values):
-            scores = {"all/all": {"mAP": values[cell.seed]}, "all/clean": {"mAP": 1 - values[cell.seed]}}
+            scores = {"all-100/all": {"mAP": values[cell.seed]}, "all-100/clean": {"mAP": 1 - values[cell.seed]}}
             stored[cell.name] = replace(made_up(cell, 0.5, ()), scores=scores)
     (group, chosen), *more = heat_maps.pairs(experiment, stored).items()
     assert not more
@@ -81,7 +81,7 @@ def test_disagreements_are_counted_and_shown(tmp_path: Path, monkeypatch: pytest
         return {"feature": torch.nn.functional.one_hot(persons, 4).float()}
 
     monkeypatch.setattr(heat_maps, "extract", features)
-    found = heat_maps.disagreements(encoders, dataset, trial)
+    found = heat_maps.disagreements(encoders, dataset, trial, (64, 32))
     assert found["counts"] == {"both": 1, "neither": 1, "ours": 1, "other": 1}
     ours, other = found["lists"]
     assert ours["query"]["person"] == 2

@@ -103,11 +103,11 @@ def test_page_is_made_from_results_alone_and_byte_equal(experiment: Experiment, 
 def test_printed_values_are_for_orientation_on_other_people(experiment: Experiment) -> None:
     experiment = replace(experiment, tables=("table1",))
     found = {(line.arm, line.finetuning, *line.column): line for line in lines(experiment, stored_of(experiment))}
-    one = found["in-sup", "agw", "all", "clean", "rank-1"]
+    one = found["in-sup", "agw", "all-100", "clean", "rank-1"]
     assert (one.value, one.paper, one.difference) == (0.0, 47.5, None)
     text = write_report(experiment)
     assert "0.0 (0.0–0.0) [47.50]" in text
-    assert "0.0 (0.0–0.0) [63.97†]" in text, "copied wrongly: its source has 62.97"
+    assert "[45.41†]" in text, "copied wrongly: its source has 45.51"
     assert "on SYSU-MM01, for orientation only: these are other people" in text
 
 
@@ -139,7 +139,7 @@ def test_claims_are_checked_against_tables_and_cells(experiment: Experiment) -> 
     assert printed["the paper, RegDB thermal-to-visible"]["corrupted"] == "-0.37"  # 67.17 - 67.54
     assert printed["the paper, RegDB thermal-to-visible"]["as claimed"] == "no"
     measured = [row for row in robust.rows if row["where"].startswith("here")]
-    assert [row["where"] for row in measured] == ["here, synthetic all", "here, synthetic indoor"]
+    assert [row["where"] for row in measured] == ["here, synthetic all-100"]
     assert {row["as claimed"] for row in measured} == {"no"}, "CIL hits half, AGW nothing: it costs nothing clean"
     assert len(misprints.rows) == 5
     assert len(lost.rows) == 8

@@ -18,8 +18,8 @@ from dapg.corruptions.library import DRAWS
 from dapg.data.manifest import read_manifest
 from dapg.data.sets.synthetic import Synthetic
 from dapg.experiment import cell as cell_runs
-from dapg.experiment import heat_maps, matrix
-from dapg.experiment.figures import comparisons, lines
+from dapg.experiment import heat_maps, matrix, provenance
+from dapg.experiment.figures import WITHIN, comparisons, lines
 from dapg.experiment.matrix import Source
 from dapg.experiment.page import write_report
 from dapg.experiment.plan import Experiment, outlook
@@ -214,6 +214,24 @@ def test_wrong_questions_are_refused(wrong: dict[str, Any]) -> None:
         replace(Experiment(), **wrong).cells()
 
 
+@pytest.mark.parametrize("scale, size", [("small", (160, 80)), ("paper", (288, 144))])
+def test_cells_and_heat_maps_corrupt_at_the_scales_size(scale: str, size: tuple[int, int]) -> None:
+    experiment = Experiment(scale=scale)
+    assert experiment.corrupted_at == size
+    settings = cell_runs._corruption(experiment)
+    assert (settings.height, settings.width) == size
+
+
+def test_other_test_persons_have_a_folder_of_their_own(tmp_path: Path) -> None:
+    """The command in the tables names the set, not where it lies."""
+    experiment = Experiment(("table1",), test=str(tmp_path / "people" / "test1000"), results=tmp_path)
+    assert experiment.folder == tmp_path / "reproduce-small-test1000"
+    (cell, *_) = experiment.cells()
+    assert experiment.test_data(cell).root == experiment.test
+    assert replace(experiment, test="").test_data(cell) == DataConfig("synthetic")
+    assert provenance.command(experiment).endswith(" --test=test1000")
+
+
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     """Three arms, two steps each, on SYSU-MM01's layout with thirteen persons."""
@@ -346,22 +364,22 @@ def test_stage_1_is_shown_within_the_visible_cameras_too(tmp_path: Path) -> None
     cells = read_cells(experiment.folder, with_persons=True)
     found = {(line.arm, *line.column): line for line in lines(experiment, cells)}
     stored = cells["dapg-1+agw-synthetic-random-0"].scores
-    for mode in ("all", "visible", "frozen visible centred"):
-        value = found["dapg-1", mode, "seen", "mAP"].value
-        assert value == pytest.approx(100 * stored[f"{mode}/seen"]["mAP"], abs=0.01)
-    assert found["simclr", "all", "clean", "mAP"].state == "not run"
+    for mode, condition in (("all-100", "seen"), (WITHIN[0], "all"), (WITHIN[1], "clean")):
+        value = found["dapg-1", mode, condition, "mAP"].value
+        assert value == pytest.approx(100 * stored[f"{mode}/{condition}"]["mAP"], abs=0.01)
+    assert found["simclr", "all-100", "clean", "mAP"].state == "not run"
     compared = comparisons(experiment, "stage1", cells)
     assert {(each.arm, each.other) for each in compared} == {("dapg-1", "none")}
-    assert {each.mode for each in compared} == {"all", "visible centred", "frozen visible centred"}
+    assert {each.mode for each in compared} == {"all-100", *WITHIN}
     text = write_report(experiment)
-    clean, seen = (stored[f"visible/{condition}"]["mAP"] for condition in ("clean", "seen"))
+    clean, corrupted = (stored[f"visible-100 centred/{condition}"]["mAP"] for condition in ("clean", "all"))
     (row,) = [
         line
-        for block in text.split("| pre-training | seeds | visible clean rank-1")[1:]
+        for block in text.split("| pre-training | seeds | visible-100 centred clean rank-1")[1:]
         for line in block.splitlines()
         if line.startswith("| DAPG, stage 1 |")
     ][:1]
-    assert row.split(" | ")[-2] == f"{seen / clean:.2f}"
+    assert row.rstrip(" |").rpartition(" | ")[2] == f"{corrupted / clean:.2f}"
     assert "| random | DAPG, stage 1 | 1 | 7 | 448 | 36 | 5.0 |" in text
 
 
@@ -373,7 +391,7 @@ def test_stage_2_compares_the_whole_method_with_stage_1_alone(generator: Path, t
     compared = comparisons(experiment, "stage2", read_cells(experiment.folder, with_persons=True))
     assert {(each.arm, each.other) for each in compared} == {("dapg", "dapg-1"), ("dapg", "dapg-shuffled")}
     assert {each.condition for each in compared} == {"clean", "all"}
-    assert {each.mode for each in compared} == {"all", "visible centred", "frozen visible centred"}
+    assert {each.mode for each in compared} == {"all-100", *WITHIN}
     assert all(each.value > 0 for each in compared)
     assert re.search(r"Not run: .*both stages, true other pictures \(uses labels\)", write_report(experiment))
 

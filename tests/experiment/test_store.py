@@ -11,6 +11,7 @@ import pytest
 
 from dapg.core.errors import DapgError, UsageError
 from dapg.experiment import store
+from dapg.experiment.figures import WITHIN
 from dapg.experiment.matrix import Cell
 from dapg.experiment.store import CellResult, add_cell, read_cells, refuse_mixed
 from dapg.scoring.bootstrap import PersonScores
@@ -52,9 +53,27 @@ def test_sums_by_person_come_back_to_the_thousandth(tmp_path: Path) -> None:
     add_cell(tmp_path, cell)
     (read,) = read_cells(tmp_path, with_persons=True).values()
     assert read.persons["all/clean"].persons == (3, 5, 900)
-    np.testing.assert_allclose(read.persons["all/clean"].sums, wide.sums, atol=0.0005)
+    stored = [0, 1, 3]  # all but mINP
+    np.testing.assert_allclose(read.persons["all/clean"].sums[:, stored], wide.sums[:, stored], atol=0.0005)
+    assert np.isnan(read.persons["all/clean"].sums[:, 2]).all()
     assert read.persons["all/all"].persons == (4,)
-    assert read.persons["all/all"].sums.tolist() == [[1, 1, 1, 4]]
+    assert read.persons["all/all"].sums[:, stored].tolist() == [[1, 1, 4]]
+
+
+def test_a_cell_with_a_thousand_test_persons_takes_few_kilobytes(tmp_path: Path) -> None:
+    """Eight scores with intervals; a hundred such cells leave room below the 3 MB of all results."""
+    generator = np.random.default_rng(0)
+    numbers = tuple(range(1, 1001))
+    queries = np.full(1000, 4.0)
+
+    def persons() -> PersonScores:
+        ranks, precision = generator.integers(0, 41, 1000) / 10, 4 * generator.random(1000)
+        return PersonScores(numbers, np.stack([ranks, precision, precision, queries], axis=1))
+
+    names = [f"all-100/{condition}" for condition in store.CONDITIONS]
+    names += [f"{mode}/{condition}" for mode in WITHIN for condition in store.WITHIN_CONDITIONS]
+    add_cell(tmp_path, replace(result(0), persons={name: persons() for name in names}))
+    assert sum(path.stat().st_size for path in (tmp_path / "persons").iterdir()) < 26_000
 
 
 def test_a_kill_between_the_two_files_stores_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +171,7 @@ def test_cells_drawn_or_corrupted_differently_are_not_mixed() -> None:
         ({"draws": 1}, "draws version 1, 2 repeats"),
         ({"corruptions": ""}, "corrupted by no list"),
         ({"repeats": 9}, "9 repeats"),
+        ({"tested": "0123456789ab"}, "tested on 0123456789ab"),
         ({"trainings": (replace(trained, data={"hash": "4567"}),)}, "data 4567"),
     ):
         with pytest.raises(UsageError, match=rf"synthetic are about different pictures: .*{kind}.* \(1 cells\)"):

@@ -29,6 +29,8 @@ class ExperimentSettings:
     """Seeds of each cell."""
     repeats: Count = 2
     """Corrupted test sets of each kind (CIL: 10)."""
+    test: str = ""
+    """Root of another set of synthetic people whose test persons are scored, such as people/test1000."""
     only: str = "*"
     """Cells by name, patterns with spaces between them, such as 'dapg* *+agw-*-0'."""
     runs: str = "outputs/reproduce"
@@ -66,11 +68,14 @@ def parse_experiment(program: str, defaults: T, words: list[str], about: str) ->
         starts=tuple(settings.starts.split(",")),
         seeds=settings.seeds,
         repeats=settings.repeats,
+        test=settings.test,
         only=settings.only,
         runs=Path(settings.runs),
         results=Path(settings.results),
         device=settings.device.split(",")[0],
     )
+    if experiment.test and [source.name for source in experiment.sources] != ["synthetic"]:
+        raise UsageError("--test names synthetic people; the data set to fine-tune on must be synthetic too")
     return experiment, settings
 
 

@@ -34,6 +34,7 @@ def main(words: list[str], program: str) -> None:
     experiment, settings = parse_experiment(program, PlanSettings(), words, _HELP)
     from dapg.core.files import atomic_write_text
     from dapg.experiment.plan import commands, outlook
+    from dapg.experiment.registration import statement
 
     if settings.manifest:
         _, others = take_option(words, "--manifest", "")
@@ -41,6 +42,7 @@ def main(words: list[str], program: str) -> None:
         atomic_write_text(settings.manifest, "".join(f"{line}\n" for line in lines))
         print(f"{len(lines)} commands: {settings.manifest}")
         return
+    print(f"{statement(experiment)}\n")
     plan = outlook(experiment)
     width = max(len(part.cell.name) for part in plan)
     for part in plan:

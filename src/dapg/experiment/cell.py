@@ -17,7 +17,6 @@ from dapg.core.files import folder_lock
 from dapg.core.metrics_log import loss_curve
 from dapg.core.run_folder import commit
 from dapg.core.runtime import Cache, Runtime
-from dapg.core.scales import SCALES
 from dapg.core.settings import to_dict
 from dapg.core.training import BackboneConfig, DataConfig
 from dapg.corruptions import library
@@ -26,10 +25,12 @@ from dapg.data.manifest import MANIFEST
 from dapg.data.picture_lines import write_lines
 from dapg.data.source import open_dataset, select_records
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
+from dapg.experiment.figures import WITHIN
 from dapg.experiment.matrix import Cell, poses
-from dapg.experiment.paper import SEARCHES
+from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment, stage_of
-from dapg.experiment.store import CONDITIONS, CellResult, TrainingResult, this_machine
+from dapg.experiment.registration import registered
+from dapg.experiment.store import CONDITIONS, WITHIN_CONDITIONS, CellResult, TrainingResult, this_machine
 from dapg.features.build_encoder import build_encoder
 from dapg.features.pseudo_persons import GroupSettings, group
 from dapg.features.table import CENTRED
@@ -40,8 +41,8 @@ from dapg.train.finetune import finetune
 from dapg.train.pretrain import pretrain
 from dapg.train.training_settings import AlignSettings, FinetuneSettings, PretrainSettings, TrainingSettings
 
-VISIBLE = "visible"
-"""Mode of the embedded people in which visible cameras search each other."""
+VISIBLE = "visible-100"
+"""Mode of the embedded people in which visible cameras search each other, in galleries of 100 persons."""
 MOST_GROUPED = 100_000
 """Pictures whose features are clustered in memory; for more, tracks are needed."""
 
@@ -64,6 +65,8 @@ def run_cell(experiment: Experiment, cell: Cell, cache: Cache) -> CellResult:
         repeats=experiment.repeats,
         draws=library.DRAWS,
         corruptions=_words(_corruption(experiment).provenance()),
+        tested=open_dataset(experiment.test_data(cell)).version or "" if experiment.test else "",
+        registration=registered(experiment, cell),
         feature=scores.feature,
         scores=scores.means,
         persons=scores.persons,
@@ -158,10 +161,8 @@ def _described(settings: TrainingSettings, result: Mapping[str, Any]) -> Trainin
 
 
 def _corruption(experiment: Experiment) -> CorruptionSettings:
-    """All types, at the size at which the scale's pre-trainings corrupt, or else at the list's."""
-    settings = CorruptionSettings(types=("all",), repeats=experiment.repeats, detail="lists")
-    size = SCALES[experiment.scale].decoded
-    return settings if size is None else replace(settings, height=size[0], width=size[1])
+    height, width = experiment.corrupted_at
+    return CorruptionSettings(("all",), height=height, width=width, repeats=experiment.repeats, detail="lists")
 
 
 def _words(listed: Mapping[str, Any]) -> str:
@@ -183,10 +184,11 @@ def _score(experiment: Experiment, cell: Cell, cache: Cache) -> _Scores:
     """Scores in every published mode and condition.
 
     Where the data set has a visible mode, within the visible cameras too, by the fine-tuned network and by the one that
-    fine-tuning started from (``frozen``), both raw and centred per camera.
+    fine-tuning started from (``frozen``), both raw and centred per camera. Sums by person are kept of what tables show
+    with intervals.
     """
     last = cell.chain[-1]
-    dataset = open_dataset(last.data.whole())
+    dataset = open_dataset(experiment.test_data(cell))
     device = resolve_device(experiment.device)
     runtime = Runtime(device, progress=True, cache=cache)
     settings = _corruption(experiment)
@@ -195,7 +197,7 @@ def _score(experiment: Experiment, cell: Cell, cache: Cache) -> _Scores:
     first = replace(last.backbone, last_stride=BackboneConfig.last_stride)
     size = (last.loader.height, last.loader.width)
     frozen = build_encoder(first.init, first, size, last.seed, device) if within else tuned
-    modes = [mode for mode in dataset.modes if mode in SEARCHES]
+    modes = [mode for mode in modes_of(cell.data) if mode in dataset.modes]
     scores = _Scores(tuned.headline, {}, {})
     for prefix, encoder, asked in (("", tuned, [*modes, *within]), ("frozen ", frozen, within)):
         scored = clean_and_corrupted(encoder, dataset, asked, settings, runtime) if asked else {}
@@ -203,7 +205,9 @@ def _score(experiment: Experiment, cell: Cell, cache: Cache) -> _Scores:
             centred = [(f"{mode} centred", encoder.headline + CENTRED)] if mode in within else []
             for name, feature in [(mode, encoder.headline), *centred]:
                 for condition in CONDITIONS:
-                    pooled = by_condition[condition].pooled(feature)
-                    scores.means[f"{prefix}{name}/{condition}"] = by_condition[condition].means(feature)
-                    scores.persons[f"{prefix}{name}/{condition}"] = person_scores(pooled)
+                    key = f"{prefix}{name}/{condition}"
+                    scores.means[key] = by_condition[condition].means(feature)
+                    shown = f"{prefix}{name}" in WITHIN and condition in WITHIN_CONDITIONS
+                    if shown or mode not in within:
+                        scores.persons[key] = person_scores(by_condition[condition].pooled(feature))
     return scores

@@ -59,12 +59,13 @@ def _gains(results: Results) -> list[Row]:
 
 
 def _measured_gains(results: Results, claim: paper.Claim) -> list[str]:
-    """Our arms minus ImageNet's, on each data set that has the claim's mode."""
+    """Our arms minus ImageNet's, on each data set that has the claim's mode or one like it."""
     found = []
     for data in ("synthetic", *PAPERS):
-        for ours in OURS if claim.mode in modes_of(data) else ():
+        modes = [mode for mode in modes_of(data) if paper.printed_mode(mode) == claim.mode]
+        for mode, ours in itertools.product(modes, OURS):
             pair = (claim.finetuning, "in-sup"), (claim.finetuning, ours)
-            gap = _gap(results, data, "imagenet", *pair, claim.mode, "all" if claim.corrupted else "clean")
+            gap = _gap(results, data, "imagenet", *pair, mode, "all" if claim.corrupted else "clean")
             if gap is not None:
                 found.append(f"{_points(gap)} by {arm_called(ours).title} on {data}")
     return found

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from dapg.experiment import paper
 from dapg.experiment.matrix import Cell, Group, arm_called
 from dapg.experiment.plan import Experiment
-from dapg.experiment.store import CellResult, Stored
+from dapg.experiment.store import WITHIN_CONDITIONS, CellResult, Stored
 from dapg.scoring.bootstrap import compare, holm, intervals
 
 OURS = ("dapg", "dapg-1")
@@ -30,10 +30,9 @@ _CONDITIONS = {
     "stage1": ("clean", "seen", "unseen"),
     "stage2": ("clean", "all"),
 }
-_WITHIN = ("visible", "visible centred", "frozen visible", "frozen visible centred")
-"""Modes of the embedded people that only ``APART`` show."""
-_COMPARED = dict.fromkeys(APART, ("all", "visible centred", "frozen visible centred"))
-"""Modes in which a table compares; the others compare in all they show."""
+WITHIN = ("visible-100 centred", "frozen visible-100 centred")
+"""Modes of the embedded people that only ``APART`` show: within the visible cameras, centred per camera, by the
+fine-tuned network and by the one that fine-tuning started from; on ``store.WITHIN_CONDITIONS`` alone."""
 _RESAMPLES = 20_000
 """Bootstrap replicates of a comparison: enough that Holm's correction of a hundred can still call one significant."""
 Column = tuple[str, str, str]
@@ -82,7 +81,7 @@ def lines(experiment: Experiment, stored: Stored) -> list[Line]:
         line
         for table in experiment.tables
         for (group, arm), members in rows_of_cells(experiment, table).items()
-        for mode, condition in itertools.product(_modes(table, members[0].data), _CONDITIONS[table])
+        for mode, condition in _shown(table, members[0].data)
         for line in _figures(
             Line(table, *group, arm, _title(arm), mode, condition, "", 0, None, state=members[0].missing or "not run"),
             [stored[cell.name] for cell in members if cell.name in stored],
@@ -98,10 +97,13 @@ def rows_of_cells(experiment: Experiment, table: str) -> dict[tuple[Group, str],
     return rows
 
 
-def _modes(table: str, data: str) -> tuple[str, ...]:
-    """What a table shows of a data set."""
-    searches = paper.modes_of(data)
-    return (*searches[:1], *_WITHIN) if table in APART and data == "synthetic" else searches
+def _shown(table: str, data: str) -> list[tuple[str, str]]:
+    """Modes and conditions that a table has of a data set."""
+    within = WITHIN if table in APART and data == "synthetic" else ()
+    return [
+        *itertools.product(paper.modes_of(data), _CONDITIONS[table]),
+        *itertools.product(within, WITHIN_CONDITIONS),
+    ]
 
 
 def _title(arm: str) -> str:
@@ -127,13 +129,14 @@ def _figures(blank: Line, results: Sequence[CellResult]) -> list[Line]:
 
 def _printed(line: Line, place: int) -> float | None:
     """What the paper prints for a figure (0: rank-1, 1: mAP); None where it prints nothing."""
+    mode = paper.printed_mode(line.mode)
     if line.table == "table3" and line.condition == "all":
         names = {"dapg-1-single": 0, "dapg-1-single-batch": 0, "dapg-2": 1, "dapg-1": 2, "dapg": 3}
-        scores = list(paper.TABLE_3.values())[names[line.arm]].get(line.mode)
+        scores = list(paper.TABLE_3.values())[names[line.arm]].get(mode)
         return None if scores is None else scores[place]
     for row in paper.TABLES_1_AND_2:
         if (row.finetuning, row.pretraining) == (line.finetuning, line.arm) and line.condition in ("clean", "all"):
-            scores = (row.clean if line.condition == "clean" else row.corrupted).get(line.mode)
+            scores = (row.clean if line.condition == "clean" else row.corrupted).get(mode)
             return None if scores is None or line.table in APART else scores[place]
     return None
 
@@ -177,9 +180,7 @@ def comparisons(experiment: Experiment, table: str, stored: Stored) -> list[Comp
         arms = [arm for other_group, arm in rows if other_group == group]
         ours = next((arm for arm in OURS if arm in arms), "")
         others = [arm for arm in arms if arm != ours] if ours else []
-        shown = _modes(table, group[0])
-        modes = [mode for mode in _COMPARED.get(table, shown) if mode in shown]
-        for mode, condition, other in itertools.product(modes, _CONDITIONS[table], others):
+        for (mode, condition), other in itertools.product(_shown(table, group[0]), others):
             score = f"{mode}/{condition}"
             before, after = ([result.persons[score] for result in rows[group, arm]] for arm in (other, ours))
             gap = compare(before, after, _RESAMPLES)["mAP"]

@@ -149,7 +149,7 @@ def _made(
     started = time.monotonic()
     device = resolve_device(experiment.device)
     last = cells["ours"].chain[-1]
-    dataset = open_dataset(last.data.whole())
+    dataset = open_dataset(experiment.test_data(cells["ours"]))
     mode = modes_of(cells["ours"].data)[0]
     trial = dataset.trials(mode)[0]
     encoders = {who: build_encoder(str(path), last.backbone, (0, 0), 0, device) for who, path in networks.items()}
@@ -158,16 +158,24 @@ def _made(
         "titles": {who: f"{arm_called(cell.arm).title}, seed {cell.seed}" for who, cell in cells.items()},
         "data": {"title": dataset.title, "licence": dataset.licence},
         "mode": mode,
-        "severities": severities(encoders, dataset, trial),
-        "disagreements": disagreements(encoders, dataset, trial),
+        "severities": severities(encoders, dataset, trial, experiment.corrupted_at),
+        "disagreements": disagreements(encoders, dataset, trial, experiment.corrupted_at),
         "commit": commit(),
         "machine": asdict(this_machine(device)),
         "seconds": round(time.monotonic() - started, 1),
     }
 
 
-def severities(encoders: Mapping[str, Encoder], dataset: Dataset, trial: Trial) -> dict[str, Any]:
+def severities(
+    encoders: Mapping[str, Encoder], dataset: Dataset, trial: Trial, size: tuple[int, int]
+) -> dict[str, Any]:
     """MAP in per cent of each encoder, clean and by corruption and severity, on one trial.
+
+    Args:
+        encoders: by name.
+        dataset: the test data.
+        trial: queries and gallery.
+        size: height and width at which pictures are corrupted.
 
     Returns:
         ``names`` and ``levels``; ``clean``: encoder -> mAP; ``mAP``: encoder -> rows (names) of columns (levels).
@@ -179,7 +187,9 @@ def severities(encoders: Mapping[str, Encoder], dataset: Dataset, trial: Trial) 
         plain[who] = round(100 * scores.mAP, 2)
     tables: dict[str, list[list[float]]] = {who: [[] for _ in NAMES] for who in encoders}
     for (row, name), level in tqdm(list(itertools.product(enumerate(NAMES), LEVELS)), desc="severities", disable=None):
-        settings = CorruptionSettings(types=(name,), severities=(level,), repeats=1, detail="lists")
+        settings = CorruptionSettings(
+            (name,), severities=(level,), repeats=1, detail="lists", height=size[0], width=size[1]
+        )
         runtime = Runtime(cache={})  # the images are corrupted once for both
         for who, encoder in encoders.items():
             scored = score_corrupted(encoder, dataset, [trial], settings, clean[who], runtime)["all"]
@@ -187,20 +197,23 @@ def severities(encoders: Mapping[str, Encoder], dataset: Dataset, trial: Trial) 
     return {"names": list(NAMES), "levels": list(LEVELS), "clean": plain, "mAP": tables}
 
 
-def disagreements(encoders: Mapping[str, Encoder], dataset: Dataset, trial: Trial, seed: int = 0) -> dict[str, Any]:
+def disagreements(
+    encoders: Mapping[str, Encoder], dataset: Dataset, trial: Trial, size: tuple[int, int], seed: int = 0
+) -> dict[str, Any]:
     """Queries whose first answer one of two encoders alone gets right, on corrupted pictures of any type.
 
     Args:
         encoders: ``ours`` and ``other``.
         dataset: the test data.
         trial: queries and gallery.
+        size: height and width at which pictures are corrupted.
         seed: of the draw of the queries that are shown, ``LISTS`` for each of the two, or as many as there are.
 
     Returns:
         ``counts``: queries that both, neither, ours and other get right; ``lists``: query, answers of ours and other;
         ``pictures``: name -> JPEG file in base64.
     """
-    view = CorruptedDataset(dataset, CorruptionPolicy())
+    view = CorruptedDataset(dataset, CorruptionPolicy(height=size[0], width=size[1]))
     marked = view.mark(trial)
     records = [*marked.query, *marked.gallery]
     rankings = {}

@@ -61,6 +61,10 @@ class Arm:
 
 
 CORRUPTED, CHANNEL, _ALIGN = {"pair": "corrupted"}, {"channel": 0.5, "channel_order": "before"}, "dapg_align"
+MIXED = {"views.mixing": 0.6}
+"""Channel mixing in every view, the anchor too, as often as in fine-tuning at scale ``small``."""
+TWO_VIEWS = {"positives": 1, "alpha": 1.0, "symmetric": True, "chain.anchor": "clean"}
+"""A clean view and one that is corrupted zero to three times."""
 ARMS: dict[str, Arm] = {
     "in-sup": Arm("ImageNet, supervised", starts=("imagenet",)),
     "none": Arm("no pre-training", starts=("random",)),
@@ -90,6 +94,21 @@ ARMS: dict[str, Arm] = {
     "dapg-1-tau-0.7": Arm("stage 1, temperature 0.7 (printed)", "dapg", {"temperature": 0.7}),
     "dapg-1-symmetric": Arm("stage 1, each view the anchor in turn", "dapg", {"symmetric": True}),
     "dapg-1-channel": Arm("stage 1, channel-augmented views", "dapg", CHANNEL),
+    "dapg-1-mixed": Arm("stage 1, channels mixed in every view", "dapg", MIXED),
+    "dapg-1-mixed-second": Arm(
+        "stage 1, channels mixed, x_mix in the crop of x2", "dapg", {**MIXED, "chain.mixed_crop": "second"}
+    ),
+    "dapg-1-mixed-turns": Arm(
+        "stage 1, channels mixed, each view the anchor in turn",
+        "dapg",
+        {**MIXED, "chain.mixed_crop": "second", "symmetric": True, "positives_reduction": "mean_outside"},
+    ),
+    "dapg-1-mixed-outside": Arm(
+        "stage 1, channels mixed, positives averaged outside", "dapg", {**MIXED, "positives_reduction": "mean_outside"}
+    ),
+    "dapg-1-two-views": Arm("stage 1 of two views, clean and corrupted", "dapg", TWO_VIEWS),
+    "dapg-1-two-views-mixed": Arm("stage 1 of two views, channels mixed", "dapg", {**TWO_VIEWS, **MIXED}),
+    "simclr-mixed": Arm("SimCLR, channels mixed in every view", "simclr", MIXED),
     "dapg-1-curriculum": Arm("stage 1, severities rise over half of it", "dapg", {"curriculum": 0.5}),
     "dapg-1-again": Arm("stage 1 trained as long again", "dapg", length=2.0),
     "dapg-original": Arm("both stages, channels without pose", "dapg", alignment=_ALIGN, positives="original"),
@@ -127,7 +146,8 @@ _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             *("in-sup", "none", "mocov2", "dapg-1-single", "simclr", "simclr-corrupted", "byol", "byol-corrupted"),
             *("dapg-1-single-batch", "dapg-1", "dapg-1-passes", "dapg-1-queue", "dapg-1-shared", "dapg-1-outside"),
             *("dapg-1-no-js", "dapg-1-js-12", "dapg-1-tau-0.7", "dapg-1-channel", "dapg-1-curriculum"),
-            "dapg-1-symmetric",
+            *("dapg-1-symmetric", "dapg-1-mixed", "dapg-1-mixed-second", "dapg-1-mixed-turns", "dapg-1-mixed-outside"),
+            *("dapg-1-two-views", "dapg-1-two-views-mixed", "simclr-mixed"),
         ),
         ("agw",),
     ),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dapg.corruptions.library import DRAWS
-from dapg.experiment import claims, paper
+from dapg.experiment import claims, paper, registration
 from dapg.experiment.figures import Line, lines
 from dapg.experiment.heat_maps import read_pictures
 from dapg.experiment.matrix import arm_called
@@ -31,6 +31,7 @@ def write_report(experiment: Experiment) -> str:
     """
     stored = read_cells(experiment.folder, with_persons=True)
     refuse_mixed(stored)
+    primary = registration.report(experiment, stored)
     every = lines(experiment, stored)
     text = write_tables(experiment, stored, every)
     pictures = read_pictures(experiment)
@@ -38,6 +39,7 @@ def write_report(experiment: Experiment) -> str:
     page = ExperimentPage(
         title=f"dapg reproduce, scale {experiment.scale}",
         notes=[
+            primary.note,
             f"{len(stored)} cells are done{_draws(stored)}.",
             "Per cent, 95 % interval by bootstrap over test persons crossed with seeds.",
             "What synthetic people show is no claim about SYSU-MM01 or RegDB.",
@@ -45,14 +47,14 @@ def write_report(experiment: Experiment) -> str:
         ],
         points=_points(stored),
         tables=_tables(experiment, every, stored),
-        checks=checked,
+        checks=[*([primary] if primary.rows else []), *checked],
         curves=_curves(stored),
         costs=[costs(experiment, stored, sum((group["seconds"] for group in pictures), 0.0))],
         pictures=pictures,
         without_pictures=_WITHOUT,
     )
     write_experiment(experiment.page, page)
-    return f"{text}\n{claims.markdown(checked)}"
+    return f"{registration.markdown(primary)}\n{text}\n{claims.markdown(checked)}"
 
 
 def _draws(stored: Stored) -> str:

@@ -13,11 +13,20 @@ Scores = tuple[float, float]
 
 SEARCHES = ("all", "indoor", "visible-to-thermal", "thermal-to-visible")
 """SYSU-MM01's two modes, then RegDB's."""
+ON_SYNTHETIC = "all-100"
+"""SYSU-MM01's first mode in galleries of 100 persons each, so that scores do not depend on how many are tested."""
 
 
 def modes_of(data: str) -> tuple[str, ...]:
-    """The published test modes of a data set; synthetic people have SYSU-MM01's."""
+    """The published test modes of a data set; of synthetic people the one that is most like SYSU-MM01's first."""
+    if data == "synthetic":
+        return (ON_SYNTHETIC,)
     return SEARCHES[2:] if data.startswith("regdb") else SEARCHES[:2]
+
+
+def printed_mode(mode: str) -> str:
+    """The paper's mode that one of ours is compared with, for orientation where they differ."""
+    return SEARCHES[0] if mode == ON_SYNTHETIC else mode
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,10 @@ from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
 from dapg.core.run_folder import RESULT
 from dapg.core.scales import SCALES, Stage
+from dapg.core.training import DataConfig
 from dapg.corruptions.library import DRAWS
 from dapg.data.source import open_dataset, select_records
+from dapg.evaluation.corrupted_sets import CorruptionPolicy
 from dapg.experiment.estimates import Speeds, measured_speeds, seconds_of_a_step, seconds_of_scoring
 from dapg.experiment.matrix import TABLES, Cell, Source, cells
 from dapg.experiment.store import CellResult, Stored, read_cells, this_machine
@@ -46,6 +48,9 @@ class Experiment:
     """Folder of the cells' results."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    test: str = ""
+    """Root of another set of synthetic people, whose test persons are scored; empty: those of the data set that was
+    fine-tuned on."""
 
     def cells(self) -> list[Cell]:
         """The wanted cells, those that cannot run among them.
@@ -63,7 +68,17 @@ class Experiment:
     @property
     def folder(self) -> Path:
         """Where the cells' results are (``store.py``)."""
-        return self.results / f"reproduce-{self.scale}"
+        return self.results / f"reproduce-{self.scale}{'-' if self.test else ''}{Path(self.test).name}"
+
+    @property
+    def corrupted_at(self) -> tuple[int, int]:
+        """Height and width of test pictures when they are corrupted: as in the scale's pre-trainings, or the list's."""
+        policy = CorruptionPolicy()
+        return SCALES[self.scale].decoded or (policy.height, policy.width)
+
+    def test_data(self, cell: Cell) -> DataConfig:
+        """Where a cell's test persons are."""
+        return DataConfig("synthetic", self.test) if self.test else cell.chain[-1].data.whole()
 
     @property
     def page(self) -> Path:

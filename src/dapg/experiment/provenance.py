@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from dapg.experiment.matrix import TABLES
 from dapg.experiment.paper import modes_of
@@ -38,6 +39,7 @@ def command(experiment: Experiment, table: str = "") -> str:
         "starts": ",".join(experiment.starts),
         "seeds": experiment.seeds,
         "repeats": experiment.repeats,
+        **({"test": Path(experiment.test).name} if experiment.test else {}),
     }
     return shlex.join(["dapg", "reproduce", "run", name, *(f"--{key}={value}" for key, value in options.items())])
 

@@ -24,6 +24,10 @@ from dapg.scoring.bootstrap import PersonScores
 CELLS, PERSONS = "cells.jsonl", "persons"
 CONDITIONS = ("clean", "all", "seen", "unseen")
 """Clean pictures; corrupted by any of 20 types, by one of the 15 that stage 1 may draw, by one of the other five."""
+WITHIN_CONDITIONS = ("clean", "all")
+"""Those of which sums by person are kept for searches within the visible cameras."""
+_MEASURES = (0, 1, 3)
+"""Columns of the sums that are kept: rank-1, mAP and the number of queries; no table has an interval of mINP."""
 _UNIT = 1e-3
 """Sums by person are kept in thousandths: finer than any figure that is made of them."""
 
@@ -106,6 +110,10 @@ class CellResult:
     machine: Machine
     version: str
     commit: str | None
+    tested: str = ""
+    """Version of the data set whose test persons were scored; empty: the one that was fine-tuned on."""
+    registration: str = ""
+    """Hash of the registration that was in force when the cell ran (``registration.py``); empty: none."""
     persons: dict[str, PersonScores] = field(default_factory=dict, compare=False)
     """mode/condition -> sums by test person; empty where they were not read."""
 
@@ -128,7 +136,8 @@ class CellResult:
     def pictures(self) -> str:
         """Which pictures it was fine-tuned on, and how those that it was tested on were corrupted."""
         corrupted = f"{self.corruptions or 'no list'}, draws version {self.draws}, {self.repeats} repeats"
-        return f"data {self.trainings[-1].data.get('hash')}, corrupted by {corrupted}"
+        tested = f", tested on {self.tested}" if self.tested else ""
+        return f"data {self.trainings[-1].data.get('hash')}{tested}, corrupted by {corrupted}"
 
     def unchanged(self, cell: Cell) -> bool:
         """Whether it was trained by the settings of a cell of now: the name of a run ends in their hash."""
@@ -232,13 +241,16 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _write_persons(folder: Path, result: CellResult) -> None:
-    """One array (measures, scores, persons); a person without a valid query in a score has zeros there."""
+    """One array (measures, scores, persons); a person without a valid query in a score has zeros there.
+
+    mINP comes back as NaN.
+    """
     names = sorted(result.persons)
     everyone = sorted({person for scores in result.persons.values() for person in scores.persons})
-    sums = np.zeros((4, len(names), len(everyone)))
+    sums = np.zeros((len(_MEASURES), len(names), len(everyone)))
     for number, name in enumerate(names):
         scores = result.persons[name]
-        sums[:, number, np.searchsorted(everyone, scores.persons)] = scores.sums.T
+        sums[:, number, np.searchsorted(everyone, scores.persons)] = scores.sums.T[list(_MEASURES)]
     whole = np.rint(sums / _UNIT)
     arrays = {
         "scores": np.array(names),
@@ -259,5 +271,7 @@ def _read_persons(folder: Path, name: str) -> dict[str, PersonScores]:
     found = {}
     for number, score in enumerate(names):
         tested = sums[-1, number] > 0
-        found[score] = PersonScores(tuple(persons[tested].tolist()), sums[:, number, tested].T)
+        columns = np.full((int(tested.sum()), 4), np.nan)
+        columns[:, _MEASURES] = sums[:, number, tested].T
+        found[score] = PersonScores(tuple(persons[tested].tolist()), columns)
     return found

@@ -125,7 +125,8 @@ def shown(line: Line) -> str:
 
 def _misprinted(line: Line) -> bool:
     """Whether the paper copied the figure wrongly."""
-    key = (line.finetuning, line.condition == "all", line.mode, ("rank-1", "mAP").index(line.measure))
+    mode = paper.printed_mode(line.mode)
+    key = (line.finetuning, line.condition == "all", mode, ("rank-1", "mAP").index(line.measure))
     return line.arm == "in-sup" and key in paper.ORIGINALS
 
 
