@@ -149,9 +149,10 @@ def test_a_real_cell_comes_out_equal_to_the_last_bit(tmp_path: Path, monkeypatch
     write_people(tmp_path / "sysu")
     shrink_small(monkeypatch)
     sources = (Source("sysu", str(tmp_path / "sysu")),)
-    folders = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
     monkeypatch.setattr(recheck, "FREEDOM", 1)
-    experiment = Experiment(("beyond",), "small", sources, ("random",), 2, 1, "none+agw-*", device="cpu", **folders)
+    experiment = Experiment(
+        ("beyond",), "small", sources, ("random",), 2, 1, "none+agw-*", tmp_path / "runs", tmp_path / "results", "cpu"
+    )
     assert run(experiment, print) == []
     verdict = recheck.recheck(experiment, "word", print)
     assert verdict.equal

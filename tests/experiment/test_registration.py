@@ -78,11 +78,17 @@ def test_cells_that_ran_under_it_are_judged(experiment: Experiment) -> None:
 def test_cells_from_before_it_or_on_other_persons_do_not_count(experiment: Experiment) -> None:
     stored = results(experiment)
     name = "simclr+agw-synthetic-imagenet-1"
-    for changes in ({"registration": ""}, {"registration": "f" * 16}, {"tested": "2"}, {"start": "random"}):
-        judged = rows(experiment, {**stored, name: replace(stored[name], **changes)})
+    result = stored[name]
+    for other in (
+        replace(result, registration=""),
+        replace(result, registration="f" * 16),
+        replace(result, tested="2"),
+        replace(result, start="random"),
+    ):
+        judged = rows(experiment, {**stored, name: other})
         assert judged["agw"]["verdict"] == "not finished: 1 and 2 of 2 seeds of the two arms"
         assert judged["cil"]["verdict"] == "holds here"
-    before = stored[name].registration
+    before = result.registration
     (experiment.results / FILE).write_text(yaml.safe_dump(to_dict(replace(STATED, smallest_effect=0.1))))
     (cell,) = [cell for cell in experiment.cells() if cell.name == name]
     assert registered(experiment, cell) != before, "a changed file is another registration"
