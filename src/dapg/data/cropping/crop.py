@@ -4,8 +4,10 @@ The merge links boxes to tracks over the whole video and drops near-duplicates. 
 segments, so its outcome is the same however the work was cut up, killed or shared.
 """
 
+import functools
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +16,14 @@ import numpy as np
 
 from dapg import __version__
 from dapg.core import plugins
+from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import UsageError
 from dapg.core.files import atomic_write_text, csv_text, folder_lock, remove_leftovers, write_json
-from dapg.core.parts import Part
-from dapg.core.progress import progress_bar
+from dapg.core.launch import launch
 from dapg.core.ranges import JpegQuality, Positive
 from dapg.core.run_folder import CONFIG, ENVIRONMENT, RESULT, environment
 from dapg.core.settings import differences, dump_yaml, read_yaml, run_only, to_dict
+from dapg.core.shards import Job, RunShard
 from dapg.core.types import JsonObject
 from dapg.data.cropping.crop_quality import FilterConfig, without_duplicates
 from dapg.data.cropping.detectors.base import Detector
@@ -66,8 +69,8 @@ class CropSettings:
     """Kind of light of the camera, for labels.csv."""
     persons: bool = False
     """Write each track into labels.csv as a person. One person has several tracks, and a track may hold two."""
-    part: str = run_only("1/1")
-    """I/N works on the I-th of N parts of the video, to share it between machines; without it the parts are merged."""
+    engine: EngineSettings = run_only(EngineSettings())
+    """Who does the work."""
     out: str = run_only("outputs/crops")
     """Folder of the crops."""
 
@@ -83,7 +86,7 @@ class Crop:
 
 
 def crop(settings: CropSettings) -> JsonObject:
-    """Crop (or go on with) videos; returns the content of result.json, or of a part its counts.
+    """Crop (or go on with) videos; returns the content of result.json.
 
     The folder then holds the crops in a folder per video, ``manifest.csv`` (one line a crop), ``labels.csv`` (what
     training reads), ``segments/`` (tables of all boxes) and ``result.json``.
@@ -91,8 +94,8 @@ def crop(settings: CropSettings) -> JsonObject:
     Raises:
         UsageError: wrong settings, or the folder holds other crops.
         DataError: no video, or a video has changed since.
+        ShardsFailed: stretches of video that fail whenever they are tried.
     """
-    part = Part.parse(settings.part)
     kind = plugins.load(DETECTORS, settings.detector, Detector)
     if settings.detect is None:
         settings = replace(settings, detect=kind.Config())
@@ -104,15 +107,21 @@ def crop(settings: CropSettings) -> JsonObject:
     ]:
         raise UsageError(f"{out} holds the videos themselves; give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    with folder_lock(out, part.number):
+    with folder_lock(out):
         _claim(out, settings)
-        mine = _share(videos, settings.sampling, part)
-        _detect(videos, mine, out, settings, kind)
-        if part.count > 1:
-            return {"part": settings.part, "segments": len(mine), "unopened": problems}
+    stretches = _stretches(videos, settings)
+    for stretch in stretches.values():
+        for table in stretch.tables(out)[:1]:
+            if table.exists():
+                read_table(table, stretch.video)  # refuses to mix two versions of a video
+    segment_settings = SegmentSettings(settings.sampling, settings.filters, settings.detect, settings.jpeg_quality)
+    start = functools.partial(_start, stretches, out, segment_settings, kind)
+    sizes = {name: stretch.frames for name, stretch in stretches.items()}
+    launch(Job("data crop", out, sizes, "frame", start), settings.engine)
+    with folder_lock(out, patience=3600.0):  # others that worked with us may be merging
         result = {**_merge(videos, out, settings), "unopened": problems, "dapg_version": __version__, "stage": "crop"}
         write_json(out / RESULT, result)
-        return result
+    return result
 
 
 def _claim(out: Path, settings: CropSettings) -> None:
@@ -132,46 +141,45 @@ def _claim(out: Path, settings: CropSettings) -> None:
     write_json(out / ENVIRONMENT, environment())
 
 
-def _share(videos: Sequence[Video], sampling: Sampling, part: Part) -> set[tuple[str, int]]:
-    """The segments of a part: neighbours, so that a machine decodes one stretch."""
-    everything = [(video.name, number) for video in videos for number in range(Plan.of(video, sampling).count)]
-    index, count = part.number, part.count
-    return set(everything[len(everything) * (index - 1) // count : len(everything) * index // count])
+@dataclass(frozen=True)
+class _Stretch:
+    """Segments of a video in a row: a worker decodes the video from its beginning up to the last of them."""
+
+    video: Video
+    numbers: range
+    frames: int
+
+    def tables(self, out: Path) -> list[Path]:
+        """Where their tables are."""
+        return [table_path(out, self.video, number) for number in self.numbers]
 
 
-def _detect(
-    videos: Sequence[Video],
-    mine: set[tuple[str, int]],
-    out: Path,
-    settings: CropSettings,
-    kind: type[Detector],
-) -> None:
-    """Work on all segments of this part that have no table yet."""
-    work: list[tuple[Video, list[int]]] = []
-    frames = done = 0
-    for video in videos:
-        plan = Plan.of(video, settings.sampling)
-        numbers = [number for number in range(plan.count) if (video.name, number) in mine]
-        finished = [number for number in numbers if table_path(out, video, number).exists()]
-        for number in finished[:1]:
-            read_table(table_path(out, video, number), video)  # refuses to mix two versions of a video
-        pending = [number for number in numbers if number not in set(finished)]
-        share = max(video.frames, 1) / plan.count
-        frames, done = frames + round(share * len(numbers)), done + round(share * len(finished))
+def _stretches(videos: Sequence[Video], settings: CropSettings) -> dict[str, _Stretch]:
+    """Whole videos; with several workers, long ones in stretches, about four for each worker in all."""
+    counts = [Plan.of(video, settings.sampling).count for video in videos]
+    workers = settings.engine.workers or os.cpu_count() or 1
+    longest = sum(counts) if workers == 1 else max(1, sum(counts) // (4 * workers))
+    stretches = {}
+    for video, count in zip(videos, counts, strict=True):
+        for first in range(0, count, longest):
+            numbers = range(first, min(first + longest, count))
+            frames = max(1, video.frames * len(numbers) // count)
+            stretches[f"{video.name} {first}-{numbers[-1]}"] = _Stretch(video, numbers, frames)
+    return stretches
+
+
+def _start(stretches: Mapping[str, _Stretch], out: Path, settings: SegmentSettings, kind: type[Detector]) -> RunShard:
+    """Works on all segments of a stretch that have no table yet, whoever was at it before."""
+
+    def run_shard(name: str) -> list[Path]:
+        stretch = stretches[name]
+        tables = stretch.tables(out)
+        pending = [number for number, table in zip(stretch.numbers, tables, strict=True) if not table.exists()]
         if pending:
-            work.append((video, pending))
-    candidates = 0
-    segment_settings = SegmentSettings(settings.sampling, settings.filters, settings.detect, settings.jpeg_quality)
-    with progress_bar("crop", "frame", frames, done) as progress:
+            crop_segments(stretch.video, pending, out, settings, kind)
+        return tables
 
-        def advance(gone: int, crops: int) -> None:
-            nonlocal candidates
-            candidates += crops
-            progress.set_postfix(crops=candidates, refresh=False)
-            progress.update(gone)
-
-        for video, pending in work:
-            crop_segments(video, pending, out, segment_settings, kind, advance)
+    return run_shard
 
 
 def _merge(videos: Sequence[Video], out: Path, settings: CropSettings) -> JsonObject:

@@ -130,7 +130,6 @@ def crop_segments(
     out: Path,
     settings: SegmentSettings,
     kind: type[Detector],
-    advance: Callable[[int, int], None],
 ) -> None:
     """Work through the given segments of a video in one pass.
 
@@ -140,7 +139,6 @@ def crop_segments(
         out: the output folder.
         settings: rates, filters, detector.
         kind: the detector's class; every segment gets an object of its own.
-        advance: told (frames gone by, crops written) as they come.
     """
     plan = Plan.of(video, settings.sampling)
     wanted = _wanted(plan, pending, round(kind.warm_up * video.frames_per_second))
@@ -154,7 +152,7 @@ def crop_segments(
             if number not in open_segments:
                 open_segments[number] = _Segment(number, kind(settings.detect))
             if number == current:
-                advance(plan.step, _look(open_segments[number], moment, video, plan, out, settings))
+                _look(open_segments[number], moment, video, plan, out, settings)
             elif moment.pixels is not None:
                 open_segments[number].detector.watch(moment.pixels)
         if current > pending[-1]:
@@ -177,13 +175,12 @@ def _wanted(plan: Plan, pending: Sequence[int], warm_up: int) -> Callable[[int],
     return wanted
 
 
-def _look(segment: _Segment, moment: Moment, video: Video, plan: Plan, out: Path, settings: SegmentSettings) -> int:
-    """Find the people of one frame; where it is its turn, cut them out. Returns the number of crops."""
+def _look(segment: _Segment, moment: Moment, video: Video, plan: Plan, out: Path, settings: SegmentSettings) -> None:
+    """Find the people of one frame; where it is its turn, cut them out."""
     segment.frames += 1
     if moment.pixels is None:
         segment.undecodable += 1
-        return 0
-    first = len(segment.rows)
+        return
     detections = segment.detector.detect(moment.pixels)
     corners = np.round(detections.boxes).astype(int).tolist()
     for index, (box, score) in enumerate(zip(corners, detections.scores.tolist(), strict=True)):
@@ -191,7 +188,6 @@ def _look(segment: _Segment, moment: Moment, video: Video, plan: Plan, out: Path
         if moment.number % plan.crop_step == 0:
             row = _cut(row, index, segment, moment.pixels, video, out, settings)
         segment.rows.append(row)
-    return sum(bool(row.file) for row in segment.rows[first:])
 
 
 def _cut(

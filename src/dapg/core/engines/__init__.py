@@ -1,0 +1,1 @@
+"""What carries workers: processes of this machine, SLURM, Ray. A file each."""
