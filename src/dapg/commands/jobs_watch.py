@@ -2,12 +2,12 @@
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dapg.commands._settings import take_positional, wants_help
-from dapg.core.errors import UsageError
+from dapg.commands._settings import parse, take_positional
+from dapg.core.ranges import Positive
 
 if TYPE_CHECKING:
     from dapg.core.shards import Progress
@@ -17,14 +17,22 @@ _HELP = """usage: dapg jobs watch FOLDER [--once] [--json]
 Show how far the work in a folder is: the --out of a command that takes --engine, or outputs/reproduce/queue-SCALE. It
 may run anywhere that sees the folder. Ends when nothing is left to run; exit code 1 where shards failed.
 
-  --once   look once
-  --json   one JSON object per look, for scripts
-
 examples:
   dapg jobs watch outputs/crops
-  dapg jobs watch /shared/features --once --json"""
+  dapg jobs watch /shared/features --once --json
+"""
 
-_PAUSE = 2.0
+
+@dataclass(frozen=True)
+class WatchSettings:
+    """How to look."""
+
+    once: bool = False
+    """Look once."""
+    json: bool = False
+    """One JSON object per look, for scripts."""
+    every: Positive = 2.0
+    """Seconds between two looks."""
 
 
 def main(words: list[str], program: str) -> None:
@@ -35,23 +43,18 @@ def main(words: list[str], program: str) -> None:
         DapgError: no job in the folder.
         SystemExit: 1 where shards failed.
     """
-    if wants_help(words):
-        print(_HELP)
-        return
     folder, words = take_positional(words, "FOLDER", None, program)
-    unknown = [word for word in words if word not in ("--once", "--json")]
-    if unknown:
-        raise UsageError(f"unknown option {unknown[0]}; see {program} --help")
+    settings = parse(program, WatchSettings(), words, _HELP)
     from dapg.core.shards import read_progress
 
     while True:
         progress = read_progress(Path(folder))
-        print(json.dumps(asdict(progress)) if "--json" in words else _text(progress), flush=True)
-        if progress.finished and progress.failed and "--once" not in words:
+        print(json.dumps(asdict(progress)) if settings.json else _text(progress), flush=True)
+        if progress.finished and progress.failed:
             raise SystemExit(1)
-        if progress.finished or "--once" in words:
+        if progress.finished or settings.once:
             return
-        time.sleep(_PAUSE)
+        time.sleep(settings.every)
 
 
 def _text(progress: "Progress") -> str:
