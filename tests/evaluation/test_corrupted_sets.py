@@ -16,9 +16,18 @@ from dapg.core.types import Modality, Record
 from dapg.corruptions import library
 from dapg.data.loading import LoaderConfig, ordered_batches
 from dapg.data.sets.folder import Folder
+from dapg.data.sets.regdb import RegDB
 from dapg.data.sets.synthetic import Synthetic
+from dapg.data.sets.sysu import SysuMM01
 from dapg.evaluation import corrupted_sets
-from dapg.evaluation.corrupted_sets import CLEAN, Assignment, CorruptedDataset, CorruptionPolicy
+from dapg.evaluation.corrupted_sets import (
+    CLEAN,
+    Assignment,
+    CorruptedDataset,
+    CorruptionPolicy,
+    assign,
+    policy,
+)
 from dapg.evaluation.corruption_sheets import chain_sheet, severity_sheet
 
 
@@ -265,3 +274,37 @@ def test_sheets_show_every_corruption(pictures: Folder) -> None:
     assert len(sheet.getcolors(1 << 20) or []) > 500
     chain = chain_sheet(picture, rows=2)
     assert chain.size == (5 * 36 + 4, 2 * 80 + 24)
+
+
+def test_cameras_in_one_place_share_the_weather() -> None:
+    """SYSU-MM01's cameras 2 (visible) and 3 (infrared) see one room; RegDB's two lenses one street."""
+    records = [
+        Record(f"cam{camera}/{person}.jpg", person, camera, Modality.INFRARED if camera in (3, 6) else Modality.VISIBLE)
+        for camera in range(1, 7)
+        for person in range(8)
+    ]
+
+    def weather(name: str, repeat: int) -> dict[int, set[tuple[str, int]]]:
+        drawn: dict[int, set[tuple[str, int]]] = {}
+        for record in records:
+            assignment = assign(policy(f"vi-c-1.0/{name}"), "SYSU-MM01", record, repeat, SysuMM01.places)
+            drawn.setdefault(record.camera, set()).add((assignment.name, assignment.severity))
+        return drawn
+
+    by_camera, by_place = weather("both-cameras", 0), weather("both-places", 0)
+    assert all(len(kinds) == 1 for drawn in (by_camera, by_place) for kinds in drawn.values())
+    assert by_place[2] == by_place[3]
+    assert len(set(map(str, by_place.values()))) == 5
+    assert by_camera[2] != by_camera[3]
+    assert weather("both-places", 1) != by_place
+    assert max(len(kinds) for kinds in weather("both", 0).values()) > 1
+    noise = {assign(policy("vi-c-1.0/both-places"), "SYSU-MM01", record, 0, SysuMM01.places).seed for record in records}
+    assert len(noise) == len(records)
+    assert set(RegDB.places.values()) == {1}
+
+
+def test_where_the_weather_saturates_infrared_pictures_stay_clean() -> None:
+    saturated = CorruptionPolicy(types=("saturate",), modality="both", weather="place")
+    visible, infrared = Record("a.png", 1, 1), Record("b.png", 1, 1, Modality.INFRARED)
+    assert assign(saturated, "x", visible).name == "saturate"
+    assert assign(saturated, "x", infrared) == CLEAN

@@ -135,7 +135,7 @@ def _meaning(shorthand: str, text: str, known: dict[str, Setting]) -> JsonObject
         from dapg.evaluation.corrupted_sets import policy  # imports torch, which --help does without
 
         chosen = to_dict(policy(text))
-        return {f"corruption.{key}": chosen[key] for key in ("types", "modality", "severities", "side")}
+        return {f"corruption.{key}": chosen[key] for key in ("types", "modality", "severities", "side", "weather")}
     if shorthand in ("data", "gallery"):
         from dapg.data.source import parse_source
 

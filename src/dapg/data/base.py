@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from PIL import Image
@@ -39,6 +40,9 @@ class Dataset(ABC):
 
     infrared: ClassVar[str] = "unknown"
     """Kind of its infrared light: near, thermal or unknown. A threshold of one kind says nothing about the other."""
+    places: Mapping[int, int] = MappingProxyType({})
+    """Camera -> place, of cameras that share one; any other camera is a place of its own."""
+
     embedded: ClassVar[bool] = False
     """Whether the package brings it along, so that it needs no root."""
     smallest: ClassVar[tuple[int, int]] = (1, 1)

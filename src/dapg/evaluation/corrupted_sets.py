@@ -41,6 +41,7 @@ from dapg.data.listing import files_below, inside
 from dapg.evaluation import corruption_list as lists
 
 Side = Literal["both", "query", "gallery"]
+Weather = Literal["picture", "camera", "place"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class CorruptionPolicy:
     """Columns likewise."""
     seed: Seed = 0
     """Of types, severities and noise."""
+    weather: Weather = "picture"
+    """What shares type and severity: nothing (each picture has its own), the pictures of a camera, or those of all
+    cameras in one place, visible and infrared alike."""
 
     def __post_init__(self) -> None:
         """Refuse unknown corruptions, no severity and small sizes.
@@ -99,7 +103,7 @@ def policies() -> dict[str, CorruptionPolicy]:
 
     ``cil``, the groups and each family corrupt visible pictures only; ``mlmda-C`` is the same as ``cil`` under ML-MDA's
     name, ``mlmda-C*`` corrupts both kinds of light independently, ``infrared`` only the infrared pictures. A fixed list
-    is one too (``vi-c-1.0``), and so is each of its protocols (``vi-c-1.0/both-query``).
+    is one too (``vi-c-1.0``), and so is each of its protocols (``vi-c-1.0/both-query``) and of ``WEATHER``'s.
     """
     known = {
         **_of_lists(),
@@ -113,15 +117,25 @@ def policies() -> dict[str, CorruptionPolicy]:
     return known
 
 
+WEATHER: Mapping[str, JsonObject] = {
+    "both-cameras": {"modality": "both", "side": "both", "weather": "camera"},
+    "both-places": {"modality": "both", "side": "both", "weather": "place"},
+}
+"""Protocols of every list in which cameras have their own weather, or share it where they share a place (after ML-MDA's
+and MMSF's cameras that are co-located or not)."""
+
+
+def protocols_of(fixed: lists.CorruptionList) -> dict[str, CorruptionPolicy]:
+    """The policies of a list, by the name of the protocol; the first is its default."""
+    plain = CorruptionPolicy(fixed.types, "visible", fixed.severities, "both", fixed.height, fixed.width, fixed.seed)
+    return {key: replace(plain, **parts) for key, parts in {**fixed.protocols, **WEATHER}.items()}
+
+
 def _of_lists() -> dict[str, CorruptionPolicy]:
     """Policies of the fixed lists, by list and by list/protocol."""
     policies: dict[str, CorruptionPolicy] = {}
     for name in lists.names():
-        fixed = lists.corruption_list(name)
-        of_list = CorruptionPolicy(
-            fixed.types, "visible", fixed.severities, "both", fixed.height, fixed.width, fixed.seed
-        )
-        chosen = {f"{name}/{key}": replace(of_list, **parts) for key, parts in fixed.protocols.items()}
+        chosen = {f"{name}/{key}": own for key, own in protocols_of(lists.corruption_list(name)).items()}
         policies |= {name: next(iter(chosen.values())), **chosen}
     return policies
 
@@ -159,23 +173,38 @@ class Assignment:
 CLEAN = Assignment(library.NONE, 0, 0)
 
 
-def assign(policy: CorruptionPolicy, data_set: str, record: Record, repeat: int = 0) -> Assignment:
-    """The corruption of a picture, from its data set's name and its relative path alone."""
+def assign(
+    policy: CorruptionPolicy, data_set: str, record: Record, repeat: int = 0, places: Mapping[int, int] | None = None
+) -> Assignment:
+    """The corruption of a picture, from its data set's name and its relative path alone.
+
+    Args:
+        policy: what is done.
+        data_set: its name.
+        record: the picture.
+        repeat: another one is another draw.
+        places: the data set's ``places``, for a policy by place; a camera that it does not name is a place of its own.
+    """
     names = policy.names(record.modality)
     if not names:
         return CLEAN
     where = record.path if record.box is None else f"{record.path}#{','.join(map(str, record.box))}"
     key = ("corruption", data_set, where, repeat, policy.seed)
-    name = names[derive_seed(*key, "type") % len(names)]
-    if name == library.NONE:
+    drawn = key
+    if policy.weather != "picture":
+        spot = record.camera if policy.weather == "camera" else (places or {}).get(record.camera, record.camera)
+        drawn = ("corruption", data_set, f"{policy.weather} {spot}", repeat, policy.seed)
+        names = library.expand(policy.types)  # one list for both kinds of light, so that they can share
+    name = names[derive_seed(*drawn, "type") % len(names)]
+    if name == library.NONE or name not in policy.names(record.modality):  # nothing to saturate in infrared light
         return CLEAN
-    severity = policy.severities[derive_seed(*key, "severity") % len(policy.severities)]
+    severity = policy.severities[derive_seed(*drawn, "severity") % len(policy.severities)]
     return Assignment(name, severity, derive_seed(*key, "noise"))
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """How work is split over threads decides over last bits, so here it is not split."""
+def one_thread() -> Iterator[None]:
+    """How work is split over threads decides over last bits, so inside it is not split."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -194,7 +223,7 @@ def corrupt_picture(
     """
     if assignment.name == library.NONE:
         return picture
-    with _one_thread():
+    with one_thread():
         streams = SampleGenerator(torch.tensor([assignment.seed]))
         return library.corrupt(
             picture[None], assignment.name, assignment.severity, streams, equal_channels=equal_channels
@@ -275,7 +304,10 @@ class CorruptedDataset(Dataset):
     def assignment(self, record: Record) -> Assignment:
         """What happens to a record of this data set."""
         original, clean = _original(record)
-        return CLEAN if clean else assign(self.policy, self.dataset.title, original, self.repeat)
+        return CLEAN if clean else self._assigned(original)
+
+    def _assigned(self, original: Record) -> Assignment:
+        return assign(self.policy, self.dataset.title, original, self.repeat, self.dataset.places)
 
     def read(self, record: Record) -> bytes:
         """The corrupted picture as BMP; a clean one as it is stored, unless it must be cut out."""
@@ -374,7 +406,7 @@ def write_copy(
     if target.resolve() == Path(dataset.root).resolve():
         raise UsageError(f"{target} is the data set itself; a corrupted copy needs a folder of its own")
     stated = {"data": dataset.title, "repeat": repeat, "torch": torch.__version__, "list": policy.provenance()}
-    _check_policy(target, {**stated, **asdict(policy)})
+    _check_policy(target, {**stated, **_described(policy)})
     unique = {record.path: record for record in records}
     if any(record.box is not None for record in unique.values()):
         raise UsageError(f"{dataset.title} cuts several pictures out of one file; it can only be corrupted on the fly")
@@ -393,7 +425,7 @@ def write_copy(
         progress_bar("corrupt", "picture", len(mine)) as bar,
     ):
         for record in mine:
-            assignment = assign(policy, dataset.title, record, repeat)
+            assignment = assign(policy, dataset.title, record, repeat, dataset.places)
             counts[assignment.name] += 1
             bar.update()
             if record.path in done:
@@ -418,6 +450,14 @@ def write_copy(
         "kept": len(mine) - written,
         "corruptions": dict(sorted(counts.items())),
     }
+
+
+def _described(policy: CorruptionPolicy) -> JsonObject:
+    """Its parts; the usual weather is not named, as in copies made before there was another one."""
+    parts = asdict(policy)
+    if policy.weather == "picture":
+        del parts["weather"]
+    return parts
 
 
 def _check_policy(target: Path, settings: JsonObject) -> None:

@@ -101,7 +101,7 @@ def evaluate(settings: EvaluateSettings, cache: Cache | None = None) -> JsonObje
     finished = stage.open()
     if finished is not None:
         stage.close()
-        now = _weights_hash(settings.model)
+        now = weights_hash(settings.model)
         refuse_other_weights(folder, "scores of", settings.model, finished.get("weights"), now)
         _refuse_other_draws(folder, finished)
         return {**finished, "reused": True}
@@ -130,13 +130,13 @@ def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> JsonObject:
     device, folder = resolve_device(settings.device), Path(settings.out)
     runtime = Runtime(device, settings.batch_size, settings.workers, progress=True, cache=cache)
     dataset = open_dataset(settings.data)
-    mode = settings.mode or _first_mode(dataset)
+    mode = settings.mode or first_mode(dataset)
     size = settings.height, settings.width
     own = settings.backbone == BackboneConfig()  # then a file that says which network it holds is believed
     encoder = build_encoder(settings.model, None if own else settings.backbone, size, settings.seed, device)
     if settings.flip:
         encoder = FlipAveraged(encoder)
-    trials = _without_training_persons(dataset.trials(mode, settings.seed), dataset, settings)
+    trials = untrained_trials(settings.model, settings.data, dataset, dataset.trials(mode, settings.seed))
     table = trial_features(encoder, dataset, trials, runtime)
     feature = settings.feature or encoder.headline
     reported = table[feature]
@@ -169,7 +169,7 @@ def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> JsonObject:
         "corrupted_lists": [],
         "notes": table.notes(),
         "per_query": QUERY_SCORES,
-        "weights": _weights_hash(settings.model),
+        "weights": weights_hash(settings.model),
         "ranked_lists": _ranked_lists(work, dataset, trials[0], table, folder),
     }
     write_json(folder / FIGURES, _figures(table, feature, settings))
@@ -198,7 +198,7 @@ def _corrupted(
     """
     settings = work.settings
     # Named after the weights: what a killed run left behind is of no use to others.
-    place = Path(CORRUPTED) / f"{(_weights_hash(settings.model) or 'built-in')[:12]}-draws-{library.DRAWS}"
+    place = Path(CORRUPTED) / f"{(weights_hash(settings.model) or 'built-in')[:12]}-draws-{library.DRAWS}"
     folder = Path(settings.out) / place
 
     def look(view: CorruptedDataset, table: FeatureTable) -> None:
@@ -242,17 +242,17 @@ def _model_precision(model: str) -> str | None:
     return str(precision)
 
 
-def _without_training_persons(trials: list[Trial], dataset: Dataset, settings: EvaluateSettings) -> list[Trial]:
+def untrained_trials(model: str, data: DataConfig, dataset: Dataset, trials: list[Trial]) -> list[Trial]:
     """Only trials on persons that the run did not see: RegDB's partitions are drawn from the same people.
 
     Raises:
         UsageError: every trial tests persons of the training part.
     """
-    folder = Path(settings.model)
+    folder = Path(model)
     if not (folder / CONFIG).is_file():
         return trials
     trained_on = from_dict(DataConfig, read_yaml(folder / CONFIG)["data"], "data.")
-    if not _same_people(trained_on, settings.data, dataset):
+    if not _same_people(trained_on, data, dataset):
         return trials
     return unseen_trials(trials, read_json(folder / RESULT)["facts"]["persons"])
 
@@ -276,13 +276,19 @@ def _same_people(trained_on: DataConfig, tested_on: DataConfig, dataset: Dataset
     return dataset.title in published or len({root and root.resolve() for root in roots}) == 1
 
 
-def _first_mode(dataset: Dataset) -> str:
+def first_mode(dataset: Dataset) -> str:
+    """The mode that is scored where none is asked for.
+
+    Raises:
+        UsageError: the set has no test protocol.
+    """
     if not dataset.modes:
         raise UsageError(f"{dataset.title} has no test protocol; it serves pre-training only")
     return dataset.modes[0]
 
 
-def _weights_hash(model: str) -> str | None:
+def weights_hash(model: str) -> str | None:
+    """SHA-256 of a run's or file's weights; None of what has no file of its own."""
     path = weights_file(model)
     return None if path is None else sha256(path)
 

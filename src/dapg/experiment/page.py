@@ -1,8 +1,7 @@
 """All of ``dapg reproduce --show``: tables as files, and one page with all that is stored; byte-equal each time."""
 
 from collections.abc import Sequence
-
-import numpy as np
+from statistics import fmean
 
 from dapg.corruptions.library import DRAWS
 from dapg.experiment import claims, paper, registration
@@ -12,9 +11,11 @@ from dapg.experiment.matrix import arm_called
 from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment
 from dapg.experiment.provenance import costs
-from dapg.experiment.store import Stored, read_cells, refuse_mixed
+from dapg.experiment.store import CellResult, Stored, read_cells, refuse_mixed
 from dapg.experiment.tables import TITLES, by_mode, groups_of, note, rows_of, write_tables
 from dapg.report.experiment_page import Curves, ExperimentPage, Table, write_experiment
+from dapg.report.plots import Point
+from dapg.scoring.bootstrap import intervals
 
 _WORDS = {"pretrain": "pre-training", "align": "alignment"}
 _WITHOUT = (
@@ -79,20 +80,27 @@ def _tables(experiment: Experiment, every: Sequence[Line], stored: Stored) -> li
     return tables
 
 
-def _points(stored: Stored) -> dict[str, list[tuple[str, float, float]]]:
-    """Panel (fine-tuning, data, start, mode) -> arms with mAP on clean and on corrupted pictures."""
-    scores: dict[str, dict[str, list[tuple[float, float]]]] = {}
+def _points(stored: Stored) -> dict[str, list[Point]]:
+    """Panel (fine-tuning, data, start, mode) -> arms with mAP on clean and on corrupted pictures, and intervals."""
+    scores: dict[tuple[str, str], dict[str, list[CellResult]]] = {}
     for result in stored.values():
         for mode in modes_of(result.data):
             panel = f"{result.finetuning}, {result.group[0]} {mode}, from {result.start}"
-            clean, corrupted = (100 * result.scores[f"{mode}/{condition}"]["mAP"] for condition in ("clean", "all"))
-            scores.setdefault(panel, {}).setdefault(result.arm, []).append((clean, corrupted))
-    points: dict[str, list[tuple[str, float, float]]] = {}
-    for panel, arms in sorted(scores.items()):
-        for arm, pairs in arms.items():
-            clean, corrupted = np.mean(pairs, axis=0).tolist()
-            points.setdefault(panel, []).append((arm_called(arm).title, clean, corrupted))
-    return points
+            scores.setdefault((panel, mode), {}).setdefault(result.arm, []).append(result)
+    return {
+        panel: [_point(arm, results, mode) for arm, results in arms.items()]
+        for (panel, mode), arms in sorted(scores.items())
+    }
+
+
+def _point(arm: str, results: Sequence[CellResult], mode: str) -> Point:
+    """Means and intervals over test persons crossed with seeds."""
+    values, bars = [], []
+    for condition in ("clean", "all"):
+        interval = intervals([result.persons[f"{mode}/{condition}"] for result in results])["mAP"]
+        values.append(100 * fmean(result.scores[f"{mode}/{condition}"]["mAP"] for result in results))
+        bars.append((100 * interval.low, 100 * interval.high))
+    return Point(arm_called(arm).title, values[0], values[1], bars[0], bars[1])
 
 
 def _curves(stored: Stored) -> Curves:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from dapg.core.files import atomic_write_text
 from dapg.core.types import JsonObject
-from dapg.report.plots import clean_against_corrupted, loss_curves, severity_maps
+from dapg.report.plots import Point, clean_against_corrupted, loss_curves, severity_maps
 from dapg.report.ranked_list import Figure, ranked_list
 from dapg.report.render import render
 from dapg.report.score_tables import Row
 
-Points = Mapping[str, Sequence[tuple[str, float, float]]]
-"""Panel -> (name, clean score, corrupted score) of each of its points, in per cent."""
+Points = Mapping[str, Sequence[Point]]
+"""Panel -> its points."""
 Curves = Mapping[str, Mapping[str, Sequence[Sequence[Sequence[int | float]]]]]
 """Panel -> name -> the (step, loss) pairs of each seed."""
 

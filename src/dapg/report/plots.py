@@ -2,11 +2,15 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dapg.core.errors import UsageError
 from dapg.core.types import JsonObject
 from dapg.report.collect import Run
+from dapg.scoring.robustness import worst
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,7 +126,6 @@ def tsne_scatter(figures: JsonObject) -> str:
 def overlay(picture: bytes, activation: "NDArray[Any]") -> bytes:
     """A JPEG picture with a map (h, w) in 0 ... 1 laid over it, as JPEG: dark blue nothing, red the most."""
     import matplotlib
-    import numpy as np
     from PIL import Image
 
     shown = Image.open(io.BytesIO(picture)).convert("RGB")
@@ -172,24 +175,80 @@ def severity_maps(
     return _svg(figure)
 
 
-def clean_against_corrupted(panels: Mapping[str, Sequence[tuple[str, float, float]]]) -> str:
-    """Each model as a point, clean score to the right and corrupted score upwards; the line is "nothing lost"."""
+@dataclass(frozen=True)
+class Point:
+    """A model's clean and corrupted score in per cent, with their intervals where there are some."""
+
+    name: str
+    clean: float
+    corrupted: float
+    clean_interval: tuple[float, float] | None = None
+    corrupted_interval: tuple[float, float] | None = None
+
+
+def clean_against_corrupted(panels: Mapping[str, Sequence[Point]]) -> str:
+    """Each model as a point with error bars, clean score to the right and corrupted score upwards.
+
+    On the line nothing is lost.
+    """
     figure, axes = _figure(len(panels), height=3.2)
-    numbers = {name: place for place, name in enumerate(dict.fromkeys(each[0] for p in panels.values() for each in p))}
+    names = dict.fromkeys(point.name for points in panels.values() for point in points)
+    numbers = {name: place for place, name in enumerate(names)}
     marks: JsonObject = {}  # one a name, the same in every panel
     for axis, (title, points) in zip(axes, panels.items(), strict=True):
-        highest = 1.08 * max(value for _, *pair in points for value in pair)
+        highest = 1.08 * max(max(point.clean, point.corrupted, *(point.clean_interval or ())) for point in points)
         axis.plot([0, highest], [0, highest], color=_GRID, linewidth=0.8)
-        for name, clean, corrupted in points:
-            round_, place = divmod(numbers[name], len(_LINES))
+        for point in points:
+            round_, place = divmod(numbers[point.name], len(_LINES))
             shape = _MARKERS[round_ % len(_MARKERS)]
-            (mark,) = axis.plot([clean], [corrupted], marker=shape, linestyle="", color=_LINES[place], label=name)
-            marks[name] = mark
+            marks[point.name] = axis.errorbar(
+                [point.clean],
+                [point.corrupted],
+                xerr=_bars(point.clean, point.clean_interval),
+                yerr=_bars(point.corrupted, point.corrupted_interval),
+                marker=shape,
+                linestyle="",
+                elinewidth=0.8,
+                color=_LINES[place],
+                label=point.name,
+            )
         _label(axis, title, "clean mAP")
         axis.set_ylabel("corrupted mAP", fontsize=8, color=_INK)
     columns = min(3, len(panels))
     figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(marks) // columns))
     figure.legend(handles=list(marks.values()), fontsize=7, frameon=False, loc="outside lower center", ncols=columns)
+    return _svg(figure)
+
+
+def _bars(value: float, interval: tuple[float, float] | None) -> list[list[float]] | None:
+    """Lengths to both sides; an interval over other averages may leave the value out, and no bar has a negative end."""
+    return None if interval is None else [[max(0.0, value - interval[0])], [max(0.0, interval[1] - value)]]
+
+
+def score_heat_map(title: str, names: Sequence[str], levels: Sequence[int], table: list[list[float]]) -> str:
+    """Scores in per cent by corruption and severity, the worst tenth in frames."""
+    figure, axes = _figure(1, height=0.22 * len(names) + 0.8)
+    _draw_heat_map(axes[0], title, names, levels, table, max(max(row) for row in table))
+    return _svg(figure)
+
+
+def threshold_drift(target: float, families: Mapping[str, Sequence[float]], levels: Sequence[int], title: str) -> str:
+    """False positives in per cent over the severity, a line for each family, at a threshold set on clean pictures.
+
+    Args:
+        target: the rate that the threshold was set to.
+        families: name -> rate at each severity.
+        levels: the severities.
+        title: above the drawing.
+    """
+    figure, axes = _figure(1, height=3.0)
+    axes[0].axhline(target, color=_INK, linewidth=0.8, linestyle=":", label=f"as set on clean pictures: {target:g}")
+    for number, (name, rates) in enumerate(families.items()):
+        axes[0].plot(levels, rates, color=_LINES[number % len(_LINES)], marker=".", label=name)
+    axes[0].set_xticks(list(levels))
+    axes[0].set_ylim(bottom=0)
+    axes[0].legend(fontsize=7, frameon=False)
+    _label(axes[0], title, "severity")
     return _svg(figure)
 
 
@@ -202,7 +261,10 @@ def _draw_heat_map(
     highest: float,
     signed: bool = False,
 ) -> None:
-    """Corruptions down, severities to the right, the number in each cell; colours up to ``highest``."""
+    """Corruptions down, severities to the right, the number in each cell; colours up to ``highest``.
+
+    Frames mark the worst tenth of the cells; not of differences.
+    """
     highest = max(highest, 1e-9)
     colours, lowest = ("RdBu", -highest) if signed else ("viridis", 0.0)
     axis.imshow(table, cmap=colours, vmin=lowest, vmax=highest, aspect="auto")
@@ -211,6 +273,11 @@ def _draw_heat_map(
             dark = abs(value) > 0.6 * highest if signed else value < 0.6 * highest
             text = f"{value:+.1f}" if signed else f"{value:.1f}"
             axis.text(column, row, text, ha="center", va="center", fontsize=6, color="white" if dark else "black")
+    scores = np.array(table, dtype=np.float64)
+    if not signed and not np.isnan(scores).any():
+        for row, column in np.argwhere(worst(scores).tenth).tolist():
+            corner = (column - 0.46, row - 0.44)
+            axis.add_patch(_rectangle(corner, 0.92, 0.88))
     axis.set_xticks(range(len(levels)), [str(level) for level in levels])
     axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     _label(axis, title, "severity")
@@ -223,6 +290,12 @@ def _draw_cmc(axis: Any, curves: Sequence[tuple[str, Sequence[float]]]) -> None:
         axis.plot(ranks, [100 * value for value in curve], color=_LINES[number % len(_LINES)], label=name, marker=".")
     axis.set_ylim(0, 100)
     axis.legend(fontsize=7, frameon=False, loc="upper left")
+
+
+def _rectangle(corner: tuple[float, float], width: float, height: float) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(corner, width, height, fill=False, edgecolor=_LINES[1], linewidth=1.4)
 
 
 def _figure(panels: int, height: float = 2.6) -> tuple[Any, list[Any]]:

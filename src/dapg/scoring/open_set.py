@@ -283,8 +283,8 @@ def miss_rate(trials: Sequence[Trials], rate: float, replicates: int = REPLICATE
         few = f"a rate of {100 * rate:g} % needs {math.ceil(3 / rate - 1e-9)} non-mated persons, there are {strangers}"
         return Measured(None, None, None, strangers, _enrolled(trials), few)
 
-    def missed(split: int, mated: Vector, non_mated: Vector) -> Vector:
-        return _missed(trials[split], mated, non_mated, rate)
+    def missed(split: int, drawn: Vector, everybody: NDArray[np.int64]) -> Vector:
+        return _missed(trials[split], *_weights(trials[split], everybody, drawn), rate)
 
     return _measured(trials, missed, _fewest([split.mated_persons for split in trials]), replicates, seed)
 
@@ -299,8 +299,8 @@ def missed_at(
     """
     below = [split.mated < threshold for split, threshold in _with(thresholds, trials)]
 
-    def missed(split: int, mated: Vector, _: Vector) -> Vector:
-        return _shares(mated, below[split])
+    def missed(split: int, drawn: Vector, everybody: NDArray[np.int64]) -> Vector:
+        return _share(drawn, np.searchsorted(everybody, trials[split].mated_persons), None, below[split])
 
     return _measured(trials, missed, _fewest([split.mated_persons for split in trials]), replicates, seed)
 
@@ -315,8 +315,10 @@ def passed_at(
     """
     above = [split.non_mated >= threshold for split, threshold in _with(thresholds, trials)]
 
-    def passed(split: int, _: Vector, non_mated: Vector) -> Vector:
-        return _shares(non_mated, above[split])
+    def passed(split: int, drawn: Vector, everybody: NDArray[np.int64]) -> Vector:
+        others = trials[split].non_mated_others
+        columns = None if others is None else np.searchsorted(everybody, others)
+        return _share(drawn, np.searchsorted(everybody, trials[split].non_mated_persons), columns, above[split])
 
     return _measured(trials, passed, _fewest([split.non_mated_persons for split in trials]), replicates, seed)
 
@@ -329,15 +331,16 @@ def separation(trials: Sequence[Trials], replicates: int = REPLICATES, seed: int
     """
     persons = _fewest([side for split in trials for side in (split.mated_persons, split.non_mated_persons)])
 
-    def area(split: int, mated: Vector, non_mated: Vector) -> Vector:
-        return _separation(trials[split].mated, trials[split].non_mated, mated, non_mated)
+    def area(split: int, drawn: Vector, everybody: NDArray[np.int64]) -> Vector:
+        weights = _weights(trials[split], everybody, drawn)
+        return _separation(trials[split].mated, trials[split].non_mated, *weights)
 
     measured = _measured(trials, area, persons, replicates, seed)
     return Measured(measured.value, measured.low, measured.high, persons, measured.enrolled)
 
 
-Statistic = Callable[[int, Vector, Vector], Vector]
-"""A split's number (splits are counted from 0) under (R, M) and (R, N) weights of its trials; NaN without weight."""
+Statistic = Callable[[int, Vector, NDArray[np.int64]], Vector]
+"""(R,) values of a split (counted from 0) when each of these persons was drawn (R, persons) times; NaN without any."""
 
 
 def _measured(trials: Sequence[Trials], statistic: Statistic, persons: int, replicates: int, seed: int) -> Measured:
@@ -345,14 +348,13 @@ def _measured(trials: Sequence[Trials], statistic: Statistic, persons: int, repl
     if not trials:
         raise UsageError("there is no split to measure")
     everybody = np.unique(np.concatenate([_everybody(split) for split in trials]))
-    generator = np.random.default_rng(derive_seed("open set persons", seed))
     count = len(everybody)
-    draws = generator.multinomial(count, np.full(count, 1 / count), size=replicates).astype(np.float64)
+    draws = _draws(count, replicates, seed)
     value, total = 0.0, np.zeros(replicates)
     for number, split in enumerate(trials):
         step = max(1, _ELEMENTS // (len(split.mated) + len(split.non_mated)))
         blocks = [np.ones((1, count)), *(draws[start : start + step] for start in range(0, replicates, step))]
-        (own,), *parts = (statistic(number, *_weights(split, everybody, block)) for block in blocks)
+        (own,), *parts = (statistic(number, block, everybody) for block in blocks)
         drawn = np.concatenate(parts)
         value += float(own) / len(trials)
         total += np.where(np.isnan(drawn), own, drawn) / len(trials)
@@ -360,6 +362,13 @@ def _measured(trials: Sequence[Trials], statistic: Statistic, persons: int, repl
     floor = 3 / persons
     reason = f"below 3/n = {100 * floor:.1f} % of {persons} persons" if value < floor else ""
     return Measured(value, low, high, persons, _enrolled(trials), reason)
+
+
+@functools.lru_cache(maxsize=4)
+def _draws(persons: int, replicates: int, seed: int) -> Vector:
+    """(replicates, persons) times that each is drawn."""
+    generator = np.random.default_rng(derive_seed("open set persons", seed))
+    return generator.multinomial(persons, np.full(persons, 1 / persons), size=replicates).astype(np.float64)
 
 
 def _weights(split: Trials, everybody: NDArray[np.int64], drawn: Vector) -> tuple[Vector, Vector]:
@@ -401,8 +410,16 @@ def _separation(mated_scores: Vector, non_mated_scores: Vector, mated: Vector, n
     return _ratio(won, mated.sum(axis=1) * running[:, -1])
 
 
-def _shares(weights: Vector, chosen: Bool[np.ndarray, "_"]) -> Vector:
-    return _ratio(weights @ chosen.astype(np.float64), weights.sum(axis=1))
+def _share(
+    drawn: Vector, persons: NDArray[np.int64], others: NDArray[np.int64] | None, chosen: Bool[np.ndarray, "_"]
+) -> Vector:
+    """(R,) weighted shares of the chosen trials, from their sums by person, or by pair of persons."""
+    count = drawn.shape[1]
+    if others is None:
+        sums = (np.bincount(persons, weights, count) for weights in (chosen, None))
+        return _ratio(*(drawn @ of_persons for of_persons in sums))
+    pairs = (np.bincount(persons * count + others, weights, count * count) for weights in (chosen, None))
+    return _ratio(*((drawn @ of_pairs.reshape(count, count) * drawn).sum(axis=1) for of_pairs in pairs))
 
 
 def _ratio(part: Vector, whole: Vector) -> Vector:

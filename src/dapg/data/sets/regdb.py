@@ -50,6 +50,7 @@ class RegDB(Dataset):
 
     title = "RegDB"
     infrared = "thermal"
+    places = dict.fromkeys(CAMERAS.values(), 1)  # one housing with two lenses
     licence = "academic use only, on request"
     access = "http://dm.dongguk.edu/link.html; the idx lists come with the archive of mangye16 (link in his repository)"
     published_persons = True

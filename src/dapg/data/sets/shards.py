@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.types import Record, Trial
 from dapg.data.base import Dataset, example_picture
@@ -31,6 +32,8 @@ class Shards(Dataset):
         self.splits = tuple(meta["splits"])  # type: ignore[misc]
         self.modes = tuple(meta["modes"])  # type: ignore[misc]
         self.title = meta["title"]  # type: ignore[misc]
+        kinds = (plugins.load("data.sets", name, Dataset) for name in plugins.names("data.sets"))
+        self.places = next((kind.places for kind in kinds if kind.title == self.title), {})
 
     def records(self, split: str = "all") -> Sequence[Record]:
         """The records of a packed split, in the order of the original set."""

@@ -47,6 +47,7 @@ class Synthetic(Dataset):
 
     title: ClassVar[str] = "Synthetic people"
     infrared: ClassVar[str] = "near"
+    places = SAME_ROOM
     licence: ClassVar[str] = "CC0-1.0"
     access: ClassVar[str] = "ships with the package; larger sets: dapg data synth (docs/synthetic.md)"
     splits: ClassVar[tuple[str, ...]] = ("unlabelled", "train", "val", "test")

@@ -28,7 +28,8 @@ TRIALS = 10
 SHOTS = 10
 """Pictures per person and camera in a multi-shot gallery."""
 
-PROTOCOL = Protocol("sysu-mm01", camera_groups={2: 2, 3: 2}, unique_identity_cmc=True)
+SAME_ROOM = {2: 2, 3: 2}
+PROTOCOL = Protocol("sysu-mm01", camera_groups=SAME_ROOM, unique_identity_cmc=True)
 """Cameras 2 and 3 stand in the same room, so camera-2 answers to a camera-3 query are left out, whoever they show."""
 
 ARRAYS = {
@@ -61,6 +62,7 @@ class SysuMM01(Dataset):
 
     title = "SYSU-MM01"
     infrared = "near"
+    places = SAME_ROOM
     licence = "academic use only, under a signed release agreement"
     access = "agreement and address at https://github.com/wuancong/SYSU-MM01"
     published_persons = True

@@ -1,0 +1,296 @@
+"""The benchmark ``vi-c 1.0`` as a stage: a model or its features in; one JSON file, one CSV file and the features out.
+
+First the features of every test set, then numbers from the features alone: the same features give the same bytes.
+"""
+
+import csv
+import io
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from dapg.core.device import resolve_device
+from dapg.core.errors import DapgError, DataError, UsageError, nearest
+from dapg.core.files import atomic_write_text, read_json, write_json
+from dapg.core.ranges import Count, Pixels, Processes, Seed, Weight
+from dapg.core.run_folder import RESULT, RunFolder, refuse_other_weights
+from dapg.core.runtime import Runtime
+from dapg.core.settings import run_only
+from dapg.core.training import BackboneConfig, DataConfig
+from dapg.core.types import JsonObject
+from dapg.data.base import Dataset
+from dapg.data.source import list_hash, open_dataset
+from dapg.evaluation import corruption_list
+from dapg.evaluation.benchmark_scores import Test, relative_errors, score_protocols
+from dapg.evaluation.benchmark_sets import CLEAN_SET, FeatureFolder, Maker, TestSet, damaged_by, sets_of
+from dapg.evaluation.corrupted_sets import CorruptionPolicy, protocols_of
+from dapg.evaluation.evaluate import first_mode, untrained_trials, weights_hash
+from dapg.evaluation.picture_cache import PictureCache, default_folder
+from dapg.evaluation.result import describe_trial
+from dapg.features.build_encoder import build_encoder
+
+ABOUT, CELLS, FEATURES = "about.json", "cells.csv", "features"
+NO_REFERENCE = (
+    "no reference: give --reference, the same benchmark of AGW from ImageNet; papers print no figures by type"
+)
+GIGABYTE = 10**9
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """What is scored, and by what."""
+
+    model: str
+    """Folder of a finished run, ``histogram``, ``random``, ``imagenet``, a weights file, or a folder of features."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Test data."""
+    mode: str = ""
+    """Test mode of the data set, e.g. all, indoor; empty: its first."""
+    feature: str = ""
+    """Feature of the model; empty: its headline."""
+    name: str = ""
+    """What the model is called in tables; empty: the name of its folder or file."""
+    list: str = corruption_list.NEWEST
+    """Fixed list of corruptions."""
+    protocols: tuple[str, ...] = ("visible",)
+    """Protocols of the list: visible (CIL's rule), visible-query, visible-gallery, both, both-query, both-gallery,
+    both-cameras, both-places; all: every one."""
+    repeats: Count = 10
+    """Mixtures, in which each picture draws its type and severity (CIL: 10)."""
+    reference: str = ""
+    """Result folder or features of the model that errors are divided by for mCE, AGW from ImageNet on the same data."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """Network for ``random``, ``imagenet`` and weights files; a run brings its own."""
+    height: Pixels = 256
+    """Rows of the input, where the model does not say."""
+    width: Pixels = 128
+    """Columns of the input, where the model does not say."""
+    seed: Seed = 0
+    """Random weights and galleries."""
+    keep_features: bool = run_only(True)
+    """Keep the features beside the result: with them it is made again in no time, also by other protocols."""
+    cache_size: Weight = run_only(8.0)
+    """GB of corrupted pictures kept on this machine for the next model of the same input size; 0: none. They are in
+    $DAPG_CACHE, else in ~/.cache/dapg; --clear_cache deletes them."""
+    batch_size: Count = run_only(64)
+    """Clean pictures encoded at once."""
+    workers: Processes = run_only(0)
+    """Processes that corrupt pictures; 0 does it in this one."""
+    out: str = run_only("")
+    """Folder of the result."""
+    device: str = run_only("auto")
+    """auto, cpu, cuda or cuda:N."""
+
+
+def benchmark(settings: BenchmarkSettings) -> JsonObject:
+    """Score a model, or features, on clean pictures and on every type at every severity; returns result.json.
+
+    A killed run goes on at the test set where it stopped.
+
+    Raises:
+        UsageError: unknown model, mode, protocol or feature, or the folder holds another benchmark.
+        DataError: a picture or a feature is missing or cannot be read.
+    """
+    folder = Path(settings.out)
+    stage = RunFolder(folder, settings, "benchmark")
+    finished = stage.open()
+    if finished is not None:
+        stage.close()
+        now = weights_hash(settings.model)
+        refuse_other_weights(folder, "the benchmark of", settings.model, finished["model"]["weights"], now)
+        return finished
+    try:
+        result = _benchmark(settings)
+        atomic_write_text(folder / CELLS, cells_csv(result))
+        return stage.finish(result)
+    finally:
+        stage.close()
+
+
+def _benchmark(settings: BenchmarkSettings) -> JsonObject:
+    dataset = open_dataset(settings.data)
+    mode = settings.mode or first_mode(dataset)
+    given = is_features(settings.model)
+    trials = dataset.trials(mode, settings.seed)
+    if not given:
+        trials = untrained_trials(settings.model, settings.data, dataset, trials)
+    test, policies = Test(dataset, trials, settings.repeats), chosen_policies(settings)
+    sets = sets_of(list(policies.values()), settings.repeats)
+    features = FeatureFolder(Path(settings.model) if given else Path(settings.out) / FEATURES)
+    if not given:
+        _make(settings, test, sets, features)
+    about = _about(features, settings)
+    result: JsonObject = {
+        "list": corruption_list.provenance(next(iter(policies.values())).types, *_drawn(next(iter(policies.values())))),
+        "data": {
+            "name": dataset.title,
+            "mode": mode,
+            "version": dataset.version,
+            "hash": list_hash(test.records()),
+            "protocol": trials[0].protocol.name,
+            "trials": [describe_trial(trial) for trial in trials],
+            "comparable": all(trial.comparable for trial in trials),
+        },
+        "model": about,
+        "features": features.digest([CLEAN_SET, *(s.name for s in _needed(sets, test))]),
+        **score_protocols(features, test, policies),
+    }
+    reference = _reference(settings, result, test, policies) if settings.reference else None
+    relative_errors(result, reference, NO_REFERENCE)
+    result["reference"] = None if reference is None else {**reference["model"], "features": reference["features"]}
+    if not given and not settings.keep_features:
+        shutil.rmtree(features.path)
+    return result
+
+
+def _drawn(policy: CorruptionPolicy) -> tuple[int, int, int]:
+    return policy.height, policy.width, policy.seed
+
+
+def _needed(sets: list[TestSet], test: Test) -> list[TestSet]:
+    """Test sets that damage anything: saturation does nothing to infrared pictures."""
+    records = test.records()
+    return [test_set for test_set in sets if damaged_by(test_set, test.dataset, records)]
+
+
+def _make(settings: BenchmarkSettings, test: Test, sets: list[TestSet], features: FeatureFolder) -> None:
+    """Encode what is not there yet; features of other weights are thrown away first."""
+    device = resolve_device(settings.device)
+    own = settings.backbone == BackboneConfig()  # then a file that says which network it holds is believed
+    size = settings.height, settings.width
+    encoder = build_encoder(settings.model, None if own else settings.backbone, size, settings.seed, device)
+    feature = settings.feature or encoder.headline
+    about = {
+        "name": settings.name or _label(settings),
+        "weights": weights_hash(settings.model),
+        "feature": feature,
+        "source": "features made by dapg",
+    }
+    stored = features.path / ABOUT
+    if stored.exists() and read_json(stored) != about:
+        shutil.rmtree(features.path)
+    write_json(stored, about)
+    cache = PictureCache(default_folder(), int(settings.cache_size * GIGABYTE))
+    runtime = Runtime(device, settings.batch_size, settings.workers, progress=True)
+    Maker(encoder, feature, test.dataset, test.records(), runtime, cache).make(sets, features)
+
+
+def is_features(model: str) -> bool:
+    """Whether a model is named by a folder of features."""
+    return FeatureFolder(Path(model)).has(CLEAN_SET)
+
+
+def _about(features: FeatureFolder, settings: BenchmarkSettings) -> JsonObject:
+    """Name, weights and feature of a model; of foreign features what is known."""
+    stored = features.path / ABOUT
+    foreign = {
+        "name": settings.name or features.path.resolve().name,
+        "weights": None,
+        "feature": settings.feature or "as given",
+        "source": "features of another program",
+    }
+    about = {**foreign, **(read_json(stored) if stored.exists() else {})}
+    return {**about, "name": settings.name} if settings.name else about
+
+
+def chosen_policies(settings: BenchmarkSettings) -> dict[str, CorruptionPolicy]:
+    """The protocols that were asked for.
+
+    Raises:
+        UsageError: the list has none of that name, or none was asked for.
+    """
+    known = protocols_of(corruption_list.corruption_list(settings.list))
+    names = list(known) if "all" in settings.protocols else list(settings.protocols)
+    for name in names:
+        if name not in known:
+            listed = ", ".join(known)
+            raise UsageError(f"no protocol is called {name!r}{nearest(name, list(known))}; known: {listed}, all")
+    if not names:
+        raise UsageError("--protocols names no protocol")
+    return {name: known[name] for name in names}
+
+
+def _reference(
+    settings: BenchmarkSettings, result: JsonObject, test: Test, policies: Mapping[str, CorruptionPolicy]
+) -> JsonObject:
+    """Scores of the reference, from its finished benchmark or from its features.
+
+    Raises:
+        UsageError: it was scored on other data, or by another list.
+    """
+    folder = Path(settings.reference)
+    if is_features(settings.reference):
+        features = FeatureFolder(folder)
+        names = [CLEAN_SET, *(s.name for s in _needed(sets_of(list(policies.values()), test.repeats), test))]
+        about = _about(features, replace(settings, name="", feature=""))
+        return {"model": about, "features": features.digest(names), **score_protocols(features, test, policies)}
+    try:
+        stored: JsonObject = read_json(folder / RESULT)
+    except DapgError:
+        stored = {}
+    if stored.get("stage") != "benchmark":
+        raise UsageError(f"{folder} holds neither features ({CLEAN_SET}.npz) nor a finished benchmark (--reference)")
+    for part, key in (("list", "sha256"), ("list", "changed"), ("data", "hash"), ("data", "mode")):
+        if stored[part][key] != result[part][key]:
+            raise UsageError(
+                f"{folder} was scored on another test ({part} {key}: {stored[part][key]!r} there, "
+                f"{result[part][key]!r} here), so its errors cannot be the reference"
+            )
+    return stored
+
+
+def cells_csv(result: JsonObject) -> str:
+    """One line per protocol, type and severity; scores in per cent."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    rates = ("FPIR", "FNIR", "FNIR_own_threshold")
+    writer.writerow(["model", "data", "mode", "protocol", "type", "severity", "rank-1", "mAP", "mINP", *rates])
+
+    def line(protocol: str, kind: str, severity: int | str, row: JsonObject) -> None:
+        scores = [f"{100 * row[measure]:.3f}" for measure in ("rank-1", "mAP", "mINP")]
+        drift = [f"{100 * row[rate]['value']:.3f}" if _has_value(row.get(rate)) else "" for rate in rates]
+        where = [result["model"]["name"], result["data"]["name"], result["data"]["mode"]]
+        writer.writerow([*where, protocol, kind, severity, *scores, *drift])
+
+    line("", "clean", "", result["clean"])
+    for name, protocol in result["protocols"].items():
+        for cell in protocol["cells"]:
+            line(name, cell["type"], cell["severity"], cell)
+    return text.getvalue()
+
+
+def _has_value(measured: JsonObject | None) -> bool:
+    return measured is not None and measured["value"] is not None
+
+
+def _label(settings: BenchmarkSettings) -> str:
+    if settings.model in ("random", "imagenet"):
+        return f"{settings.model}-{settings.backbone.name}"
+    return Path(settings.model).resolve().stem
+
+
+def default_out(settings: BenchmarkSettings) -> BenchmarkSettings:
+    """Fill in ``out`` where it is empty: below outputs/benchmark."""
+    if settings.out:
+        return settings
+    where = f"{settings.name or _label(settings)}-{settings.data.name}-{settings.mode or 'default'}"
+    return replace(settings, out=f"outputs/benchmark/{where}")
+
+
+def image_list(dataset: Dataset, mode: str, seed: int = 0) -> str:
+    """Every image of a mode's trials as CSV, for programs that make features.
+
+    Raises:
+        DataError: the data set is not whole.
+    """
+    from dapg.evaluation.benchmark_sets import key_of
+
+    records = Test(dataset, dataset.trials(mode, seed), 1).records()
+    if not records:
+        raise DataError(f"{dataset.title} has no picture in mode {mode}")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "modality", "person", "camera"])
+    writer.writerows((key_of(r), r.modality.name.lower(), r.person, r.camera) for r in records)
+    return text.getvalue()
