@@ -22,6 +22,7 @@ from dapg.core.errors import BusyError, DataError, UsageError
 from dapg.core.files import atomic_write_bytes, read_json, write_json
 from dapg.core.images import decode
 from dapg.core.types import JsonObject, Modality
+from dapg.features.build_encoder import BUILT_IN
 from dapg.gallery import audit as auditing
 from dapg.gallery import deletion, verdicts
 from dapg.gallery import search as searching
@@ -30,7 +31,7 @@ from dapg.gallery.audit import Actor
 from dapg.gallery.database import Database, Filters, SqliteDatabase
 from dapg.gallery.indexing import Indexer, IndexReport, IndexSettings, Keys
 from dapg.gallery.migration import insert_model, migrate
-from dapg.gallery.networks import ModelCard, Network, NetworkSettings, load_network, looks_infrared
+from dapg.gallery.networks import ModelCard, Network, NetworkSettings, load_network, looks_infrared, thresholds_file
 from dapg.gallery.search import Picture, Query, SearchResult
 
 ABOUT = "gallery.json"
@@ -94,6 +95,7 @@ class Gallery:
         write_json(folder / ABOUT, {"store": store, "id": identity})
         gallery = cls(folder, device)
         gallery._networks[loaded.card.hash] = loaded
+        gallery._take_thresholds(network.model)
         return gallery
 
     def acting(self, user: str, reason: str = "") -> "Gallery":
@@ -160,7 +162,38 @@ class Gallery:
         loaded = Network(network, self._device)
         count = migrate(self.database, loaded, batch_size, self.actor)
         self._networks, self._moved = {loaded.card.hash: loaded}, ""
+        self._take_thresholds(network.model)
         return count
+
+    # Thresholds
+
+    def set_thresholds(self, result: JsonObject) -> None:
+        """Take what ``thresholds.measure`` made of this gallery's network.
+
+        Raises:
+            UsageError: it is of another network, or of another kind of infrared than that has learnt from.
+        """
+        card = self.card()
+        if result["model"] != card.hash:
+            raise UsageError(f"these are thresholds of {result['name']}, not of the gallery's {card.name}")
+        kind = str(result["infrared"])
+        if "unknown" not in (kind, card.infrared) and kind != card.infrared:
+            raise UsageError(f"these are thresholds for {kind} infrared; {card.name} knows {card.infrared} infrared")
+        model = self._model()
+        with self.database.transaction():
+            self.database.execute("DELETE FROM thresholds WHERE model = ?", model)
+            for pair in result["pairs"]:
+                lights = [int(Modality[pair[side].upper()]) for side in ("query", "gallery")]
+                content = json.dumps({**pair, "infrared": kind, "data": result["data"]})
+                self.database.execute("INSERT INTO thresholds VALUES (?, ?, ?, ?)", model, *lights, content)
+            auditing.append(self.database, self.actor, "set thresholds", {"model": card.hash, "data": result["data"]})
+
+    def _take_thresholds(self, model: str) -> None:
+        """Those that lie beside the network, if they are of this one."""
+        if model not in BUILT_IN and thresholds_file(model).is_file():
+            result = read_json(thresholds_file(model))
+            if result["model"] == self.card().hash:
+                self.set_thresholds(result)
 
     # Search
 

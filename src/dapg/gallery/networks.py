@@ -22,7 +22,7 @@ from dapg.core.training import BackboneConfig
 from dapg.core.types import JsonObject, Modality
 from dapg.data.base import Dataset
 from dapg.features.build_encoder import BUILT_IN, build_encoder, card_of
-from dapg.features.encoders import Encoder
+from dapg.features.encoders import Encoder, MethodEncoder
 from dapg.methods.runs import METHOD_WEIGHTS
 from dapg.models.weights.addresses import Card, locate
 from dapg.models.weights.backbone_weights import HUB_FILE
@@ -75,15 +75,15 @@ class Network:
             WeightsError: weights that do not fit.
         """
         size = (settings.height, settings.width)
-        self._encoder: Encoder = build_encoder(settings.model, settings.backbone, size, 0, resolve_device(device))
-        self.input_size = self._encoder.input_size
+        self.encoder: Encoder = build_encoder(settings.model, settings.backbone, size, 0, resolve_device(device))
+        self.input_size = self.encoder.input_size
         blank = torch.zeros(1, 3, *self.input_size, dtype=torch.uint8)
-        self.card = _card(settings, self._encoder.headline, self.encode(blank, Modality.VISIBLE).shape[1])
+        self.card = _card(settings, self.encoder, self.encode(blank, Modality.VISIBLE).shape[1])
 
     @torch.no_grad()
     def encode(self, images: UInt8[Tensor, "B 3 H W"], modality: Modality) -> Float32[np.ndarray, "B D"]:
         """Unit features of decoded images of one kind of light."""
-        features = self._encoder.encode(images.to(self._encoder.device), modality)[self._encoder.headline]
+        features = self.encoder.encode(images.to(self.encoder.device), modality)[self.encoder.headline]
         array: Float32[np.ndarray, "B D"] = functional.normalize(features.float()).cpu().numpy()
         return array
 
@@ -118,8 +118,8 @@ def load_network(card: ModelCard, device: str = "auto", moved: str = "") -> Netw
     return network
 
 
-def _card(settings: NetworkSettings, feature: str, width: int) -> ModelCard:
-    identity: JsonObject = {"feature": feature, "width": width}
+def _card(settings: NetworkSettings, encoder: Encoder, width: int) -> ModelCard:
+    identity: JsonObject = {"feature": encoder.headline, "width": width}
     if settings.model in BUILT_IN:
         identity |= {"network": to_dict(settings)}
         known, name, place = Card("learnt from no picture", "none", "none needed"), settings.model, settings.model
@@ -137,11 +137,25 @@ def _card(settings: NetworkSettings, feature: str, width: int) -> ModelCard:
             known, name = _training_data(stored), f"{stored['name']} {name}"
         else:
             file = source.path / HUB_FILE if source.path.is_dir() else source.path
-            identity |= {"weights": sha256(file), "network": {**to_dict(settings), "model": ""}}
+            identity |= {"weights": sha256(file)}
+            if not isinstance(encoder, MethodEncoder):  # what such a file does not say itself
+                identity |= {"network": {**to_dict(settings), "model": ""}}
             known = source.card or card_of(source.path)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     spec = json.dumps({**to_dict(settings), "model": place}, sort_keys=True)
-    return ModelCard(digest, spec, name, feature, width, known.infrared, known.licence, f"{known.data}; {known.terms}")
+    return ModelCard(
+        digest, spec, name, encoder.headline, width, known.infrared, known.licence, f"{known.data}; {known.terms}"
+    )
+
+
+def thresholds_file(model: str) -> Path:
+    """Where the thresholds of a model are: in the folder of a run, or beside a file.
+
+    Raises:
+        UsageError: no such model.
+    """
+    path = locate(model).path
+    return path / "thresholds.json" if path.is_dir() else path.with_suffix(".thresholds.json")
 
 
 def _training_data(stored: JsonObject) -> Card:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from dapg.core.settings import from_dict
 from dapg.core.types import Modality
 from dapg.gallery.database import Database
 
@@ -38,7 +39,7 @@ class Threshold:
     """At these scores; in between they are interpolated."""
     infrared: str
     """Kind of infrared that it holds for."""
-    said: str = ""
+    said: str
     """Error rates in words."""
 
     def judge(self, score: float) -> Verdict:
@@ -53,6 +54,6 @@ def thresholds_of(database: Database, model: int, query: Modality) -> dict[Modal
     tables = {}
     for gallery, content in rows:
         values = json.loads(content)
-        names = Threshold.__dataclass_fields__
-        tables[Modality(gallery)] = Threshold(**{name: values[name] for name in names if name in values})
+        known = {name: values[name] for name in Threshold.__dataclass_fields__}
+        tables[Modality(gallery)] = from_dict(Threshold, known, "threshold ")
     return tables

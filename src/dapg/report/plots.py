@@ -95,6 +95,23 @@ def distance_histograms(figures: JsonObject) -> str:
     return _svg(figure)
 
 
+def error_curves(pairs: Sequence[JsonObject]) -> str:
+    """Detection error trade-off and reliability of thresholds (``gallery/thresholds.py``), a line for each pair."""
+    figure, (trade, reliability) = _figure(2)
+    for number, pair in enumerate(pairs):
+        colour, label = _LINES[number % len(_LINES)], f"{pair['query']} - {pair['gallery']}"
+        trade.plot(pair["det"]["FPIR"], pair["det"]["FNIR"], color=colour, label=label)
+        bins = pair["reliability"]
+        predicted, right = [line["predicted"] for line in bins], [line["right"] for line in bins]
+        reliability.plot(predicted, right, color=colour, marker=".")
+        reliability.vlines(predicted, [line["low"] for line in bins], [line["high"] for line in bins], color=colour)
+    reliability.plot([0, 1], [0, 1], color=_INK, linewidth=0.6)
+    trade.legend(fontsize=7, frameon=False)
+    _label(trade, "FNIR by FPIR", "strangers accepted (FPIR)")
+    _label(reliability, "reliability", "predicted probability; share that was right")
+    return _svg(figure)
+
+
 def tsne_scatter(figures: JsonObject) -> str:
     """Each picture where t-SNE puts it: a colour a person, circles visible and crosses infrared."""
     points = figures.get("tsne") or []
