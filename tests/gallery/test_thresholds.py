@@ -97,7 +97,8 @@ def test_a_gallery_gets_thresholds_and_says_so(tmp_path: Path, capsys: pytest.Ca
     page, out = tmp_path / "page.html", tmp_path / "thresholds.json"
     code, said, err = run(
         capsys, "threshold", tmp_path / "gallery", "--data", figures, "--data.split", "all", "--workers", "0",
-        "--splits", "2", "--replicates", "20", "--out", out, "--html", page, "--drift", "brightness", "--drift_queries", "20",
+        "--splits", "2", "--replicates", "20", "--out", out, "--html", page,
+        "--drift", "brightness", "--drift_queries", "20",
     )  # fmt: skip
     assert code == 0, err
     assert "visible query, visible gallery: same from" in said
