@@ -14,7 +14,7 @@ from dapg.models.blocks.non_local import NonLocal
 from dapg.models.two_stream import TwoStream, TwoStreamConfig
 from dapg.models.weights.backbone_weights import init_backbone
 
-BACKBONES = plugins.names("models.backbones")
+BACKBONES = [name for name in plugins.names("models.backbones") if not name.startswith(("vit", "swin", "timm"))]
 
 
 def backbone_of(name: str) -> Backbone:

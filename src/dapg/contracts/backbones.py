@@ -1,6 +1,7 @@
 """Checks of a backbone: the feature map, gradients, weights from one generator; stem and stages where it has them."""
 
 import copy
+from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -125,7 +126,8 @@ def build(name: str, seed: str = "weights") -> Backbone:
 
 
 def _settings(name: str) -> Backbone.Config:
-    narrow = issubclass(plugins.load("models.backbones", name, Backbone), Pyramid)
+    kind = plugins.load("models.backbones", name, Backbone)
+    narrow = "width" in {field.name for field in fields(kind.Config)}
     settings: Backbone.Config = backbone_settings(BackboneConfig(name, width=0.125 if narrow else 1.0))
     return settings
 

@@ -24,6 +24,7 @@ from dapg.data.picture_lines import write_lines
 from dapg.methods.base import DataFacts, Method, MethodConfig
 from dapg.methods.contrastive import NegativesConfig, QueueConfig
 from dapg.methods.runs import method_class
+from dapg.models.backbones.base import Backbone
 from dapg.models.backbones.resnet18 import ResNet18
 from dapg.train.training_settings import TrainingSettings
 
@@ -176,7 +177,9 @@ def network(seed: str) -> ResNet18:
 
 
 @contextmanager
-def built(stage: Stage, name: str, config: MethodConfig | None = None) -> Iterator[Method]:
+def built(
+    stage: Stage, name: str, config: MethodConfig | None = None, backbone: Backbone | None = None
+) -> Iterator[Method]:
     """The method (None: with its defaults) on a small network; a file of lines is there while it is used."""
     kind = method_class(stage, name)
     config = kind.Config() if config is None else config
@@ -191,7 +194,7 @@ def built(stage: Stage, name: str, config: MethodConfig | None = None) -> Iterat
             write_lines(lines, {record.path: record.person for record in RECORDS})
             small = from_dict(kind.Config, {**to_dict(small), small.line_file: str(lines)}, "method")
         facts = DataFacts(200, tuple(range(6)), RECORDS)
-        yield kind(small, network("backbone"), facts, generator_from("head"))
+        yield kind(small, network("backbone") if backbone is None else backbone, facts, generator_from("head"))
 
 
 def some_batch() -> Batch:

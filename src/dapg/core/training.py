@@ -4,7 +4,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from dapg.core.errors import UsageError
-from dapg.core.ranges import Count, CountOrZero, Decay, Factor, GreyBits, Percentage, Positive, Share, Stride, Weight
+from dapg.core.ranges import (
+    Count,
+    CountOrZero,
+    Decay,
+    Factor,
+    GreyBits,
+    Percentage,
+    PixelsOrZero,
+    Positive,
+    Share,
+    Stride,
+    Weight,
+)
 from dapg.core.settings import run_only, unset
 
 OptimizerName = Literal["sgd", "adam", "adamw", "lars"]
@@ -56,6 +68,14 @@ class BackboneConfig:
     """Last stage that is built: layer3 ends at stride 16. All are when not given."""
     fixed: str | None = unset(None)
     """Last stage that is not trained, with all before it: stem, layer1, ... Everything is trained when not given."""
+    variant: str = unset("")
+    """Whose network a ViT is: timm's or TransReID's (empty), ics, pass, dinov2 or dinov2-registers."""
+    stride: PixelsOrZero = unset(0)
+    """Pixels from patch to patch of a ViT; 0: as many as a patch has; 12 overlaps patches of 16."""
+    tokens: str = unset("patches")
+    """What a ViT's map is pooled to: patches (their mean), class (token) or both."""
+    semantic_weight: Share = unset(0.2)
+    """Share of meaning against looks in a Swin network of SOLIDER's."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,17 @@ _FIXED_IMAGES = 16
 """Pictures that go through a fixed block at once."""
 
 
+@dataclass(frozen=True)
+class Converted:
+    """Tensors of a foreign file under a backbone's own names and in its shapes."""
+
+    tensors: Mapping[str, Tensor]
+    used: frozenset[str] = frozenset()
+    """Names in the file that they were made from, where these differ."""
+    words: str = ""
+    """What was done to them beyond renaming, for the report."""
+
+
 class Backbone(nn.Module, ABC):
     """A network from normalised pictures to a feature map of ``feature_dim`` channels.
 
@@ -61,8 +72,8 @@ class Backbone(nn.Module, ABC):
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """Feature map of pictures normalised with ``mean`` and ``std``.
 
-        A transformer returns the grid of its patches after the last norm, without a class token; what is pooled, and
-        where a heat map looks, are these places.
+        A transformer returns the grid of its patches after the last norm; what is pooled, and where a heat map looks,
+        are these places. Ours can move them so that their mean is the class token.
         """
 
     def map_module(self) -> nn.Module:
@@ -106,6 +117,10 @@ class Backbone(nn.Module, ABC):
     def fixed_modules(self) -> list[nn.Module]:
         """The stem and whatever else is not trained; empty where everything is."""
         return []
+
+    def convert(self, tensors: Mapping[str, Tensor]) -> Converted:
+        """What of a file's tensors has another name or shape in this network; the rest is taken as it is."""
+        return Converted({})
 
     def stem_modules(self) -> list[nn.Module]:
         """The stem's own modules; a second stream keeps deep copies of them."""

@@ -1,9 +1,20 @@
 """Weights from an explicit generator: modules are built without drawing, then filled in a fixed order."""
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from torch import nn
 
 from dapg.core.rng import generator_from
+
+
+@runtime_checkable
+class DrawsItself(Protocol):
+    """A module with parameters of its own, beside those of the layers in it."""
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Fill them."""
+        ...
 
 
 def initialise(module: nn.Module, generator: torch.Generator | None) -> None:
@@ -12,7 +23,7 @@ def initialise(module: nn.Module, generator: torch.Generator | None) -> None:
     Building under ``with torch.device("meta")`` and filling here leaves torch's global generator untouched, so that
     equal seeds give equal weights whatever was built before. Convolutions: normal of variance 2 / fan-out (He et al.
     2015, as torchvision's ResNet and MobileNetV2); linear layers and attention: normal of variance 1 / fan-in; every
-    bias 0; batch and layer norms: weight 1, bias 0.
+    bias 0; norms: weight 1, bias 0. A module with a method ``draw`` fills its own parameters.
 
     Args:
         module: convolutions, linear layers, attention and norms, in any nesting.
@@ -24,7 +35,9 @@ def initialise(module: nn.Module, generator: torch.Generator | None) -> None:
     generator = generator if generator is not None else generator_from("initialise", 0)
     module.to_empty(device="cpu")
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, DrawsItself):
+            layer.draw(generator)
+        elif isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
         elif isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
@@ -32,7 +45,7 @@ def initialise(module: nn.Module, generator: torch.Generator | None) -> None:
             assert layer.in_proj_weight is not None  # queries, keys and values of one length
             nn.init.normal_(layer.in_proj_weight, std=layer.embed_dim**-0.5, generator=generator)
             nn.init.zeros_(layer.in_proj_bias)
-        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm):
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d | nn.LayerNorm):
             layer.reset_parameters()  # constants, nothing is drawn
             continue
         elif any(True for _ in layer.parameters(recurse=False)) or any(True for _ in layer.buffers(recurse=False)):

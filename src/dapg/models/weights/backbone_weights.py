@@ -274,7 +274,7 @@ def _fill(backbone: Backbone, content: Content, path: Path, source: str) -> Weig
     expected = backbone.state_dict()
     if content.metadata is not None:
         _same_architecture(backbone, content.metadata, source)
-    best = _fit(expected, content, source)
+    best = _fit(backbone, content, source)
     counted = [name for name in expected if not name.endswith("num_batches_tracked")]
     matched = [name for name in counted if name in best.fitting]
     if len(matched) < REQUIRED_SHARE * len(counted):
@@ -289,7 +289,7 @@ def _fill(backbone: Backbone, content: Content, path: Path, source: str) -> Weig
         for name, tensor in best.fitting.items():
             expected[name].copy_(tensor)  # state_dict shares memory with the network
     backbone.mean, backbone.std = mean, std
-    used = {best.file_names[name] for name in best.fitting}
+    used = {best.file_names[name] for name in best.fitting} | best.converted
     return WeightsReport(
         source=source,
         layout=best.layout,
@@ -312,16 +312,18 @@ class _Fit:
     fitting: dict[str, Tensor]
     file_names: dict[str, str]
     other_shape: dict[str, tuple[int, ...]]
+    converted: frozenset[str]
+    """Names in the file of what was renamed or made into something else."""
 
 
-def _fit(expected: Mapping[str, Tensor], content: Content, source: str) -> _Fit:
+def _fit(backbone: Backbone, content: Content, source: str) -> _Fit:
     """The reading of the file's names that fills most of the network; the earlier one wins a draw."""
     if any("visible_module.visible." in name for name in content.tensors):
         raise WeightsError(
             f"{source} is a fine-tuned AGW network (two stems and three copies of a ResNet-50), not a backbone, which "
             "has one stem: score it as it is with `dapg evaluate FILE`"
         )
-    readings = [_reading(expected, content, prefix) for prefix in _prefixes(expected, content)]
+    readings = [_reading(backbone, content, prefix) for prefix in _prefixes(backbone.state_dict(), content)]
     return max(readings, key=lambda reading: (len(reading.fitting), len(reading.other_shape)))
 
 
@@ -334,14 +336,15 @@ def _prefixes(expected: Mapping[str, Tensor], content: Content) -> list[str]:
     return ["", *plain]
 
 
-def _reading(expected: Mapping[str, Tensor], content: Content, prefix: str) -> _Fit:
+def _reading(backbone: Backbone, content: Content, prefix: str) -> _Fit:
     names = {name[len(prefix) :]: name for name in content.tensors if name.startswith(prefix)}
     renamed = _rename_sequential(_rename_mobilenet(names))
+    converted = backbone.convert({name: content.tensors[there] for name, there in names.items()})
     fitting, other_shape = {}, {}
-    for name, tensor in expected.items():
-        if name not in renamed:
+    for name, tensor in backbone.state_dict().items():
+        if name not in renamed and name not in converted.tensors:
             continue
-        candidate = content.tensors[renamed[name]]
+        candidate = converted.tensors[name] if name in converted.tensors else content.tensors[renamed[name]]
         if candidate.shape != tensor.shape or candidate.is_floating_point() != tensor.is_floating_point():
             other_shape[name] = tuple(candidate.shape)
         else:
@@ -349,7 +352,10 @@ def _reading(expected: Mapping[str, Tensor], content: Content, prefix: str) -> _
     layout = _layout(
         content, prefix, renamed is not names, any(name.startswith(("fc.", "classifier.")) for name in names)
     )
-    return _Fit(layout, fitting, renamed, other_shape)
+    if converted.words:
+        layout += f"; {converted.words}"
+    own = {**dict.fromkeys(converted.tensors, ""), **renamed}
+    return _Fit(layout, fitting, own, other_shape, frozenset(names[name] for name in converted.used))
 
 
 def _layout(content: Content, prefix: str, renamed: bool, classifier: bool) -> str:
