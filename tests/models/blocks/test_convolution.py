@@ -84,7 +84,7 @@ def test_every_convolution_of_this_kernel_and_stride_is_guarded(name: str) -> No
         for module in networks()[name].modules()
         if isinstance(module, nn.Conv2d) and (module.kernel_size, module.stride) == ((3, 3), (2, 2))
     ]
-    assert strided
+    assert strided or name.startswith(("vit", "swin"))  # which have none
     assert all(isinstance(module, Convolution) for module in strided)
 
 
