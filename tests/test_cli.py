@@ -175,3 +175,12 @@ def test_a_module_run_gives_the_exit_code_to_the_shell() -> None:
     result = python("-m", "dapg", "pretran")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "dapg: no command is called 'pretran'; did you mean 'pretrain'?; see dapg --help\n"
+
+
+@pytest.mark.parametrize("word", ["a\udcff", "a\0b"])
+@pytest.mark.parametrize("command", ["report", "evaluate", "data verify", "pretrain mocov2 --out"])
+def test_a_path_that_is_not_utf_8_is_refused_by_every_command(
+    word: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*command.split(), word]) == 2
+    assert "is not UTF-8 or holds a null character" in capsys.readouterr().err

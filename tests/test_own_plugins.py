@@ -12,8 +12,8 @@ from dapg import recipes
 from dapg.augment.noise_chain import ChainConfig
 from dapg.core import plugins
 from dapg.core.errors import UsageError
-from dapg.core.files import read_json
 from dapg.core.scales import SCALES
+from dapg.core.schema import read_json
 from dapg.corruptions import library
 from dapg.data.base import Dataset
 from dapg.experiment.plan import Experiment

@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in words or os.environ.get("DAPG_DEBUG") == "1"
     words = [word for word in words if word != "--debug"]
     try:
+        _refuse_broken_words(words)
         return _flushed(_with_plugins(words))
     except DapgError as error:
         return _report(error, error.exit_code, debug)
@@ -51,13 +52,26 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # no space, no permission: the system's word says it all
-        return _report(error, 1, debug)
+    except OSError as error:  # no space, no permission
+        from pathlib import Path
+
+        from dapg.core.files import full_disk
+
+        place = f"{error.filename}: " if error.filename else ""
+        told = DapgError(f"{place}{error.strerror or error}{full_disk(Path(error.filename or '.'), error)}")
+        return _report(told, 1, debug)
     except Exception as error:
         if isinstance(error, RuntimeError) and (said := killed_loader(error)):
             return _report(error, 1, debug, said)
         print(f"dapg: unexpected {type(error).__name__}: {error}", file=sys.stderr)
         return _report(error, 1, debug, "this is a bug; run again with --debug and report the traceback")
+
+
+def _refuse_broken_words(words: list[str]) -> None:
+    """One decision for all commands: what is not UTF-8 cannot be written down in settings, lists and results."""
+    for word in words:
+        if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in word):
+            raise UsageError(f"{word!r} is not UTF-8 or holds a null character; rename the file or folder")
 
 
 def _with_plugins(words: list[str]) -> list[str]:

@@ -7,13 +7,15 @@ are in docs/results.md.
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
 from dapg.core.run_folder import CONFIG
 from dapg.core.runtime import Runtime
 from dapg.core.scales import SCALES, Scale, Stage, require_preset
-from dapg.core.settings import from_dict, read_yaml, to_dict
+from dapg.core.schema import read_settings
+from dapg.core.settings import from_dict, to_dict
 from dapg.core.training import BackboneConfig, DataConfig
 from dapg.core.types import JsonObject
 from dapg.data.loading import LoaderConfig
@@ -62,13 +64,18 @@ def alignment(
     if isinstance(init, PretrainSettings):
         return _following(chosen, to_dict(init), init.out)
     if init and (Path(init) / CONFIG).is_file():
-        return _following(chosen, read_yaml(Path(init) / CONFIG), init)
+        return _following(chosen, read_settings(Path(init) / CONFIG, _Before), init)
     return replace(chosen, backbone=replace(chosen.backbone, init=init)) if init else chosen
+
+
+class _Before(TypedDict):
+    backbone: dict[str, object]
+    method: NotRequired[dict[str, object]]
 
 
 def _following(chosen: AlignSettings, before: JsonObject, init: str) -> AlignSettings:
     """The same for the network of an earlier run."""
-    backbone = replace(from_dict(BackboneConfig, before["backbone"], "backbone."), init=init)
+    backbone = replace(from_dict(BackboneConfig, before["backbone"], f"settings of {init}: backbone."), init=init)
     assert isinstance(chosen.method, AlignmentConfig)
     method = chosen.method.following(before.get("method", {}))
     height, width = method.views.size

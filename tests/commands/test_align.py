@@ -12,8 +12,8 @@ from dapg.augment.repose import repose
 from dapg.augment.skeleton import canonical_poses
 from dapg.commands import align, pretrain
 from dapg.core.errors import DapgError, UsageError
-from dapg.core.files import read_json
 from dapg.core.rng import SampleGenerator, generator_from
+from dapg.core.schema import read_json
 from dapg.core.settings import read_yaml
 from dapg.core.types import Modality
 from dapg.data.manifest import GeneratedPicture, Manifest, write_manifest

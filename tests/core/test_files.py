@@ -23,11 +23,11 @@ from dapg.core.files import (
     atomic_write_bytes,
     atomic_write_text,
     folder_lock,
-    read_json,
     remove_leftovers,
     sha256,
     write_json,
 )
+from dapg.core.schema import read_json
 
 SOURCE = Path(files.__file__).resolve().parents[2]
 

@@ -195,3 +195,23 @@ def test_a_second_process_may_meet_the_first_one_in_mid_start(tmp_path: Path, mo
     assert (tmp_path / "config.yaml").exists()
     first.close()
     second.close()
+
+
+def test_work_that_fails_before_it_made_anything_leaves_nothing(tmp_path: Path) -> None:
+    run = stage(tmp_path / "new")
+    run.open()
+    with pytest.raises(UsageError, match="no such weights"), run.working():
+        raise UsageError("no such weights")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    run = stage(tmp_path / "mine")
+    run.open()
+    with pytest.raises(UsageError), run.working():
+        raise UsageError("no such weights")
+    assert [path.name for path in (tmp_path / "mine").iterdir() if ".lock" not in path.name] == []
+    run = stage(tmp_path / "begun")
+    run.open()
+    (tmp_path / "begun" / "metrics.jsonl").write_text("")
+    with pytest.raises(UsageError), run.working():
+        raise UsageError("later")
+    assert (tmp_path / "begun" / "config.yaml").exists(), "what was begun can be gone on with"

@@ -111,7 +111,7 @@ def test_unlike_results_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.npz"):
         compare_results([first], [first])
     write_json(tmp_path / "d.json", {"feature": "x"})
-    with pytest.raises(DataError, match="has no protocol"):
+    with pytest.raises(DataError, match="has no data, per_query, protocol, trials"):
         compare_results([tmp_path / "d.json"], [tmp_path / "d.json"])
 
 

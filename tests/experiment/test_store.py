@@ -156,7 +156,7 @@ def test_a_missing_array_is_named(tmp_path: Path) -> None:
     add_cell(tmp_path, result(0))
     (tmp_path / "persons" / "none+agw-synthetic-random-0.npz").unlink()
     assert len(read_cells(tmp_path)) == 1
-    with pytest.raises(DapgError, match=r"random-0\.npz: the sums by person"):
+    with pytest.raises(DapgError, match=r"random-0\.npz does not exist"):
         read_cells(tmp_path, with_persons=True)
 
 

@@ -17,8 +17,9 @@ from torch.nn import functional
 import dapg
 from dapg import cli
 from dapg.core.errors import DapgError, UsageError, WeightsError
-from dapg.core.files import read_json, sha256
+from dapg.core.files import sha256
 from dapg.core.images import normalise
+from dapg.core.schema import read_json
 from dapg.core.settings import from_dict
 from dapg.core.training import BackboneConfig, DataConfig
 from dapg.core.types import Modality

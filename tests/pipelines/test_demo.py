@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dapg.core.errors import UsageError
-from dapg.core.files import read_json
 from dapg.core.rng import generator_from
+from dapg.core.schema import read_json
 from dapg.core.types import Trial
 from dapg.data.sets.synthetic import Synthetic
 from dapg.models.pn_gan import GeneratorConfig, build_generator

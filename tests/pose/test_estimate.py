@@ -11,11 +11,11 @@ from PIL import Image
 
 from dapg.commands import pose_estimate
 from dapg.core.errors import DataError, UsageError
-from dapg.core.files import read_json
 from dapg.core.images import upright_size
 from dapg.core.key_points import usable
 from dapg.core.parts import Part, parse_part
 from dapg.core.run_folder import RunFolder
+from dapg.core.schema import read_json
 from dapg.core.training import DataConfig
 from dapg.core.types import Record
 from dapg.data.sets.folder import Folder

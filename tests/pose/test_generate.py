@@ -13,7 +13,7 @@ from PIL import Image
 from dapg.augment.carry import carry
 from dapg.augment.repose import repose
 from dapg.augment.skeleton import canonical_poses, draw_skeletons
-from dapg.core.errors import UsageError, WeightsError
+from dapg.core.errors import DataError, UsageError, WeightsError
 from dapg.core.images import decode
 from dapg.core.parts import Part
 from dapg.core.rng import generator_from
@@ -230,3 +230,10 @@ def test_the_embedded_generator_keeps_the_clothes_and_turns_the_person() -> None
     own = torch.cdist(after, before).argmin(dim=1) == torch.arange(24)
     assert own.float().mean() >= 1 / 3
     assert (made[:, 0].float() - made[:, 1].float()).abs().mean() > 3, "another pose is another picture"
+
+
+def test_what_is_refused_before_it_begins_does_not_take_the_folder(generator_file: Path, tmp_path: Path) -> None:
+    with pytest.raises((UsageError, DataError)):
+        run(tmp_path / "out", generator_file, key_points=str(tmp_path / "nothing.npz"))
+    assert not (tmp_path / "out").exists()
+    assert run(tmp_path / "out", generator_file)["complete"]

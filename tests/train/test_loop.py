@@ -303,6 +303,31 @@ def test_a_truncated_checkpoint_is_passed_over(figures: Path, tmp_path: Path) ->
     assert [whole.step for whole in checkpoint.whole_checkpoints(tmp_path)] == [2]
 
 
+@pytest.mark.parametrize("victim", ["method.safetensors", "rank0.pt", "manifest.json"])
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_and_is_named(
+    figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], victim: str
+) -> None:
+    """A bit that turned on the disk changes no length; only the hash tells."""
+    run(figures, tmp_path / "whole", train_config(4))
+    run(figures, tmp_path / "run", train_config(4))
+    file = tmp_path / "run" / "checkpoints" / "step_00000004" / victim
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 128
+    file.write_bytes(content)
+    run(figures, tmp_path / "run", train_config(4))
+    assert f"{file.parent} is damaged; going on from step 2" in capsys.readouterr().err
+    files = [tmp_path / name / "checkpoints" / "step_00000004" / "method.safetensors" for name in ("whole", "run")]
+    assert files[0].read_bytes() == files[1].read_bytes(), "its steps were done again"
+
+
+def test_no_readable_checkpoint_is_an_error(figures: Path, tmp_path: Path) -> None:
+    run(figures, tmp_path, train_config(2))
+    for manifest in tmp_path.glob("checkpoints/*/manifest.json"):
+        manifest.write_text("[]")
+    with pytest.raises(DataError, match=r"no checkpoint below .* can be read; delete .* to begin again"):
+        run(figures, tmp_path, train_config(2))
+
+
 def test_bf16_trains(figures: Path, tmp_path: Path) -> None:
     progress, method = run(figures, tmp_path, replace(train_config(3), precision="bf16"))
     assert math.isfinite(progress.logs["loss"])

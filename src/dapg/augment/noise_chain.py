@@ -19,12 +19,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dapg.augment.view_size import ViewSize
 from dapg.core.device import send
 from dapg.core.errors import UsageError
 from dapg.core.ranges import Pixels, Severity
 from dapg.core.rng import SampleGenerator
-from dapg.core.scales import Scale, Self
+from dapg.core.scales import Scale, Self, ViewSize
 from dapg.core.settings import unset
 from dapg.corruptions import library
 

@@ -8,11 +8,10 @@ from torch import Tensor
 
 from dapg.augment import basic
 from dapg.augment.channel import channel_mix
-from dapg.augment.view_size import ViewSize
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from dapg.core.ranges import Offset, Pixels, PixelsOrZero, Share
 from dapg.core.rng import SampleGenerator
-from dapg.core.scales import Scale, Self
+from dapg.core.scales import Scale, Self, ViewSize
 from dapg.core.settings import unset
 
 

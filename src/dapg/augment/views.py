@@ -10,10 +10,10 @@ from torch import Tensor
 from dapg.augment import basic
 from dapg.augment.channel import channel_mix
 from dapg.augment.noise_chain import ChainConfig, corrupt_repeatedly, noise_chain
-from dapg.augment.view_size import ViewSize
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from dapg.core.ranges import Factor, Share, Weight
 from dapg.core.rng import SampleGenerator
+from dapg.core.scales import ViewSize
 from dapg.core.settings import unset
 
 

@@ -2,7 +2,7 @@
 
 from dapg.commands._settings import parse, take_option, wants_help
 from dapg.commands._training import COMMON, method_page, methods_page, say_result, take_method
-from dapg.core.settings import read_yaml
+from dapg.core.settings import flat, read_yaml
 from dapg.core.words import counted
 
 _FOLDER = "methods.alignment"
@@ -61,4 +61,4 @@ def _init(words: list[str]) -> str:
         if found:
             return found
     config, _ = take_option(words, "--config", "")
-    return str(read_yaml(Path(config)).get("backbone", {}).get("init", "")) if config else ""
+    return str(flat(read_yaml(Path(config))).get("backbone.init", "")) if config else ""

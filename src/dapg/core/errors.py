@@ -2,9 +2,14 @@
 
 
 class DapgError(Exception):
-    """Something failed for a reason we can name."""
+    """Something failed for a reason we can name, in one line: breaks in file names or foreign texts become spaces."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(
+            "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in " ".join(message.split()))
+        )
 
 
 class BusyError(DapgError):

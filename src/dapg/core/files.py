@@ -2,15 +2,16 @@
 
 import contextlib
 import csv
+import errno
 import hashlib
 import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -20,6 +21,10 @@ from dapg.core.errors import BusyError, DapgError
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 """Files that ship inside the package: people, weights, poses, frost."""
+
+
+_SCARCE = 100_000_000
+"""Bytes: with fewer free, a library that only says "write failed" has met a full disk."""
 
 
 def _umask() -> int:
@@ -45,10 +50,28 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             os.fsync(handle.fileno())
         temporary.replace(final)
     except (OSError, SafetensorError) as error:  # safetensors has its own word for a full disk
-        raise DapgError(f"could not write {final}: {getattr(error, 'strerror', None) or error}") from error
+        raise write_failure(final, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_failure(path: Path, error: Exception) -> DapgError:
+    """What to say of a file that could not be written: where, why, and what to do about it."""
+    return DapgError(f"could not write {path}: {getattr(error, 'strerror', None) or error}{full_disk(path, error)}")
+
+
+def full_disk(path: Path, error: Exception) -> str:
+    """Which disk is full and what to do, after a semicolon; nothing where a write failed for another reason."""
+    place = next((folder for folder in path.absolute().parents if folder.is_dir()), Path("/"))
+    free = shutil.disk_usage(place).free
+    named = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    if not named and (isinstance(error, OSError) or free >= _SCARCE):
+        return ""
+    return (
+        f"; {free // 10**6:,} MB are free on the disk of {place}: make room there, then run it again to go on, or give "
+        "an --out on another disk"
+    )
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -127,20 +150,6 @@ def _finite(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
-
-
-def read_json(path: Path | str) -> Any:
-    """Read a JSON file; a damaged one is named.
-
-    Raises:
-        DapgError: missing, or not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DapgError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DapgError(f"{path} is not valid JSON ({error})") from error
 
 
 def sha256(path: Path | str) -> str:

@@ -1,5 +1,6 @@
 """Numbers of a run as files: metrics.jsonl while it goes, metrics.csv beside it, and for a tracker if asked for."""
 
+import contextlib
 import json
 import math
 import statistics
@@ -7,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from dapg.core.files import atomic_write_text, csv_text
+from dapg.core.errors import DataError
+from dapg.core.files import atomic_write_text, csv_text, write_failure
+from dapg.core.schema import checked, parse_json, wall
 from dapg.core.types import JsonObject
 
 JSONL, CSV = "metrics.jsonl", "metrics.csv"
@@ -25,16 +28,18 @@ class Tracker(Protocol):
 
 
 def read_metrics(folder: Path) -> list[JsonObject]:
-    """The lines of metrics.jsonl; a last line cut by a kill is left out."""
+    """The lines of metrics.jsonl. One that a kill cut off, or that is damaged, is left out: it is a log."""
     path = folder / JSONL
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
+    with wall(path):
+        texts = path.read_bytes().split(b"\n")
+    for text in texts:
+        with contextlib.suppress(DataError):
+            line = checked(parse_json(text, path), dict[str, float | str | None], path)
+            if isinstance(line.get("step"), int) and isinstance(line.get("kind", ""), str):
+                lines.append(line)
     return lines
 
 
@@ -44,10 +49,14 @@ def loss_curve(folder: Path, most: int = 40) -> list[tuple[int, float]]:
     Each place is the mean of equally many logged losses (the last one of what is left), at the step of the last; losses
     have four significant digits. Empty without a log.
     """
-    lines = [line for line in read_metrics(folder) if line.get("kind") == "train" and line.get("loss") is not None]
+    lines = [line for line in read_metrics(folder) if line.get("kind") == "train" and _is_number(line.get("loss"))]
     width = -(-len(lines) // most) or 1
     blocks = [lines[start : start + width] for start in range(0, len(lines), width)]
     return [(block[-1]["step"], float(f"{statistics.fmean(line['loss'] for line in block):.4g}")) for block in blocks]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 class MetricsLog:
@@ -63,8 +72,11 @@ class MetricsLog:
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         """One line: step, kind (train or validation) and named numbers; not-finite ones become null."""
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        self._handle.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
-        self._handle.flush()
+        try:
+            self._handle.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
+            self._handle.flush()
+        except OSError as error:
+            raise write_failure(self.folder / JSONL, error) from error
         for tracker in self._trackers:
             tracker.log({f"{kind}/{key}": value for key, value in values.items()}, step=step)
 

@@ -9,13 +9,16 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from dapg import __version__
 from dapg.core.errors import DapgError, UsageError
-from dapg.core.files import atomic_write_text, folder_lock, read_json, remove_leftovers, write_json
+from dapg.core.files import atomic_write_text, folder_lock, remove_leftovers, write_json
+from dapg.core.schema import read_json
 from dapg.core.settings import Dataclass, check, differences, dump_yaml, read_yaml, to_dict
 from dapg.core.types import JsonObject
 
@@ -35,6 +38,8 @@ class RunFolder:
     kind: str
     rank: int = 0
     extendable: tuple[str, ...] = ()
+    shape: Any = JsonObject
+    """What is read of a stored result (``core/schema.py``)."""
     started: float = field(default_factory=time.time)
     extended_from: dict[str, tuple[object, object]] = field(default_factory=dict)
 
@@ -46,6 +51,7 @@ class RunFolder:
             DapgError: another process works in it, or it cannot be written.
         """
         check(self.settings)
+        self._new = not self.folder.exists()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -69,7 +75,7 @@ class RunFolder:
                 listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in different.items())
                 raise UsageError(f"{self.folder} holds a run with other settings ({listed}); give another --out")
             if not self.extended_from and (self.folder / RESULT).exists():
-                return dict(read_json(self.folder / RESULT))
+                return dict(read_json(self.folder / RESULT, self.shape))
         elif present:
             raise UsageError(f"{self.folder} is not empty and holds no {CONFIG}; give another --out")
         if self.rank == 0:
@@ -102,7 +108,10 @@ class RunFolder:
     def extensions(self) -> list[dict[str, object]]:
         """Earlier lengths of a run that was extended, oldest first."""
         path = self.folder / EXTENSIONS
-        return list(read_json(path)) if path.exists() else []
+        if not path.exists():
+            return []
+        lengths: list[dict[str, object]] = read_json(path, list[JsonObject])
+        return lengths
 
     def finish(self, result: JsonObject) -> JsonObject:
         """Write the result, the last file of a run, and give the folder back."""
@@ -111,6 +120,30 @@ class RunFolder:
             write_json(self.folder / RESULT, whole)
         self.close()
         return whole
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Around a stage's work: the folder is given back; work that failed before it made anything leaves nothing."""
+        try:
+            yield
+        except BaseException:
+            if self.rank == 0:
+                self._withdraw()
+            raise
+        finally:
+            self.close()
+
+    def _withdraw(self) -> None:
+        names = {path.name for path in self.folder.iterdir() if not path.name.startswith(".lock.")}
+        if names <= {CONFIG, ENVIRONMENT}:
+            for name in names:
+                (self.folder / name).unlink()
+            if self._new:
+                self.close()
+                for lock in self.folder.iterdir():
+                    lock.unlink()
+                with contextlib.suppress(OSError):  # another process of the run may be in it
+                    self.folder.rmdir()
 
     def close(self) -> None:
         """Give the folder back without a result; the work can be taken up again."""

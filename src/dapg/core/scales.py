@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 from dapg.core.errors import UsageError, nearest
+from dapg.core.ranges import Pixels
 from dapg.core.training import BackboneConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -82,6 +83,29 @@ class Scaled:
         """The same for the scale's networks and pictures."""
         inner = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: value.at(scale) for name, value in inner.items() if isinstance(value, Scaled)})
+
+
+@dataclass(frozen=True)
+class ViewSize(Scaled):
+    """Size of what the network sees."""
+
+    height: Pixels = 256
+    """Rows the network sees."""
+    width: Pixels = 128
+    """Columns the network sees."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+    def at(self, scale: Scale) -> Self:
+        """The size of the scale's networks."""
+        return self.resized(scale.size or self.size)
+
+    def resized(self, size: tuple[int, int]) -> Self:
+        """The same at another (height, width)."""
+        return replace(self, height=size[0], width=size[1])
 
 
 _MOCO = OptimizerConfig("sgd", lr=0.03, weight_decay=1e-4)

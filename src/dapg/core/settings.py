@@ -65,9 +65,15 @@ class Setting:
         return field_docs(self.owner).get(self.name.rpartition(".")[2], "")
 
 
+@functools.cache
+def hints_of(kind: type) -> dict[str, Any]:
+    """Field -> type, with the ranges of numbers."""
+    return typing.get_type_hints(kind, include_extras=True)
+
+
 def settings_in(settings: Dataclass, prefix: str = "", run_only: bool = False) -> Iterator[Setting]:
     """Every plain value below ``settings``, in the order of declaration."""
-    hints = typing.get_type_hints(type(settings), include_extras=True)
+    hints = hints_of(type(settings))
     for field in dataclasses.fields(settings):
         name, value = f"{prefix}{field.name}", getattr(settings, field.name)
         apart = run_only or bool(field.metadata.get("run_only"))
@@ -162,13 +168,13 @@ def check(settings: Dataclass) -> None:
 
 def _checked_fields(kind: type[Dataclass], values: object, where: str, defaults: Dataclass | None = None) -> JsonObject:
     if not isinstance(values, dict):
-        raise UsageError(f"{where.rstrip('.: ')} must be a mapping, not {_shown(values)}")
-    hints = typing.get_type_hints(kind, include_extras=True)
+        raise UsageError(f"{where.rstrip('.: ')} must be a mapping, not {shown(values)}")
+    hints = hints_of(kind)
     known = [field.name for field in dataclasses.fields(kind)]
     given: JsonObject = {}
     for key, value in values.items():
         if key not in known:
-            name = key if isinstance(key, str) and key.isidentifier() else _shown(key)
+            name = key if isinstance(key, str) and key.isidentifier() else shown(key)
             raise UsageError(f"{where}{name} is not a setting{nearest(str(key), known)}")
         current, place = getattr(kind if defaults is None else defaults, key, None), f"{where}{key}"
         own = hints[key] is Any  # a plug-in's settings, whose kind only the defaults tell
@@ -184,8 +190,8 @@ def _checked(hint: object, value: object, where: str, current: object = None) ->
     try:
         return _converted(hint, value, where)
     except (ValueError, OverflowError):
-        example = f", such as {_shown(to_plain(current))}" if current and isinstance(current, list | tuple) else ""
-        raise UsageError(f"{where} must be {describe(hint)}{example}, not {_shown(value)}") from None
+        example = f", such as {shown(to_plain(current))}" if current and isinstance(current, list | tuple) else ""
+        raise UsageError(f"{where} must be {describe(hint)}{example}, not {shown(value)}") from None
 
 
 def _converted(hint: object, value: object, where: str) -> object:
@@ -219,6 +225,8 @@ def _converted(hint: object, value: object, where: str) -> object:
 def _converted_plain(hint: type, value: object, where: str) -> object:
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_dict(hint, value, f"{where}.")
+    if isinstance(value, str) and any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in value):
+        raise ValueError("no name, path or word holds NUL or half a character")
     if hint is Path and isinstance(value, str):
         return Path(value)
     if issubclass(hint, enum.Enum) and isinstance(value, str):
@@ -228,8 +236,6 @@ def _converted_plain(hint: type, value: object, where: str) -> object:
         if math.isfinite(number):
             return number
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        if isinstance(value, str) and "\0" in value:
-            raise ValueError("no name, path or word holds NUL")
         return value
     raise ValueError(hint)
 
@@ -263,7 +269,7 @@ def describe(hint: object) -> str:
     return "null" if hint is types.NoneType else _WORDS.get(hint, "anything")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value for a message of one line."""
     try:
         text = repr(value)
@@ -330,13 +336,23 @@ def read_yaml(path: Path) -> JsonObject:
     return values
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML without dates, which no setting is, and without aliases, which may grow without end."""
+_RESOLVERS = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+"""Without dates, which no setting is."""
 
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+
+class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """By libyaml, ten times as fast: a page may read thousands of settings."""
+
+    yaml_implicit_resolvers = _RESOLVERS
+
+
+class _Loader(yaml.SafeLoader):
+    """By Python, and without aliases, which may grow without end."""
+
+    yaml_implicit_resolvers = _RESOLVERS
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """As PyYAML's own."""
@@ -345,14 +361,19 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+_NESTED = 500
+"""Signs that may begin a level; libyaml has no limit of its own, so that text with more is left to Python's."""
+
+
 def _load_yaml(text: str) -> Any:
     """Plain values.
 
     Raises:
         UsageError: no YAML; one line that says where.
     """
+    plain = not any(sign in text for sign in "&*") and sum(map(text.count, ("[", "{", "- "))) < _NESTED
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, _FastLoader if plain and yaml.__with_libyaml__ else _Loader)
     except RecursionError:
         raise UsageError("it is nested too deeply") from None
     except yaml.MarkedYAMLError as error:

@@ -28,7 +28,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from dapg.core.errors import BusyError, DapgError
-from dapg.core.files import atomic_write_text, read_json, remove_leftovers
+from dapg.core.files import atomic_write_text, remove_leftovers
+from dapg.core.schema import read_json
 from dapg.core.types import JsonObject
 
 STATE, JOB = ".shards", "job.json"

@@ -11,9 +11,11 @@ import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TypedDict
 
 from dapg.core.errors import DataError
-from dapg.core.files import atomic_write_text, csv_text, plain_cell, read_json, write_json
+from dapg.core.files import atomic_write_text, csv_text, plain_cell, write_json
+from dapg.core.schema import read_json
 from dapg.core.types import JsonObject, Record
 
 MANIFEST, ABOUT = "manifest.csv", "manifest.json"
@@ -79,6 +81,10 @@ class Manifest:
         return chosen
 
 
+class _About(TypedDict, total=False):
+    poses: list[str]
+
+
 def write_manifest(manifest: Manifest) -> None:
     """Write both files, the CSV last: where it stands, the folder is complete.
 
@@ -111,7 +117,7 @@ def read_manifest(folder: Path | str) -> Manifest:
         raise DataError(f"{where} does not exist; dapg pose generate makes it, as its last file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{where} cannot be read ({error})") from error
-    return Manifest(Path(folder), pictures, dict(read_json(Path(folder) / ABOUT)))
+    return Manifest(Path(folder), pictures, read_json(Path(folder) / ABOUT, _About))
 
 
 def _picture(cells: list[str], where: str) -> GeneratedPicture:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from dapg.core.device import resolve_device
 from dapg.core.errors import DapgError, DataError, UsageError, nearest
-from dapg.core.files import atomic_write_text, read_json, write_json
+from dapg.core.files import atomic_write_text, write_json
 from dapg.core.ranges import Count, Pixels, Processes, Seed, Weight
 from dapg.core.run_folder import RESULT, RunFolder, refuse_other_weights
 from dapg.core.runtime import Runtime
+from dapg.core.schema import read_json
 from dapg.core.settings import run_only
 from dapg.core.training import BackboneConfig, DataConfig
 from dapg.core.types import JsonObject

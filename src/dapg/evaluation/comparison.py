@@ -7,10 +7,12 @@ file of its query scores (``per_query``, relative to the JSON file).
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 from dapg.core.errors import DataError, UsageError
-from dapg.core.files import read_json
+from dapg.core.results import TestData, Trial
 from dapg.core.run_folder import RESULT
+from dapg.core.schema import read_json
 from dapg.core.types import JsonObject
 from dapg.scoring.bootstrap import (
     LEVEL,
@@ -24,6 +26,27 @@ from dapg.scoring.bootstrap import (
     trial_means,
 )
 from dapg.scoring.metrics import QueryScores
+
+
+class _Row(TypedDict):
+    name: str
+    per_query: list[str]
+
+
+class _Data(TestData):
+    hash: str
+
+
+class _Scored(TypedDict):
+    feature: str
+    protocol: str
+    data: _Data
+    trials: list[Trial]
+    per_query: str
+    precision: NotRequired[str | None]
+    model_seed: NotRequired[int | None]
+    comparable: NotRequired[bool | None]
+    corrupted: NotRequired[list[_Row] | None]
 
 
 @dataclass(frozen=True)
@@ -194,10 +217,7 @@ def _refuse_mixed_precision(results: Sequence[_Result]) -> None:
 
 def _read(path: Path | str) -> _Result:
     file = Path(path) / RESULT if Path(path).is_dir() else Path(path)
-    content = read_json(file)
-    missing = [key for key in ("feature", "protocol", "data", "trials", "per_query") if key not in content]
-    if missing:
-        raise DataError(f"{file} is not a result with query scores: it has no {', '.join(missing)}")
+    content = read_json(file, _Scored, "give results with query scores, as dapg evaluate and dapg score write them")
     scores = read_query_scores(file.parent / content["per_query"])
     if content["feature"] not in scores:
         raise DataError(f"{file.parent / content['per_query']} has no scores of feature {content['feature']!r}")

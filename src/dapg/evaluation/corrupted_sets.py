@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -28,11 +28,12 @@ from PIL import Image
 from torch import Tensor
 
 from dapg.core.errors import DataError, UsageError, nearest
-from dapg.core.files import atomic_path, atomic_write_bytes, read_json, sha256, write_json
+from dapg.core.files import atomic_path, atomic_write_bytes, sha256, write_json
 from dapg.core.images import decode, from_numpy, open_rgb, to_pil
 from dapg.core.progress import progress_bar
 from dapg.core.ranges import CountOrZero, PixelsOrZero, Seed, Severity
 from dapg.core.rng import SampleGenerator
+from dapg.core.schema import checked, parse_json, read_json
 from dapg.core.seeds import derive_seed
 from dapg.core.types import JsonObject, Modality, Record, Trial
 from dapg.corruptions import library
@@ -497,17 +498,20 @@ def _copy_lists(root: Path, target: Path, pictures: set[str]) -> None:
                 copy(member.filename, member.file_size, archive.open)
 
 
+class _Line(TypedDict):
+    path: str
+    sha256: str
+
+
 def _finished_lines(manifest: Path, target: Path) -> set[str]:
     """Paths whose file is there with the hash of the manifest; other lines, and a torn last one, are dropped."""
     if not manifest.exists():
         return set()
     good: dict[str, str] = {}
-    for line in manifest.read_text(encoding="utf-8").splitlines():
+    for line in manifest.read_bytes().decode(errors="replace").splitlines():
         try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(entry, dict) or not {"path", "sha256"} <= entry.keys():
+            entry = checked(parse_json(line, manifest), _Line, manifest)
+        except DataError:
             continue
         file = target / inside(entry["path"], str(manifest))
         if file.is_file() and sha256(file) == entry["sha256"]:

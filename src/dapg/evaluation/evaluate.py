@@ -2,17 +2,20 @@
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import torch
 
 from dapg.core import plugins
 from dapg.core.device import resolve_device
 from dapg.core.errors import DataError, UsageError
-from dapg.core.files import read_json, sha256, write_json
+from dapg.core.files import sha256, write_json
 from dapg.core.ranges import Count, CountOrZero, Pixels, Processes, Seed
+from dapg.core.results import Evaluation, Interval, Levels, Network, RankedList
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, RESULT, RunFolder, refuse_other_weights
 from dapg.core.runtime import Cache, Runtime
+from dapg.core.schema import checked, read_json, read_settings
 from dapg.core.settings import from_dict, read_yaml, run_only, to_dict
 from dapg.core.training import BackboneConfig, DataConfig
 from dapg.core.types import JsonObject, Trial
@@ -38,6 +41,39 @@ from dapg.scoring.rerank import Rerank, reranked_name, score_reranked
 
 QUERY_SCORES, CORRUPTED, FIGURES = "queries.npz", "corrupted", "figures.json"
 CORRUPTED_LISTS = "ranked_lists.json"
+
+
+class _Precision(TypedDict):
+    precision: str
+
+
+class _Trained(TypedDict):
+    """What an evaluation reads of the settings of the run that it scores."""
+
+    data: dict[str, object]
+    train: _Precision
+    seed: NotRequired[Seed]
+
+
+class _Sizes(TypedDict):
+    queries: Count
+    gallery: Count
+
+
+class _Counts(TypedDict):
+    queries: Count
+    valid_queries: Count
+
+
+class _Printed(TypedDict):
+    """What is printed of a reused evaluation beyond what pages show."""
+
+    protocol: str
+    trials: list[_Sizes]
+    scores: dict[str, _Counts]
+    intervals: dict[str, Interval]
+    spread: dict[str, dict[str, Levels]]
+    comparable: bool
 
 
 @dataclass(frozen=True)
@@ -97,18 +133,17 @@ def evaluate(settings: EvaluateSettings, cache: Cache | None = None) -> JsonObje
         DataError: the data set or one of its test images cannot be read.
     """
     folder = Path(settings.out)
-    stage = RunFolder(folder, settings, "evaluate")
+    stage = RunFolder(folder, settings, "evaluate", shape=Evaluation)
     finished = stage.open()
     if finished is not None:
         stage.close()
+        checked(finished, _Printed, folder / RESULT)
         now = weights_hash(settings.model)
         refuse_other_weights(folder, "scores of", settings.model, finished.get("weights"), now)
         _refuse_other_draws(folder, finished)
         return {**finished, "reused": True}
-    try:
+    with stage.working():
         return stage.finish(_evaluate(settings, cache))
-    finally:
-        stage.close()
 
 
 @dataclass(frozen=True)
@@ -216,7 +251,7 @@ def _corrupted(
     )
     queries = {name: [[trial.per_query for trial in trials]] for name, trials in clean_scores.items()}
     files = {name: [str(place / path) for path in set_scores.files()] for name, set_scores in sets.items()}
-    return summary(SetScores(queries), sets, work.feature, files), read_json(folder / CORRUPTED_LISTS)
+    return summary(SetScores(queries), sets, work.feature, files), read_json(folder / CORRUPTED_LISTS, list[RankedList])
 
 
 def _pictures(lists: list[JsonObject]) -> list[JsonObject]:
@@ -228,8 +263,8 @@ def _model_seed(settings: EvaluateSettings) -> int | None:
     """The seed a model was trained (or its random weights drawn) with; None where nobody knows."""
     folder = Path(settings.model)
     if (folder / CONFIG).is_file():
-        seed = read_yaml(folder / CONFIG).get("seed")
-        return None if seed is None else int(seed)
+        seed: int | None = read_settings(folder / CONFIG, _Trained).get("seed")
+        return seed
     return settings.seed if settings.model == "random" else None
 
 
@@ -238,8 +273,8 @@ def _model_precision(model: str) -> str | None:
     folder = Path(model)
     if not (folder / CONFIG).is_file():
         return None
-    precision = read_json(folder / RESULT).get("precision") or read_yaml(folder / CONFIG)["train"]["precision"]
-    return str(precision)
+    precision: str | None = read_json(folder / RESULT, Network).get("precision")
+    return precision or str(read_settings(folder / CONFIG, _Trained)["train"]["precision"])
 
 
 def untrained_trials(model: str, data: DataConfig, dataset: Dataset, trials: list[Trial]) -> list[Trial]:
@@ -251,10 +286,10 @@ def untrained_trials(model: str, data: DataConfig, dataset: Dataset, trials: lis
     folder = Path(model)
     if not (folder / CONFIG).is_file():
         return trials
-    trained_on = from_dict(DataConfig, read_yaml(folder / CONFIG)["data"], "data.")
+    trained_on = from_dict(DataConfig, read_settings(folder / CONFIG, _Trained)["data"], f"{folder / CONFIG}: data.")
     if not _same_people(trained_on, data, dataset):
         return trials
-    return unseen_trials(trials, read_json(folder / RESULT)["facts"]["persons"])
+    return unseen_trials(trials, read_json(folder / RESULT, Network)["facts"]["persons"])
 
 
 def _same_people(trained_on: DataConfig, tested_on: DataConfig, dataset: Dataset) -> bool:
@@ -337,7 +372,7 @@ def own_data(model: str) -> DataConfig:
     stored = read_yaml(config).get("data") if config.is_file() else None
     if stored is None:
         return DataConfig()
-    return from_dict(DataConfig, stored, "data.").whole()
+    return from_dict(DataConfig, stored, f"{config}: data.").whole()
 
 
 def default_out(settings: EvaluateSettings) -> EvaluateSettings:

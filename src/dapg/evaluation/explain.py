@@ -99,10 +99,8 @@ def explain(settings: ExplainSettings) -> JsonObject:
     if finished is not None:
         stage.close()
         return {**finished, "reused": True}
-    try:
+    with stage.working():
         return stage.finish(_explain(settings, folder))
-    finally:
-        stage.close()
 
 
 def _explain(settings: ExplainSettings, folder: Path) -> JsonObject:

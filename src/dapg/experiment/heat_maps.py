@@ -11,17 +11,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from tqdm import tqdm
 
 from dapg.core.device import resolve_device
 from dapg.core.errors import DapgError, UsageError
-from dapg.core.files import read_json, write_json
+from dapg.core.files import write_json
+from dapg.core.results import Picture
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import RESULT, commit
 from dapg.core.runtime import Runtime
+from dapg.core.schema import read_json
 from dapg.core.types import Trial
 from dapg.corruptions import library
 from dapg.data.base import Dataset
@@ -40,6 +42,35 @@ from dapg.features.ranked_lists import describe_lists, thumbnails
 from dapg.scoring.labels import Labels
 from dapg.scoring.metrics import score_trials
 from dapg.scoring.ranking import rank
+
+
+class _Severities(TypedDict):
+    names: list[str]
+    levels: list[int]
+    clean: dict[str, float]
+    mAP: dict[str, list[list[float]]]
+
+
+class _Disagreement(TypedDict):
+    query: Picture
+    ours: list[Picture]
+    other: list[Picture]
+
+
+class _Disagreements(TypedDict):
+    counts: dict[str, int]
+    lists: list[_Disagreement]
+    pictures: dict[str, str]
+
+
+class _Drawn(TypedDict):
+    """A group's file."""
+
+    heading: str
+    titles: dict[str, str]
+    severities: _Severities
+    disagreements: _Disagreements
+
 
 NAMES, LEVELS = library.expand(("all",)), library.SEVERITIES
 """Corruptions and severities of the heat maps."""
@@ -63,7 +94,7 @@ def write_pictures(experiment: Experiment, say: Say) -> list[Path]:
     for group, cells in chosen.items():
         path = file(experiment, group)
         named = {who: _named(cell, stored) for who, cell in cells.items()}
-        if path.exists() and read_json(path)["cells"] == named:
+        if path.exists() and read_json(path).get("cells") == named:
             say(f"is there: {path}")
             continue
         try:
@@ -86,7 +117,7 @@ def file(experiment: Experiment, group: Group) -> Path:
 def read_pictures(experiment: Experiment) -> list[dict[str, Any]]:
     """What is stored of the experiment's groups, in the order of its cells."""
     groups = dict.fromkeys(cell.group for cell in experiment.cells())
-    return [read_json(file(experiment, group)) for group in groups if file(experiment, group).exists()]
+    return [read_json(file(experiment, group), _Drawn) for group in groups if file(experiment, group).exists()]
 
 
 def pairs(experiment: Experiment, stored: Stored) -> dict[Group, dict[str, Cell]]:
@@ -137,7 +168,7 @@ def _network(experiment: Experiment, result: CellResult) -> Path:
     folder = experiment.runs / last.stage / last.run
     if not (folder / RESULT).exists():
         raise UsageError(f"the network is not at hand: there is no {folder / RESULT}; give --runs")
-    if read_json(folder / RESULT)["weights"] != last.weights:
+    if read_json(folder / RESULT).get("weights") != last.weights:
         raise UsageError(f"{folder} holds another network than the one that was scored")
     return folder
 

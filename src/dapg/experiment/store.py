@@ -12,12 +12,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from dapg.core.errors import DapgError, UsageError
+from dapg.core.errors import DapgError, DataError, UsageError
 from dapg.core.files import atomic_path, atomic_write_text, folder_lock
+from dapg.core.schema import Array, checked, parse_json, read_arrays
 from dapg.experiment.matrix import Cell, Group
 from dapg.scoring.bootstrap import PersonScores
 
@@ -30,6 +32,14 @@ _MEASURES = (0, 1, 3)
 """Columns of the sums that are kept: rank-1, mAP and the number of queries; no table has an interval of mINP."""
 _UNIT = 1e-3
 """Sums by person are kept in thousandths: finer than any figure that is made of them."""
+
+
+_REMEDY = "run its cell again, or delete its line"
+_SUMS = {
+    "scores": Array("U", (None,)),
+    "persons": Array("iu", (None,)),
+    "sums": Array("u", (4, None, None)),
+}
 
 
 @dataclass(frozen=True)
@@ -158,8 +168,8 @@ def read_cells(folder: Path, with_persons: bool = False) -> dict[str, CellResult
     for number, text in _lines(folder / CELLS):
         try:
             result = _from_line(text)
-        except (ValueError, TypeError, KeyError) as error:
-            raise DapgError(f"{folder / CELLS}, line {number}: not a cell of this version of dapg ({error})") from error
+        except DataError as error:
+            raise DapgError(f"{folder / CELLS}, line {number}: not a cell of this version of dapg: {error}") from error
         name = result.cell.name
         first, other = lines.setdefault(name, (number, result))
         if other != result:  # two branches that ran the same cell were merged
@@ -213,7 +223,7 @@ def refuse_mixed(stored: Stored) -> None:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a text file with their numbers; none where there is no file."""
     if path.exists():
-        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, text in enumerate(path.read_bytes().decode(errors="replace").splitlines(), 1):
             if text.strip():
                 yield number, text
 
@@ -225,7 +235,8 @@ def _to_line(result: CellResult) -> str:
 
 
 def _from_line(text: str) -> CellResult:
-    values = json.loads(text)
+    values = checked(parse_json(text, "the line", _REMEDY), dict[str, Any], "the line", _REMEDY)
+    checked(values, CellResult, "the line", _REMEDY)
     trainings = tuple(
         TrainingResult(**{**training, "curve": [(step, loss) for step, loss in training["curve"]]})
         for training in values.pop("trainings")
@@ -263,11 +274,10 @@ def _write_persons(folder: Path, result: CellResult) -> None:
 
 def _read_persons(folder: Path, name: str) -> dict[str, PersonScores]:
     path = _file(folder, name)
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            names, persons, sums = stored["scores"].tolist(), stored["persons"], stored["sums"] * _UNIT
-    except (OSError, ValueError, KeyError) as error:
-        raise DapgError(f"{path}: the sums by person of {name} cannot be read ({error})") from error
+    arrays = read_arrays(path, _SUMS, _REMEDY)
+    names, persons, sums = arrays["scores"].tolist(), arrays["persons"], arrays["sums"] * _UNIT
+    if sums.shape[1:] != (len(names), len(persons)):
+        raise DapgError(f"{path}: the sums by person of {name} contradict themselves; {_REMEDY}")
     found = {}
     for number, score in enumerate(names):
         tested = sums[-1, number] > 0

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dapg.core import plugins
-from dapg.core.files import read_json
+from dapg.core.results import Environment, check_evaluation
 from dapg.core.run_folder import ENVIRONMENT, RESULT
+from dapg.core.schema import read_json
 from dapg.core.settings import dump_yaml
 from dapg.core.types import JsonObject
 from dapg.data.base import Dataset
@@ -20,15 +21,16 @@ _USES = {
 
 def environment(run: Path) -> JsonObject:
     """Where and with what a run was made."""
-    return dict(read_json(run / ENVIRONMENT)) if (run / ENVIRONMENT).exists() else {}
+    return dict(read_json(run / ENVIRONMENT, Environment)) if (run / ENVIRONMENT).exists() else {}
 
 
 def scores_of(run: Path) -> list[CardScore]:
     """Finished evaluations inside the run's folder, where ``dapg evaluate RUN`` puts them."""
-    results = [dict(read_json(path)) for path in sorted(run.glob(f"*/{RESULT}"))]
     scores = []
-    for result in results:
+    for path in sorted(run.glob(f"*/{RESULT}")):
+        result = read_json(path)
         if result.get("stage") == "evaluate":
+            check_evaluation(result, path)
             means = result["scores"][result["feature"]]
             protocol = f"{result['data']['name']}, {result['data']['mode']}, {result['feature']}"
             scores.append(CardScore(protocol, 100 * means["cmc"][0], 100 * means["mAP"]))

@@ -16,11 +16,13 @@ from torch import Tensor
 from dapg import __version__
 from dapg.core.device import resolve_device
 from dapg.core.errors import DapgError, UsageError
-from dapg.core.files import atomic_write_text, folder_lock, read_json, remove_leftovers, sha256, write_json
+from dapg.core.files import atomic_write_text, folder_lock, remove_leftovers, sha256, write_json
+from dapg.core.results import Training, TrainingSettings
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, RESULT
 from dapg.core.runtime import Runtime
-from dapg.core.settings import read_yaml, to_dict, to_plain
+from dapg.core.schema import checked, read_json, read_settings
+from dapg.core.settings import to_dict, to_plain
 from dapg.core.types import JsonObject, Modality
 from dapg.data.base import Dataset
 from dapg.data.source import open_dataset
@@ -154,10 +156,11 @@ def _read_run(run: Path) -> tuple[JsonObject, JsonObject]:
         raise UsageError(f"{run} is not a run: it has no {CONFIG}")
     if not (run / RESULT).exists():
         raise UsageError(f"the run in {run} is not finished: run its command again to go on")
-    settings = read_yaml(run / CONFIG)
+    settings = read_settings(run / CONFIG)
     if settings.get("stage") not in (*STAGES, FINETUNING):
         raise UsageError(f"{run} is a run of `{settings.get('stage')}`, which leaves no weights")
-    return settings, dict(read_json(run / RESULT))
+    checked(settings, TrainingSettings, run / CONFIG)
+    return settings, read_json(run / RESULT, Training)
 
 
 def _claim(out: Path, order: JsonObject) -> None:

@@ -28,6 +28,8 @@ from dapg.core.images import open_rgb
 from dapg.core.ranges import Count, CountOrZero, Pixels, Processes, Seed, Weight
 from dapg.core.run_folder import RESULT
 from dapg.core.runtime import Runtime
+from dapg.core.schema import wall
+from dapg.core.settings import shown
 from dapg.core.training import BackboneConfig
 from dapg.core.types import UNKNOWN, JsonObject, Record
 from dapg.data.cropping.boxes import iou
@@ -193,6 +195,12 @@ def name_people(sightings: Sightings, crops: Path, people: Path) -> tuple[Sighti
         if persons[chosen] not in (UNKNOWN, person):
             raise DataError(f"{people} names two persons for {sightings.files[chosen]}")
         persons[chosen] = person
+    videos, labelled = ({row["video"] for row in rows} for rows in (manifest, labels))
+    if labels and not videos & labelled:
+        raise DataError(
+            f"{people} labels {', '.join(sorted(labelled)[:3])}, but the crops in {crops} are of "
+            f"{', '.join(sorted(videos)[:3])}: was a video renamed? Use the names of the manifest"
+        )
     if not bool((persons != UNKNOWN).any()):
         raise DataError(f"no label of {people} fits a crop of {crops}")
     known = (sightings.videos, sightings.frames, sightings.seconds, sightings.tracks)
@@ -281,18 +289,28 @@ def _hash(records: Sequence[Record], same: Tensor, gallery: Tensor) -> str:
     return digest.hexdigest()[:16]
 
 
+_NUMBERS = {"frame": int, "track": int, "seconds": float, "left": float, "top": float, "right": float, "bottom": float}
+
+
 def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file with all of these columns, those of ``_NUMBERS`` in them finite numbers."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as handle:
             reader = csv.DictReader(handle)
             missing = [name for name in columns if name not in (reader.fieldnames or ())]
             if missing:
                 raise DataError(f"{path} has no column {', '.join(missing)}")
-            return [{name: plain_cell(value or "") for name, value in row.items() if name} for row in reader]
+            rows = [{name: plain_cell(value or "") for name, value in row.items() if name} for row in reader]
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}; give the folder that `dapg data crop` made") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a table in UTF-8 ({error})") from error
+    for line, row in enumerate(rows, 2):
+        for name in [name for name in columns if name in _NUMBERS]:
+            with wall(f"{path}, line {line}: {name}", f"it must be a number, not {shown(row[name])}"):
+                if not -(2.0**63) < _NUMBERS[name](row[name]) < 2.0**63:
+                    raise ValueError("too large")
+    return rows
 
 
 def _box(rows: Sequence[dict[str, str]]) -> np.ndarray:

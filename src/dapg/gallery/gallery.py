@@ -13,14 +13,16 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
 from PIL import Image
 
 from dapg.core.errors import BusyError, DataError, UsageError
-from dapg.core.files import atomic_write_bytes, read_json, write_json
+from dapg.core.files import atomic_write_bytes, write_json
 from dapg.core.images import decode
+from dapg.core.schema import read_json
 from dapg.core.types import JsonObject, Modality
 from dapg.features.build_encoder import BUILT_IN
 from dapg.gallery import audit as auditing
@@ -39,6 +41,10 @@ SQLITE = "sqlite"
 
 ImageInput = str | Path | bytes | Image.Image
 """A path, an encoded file, or a decoded picture."""
+
+
+class _About(TypedDict):
+    store: str
 
 
 class Gallery:
@@ -61,7 +67,7 @@ class Gallery:
         self.folder, self._device, self._moved = Path(folder), device, model
         if not (self.folder / ABOUT).is_file():
             raise UsageError(f"{folder} is no gallery; dapg index {folder} SOURCE --model MODEL makes one")
-        self.database = _connect(self.folder, str(read_json(self.folder / ABOUT)["store"]))
+        self.database = _connect(self.folder, str(read_json(self.folder / ABOUT, _About)["store"]))
         self.actor = Actor(_login())
         self._networks: dict[str, Network] = {}
         self.database.migrate()

@@ -14,9 +14,10 @@ from torch.nn import functional
 from dapg.core import plugins
 from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
-from dapg.core.files import read_json, sha256
+from dapg.core.files import sha256
 from dapg.core.ranges import Pixels
 from dapg.core.run_folder import CONFIG, RESULT
+from dapg.core.schema import read_json
 from dapg.core.settings import from_dict, read_yaml, to_dict
 from dapg.core.training import BackboneConfig
 from dapg.core.types import JsonObject, Modality

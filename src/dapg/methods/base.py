@@ -10,11 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
-from dapg.augment.view_size import ViewSize
 from dapg.core.batch import Batch, StepResult
 from dapg.core.images import normalise
 from dapg.core.rng import SampleGenerator
-from dapg.core.scales import Scale, Scaled
+from dapg.core.scales import Scale, Scaled, ViewSize
 from dapg.core.training import BackboneConfig, DataConfig, ParameterGroup, TrainConfig
 from dapg.core.types import Modality, Record
 from dapg.data.loading import LoaderConfig

@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 
 from dapg.core.errors import DapgError, UsageError
-from dapg.core.files import read_json
+from dapg.core.ranges import CountOrZero, Weight
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import RESULT
+from dapg.core.schema import read_json
 from dapg.core.types import UNKNOWN
 from dapg.methods.base import DataFacts
 from dapg.methods.finetuning._two_stream import TwoStreamMethod
@@ -17,6 +19,13 @@ from dapg.methods.finetuning.baseline import Baseline
 from dapg.methods.runs import load_method
 from dapg.models.backbones.resnet50 import ResNet50
 from dapg.models.weights import agw_checkpoints
+
+
+class _Length(TypedDict):
+    """How long a fine-tuning was."""
+
+    steps: CountOrZero
+    steps_per_epoch: Weight
 
 
 def load_published(path: Path | str, height: int = 288, width: int = 144) -> TwoStreamMethod:
@@ -55,7 +64,7 @@ def export_published(run: Path, path: Path | str) -> None:
     method = load_method(run)
     if not isinstance(method.backbone, ResNet50):
         raise UsageError(f"the published code has a ResNet-50; {run} holds a {type(method.backbone).__name__}")
-    result = read_json(run / RESULT)
+    result = read_json(run / RESULT, _Length)
     epochs = round(result["steps"] / max(result["steps_per_epoch"], 1))
     state = method.state_dict()
     agw_checkpoints.write_published(state, path, epochs)

@@ -3,16 +3,18 @@
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 from safetensors.torch import load_file
 
 from dapg.core import plugins
-from dapg.core.errors import DapgError, UsageError, WeightsError
-from dapg.core.files import read_json
+from dapg.core.errors import UsageError, WeightsError
+from dapg.core.results import Network
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, RESULT
 from dapg.core.scales import Stage
-from dapg.core.settings import from_dict, read_yaml
+from dapg.core.schema import read_json, read_settings, said
+from dapg.core.settings import from_dict
 from dapg.core.training import BackboneConfig
 from dapg.core.types import JsonObject
 from dapg.methods.alignment.base import AlignmentMethod
@@ -28,6 +30,15 @@ FOLDERS: dict[Stage, str] = {
 """Stage -> folder of its methods."""
 _CONTRACTS: dict[Stage, Callable[..., Method]] = {"align": AlignmentMethod}
 """What a stage asks of its methods beyond ``Method``."""
+
+
+class _Settings(TypedDict):
+    """What is read of a run's settings, whatever its stage."""
+
+    stage: str
+    name: NotRequired[str]
+    backbone: NotRequired[dict[str, object]]
+    method: NotRequired[dict[str, object]]
 
 
 def backbone_settings(config: BackboneConfig) -> Backbone.Config:
@@ -63,21 +74,21 @@ def load_method(folder: Path) -> Method:
         raise UsageError(f"{folder} is not a run: it has no {CONFIG}")
     if not (folder / RESULT).exists():
         raise UsageError(f"the run in {folder} is not finished: run its command again to go on")
-    stored = read_yaml(folder / CONFIG)
-    stage = stored.get("stage")
-    if stage not in FOLDERS:
+    stored = read_settings(folder / CONFIG, _Settings)
+    stage = stored["stage"]
+    if stage not in FOLDERS or not {"name", "method", "backbone"} <= stored.keys():
         raise UsageError(f"{folder} holds a run of `{stage}`, which has no weights")
-    result = read_json(folder / RESULT)
+    result = read_json(folder / RESULT, Network)
     facts = DataFacts(pictures=result["facts"]["pictures"], persons=tuple(result["facts"]["persons"]))
-    network = from_dict(BackboneConfig, stored["backbone"], "backbone.")
+    network = from_dict(BackboneConfig, stored["backbone"], f"{folder / CONFIG}: backbone.")
     backbone_kind = plugins.load("models.backbones", network.name, Backbone)
     backbone = backbone_kind(backbone_settings(network), None)
     backbone.mean, backbone.std = tuple(result["mean"]), tuple(result["std"])
     method = untrained_method(stage, stored["name"], stored["method"], backbone, facts)
     try:
         method.load_state_dict(load_file(folder / METHOD_WEIGHTS))
-    except (DapgError, OSError, RuntimeError, ValueError) as error:
-        raise WeightsError(f"{folder / METHOD_WEIGHTS} does not fit the settings beside it: {error}") from error
+    except Exception as error:  # whatever torch and safetensors raise
+        raise WeightsError(f"{folder / METHOD_WEIGHTS} does not fit the settings beside it: {said(error)}") from error
     return method.eval().requires_grad_(False)
 
 

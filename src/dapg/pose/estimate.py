@@ -18,13 +18,14 @@ from torch import Tensor
 
 from dapg.core import plugins
 from dapg.core.errors import DapgError, DataError, UsageError
-from dapg.core.files import atomic_path, read_json, sha256, write_json
+from dapg.core.files import atomic_path, sha256, write_json
 from dapg.core.images import decode, upright_size
 from dapg.core.key_points import CONFIDENT
 from dapg.core.parts import Part, chunk_slices, parse_part
 from dapg.core.progress import progress_bar
 from dapg.core.ranges import Threads
 from dapg.core.run_folder import RunFolder
+from dapg.core.schema import read_json
 from dapg.core.settings import run_only
 from dapg.core.training import DataConfig
 from dapg.core.types import JsonObject, Record

@@ -13,13 +13,14 @@ from torch import Tensor
 from dapg.augment.repose import repose
 from dapg.augment.skeleton import canonical_poses
 from dapg.core.device import resolve_device
-from dapg.core.errors import UsageError, nearest
-from dapg.core.files import atomic_write_bytes, atomic_write_text, read_json, write_json
+from dapg.core.errors import DataError, UsageError, nearest
+from dapg.core.files import atomic_write_bytes, atomic_write_text, write_json
 from dapg.core.images import to_pil
 from dapg.core.key_points import usable
 from dapg.core.parts import Part
 from dapg.core.progress import progress_bar
 from dapg.core.ranges import Count, CountOrZero, Processes, Seed
+from dapg.core.schema import REMEDY, read_json, read_json_lines
 from dapg.core.settings import run_only
 from dapg.core.training import DataConfig
 from dapg.core.types import JsonObject, Modality, Record
@@ -82,12 +83,12 @@ def generate(source: DataConfig, settings: GenerateSettings) -> JsonObject:
     wanted = DataConfig(source.name, source.root, settings.split, settings.subset)
     records = select_records(dataset, wanted, settings.seed)
     out = Path(settings.out)
-    about = _claim(out, dataset, records, list(poses), facts, settings)
     mine = [records[number] for number in part.chunks(len(records))]
     points = key_points_of(dataset, mine, settings.key_points, "--key_points")
     reasons = _reasons(mine, points, settings)
-    todo = [n for n, record in enumerate(mine) if not reasons[n] and not _done(out, record, poses)]
     generator.to(resolve_device(settings.device))
+    about = _claim(out, dataset, records, list(poses), facts, settings)  # whatever can be refused has been
+    todo = [n for n, record in enumerate(mine) if not reasons[n] and not _done(out, record, poses)]
     with progress_bar("generate", "picture", len(todo)) as bar:
         for numbers, pictures in _batches(dataset, mine, todo, settings, facts):
             generated = repose(generator, pictures, torch.stack(list(poses.values())), points[numbers]).cpu()
@@ -151,8 +152,11 @@ def _join_parts(out: Path, records: Sequence[Record], parts: int, about: JsonObj
         return False
     poses: dict[tuple[str, tuple[int, ...] | None], list[str]] = {}
     for file in files:
-        for path, box, pose in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+        for path, box, pose in read_json_lines(file, tuple[str, list[int] | None, str]):
             poses.setdefault((path, tuple(box) if box else None), []).append(pose)
+    absent = [record.path for record in records if (record.path, record.box) not in poses]
+    if absent:
+        raise DataError(f"the lists of parts in {out} know nothing of {absent[0]}; {REMEDY}")
     pictures = tuple(
         GeneratedPicture(record.path, record.box, pose, file_of(record, pose) if pose else "")
         for record in records

@@ -6,7 +6,6 @@ in pixels, -1 where the record is the whole picture), ``key_points`` (N, 18, 3 f
 """
 
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 from dapg.core.errors import DataError
 from dapg.core.files import atomic_path
 from dapg.core.key_points import KEY_POINT_NAMES, usable
+from dapg.core.schema import Array, checked, parse_json, read_arrays, wall
 from dapg.core.types import JsonObject, Record
 
 TABLE = "key_points.npz"
@@ -70,6 +70,16 @@ class KeyPointTable:
         return usable(self.points)
 
 
+_REMEDY = "it is no table of key points, or was damaged: run dapg pose estimate again"
+_ARRAYS = {
+    "paths": Array("S", (None,)),
+    "boxes": Array("i", (None, 4)),
+    "key_points": Array("f", (None, len(KEY_POINT_NAMES), 3)),
+    "names": Array("U", (len(KEY_POINT_NAMES),)),
+    "about": Array("U", ()),
+}
+
+
 def write_table(path: Path | str, table: KeyPointTable) -> None:
     """Write ``key_points.npz`` whole or not at all.
 
@@ -95,17 +105,17 @@ def read_table(path: Path | str) -> KeyPointTable:
         DataError: missing, damaged, or not such a table.
     """
     file = Path(path) / TABLE if Path(path).is_dir() else Path(path)
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            if tuple(stored["names"].tolist()) != KEY_POINT_NAMES:
-                raise DataError(f"{file}: its key points have another order than {', '.join(KEY_POINT_NAMES[:3])}, ...")
-            paths = [name.decode() for name in stored["paths"].tolist()]
-            boxes = [tuple(box) for box in stored["boxes"].tolist()]
-            points = torch.from_numpy(stored["key_points"].astype(np.float32)).reshape(-1, 18, 3)
-            about = json.loads(str(stored["about"]))
-    except FileNotFoundError as error:
-        raise DataError(f"{file} does not exist; dapg pose estimate makes it") from error
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"{file} is not a table of key points ({error})") from error
+    if not file.exists():
+        raise DataError(f"{file} does not exist; dapg pose estimate makes it")
+    stored = read_arrays(file, _ARRAYS, _REMEDY)
+    if tuple(stored["names"].tolist()) != KEY_POINT_NAMES:
+        raise DataError(f"{file}: its key points have another order than {', '.join(KEY_POINT_NAMES[:3])}, ...")
+    with wall(file, _REMEDY):
+        paths = [name.decode() for name in stored["paths"].tolist()]
+    boxes = [tuple(box) for box in stored["boxes"].tolist()]
+    points = torch.from_numpy(stored["key_points"].astype(np.float32))
+    about = checked(parse_json(str(stored["about"]), file, _REMEDY), JsonObject, file, _REMEDY)
+    if len(paths) != len(boxes):
+        raise DataError(f"{file} has {len(paths)} pictures and {len(boxes)} boxes; {_REMEDY}")
     keys = tuple((name, None if box == _WHOLE else box) for name, box in zip(paths, boxes, strict=True))
     return KeyPointTable(keys, points, about)

@@ -252,10 +252,8 @@ def train_gan(settings: GanSettings) -> JsonObject:
     if finished is not None:
         stage.close()
         return {**finished, "reused": True}
-    try:
+    with stage.working():
         return stage.finish(_train(settings, stage.folder))
-    finally:
-        stage.close()
 
 
 def _check(settings: GanSettings) -> None:

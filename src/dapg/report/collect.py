@@ -2,13 +2,37 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypedDict
 
 from dapg.core.errors import UsageError
-from dapg.core.files import read_json
 from dapg.core.metrics_log import read_metrics
+from dapg.core.results import Environment, RankedList, ReportedTraining, TestData, check_evaluation
 from dapg.core.run_folder import CONFIG, ENVIRONMENT, RESULT
-from dapg.core.settings import read_yaml
+from dapg.core.schema import read_json, read_settings
 from dapg.core.types import JsonObject
+
+
+class _Backbone(TypedDict, total=False):
+    name: str
+    width: float
+    init: str
+
+
+class _Settings(TypedDict, total=False):
+    stage: str
+    name: str
+    model: str
+    backbone: _Backbone
+    positives: str
+
+
+class _Explanation(TypedDict, total=False):
+    data: TestData
+    ranked_lists: list[RankedList]
+
+
+_SHAPES: dict[str, Any] = {"evaluate": JsonObject, "explain": _Explanation}
+"""Stage -> what is read of its result; all others are trainings."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +50,9 @@ class Run:
     def title(self) -> str:
         """A short name for tables; the folder tells two runs of one model or method apart."""
         if self.stage in ("evaluate", "explain"):
-            model = str(self.settings["model"])
+            model = str(self.settings.get("model", "unknown"))
             bare = model in ("random", "imagenet")
-            name = f"{model} {self.settings['backbone']['name']}" if bare else Path(model).name
+            name = f"{model} {self.settings.get('backbone', {}).get('name')}" if bare else Path(model).name
             return f"{name} ({self.folder.name})"
         return f"{self.settings.get('name', self.stage)} ({self.folder.name})"
 
@@ -51,8 +75,10 @@ def collect(folders: list[Path]) -> list[Run]:
 
 
 def _read(folder: Path) -> Run:
-    settings = read_yaml(folder / CONFIG)
-    stage = str(settings.pop("stage", "unknown"))
-    environment = read_json(folder / ENVIRONMENT) if (folder / ENVIRONMENT).exists() else {}
-    result = read_json(folder / RESULT) if (folder / RESULT).exists() else None
+    settings = read_settings(folder / CONFIG, _Settings)
+    stage = settings.pop("stage", "unknown")
+    environment = read_json(folder / ENVIRONMENT, Environment) if (folder / ENVIRONMENT).exists() else {}
+    result = read_json(folder / RESULT, _SHAPES.get(stage, ReportedTraining)) if (folder / RESULT).exists() else None
+    if stage == "evaluate" and result is not None:
+        check_evaluation(result, folder / RESULT)
     return Run(folder, stage, settings, environment, read_metrics(folder), result)

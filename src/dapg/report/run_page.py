@@ -1,13 +1,15 @@
 """One self-contained HTML page from run folders: tables, curves, ranked lists with green and red frames, settings."""
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 from dapg.core.errors import DataError
-from dapg.core.files import atomic_write_text, read_json
+from dapg.core.files import atomic_write_text
+from dapg.core.ranges import CountOrZero
+from dapg.core.schema import REMEDY, Array, read_arrays, read_json
 from dapg.core.settings import dump_yaml
 from dapg.core.types import JsonObject
 from dapg.core.words import without_folders
@@ -30,6 +32,31 @@ from dapg.report.score_tables import (
     to_markdown,
     training_rows,
 )
+
+
+class _Pair(TypedDict):
+    modalities: list[str]
+    same: list[CountOrZero]
+    other: list[CountOrZero]
+
+
+class _Distances(TypedDict):
+    edges: list[float]
+    pairs: list[_Pair]
+
+
+class _Point(TypedDict):
+    person: int
+    modality: str
+    x: float
+    y: float
+
+
+class _Figures(TypedDict, total=False):
+    """``figures.json`` of an evaluation."""
+
+    distances: _Distances | None
+    tsne: list[_Point] | None
 
 
 def write_page(
@@ -121,7 +148,7 @@ def _feature_spaces(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
         path = run.folder / "figures.json"
         if run.stage != "evaluate" or run.result is None or not path.exists():
             continue
-        figures = read_json(path)
+        figures = read_json(path, _Figures)
         if drawing := distance_histograms(figures) + tsne_scatter(figures):
             where = f"{run.result['data']['name']}, {run.result['data']['mode']}, feature {run.result['feature']}"
             spaces.append((run.title, where, drawing))
@@ -177,10 +204,7 @@ def _activations(folder: Path) -> JsonObject:
     path = folder / "activations.npz"
     if not path.exists():
         return {}
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read ({error}); delete it, or make the folder anew") from error
+    maps = read_arrays(path)
+    if not all(Array("f", (None, None, None)).fits(array) for array in maps.values()):
+        raise DataError(f"{path} holds something else than maps; {REMEDY}")
+    return dict(maps)

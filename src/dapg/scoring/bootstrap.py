@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import write_arrays
+from dapg.core.schema import REMEDY, read_arrays
 from dapg.core.seeds import derive_seed
 from dapg.scoring.metrics import QueryScores, Scores
 
@@ -26,7 +27,14 @@ _ONE_SIDED = 0.05
 """Level of each of the two tests of ``equivalence``."""
 _BLOCK = 10_000_000
 """Person weights drawn at a time."""
-_ARRAYS = ("persons", "average_precision", "inverse_negative_penalty", "first_match", "valid")
+_ARRAYS = {
+    "persons": "iu",
+    "average_precision": "f",
+    "inverse_negative_penalty": "f",
+    "first_match": "iu",
+    "valid": "b",
+}
+"""Arrays of a trial, and their kinds as numpy writes them."""
 
 
 @dataclass(frozen=True)
@@ -295,19 +303,21 @@ def read_query_scores(path: Path | str) -> dict[str, list[QueryScores]]:
     Raises:
         DataError: no such file, or not one of ours.
     """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: query scores cannot be read ({error})") from error
+    arrays = read_arrays(path)
     by_feature: dict[str, list[QueryScores]] = {}
     for key in arrays:
         feature, number, name = key.rsplit("/", 2) if key.count("/") >= 2 else ("", "", "")
-        if name != _ARRAYS[0]:
+        if name != "persons":
             continue
-        if int(number) != len(by_feature.setdefault(feature, [])):
-            raise DataError(f"{path}: trials of {feature!r} are not in order")
-        fields = {name: arrays[f"{feature}/{number}/{name}"] for name in _ARRAYS}
+        if number != str(len(by_feature.setdefault(feature, []))):
+            raise DataError(f"{path}: trials of {feature!r} are not in order; {REMEDY}")
+        count = len(arrays[key]) if arrays[key].ndim else None
+        fields = {}
+        for name, kinds in _ARRAYS.items():
+            array = arrays.get(f"{feature}/{number}/{name}")
+            if array is None or array.dtype.kind not in kinds or array.shape != (count,):
+                raise DataError(f"{path}: {name} of trial {number} of {feature!r} is no column of scores; {REMEDY}")
+            fields[name] = array
         by_feature[feature].append(QueryScores(**fields))
     if not by_feature:
         raise DataError(f"{path} holds no query scores")

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from dapg.augment.skeleton import canonical_poses
 from dapg.core import distributed
 from dapg.core.errors import UsageError, WeightsError
+from dapg.core.schema import wall
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.companions import Key, WithCompanions, generated_companions, shuffled_companions, true_companions
@@ -100,7 +101,8 @@ def _start_of(settings: AlignSettings, on_the_fly: OnTheFly | None) -> Callable[
     def start(method: Method) -> None:
         assert isinstance(method, AlignmentMethod)  # by the contract of its folder
         if settings.keep_head and weights.is_file():
-            stored = load_file(weights)
+            with wall(weights):
+                stored = load_file(weights)
             head = {name.removeprefix("head."): tensor for name, tensor in stored.items() if name.startswith("head.")}
             try:
                 method.take_head(head)

@@ -4,11 +4,13 @@
 ``rank<r>.pt`` (each process's own state) and ``manifest.json``. It is written under a temporary name and renamed.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -16,12 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dapg.core import distributed
-from dapg.core.errors import DapgError, TrainingError
-from dapg.core.files import read_json, write_json
+from dapg.core.errors import DapgError, DataError, TrainingError
+from dapg.core.files import full_disk, sha256, write_json
+from dapg.core.ranges import Count, CountOrZero
+from dapg.core.schema import checked, read_json, wall
 from dapg.core.types import JsonObject
 
 FOLDER = "checkpoints"
-_PARTIAL = ".partial"
+_PARTIAL, _MANIFEST = ".partial", "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -34,18 +38,46 @@ class Checkpoint:
     score: float | None
 
 
+class _Manifest(TypedDict):
+    """What ``manifest.json`` says of the checkpoint beside it."""
+
+    step: Count
+    world_size: Count
+    score: NotRequired[float | None]
+    files: dict[str, CountOrZero]
+    """Name -> bytes."""
+    sha256: NotRequired[dict[str, str]]
+    """Name -> hash; checkpoints of earlier versions have none."""
+
+
+class _State(TypedDict):
+    """What a process's own file holds beside the optimiser's state."""
+
+    state: dict[str, object]
+    buffers: NotRequired[dict[str, object]]
+
+
 def whole_checkpoints(run: Path) -> list[Checkpoint]:
-    """All checkpoints of a run that were written to the end, oldest first."""
+    """All checkpoints of a run that were written to the end and are as long as they were then, oldest first."""
     checkpoints = []
-    for folder in sorted((run / FOLDER).glob("step_*")):
-        manifest = folder / "manifest.json"
-        if folder.name.endswith(_PARTIAL) or not manifest.exists():
-            continue
-        facts = read_json(manifest)
-        sizes = facts["files"]
-        if all((folder / name).exists() and (folder / name).stat().st_size == size for name, size in sizes.items()):
-            checkpoints.append(Checkpoint(folder, facts["step"], facts["world_size"], facts.get("score")))
+    for folder in _folders(run):
+        with contextlib.suppress(DataError):
+            facts = read_json(folder / _MANIFEST, _Manifest)
+            sizes = facts["files"]
+            if all(
+                (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items()
+            ):
+                checkpoints.append(Checkpoint(folder, facts["step"], facts["world_size"], facts.get("score")))
     return checkpoints
+
+
+def _folders(run: Path) -> list[Path]:
+    return [folder for folder in sorted((run / FOLDER).glob("step_*")) if not folder.name.endswith(_PARTIAL)]
+
+
+def newer(run: Path, step: int) -> list[Path]:
+    """Folders of checkpoints after a step, whole or not."""
+    return [folder for folder in _folders(run) if folder.name > f"step_{step:08d}"]
 
 
 def save(
@@ -101,7 +133,7 @@ def save(
     if failed:
         if rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
-        reason = error or "another process failed"
+        reason = f"{error}{full_disk(final, error)}" if error else "another process failed"
         raise TrainingError(f"could not write checkpoint {final}: {reason}{last_good(run)}") from error
     return final
 
@@ -109,7 +141,8 @@ def save(
 def _publish(partial: Path, final: Path, facts: Mapping[str, object]) -> None:
     """Flush everything, then one rename makes the checkpoint exist."""
     files = sorted(path for path in partial.iterdir() if path.is_file())
-    write_json(partial / "manifest.json", {**facts, "files": {path.name: path.stat().st_size for path in files}})
+    sizes, hashes = {path.name: path.stat().st_size for path in files}, {path.name: sha256(path) for path in files}
+    write_json(partial / _MANIFEST, {**facts, "files": sizes, "sha256": hashes})
     for path in [*files, partial]:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -132,22 +165,27 @@ def load(checkpoint: Checkpoint, method: nn.Module, optimizer: torch.optim.Optim
     With another number of processes than at writing, every process takes rank 0's buffers: allowed, not bit-equal.
 
     Raises:
-        DapgError: a file cannot be read although the manifest says it is whole.
+        DataError: a file is not what it was when the checkpoint was written.
     """
-    rank = distributed.rank()
-    try:
-        tensors = load_file(checkpoint.folder / "method.safetensors")
-        shared = torch.load(checkpoint.folder / "rank0.pt", map_location="cpu", weights_only=True)
-        own = shared
-        if rank > 0 and checkpoint.world_size == distributed.world_size():
-            own = torch.load(checkpoint.folder / f"rank{rank}.pt", map_location="cpu", weights_only=True)
-    except Exception as error:  # safetensors, zip and pickle each raise their own kind
-        raise DapgError(
-            f"checkpoint {checkpoint.folder} cannot be read ({error}); delete it to use an older one"
-        ) from error
-    method.load_state_dict({**tensors, **own.get("buffers", {})})
-    optimizer.load_state_dict(shared["optimizer"])
+    rank, folder = distributed.rank(), checkpoint.folder
+    same = checkpoint.world_size == distributed.world_size()
+    mine = f"rank{rank if same else 0}.pt"
+    _check_hashes(folder, {"method.safetensors", "rank0.pt", mine})
+    with wall(f"checkpoint {folder}"):
+        tensors = load_file(folder / "method.safetensors")
+        shared = torch.load(folder / "rank0.pt", map_location="cpu", weights_only=True)
+        own = shared if mine == "rank0.pt" else torch.load(folder / mine, map_location="cpu", weights_only=True)
+        checked(own, _State, f"checkpoint {folder}")
+        method.load_state_dict({**tensors, **own.get("buffers", {})})
+        optimizer.load_state_dict(shared["optimizer"])
     return dict(own["state"])
+
+
+def _check_hashes(folder: Path, names: set[str]) -> None:
+    hashes = read_json(folder / _MANIFEST, _Manifest).get("sha256", {})
+    for name in sorted(names & hashes.keys()):
+        if sha256(folder / name) != hashes[name]:
+            raise DataError(f"{folder / name} is not what was written there: its hash differs from the manifest's")
 
 
 def load_best(run: Path, method: nn.Module) -> Checkpoint:
@@ -160,10 +198,8 @@ def load_best(run: Path, method: nn.Module) -> Checkpoint:
     if not scored:
         raise DapgError(f"{run} has no checkpoint with a validation score")
     best = max(scored, key=lambda checkpoint: (checkpoint.score, checkpoint.step))
-    try:
+    with wall(f"the best checkpoint {best.folder}"):
         method.load_state_dict(load_file(best.folder / "method.safetensors"))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise DapgError(f"the best checkpoint {best.folder} cannot be read ({error})") from error
     return best
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from dapg.core import distributed
 from dapg.core.errors import UsageError
 from dapg.core.files import atomic_path, sha256
+from dapg.core.results import Training
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import RunFolder, refuse_other_weights
 from dapg.core.scales import Stage
@@ -50,7 +51,7 @@ def run_training(
 ) -> JsonObject:
     """What every training stage does: open the folder, build, train, write weights and result."""
     folder = Path(settings.out)
-    stage = RunFolder(folder, settings, kind, distributed.rank(), extendable=("train.steps", "train.epochs"))
+    stage = RunFolder(folder, settings, kind, distributed.rank(), ("train.steps", "train.epochs"), Training)
     finished = stage.open()
     if finished is not None:
         stage.close()
@@ -59,7 +60,7 @@ def run_training(
         refuse_other_weights(folder, "a training from", init, then, weights_hash(init))
         _refuse_other_version(folder, settings.data, finished["data"].get("version"))
         return {**finished, "reused": True}
-    try:
+    with stage.working():
         work = prepare()
         backbone, weights = init_backbone(
             settings.backbone.name, backbone_settings(settings.backbone), settings.backbone.init, settings.seed
@@ -112,8 +113,6 @@ def run_training(
             result["weights"] = _save_weights(folder, method, kind, settings.name)
         distributed.barrier()
         return stage.finish(result)
-    finally:
-        stage.close()
 
 
 def _refuse_other_version(folder: Path, data: DataConfig, then: str | None) -> None:

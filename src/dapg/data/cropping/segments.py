@@ -10,15 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from PIL import Image
 
-from dapg.core.errors import DapgError, DataError
-from dapg.core.files import atomic_write_bytes, atomic_write_text, read_json
-from dapg.core.ranges import JpegQuality, Positive
-from dapg.core.types import JsonObject
+from dapg.core.errors import DataError
+from dapg.core.files import atomic_write_bytes, atomic_write_text
+from dapg.core.ranges import CountOrZero, JpegQuality, Positive
+from dapg.core.schema import read_json, wall
+from dapg.core.types import JsonObject, leads_out
 from dapg.data.cropping.crop_quality import FilterConfig, perceptual_hash, reason_to_drop, sharpness
 from dapg.data.cropping.detectors.base import Detector, Frame
 from dapg.data.cropping.videos import Moment, Reader, Video
@@ -103,6 +104,17 @@ class SegmentSettings:
     jpeg_quality: JpegQuality
 
 
+class _Table(TypedDict):
+    """A stored segment."""
+
+    fingerprint: str
+    frames: CountOrZero
+    undecodable: CountOrZero
+    missing: CountOrZero
+    dropped: dict[str, CountOrZero]
+    rows: list[Found]
+
+
 def table_path(out: Path, video: Video, number: int) -> Path:
     """Where the table of a segment is."""
     return out / SEGMENTS / video.name / f"{number:06d}.json"
@@ -114,11 +126,16 @@ def read_table(path: Path, video: Video) -> JsonObject:
     Raises:
         DataError: the video has changed since, or the table is damaged.
     """
-    try:
-        table = read_json(path)
+    table = read_json(path, _Table, "delete it and run the command again")
+    with wall(path):
         rows = [Found(**{**row, "box": tuple(row["box"])}) for row in table["rows"]]
-    except (DapgError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}); delete it and run the command again") from error
+    with wall(path):
+        [int(row.hash or "0", 16) for row in rows]
+    outside = [row.file for row in rows if leads_out(row.file)]
+    if outside:
+        raise DataError(
+            f"{path} names {outside[0]!r}, which is outside its folder; delete it and run the command again"
+        )
     if table["fingerprint"] != video.fingerprint:
         raise DataError(f"{video.path} is not the file that {path.parent} was made from; give another --out")
     return {**table, "rows": rows}

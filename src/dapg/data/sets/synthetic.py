@@ -10,7 +10,7 @@ import random
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypedDict
 
 import torch
 from jaxtyping import Float
@@ -19,9 +19,17 @@ from torch import Tensor
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import ASSETS, sha256
 from dapg.core.key_points import KEY_POINT_NAMES
+from dapg.core.schema import checked, parse_json_lines
 from dapg.core.types import JsonObject, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.listing import pictures_below
+
+
+class _Row(TypedDict):
+    """A line of the annotations; the rest is checked when it is asked for."""
+
+    path: str
+
 
 EMBEDDED = ASSETS / "synthetic" / "people.zip"
 VERSIONS = {
@@ -180,8 +188,7 @@ class Synthetic(Dataset):
             DataError: the set has no annotations, or none for this picture.
         """
         if self._truths is None:
-            rows = (json.loads(line) for line in self._bytes(ANNOTATIONS).decode("utf-8").splitlines())
-            self._truths = {row["path"]: row for row in rows}
+            self._truths = self._rows(ANNOTATIONS)
         if record.path not in self._truths:
             raise DataError(f"{self.root}: {ANNOTATIONS} knows no picture {record.path}")
         return self._truths[record.path]
@@ -197,10 +204,10 @@ class Synthetic(Dataset):
         truth = self.truth(record)
         if "garments" not in truth:
             if self._hidden is None:
-                rows = (json.loads(line) for line in self._bytes(HIDDEN).decode("utf-8").splitlines())
-                self._hidden = {row["path"]: row for row in rows}
-            truth = self._hidden[record.path]
-        return dict(truth["garments"])
+                self._hidden = self._rows(HIDDEN)
+            truth = self._hidden.get(record.path, {})
+        worn: dict[str, str] = checked(truth.get("garments"), dict[str, str], f"{self.root}: garments of {record.path}")
+        return worn
 
     def key_points(self, record: Record) -> Float[Tensor, "18 3"]:
         """Position x, y in pixels of the stored picture, and 2 visible, 1 hidden, 0 outside; ``KEY_POINT_NAMES`` order.
@@ -208,7 +215,13 @@ class Synthetic(Dataset):
         Raises:
             DataError: see ``truth``.
         """
-        return torch.tensor(self.truth(record)["key_points"], dtype=torch.float32)
+        where = f"{self.root}: key points of {record.path}"
+        points = checked(self.truth(record).get("key_points"), list[tuple[float, float, float]], where)
+        return torch.tensor(points, dtype=torch.float32)
+
+    def _rows(self, name: str) -> dict[str, JsonObject]:
+        where = f"{self.root}: {name}"
+        return {row["path"]: dict(row) for row in parse_json_lines(self._bytes(name), _Row, where)}
 
     @property
     def version(self) -> str | None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dapg.core.errors import DataError, UsageError
-from dapg.core.files import atomic_path, read_json, remove_leftovers, write_json
+from dapg.core.files import atomic_path, remove_leftovers, write_json
+from dapg.core.schema import read_json
 from dapg.core.types import Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.listing import PICTURE_SUFFIXES

@@ -13,12 +13,14 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dapg.core.errors import DataError
 from dapg.core.files import atomic_path
+from dapg.core.schema import Array, checked, parse_json, read_arrays, wall
 from dapg.core.types import UNKNOWN, JsonObject, Modality, Protocol, Record, Trial
 from dapg.data.compact import CompactRecords
 from dapg.data.listing import is_picture
@@ -26,6 +28,50 @@ from dapg.data.listing import is_picture
 INDEX, PACKING = "index.npz", "packing.json"
 _VERSION = 2
 _BLOCK = 65_536
+
+
+_REMEDY = "it is no index of ours or was damaged: delete it to make it anew, or pack the set again"
+_COLUMNS = {
+    "meta": Array("U", ()),
+    "paths": Array("u", (None,)),
+    "digest": Array("u", (None,)),
+    "box": Array("i", (None, 4)),
+    **{
+        name: Array("iu", (None,))
+        for name in ("path_end", "shard", "offset", "size", "digest_order", "sample", "person", "camera", "modality")
+    },
+}
+
+
+class _Rules(TypedDict):
+    name: str
+    same_person_same_camera: bool
+    camera_groups: dict[str, int]
+    junk_persons: list[int]
+    unique_identity_cmc: bool
+
+
+class _Trial(TypedDict):
+    name: str
+    comparable: bool
+    drawn: str
+    cause: Literal["gallery", "partition"]
+    protocol: _Rules
+
+
+class _Meta(TypedDict):
+    title: str
+    licence: str
+    splits: list[str]
+    modes: dict[str, list[_Trial]]
+    tars: list[str]
+    sizes: list[int]
+
+
+def _within(array: NDArray[np.generic], limit: int) -> bool:
+    """Whether whole numbers in one row are from 0 to below the limit."""
+    whole = array.dtype.kind in "iu" and array.ndim == 1
+    return whole and (not array.size or (int(array.min()) >= 0 and int(array.max()) < limit))
 
 
 class TarStore:
@@ -42,14 +88,12 @@ class TarStore:
             raise DataError(f"packing {root} was interrupted; run its dapg data shard command again to go on")
         if not (root / INDEX).is_file():
             _index_foreign(root)
-        try:
-            with np.load(root / INDEX, allow_pickle=False) as stored:
-                self._arrays = {name: stored[name] for name in stored.files}
-            self.meta: JsonObject = json.loads(str(self._arrays.pop("meta")))
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise DataError(f"{root / INDEX} is not a shard index ({error}); delete it to make it anew") from error
-        if self.meta.get("version") != _VERSION:
+        self._arrays = read_arrays(root / INDEX, _COLUMNS, _REMEDY)
+        described = parse_json(str(self._arrays.pop("meta")), root / INDEX, _REMEDY)
+        if isinstance(described, dict) and described.get("version") != _VERSION:
             raise DataError(f"{root / INDEX} was written by another version of dapg: pack the set again")
+        self.meta = checked(described, _Meta, root / INDEX, _REMEDY)
+        self._check_index(root / INDEX)
         for name, size in zip(self.meta["tars"], self.meta["sizes"], strict=True):
             if Path(name).name != name:  # an index from elsewhere must not open files outside the folder
                 raise DataError(f"{root / INDEX} names a tar outside its folder: {name!r}")
@@ -60,6 +104,34 @@ class TarStore:
                 raise DataError(f"{path} has {path.stat().st_size} bytes, its index says {size}: pack it again")
         self._files: dict[int, int] = {}
         self._process = os.getpid()
+
+    def _check_index(self, path: Path) -> None:
+        """Numbers that point from one array into another stay within it.
+
+        Raises:
+            DataError: one does not.
+        """
+        arrays = self._arrays
+        pictures, records = len(arrays["path_end"]), len(arrays["sample"])
+        limits = {"digest_order": pictures, "sample": pictures, "shard": len(self.meta["tars"])}
+        limits |= {name: records for name in arrays if name.startswith(("split/", "trial/"))}
+        sizes = dict.fromkeys(("shard", "offset", "size", "digest", "digest_order"), pictures)
+        sizes |= dict.fromkeys(("person", "camera", "modality", "box"), records)
+        wrong = [name for name, size in sizes.items() if len(arrays[name]) != size]
+        wrong += [name for name, limit in limits.items() if not _within(arrays[name], limit)]
+        wanted = [f"split/{split}" for split in self.meta["splits"]]
+        for mode, trials in self.meta["modes"].items():
+            wanted += [f"trial/{mode}/{n}/{side}" for n in range(len(trials)) for side in ("query", "gallery")]
+        wrong += [name for name in wanted if name not in arrays]
+        ends = arrays["path_end"]
+        if not _within(ends, len(arrays["paths"]) + 1) or bool((np.diff(ends) < 0).any()):
+            wrong.append("path_end")
+        if not set(np.unique(arrays["modality"]).tolist()) <= set(map(int, Modality)):
+            wrong.append("modality")
+        if len(self.meta["tars"]) != len(self.meta["sizes"]):
+            wrong.append("sizes")
+        if wrong:
+            raise DataError(f"{path} contradicts itself in {wrong[0]}; {_REMEDY}")
 
     def records(self, split: str) -> Sequence[Record]:
         """Records of a split, in packing order."""
@@ -96,11 +168,18 @@ class TarStore:
                 tuple(everything[place] for place in self._arrays[f"trial/{mode}/{number}/{side}"].tolist())
                 for side in ("query", "gallery")
             )
-            rules = dict(trial["protocol"])
-            rules["camera_groups"] = {int(key): value for key, value in rules["camera_groups"].items()}
-            rules["junk_persons"] = tuple(rules["junk_persons"])
-            rest = {key: trial[key] for key in ("name", "comparable", "drawn", "cause")}
-            trials.append(Trial(mode=mode, query=query, gallery=gallery, protocol=Protocol(**rules), **rest))
+            stored = trial["protocol"]
+            with wall(self.root / INDEX, _REMEDY):
+                groups = {int(key): value for key, value in stored["camera_groups"].items()}
+            rules = Protocol(
+                stored["name"],
+                stored["same_person_same_camera"],
+                groups,
+                tuple(stored["junk_persons"]),
+                stored["unique_identity_cmc"],
+            )
+            name, drawn, cause = trial["name"], trial["drawn"], trial["cause"]
+            trials.append(Trial(name, mode, query, gallery, rules, trial["comparable"], drawn, cause))
         return trials
 
     def shard_numbers(self, split: str) -> list[int]:
@@ -142,7 +221,8 @@ class TarStore:
 
     def _path(self, sample: int) -> str:
         first, last = self._arrays["path_end"][sample - 1] if sample else 0, self._arrays["path_end"][sample]
-        return bytes(self._arrays["paths"][first:last].tobytes()).decode()
+        with wall(self.root / INDEX, _REMEDY):
+            return bytes(self._arrays["paths"][first:last].tobytes()).decode()
 
 
 def write_index(
@@ -251,8 +331,8 @@ def _split_suffix(name: str) -> tuple[str, str]:
 def _named(archive: tarfile.TarFile, member: tarfile.TarInfo, picture: tuple[str, int, int]) -> tuple[str, int, int]:
     stream = archive.extractfile(member)
     try:
-        described = json.loads(stream.read()) if stream is not None else {}
-    except ValueError:
+        described = parse_json(stream.read(), member.name) if stream is not None else {}
+    except DataError:
         return picture
     path = described.get("path") if isinstance(described, dict) else None
     return (path, *picture[1:]) if isinstance(path, str) else picture

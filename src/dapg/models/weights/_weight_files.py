@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import io
-import json
 import pathlib
 import pickle
 import pickletools
@@ -16,11 +15,12 @@ from typing import IO, cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from dapg.core.errors import DapgError, WeightsError
-from dapg.core.files import read_json, sha256
+from dapg.core.errors import DapgError, DataError, WeightsError
+from dapg.core.files import sha256
+from dapg.core.schema import parse_json, read_json, said
 from dapg.core.types import JsonObject
 
 LARGEST_FILE = 4 * 2**30
@@ -85,8 +85,8 @@ def description(path: Path) -> JsonObject | None:
                 return None
         with safe_open(path, framework="pt") as handle:
             stored = handle.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # whatever safetensors raises for a damaged file
+        raise WeightsError(f"{path} cannot be read: {said(error)}") from error
     return _description(stored, path)
 
 
@@ -116,8 +116,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], JsonObject | None]
         with safe_open(path, framework="pt") as handle:
             stored = handle.metadata() or {}
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, RuntimeError, ValueError, MemoryError) as error:
-        raise WeightsError(f"{path} is a damaged safetensors file ({error})") from error
+    except Exception as error:  # whatever safetensors and torch raise for a damaged file
+        raise WeightsError(f"{path} is a damaged safetensors file ({said(error)})") from error
     return tensors, _description(stored, path)
 
 
@@ -125,8 +125,8 @@ def _description(stored: Mapping[str, str], path: Path) -> JsonObject | None:
     if METADATA_KEY not in stored:
         return None
     try:
-        stated = json.loads(stored[METADATA_KEY])
-    except ValueError as error:
+        stated = parse_json(stored[METADATA_KEY], path)
+    except DataError as error:
         raise WeightsError(f"{path}: what the file says about itself is damaged ({error})") from error
     return _checked(stated, (BACKBONE_FORMAT, METHOD_FORMAT), path)
 
@@ -179,8 +179,7 @@ def _read_torch(path: Path, start: bytes) -> object:
             "trust it, store its state_dict alone with torch.save"
         ) from error
     except Exception as error:  # damaged bytes can make the reader stumble anywhere, out of memory included
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise WeightsError(f"{path} is a damaged torch file ({reason})") from error
+        raise WeightsError(f"{path} is a damaged torch file ({said(error)})") from error
 
 
 def _check_archive(path: Path) -> None:
@@ -194,7 +193,7 @@ def _check_archive(path: Path) -> None:
     except WeightsError:
         raise
     except Exception as error:  # an encrypted, oddly compressed or damaged entry raises many kinds
-        raise WeightsError(f"{path} is cut off or damaged ({error}); copy or download it again") from error
+        raise WeightsError(f"{path} is cut off or damaged ({said(error)}); copy or download it again") from error
     unpacked = sum(entry.file_size for entry in entries)
     index = max((entry.file_size for entry in entries if entry.filename.endswith(".pkl")), default=0)
     if unpacked > path.stat().st_size or index > LARGEST_INDEX:

@@ -20,8 +20,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from dapg.core.errors import UsageError, WeightsError, nearest
-from dapg.core.files import ASSETS, atomic_path, read_json, sha256
+from dapg.core.files import ASSETS, atomic_path, sha256
+from dapg.core.schema import read_json
 from dapg.core.settings import from_dict
+from dapg.core.types import JsonObject
 
 ZOO = ASSETS / "models" / "zoo.json"
 """The models that this package knows by name."""
@@ -109,9 +111,7 @@ def zoo() -> dict[str, ZooModel]:
 
 @functools.lru_cache(maxsize=4)
 def _zoo(path: Path) -> Mapping[str, ZooModel]:
-    entries = read_json(path)
-    if not isinstance(entries, list):
-        raise UsageError(f"{path} is no zoo: it must be a list of models with name, file, sha256 and card")
+    entries = read_json(path, list[JsonObject], "a zoo is a list of models with name, file, sha256 and card")
     models = {}
     for number, entry in enumerate(entries):
         model = from_dict(ZooModel, entry, f"{path}, model {number + 1}: ")

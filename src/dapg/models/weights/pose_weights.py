@@ -3,13 +3,16 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from dapg.core.errors import UsageError, WeightsError
 from dapg.core.files import ASSETS, atomic_path, sha256
+from dapg.core.ranges import Pixels
+from dapg.core.schema import checked, parse_json, said
 from dapg.core.settings import from_dict, to_dict
 from dapg.core.types import JsonObject
 from dapg.models.pn_gan import GeneratorConfig, PoseGenerator, build_generator
@@ -20,6 +23,16 @@ GENERATOR_FILE = "generator.safetensors"
 """What a finished GAN training leaves."""
 _FORMAT = "dapg-pose-generator-1"
 _KEY = "dapg"
+
+
+class _Description(TypedDict):
+    """What a file says of its generator."""
+
+    config: dict[str, object]
+    height: Pixels
+    width: Pixels
+    supervision: str
+    training: dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -78,12 +91,14 @@ def load_generator(source: Path | str = "embedded") -> tuple[PoseGenerator, Gene
         )
     try:
         with safe_open(path, framework="pt") as handle:
-            described = json.loads((handle.metadata() or {}).get(_KEY, "{}"))
+            metadata = handle.metadata() or {}
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors ({error})") from error
+    except Exception as error:  # whatever safetensors raises for a damaged file
+        raise WeightsError(f"{path} cannot be read as safetensors ({said(error)})") from error
+    described = checked(parse_json(metadata.get(_KEY, "{}"), path), JsonObject, path)
     if described.get("format") != _FORMAT:
         raise WeightsError(f"{path} is not the file of a pose generator: it does not say {_FORMAT}")
+    checked(described, _Description, path)
     generator = build_generator(from_dict(GeneratorConfig, described["config"], f"{path}: "))
     _fill(generator, tensors, path)
     facts = GeneratorFacts(
@@ -98,4 +113,4 @@ def _fill(generator: PoseGenerator, tensors: dict[str, Tensor], path: Path) -> N
     try:
         generator.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except RuntimeError as error:
-        raise WeightsError(f"{path} does not fit the network it names: {error}") from error
+        raise WeightsError(f"{path} does not fit the network it names: {said(error)}") from error

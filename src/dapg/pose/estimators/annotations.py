@@ -1,14 +1,15 @@
 """Exact key points of synthetic people, from the annotations beside their pictures."""
 
-import json
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar, TypedDict
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from dapg.core.errors import DataError, UsageError
+from dapg.core.ranges import Range
+from dapg.core.schema import parse_json_lines
 from dapg.core.types import Record
 from dapg.data.base import Dataset
 from dapg.pose.estimators.base import Estimator
@@ -16,6 +17,11 @@ from dapg.pose.estimators.base import Estimator
 ANNOTATIONS = "annotations.jsonl"
 CONFIDENCE = (0.0, 0.5, 1.0)
 """Of a point outside the picture, hidden, and visible (``data/sets/synthetic.py: key_points``)."""
+
+
+class _Row(TypedDict):
+    path: str
+    key_points: list[tuple[float, float, Annotated[int, Range(0, 2)]]]
 
 
 class Annotations(Estimator):
@@ -28,14 +34,13 @@ class Annotations(Estimator):
         if dataset is None:
             raise UsageError("the estimator `annotations` looks points up in a data set; pictures alone do not do")
         try:
-            lines = dataset.read(Record(ANNOTATIONS)).decode("utf-8").splitlines()
-            self._points = {row["path"]: row["key_points"] for row in map(json.loads, lines)}
+            data = dataset.read(Record(ANNOTATIONS))
         except DataError as error:
             raise UsageError(
                 f"{dataset.title} under {dataset.root} has no {ANNOTATIONS}; take --estimator blazepose"
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{dataset.root}: {ANNOTATIONS} is damaged ({error!r})") from error
+        rows = parse_json_lines(data, _Row, f"{dataset.root}: {ANNOTATIONS}")
+        self._points: dict[str, list[tuple[float, float, int]]] = {row["path"]: row["key_points"] for row in rows}
 
     def estimate(
         self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"], records: Sequence[Record] = ()
@@ -54,8 +59,7 @@ class Annotations(Estimator):
         confidence = torch.tensor(CONFIDENCE)[points[..., 2].long()] * inside
         return torch.cat([places, confidence[..., None]], dim=-1)
 
-    def _of(self, record: Record) -> list[list[float | int]]:
+    def _of(self, record: Record) -> list[tuple[float, float, int]]:
         if record.path not in self._points:
             raise DataError(f"{ANNOTATIONS} knows no picture {record.path}")
-        points: list[list[float | int]] = self._points[record.path]
-        return points
+        return self._points[record.path]

@@ -12,6 +12,7 @@ from dapg.core.errors import DataError, UsageError, WeightsError
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from dapg.core.key_points import KEY_POINT_NAMES, LEFT_SHOULDER, NECK, RIGHT_SHOULDER
 from dapg.core.ranges import Factor, Pixels, Positive, Weight
+from dapg.core.schema import said
 from dapg.core.types import Record
 from dapg.data.base import Dataset
 from dapg.pose.estimators._frame import frame, unframe
@@ -131,7 +132,8 @@ def _session(model: str) -> "onnxruntime.InferenceSession":
         raise DataError("the estimator `onnx` needs onnxruntime: pip install 'dapg[onnx]'") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(model, options, providers=onnxruntime.get_available_providers())
     except Exception as error:  # its errors have no public base class
-        raise WeightsError(f"{model} is not an ONNX network that can be run ({error})") from error
+        raise WeightsError(f"{model} is not an ONNX network that can be run ({said(error)})") from error
