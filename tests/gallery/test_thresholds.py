@@ -8,7 +8,7 @@ import pytest
 
 from command_line import run
 from dapg.core.errors import UsageError
-from dapg.core.files import read_json
+from dapg.core.schema import read_json
 from dapg.core.seeds import derive_seed
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.sets.regdb import RegDB
