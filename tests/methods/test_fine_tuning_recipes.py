@@ -20,6 +20,7 @@ from dapg.methods.base import DataFacts
 from dapg.methods.finetuning.agw import AGW
 from dapg.methods.finetuning.caj import CAJ
 from dapg.methods.finetuning.cil import CIL
+from dapg.methods.finetuning.deen import DEEN
 from dapg.methods.finetuning.pmwgcn import PMWGCN
 from dapg.models.backbones.resnet18 import ResNet18
 from dapg.models.blocks.wavelet_graph import WaveletGraph
@@ -63,7 +64,7 @@ def is_grey(images: Tensor) -> Tensor:
     return (images - images[:, :1]).abs().flatten(1).amax(dim=1) < 1e-4
 
 
-@pytest.mark.parametrize("kind", [CIL, CAJ, PMWGCN])
+@pytest.mark.parametrize("kind", [CIL, CAJ, DEEN, PMWGCN])
 def test_gradients_reach_both_stems_trunk_neck_and_classifier(kind: type[Any]) -> None:
     method = build(kind).train()
     method(some_batch(), streams()).loss.backward()

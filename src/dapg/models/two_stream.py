@@ -85,6 +85,16 @@ class TwoStream(nn.Module):
         Raises:
             UsageError: neither is given.
         """
+        images = self.stems(backbone, visible, infrared)
+        return self._trunk(backbone, images) if self.non_local else backbone.trunk(images)
+
+    def stems(
+        self,
+        backbone: Backbone,
+        visible: Float[Tensor, "V 3 H W"] | None,
+        infrared: Float[Tensor, "I 3 H W"] | None,
+    ) -> Float[Tensor, "B c h w"]:
+        """What leaves the two stems, which is where both go on together; as ``forward`` otherwise."""
         maps = []
         if visible is not None:
             maps.append(backbone.stem(visible))
@@ -93,8 +103,7 @@ class TwoStream(nn.Module):
             maps.append(backbone.apply_stem(stem, infrared))
         if not maps:
             raise UsageError("a two-stream network needs visible or infrared pictures")
-        images = torch.cat(maps) if len(maps) > 1 else maps[0]
-        return self._trunk(backbone, images) if self.non_local else backbone.trunk(images)
+        return torch.cat(maps) if len(maps) > 1 else maps[0]
 
     def _trunk(self, backbone: Backbone, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B C h2 w2"]:
         for stage, blocks in backbone.stages().items():

@@ -24,8 +24,8 @@ class NonLocal(nn.Module):
         if inner < 0:
             raise UsageError(f"a non-local block has 1 or more inner channels, or 0 for half of all, not {inner}")
         inner = inner or max(1, channels // 2)
-        self.theta, self.phi, self.g = (_pointwise(channels, inner, generator) for _ in range(3))
-        self.project = _pointwise(inner, channels, generator)
+        self.theta, self.phi, self.g = (pointwise(channels, inner, generator) for _ in range(3))
+        self.project = pointwise(inner, channels, generator)
         self.norm = nn.BatchNorm2d(channels)
         nn.init.zeros_(self.norm.weight)
 
@@ -42,7 +42,7 @@ class NonLocal(nn.Module):
         return x + out
 
 
-def _pointwise(in_channels: int, out_channels: int, generator: torch.Generator) -> nn.Conv2d:
+def pointwise(in_channels: int, out_channels: int, generator: torch.Generator) -> nn.Conv2d:
     """1 x 1 convolution with bias; weights uniform within 1 / √in, PyTorch's own start."""
     with torch.device("meta"):
         layer = nn.Conv2d(in_channels, out_channels, 1)
