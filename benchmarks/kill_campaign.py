@@ -1,0 +1,731 @@
+"""Kill every command that writes, at places drawn from a seed; let it end; compare with an uninterrupted run.
+
+usage: python benchmarks/kill_campaign.py WORK [--only 'crop export'] [--kills 12] [--interrupts 2] [--sizes 5]
+           [--together 3] [--loaders 4] [--assets KIT] [--seed 0]
+
+* kill: SIGKILL at a file operation (open to write, rename, unlink, mkdir, ...) or at a moment by the clock, two in a row,
+  then the command again to its end;
+* Ctrl-C: SIGINT at a file operation: exit code 130 and one line, whole files alone, then the command again;
+* full disk: a file system in memory of a size that does not do: one line that says where; then, with room, again;
+* together: the command twice at once in one folder, one of the two killed every other time, then again;
+* loader: a loader process is killed: one line that says so, then again.
+
+After each, what is left must be equal to what an uninterrupted run leaves, save clock times, and no folder may be taken
+for a whole one before it is. Every outcome is a line of WORK/outcomes.jsonl; a campaign that is stopped goes on. Needs
+Linux, and root for the file system in memory; without it, full disks are left out.
+"""
+
+import argparse
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["TQDM_DISABLE"] = "1"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests")]
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+from dapg import cli  # noqa: E402
+from dapg.core.errors import DapgError  # noqa: E402
+from dapg.core.key_points import KEY_POINT_NAMES  # noqa: E402
+from dapg.data.sets.synthetic import INFRARED_CAMERAS, VISIBLE_CAMERAS, Synthetic  # noqa: E402
+from dapg.data.source import open_dataset, parse_source  # noqa: E402
+from made_up_cells import shrink_small, write_people  # noqa: E402
+
+CLOCK = {
+    "seconds", "waited", "pictures_per_second", "data_wait", "scoring_seconds", "time", "commit", "machine",
+}  # fmt: skip
+"""What differs between two runs of one thing."""
+WRITES = {"os.rename", "os.remove", "os.mkdir", "os.truncate", "os.rmdir", "os.link", "os.chmod", "shutil.rmtree"}
+TEMPORARY = re.compile(r"\.tmp$|\.partial$|^packing\.json$|^\.unfinished")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command, its workload, and where its files go."""
+
+    name: str
+    words: Callable[[Path], list[str]]
+    """Of the folder that it writes into."""
+    begin: Callable[[Path], None] | None = None
+    """What must lie in that folder before."""
+    reads: Callable[[Path], object] | None = None
+    """Reads the folder as the next command would; raises DapgError where it is not whole."""
+    loader: bool = False
+    """Whether it has loader processes."""
+
+
+# ---- one process ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended."""
+
+    code: int
+    """Negative: the signal."""
+    printed: str
+    operations: int
+    """File operations that it began."""
+
+
+class Process:
+    """A `dapg` command in a fork of this process, which has everything imported and nothing computed."""
+
+    def __init__(self, words: Sequence[str], log: Path, act: Callable[[], None] | None = None, at: int = 0) -> None:
+        self.log, self.count = log, log.with_suffix(".count")
+        self.count.write_bytes(b"")
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if not self.pid:
+            self._run(list(words), act, at)
+
+    def _run(self, words: list[str], act: Callable[[], None] | None, at: int) -> None:
+        code = 70
+        try:
+            os.setpgid(0, 0)
+            descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(descriptor, 1)
+            os.dup2(descriptor, 2)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            sys.argv = ["dapg", *words]
+            _count_operations(self.count, act, at)
+            code = cli.main(words)
+            sys.stdout.flush()
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def kill(self) -> None:
+        """SIGKILL to the process alone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, limit: float = 600.0) -> Ended:
+        """Its end; processes that it leaves behind are killed."""
+        began = time.monotonic()
+        while True:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() - began > limit:
+                self.kill()
+            time.sleep(0.002)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(status)
+        return Ended(code, self.log.read_text(errors="replace"), self.count.stat().st_size)
+
+
+def _count_operations(count: Path, act: Callable[[], None] | None, at: int) -> None:
+    """Call ``act`` before the file operation number ``at`` (from 1) of this process."""
+    handle, done, owner = os.open(count, os.O_WRONLY | os.O_APPEND), 0, os.getpid()
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal done
+        writes = event in WRITES or (
+            event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        )
+        if not writes or os.getpid() != owner:
+            return
+        done += 1
+        os.write(handle, b".")
+        if done == at and act is not None:
+            act()
+
+    sys.addaudithook(hook)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def kill_a_loader() -> None:
+    for child in multiprocessing.active_children()[:1]:
+        child.kill()
+
+
+# ---- what is left --------------------------------------------------------------------------------------------------
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Relative path -> a hash of what the file says, without clock times."""
+    return {
+        str(path.relative_to(folder)): _digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".lock") and path.name != "environment.json"
+    }
+
+
+def _digest(path: Path) -> str:
+    if path.suffix == ".json":
+        value: object = _timeless(json.loads(path.read_text()))
+    elif path.suffix == ".jsonl":
+        value = [_timeless(json.loads(line)) for line in path.read_text().splitlines()]
+    elif path.name == "metrics.csv":
+        with path.open(newline="") as handle:
+            value = [_timeless(row) for row in csv.DictReader(handle)]
+    elif path.suffix == ".pt":
+        value = _timeless(torch.load(path, weights_only=True))
+    elif path.suffix == ".safetensors":
+        value = {name: _timeless(tensor) for name, tensor in load_file(path).items()}
+    elif path.name == "cells.csv":
+        value = [row.split(",")[0] for row in path.read_text().splitlines()]
+    else:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(repr(value).encode()).hexdigest()
+
+
+def _timeless(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _timeless(item) for key, item in value.items() if key not in CLOCK}
+    if isinstance(value, list | tuple):
+        return [_timeless(item) for item in value]
+    if isinstance(value, torch.Tensor):
+        stream = io.BytesIO()
+        np.save(stream, value.detach().float().numpy() if value.dtype == torch.bfloat16 else value.numpy())
+        return hashlib.sha256(stream.getvalue()).hexdigest()
+    return value
+
+
+def differences(now: dict[str, str], before: dict[str, str]) -> list[str]:
+    """Names of files that one side lacks or that differ."""
+    return sorted(name for name in now.keys() | before.keys() if now.get(name) != before.get(name))
+
+
+def in_a_fork(work: Callable[[], object]) -> str:
+    """What the work returns, as text, or ``refused: ...`` where it raises a DapgError; this process stays clean."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            said = f"{work()}"
+        except DapgError as error:
+            said = f"refused: {error}"
+        except BaseException as error:
+            said = f"bug: {type(error).__name__}: {error}"
+        os.write(writing, said.encode()[:4096])
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        said = stream.read().decode(errors="replace")
+    os.waitpid(pid, 0)
+    return said
+
+
+def messages(ended: Ended) -> list[str]:
+    """What is wrong with the words of a process that failed."""
+    lines = [line for line in ended.printed.splitlines() if line.startswith("dapg: ")]
+    wrong = []
+    if "Traceback" in ended.printed or "this is a bug" in ended.printed or "unexpected " in ended.printed:
+        wrong.append("a traceback or a bug")
+    if len(lines) != 1:
+        wrong.append(f"{len(lines)} lines begin with `dapg: `")
+    return wrong
+
+
+# ---- the disk ------------------------------------------------------------------------------------------------------
+
+
+class Disk:
+    """A folder, which is a file system in memory where this is allowed; its size can be set."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.path.ismount(folder):
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", str(folder)], check=False)
+        self.sizeable = os.path.ismount(folder)
+
+    def empty(self) -> Path:
+        """Nothing in it, and room; the folder that a command writes into."""
+        self.size(512 * 2**20)
+        for path in self.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        return self.folder / "out"
+
+    def size(self, size: int) -> None:
+        if self.sizeable:
+            subprocess.run(["mount", "-o", f"remount,size={size}", str(self.folder)], check=True)
+
+    def used(self) -> int:
+        return sum(path.stat().st_blocks * 512 for path in self.folder.rglob("*") if path.is_file())
+
+    def close(self) -> None:
+        if self.sizeable:
+            subprocess.run(["umount", str(self.folder)], check=False)
+
+
+# ---- the campaign --------------------------------------------------------------------------------------------------
+
+
+class Campaign:
+    """Runs the kinds of accident over jobs and notes every outcome."""
+
+    def __init__(self, work: Path, seed: int) -> None:
+        self.work, self.seed = work, seed
+        self.disk = Disk(work / "disk")
+        self.outcomes = work / "outcomes.jsonl"
+        lines = self.outcomes.read_text().splitlines() if self.outcomes.exists() else []
+        self.known = {(line["job"], line["kind"], line["number"]): line for line in map(json.loads, lines)}
+
+    def reference(self, job: Job) -> None:
+        """An uninterrupted run: what it leaves, its operations, time and greatest use of the disk."""
+        out = self.fresh(job)
+        began = time.monotonic()
+        ended = self.process(job, out).wait()
+        self.seconds = time.monotonic() - began
+        assert ended.code == 0, f"{job.name}: {ended.printed}"
+        self.operations, self.used = ended.operations, self.disk.used()
+        self.expected = content(out)
+        self.read = in_a_fork(lambda: job.reads(out)) if job.reads else ""
+        assert not self.read.startswith(("refused", "bug")), f"{job.name}: {self.read}"
+        print(f"{job.name}: {self.operations} operations, {self.seconds:.1f} s, {self.used // 1024} KiB", flush=True)
+
+    def fresh(self, job: Job) -> Path:
+        out = self.disk.empty()
+        if job.begin is not None:
+            job.begin(out)
+        return out
+
+    def process(self, job: Job, out: Path, act: Callable[[], None] | None = None, at: int = 0, tag: str = "") -> Process:
+        return Process(job.words(out), self.work / f"log{tag}.txt", act, at)
+
+    def run(self, job: Job, kinds: dict[str, int]) -> None:
+        """All accidents that are not in the outcomes yet."""
+        missing = [
+            (kind, number)
+            for kind, count in kinds.items()
+            for number in range(count)
+            if (job.name, kind, number) not in self.known
+        ]
+        missing = [(kind, number) for kind, number in missing if kind != "loader" or job.loader]
+        missing = [(kind, number) for kind, number in missing if kind != "full disk" or self.disk.sizeable]
+        if not missing:
+            return
+        self.reference(job)
+        for kind, number in missing:
+            chance = random.Random(f"{self.seed} {job.name} {kind} {number}")
+            share = (number + chance.random()) / kinds[kind]  # spread over the run
+            accident = {
+                "kill": self.kill, "Ctrl-C": self.ctrl_c, "full disk": self.full_disk, "together": self.together,
+                "loader": self.loader,
+            }[kind]  # fmt: skip
+            out = self.fresh(job)
+            facts = accident(job, out, share, number, chance)
+            wrong = facts.pop("wrong", [])
+            self.note(job, kind, number, facts, [*wrong, *self.end(job, out)])
+
+    def note(self, job: Job, kind: str, number: int, facts: dict[str, object], wrong: list[str]) -> None:
+        line = {"job": job.name, "kind": kind, "number": number, **facts, "wrong": wrong}
+        self.known[job.name, kind, number] = line
+        with self.outcomes.open("a") as handle:
+            handle.write(json.dumps(line) + "\n")
+        if wrong:
+            print(f"WRONG {json.dumps(line)}", flush=True)
+
+    def end(self, job: Job, out: Path) -> list[str]:
+        """The command again to its end; what is wrong with what it leaves."""
+        ended = self.process(job, out).wait()
+        if ended.code:
+            return [f"lost: exit code {ended.code} when run again: {ended.printed[-600:]}"]
+        wrong = []
+        if different := differences(content(out), self.expected):
+            wrong.append(f"wrong: {', '.join(different[:6])} differ or are missing or left over")
+        if self.read and (said := in_a_fork(lambda: job.reads(out) if job.reads else "")) != self.read:
+            wrong.append(f"wrong: reads {said[:200]}")
+        return wrong
+
+    def taken_for_whole(self, job: Job, out: Path) -> list[str]:
+        """Whether a reader takes an unfinished folder, and finds something else than in a finished one."""
+        if job.reads is None:
+            return []
+        said = in_a_fork(lambda: job.reads(out) if job.reads else "")
+        if said.startswith("refused") or said == self.read:
+            return []
+        return [f"wrong: an unfinished folder is read: {said[:200]}"]
+
+    def kill(self, job: Job, out: Path, share: float, number: int, chance: random.Random) -> dict[str, object]:
+        killed, wrong = [], []
+        for turn in range(2):
+            if number % 4 == 3:  # by the clock
+                process = self.process(job, out)
+                time.sleep((share if not turn else chance.random()) * self.seconds)
+                process.kill()
+                place = f"{share:.2f} of the time"
+            else:
+                at = 1 + int((share if not turn else chance.random()) * self.operations)
+                process, place = self.process(job, out, die, at), f"operation {at}"
+            ended = process.wait()
+            if ended.code == -signal.SIGKILL:
+                killed.append(place)
+                wrong += self.taken_for_whole(job, out)
+            elif ended.code:
+                wrong.append(f"lost: exit code {ended.code} after a kill: {ended.printed[-600:]}")
+        return {"kills": len(killed), "places": killed, "wrong": wrong}
+
+    def ctrl_c(self, job: Job, out: Path, share: float, number: int, chance: random.Random) -> dict[str, object]:
+        at = 1 + int(share * self.operations)
+        ended = self.process(job, out, interrupt, at).wait()
+        wrong = []
+        if ended.code not in (0, 130):
+            wrong.append(f"exit code {ended.code}: {ended.printed[-600:]}")
+        if ended.code:
+            wrong += [f"{what}: {ended.printed[-900:]}" for what in messages(ended)]
+            wrong += self.taken_for_whole(job, out)
+            left = [str(path) for path in out.rglob("*") if path.name.endswith(".tmp")]
+            wrong += [f"half a file is left: {', '.join(left[:3])}"] * bool(left)
+        return {"at": at, "code": ended.code, "wrong": wrong}
+
+    def full_disk(self, job: Job, out: Path, share: float, number: int, chance: random.Random) -> dict[str, object]:
+        size = max(4096, int(share * self.used) // 4096 * 4096)
+        self.disk.size(max(size, self.disk.used() + 4096))
+        ended = self.process(job, out).wait()
+        wrong = []
+        if ended.code not in (0, 1):
+            wrong.append(f"exit code {ended.code}: {ended.printed[-600:]}")
+        if ended.code:
+            wrong += [f"{what}: {ended.printed[-900:]}" for what in messages(ended)]
+            if str(self.disk.folder) not in ended.printed:
+                wrong.append(f"no place is named: {ended.printed[-400:]}")
+        said = ended.printed.strip().splitlines()[-1:] if ended.code else []
+        wrong += self.taken_for_whole(job, out)
+        self.disk.size(512 * 2**20)
+        return {"size": size, "of": self.used, "code": ended.code, "said": said, "wrong": wrong}
+
+    def together(self, job: Job, out: Path, share: float, number: int, chance: random.Random) -> dict[str, object]:
+        at = 1 + int(share * self.operations)
+        first = self.process(job, out, die if number % 2 else None, at, "-first")
+        second = self.process(job, out, tag="-second")
+        ends = [process.wait() for process in (first, second)]
+        wrong = []
+        for ended in ends:
+            if ended.code > 0:
+                wrong += [f"{what}: {ended.printed[-900:]}" for what in messages(ended)]
+        codes = [ended.code for ended in ends]
+        if all(codes):
+            wrong.append(f"none of the two ended well: {codes}, {ends[1].printed[-400:]}")
+        return {"codes": codes, "said": [ended.printed[-200:] for ended in ends if ended.code > 0], "wrong": wrong}
+
+    def loader(self, job: Job, out: Path, share: float, number: int, chance: random.Random) -> dict[str, object]:
+        at = 1 + int(share * self.operations)
+        ended = self.process(job, out, kill_a_loader, at).wait()
+        wrong = []
+        if ended.code:
+            wrong += [f"{what}: {ended.printed[-900:]}" for what in messages(ended)]
+            if "a loader process was killed" not in ended.printed:
+                wrong.append(f"not named: {ended.printed[-400:]}")
+        return {"at": at, "code": ended.code, "wrong": wrong}
+
+
+# ---- workloads -----------------------------------------------------------------------------------------------------
+
+
+def small_people(root: Path) -> Path:
+    """Some of the embedded people as a tree: 6 to train on, 2 to validate, 4 to test, and 6 unlabelled pictures."""
+    people = Synthetic()
+    truths = []
+    available: list[int] = []
+    for split, count in (("train", 6), ("val", 2), ("test", 4)):
+        persons = people.persons(split)[:count]
+        available += persons
+        _write(root / f"exp/{split}_id.txt", ",".join(map(str, persons)).encode())
+        for record in people.records(split):
+            if record.person in persons:
+                _write(root / record.path, people.read(record))
+                truths.append(people.truth(record))
+    _write(root / "exp/available_id.txt", ",".join(map(str, sorted(available))).encode())
+    for record in people.records("unlabelled")[:6]:
+        _write(root / record.path, people.read(record))
+        truths.append(people.truth(record))
+    _write(root / "annotations.jsonl", "".join(json.dumps(truth) + "\n" for truth in truths).encode())
+    return root
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def footage(folder: Path) -> Path:
+    """Forty frames of a red and a green person, and a detector that sees them."""
+    from onnx_people import Planted, write_network
+
+    red, green = (250, 10, 10), (10, 250, 10)
+    (folder / "scene").mkdir(parents=True)
+    background = np.random.default_rng(0).integers(60, 120, (120, 200, 3), dtype=np.uint8)
+    for number in range(40):
+        pixels = background.copy()
+        pixels[30:100, 10 + 2 * number : 40 + 2 * number] = red
+        pixels[20:80, 180 - 2 * number : 205 - 2 * number] = green
+        Image.fromarray(pixels).save(folder / "scene" / f"{number:04d}.png", compress_level=1)
+    write_network(folder / "yolo.onnx", "v8", (Planted(red), Planted(green, 0.8)), size=(128, 224))
+    return folder
+
+
+def features(path: Path) -> None:
+    draws = np.random.default_rng(0)
+    persons = np.arange(24) % 6
+    values = draws.normal(size=(24, 8)) + persons[:, None]
+    np.savez(
+        path, query_features=values[:8], query_persons=persons[:8], gallery_features=values[8:],
+        gallery_persons=persons[8:],
+    )  # fmt: skip
+
+
+TRAIN = (
+    *("--preset", "demo", "--device", "cpu", "--train.steps", "8", "--train.batch_size", "8", "--train.log_every", "3"),
+    *("--train.checkpoint_every", "2", "--loader.workers", "1", "--loader.memory", "0"),
+)
+"""Checkpoints in the middle of the windows of the log."""
+
+
+def records_of(source: str, split: str = "") -> Callable[[Path], object]:
+    """Hash of all pictures of a split, as a training would read them."""
+
+    def read(out: Path) -> object:
+        dataset = open_dataset(parse_source(source.replace("OUT", str(out))))
+        digest = hashlib.sha256()
+        for record in dataset.records(split or dataset.default_split()):
+            digest.update(repr(record).encode() + dataset.read(record))
+        return digest.hexdigest()
+
+    return read
+
+
+def run_of(out: Path) -> object:
+    """A run counts as finished where it has a result: then all of it must be there."""
+    if not (out / "result.json").exists():
+        raise DapgError("not finished")
+    whole = content(out)
+    return hashlib.sha256(repr({name: whole[name] for name in whole if "checkpoints" not in name}).encode()).hexdigest()
+
+
+def manifest_of(out: Path) -> object:
+    from dapg.data.manifest import read_manifest
+
+    manifest = read_manifest(out)
+    files = [hashlib.sha256((out / picture.file).read_bytes()).hexdigest() for picture in manifest.pictures if picture.file]
+    return hashlib.sha256(repr((manifest.pictures, files)).encode()).hexdigest()
+
+
+def exported(out: Path) -> object:
+    from dapg.models.weights.backbone_weights import init_backbone
+
+    if not (out / "config.json").exists():
+        raise DapgError("not finished")
+    backbone, _ = init_backbone("resnet18", {"width": 0.125}, str(out), 0)
+    return hashlib.sha256(repr(_timeless(dict(backbone.state_dict()))).encode()).hexdigest()
+
+
+def jobs(inputs: Path, assets: Path | None) -> list[Job]:
+    """Every command that writes; the first ones make what later ones need."""
+    people, done = inputs / "people", inputs / "done"
+    data, network = f"synthetic={people}", ("--backbone", "resnet18", "--backbone.width", "0.125")
+    scoring = ("--workers", "1", "--device", "cpu")
+
+    def copy(source: str) -> Callable[[Path], None]:
+        return lambda out: shutil.copytree(done / source, out) and None
+
+    def train(*words: str) -> Callable[[Path], list[str]]:
+        return lambda out: [*words, *TRAIN, "--out", str(out)]
+
+    def command(*words: str) -> Callable[[Path], list[str]]:
+        return lambda out: [*words, "--out", str(out)]
+
+    def into(name: str, *words: str) -> Callable[[Path], list[str]]:
+        return lambda out: [*words, "--out", str(out / name)]
+
+    split = ("--data.split", "train")
+    half = ("--method.views.height", "32", "--method.views.width", "16")
+    aligned = ("--generated", str(done / "pose generate"), "--init", str(done / "pretrain dapg"))
+    reproduce = ("reproduce", "run", "beyond", "--data", f"sysu={inputs / 'sysu'}", "--starts", "random", "--seeds", "1")
+    cells = (*reproduce, "--repeats", "1", "--only", "none+agw-* simclr+agw-*", "--device", "cpu")
+    every = [
+        Job("pretrain dapg", train("pretrain", "dapg", "--data", data, *split, *network, *half), reads=run_of, loader=True),
+        Job("pretrain mocov2", train("pretrain", "mocov2", "--data", data, *split, *network, *half), reads=run_of, loader=True),
+        Job(
+            "pose train",
+            lambda out: [
+                "pose", "train", "--preset", "demo", "--device", "cpu", "--data", data, "--data.split", "train",
+                "--generator.width", "8", "--generator.blocks", "1", "--discriminator.width", "4", "--train.steps", "6",
+                "--train.batch_size", "2", "--train.checkpoint_every", "2", "--train.log_every", "3", "--loader.workers",
+                "1", "--loader.memory", "0", "--out", str(out),
+            ],
+            reads=run_of,
+            loader=True,
+        ),
+        Job(
+            "pose generate",
+            command(
+                "pose", "generate", data, "--split", "train", "--subset", "30", "--batch_size", "8", "--generator",
+                str(done / "pose train"), "--device", "cpu",
+            ),
+            reads=manifest_of,
+        ),
+        Job("pose estimate", command("pose", "estimate", data, "--estimator", "annotations"), reads=run_of),
+        Job("pose check", lambda out: ["pose", "check", str(out)], begin=copy("pose generate"), reads=manifest_of),
+        Job("align", train("align", "--data", data, "--data.split", "train", "--data.subset", "30", *aligned, *half),
+            reads=run_of, loader=True),
+        Job("finetune agw", train("finetune", "agw", "--data", data, "--pictures", "2", *network, *half, "--loader.height",
+            "32", "--loader.width", "16"), reads=run_of, loader=True),
+        Job("export", command("export", str(done / "pretrain dapg")), reads=exported),
+        Job("evaluate", command("evaluate", str(done / "finetune agw"), "--data", data, *scoring, "--corruption", "fog",
+            "--corruption.repeats", "1", "--ranked_lists", "3"), reads=run_of, loader=True),
+        Job("evaluate imagenet", command("evaluate", "imagenet", "--backbone", "mobilenet_v2", "--height", "64", "--width",
+            "32", "--data", data, *scoring), reads=run_of, loader=True),
+        Job("corrupt", command("corrupt", data, "--corruption", "fog-3", "--split", "val"),
+            reads=records_of("synthetic=OUT", "val")),
+        Job("data shard", command("data", "shard", data, "--per_shard", "20"), reads=records_of("shards=OUT", "train")),
+        Job("data crop", command("data", "crop", str(inputs / "footage/scene"), "--detector", "yolo", "--detect.weights",
+            str(inputs / "footage/yolo.onnx"), "--sampling.segment_seconds", "0.5", "--picture_rate", "10",
+            "--filters.min_sharpness", "0", "--filters.duplicate_bits", "-1"), reads=records_of("folder=OUT")),
+        Job("data group", into("groups.tsv", "data", "group", data, "--data.split", "train", "--by", "histogram", "--groups",
+            "3", "--device", "cpu")),
+        Job("data caption", into("captions.tsv", "data", "caption", data, "--data.split", "train")),
+        Job("neighbours", command("neighbours", "histogram", "--crops", str(done / "data crop"), "--seconds", "0.2",
+            "--device", "cpu")),
+        Job("explain", command("explain", str(done / "finetune agw"), str(next(people.glob("cam1/*/*"))), "--device", "cpu")),
+        Job("score", into("scores.json", "score", str(inputs / "features.npz"), "--protocol", "plain")),
+        Job("compare", into("compared.json", "compare", str(done / "evaluate"), str(done / "evaluate imagenet"))),
+        Job("combine", into("combined.json", "combine", str(done / "evaluate"))),
+        Job("report", into("page.html", "report", str(done))),
+        Job("reproduce run", lambda out: [*cells, "--runs", str(out / "runs"), "--results", str(out / "results")]),
+        Job("reproduce show", lambda out: [
+            "reproduce", "show", *cells[2:], "--runs", str(out / "runs"), "--results", str(out / "results")],
+            begin=copy("reproduce run")),
+    ]  # fmt: skip
+    if assets is not None:
+        words = (
+            "data", "synth", "--assets", str(assets), "--persons", "3", "--validation_persons", "1", "--test_persons",
+            "1", "--unlabelled", "3", "--processes", "1", "--height", "64", "--width", "32",
+        )  # fmt: skip
+        every.append(Job("data synth", command(*words), reads=records_of("synthetic=OUT", "train")))
+    return every
+
+
+def prepare(work: Path) -> Path:
+    """Pictures, footage and features, once."""
+    inputs = work / "inputs"
+    if not (inputs / "features.npz").exists():
+        shutil.rmtree(inputs, ignore_errors=True)
+        small_people(inputs / "people")
+        write_people(inputs / "sysu")
+        footage(inputs / "footage")
+        features(inputs / "features.npz")
+    (inputs / "done").mkdir(exist_ok=True)
+    return inputs
+
+
+def table(outcomes: Sequence[dict[str, object]]) -> str:
+    """One row per command, accidents by kind, what went wrong."""
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    for line in outcomes:
+        row = rows[str(line["job"])]
+        row[str(line["kind"])] += 1
+        row["kills"] += int(str(line.get("kills", 0))) + (line.get("codes") or []).count(-9)  # type: ignore[attr-defined]
+        for what in line["wrong"]:  # type: ignore[attr-defined]
+            row["lost" if what.startswith("lost") else "wrong"] += 1
+    columns = ("kills", "Ctrl-C", "full disk", "together", "loader", "lost", "wrong")
+    lines = ["| command | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    total: Counter[str] = Counter()
+    for name, row in rows.items():
+        total += row
+        lines.append(f"| {name} | " + " | ".join(str(row[column]) for column in columns) + " |")
+    lines.append("| all | " + " | ".join(str(total[column]) for column in columns) + " |")
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def everything_imported() -> Iterator[None]:
+    """So that a fork begins with its work; and the scale `small` in seconds."""
+    import torch._dynamo  # noqa: F401
+
+    import dapg.data.cropping.crop
+    import dapg.evaluation.explain
+    import dapg.experiment.page
+    import dapg.export.export
+    import dapg.features.neighbours
+    import dapg.pose.check
+    import dapg.pose.generate
+    import dapg.recipes
+    import dapg.report.run_page
+    import dapg.train.align
+    import dapg.train.finetune
+    import dapg.train.pretrain  # noqa: F401
+
+    assert len(KEY_POINT_NAMES) == 18
+    assert VISIBLE_CAMERAS and INFRARED_CAMERAS
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_small(patch)
+        yield
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--only", default="", help="names of commands, as in the table, commas between them")
+    parser.add_argument("--kills", type=int, default=6, help="pairs of kills for each command")
+    parser.add_argument("--interrupts", type=int, default=2)
+    parser.add_argument("--sizes", type=int, default=5)
+    parser.add_argument("--together", type=int, default=2)
+    parser.add_argument("--loaders", type=int, default=3)
+    parser.add_argument("--assets", type=Path, default=None, help="the kit of `dapg data synth`, which is left out without")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    work = options.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    kinds = {
+        "kill": options.kills, "Ctrl-C": options.interrupts, "full disk": options.sizes, "together": options.together,
+        "loader": options.loaders,
+    }  # fmt: skip
+    with everything_imported():
+        inputs = prepare(work)
+        campaign = Campaign(work, options.seed)
+        wanted = [name.strip() for name in options.only.split(",") if name.strip()]
+        try:
+            for job in jobs(inputs, options.assets):
+                kept = inputs / "done" / job.name
+                if not kept.exists():  # later commands read it
+                    campaign.reference(job)
+                    shutil.copytree(campaign.disk.folder / "out", kept)
+                if not wanted or job.name in wanted:
+                    campaign.run(job, kinds)
+        finally:
+            campaign.disk.close()
+    print(table(list(campaign.known.values())))
+    sys.exit(any(line["wrong"] for line in campaign.known.values()))
+
+
+if __name__ == "__main__":
+    main()
