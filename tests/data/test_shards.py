@@ -54,7 +54,7 @@ def test_only_what_was_asked_for_is_packed(tmp_path: Path) -> None:
     assert counts["tars"] == len(list((tmp_path / "packed").glob("*.tar"))) == 4
     with pytest.raises(UsageError, match="has no split 'val'"):
         packed.records("val")
-    with pytest.raises(UsageError, match="not empty"):
+    with pytest.raises(UsageError, match="other pictures or settings"):
         pack(original, tmp_path / "packed")
 
 
@@ -212,6 +212,11 @@ def test_killed_packing_is_no_data_set_and_goes_on(tmp_path: Path) -> None:
         path.name: path.read_bytes() for path in whole.iterdir() if path.suffix == ".tar"
     }
     assert Shards(killed).records() == Shards(whole).records()
+    index = (killed / "index.npz").stat().st_mtime_ns
+    assert pack(Folder(tmp_path / "pictures"), killed, per_shard=2)["tars"] == 4, "the same again finds nothing to do"
+    assert (killed / "index.npz").stat().st_mtime_ns == index
+    with pytest.raises(UsageError, match="other pictures or settings"):
+        pack(Folder(tmp_path / "pictures"), whole, per_shard=3)
 
 
 def hostile_tar(file: Path, *names: str) -> None:

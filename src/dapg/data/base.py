@@ -13,6 +13,7 @@ from PIL import Image
 
 from dapg.core.errors import DataError, UsageError, nearest
 from dapg.core.images import scale_grey
+from dapg.core.run_folder import CONFIG, RESULT
 from dapg.core.seeds import derive_seed
 from dapg.core.types import Record, Trial
 
@@ -52,9 +53,10 @@ class Dataset(ABC):
         """Look at the layout below ``root`` and fail early when it is not this data set's.
 
         Raises:
-            DataError: names the first missing path and the documentation page.
+            DataError: names the first missing path and the documentation page, or the command that was not finished.
         """
         self.root = Path(root)
+        _refuse_unfinished(self.root)
 
     @abstractmethod
     def records(self, split: str) -> Sequence[Record]:
@@ -168,20 +170,26 @@ class Dataset(ABC):
         for path in relative:
             if not (self.root / path).exists():
                 raise DataError(f"{self.title} not found under {self.root}: expected {path}. See docs/datasets.md.")
-        if (self.root / POLICY_FILE).exists():
-            _refuse_unfinished_copy(self.root)
 
 
 POLICY_FILE, PARTIAL = "corruption.json", ".partial"
 """What ``dapg corrupt`` leaves in a corrupted copy, and the end of the names of manifests that are not whole."""
 
 
-def _refuse_unfinished_copy(root: Path) -> None:
-    """A copy that lacks pictures or lists would be scored silently on fewer pictures.
+def _refuse_unfinished(root: Path) -> None:
+    """What a command of ours has not finished lacks pictures or lists, and would be read silently as a smaller set.
 
     Raises:
-        DataError: names what is not there.
+        DataError: names the command.
     """
+    config = root / CONFIG
+    if config.is_file() and not (root / RESULT).exists():
+        with config.open("rb") as handle:
+            first = handle.readline(80).decode("utf-8", "replace").strip()
+        if first.startswith("# dapg "):  # else it is somebody else's config.yaml
+            raise DataError(f"{root} is not whole: run its `{first[2:]}` command again to go on")
+    if not (root / POLICY_FILE).exists():
+        return
     names = [path.name for path in root.glob("manifest-*")]
     parts = [re.fullmatch(r"manifest-(\d+)-of-(\d+)\.jsonl", name) for name in names]
     whole = {(int(part[1]), int(part[2])) for part in parts if part}

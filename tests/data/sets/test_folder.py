@@ -8,8 +8,10 @@ from PIL import Image
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import csv_text
 from dapg.core.types import UNKNOWN, Modality
+from dapg.data.base import Dataset
 from dapg.data.listing import pictures_below
 from dapg.data.sets.folder import Folder
+from dapg.data.sets.synthetic import Synthetic
 
 
 def pictures(root: Path, *paths: str) -> Path:
@@ -97,6 +99,23 @@ def test_wrong_labels_name_file_and_line(tmp_path: Path, text: str, message: str
     with pytest.raises(DataError) as caught:
         Folder(labelled(tmp_path, text))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [Folder, Synthetic])
+def test_what_a_command_of_ours_has_not_finished_is_no_data_set(tmp_path: Path, kind: type[Dataset]) -> None:
+    kind.write_example(tmp_path)
+    (tmp_path / "config.yaml").write_text("# dapg data crop\nstage: crop\n")
+    with pytest.raises(DataError, match=r"is not whole: run its `dapg data crop` command again"):
+        kind(tmp_path)
+    (tmp_path / "result.json").write_text("{}")
+    kind(tmp_path)
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "config.yaml").write_text("mine: true\n")
+    kind(tmp_path)
+    (tmp_path / "corruption.json").write_text("{}")
+    (tmp_path / "manifest-1-of-2.jsonl").write_text("")
+    with pytest.raises(DataError, match="corrupted copy in .* is not whole"):
+        kind(tmp_path)
 
 
 def test_a_path_that_was_guarded_against_spreadsheets_is_found(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dapg.core.errors import DataError, UsageError
-from dapg.core.files import atomic_path, remove_leftovers, write_json
+from dapg.core.files import atomic_path, folder_lock, remove_leftovers, write_json
 from dapg.core.schema import read_json
 from dapg.core.types import Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.listing import PICTURE_SUFFIXES
-from dapg.data.shards.tar_store import PACKING, write_index
+from dapg.data.shards.tar_store import PACKED, PACKING, write_index
 
 
 def pack(
@@ -37,10 +37,12 @@ def pack(
         Numbers of pictures, tars and bytes.
 
     A killed call goes on with the first tar that is not there. Until the index is written, ``packing.json`` says that
-    the folder is not whole, and no reader takes it.
+    the folder is not whole, and no reader takes it; then it is called ``packed.json``, and the same call again finds
+    nothing to do.
 
     Raises:
         UsageError: an unknown split, or ``root`` holds something else.
+        BusyError: another process packs into it.
         DataError: a picture cannot be read.
     """
     folder = Path(root)
@@ -50,24 +52,27 @@ def pack(
     records = list(dict.fromkeys(itertools.chain.from_iterable(chosen.values())))
     by_path = {record.path: record for record in records}
     listed = hashlib.sha256("\n".join(by_path).encode()).hexdigest()
-    _begin(folder, {"data": dataset.title, "splits": list(chosen), "per_shard": per_shard, "pictures": listed})
-    written = write_tars(folder, list(by_path), lambda path: dataset.read(by_path[path]), per_shard)
-    write_index(folder, chosen, _trials_within(dataset, set(records)), dataset.title, dataset.licence)
-    (folder / PACKING).unlink()
+    work = {"data": dataset.title, "splits": list(chosen), "per_shard": per_shard, "pictures": listed}
+    with folder_lock(folder):
+        whole = _begin(folder, work)
+        written = write_tars(folder, list(by_path), lambda path: dataset.read(by_path[path]), per_shard)
+        if not whole:
+            write_index(folder, chosen, _trials_within(dataset, set(records)), dataset.title, dataset.licence)
+            (folder / PACKING).replace(folder / PACKED)
     return written
 
 
-def _begin(folder: Path, work: dict[str, object]) -> None:
-    """Mark the folder as not whole; a folder with the mark of the same work is gone on with."""
-    mark = folder / PACKING
-    if mark.exists():
-        if read_json(mark) != work:
-            raise UsageError(f"{folder} holds tars of other pictures or settings, not all of them; give another --out")
-        remove_leftovers(folder)
-    elif folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} is not empty; shards need a folder of their own")
-    else:
-        write_json(mark, work)
+def _begin(folder: Path, work: dict[str, object]) -> bool:
+    """Mark the folder as not whole; one with the mark of the same work is gone on with. Whether it is whole already."""
+    mark = next((folder / name for name in (PACKED, PACKING) if (folder / name).exists()), None)
+    if mark is None:
+        if any(not path.name.startswith(".") for path in folder.iterdir()):
+            raise UsageError(f"{folder} is not empty; shards need a folder of their own")
+        write_json(folder / PACKING, work)
+    elif read_json(mark) != work:
+        raise UsageError(f"{folder} holds tars of other pictures or settings; give another --out")
+    remove_leftovers(folder)
+    return mark is not None and mark.name == PACKED
 
 
 def _existing(dataset: Dataset, splits: Sequence[str], optional: bool) -> dict[str, Sequence[Record]]:

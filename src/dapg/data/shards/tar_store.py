@@ -25,7 +25,7 @@ from dapg.core.types import UNKNOWN, JsonObject, Modality, Protocol, Record, Tri
 from dapg.data.compact import CompactRecords
 from dapg.data.listing import is_picture
 
-INDEX, PACKING = "index.npz", "packing.json"
+INDEX, PACKING, PACKED = "index.npz", "packing.json", "packed.json"
 _VERSION = 2
 _BLOCK = 65_536
 
