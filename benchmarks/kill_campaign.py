@@ -3,8 +3,8 @@
 usage: python benchmarks/kill_campaign.py WORK [--only 'crop export'] [--kills 12] [--interrupts 2] [--sizes 5]
            [--together 3] [--loaders 4] [--assets KIT] [--seed 0]
 
-* kill: SIGKILL at a file operation (open to write, rename, unlink, mkdir, ...) or at a moment by the clock, two in a row,
-  then the command again to its end;
+* kill: SIGKILL at a file operation (open to write, rename, unlink, mkdir, ...) or at a moment by the clock, two in a
+  row, then the command again to its end;
 * Ctrl-C: SIGINT at a file operation: exit code 130 and one line, whole files alone, then the command again;
 * full disk: a file system in memory of a size that does not do: one line that says where; then, with room, again;
 * together: the command twice at once in one folder, one of the two killed every other time, then again;
@@ -49,8 +49,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from dapg import cli  # noqa: E402
 from dapg.core.errors import DapgError  # noqa: E402
-from dapg.core.key_points import KEY_POINT_NAMES  # noqa: E402
-from dapg.data.sets.synthetic import INFRARED_CAMERAS, VISIBLE_CAMERAS, Synthetic  # noqa: E402
+from dapg.data.sets.synthetic import Synthetic  # noqa: E402
 from dapg.data.source import open_dataset, parse_source  # noqa: E402
 from made_up_cells import shrink_small, write_people  # noqa: E402
 
@@ -59,22 +58,28 @@ CLOCK = {
 }  # fmt: skip
 """What differs between two runs of one thing."""
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.truncate", "os.rmdir", "os.link", "os.chmod", "shutil.rmtree"}
+Act = Callable[[], None]
 TEMPORARY = re.compile(r"\.tmp$|\.partial$|^packing\.json$|^\.unfinished")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command, its workload, and where its files go."""
+    """A command with a small workload."""
 
     name: str
-    words: Callable[[Path], list[str]]
-    """Of the folder that it writes into."""
-    begin: Callable[[Path], None] | None = None
-    """What must lie in that folder before."""
+    template: str
+    """Its words; {out} is the folder that it writes into, other names are inputs."""
     reads: Callable[[Path], object] | None = None
     """Reads the folder as the next command would; raises DapgError where it is not whole."""
     loader: bool = False
     """Whether it has loader processes."""
+    begin: str = ""
+    """What lies in the folder before, of an earlier command."""
+
+    @property
+    def folder(self) -> str:
+        """Where later commands find what it left."""
+        return self.name.replace(" ", "-")
 
 
 # ---- one process ---------------------------------------------------------------------------------------------------
@@ -94,7 +99,7 @@ class Ended:
 class Process:
     """A `dapg` command in a fork of this process, which has everything imported and nothing computed."""
 
-    def __init__(self, words: Sequence[str], log: Path, act: Callable[[], None] | None = None, at: int = 0) -> None:
+    def __init__(self, words: Sequence[str], log: Path, act: Act | None = None, at: int = 0) -> None:
         self.log, self.count = log, log.with_suffix(".count")
         self.count.write_bytes(b"")
         sys.stdout.flush()
@@ -102,7 +107,7 @@ class Process:
         if not self.pid:
             self._run(list(words), act, at)
 
-    def _run(self, words: list[str], act: Callable[[], None] | None, at: int) -> None:
+    def _run(self, words: list[str], act: Act | None, at: int) -> None:
         code = 70
         try:
             os.setpgid(0, 0)
@@ -142,7 +147,7 @@ class Process:
         return Ended(code, self.log.read_text(errors="replace"), self.count.stat().st_size)
 
 
-def _count_operations(count: Path, act: Callable[[], None] | None, at: int) -> None:
+def _count_operations(count: Path, act: Act | None, at: int) -> None:
     """Call ``act`` before the file operation number ``at`` (from 1) of this process."""
     handle, done, owner = os.open(count, os.O_WRONLY | os.O_APPEND), 0, os.getpid()
 
@@ -178,11 +183,16 @@ def kill_a_loader() -> None:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Relative path -> a hash of what the file says, without clock times."""
+    """Relative path -> a hash of what the file says, without clock times; of checkpoints the last of each run."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".lock")]
+    steps: dict[Path, str] = {}
+    for path in files:
+        if path.parent.parent.name == "checkpoints":
+            steps[path.parent.parent] = max(path.parent.name, steps.get(path.parent.parent, ""))
     return {
         str(path.relative_to(folder)): _digest(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".lock") and path.name != "environment.json"
+        for path in files
+        if path.name != "environment.json" and steps.get(path.parent.parent, path.parent.name) == path.parent.name
     }
 
 
@@ -291,8 +301,8 @@ class Disk:
 class Campaign:
     """Runs the kinds of accident over jobs and notes every outcome."""
 
-    def __init__(self, work: Path, seed: int) -> None:
-        self.work, self.seed = work, seed
+    def __init__(self, work: Path, seed: int, places: dict[str, Path | str]) -> None:
+        self.work, self.seed, self.places = work, seed, places
         self.disk = Disk(work / "disk")
         self.outcomes = work / "outcomes.jsonl"
         lines = self.outcomes.read_text().splitlines() if self.outcomes.exists() else []
@@ -313,11 +323,11 @@ class Campaign:
 
     def fresh(self, job: Job) -> Path:
         out = self.disk.empty()
-        if job.begin is not None:
-            job.begin(out)
+        if job.begin:
+            shutil.copytree(Path(self.places["done"], job.begin), out)
         return out
 
-    def process(self, job: Job, out: Path, act: Callable[[], None] | None = None, at: int = 0, tag: str = "") -> Process:
+    def process(self, job: Job, out: Path, act: Act | None = None, at: int = 0, tag: str = "") -> Process:
         return Process(job.words(out), self.work / f"log{tag}.txt", act, at)
 
     def run(self, job: Job, kinds: dict[str, int]) -> None:
@@ -502,18 +512,11 @@ def features(path: Path) -> None:
     )  # fmt: skip
 
 
-TRAIN = (
-    *("--preset", "demo", "--device", "cpu", "--train.steps", "8", "--train.batch_size", "8", "--train.log_every", "3"),
-    *("--train.checkpoint_every", "2", "--loader.workers", "1", "--loader.memory", "0"),
-)
-"""Checkpoints in the middle of the windows of the log."""
-
-
-def records_of(source: str, split: str = "") -> Callable[[Path], object]:
+def records_of(kind: str, split: str = "") -> Callable[[Path], object]:
     """Hash of all pictures of a split, as a training would read them."""
 
     def read(out: Path) -> object:
-        dataset = open_dataset(parse_source(source.replace("OUT", str(out))))
+        dataset = open_dataset(parse_source(f"{kind}={out}"))
         digest = hashlib.sha256()
         for record in dataset.records(split or dataset.default_split()):
             digest.update(repr(record).encode() + dataset.read(record))
@@ -534,7 +537,9 @@ def manifest_of(out: Path) -> object:
     from dapg.data.manifest import read_manifest
 
     manifest = read_manifest(out)
-    files = [hashlib.sha256((out / picture.file).read_bytes()).hexdigest() for picture in manifest.pictures if picture.file]
+    files = [
+        hashlib.sha256((out / picture.file).read_bytes()).hexdigest() for picture in manifest.pictures if picture.file
+    ]
     return hashlib.sha256(repr((manifest.pictures, files)).encode()).hexdigest()
 
 
@@ -547,103 +552,109 @@ def exported(out: Path) -> object:
     return hashlib.sha256(repr(_timeless(dict(backbone.state_dict()))).encode()).hexdigest()
 
 
-def jobs(inputs: Path, assets: Path | None) -> list[Job]:
-    """Every command that writes; the first ones make what later ones need."""
-    people, done = inputs / "people", inputs / "done"
-    data, network = f"synthetic={people}", ("--backbone", "resnet18", "--backbone.width", "0.125")
-    scoring = ("--workers", "1", "--device", "cpu")
+TRAIN = """--preset demo --device cpu --train.steps 8 --train.batch_size 8 --train.log_every 3
+--train.checkpoint_every 2 --loader.workers 1 --loader.memory 0 --out {out}"""
+"""Checkpoints in the middle of the windows of the log."""
+SMALL = (
+    """--data.split train --backbone resnet18 --backbone.width 0.125 --method.views.height 32 --method.views.width 16"""
+)
+CELLS = """beyond --data sysu={sysu} --starts random --seeds 1 --repeats 1 --only none+agw-*,simclr+agw-* --device cpu
+--runs {out}/runs --results {out}/results"""
 
-    def copy(source: str) -> Callable[[Path], None]:
-        return lambda out: shutil.copytree(done / source, out) and None
-
-    def train(*words: str) -> Callable[[Path], list[str]]:
-        return lambda out: [*words, *TRAIN, "--out", str(out)]
-
-    def command(*words: str) -> Callable[[Path], list[str]]:
-        return lambda out: [*words, "--out", str(out)]
-
-    def into(name: str, *words: str) -> Callable[[Path], list[str]]:
-        return lambda out: [*words, "--out", str(out / name)]
-
-    split = ("--data.split", "train")
-    half = ("--method.views.height", "32", "--method.views.width", "16")
-    aligned = ("--generated", str(done / "pose generate"), "--init", str(done / "pretrain dapg"))
-    reproduce = ("reproduce", "run", "beyond", "--data", f"sysu={inputs / 'sysu'}", "--starts", "random", "--seeds", "1")
-    cells = (*reproduce, "--repeats", "1", "--only", "none+agw-* simclr+agw-*", "--device", "cpu")
-    every = [
-        Job("pretrain dapg", train("pretrain", "dapg", "--data", data, *split, *network, *half), reads=run_of, loader=True),
-        Job("pretrain mocov2", train("pretrain", "mocov2", "--data", data, *split, *network, *half), reads=run_of, loader=True),
-        Job(
-            "pose train",
-            lambda out: [
-                "pose", "train", "--preset", "demo", "--device", "cpu", "--data", data, "--data.split", "train",
-                "--generator.width", "8", "--generator.blocks", "1", "--discriminator.width", "4", "--train.steps", "6",
-                "--train.batch_size", "2", "--train.checkpoint_every", "2", "--train.log_every", "3", "--loader.workers",
-                "1", "--loader.memory", "0", "--out", str(out),
-            ],
-            reads=run_of,
-            loader=True,
-        ),
-        Job(
-            "pose generate",
-            command(
-                "pose", "generate", data, "--split", "train", "--subset", "30", "--batch_size", "8", "--generator",
-                str(done / "pose train"), "--device", "cpu",
-            ),
-            reads=manifest_of,
-        ),
-        Job("pose estimate", command("pose", "estimate", data, "--estimator", "annotations"), reads=run_of),
-        Job("pose check", lambda out: ["pose", "check", str(out)], begin=copy("pose generate"), reads=manifest_of),
-        Job("align", train("align", "--data", data, "--data.split", "train", "--data.subset", "30", *aligned, *half),
-            reads=run_of, loader=True),
-        Job("finetune agw", train("finetune", "agw", "--data", data, "--pictures", "2", *network, *half, "--loader.height",
-            "32", "--loader.width", "16"), reads=run_of, loader=True),
-        Job("export", command("export", str(done / "pretrain dapg")), reads=exported),
-        Job("evaluate", command("evaluate", str(done / "finetune agw"), "--data", data, *scoring, "--corruption", "fog",
-            "--corruption.repeats", "1", "--ranked_lists", "3"), reads=run_of, loader=True),
-        Job("evaluate imagenet", command("evaluate", "imagenet", "--backbone", "mobilenet_v2", "--height", "64", "--width",
-            "32", "--data", data, *scoring), reads=run_of, loader=True),
-        Job("corrupt", command("corrupt", data, "--corruption", "fog-3", "--split", "val"),
-            reads=records_of("synthetic=OUT", "val")),
-        Job("data shard", command("data", "shard", data, "--per_shard", "20"), reads=records_of("shards=OUT", "train")),
-        Job("data crop", command("data", "crop", str(inputs / "footage/scene"), "--detector", "yolo", "--detect.weights",
-            str(inputs / "footage/yolo.onnx"), "--sampling.segment_seconds", "0.5", "--picture_rate", "10",
-            "--filters.min_sharpness", "0", "--filters.duplicate_bits", "-1"), reads=records_of("folder=OUT")),
-        Job("data group", into("groups.tsv", "data", "group", data, "--data.split", "train", "--by", "histogram", "--groups",
-            "3", "--device", "cpu")),
-        Job("data caption", into("captions.tsv", "data", "caption", data, "--data.split", "train")),
-        Job("neighbours", command("neighbours", "histogram", "--crops", str(done / "data crop"), "--seconds", "0.2",
-            "--device", "cpu")),
-        Job("explain", command("explain", str(done / "finetune agw"), str(next(people.glob("cam1/*/*"))), "--device", "cpu")),
-        Job("score", into("scores.json", "score", str(inputs / "features.npz"), "--protocol", "plain")),
-        Job("compare", into("compared.json", "compare", str(done / "evaluate"), str(done / "evaluate imagenet"))),
-        Job("combine", into("combined.json", "combine", str(done / "evaluate"))),
-        Job("report", into("page.html", "report", str(done))),
-        Job("reproduce run", lambda out: [*cells, "--runs", str(out / "runs"), "--results", str(out / "results")]),
-        Job("reproduce show", lambda out: [
-            "reproduce", "show", *cells[2:], "--runs", str(out / "runs"), "--results", str(out / "results")],
-            begin=copy("reproduce run")),
-    ]  # fmt: skip
-    if assets is not None:
-        words = (
-            "data", "synth", "--assets", str(assets), "--persons", "3", "--validation_persons", "1", "--test_persons",
-            "1", "--unlabelled", "3", "--processes", "1", "--height", "64", "--width", "32",
-        )  # fmt: skip
-        every.append(Job("data synth", command(*words), reads=records_of("synthetic=OUT", "train")))
-    return every
+JOBS = (
+    Job("pretrain dapg", f"pretrain dapg --data {{data}} {SMALL} {TRAIN}", run_of, loader=True),
+    Job("pretrain mocov2", f"pretrain mocov2 --data {{data}} {SMALL} {TRAIN}", run_of, loader=True),
+    Job(
+        "pose train",
+        """pose train --preset demo --device cpu --data {data} --data.split train --generator.width 8
+        --generator.blocks 1 --discriminator.width 4 --train.steps 6 --train.batch_size 2 --train.checkpoint_every 2
+        --train.log_every 3 --loader.workers 1 --loader.memory 0 --out {out}""",
+        run_of,
+        loader=True,
+    ),
+    Job(
+        "pose generate",
+        """pose generate {data} --split train --subset 30 --batch_size 8 --generator {done}/pose-train --device cpu
+        --out {out}""",
+        manifest_of,
+    ),
+    Job("pose estimate", "pose estimate {data} --estimator annotations --out {out}", run_of),
+    Job("pose check", "pose check {out}", manifest_of, begin="pose-generate"),
+    Job(
+        "align",
+        f"""align --data {{data}} --data.subset 30 --generated {{done}}/pose-generate --init {{done}}/pretrain-dapg
+        {SMALL} {TRAIN}""",
+        run_of,
+        loader=True,
+    ),
+    Job(
+        "finetune agw",
+        f"finetune agw --data {{data}} --pictures 2 {SMALL} --loader.height 32 --loader.width 16 {TRAIN}",
+        run_of,
+        loader=True,
+    ),
+    Job("export", "export {done}/pretrain-dapg --out {out}", exported),
+    Job(
+        "evaluate",
+        """evaluate {done}/finetune-agw --data {data} --workers 1 --device cpu --corruption fog --corruption.repeats 1
+        --corruption.height 64 --corruption.width 32 --ranked_lists 3 --out {out}""",
+        run_of,
+        loader=True,
+    ),
+    Job(
+        "evaluate imagenet",
+        """evaluate imagenet --backbone mobilenet_v2 --height 64 --width 32 --data {data} --workers 1 --device cpu
+        --out {out}""",
+        run_of,
+        loader=True,
+    ),
+    Job("corrupt", "corrupt {data} --corruption fog-3 --split val --out {out}", records_of("synthetic", "val")),
+    Job("data shard", "data shard {data} --per_shard 20 --out {out}", records_of("shards", "train")),
+    Job(
+        "data crop",
+        """data crop {footage}/scene --detector yolo --detect.weights {footage}/yolo.onnx --sampling.segment_seconds 0.5
+        --picture_rate 10 --filters.min_sharpness 0 --filters.duplicate_bits -1 --out {out}""",
+        records_of("folder"),
+    ),
+    Job(
+        "data synth",
+        """data synth --assets {assets} --persons 3 --validation_persons 1 --test_persons 1 --unlabelled 3 --processes 1
+        --height 64 --width 32 --out {out}""",
+        records_of("synthetic", "train"),
+    ),
+    Job(
+        "data group",
+        "data group {data} --data.split train --by histogram --groups 3 --device cpu --out {out}/groups.tsv",
+    ),
+    Job("data caption", "data caption {data} --data.split train --out {out}/captions.tsv"),
+    Job("neighbours", "neighbours histogram --crops {done}/data-crop --seconds 0.2 --device cpu --out {out}"),
+    Job("explain", "explain {done}/finetune-agw {picture} --device cpu --out {out}"),
+    Job("score", "score {features} --protocol plain --out {out}/scores.json"),
+    Job("compare", "compare {done}/evaluate {done}/evaluate-imagenet --out {out}/compared.json"),
+    Job("combine", "combine {done}/evaluate --out {out}/combined.json"),
+    Job("report", "report {done}/pretrain-dapg {done}/evaluate --out {out}/page.html"),
+    Job("reproduce run", f"reproduce run {CELLS}"),
+    Job("reproduce show", f"reproduce show {CELLS}", begin="reproduce-run"),
+)
+"""Every command that writes; later ones read what earlier ones leave."""
 
 
-def prepare(work: Path) -> Path:
-    """Pictures, footage and features, once."""
+def prepare(work: Path, assets: Path | None) -> dict[str, Path | str]:
+    """Pictures, footage and features, once; where they are, by the names of the templates."""
     inputs = work / "inputs"
     if not (inputs / "features.npz").exists():
         shutil.rmtree(inputs, ignore_errors=True)
-        small_people(inputs / "people")
+        small_people(inputs / "synthetic")
         write_people(inputs / "sysu")
         footage(inputs / "footage")
         features(inputs / "features.npz")
     (inputs / "done").mkdir(exist_ok=True)
-    return inputs
+    picture = min((inputs / "synthetic").glob("cam1/*/*"))
+    return {
+        "data": f"synthetic={inputs / 'synthetic'}", "sysu": inputs / "sysu", "footage": inputs / "footage",
+        "picture": picture, "features": inputs / "features.npz", "done": inputs / "done",
+        "assets": assets or Path("none"),
+    }  # fmt: skip
 
 
 def table(outcomes: Sequence[dict[str, object]]) -> str:
@@ -668,7 +679,7 @@ def table(outcomes: Sequence[dict[str, object]]) -> str:
 @contextlib.contextmanager
 def everything_imported() -> Iterator[None]:
     """So that a fork begins with its work; and the scale `small` in seconds."""
-    import torch._dynamo  # noqa: F401
+    import torch._dynamo
 
     import dapg.data.cropping.crop
     import dapg.evaluation.explain
@@ -683,8 +694,6 @@ def everything_imported() -> Iterator[None]:
     import dapg.train.finetune
     import dapg.train.pretrain  # noqa: F401
 
-    assert len(KEY_POINT_NAMES) == 18
-    assert VISIBLE_CAMERAS and INFRARED_CAMERAS
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         shrink_small(patch)
@@ -700,7 +709,9 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, default=5)
     parser.add_argument("--together", type=int, default=2)
     parser.add_argument("--loaders", type=int, default=3)
-    parser.add_argument("--assets", type=Path, default=None, help="the kit of `dapg data synth`, which is left out without")
+    parser.add_argument(
+        "--assets", type=Path, default=None, help="the kit of `dapg data synth`, which is left out without"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     work = options.work.resolve()
@@ -710,12 +721,13 @@ def main() -> None:
         "loader": options.loaders,
     }  # fmt: skip
     with everything_imported():
-        inputs = prepare(work)
-        campaign = Campaign(work, options.seed)
+        campaign = Campaign(work, options.seed, prepare(work, options.assets))
         wanted = [name.strip() for name in options.only.split(",") if name.strip()]
         try:
-            for job in jobs(inputs, options.assets):
-                kept = inputs / "done" / job.name
+            for job in JOBS:
+                if job.name == "data synth" and options.assets is None:
+                    continue
+                kept = Path(campaign.places["done"], job.folder)
                 if not kept.exists():  # later commands read it
                     campaign.reference(job)
                     shutil.copytree(campaign.disk.folder / "out", kept)

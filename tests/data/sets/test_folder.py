@@ -114,7 +114,7 @@ def test_what_a_command_of_ours_has_not_finished_is_no_data_set(tmp_path: Path, 
     kind(tmp_path)
     (tmp_path / "corruption.json").write_text("{}")
     (tmp_path / "manifest-1-of-2.jsonl").write_text("")
-    with pytest.raises(DataError, match="corrupted copy in .* is not whole"):
+    with pytest.raises(DataError, match=r"corrupted copy in .* is not whole"):
         kind(tmp_path)
 
 
