@@ -256,7 +256,7 @@ def messages(ended: Ended) -> list[str]:
     """What is wrong with the words of a process that failed."""
     lines = [line for line in ended.printed.splitlines() if line.startswith("dapg: ")]
     wrong = []
-    if "Traceback" in ended.printed or "this is a bug" in ended.printed or "unexpected " in ended.printed:
+    if "Traceback" in ended.printed or "this is a bug" in ended.printed or "dapg: unexpected" in ended.printed:
         wrong.append("a traceback or a bug")
     if len(lines) != 1:
         wrong.append(f"{len(lines)} lines begin with `dapg: `")
@@ -328,7 +328,9 @@ class Campaign:
         return out
 
     def process(self, job: Job, out: Path, act: Act | None = None, at: int = 0, tag: str = "") -> Process:
-        return Process(job.words(out), self.work / f"log{tag}.txt", act, at)
+        words = [word.format(out=out, **self.places) for word in job.template.split()]
+        words = [word.replace(",", " ") if word.startswith("none+") else word for word in words]  # patterns of cells
+        return Process(words, self.work / f"log{tag}.txt", act, at)
 
     def run(self, job: Job, kinds: dict[str, int]) -> None:
         """All accidents that are not in the outcomes yet."""

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dapg.core.errors import UsageError
+from dapg.core.errors import DataError, UsageError
 from dapg.data.sets.synthetic import Synthetic
+from dapg.synth import render
 from dapg.synth.render import Settings, render_dataset
 
 SHARED = Path(os.environ.get("DAPG_SHARED", Path(__file__).resolve().parents[3] / "shared"))
@@ -74,6 +75,33 @@ def test_same_seed_gives_the_same_bytes(rendered: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_killed_rendering_is_no_data_set_and_goes_on(
+    rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, int]] = []
+
+    def dying(settings: Settings, job: render.Job) -> list[render.Picture]:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return counting(settings, job)
+
+    def counting(settings: Settings, job: render.Job) -> list[render.Picture]:
+        done.append((job.group, job.number))
+        return render_job(settings, job)
+
+    render_job = render.render_job
+    monkeypatch.setattr(render, "render_job", dying)
+    with pytest.raises(KeyboardInterrupt):
+        render_dataset(_settings(tmp_path / "out"))
+    with pytest.raises(DataError, match=r"is not whole: run its `dapg data synth` command again"):
+        Synthetic(tmp_path / "out")
+    monkeypatch.setattr(render, "render_job", counting)
+    render_dataset(_settings(tmp_path / "out"))
+    assert len(done) == len(set(done)) > 3, "three labelled persons and unlabelled ones, none of them twice"
+    assert _files(tmp_path / "out") == _files(rendered)
+    assert not (tmp_path / "out" / "parts").exists()
+
+
 def test_two_processes_write_what_one_writes(rendered: Path, tmp_path: Path) -> None:
     two = render_dataset(_settings(tmp_path / "two", processes=2))
     assert _files(two) == _files(rendered)

@@ -33,11 +33,12 @@ def _umask() -> int:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str, flushed: bool = True) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends without an error.
 
     The content is flushed to the disk before the rename, so that a killed process or a power cut leaves the old
-    file or the new one. A full disk is reported as such, and the old file stays.
+    file or the new one; not ``flushed``, a power cut may leave it empty. A full disk is reported as such, and the old
+    file stays.
     """
     final = Path(path)
     # Not the whole name: a legal name of 250 characters would become one of more than 255.
@@ -47,7 +48,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as handle:
             os.fchmod(handle.fileno(), 0o666 & ~_umask())  # some writers make files that only their owner can read
-            os.fsync(handle.fileno())
+            if flushed:
+                os.fsync(handle.fileno())
         temporary.replace(final)
     except (OSError, SafetensorError) as error:  # safetensors has its own word for a full disk
         raise write_failure(final, error) from error

@@ -13,7 +13,6 @@ from PIL import Image
 
 from dapg.core.errors import DataError, UsageError, nearest
 from dapg.core.images import scale_grey
-from dapg.core.run_folder import CONFIG, RESULT
 from dapg.core.seeds import derive_seed
 from dapg.core.types import Record, Trial
 
@@ -182,8 +181,8 @@ def _refuse_unfinished(root: Path) -> None:
     Raises:
         DataError: names the command.
     """
-    config = root / CONFIG
-    if config.is_file() and not (root / RESULT).exists():
+    config = root / "config.yaml"  # the first and the last file of core/run_folder.py
+    if config.is_file() and not (root / "result.json").exists():
         with config.open("rb") as handle:
             first = handle.readline(80).decode("utf-8", "replace").strip()
         if first.startswith("# dapg "):  # else it is somebody else's config.yaml

@@ -7,12 +7,14 @@ nothing else, so that one process and many write the same files.
 import copy
 import hashlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import zipfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from dapg.core.errors import UsageError
-from dapg.core.files import atomic_path
+from dapg.core.files import atomic_path, remove_leftovers
 from dapg.core.key_points import KEY_POINT_NAMES
 from dapg.core.progress import progress_bar, uninterrupted
 from dapg.core.ranges import Count, CountOrZero, JpegQuality, Pixels, Processes, Seed
@@ -150,7 +152,8 @@ class Picture:
 def render_dataset(settings: Settings) -> Path:
     """Render all pictures, lists and annotations; the folder they are in.
 
-    A finished folder with equal settings is left as it is.
+    A finished folder with equal settings is left as it is. A killed call goes on with the first person who is not there:
+    until all are, the pictures of each lie in a file below ``parts``.
 
     Raises:
         UsageError: impossible settings, or a folder that holds something else.
@@ -160,37 +163,60 @@ def render_dataset(settings: Settings) -> Path:
     Kit(settings.assets)  # fail before the folder is made
     import dapg.synth.raster  # noqa: F401  (the same for a missing package)
 
+    parts = settings.out / "parts"
     stage = RunFolder(settings.out, settings, "data synth")
-    if stage.open() is not None:
-        return settings.out
+    finished = stage.open()
     try:
-        result = _render_all(settings)
-    except BaseException:
+        if finished is None:
+            files = _render_people(settings, parts)
+            stage.finish(_join(settings, files))
+        shutil.rmtree(parts, ignore_errors=True)  # after the result: a kill before it must not cost them
+    finally:
         stage.close()
-        raise
-    stage.finish(result)
     return settings.out
 
 
-def _render_all(settings: Settings) -> JsonObject:
+def _render_people(settings: Settings, parts: Path) -> list[Path]:
+    """A file of pictures for each person, in order; those that are there stay."""
     jobs = _jobs(settings)
-    total = sum(job.pictures for job in jobs)
+    files = [parts / f"{number:06d}.zip" for number in range(len(jobs))]
+    missing = [number for number, file in enumerate(files) if not file.exists()]
+    parts.mkdir(exist_ok=True)
+    remove_leftovers(parts)
+    total, left = sum(job.pictures for job in jobs), sum(jobs[number].pictures for number in missing)
+    with (
+        progress_bar("rendering", "picture", total, total - left) as bar,
+        _workers(settings, [jobs[number] for number in missing]) as results,
+    ):
+        for number, pictures in zip(missing, results, strict=True):
+            with _zip_store(files[number]) as store:
+                for picture in pictures:
+                    store.write(picture.path, picture.data)
+                store.write(ANNOTATIONS, _lines([picture.truth for picture in pictures]))
+            bar.update(len(pictures))
+    return files
+
+
+def _read_part(file: Path) -> Iterator[Picture]:
+    with zipfile.ZipFile(file) as part:
+        for line in part.read(ANNOTATIONS).decode("utf-8").splitlines():
+            truth = json.loads(line)
+            yield Picture(truth["path"], part.read(truth["path"]), truth)
+
+
+def _join(settings: Settings, files: list[Path]) -> JsonObject:
+    """Write the data set from the files of all persons."""
     digest = hashlib.sha256()
     count = size = 0
     truths: list[JsonObject] = []
     hidden: list[JsonObject] = []
-    with ExitStack() as stack:
-        store = stack.enter_context(_open_store(settings))
-        results = stack.enter_context(_workers(settings, jobs))
-        bar = stack.enter_context(progress_bar("rendering", "picture", total))
-        for pictures in results:
-            for picture in pictures:
-                store.write(picture.path, picture.data)
-                digest.update(f"{picture.path}\0".encode() + hashlib.sha256(picture.data).digest())
-                size += len(picture.data)
-                truths.append(_known(picture.truth, hidden))
-            count += len(pictures)
-            bar.update(len(pictures))
+    with _open_store(settings) as store:
+        for picture in itertools.chain.from_iterable(map(_read_part, files)):
+            store.write(picture.path, picture.data)
+            digest.update(f"{picture.path}\0".encode() + hashlib.sha256(picture.data).digest())
+            size += len(picture.data)
+            truths.append(_known(picture.truth, hidden))
+            count += 1
         truths.sort(key=lambda truth: str(truth["path"]))
         hidden.sort(key=lambda truth: str(truth["path"]))
         annotations = _lines(truths)
@@ -543,12 +569,9 @@ class _FolderStore:
         self._folder = folder
 
     def write(self, path: str, data: bytes) -> None:
-        final = self._folder / path
-        final.parent.mkdir(parents=True, exist_ok=True)
-        # No fsync a picture: result.json, written last, says that all are there.
-        temporary = final.with_name(f".{final.name}.tmp")
-        temporary.write_bytes(data)
-        temporary.replace(final)
+        # No fsync for each picture: result.json, written last, says that all are there.
+        with atomic_path(self._folder / path, flushed=False) as temporary:
+            temporary.write_bytes(data)
 
 
 class _ZipStore:
