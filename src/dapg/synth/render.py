@@ -152,8 +152,8 @@ class Picture:
 def render_dataset(settings: Settings) -> Path:
     """Render all pictures, lists and annotations; the folder they are in.
 
-    A finished folder with equal settings is left as it is. A killed call goes on with the first person who is not there:
-    until all are, the pictures of each lie in a file below ``parts``.
+    A finished folder with equal settings is left as it is. A killed call goes on with the first person who is missing:
+    until all are there, the pictures of each are in a file below ``parts``.
 
     Raises:
         UsageError: impossible settings, or a folder that holds something else.
