@@ -50,7 +50,8 @@ def run(out: Path, generator: Path, **changes: Any) -> dict[str, object]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".lock")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_pictures_and_manifest(generator_file: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def atomic_path(path: Path | str, flushed: bool = True) -> Iterator[Path]:
     """
     final = Path(path)
     # Not the whole name: a legal name of 250 characters would become one of more than 255.
-    temporary = final.with_name(f".{hashlib.blake2b(final.name.encode(), digest_size=8).hexdigest()}.{os.getpid()}.tmp")
+    temporary = final.with_name(f"{_stem(final)}.{os.getpid()}.tmp")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -81,6 +81,24 @@ def remove_leftovers(folder: Path) -> None:
     for temporary in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers_of(files: Iterable[Path]) -> None:
+    """Delete the temporary files of writers that were killed at these files; for who alone may write them.
+
+    Others may be writing other files of the same folders.
+    """
+    stems: dict[Path, set[str]] = {}
+    for file in files:
+        stems.setdefault(file.parent, set()).add(_stem(file))
+    for folder, mine in stems.items():
+        for temporary in folder.glob(".*.tmp"):
+            if temporary.name.rsplit(".", 2)[0] in mine:
+                temporary.unlink(missing_ok=True)
+
+
+def _stem(final: Path) -> str:
+    return f".{hashlib.blake2b(final.name.encode(), digest_size=8).hexdigest()}"
 
 
 def atomic_write_bytes(path: Path | str, data: bytes) -> None:

@@ -14,7 +14,7 @@ from dapg.augment.repose import repose
 from dapg.augment.skeleton import canonical_poses
 from dapg.core.device import resolve_device
 from dapg.core.errors import DataError, UsageError, nearest
-from dapg.core.files import atomic_write_bytes, atomic_write_text, write_json
+from dapg.core.files import atomic_write_bytes, atomic_write_text, folder_lock, remove_leftovers_of, write_json
 from dapg.core.images import to_pil
 from dapg.core.key_points import usable
 from dapg.core.parts import Part
@@ -88,16 +88,19 @@ def generate(source: DataConfig, settings: GenerateSettings) -> JsonObject:
     reasons = _reasons(mine, points, settings)
     generator.to(resolve_device(settings.device))
     about = _claim(out, dataset, records, list(poses), facts, settings)  # whatever can be refused has been
-    todo = [n for n, record in enumerate(mine) if not reasons[n] and not _done(out, record, poses)]
-    with progress_bar("generate", "picture", len(todo)) as bar:
-        for numbers, pictures in _batches(dataset, mine, todo, settings, facts):
-            generated = repose(generator, pictures, torch.stack(list(poses.values())), points[numbers]).cpu()
-            for number, versions in zip(numbers, generated, strict=True):
-                for pose, version in zip(poses, versions, strict=True):
-                    atomic_write_bytes(out / file_of(mine[number], pose), _png(version))
-            bar.update(len(numbers))
-    _list(out, mine, reasons, list(poses), part)
-    whole = _join_parts(out, records, part.count, about)
+    with folder_lock(out, part.number):
+        todo = [n for n, record in enumerate(mine) if not reasons[n] and not _done(out, record, poses)]
+        remove_leftovers_of(out / file_of(record, pose) for record in mine for pose in poses)
+        remove_leftovers_of(out / name for name in _lists(part))
+        with progress_bar("generate", "picture", len(todo)) as bar:
+            for numbers, pictures in _batches(dataset, mine, todo, settings, facts):
+                generated = repose(generator, pictures, torch.stack(list(poses.values())), points[numbers]).cpu()
+                for number, versions in zip(numbers, generated, strict=True):
+                    for pose, version in zip(poses, versions, strict=True):
+                        atomic_write_bytes(out / file_of(mine[number], pose), _png(version))
+                bar.update(len(numbers))
+        _list(out, mine, reasons, list(poses), part)
+        whole = _join_parts(out, records, part.count, about)
     passed_on = sum(bool(reason) for reason in reasons)
     return {
         "pictures": len(mine),
@@ -137,8 +140,14 @@ def _list(out: Path, records: Sequence[Record], reasons: Sequence[str], poses: S
         if reason:
             unchanged.append((record.path, record.box, reason))
         lines += [(record.path, record.box, "" if reason else pose) for pose in poses[: 1 if reason else None]]
-    atomic_write_text(out / f"unchanged-{part.number}-of-{part.count}.jsonl", _lines(unchanged))
-    atomic_write_text(out / f"part-{part.number}-of-{part.count}.jsonl", _lines(lines))
+    for name, rows in zip(_lists(part), (unchanged, lines), strict=True):
+        atomic_write_text(out / name, _lines(rows))
+
+
+def _lists(part: Part) -> tuple[str, str]:
+    """Names of a part's list of unchanged pictures, and of its list of all, which is written last."""
+    suffix = f"{part.number}-of-{part.count}.jsonl"
+    return f"unchanged-{suffix}", f"part-{suffix}"
 
 
 def _lines(rows: Sequence[object]) -> str:
@@ -192,7 +201,7 @@ def _claim(
         different = [key for key in about if about[key] != stored.get(key)]
         if different:
             raise UsageError(f"{out} was generated with another {different[0]!r}; give another --out")
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise UsageError(f"{out} is not empty and holds no {ABOUT}; give another --out")
     else:
         write_json(out / ABOUT, about)
