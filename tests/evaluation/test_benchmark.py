@@ -334,3 +334,22 @@ def test_unknown_protocols_are_named() -> None:
     names = [test_set.name for test_set in sets_of(list(every.values()), 10)]
     assert len(names) == len(set(names)) == 2 * (100 + 3 * 10)
     assert benchmark_sets.mixture_name(every["both-places"], 3) == "places-3"
+
+
+def test_the_list_of_images_is_what_features_are_asked_for(few: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["benchmark", "--images", "--data", f"folder={few}", "--mode", "cross-modal"]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header == "path,modality,person,camera"
+    assert len(lines) == 12
+    assert "0-2.png,infrared,0,2" in lines
+
+
+def test_single_trials_are_scored_where_they_are_named(few: Path) -> None:
+    from dapg.evaluation.benchmark import _chosen
+
+    (trial,) = Folder(few).trials("cross-modal")
+    trials = [dataclasses.replace(trial, name=name) for name in ("first", "second")]
+    assert _chosen(trials, ()) == trials
+    assert _chosen(trials, (1,)) == trials[1:]
+    with pytest.raises(UsageError, match="2 trials are counted from 0"):
+        _chosen(trials, (2,))

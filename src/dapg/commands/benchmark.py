@@ -3,14 +3,15 @@
 from dapg.commands._settings import parse, take_positional
 
 _HELP = """usage: dapg benchmark RUN|FEATURES [--data SOURCE] [--NAME VALUE ...]
+       dapg benchmark --images --data SOURCE [--mode MODE]
        dapg benchmark --clear_cache
 
 Score a model by the fixed list vi-c 1.0: clean, 20 types x 5 severities, and mixtures of them; mCE, retention, worst
 cells, open set, and how a threshold set on clean pictures drifts. One JSON file, one CSV file and one page come out.
 
 RUN is a finished run, random, imagenet, histogram or a weights file. FEATURES is a folder of features that any program
-made, one .npz file per test set (docs/benchmark.md). A killed benchmark goes on where it stopped. Corrupted pictures
-are kept on this machine for the next model; --clear_cache deletes them.
+made, one .npz file per test set (docs/benchmark.md); --images prints which pictures they are of. A killed benchmark
+goes on where it stopped. Corrupted pictures are kept on this machine for the next model; --clear_cache deletes them.
 
 examples:
   dapg benchmark outputs/finetune/first
@@ -18,11 +19,16 @@ examples:
   dapg benchmark features/mine --data sysu=/data/SYSU-MM01 --name mine --out outputs/benchmark/mine
   dapg benchmark outputs/agw --protocols all                  every side, and cameras that share the weather
 """
-_COMMON = "mode name protocols reference repeats data.split feature keep_features cache_size workers out device"
+_COMMON = (
+    "mode name source protocols reference repeats trials data.split feature keep_features cache_size workers out device"
+)
 
 
 def main(words: list[str], program: str) -> None:
     """Parse, score, print the numbers and where the page is."""
+    if words[:1] == ["--images"]:
+        _images(words[1:], program)
+        return
     if words[:1] == ["--clear_cache"]:
         from dapg.evaluation.picture_cache import PictureCache, default_folder
 
@@ -44,3 +50,11 @@ def main(words: list[str], program: str) -> None:
     folder = Path(settings.out)
     write_benchmark_page(folder / "benchmark.html", [result])
     print(f"written: {folder / 'result.json'}, {folder / 'cells.csv'}, {folder / 'benchmark.html'}")
+
+
+def _images(words: list[str], program: str) -> None:
+    from dapg.data.source import open_dataset
+    from dapg.evaluation.benchmark import ImageListSettings, image_list
+
+    settings = parse(f"{program} --images", ImageListSettings(), words, _HELP)
+    print(image_list(open_dataset(settings.data), settings), end="")

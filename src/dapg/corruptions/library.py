@@ -207,6 +207,12 @@ def _apply_to_rows(
             here = slice(row, row + 1)
             result[here] = corruption.apply(images[here], take(parameters, slice(place, place + 1)))
         return
+    first = int(rows[0])
+    if len(rows) == int(rows[-1]) - first + 1:  # neighbours need not be gathered
+        for start in range(first, first + len(rows), chunk):
+            here = slice(start, min(start + chunk, first + len(rows)))
+            result[here] = corruption.apply(images[here], take(parameters, slice(start - first, here.stop - first)))
+        return
     places = send(rows, images.device)
     for start in range(0, len(rows), chunk):
         part = slice(start, start + chunk)

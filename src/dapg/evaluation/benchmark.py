@@ -11,20 +11,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dapg.core.device import resolve_device
-from dapg.core.errors import DapgError, DataError, UsageError, nearest
+from dapg.core.errors import DapgError, UsageError, nearest
 from dapg.core.files import atomic_write_text, write_json
-from dapg.core.ranges import Count, Pixels, Processes, Seed, Weight
+from dapg.core.ranges import Count, CountOrZero, Pixels, Processes, Seed, Weight
 from dapg.core.run_folder import RESULT, RunFolder, refuse_other_weights
 from dapg.core.runtime import Runtime
 from dapg.core.schema import read_json
 from dapg.core.settings import run_only
 from dapg.core.training import BackboneConfig, DataConfig
-from dapg.core.types import JsonObject
+from dapg.core.types import JsonObject, Trial
 from dapg.data.base import Dataset
 from dapg.data.source import list_hash, open_dataset
 from dapg.evaluation import corruption_list
 from dapg.evaluation.benchmark_scores import Test, relative_errors, score_protocols
-from dapg.evaluation.benchmark_sets import CLEAN_SET, FeatureFolder, Maker, TestSet, damaged_by, sets_of
+from dapg.evaluation.benchmark_sets import (
+    CLEAN_SET,
+    FeatureFolder,
+    Maker,
+    TestSet,
+    damaged_by,
+    key_of,
+    sets_of,
+)
 from dapg.evaluation.corrupted_sets import CorruptionPolicy, protocols_of
 from dapg.evaluation.evaluate import first_mode, untrained_trials, weights_hash
 from dapg.evaluation.picture_cache import PictureCache, default_folder
@@ -52,6 +60,12 @@ class BenchmarkSettings:
     """Feature of the model; empty: its headline."""
     name: str = ""
     """What the model is called in tables; empty: the name of its folder or file."""
+    source: str = ""
+    """Where the model comes from, for leaderboards: a paper, an address, what its features were made with."""
+    reconstruction: bool = False
+    """It was rebuilt from a paper whose authors published no code."""
+    trials: tuple[CountOrZero, ...] = ()
+    """Trials that are scored, from 0, such as RegDB's partition less one; empty: all that a run was not trained on."""
     list: str = corruption_list.NEWEST
     """Fixed list of corruptions."""
     protocols: tuple[str, ...] = ("visible",)
@@ -116,6 +130,7 @@ def _benchmark(settings: BenchmarkSettings) -> JsonObject:
     trials = dataset.trials(mode, settings.seed)
     if not given:
         trials = untrained_trials(settings.model, settings.data, dataset, trials)
+    trials = _chosen(trials, settings.trials)
     test, policies = Test(dataset, trials, settings.repeats), chosen_policies(settings)
     sets = sets_of(list(policies.values()), settings.repeats)
     features = FeatureFolder(Path(settings.model) if given else Path(settings.out) / FEATURES)
@@ -145,6 +160,17 @@ def _benchmark(settings: BenchmarkSettings) -> JsonObject:
     return result
 
 
+def _chosen(trials: list[Trial], numbers: tuple[int, ...]) -> list[Trial]:
+    """Some of the trials, all where none is named.
+
+    Raises:
+        UsageError: there are not so many.
+    """
+    if numbers and max(numbers) >= len(trials):
+        raise UsageError(f"--trials {max(numbers)} is not there; {len(trials)} trials are counted from 0")
+    return [trials[number] for number in numbers] if numbers else trials
+
+
 def _drawn(policy: CorruptionPolicy) -> tuple[int, int, int]:
     return policy.height, policy.width, policy.seed
 
@@ -166,7 +192,8 @@ def _make(settings: BenchmarkSettings, test: Test, sets: list[TestSet], features
         "name": settings.name or _label(settings),
         "weights": weights_hash(settings.model),
         "feature": feature,
-        "source": "features made by dapg",
+        "source": settings.source or "features made by dapg",
+        "reconstruction": settings.reconstruction,
     }
     stored = features.path / ABOUT
     if stored.exists() and read_json(stored) != about:
@@ -189,7 +216,8 @@ def _about(features: FeatureFolder, settings: BenchmarkSettings) -> JsonObject:
         "name": settings.name or features.path.resolve().name,
         "weights": None,
         "feature": settings.feature or "as given",
-        "source": "features of another program",
+        "source": settings.source or "features of another program",
+        "reconstruction": settings.reconstruction,
     }
     about = {**foreign, **(read_json(stored) if stored.exists() else {})}
     return {**about, "name": settings.name} if settings.name else about
@@ -279,17 +307,25 @@ def default_out(settings: BenchmarkSettings) -> BenchmarkSettings:
     return replace(settings, out=f"outputs/benchmark/{where}")
 
 
-def image_list(dataset: Dataset, mode: str, seed: int = 0) -> str:
-    """Every image of a mode's trials as CSV, for programs that make features.
+@dataclass(frozen=True)
+class ImageListSettings:
+    """Which pictures a program must make features of."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    """Test data."""
+    mode: str = ""
+    """Test mode of the data set; empty: its first."""
+    seed: Seed = 0
+    """Of the galleries."""
+
+
+def image_list(dataset: Dataset, settings: ImageListSettings) -> str:
+    """Every image of a mode's trials as CSV: path, kind of light, person, camera.
 
     Raises:
-        DataError: the data set is not whole.
+        UsageError: no such mode.
     """
-    from dapg.evaluation.benchmark_sets import key_of
-
-    records = Test(dataset, dataset.trials(mode, seed), 1).records()
-    if not records:
-        raise DataError(f"{dataset.title} has no picture in mode {mode}")
+    records = Test(dataset, dataset.trials(settings.mode or first_mode(dataset), settings.seed), 1).records()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "modality", "person", "camera"])

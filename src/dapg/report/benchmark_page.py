@@ -14,8 +14,14 @@ TARGET = 10.0
 """Per cent: the FPIR that thresholds are set to on clean pictures."""
 
 
-def write_benchmark_page(path: Path, results: Sequence[JsonObject]) -> None:
-    """Write the page; the same results give the same bytes."""
+def write_benchmark_page(path: Path, results: Sequence[JsonObject], printed: Sequence[Row] = ()) -> None:
+    """Write the page; the same results give the same bytes.
+
+    Args:
+        path: the HTML file.
+        results: of ``dapg benchmark``.
+        printed: lines of a leaderboard that papers print.
+    """
     text = render(
         "benchmark_page.html",
         title="vi-c 1.0: " + ", ".join(dict.fromkeys(result["model"]["name"] for result in results)),
@@ -26,6 +32,7 @@ def write_benchmark_page(path: Path, results: Sequence[JsonObject]) -> None:
         open_set=open_set_rows(results),
         families=family_rows(results),
         missing=sorted({_summary(r, name)["mCE_missing"] for r in results for name in r["protocols"]} - {""}),
+        printed=[{key: value for key, value in row.items() if any(other[key] for other in printed)} for row in printed],
         points=clean_against_corrupted(_panels(results)),
         maps=[(_heading(r, name), _heat_map(r, name), _drift(r, name)) for r in results for name in r["protocols"]],
     )
