@@ -43,7 +43,7 @@ format: $(VENV)/.lint ## Let ruff put the code in order
 
 bench: $(VENV)/.test ## Figures of the docs: start-up, kills, data waiting
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/kill_resume.py
+	$(BIN)/python benchmarks/kill_campaign.py outputs/kill-campaign
 	$(BIN)/python benchmarks/data_wait.py
 
 gpu: $(VENV)/.test ## Every GPU figure in one run of at most 8 minutes (docs/gpu.md)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,6 +146,18 @@ def test_a_full_disk_at_the_flush_is_reported(tmp_path: Path, monkeypatch: pytes
         atomic_write_text(path, "new")
     assert path.read_text() == "old"
     assert names(tmp_path) == ["x"]
+
+
+def test_leftovers_of_our_files_go_and_those_of_others_stay(tmp_path: Path) -> None:
+    """As killed writers leave them, in folders that several processes write into."""
+    for name in ("a/mine.jpg", "a/theirs.jpg", "b/mine.jpg"):
+        with atomic_path(tmp_path / name) as temporary:
+            temporary.write_bytes(b"1")
+            shutil.copy(temporary, temporary.with_name(temporary.name.replace(str(os.getpid()), "1")))
+    remove_leftovers_of([tmp_path / "a/mine.jpg", tmp_path / "c/never.jpg"])
+    assert len(list((tmp_path / "a").glob(".*.tmp"))) == len(list((tmp_path / "b").glob(".*.tmp"))) == 1
+    remove_leftovers_of([tmp_path / "a/theirs.jpg", tmp_path / "b/mine.jpg"])
+    assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["mine.jpg", "mine.jpg", "theirs.jpg"]
 
 
 def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dapg.core.run_folder import ENVIRONMENT, RESULT
 from dapg.core.schema import read_json
 from dapg.core.settings import dump_yaml
 from dapg.core.types import JsonObject
+from dapg.core.words import without_folders
 from dapg.data.base import Dataset
 from dapg.models.weights.addresses import Card, CardScore
 
@@ -17,6 +18,9 @@ _USES = {
     "decisions about people",
     False: "first weights of a re-identification network; not a finished one",
 }
+
+RECIPE = ("name", "method", "backbone", "train", "seed")
+"""Settings that the card prints."""
 
 
 def environment(run: Path) -> JsonObject:
@@ -46,7 +50,7 @@ def short_card(run: Path, settings: JsonObject, result: JsonObject, licence: str
         title, terms = kind.title, kind.licence
     init = result["init"] if isinstance(result["init"], str) else result["init"]["source"]
     split = f", split {data['split']}" if data["split"] else ""
-    about = f"{title}{split}, {result['data']['pictures']} images; first weights: {init}"
+    about = f"{title}{split}, {result['data']['pictures']} images; first weights: {without_folders(init)}"
     return Card(about, terms, licence or "not stated", _USES[finished], tuple(scores_of(run)))
 
 
@@ -99,7 +103,7 @@ Terms of the data: {card.terms}.
 ## Recipe
 
 ```yaml
-{dump_yaml({key: settings[key] for key in ("name", "method", "backbone", "train", "seed")}).rstrip()}
+{dump_yaml(without_folders({key: settings[key] for key in RECIPE})).rstrip()}
 ```
 
 Made with dapg {config["dapg_version"]}, commit {made.get("commit")}, packages {made.get("packages")}

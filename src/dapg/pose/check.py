@@ -8,10 +8,11 @@ import torch
 
 from dapg.augment.skeleton import canonical_poses
 from dapg.core.errors import DataError, UsageError
+from dapg.core.files import folder_lock, remove_leftovers_of
 from dapg.core.images import decode, upright_size
 from dapg.core.progress import progress_bar
 from dapg.core.types import JsonObject
-from dapg.data.manifest import GeneratedPicture, read_manifest, write_manifest
+from dapg.data.manifest import ABOUT, MANIFEST, GeneratedPicture, read_manifest, write_manifest
 from dapg.pose.estimators.base import Estimator
 from dapg.pose.scores import pck
 
@@ -30,7 +31,15 @@ def check_generated(folder: Path | str, network: Estimator) -> JsonObject:
     Raises:
         UsageError: a pose that is not one of the canonical ones.
         DataError: no manifest, or a picture that cannot be read.
+        BusyError: another process is at it.
     """
+    read_manifest(folder)  # or a folder that is none would get a lock
+    with folder_lock(Path(folder)):
+        remove_leftovers_of(Path(folder, name) for name in (MANIFEST, ABOUT))
+        return _check(Path(folder), network)
+
+
+def _check(folder: Path, network: Estimator) -> JsonObject:
     manifest = read_manifest(folder)
     targets = canonical_poses()
     unknown = [pose for pose in manifest.poses if pose not in targets]
@@ -42,7 +51,7 @@ def check_generated(folder: Path | str, network: Estimator) -> JsonObject:
     todo = [number for number, picture in enumerate(pictures) if picture.file and picture.score is None]
     with progress_bar("check", "picture", len(todo)) as bar:
         for count, numbers in enumerate(_chunks(todo, network.batch_size)):
-            scores = _scores(Path(folder), [pictures[number] for number in numbers], network)
+            scores = _scores(folder, [pictures[number] for number in numbers], network)
             for number, score in zip(numbers, scores, strict=True):
                 pictures[number] = replace(pictures[number], score=score)
             bar.update(len(numbers))
