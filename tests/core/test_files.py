@@ -25,6 +25,7 @@ from dapg.core.files import (
     atomic_write_text,
     folder_lock,
     remove_leftovers,
+    remove_leftovers_of,
     sha256,
     write_json,
 )
