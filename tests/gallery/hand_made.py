@@ -2,13 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from dapg.core.types import Modality
 from dapg.gallery.audit import Actor
-from dapg.gallery.database import Database, SqliteDatabase
+from dapg.gallery.database import Database
 from dapg.gallery.gallery import start
 from dapg.gallery.indexing import add_feature
 from dapg.gallery.networks import ModelCard
@@ -18,12 +17,10 @@ CARD = ModelCard("hash of a network", "{}", "by hand", "feature", 64, "near", "n
 ME = Actor("me", "test")
 
 
-def tables(folder: Path, card: ModelCard = CARD) -> Database:
-    """Empty tables in a new folder."""
-    folder.mkdir(exist_ok=True)
-    database = SqliteDatabase(folder)
+def tables(database: Database) -> Database:
+    """Empty tables in a new database."""
     database.migrate()
-    start(database, card, ME)
+    start(database, CARD, ME)
     return database
 
 

@@ -21,7 +21,7 @@ from dapg.gallery.matrix import ROW, Matrix, Rows, Table
 from dapg.gallery.schema import MIGRATIONS
 
 Row = tuple[Any, ...]
-Value = str | int | float | bytes | None
+Value = str | int | float | bytes | list[int] | None
 FILE = "gallery.sqlite"
 CACHE = "cache"
 _SAFE = ("secure_delete = ON", "foreign_keys = ON")

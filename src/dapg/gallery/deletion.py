@@ -96,7 +96,11 @@ def pictures_of(database: Database, person: str) -> list[int]:
 
 def classes(database: Database) -> dict[str, int]:
     """How many pictures are of each class."""
-    counts: dict[str, int] = dict(database.query(f"SELECT {_CLASS}, COUNT(*) FROM pictures p GROUP BY 1"))
+    counts: dict[str, int] = dict(
+        database.query(
+            f"SELECT class, COUNT(*) FROM (SELECT {_CLASS} AS class FROM pictures p) AS every GROUP BY class"
+        )
+    )
     return {name: int(counts.get(name, 0)) for name in CLASSES}
 
 

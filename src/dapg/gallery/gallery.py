@@ -34,6 +34,7 @@ from dapg.gallery.database import Database, Filters, SqliteDatabase
 from dapg.gallery.indexing import Indexer, IndexReport, IndexSettings, Keys
 from dapg.gallery.migration import insert_model, migrate
 from dapg.gallery.networks import ModelCard, Network, NetworkSettings, load_network, looks_infrared, thresholds_file
+from dapg.gallery.postgres import PostgresDatabase, without_password
 from dapg.gallery.search import Picture, Query, SearchResult
 
 ABOUT = "gallery.json"
@@ -98,7 +99,7 @@ class Gallery:
         database.migrate()
         identity = start(database, loaded.card, Actor(_login()))
         database.close()
-        write_json(folder / ABOUT, {"store": store, "id": identity})
+        write_json(folder / ABOUT, {"store": without_password(store), "id": identity})
         gallery = cls(folder, device)
         gallery._networks[loaded.card.hash] = loaded
         gallery._take_thresholds(network.model)
@@ -562,7 +563,9 @@ def start(database: Database, card: ModelCard, actor: Actor) -> str:
 def _connect(folder: Path, store: str) -> Database:
     if store == SQLITE:
         return SqliteDatabase(folder)
-    raise UsageError(f"{store!r} is no store; use sqlite")
+    if store.startswith(("postgresql://", "postgres://")):
+        return PostgresDatabase(store)
+    raise UsageError(f"{store!r} is no store; use sqlite or postgresql://HOST/DATABASE")
 
 
 def _encoded(file: ImageInput) -> tuple[bytes, str]:
