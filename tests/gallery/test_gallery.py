@@ -14,11 +14,11 @@ import dapg
 from dapg.core.errors import DataError, UsageError
 from dapg.core.images import decode
 from dapg.core.types import Modality
+from dapg.data.sightings import clock, seconds
 from dapg.gallery.database import Filters
 from dapg.gallery.gallery import Gallery
 from dapg.gallery.indexing import IndexSettings
 from dapg.gallery.networks import NetworkSettings
-from dapg.gallery.sources import clock, seconds
 from figures import draw_person, make_figures
 
 HISTOGRAM = NetworkSettings("histogram", height=64, width=32)

@@ -12,9 +12,9 @@ from dapg.core.schema import read_json
 from dapg.core.seeds import derive_seed
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.sets.regdb import RegDB
+from dapg.evaluation.thresholds import ThresholdSettings, _pair, _table
 from dapg.gallery.gallery import Gallery
 from dapg.gallery.networks import NetworkSettings
-from dapg.gallery.thresholds import ThresholdSettings, _pair, _table
 from dapg.gallery.verdicts import Threshold
 from dapg.scoring.open_set import best_by_person, person_splits
 from figures import make_figures
@@ -131,7 +131,7 @@ def _refused(gallery: Gallery, result: JsonObject, why: str) -> None:
 def test_one_kind_of_infrared_is_refused_for_the_other(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     RegDB.write_example(tmp_path / "regdb")
     code, _, err = run(capsys, "threshold", "agw-imagenet-small", "--data", f"regdb={tmp_path / 'regdb'}", "--out", "x")
-    assert (code, "RegDB is thermal infrared, agw-imagenet-small has learnt near infrared" in err) == (2, True), err
+    assert (code, "RegDB is thermal infrared; the network has learnt near infrared" in err) == (2, True), err
 
 
 def test_thresholds_beside_a_model_come_with_it(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ def main(words: list[str], program: str) -> None:
     folder, words = take_positional(words, "GALLERY", None, program)
     settings = parse(program, UserSettings(), words, _HELP)
 
+    from dapg.data.sightings import clock
     from dapg.gallery.gallery import Gallery
-    from dapg.gallery.sources import clock
 
     gallery = Gallery(folder)
     if settings.remove:

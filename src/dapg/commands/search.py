@@ -69,9 +69,9 @@ def main(words: list[str], program: str) -> None:
     from json import dumps
 
     from dapg.core.types import Modality
+    from dapg.data.sightings import clock, seconds
     from dapg.gallery.database import Filters
     from dapg.gallery.gallery import Gallery
-    from dapg.gallery.sources import clock, seconds
 
     gallery = Gallery(places[0], settings.device, settings.model)
     if settings.reason:
@@ -106,8 +106,8 @@ def _write_page(gallery: "Gallery", result: "SearchResult", queries: list[str], 
     from pathlib import Path
 
     from dapg.core.files import atomic_write_text
+    from dapg.data.sightings import clock
     from dapg.gallery.search import thumbnail
-    from dapg.gallery.sources import clock
     from dapg.report.render import render
 
     answers = []

@@ -24,19 +24,21 @@ def main(words: list[str], program: str) -> None:
 
     from pathlib import Path
 
-    from dapg.gallery.thresholds import ThresholdSettings, measure
+    from dapg.evaluation.thresholds import ThresholdSettings, measure
 
     settings = parse(program, ThresholdSettings(), words, _HELP, common=_COMMON)
 
     from dapg.core.files import atomic_write_text, write_json
     from dapg.gallery.gallery import ABOUT, Gallery
-    from dapg.gallery.networks import Network, thresholds_file
+    from dapg.gallery.networks import Network, NetworkSettings, thresholds_file
     from dapg.report.plots import error_curves
     from dapg.report.render import render
 
     gallery = Gallery(model, settings.device) if (Path(model) / ABOUT).is_file() else None
-    network = gallery.network() if gallery else Network(settings.network(model), settings.device)
-    result = measure(network, settings)
+    wanted = NetworkSettings(model, settings.backbone, settings.height, settings.width)
+    network = gallery.network() if gallery else Network(wanted, settings.device)
+    card = network.card
+    result = {"model": card.hash, "name": card.name, **measure(network.encoder, card.infrared, settings)}
     places = [settings.out] if settings.out else []
     if gallery:
         gallery.set_thresholds(result)

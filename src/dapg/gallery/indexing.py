@@ -29,10 +29,10 @@ from dapg.core.ranges import Count, Threads, Weight
 from dapg.core.types import JsonObject
 from dapg.data.cropping.videos import VIDEO_SUFFIXES
 from dapg.data.listing import files_below, is_picture
+from dapg.data.sightings import Box, Sighting, SourceSettings, sightings
 from dapg.gallery.audit import Actor, append
 from dapg.gallery.database import Database, Value
 from dapg.gallery.networks import Network, NetworkSettings, sharpness
-from dapg.gallery.sources import Box, Sighting, SourceSettings, sightings
 
 T = TypeVar("T")
 _SHOWN = 10

@@ -11,10 +11,10 @@ from jaxtyping import Float32
 from dapg.core.errors import DataError
 from dapg.core.images import decode, to_pil
 from dapg.core.types import JsonObject, Modality
+from dapg.data.sightings import clock
 from dapg.gallery.database import Database, Filters, Row
 from dapg.gallery.indexing import cut
 from dapg.gallery.matrix import Table
-from dapg.gallery.sources import clock
 from dapg.gallery.verdicts import Threshold, Verdict
 
 VOTERS = 3

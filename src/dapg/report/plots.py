@@ -96,7 +96,7 @@ def distance_histograms(figures: JsonObject) -> str:
 
 
 def error_curves(pairs: Sequence[JsonObject]) -> str:
-    """Detection error trade-off and reliability of thresholds (``gallery/thresholds.py``), a line for each pair."""
+    """Detection error trade-off and reliability of thresholds (``evaluation/thresholds.py``), a line for each pair."""
     figure, (trade, reliability) = _figure(2)
     for number, pair in enumerate(pairs):
         colour, label = _LINES[number % len(_LINES)], f"{pair['query']} - {pair['gallery']}"

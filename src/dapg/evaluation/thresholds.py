@@ -27,8 +27,8 @@ from dapg.corruptions import library
 from dapg.data.base import Dataset
 from dapg.data.source import open_dataset, root_of
 from dapg.evaluation.corrupted_sets import CorruptedDataset, CorruptionPolicy
+from dapg.features.encoders import Encoder
 from dapg.features.extract import extract
-from dapg.gallery.networks import Network, NetworkSettings
 from dapg.scoring.open_set import (
     REPLICATES,
     Measured,
@@ -90,10 +90,6 @@ class ThresholdSettings:
     device: str = run_only("auto")
     """auto, cpu, cuda or cuda:N."""
 
-    def network(self, model: str) -> NetworkSettings:
-        """The network alone."""
-        return NetworkSettings(model, self.backbone, self.height, self.width)
-
 
 @dataclass(frozen=True)
 class _Table:
@@ -110,20 +106,25 @@ class _Table:
         return _Table(self.best[rows][:, columns], self.persons[columns], self.queries[rows])
 
 
-def measure(network: Network, settings: ThresholdSettings) -> JsonObject:
+def measure(encoder: Encoder, infrared: str, settings: ThresholdSettings) -> JsonObject:
     """Thresholds, probabilities, error rates with intervals, curves, and drift, for each pair of kinds of light.
+
+    Args:
+        encoder: whose headline is measured.
+        infrared: kind of infrared that it has learnt from: near, thermal or unknown.
+        settings: the rest.
 
     Raises:
         UsageError: too few persons, another kind of infrared than the network's, or scikit-learn is missing.
     """
     dataset = open_dataset(settings.data)
     split = settings.data.split or ("test" if "test" in dataset.splits else dataset.labelled_split())
-    kind, own = dataset.infrared, network.card.infrared
-    if "unknown" not in (kind, own) and kind != own:
-        raise UsageError(f"{dataset.title} is {kind} infrared, {network.card.name} has learnt {own} infrared")
+    kind = dataset.infrared
+    if "unknown" not in (kind, infrared) and kind != infrared:
+        raise UsageError(f"{dataset.title} is {kind} infrared; the network has learnt {infrared} infrared")
     records = [record for record in dataset.records(split) if record.person != UNKNOWN]
     runtime = Runtime(resolve_device(settings.device), settings.batch_size, settings.workers, progress=True)
-    features = _features(network, dataset, records, runtime)
+    features = _features(encoder, dataset, records, runtime)
     pairs = []
     for query, gallery in _PAIRS:
         table = _table(features, records, features, records, (query, gallery))
@@ -131,11 +132,9 @@ def measure(network: Network, settings: ThresholdSettings) -> JsonObject:
             pairs.append({"query": query.name.lower(), "gallery": gallery.name.lower(), **_pair(table, settings)})
     if not pairs:
         raise UsageError(f"{dataset.title}, split {split}: no person is seen twice")
-    drift = _drift(network, dataset, split, settings, (features, pairs, runtime)) if settings.drift else []
+    drift = _drift(encoder, dataset, split, settings, (features, pairs, runtime)) if settings.drift else []
     return {
-        "model": network.card.hash,
-        "name": network.card.name,
-        "infrared": own if kind == "unknown" else kind,
+        "infrared": infrared if kind == "unknown" else kind,
         "data": {"name": dataset.title, "root": str(root_of(settings.data) or "embedded"), "split": split},
         "persons": len({record.person for record in records}),
         "pictures": len(records),
@@ -144,9 +143,9 @@ def measure(network: Network, settings: ThresholdSettings) -> JsonObject:
     }
 
 
-def _features(network: Network, dataset: Dataset, records: Sequence[Record], runtime: Runtime) -> NDArray[np.float32]:
+def _features(encoder: Encoder, dataset: Dataset, records: Sequence[Record], runtime: Runtime) -> NDArray[np.float32]:
     """Rounded as a gallery keeps them."""
-    table = extract(network.encoder, dataset, records, runtime)[network.card.feature]
+    table = extract(encoder, dataset, records, runtime)[encoder.headline]
     array: NDArray[np.float32] = functional.normalize(table).half().float().numpy()
     return array
 
@@ -313,7 +312,7 @@ def _reliability(read: Float[np.ndarray, "N 3"], seed: int) -> list[JsonObject]:
 
 
 def _drift(
-    network: Network,
+    encoder: Encoder,
     dataset: Dataset,
     split: str,
     settings: ThresholdSettings,
@@ -333,7 +332,7 @@ def _drift(
                 dataset, CorruptionPolicy((name,), "both", (severity,), height=0, width=0, seed=settings.seed)
             )
             damaged = view.records(split)
-            queries = _features(network, view, [damaged[place] for place in chosen], runtime)
+            queries = _features(encoder, view, [damaged[place] for place in chosen], runtime)
             for pair in pairs:
                 lights = (Modality[pair["query"].upper()], Modality[pair["gallery"].upper()])
                 table = _table(queries, [everything[place] for place in chosen], features, gallery, lights)
