@@ -76,9 +76,9 @@ def full_disk(path: Path, error: Exception) -> str:
     )
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of killed writers; only for who holds the folder's lock."""
-    for temporary in folder.glob(".*.tmp"):
+def remove_leftovers(folder: Path, below: bool = False) -> None:
+    """Delete the temporary files of killed writers in a folder, or in all ``below`` it too; for who holds its lock."""
+    for temporary in (folder.rglob if below else folder.glob)(".*.tmp"):
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 

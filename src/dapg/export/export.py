@@ -124,6 +124,7 @@ def export(run: Path, settings: ExportSettings) -> Exported:
     with folder_lock(out):
         remove_leftovers(out)
         if (out / HUB_CONFIG).exists():
+            (out / UNFINISHED).unlink(missing_ok=True)  # of a call that was killed right before its end
             return _exported(out, read_json(out / HUB_CONFIG))
         card = short_card(run, stored, result, settings.licence, finetuned)
         views = stored["method"]["views"]

@@ -182,7 +182,7 @@ def _render_people(settings: Settings, parts: Path) -> list[Path]:
     files = [parts / f"{number:06d}.zip" for number in range(len(jobs))]
     missing = [number for number, file in enumerate(files) if not file.exists()]
     parts.mkdir(exist_ok=True)
-    remove_leftovers(parts)
+    remove_leftovers(settings.out, below=True)
     total, left = sum(job.pictures for job in jobs), sum(jobs[number].pictures for number in missing)
     with (
         progress_bar("rendering", "picture", total, total - left) as bar,

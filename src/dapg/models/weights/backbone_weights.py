@@ -1,5 +1,6 @@
 """Weights of backbones: start from nothing, ImageNet, a file or a run; read every common layout; say what was taken."""
 
+import hashlib
 import io
 import json
 import re
@@ -224,9 +225,10 @@ def export_flat(backbone: Backbone, path: Path | str, metadata: Mapping[str, obj
         raise UsageError(f"{path} is the name of the description beside the weights; give a name ending in .pth")
     buffer = io.BytesIO()
     torch.save(OrderedDict((name, tensor.detach().cpu()) for name, tensor in backbone.state_dict().items()), buffer)
+    companion, digest = path.with_suffix(".json"), hashlib.sha256(buffer.getvalue()).hexdigest()
+    # First: a killed export takes weights that are there for whole.
+    write_json(companion, {"format": COMPANION_FORMAT, "sha256": digest, **describe(backbone, metadata)})
     atomic_write_bytes(path, buffer.getvalue())
-    companion = path.with_suffix(".json")
-    write_json(companion, {"format": COMPANION_FORMAT, "sha256": sha256(path), **describe(backbone, metadata)})
     return companion
 
 
