@@ -40,6 +40,8 @@ class RunFolder:
     extendable: tuple[str, ...] = ()
     shape: Any = JsonObject
     """What is read of a stored result (``core/schema.py``)."""
+    alone: bool = False
+    """Whether nobody else writes into the folders below; inside a training's there may be evaluations."""
     started: float = field(default_factory=time.time)
     extended_from: dict[str, tuple[object, object]] = field(default_factory=dict)
 
@@ -79,7 +81,7 @@ class RunFolder:
         elif present:
             raise UsageError(f"{self.folder} is not empty and holds no {CONFIG}; give another --out")
         if self.rank == 0:
-            remove_leftovers(self.folder)
+            remove_leftovers(self.folder, self.alone)
             if self.extended_from:
                 self._note_extension()
                 (self.folder / RESULT).unlink(missing_ok=True)

@@ -194,9 +194,7 @@ def _with_plain_errors(loader: DataLoader[_Item]) -> Iterator[Batch]:
     except (ConnectionError, EOFError) as error:
         if not loader.num_workers:
             raise
-        raise RuntimeError(
-            f"DataLoader worker is gone: {error}"
-        ) from error  # as torch words it, where it notices first
+        raise RuntimeError(f"DataLoader worker is gone: {error}") from error  # in the words of torch
     except DataError as error:
         lines = [line for line in str(error).strip().splitlines() if line.startswith("dapg.core.errors.DataError: ")]
         message = lines[-1].removeprefix("dapg.core.errors.DataError: ") if lines else str(error)

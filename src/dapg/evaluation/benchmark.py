@@ -108,7 +108,7 @@ def benchmark(settings: BenchmarkSettings) -> JsonObject:
         DataError: a picture or a feature is missing or cannot be read.
     """
     folder = Path(settings.out)
-    stage = RunFolder(folder, settings, "benchmark")
+    stage = RunFolder(folder, settings, "benchmark", alone=True)
     finished = stage.open()
     if finished is not None:
         stage.close()

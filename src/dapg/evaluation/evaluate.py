@@ -9,7 +9,7 @@ import torch
 from dapg.core import plugins
 from dapg.core.device import resolve_device
 from dapg.core.errors import DataError, UsageError
-from dapg.core.files import remove_leftovers, sha256, write_json
+from dapg.core.files import sha256, write_json
 from dapg.core.ranges import Count, CountOrZero, Pixels, Processes, Seed
 from dapg.core.results import Evaluation, Interval, Levels, Network, RankedList
 from dapg.core.rng import generator_from
@@ -133,7 +133,7 @@ def evaluate(settings: EvaluateSettings, cache: Cache | None = None) -> JsonObje
         DataError: the data set or one of its test images cannot be read.
     """
     folder = Path(settings.out)
-    stage = RunFolder(folder, settings, "evaluate", shape=Evaluation)
+    stage = RunFolder(folder, settings, "evaluate", shape=Evaluation, alone=True)
     finished = stage.open()
     if finished is not None:
         stage.close()
@@ -235,7 +235,6 @@ def _corrupted(
     # Named after the weights: what a killed run left behind is of no use to others.
     place = Path(CORRUPTED) / f"{(weights_hash(settings.model) or 'built-in')[:12]}-draws-{library.DRAWS}"
     folder = Path(settings.out) / place
-    remove_leftovers(folder)
 
     def look(view: CorruptedDataset, table: FeatureTable) -> None:
         plain = replace(work, settings=replace(settings, activations=False))

@@ -94,7 +94,7 @@ def explain(settings: ExplainSettings) -> JsonObject:
     if not settings.pictures:
         raise UsageError("give at least one picture")
     folder = Path(settings.out)
-    stage = RunFolder(folder, settings, "explain")
+    stage = RunFolder(folder, settings, "explain", alone=True)
     finished = stage.open()
     if finished is not None:
         stage.close()

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from dapg.core.errors import UsageError
-from dapg.core.files import atomic_path, remove_leftovers
+from dapg.core.files import atomic_path
 from dapg.core.key_points import KEY_POINT_NAMES
 from dapg.core.progress import progress_bar, uninterrupted
 from dapg.core.ranges import Count, CountOrZero, JpegQuality, Pixels, Processes, Seed
@@ -164,7 +164,7 @@ def render_dataset(settings: Settings) -> Path:
     import dapg.synth.raster  # noqa: F401  (the same for a missing package)
 
     parts = settings.out / "parts"
-    stage = RunFolder(settings.out, settings, "data synth")
+    stage = RunFolder(settings.out, settings, "data synth", alone=True)
     finished = stage.open()
     try:
         if finished is None:
@@ -182,7 +182,6 @@ def _render_people(settings: Settings, parts: Path) -> list[Path]:
     files = [parts / f"{number:06d}.zip" for number in range(len(jobs))]
     missing = [number for number, file in enumerate(files) if not file.exists()]
     parts.mkdir(exist_ok=True)
-    remove_leftovers(settings.out, below=True)
     total, left = sum(job.pictures for job in jobs), sum(jobs[number].pictures for number in missing)
     with (
         progress_bar("rendering", "picture", total, total - left) as bar,
