@@ -5,6 +5,7 @@ import importlib
 import inspect
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -146,7 +147,7 @@ def test_tensors_of_two_devices_do_not_meet() -> None:
 
 @pytest.mark.parametrize("stage, name", METHODS)
 def test_no_step_of_any_method_waits(stage: Any, name: str) -> None:
-    """Views, losses, backward, optimiser and what follows; recommended and published settings; then features."""
+    """Views, losses, logs, backward, optimiser and what follows; recommended and published settings; then features."""
     for config in (None, method_class(stage, name).paper()):
         with built(stage, name, config) as method, SimulatedCuda() as gpu:
             method.train().to(gpu.device)
@@ -159,6 +160,8 @@ def test_no_step_of_any_method_waits(stage: Any, name: str) -> None:
                 # The first step of a fresh method reads what a checkpoint may have left.
                 gpu.forget()
                 result = method(batch, generator)
+                result.diagnostics()
+                rows = None if result.features is None else result.features()
                 result.loss.backward()
                 optimizer.step()
                 optimizer.zero_grad()
@@ -172,6 +175,7 @@ def test_no_step_of_any_method_waits(stage: Any, name: str) -> None:
             assert gpu.waits == {}
             assert all(isinstance(value, DeviceTensor) for value in features.values())
             assert bool(result.loss.isfinite())
+            assert rows is None or torch.allclose(rows.norm(dim=1).cpu(), torch.ones(COUNT))
 
 
 # Corruptions and views
@@ -293,7 +297,7 @@ def test_the_loop_waits_for_lines_and_checkpoints_only_and_resumes(figures: Path
     lines, weights, gpu = trained(figures, tmp_path / "once", 5, **seldom)
     assert [line["step"] for line in lines] == [5]
     places = {place.rpartition(" ")[2] for _, place in gpu.waits}
-    allowed = {"place", "_restore", "_set_up", "<dictcomp>", "save", "_log", "_run", "effective_rank", "__init__"}
+    allowed = {"place", "_restore", "_set_up", "<dictcomp>", "save", "_log", "_run", "__init__"}
     assert places <= allowed | {"package", "load"}, gpu.waits
     per_line = [count for (what, place), count in gpu.waits.items() if place.endswith("_log")]
     assert per_line == [1], "all numbers of a log line come at once"
@@ -301,6 +305,21 @@ def test_the_loop_waits_for_lines_and_checkpoints_only_and_resumes(figures: Path
     _, resumed, _ = trained(figures, tmp_path / "twice", 5, **seldom)
     for name, tensor in weights.items():
         assert torch.equal(resumed[name], tensor), name
+
+
+def test_a_logged_step_waits_once_for_all_numbers_together(figures: Path, tmp_path: Path) -> None:
+    """Two steps with lines more cost two waits more; what is computed on the host is among the numbers."""
+    every, seldom = (
+        trained(figures, tmp_path / str(log_every), 3, checkpoint_every=10, log_every=log_every) for log_every in (1, 3)
+    )
+    assert [line["step"] for line in every[0]] == [1, 2, 3]
+    more = Counter(what for what, _ in every[2].waits.elements())
+    more.subtract(what for what, _ in seldom[2].waits.elements())
+    assert +more == {"copy to the host": 2}
+    assert [count for (_, place), count in every[2].waits.items() if place.endswith(" _log")] == [3]
+    for line in every[0]:
+        assert 0 < line["feature_std"] < 2
+        assert 1 <= line["effective_rank"] <= 16
 
 
 @pytest.mark.parametrize("first_checkpoint", [2, 100])

@@ -1,5 +1,6 @@
 """The loop: accumulation, precision, stops with a reason, validation, bad pictures, length."""
 
+import itertools
 import math
 import multiprocessing
 import os
@@ -212,6 +213,26 @@ def test_logs_are_means_over_the_steps_of_a_line_and_diagnostics_those_of_its_la
     assert [(line["step"], line["mean"], line["latest"]) for line in lines] == [(3, 2.0, 3.0), (5, 4.5, 5.0)]
     assert isinstance(method, Counting)
     assert method.asked == [3, 5]
+
+
+class Spreads(MoCoV2):
+    """Four orthogonal features in the first part of a step, four equal ones in the second."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.rows = itertools.cycle((torch.eye(4), torch.ones(4, 4) / 2))
+
+    def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
+        rows = next(self.rows)
+        return replace(super().training_step(batch, generator), features=lambda: rows)
+
+
+def test_the_spread_of_features_is_the_mean_over_accumulated_parts(figures: Path, tmp_path: Path) -> None:
+    """Alone they have ranks 4 and 1, and spreads of √4 times √(1/4 - 1/16) and of 0."""
+    run(figures, tmp_path, train_config(2, accumulation=2), build(60, Spreads))
+    for line in read_metrics(tmp_path):
+        assert line["effective_rank"] == pytest.approx((4 + 1) / 2)
+        assert line["feature_std"] == pytest.approx((2 * math.sqrt(3 / 16) + 0) / 2)
 
 
 class Collapsing(MoCoV2):

@@ -60,7 +60,9 @@ def loss_is_finite_and_logs_are_detached_scalars(stage: Stage, name: str) -> Non
             result = method.train()(some_batch(), draws(0))
             require(result.loss.isfinite(), f"the loss is {result.loss.item()}")
             numbers = {**result.logs, **result.diagnostics()}
-            require(bool(numbers), "nothing is logged")
+            require(bool(numbers) or result.features is not None, "nothing is logged")
+            if result.features is not None:
+                require(result.features().ndim == 2, "the features whose spread is logged are no rows of numbers")
             for key, value in numbers.items():
                 require(value.ndim == 0 and not value.requires_grad, f"{key}, which is logged, is no detached scalar")
             result.loss.backward()  # the diagnostics left its graph alone

@@ -70,4 +70,6 @@ class StepResult:
     logs: dict[str, Tensor] = field(default_factory=dict)
     """Its terms and what else costs next to nothing, detached; the loop logs their means over the steps of a line."""
     diagnostics: Callable[[], dict[str, Tensor]] = dict
-    """Numbers that nothing but the log needs: called in the steps that are logged, before the backward pass."""
+    """Scalars that nothing but the log needs: called in the steps that are logged, before the backward pass."""
+    features: Callable[[], Float[Tensor, "B D"]] | None = None
+    """Unit features whose spread is logged and watched (``losses/spread.py``); called as ``diagnostics``."""

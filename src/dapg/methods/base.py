@@ -126,8 +126,8 @@ class Method(nn.Module, ABC, Generic[ConfigT_co]):
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
         """Loss of one batch of uint8 pictures on the device; every random choice comes from ``generator``.
 
-        Logs and diagnostics hold detached scalars. ``feature_std`` (see ``losses/spread.py``) among them lets the loop
-        notice a collapse.
+        Logs and diagnostics hold detached scalars. From ``features`` the loop logs ``feature_std`` and
+        ``effective_rank`` (see ``losses/spread.py``) and notices a collapse.
         """
 
     def forward(self, batch: Batch, generator: SampleGenerator) -> StepResult:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -39,6 +40,7 @@ from dapg.core.types import JsonObject, Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.samplers import LocalBatches, Sampler
+from dapg.losses.spread import spread
 from dapg.methods.base import Method
 from dapg.train import checkpoint
 from dapg.train.optimizers import build_optimizer, learning_rate
@@ -397,6 +399,7 @@ def _one_step(trainer: Trainer, source: Iterator[Batch], logging: bool, window: 
     logs, diagnostics = dict[str, Tensor](), dict[str, Tensor]()
     losses: list[Tensor] = []
     indices: list[Tensor] = []
+    features: list[Tensor] = []
     for part in range(config.accumulation):
         waiting = time.perf_counter()
         batch = next(source)
@@ -411,17 +414,18 @@ def _one_step(trainer: Trainer, source: Iterator[Batch], logging: bool, window: 
         generator = SampleGenerator.for_step(trainer.job.seed, step, positions, trainer.device)
         if part + 1 < config.accumulation:
             with accelerator.no_sync(trainer.model):
-                result, numbers = _forward_backward(trainer, batch, generator, logging)
+                result, numbers, rows = _forward_backward(trainer, batch, generator, logging)
         else:
-            result, numbers = _forward_backward(trainer, batch, generator, logging)
+            result, numbers, rows = _forward_backward(trainer, batch, generator, logging)
         losses.append(result.loss.detach())
         _add(logs, {"loss": result.loss, **result.logs}, 1 / config.accumulation)
         _add(diagnostics, numbers, 1 / config.accumulation)
+        features += rows
     check.add(step, losses, indices, logs)
     if config.clip_norm > 0:
         logs["gradient_norm"] = accelerator.clip_grad_norm_(trainer.model.parameters(), config.clip_norm).detach()
     trainer.optimizer.step()
-    window.add(logs, diagnostics)
+    window.add(logs, diagnostics, features)
     trainer.progress.step = step + 1
     trainer.method.after_step(step + 1, trainer.total_steps)
 
@@ -434,15 +438,17 @@ def _add(sums: dict[str, Tensor], values: Mapping[str, Tensor], share: float) ->
 
 def _forward_backward(
     trainer: Trainer, batch: Batch, generator: SampleGenerator, logging: bool
-) -> tuple[StepResult, dict[str, Tensor]]:
-    """The step's result, and its diagnostics where they are logged."""
+) -> tuple[StepResult, dict[str, Tensor], list[Tensor]]:
+    """The step's result; where they are logged, its diagnostics and (in a list of one, if it has any) its features."""
     result: StepResult = trainer.model(batch, generator)
-    diagnostics = {}
+    diagnostics, features = dict[str, Tensor](), list[Tensor]()
     if logging:
         with trainer.accelerator.autocast():
             diagnostics = result.diagnostics()
+            if result.features is not None:
+                features = [result.features().detach().float()]
     trainer.accelerator.backward(result.loss / trainer.config.accumulation)
-    return result, diagnostics
+    return result, diagnostics, features
 
 
 class _Window:
@@ -455,6 +461,8 @@ class _Window:
         self._steps: int = stored["steps"] if stored else 0
         self._sums: dict[str, Tensor] = {k: v.to(device) for k, v in stored["sums"].items()} if stored else {}
         self._diagnostics = dict[str, Tensor]()
+        self.features = list[Tensor]()
+        """Of the last step's parts, each (B, D), if it was logged and its method has them."""
 
     def open(self) -> None:
         """Count time and pictures from now."""
@@ -464,11 +472,11 @@ class _Window:
         """The numbers since the last log line, for a checkpoint."""
         return {"steps": self._steps, "sums": {name: total.cpu() for name, total in self._sums.items()}}
 
-    def add(self, logs: Mapping[str, Tensor], diagnostics: dict[str, Tensor]) -> None:
+    def add(self, logs: Mapping[str, Tensor], diagnostics: dict[str, Tensor], features: list[Tensor]) -> None:
         """Take the numbers of one step."""
         self._steps += 1
         _add(self._sums, logs, 1.0)
-        self._diagnostics = diagnostics
+        self._diagnostics, self.features = diagnostics, features
 
     def take_numbers(self) -> dict[str, Tensor]:
         """Means of the logs over the steps since the last call, and the diagnostics of the last step."""
@@ -488,18 +496,25 @@ class _Window:
 
 
 def _log(trainer: Trainer, window: _Window, check: _FiniteCheck, bar: "tqdm[NoReturn]") -> None:
-    """Average over processes, write, and look for a collapse; everything comes from the device at once."""
+    """Average over processes, write, and look for a collapse."""
     progress, numbers = trainer.progress, window.take_numbers()
     failed = torch.zeros_like(next(iter(numbers.values()))) if check.failed is None else check.failed.float()
     values = torch.stack([*numbers.values(), failed])
+    features = torch.stack(window.features) if window.features else values.new_zeros(0, 0, 0)  # (parts, B, D)
     if distributed.active():
         values = trainer.accelerator.reduce(values, reduction="mean")
-    *means, share_failed = values.tolist()
+        features = distributed.gather_without_gradient(features)
+    # Everything comes from the device at once. The spread needs singular values, which a device would wait for as well.
+    arrived = torch.cat([values, features.flatten()]).cpu()
+    *means, share_failed = arrived[: len(values)].tolist()
     if share_failed > 0:
         _find_broken_step(trainer)
     progress.logs = dict(zip(numbers, means, strict=True))
-    spread = progress.logs.get("feature_std", 1.0)
-    progress.collapsed_logs = progress.collapsed_logs + 1 if spread < COLLAPSED_STD else 0
+    spreads = [spread(part) for part in arrived[len(values) :].view(features.shape)]
+    for name in spreads[0] if spreads else ():
+        progress.logs[name] = fmean(float(part[name]) for part in spreads)
+    feature_std = progress.logs.get("feature_std", 1.0)
+    progress.collapsed_logs = progress.collapsed_logs + 1 if feature_std < COLLAPSED_STD else 0
     if trainer.metrics is not None:
         line = {
             **progress.logs,
@@ -511,7 +526,7 @@ def _log(trainer: Trainer, window: _Window, check: _FiniteCheck, bar: "tqdm[NoRe
     bar.set_postfix_str(f"loss {progress.logs['loss']:.3f}, {window.rate:.0f} pictures/s", refresh=False)
     if progress.collapsed_logs == 3:
         message = (
-            f"the features have collapsed at step {progress.step}: their spread is {spread:.3g} of an even one"
+            f"the features have collapsed at step {progress.step}: their spread is {feature_std:.3g} of an even one"
             f"{checkpoint.last_good(trainer.job.run)}. Try a lower learning rate or temperature."
         )
         if trainer.config.on_collapse == "stop":

@@ -31,7 +31,6 @@ from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.core.types import JsonObject
 from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_similarity_distribution
-from dapg.losses.spread import spread
 from dapg.methods.alignment.base import AlignmentConfig, AlignmentMethod
 from dapg.methods.base import DataFacts, Recipe
 from dapg.methods.contrastive import Contrastive, NegativesConfig, other_pictures
@@ -144,7 +143,7 @@ class DAPGAlign(AlignmentMethod["DAPGAlign.Config"], Contrastive["DAPGAlign.Conf
             "own_positive": own.float().mean(),
             "positive_similarity": torch.einsum("bd,bpd->bp", anchor.detach(), keys.detach()).mean(),
         }
-        return StepResult(loss, logs, lambda: spread(anchor))
+        return StepResult(loss, logs, features=lambda: anchor)
 
     def after_step(self, step: int, total_steps: int) -> None:
         """The key encoder follows; this step's keys become negatives of the next."""

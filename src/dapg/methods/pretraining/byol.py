@@ -13,7 +13,6 @@ from dapg.core.ranges import Share
 from dapg.core.rng import SampleGenerator
 from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.losses.regression import regression
-from dapg.losses.spread import spread
 from dapg.methods.base import DataFacts, Recipe
 from dapg.methods.contrastive import Contrastive, PairConfig, TwoViews
 from dapg.models.backbones.base import Backbone
@@ -65,7 +64,7 @@ class BYOL(TwoViews["BYOL.Config"], Contrastive["BYOL.Config"]):
         targets = [self._target(view) for view in (first, second)]
         loss = regression(predictions[0], targets[1]) + regression(predictions[1], targets[0])
         logs = {"positive_similarity": 1 - loss.detach() / 4}
-        return StepResult(loss, logs, lambda: spread(functional.normalize(projections[0])))
+        return StepResult(loss, logs, features=lambda: functional.normalize(projections[0]))
 
     def after_step(self, step: int, total_steps: int) -> None:
         """The target follows, ever more slowly."""

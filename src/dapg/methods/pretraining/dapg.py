@@ -30,7 +30,6 @@ from dapg.core.settings import unset
 from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_feature_distribution, log_similarity_distribution
-from dapg.losses.spread import spread
 from dapg.methods.base import DataFacts, Recipe
 from dapg.methods.contrastive import Contrastive, NegativesConfig, other_pictures
 from dapg.models.backbones.base import Backbone
@@ -152,10 +151,10 @@ class DAPG(Contrastive["DAPG.Config"]):
                 "js_gradient_share": self._gradient_share(contrastive, consistency, features),
                 "positive_similarity": torch.einsum("bd,bpd->bp", anchor, positives).mean(),
                 "negative_similarity": (similarity * counted).sum() / counted.expand_as(similarity).sum().clamp_min(1),
-                **spread(anchor),
             }
 
-        return StepResult(loss, {"contrastive": contrastive.detach(), "js": consistency.detach()}, diagnostics)
+        logs = {"contrastive": contrastive.detach(), "js": consistency.detach()}
+        return StepResult(loss, logs, diagnostics, features=lambda: features[0])
 
     def after_step(self, step: int, total_steps: int) -> None:
         """The key encoder follows, this step's keys become negatives, and the curriculum moves on."""

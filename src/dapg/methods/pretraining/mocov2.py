@@ -10,7 +10,6 @@ from dapg.core.ranges import Positive
 from dapg.core.rng import SampleGenerator
 from dapg.core.training import ParameterGroup
 from dapg.losses.info_nce import multi_positive_info_nce
-from dapg.losses.spread import spread
 from dapg.methods.base import DataFacts
 from dapg.methods.contrastive import Contrastive, PairConfig, QueueConfig, TwoViews
 from dapg.models.backbones.base import Backbone
@@ -47,7 +46,7 @@ class MoCoV2(TwoViews["MoCoV2.Config"], Contrastive["MoCoV2.Config"]):
         loss = multi_positive_info_nce(query, key[:, None], negatives, self.settings.temperature, valid=filled)
         self.keys.remember(key)
         similarity = (query * key).sum(dim=1).mean().detach()
-        return StepResult(loss, {"positive_similarity": similarity}, lambda: spread(query))
+        return StepResult(loss, {"positive_similarity": similarity}, features=lambda: query)
 
     def after_step(self, step: int, total_steps: int) -> None:
         """The key encoder follows; this step's keys become negatives of the next."""

@@ -19,7 +19,6 @@ from dapg.core.training import ScheduleConfig
 from dapg.core.types import UNKNOWN, Record
 from dapg.data.picture_lines import read_groups, with_groups
 from dapg.losses.info_nce import label_guided_info_nce
-from dapg.losses.spread import spread
 from dapg.methods.base import DataFacts, Recipe
 from dapg.methods.contrastive import Contrastive, PairConfig, QueueConfig, TwoViews
 from dapg.models.backbones.base import Backbone
@@ -136,7 +135,7 @@ class PNL(TwoViews["PNL.Config"], Contrastive["PNL.Config"]):
             "corrected": (labels != given).float().mean(),
         }
         loss = classes + config.instance_weight * instance + config.prototype_weight * prototype
-        return StepResult(loss, logs, lambda: spread(query))
+        return StepResult(loss, logs, features=lambda: query)
 
     def after_step(self, step: int, total_steps: int) -> None:
         """Key encoder, queue and prototypes follow."""

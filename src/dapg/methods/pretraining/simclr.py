@@ -11,7 +11,6 @@ from dapg.core.ranges import Positive
 from dapg.core.rng import SampleGenerator
 from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.losses.info_nce import nt_xent
-from dapg.losses.spread import spread
 from dapg.methods.base import DataFacts, Recipe
 from dapg.methods.contrastive import Contrastive, PairConfig, TwoViews
 from dapg.models.backbones.base import Backbone
@@ -60,4 +59,4 @@ class SimCLR(TwoViews["SimCLR.Config"], Contrastive["SimCLR.Config"]):
             row_offset=distributed.first_row(len(first)),
         )
         similarity = (first * second).sum(dim=1).mean().detach()
-        return StepResult(loss, {"positive_similarity": similarity}, lambda: spread(first))
+        return StepResult(loss, {"positive_similarity": similarity}, features=lambda: first)

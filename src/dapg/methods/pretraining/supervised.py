@@ -13,7 +13,6 @@ from dapg.core.ranges import Share
 from dapg.core.rng import SampleGenerator
 from dapg.core.training import OptimizerConfig, ScheduleConfig
 from dapg.core.types import UNKNOWN, Modality
-from dapg.losses.spread import spread
 from dapg.methods.base import DataFacts, Recipe
 from dapg.methods.contrastive import PairConfig, TwoViews
 from dapg.models.backbones.base import Backbone
@@ -69,7 +68,7 @@ class Supervised(TwoViews["Supervised.Config"]):
         classes = self._classes(batch.persons).repeat(2)
         loss = functional.cross_entropy(logits.float(), classes, label_smoothing=self.settings.label_smoothing)
         logs = {"accuracy": (logits.detach().argmax(dim=1) == classes).float().mean()}
-        return StepResult(loss, logs, lambda: spread(functional.normalize(features[: len(batch)])))
+        return StepResult(loss, logs, features=lambda: functional.normalize(features[: len(batch)]))
 
     def encode(self, images: Float[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
         """``backbone``: pooled feature map; ``neck``: after the batch norm, as the classifier sees it."""

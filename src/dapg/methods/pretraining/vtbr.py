@@ -20,7 +20,6 @@ from dapg.core.scales import Scale, Self
 from dapg.core.training import ParameterGroup, ScheduleConfig
 from dapg.core.types import Modality, Record
 from dapg.data.picture_lines import named, read_lines
-from dapg.losses.spread import spread
 from dapg.methods.base import DataFacts, Method, MethodConfig, Recipe
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.pooling import average_pool
@@ -119,7 +118,7 @@ class VTBR(Method["VTBR.Config"]):
         with _drawing_from(generator.fork("dropout"), features.device):
             forwards, backwards = self.captioner(features, captions)
         logs = {"forwards": forwards.detach(), "backwards": backwards.detach()}
-        return StepResult(forwards + backwards, logs, lambda: spread(functional.normalize(average_pool(features))))
+        return StepResult(forwards + backwards, logs, features=lambda: functional.normalize(average_pool(features)))
 
     def encode(self, images: Float[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
         """``backbone``: pooled feature map."""
