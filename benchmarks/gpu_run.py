@@ -1,7 +1,7 @@
 """One run that gives every figure a GPU is needed for: parity, corruptions, training steps, growth, search.
 
     python benchmarks/gpu_run.py [--device cuda] [--out outputs/gpu] [--minutes 8] [--only PART ...] [--people FOLDER]
-    python benchmarks/gpu_run.py --device cpu --smoke        # every code path with small sizes, about a minute
+    python benchmarks/gpu_run.py --device cpu --smoke        # every code path with small sizes, one to two minutes
 
 Parts run in the order of their value, each in a process of its own with a limit of its own, so that one that fails or
 hangs costs nothing else. A part that is done is not run again: run the command again to go on. What comes out is one
@@ -65,6 +65,11 @@ class Options:
         """A size, or a small one for the smoke test."""
         return small if self.smoke else full
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images that are measured on."""
+        return (64, 32) if self.smoke else (256, 128)
+
 
 @dataclass(frozen=True)
 class Part:
@@ -91,7 +96,8 @@ def tests(options: Options) -> Numbers:
 
 def parity(options: Options) -> Numbers:
     """The largest difference from the CPU: corruptions in grey levels, losses and features of every method relative."""
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (10, 3, 256, 128), dtype=np.uint8))
+    shape = (10, 3, *options.image_size)
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
     levels = torch.arange(1, 6).repeat(2)
     corruptions = {}
     for name in library.names():
@@ -116,7 +122,8 @@ _NEED_FILES = ("pnl", "vtbr")
 def corruptions(options: Options) -> Numbers:
     """Pictures of 256 x 128 per second: each type alone, all 20 mixed, three links in a chain."""
     count = options.size(256, 8)
-    images = torch.randint(256, (count, 3, 256, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    shape = (count, 3, *options.image_size)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     images = images.to(options.device)
     levels = torch.arange(count) % 5 + 1
 
@@ -161,12 +168,11 @@ def steps(options: Options) -> Numbers:
 
 
 def _step_rates(stage: str, name: str, batch_size: int, compiled: bool, options: Options) -> Numbers:
-    size = (64, 32) if options.smoke else (256, 128)
     method = _method(stage, name, "demo" if options.smoke else "gpu", options.device)
     if compiled:
         method.compile_network()
     optimizer = build_optimizer(pretraining("dapg", "gpu").train.optimizer, method.parameter_groups(0.01, 1e-4))
-    batch = _batch(options.size(batch_size, 16), size).to(options.device)
+    batch = _batch(options.size(batch_size, 16), options.image_size).to(options.device)
     half = torch.autocast(options.device.type, torch.bfloat16) if options.device.type == "cuda" else None
 
     def step(number: int) -> Tensor:

@@ -154,6 +154,11 @@ class SimulatedCuda(TorchDispatchMode):
             (torch.cuda, "is_available", lambda: True),
             (torch.cuda, "device_count", lambda: 1),
             (torch.accelerator, "is_available", lambda: True),  # so that the loader pins its batches
+            (torch.cuda, "get_device_name", lambda device=None: "simulated"),
+            (torch.cuda, "get_device_capability", lambda device=None: (8, 0)),
+            (torch.cuda, "is_bf16_supported", lambda including_emulation=True: True),
+            (torch.cuda, "reset_peak_memory_stats", lambda device=None: None),
+            (torch.cuda, "max_memory_allocated", lambda device=None: 0),
             (torch.cuda, "manual_seed_all", lambda seed: None),
             (torch.cuda, "synchronize", lambda device=None: self._wait("synchronize")),
             (Tensor, "pin_memory", _pinned),

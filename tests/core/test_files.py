@@ -282,14 +282,22 @@ def test_a_folder_that_cannot_be_locked_is_named(tmp_path: Path, monkeypatch: py
         pass
 
 
-def test_files_have_the_mode_that_the_umask_says(tmp_path: Path) -> None:
-    before = os.umask(0o022)
+@pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_have_the_mode_that_the_umask_says(
+    mask: int, mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is never set to be read: another thread's file of that moment would be open to everybody."""
+    before = os.umask(mask)
     try:
-        with atomic_path(tmp_path / "x.safetensors") as temporary:
-            save_file({"a": torch.zeros(1)}, temporary)
+        with monkeypatch.context() as patched:
+            patched.delattr(os, "umask")
+            with atomic_path(tmp_path / "x.safetensors") as temporary:
+                assert not temporary.exists()
+                save_file({"a": torch.zeros(1)}, temporary)
     finally:
         os.umask(before)
-    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == mode
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_name_of_250_characters_is_written(tmp_path: Path) -> None:

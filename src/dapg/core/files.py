@@ -27,9 +27,15 @@ _SCARCE = 100_000_000
 """Bytes: with fewer free, a library that only says "write failed" has met a full disk."""
 
 
-def _umask() -> int:
-    os.umask(mask := os.umask(0))
-    return mask
+def _mode_of_a_new_file(path: Path) -> int:
+    """What the umask leaves of 0o666, by making a file: whoever asks for the umask changes it for all threads."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return os.fstat(descriptor).st_mode & 0o777
+    finally:
+        os.close(descriptor)
+        path.unlink()
 
 
 @contextlib.contextmanager
@@ -45,9 +51,10 @@ def atomic_path(path: Path | str, flushed: bool = True) -> Iterator[Path]:
     temporary = final.with_name(f"{_stem(final)}.{os.getpid()}.tmp")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
+        mode = _mode_of_a_new_file(temporary)
         yield temporary
         with temporary.open("rb+") as handle:
-            os.fchmod(handle.fileno(), 0o666 & ~_umask())  # some writers make files that only their owner can read
+            os.fchmod(handle.fileno(), mode)  # some writers make files that only their owner can read
             if flushed:
                 os.fsync(handle.fileno())
         temporary.replace(final)
