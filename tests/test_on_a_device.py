@@ -399,6 +399,49 @@ def test_features_similarities_and_re_ranking_come_out_as_on_the_host() -> None:
         torch.testing.assert_close(there.features[name], values)
 
 
+def small_gan(preset: str, **changes: Any) -> train_gan.GanSettings:
+    base = pose_settings(preset)
+    return replace(
+        base,
+        generator=replace(base.generator, width=8, blocks=1),
+        discriminator=replace(base.discriminator, width=4, halvings=2),
+        loader=LoaderConfig(height=64, width=32),
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+@pytest.mark.parametrize("log_every, checkpoint_every, saved", [(100, 2, [2]), (5, 100, [])])
+def test_a_pose_loss_that_is_not_finite_is_found_and_nothing_broken_is_saved(
+    device: str, log_every: int, checkpoint_every: int, saved: list[int], tmp_path: Path
+) -> None:
+    """Step 4 breaks: at once on the host; on the device at the next checkpoint or line, by doing the steps again."""
+    train = replace(
+        pose_settings("demo").train, steps=6, batch_size=2, precision="fp32", log_every=log_every,
+        checkpoint_every=checkpoint_every,
+    )  # fmt: skip
+    settings = small_gan("demo", train=train, out=str(tmp_path), device=device)
+    losses, steps = replace(settings.losses, features=0.0, identity=0.0), list[int]()
+    real = train_gan._Step.__call__
+
+    def breaks(step_of: train_gan._Step, batch: Batch, step: int, total: int) -> dict[str, Tensor]:
+        steps.append(step + 1)
+        terms = real(step_of, batch, step, total)
+        return terms | {"reconstruction": terms["reconstruction"] * (math.nan if step == 3 else 1)}
+
+    simulated = SimulatedCuda() if device != "cpu" else contextlib.nullcontext()
+    with simulated, mock.patch.object(train_gan._Step, "__call__", breaks), pytest.raises(TrainingError) as caught:
+        train_gan.train_gan(replace(settings, losses=losses))
+    noticed = 4 if device == "cpu" else saved[0] + 2 if saved else 5
+    again = [] if device == "cpu" else range(saved[0] + 1 if saved else 1, 5)
+    assert steps == [*range(1, noticed + 1), *again]
+    message = str(caught.value)
+    assert "not finite at step 4 (reconstruction nan" in message
+    assert "pictures of this process" in message
+    assert ("step_00000002" if saved else "no earlier checkpoint") in message
+    assert [whole.step for whole in checkpoint.whole_checkpoints(tmp_path)] == saved
+
+
 @pytest.mark.parametrize("preset", ["demo", "paper"])
 def test_no_step_of_a_pose_generator_waits(preset: str) -> None:
     """Every term, mirrored, carried, there and back; and the published networks. The terms are those of the host."""
@@ -406,14 +449,11 @@ def test_no_step_of_a_pose_generator_waits(preset: str) -> None:
     losses = (
         base.losses if preset == "paper" else replace(base.losses, features=1.0, identity=1.0, adversarial_from=0.0)
     )
-    settings = replace(
-        base,
-        generator=replace(base.generator, width=8, blocks=1),
-        discriminator=replace(base.discriminator, width=4, halvings=2),
+    settings = small_gan(
+        preset,
         losses=losses,
         pairs=base.pairs if preset == "paper" else replace(base.pairs, kind="self"),
         train=replace(base.train, precision="fp32"),
-        loader=LoaderConfig(height=64, width=32),
     )
     points = torch.rand(4, 18, 3, generator=torch.Generator().manual_seed(1)) * 0.6 + 0.4
     images = nn.functional.interpolate(numbers(4, 3, 8, 4), size=(64, 32), mode="bilinear").mul(255).to(torch.uint8)

@@ -187,6 +187,18 @@ def test_a_loss_that_is_not_finite_names_step_pictures_and_checkpoint(
     assert [whole.step for whole in checkpoint.whole_checkpoints(tmp_path)] == [2]
 
 
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    """A loss may be finite where its gradient is not."""
+    layer = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    checkpoint.save(tmp_path, 1, layer, optimizer, {})
+    (layer.weight[0, 0] * 0).sqrt().backward()
+    optimizer.step()
+    with pytest.raises(TrainingError, match=r"step_00000002: not finite: weight; last good checkpoint: .*step_00000001"):
+        checkpoint.save(tmp_path, 2, layer, optimizer, {})
+    assert [whole.step for whole in checkpoint.whole_checkpoints(tmp_path)] == [1]
+
+
 class Counting(MoCoV2):
     """Gives the number of the step as a log and as a diagnostic, and notes when it is asked for the latter."""
 

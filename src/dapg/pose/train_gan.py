@@ -6,10 +6,10 @@ As in ``train/loop.py`` the pictures of step t and all draws for them are functi
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,7 +20,7 @@ from dapg.augment.carry import carry
 from dapg.augment.skeleton import draw_skeletons
 from dapg.core.batch import Batch
 from dapg.core.device import resolve_device, send
-from dapg.core.errors import TrainingError, UsageError
+from dapg.core.errors import UsageError
 from dapg.core.files import atomic_write_text
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise, to_float
 from dapg.core.key_points import mirror
@@ -68,7 +68,7 @@ from dapg.pose.pairs import (
     training_records,
 )
 from dapg.train import checkpoint
-from dapg.train.loop import Interrupt
+from dapg.train.loop import FiniteCheck, Interrupt, not_found_again
 
 CARD = "README.md"
 COARSE = 8
@@ -318,40 +318,32 @@ def open_pairs(settings: GanSettings) -> TrainingData:
 
 
 def _train(settings: GanSettings, run: Path) -> JsonObject:
-    device = resolve_device(settings.device)
     data = open_pairs(settings)
-    sampler = PairSampler(data.pairs, settings.train.batch_size, settings.seed)
-    total = settings.train.total_steps(sampler.steps_per_epoch)
-    networks = Networks(settings).to(device)
-    optimizer = _optimizer(networks, settings.train)
-    start, course = _restore(run, networks, optimizer)
+    training = _Training(settings, data, run)
+    total, start, course = training.total, training.start, training.course
     if start > total:
         raise UsageError(f"{run} has already trained {start} steps, more than the {total} asked for")
-    step_of = _Step(settings, networks, optimizer, data.pairs.points, device)
+    check = FiniteCheck(data.records, run, at_once=training.device.type == "cpu")
     metrics = MetricsLog(run, start)
     interrupt = Interrupt()
-    batches = training_batches(
-        data.dataset, data.records, LocalBatches(sampler, start, total), settings.loader, device.type == "cuda"
-    )
     opened = time.perf_counter()
     try:
         with progress_bar("pose GAN", "step", total, start) as bar:
-            for step, batch in enumerate(batches, start):
+            for done, batch, terms in training.steps(total, check):
                 course.bad_images |= {note.path: [note.reason, note.replacement] for note in batch.bad_images}
-                factor = rate_factor(step, total, sampler.steps_per_epoch, settings.train)
-                for group in optimizer.param_groups:
-                    group["lr"] = group["base_lr"] * factor
-                course.add(step_of(batch.to(device), step, total))
-                done = step + 1
+                course.add(terms)
                 bar.update(1)
                 if done % settings.train.log_every == 0 or done == total:
                     logs = course.close_window()
-                    _check_finite(logs, done, run)
-                    metrics.write(done, "train", {**logs, "lr": optimizer.param_groups[0]["lr"]})
+                    if not all(map(math.isfinite, logs.values())):
+                        _find_broken_step(training, done)
+                    metrics.write(done, "train", {**logs, "lr": training.optimizer.param_groups[0]["lr"]})
                     bar.set_postfix_str(f"reconstruction {logs['reconstruction']:.3f}", refresh=False)
                 if done % settings.train.checkpoint_every == 0 or done == total or interrupt.received:
+                    if check.failed is not None and bool(check.failed):
+                        _find_broken_step(training, done)
                     course.seconds, opened = course.seconds + time.perf_counter() - opened, time.perf_counter()
-                    saved = checkpoint.save(run, done, networks, optimizer, course.state())
+                    saved = checkpoint.save(run, done, training.networks, training.optimizer, course.state())
                     checkpoint.prune(run, settings.train.keep_last, keep_best=False)
                     if interrupt.received and done < total:
                         raise interrupt.stopped(f"at step {done}; checkpoint: {saved}")
@@ -359,7 +351,7 @@ def _train(settings: GanSettings, run: Path) -> JsonObject:
         interrupt.restore()
         metrics.close()
     facts = {"steps": total, "seconds": course.seconds, "logs": course.logs, "bad_images": course.bad_images}
-    return _finish(settings, run, networks, data, facts)
+    return _finish(settings, run, training.networks, data, facts)
 
 
 @dataclass
@@ -393,6 +385,48 @@ class _Course:
         return {**vars(self), "sums": {name: total.cpu() for name, total in self.sums.items()}}
 
 
+class _Training:
+    """The steps of one training from its newest checkpoint on, or from the beginning."""
+
+    def __init__(self, settings: GanSettings, data: TrainingData, run: Path) -> None:
+        self.settings, self.data, self.run, self.device = settings, data, run, resolve_device(settings.device)
+        self.sampler = PairSampler(data.pairs, settings.train.batch_size, settings.seed)
+        self.total = settings.train.total_steps(self.sampler.steps_per_epoch)
+        self.networks = Networks(settings).to(self.device)
+        self.optimizer = _optimizer(self.networks, settings.train)
+        self.start, self.course = _restore(run, self.networks, self.optimizer)
+
+    def steps(self, end: int, check: FiniteCheck) -> Iterator[tuple[int, Batch, dict[str, Tensor]]]:
+        """Do the steps up to ``end``: how many are done, the batch and the named terms after each.
+
+        Raises:
+            TrainingError: a term is not finite, and ``check`` looks at once.
+        """
+        settings, data, pinned = self.settings, self.data, self.device.type == "cuda"
+        step_of = _Step(settings, self.networks, self.optimizer, data.pairs.points, self.device)
+        local = LocalBatches(self.sampler, self.start, end)
+        batches = training_batches(data.dataset, data.records, local, settings.loader, pinned)
+        for step, batch in enumerate(batches, self.start):
+            factor = rate_factor(step, self.total, self.sampler.steps_per_epoch, settings.train)
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            terms = step_of(batch.to(self.device), step, self.total)
+            check.add(step, list(terms.values()), [batch.indices], terms)
+            yield step + 1, batch, terms
+
+
+def _find_broken_step(training: _Training, reached: int) -> NoReturn:
+    """Do the steps since the last checkpoint again, which are functions of (seed, step), and look at each.
+
+    Raises:
+        TrainingError: names the step, or those among which it was, should it not come again.
+    """
+    again = _Training(training.settings, training.data, training.run)
+    for _ in again.steps(reached, FiniteCheck(training.data.records, training.run, at_once=True)):
+        pass
+    raise not_found_again(again.start, reached, training.run)
+
+
 def _optimizer(networks: Networks, config: GanTrainConfig) -> torch.optim.Optimizer:
     """One Adam for both: a parameter without gradient is passed over, so it equals two, and is stored once."""
     rates = ((networks.generator, config.lr), (networks.discriminator, config.discriminator_lr))
@@ -409,15 +443,6 @@ def _restore(run: Path, networks: Networks, optimizer: torch.optim.Optimizer) ->
     device = next(networks.parameters()).device
     course.sums = {name: total.to(device) for name, total in course.sums.items()}
     return whole[-1].step, course
-
-
-def _check_finite(logs: Mapping[str, float], step: int, run: Path) -> None:
-    if all(math.isfinite(value) for value in logs.values()):
-        return
-    terms = ", ".join(f"{name} {value:.4g}" for name, value in logs.items())
-    raise TrainingError(
-        f"a loss is not finite before step {step} ({terms}){checkpoint.last_good(run)}. Lower --train.lr."
-    )
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,8 @@ def save(
         score: validation score, to know the best one.
 
     Raises:
-        TrainingError: the disk is full or cannot be written; earlier checkpoints are untouched.
+        TrainingError: the disk is full or cannot be written, or a weight is not finite; earlier checkpoints are
+            untouched.
     """
     final = run / FOLDER / f"step_{step:08d}"
     partial = final.with_name(final.name + _PARTIAL)
@@ -111,6 +112,9 @@ def save(
             partial.mkdir(parents=True)
         distributed.barrier()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
+        broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+        if broken:  # the gradients of a loss that is finite need not be
+            raise TrainingError(f"not finite: {', '.join(broken[:3])}{', ...' if len(broken) > 3 else ''}")
         own: dict[str, object] = {"state": state, "threads": torch.get_num_threads()}
         if rank == 0:
             own["optimizer"] = optimizer.state_dict()
@@ -119,7 +123,7 @@ def save(
             trained = {name for name, _ in method.named_parameters()}
             own["buffers"] = {name: tensor for name, tensor in tensors.items() if name not in trained}
         torch.save(own, partial / f"rank{rank}.pt")
-    except (OSError, RuntimeError, SafetensorError) as caught:  # torch and safetensors have own words for a full disk
+    except (OSError, RuntimeError, SafetensorError, TrainingError) as caught:  # torch and safetensors have own words for a full disk
         error = caught
     device = next(method.parameters()).device
     failed = distributed.any_process(error is not None, device)  # also waits until all have written

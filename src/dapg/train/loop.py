@@ -146,11 +146,12 @@ class Job:
     """Called on rank 0 every ``config.validate_every`` steps and at the end."""
 
 
-class _FiniteCheck:
+class FiniteCheck:
     """Whether all losses were finite: looked at in each step on a CPU, gathered on a GPU until somebody asks."""
 
-    def __init__(self, job: Job, at_once: bool) -> None:
-        self.job, self.at_once = job, at_once
+    def __init__(self, records: Sequence[Record], run: Path, at_once: bool) -> None:
+        """``records`` are what batches are made of, ``run`` the folder of the checkpoints."""
+        self.records, self.run, self.at_once = records, run, at_once
         self.failed: Tensor | None = None
         """Set on the device where a loss was not finite; None where each is looked at."""
 
@@ -167,12 +168,12 @@ class _FiniteCheck:
         if not bool(broken):
             return
         numbers = torch.cat(indices).tolist()
-        files = ", ".join(self.job.records[number].path for number in numbers[:8])
+        files = ", ".join(self.records[number].path for number in numbers[:8])
         more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
         terms = ", ".join(f"{name} {float(value):.4g}" for name, value in logs.items())
         raise TrainingError(
             f"the loss is not finite at step {step + 1} ({terms}); pictures of this process: {files}{more}"
-            f"{checkpoint.last_good(self.job.run)}. {_REMEDY}"
+            f"{checkpoint.last_good(self.run)}. {_REMEDY}"
         )
 
 
@@ -361,7 +362,7 @@ def _tell_damaged(run: Path, step: int) -> None:
 
 def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: "tqdm[NoReturn]") -> None:
     config, progress = trainer.config, trainer.progress
-    check = _FiniteCheck(trainer.job, at_once=trainer.device.type == "cpu")
+    check = FiniteCheck(trainer.job.records, trainer.job.run, at_once=trainer.device.type == "cpu")
     window = trainer.window
     window.open()
     while progress.step < trainer.total_steps:
@@ -386,7 +387,7 @@ def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: "
             return
 
 
-def _one_step(trainer: Trainer, source: Iterator[Batch], logging: bool, window: "_Window", check: _FiniteCheck) -> None:
+def _one_step(trainer: Trainer, source: Iterator[Batch], logging: bool, window: "_Window", check: FiniteCheck) -> None:
     """Forward and backward of every part, then one optimiser step; ``window`` takes the logs, averaged over parts."""
     config, accelerator, step = trainer.config, trainer.accelerator, trainer.progress.step
     steps_per_epoch = float(trainer.batches.sampler.steps_per_epoch)
@@ -495,7 +496,7 @@ class _Window:
         self.open()
 
 
-def _log(trainer: Trainer, window: _Window, check: _FiniteCheck, bar: "tqdm[NoReturn]") -> None:
+def _log(trainer: Trainer, window: _Window, check: FiniteCheck, bar: "tqdm[NoReturn]") -> None:
     """Average over processes, write, and look for a collapse."""
     progress, numbers = trainer.progress, window.take_numbers()
     failed = torch.zeros_like(next(iter(numbers.values()))) if check.failed is None else check.failed.float()
@@ -551,12 +552,17 @@ def _find_broken_step(trainer: Trainer) -> NoReturn:
     trainer.batches = copy.copy(trainer.batches)
     trainer.batches.start_step = first
     source = training_batches(job.dataset, job.records, trainer.batches, job.loader, pin_memory=False)
-    check, window = _FiniteCheck(job, at_once=True), _Window()
+    check, window = FiniteCheck(job.records, job.run, at_once=True), _Window()
     while trainer.progress.step < reached:
         _one_step(trainer, source, False, window, check)
-    raise TrainingError(
+    raise not_found_again(first, reached, job.run)
+
+
+def not_found_again(first: int, reached: int, run: Path) -> TrainingError:
+    """For a loss of steps ``first`` + 1 to ``reached`` that was not finite, but is when they are done again."""
+    return TrainingError(
         f"a loss of steps {first + 1} to {reached} was not finite, though none was when they were done again"
-        f"{checkpoint.last_good(job.run)}. {_REMEDY}"
+        f"{checkpoint.last_good(run)}. {_REMEDY}"
     )
 
 
