@@ -25,13 +25,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from dapg.augment.noise_chain import ChainConfig, noise_chain
 from dapg.augment.skeleton import canonical_poses
 from dapg.core import plugins
 from dapg.core.batch import Batch
 from dapg.core.device import place
 from dapg.core.files import atomic_write_text, read_json, write_json
+from dapg.core.metrics_log import read_metrics
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.types import Modality, Protocol
 from dapg.corruptions import library
@@ -95,7 +97,7 @@ def tests(options: Options) -> Numbers:
 
 
 def parity(options: Options) -> Numbers:
-    """The largest difference from the CPU: corruptions in grey levels, losses and features of every method relative."""
+    """The largest difference from the CPU: draws, corruptions, a step of every method, scores."""
     shape = (10, 3, *options.image_size)
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
     levels = torch.arange(1, 6).repeat(2)
@@ -112,7 +114,23 @@ def parity(options: Options) -> Numbers:
                 continue
             here, there = (_one_step(stage, name, device) for device in (torch.device("cpu"), options.device))
             methods[name] = max(abs(a - b) / max(abs(a), 1e-6) for a, b in zip(here, there, strict=True))
-    return {"pixels off by more than a grey level": corruptions, "relative difference of a step": methods}
+    (host, host_bits), (there, bits) = (_scores_and_bits(where) for where in (torch.device("cpu"), options.device))
+    return {
+        "random bits that differ": int((host_bits != bits).sum()),
+        "pixels off by more than a grey level": corruptions,
+        "relative difference of a step": methods,
+        "difference of a score": max(abs(host[name] - there[name]) for name in host),
+    }
+
+
+def _scores_and_bits(device: torch.device) -> tuple[dict[str, float], Tensor]:
+    """Scores of 60 queries in a gallery of 300, and random bits of eight samples."""
+    rows = torch.nn.functional.normalize(torch.randn(360, 64, generator=generator_from("features")), dim=1).to(device)
+    persons = torch.arange(300) % 30
+    labels = Labels(persons[:60], persons, torch.ones(60), 2 * torch.ones(300), Protocol("parity"))
+    trial = score_features(rows[:60], rows[60:], labels)
+    scores = {"rank-1": trial.cmc[0], "mAP": trial.mAP, "mINP": trial.mINP}
+    return scores, SampleGenerator(torch.arange(8), device).bits(4096).cpu()
 
 
 _NEED_FILES = ("pnl", "vtbr")
@@ -120,7 +138,7 @@ _NEED_FILES = ("pnl", "vtbr")
 
 
 def corruptions(options: Options) -> Numbers:
-    """Pictures of 256 x 128 per second: each type alone, all 20 mixed, three links in a chain."""
+    """Images of 256 x 128 per second: each type alone, all 20 mixed; groups of a chain (four views of an image)."""
     count = options.size(256, 8)
     shape = (count, 3, *options.image_size)
     images = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -136,6 +154,13 @@ def corruptions(options: Options) -> Numbers:
         rates[name] = round(count / _seconds(lambda step, name=name: corrupt([name] * count, step), options), 1)
     mixed = [library.VISIBLE_20[number % 20] for number in range(count)]
     rates["mixed"] = round(count / _seconds(lambda step: corrupt(mixed, step), options), 1)
+    floats, chain = images.float() / 255, ChainConfig(severities=(1, 5))
+
+    def chained(step: int) -> Tensor:
+        streams = SampleGenerator.for_step(0, step, torch.arange(count), options.device)
+        return noise_chain(floats, streams, chain.names, chain.severities).mixed
+
+    rates["chain groups"] = round(count / _seconds(chained, options), 1)
     for package, peer in _peers().items():
         rates[f"{package}: {peer[0]}"] = round(count / _seconds(lambda _, f=peer[1]: f(images), options), 1)
     return rates
@@ -156,15 +181,80 @@ def _peers() -> dict[str, tuple[str, Callable[[Tensor], Tensor]]]:
     return found
 
 
+_STEPS = (("pretrain", "dapg", 256), ("finetune", "agw", 64), ("finetune", "cil", 64), ("finetune", "caj", 64))
+
+
 def steps(options: Options) -> Numbers:
-    """Samples per second of training steps, with views made in the step and with ready-made ones, and peak memory."""
-    rows: Numbers = {}
-    wanted = (("pretrain", "dapg", 256), ("finetune", "agw", 64), ("finetune", "cil", 64), ("finetune", "caj", 64))
-    for (stage, name, batch), compiled in itertools.product(wanted, (False, True)):
-        if compiled and options.smoke:
-            continue  # compiling for a CPU takes minutes; tests/train has it
-        rows[f"{name}{' compiled' if compiled else ''}"] = _step_rates(stage, name, batch, compiled, options)
-    return rows
+    """Samples per second of training steps, with views made in the step and with ready-made ones, and peak memory.
+
+    Beside them a plain loop (the network with one pooled classifier on ready-made images, as large a batch), what the
+    loop of the package reaches with files to read, and what one core makes of the same chain of corruptions, as a
+    loader that corrupts on the host would: its processes can reach that many times their number.
+    """
+    rows: Numbers = {name: _step_rates(stage, name, batch, False, options) for stage, name, batch in _STEPS}
+    rows |= {f"plain loop, batch {batch}": _plain_rate(batch, options) for batch in (256, 64)}
+    return {**rows, "loop": _loop_rates(options), **_host_chains(options)}
+
+
+def compiled_steps(options: Options) -> Numbers:
+    """The same steps with compiled networks."""
+    if options.smoke:
+        return {"not run": "compiling takes minutes on a CPU; tests/contracts/test_several_devices.py does it"}
+    return {name: _step_rates(stage, name, batch, True, options) for stage, name, batch in _STEPS}
+
+
+def _plain_rate(batch_size: int, options: Options) -> float:
+    """Samples per second of forward, backward and optimiser alone."""
+    recipe = finetuning("agw", "demo" if options.smoke else "gpu")
+    backbone, _ = init_backbone(recipe.backbone.name, backbone_settings(recipe.backbone), "random", 0)
+    layers = (backbone, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(backbone.feature_dim, 100))
+    network = place(nn.Sequential(*layers), options.device).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    batch = _batch(options.size(batch_size, 16), options.image_size).to(options.device)
+    images, persons = batch.images.float() / 255, batch.persons % 100
+
+    def step(number: int) -> None:
+        with _half(options.device):
+            loss = nn.functional.cross_entropy(network(images), persons)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return round(len(batch) / _seconds(step, options), 1)
+
+
+def _loop_rates(options: Options) -> Numbers:
+    """Samples per second of stage 1 from files through the loop, and the share of time it waited for them."""
+    settings = pretraining("dapg", "demo" if options.smoke else "gpu", "random")
+    count = options.size(20, 2)
+    train = replace(settings.train, steps=2 * count, log_every=count)  # the first line has the warm-up
+    out = str(options.out / "loop")
+    pretrain(replace(settings, train=train, out=out, device=str(options.device)))
+    last = [line for line in read_metrics(options.out / "loop") if line["kind"] == "train"][-1]
+    return {"samples/s": round(last["pictures_per_second"], 1), "share of waiting": round(last["data_wait"], 4)}
+
+
+def _host_chains(options: Options) -> Numbers:
+    """Groups of a chain per second on one core: by this package, and by imagecorruptions (NumPy) where it is here."""
+    count = options.size(32, 2)
+    images = torch.rand(count, 3, *options.image_size, generator=generator_from("pictures"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        host = replace(options, device=torch.device("cpu"))
+        ours = _seconds(lambda step: noise_chain(images, SampleGenerator.for_step(0, step, torch.arange(count))), host)
+    finally:
+        torch.set_num_threads(threads)
+    rates: Numbers = {"chain groups/s on one core": round(count / ours, 1)}
+    if importlib.util.find_spec("imagecorruptions") is not None:
+        from imagecorruptions import corrupt, get_corruption_names
+
+        names, pixels = get_corruption_names(), (255 * images[0]).byte().permute(1, 2, 0).numpy()
+        started = time.perf_counter()
+        for number in range(6 * count):  # a group takes 1 + 2 + 3 corruptions
+            corrupt(pixels, corruption_name=names[number % len(names)], severity=1 + number % 5)
+        rates["chain groups/s on one core, NumPy"] = round(count / (time.perf_counter() - started), 1)
+    return rates
 
 
 def _step_rates(stage: str, name: str, batch_size: int, compiled: bool, options: Options) -> Numbers:
@@ -173,11 +263,10 @@ def _step_rates(stage: str, name: str, batch_size: int, compiled: bool, options:
         method.compile_network()
     optimizer = build_optimizer(pretraining("dapg", "gpu").train.optimizer, method.parameter_groups(0.01, 1e-4))
     batch = _batch(options.size(batch_size, 16), options.image_size).to(options.device)
-    half = torch.autocast(options.device.type, torch.bfloat16) if options.device.type == "cuda" else None
 
     def step(number: int) -> Tensor:
         streams = SampleGenerator.for_step(0, number, torch.arange(len(batch)), options.device)
-        with half or contextlib.nullcontext():
+        with _half(options.device):
             loss = method(batch, streams).loss
         loss.backward()
         optimizer.step()
@@ -217,7 +306,7 @@ def growth(options: Options) -> Numbers:
         tuned = replace(tuned, train=train, backbone=backbone, out=str(where / "tuned"), seed=seed, device=device)
         finetune(tuned)
         asked = EvaluateSettings(model=tuned.out, mode="all", ranked_lists=0, device=device, out=str(where / "scores"))
-        result = evaluate(asked)
+        result = evaluate(replace(asked, workers=options.size(asked.workers, 0)))
         scores[f"{name or 'none'}, seed {seed}"] = round(100 * result["scores"][result["feature"]]["mAP"], 2)
     return {"mAP, infrared to visible": scores, "people": options.people or "embedded"}
 
@@ -250,9 +339,10 @@ PARTS: dict[str, Part] = {
     "tests": Part(90, tests),
     "parity": Part(60, parity),
     "corruptions": Part(60, corruptions),
-    "steps": Part(120, steps),
+    "steps": Part(80, steps),
     "growth": Part(200, growth),
     "search": Part(40, search),
+    "compiled steps": Part(120, compiled_steps),
 }
 
 
@@ -270,6 +360,11 @@ def _seconds(work: Callable[[int], object], options: Options) -> float:
         work(step)
     _wait(options.device)
     return (time.perf_counter() - started) / repeats
+
+
+def _half(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """bf16 on a GPU."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 def _wait(device: torch.device) -> None:
@@ -301,10 +396,17 @@ def _batch(count: int, size: tuple[int, int]) -> Batch:
 
 
 def _one_step(stage: str, name: str, device: torch.device) -> list[float]:
-    """Loss and the gradient's norm of one step at the smallest scale."""
+    """Loss and the gradient's norm of one step at the smallest scale.
+
+    A chain goes without JPEG: the host has a codec and a GPU its transform, which differ by some grey levels.
+    """
     method = _method(stage, name, "demo", device)
+    if isinstance(chain := getattr(method.settings, "chain", None), ChainConfig):
+        types = tuple(kind for kind in chain.names if kind != "jpeg_compression")
+        method.settings = replace(method.settings, chain=replace(chain, types=types))
     batch = _batch(16, (64, 32)).to(device)
-    result = method(batch, SampleGenerator.for_step(0, 0, torch.arange(len(batch)), device))
+    streams = SampleGenerator.for_step(0, 0, torch.arange(len(batch)), device)
+    result = method(batch, streams)
     result.loss.backward()
     norms = [parameter.grad.norm() for parameter in method.parameters() if parameter.grad is not None]
     return [float(result.loss.detach()), float(torch.stack(norms).norm())]

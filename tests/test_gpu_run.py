@@ -33,5 +33,5 @@ def test_every_part_runs(tmp_path: Path) -> None:
     ended = run(tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
-    assert set(parts) == {"tests", "parity", "corruptions", "steps", "growth", "search"}
+    assert set(parts) == {"tests", "parity", "corruptions", "steps", "growth", "search", "compiled steps"}
     assert max(parts["parity"]["relative difference of a step"].values()) < 1e-4

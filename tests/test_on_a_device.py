@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import inspect
+import json
 import math
 import sys
 from collections import Counter
@@ -55,8 +56,9 @@ from dapg.train.optimizers import LARS
 from figures import make_figures
 from simulated_cuda import DEVICE, DeviceTensor, MixedDevices, SimulatedCuda
 
-sys.path.insert(0, str(Path(__file__).parent / "train"))
+sys.path[:0] = [str(Path(__file__).parent / "train"), str(Path(__file__).parents[1] / "benchmarks")]
 training_script = importlib.import_module("training_script")
+gpu_run = importlib.import_module("gpu_run")
 METHODS = [(stage, name) for stage, folder in FOLDERS.items() for name in plugins.names(folder)]
 
 
@@ -335,6 +337,34 @@ def test_a_loss_that_is_not_finite_is_found_by_doing_the_steps_again(
     saved = [whole.step for whole in checkpoint.whole_checkpoints(tmp_path)]
     assert saved == ([2] if first_checkpoint == 2 else [])
     assert ("step_00000002" if saved else "no earlier checkpoint") in message
+
+
+# The prepared run
+
+
+@pytest.mark.parametrize(
+    "part", ["parity", "corruptions", "search", *(pytest.param(name, marks=pytest.mark.slow) for name in ("steps", "growth"))]
+)
+def test_parts_of_the_prepared_run_reach_their_end_on_a_device(part: str, tmp_path: Path) -> None:
+    """With the sizes of the smoke test; what they measure is no device's."""
+    ours = mock.patch.multiple(loop, Accelerator=_OneDevice, start_trackers=lambda *ignored: [])
+    options = gpu_run.Options(DEVICE, smoke=True, out=tmp_path)
+    with SimulatedCuda(), ours:
+        gpu_run.run_part(part, options)
+    numbers = json.loads((tmp_path / f"{part}.json").read_text())
+    if part == "parity":
+        assert numbers["random bits that differ"] == 0
+        assert max(numbers["relative difference of a step"].values()) < 1e-4
+        assert numbers["difference of a score"] < 1e-6
+    elif part == "corruptions":
+        assert {*library.VISIBLE_20, "mixed", "chain groups"} <= numbers.keys()
+    elif part == "steps":
+        assert 0 < numbers["dapg"]["share of that"] < 1
+        assert 0 <= numbers["loop"]["share of waiting"] < 1
+    elif part == "growth":
+        assert numbers["mAP, infrared to visible"].keys() == {"none, seed 0", "dapg, seed 0"}
+    else:
+        assert numbers["generated images/s"] > 0
 
 
 # Features, scoring and poses
