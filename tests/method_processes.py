@@ -54,6 +54,37 @@ def two_parallel_steps(settings: str, folder: Path) -> None:
     torch.save(ends, folder / f"rank{dist.get_rank()}.pt")
 
 
+def _counting(backend: str) -> tuple[list[fx.GraphModule], Callable[..., Any]]:
+    """The graphs compiled from now on, and the backend that notes them."""
+    torch._dynamo.reset()
+    graphs: list[fx.GraphModule] = []
+
+    def count(graph: fx.GraphModule, examples: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        run: Callable[..., Any] = torch._dynamo.lookup_backend(backend)(graph, examples)
+        return run
+
+    return graphs, count
+
+
+def compiled_views(names: list[str], steps: int, folder: Path) -> None:
+    """Graphs compiled up to each step's views, and the largest difference to plain ones, by pre-training method."""
+    torch.set_num_threads(1)
+    ends = {}
+    for name in names:
+        with built("pretrain", name) as method:
+            pair: Callable[..., tuple[Tensor, Tensor]] = method._pair  # type: ignore[assignment]
+            graphs, count = _counting("eager")
+            compiled, counts, differences = torch.compile(pair, backend=count), list[int](), list[float]()
+            for step in range(steps):
+                streams = SampleGenerator.for_step(0, step, torch.arange(COUNT))
+                ours, plain = (torch.stack(views(some_batch(), streams)) for views in (compiled, pair))
+                counts.append(len(graphs))
+                differences.append(float((ours - plain).abs().max()))
+        ends[name] = {"graphs": counts, "difference": max(differences)}
+    torch.save(ends, folder / "views.pt")
+
+
 def compiled_steps(cases: list[tuple[Stage, str]], steps: int, backend: str, folder: Path) -> None:
     """Graphs compiled up to each step (whole networks, or it fails), and the losses with and without compilation."""
     torch.set_num_threads(1)
@@ -61,16 +92,7 @@ def compiled_steps(cases: list[tuple[Stage, str]], steps: int, backend: str, fol
     for stage, name in cases:
         with built(stage, name) as plain:
             expected = train_steps(plain, optimizer_of(plain), range(steps))
-        torch._dynamo.reset()
-        graphs: list[fx.GraphModule] = []
-
-        def count(
-            graph: fx.GraphModule, examples: list[Tensor], graphs: list[fx.GraphModule] = graphs
-        ) -> Callable[..., Any]:
-            graphs.append(graph)
-            run: Callable[..., Any] = torch._dynamo.lookup_backend(backend)(graph, examples)
-            return run
-
+        graphs, count = _counting(backend)
         with built(stage, name) as method:
             compile_whole = functools.partial(torch.compile, backend=count, fullgraph=True)
             with mock.patch.object(torch, "compile", compile_whole):

@@ -61,6 +61,18 @@ def test_synchronised_batch_norms_replace_all_others(stage: Stage, name: str) ->
     assert trained == same
 
 
+def test_standard_views_compile_in_the_first_step_only(tmp_path: Path) -> None:
+    """In several graphs, as what is decided on the host divides them; the corruptions of a chain cannot be compiled."""
+    names, steps = ["byol"], 4
+    warm_processes.start(method_processes.compiled_views, names, steps, tmp_path, log=tmp_path / "log").succeed()
+    ends = torch.load(tmp_path / "views.pt", weights_only=True)
+    for name in names:
+        graphs = ends[name]["graphs"]
+        assert graphs[0] > 0
+        assert graphs == [graphs[0]] * steps, f"the views of {name} are compiled again: {graphs}"
+        assert ends[name]["difference"] < 1e-5
+
+
 MAIN: list[tuple[Stage, str]] = [("pretrain", "dapg"), ("align", "dapg_align"), ("finetune", "agw")]
 REST: list[tuple[Stage, str]] = [case for case in METHODS if case not in MAIN]
 
