@@ -31,6 +31,7 @@ from dapg.core.errors import TrainingError
 from dapg.core.metrics_log import read_metrics
 from dapg.core.rng import SampleGenerator
 from dapg.core.runtime import Runtime
+from dapg.core.training import BackboneConfig
 from dapg.core.types import Modality, Protocol, Record
 from dapg.corruptions import library
 from dapg.data.loading import LoaderConfig
@@ -40,6 +41,8 @@ from dapg.data.sets.folder import Folder
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
 from dapg.features.encoders import FlipAveraged, HistogramEncoder, MethodEncoder
 from dapg.features.extract import encode_batches, extract
+from dapg.gallery.gallery import Gallery
+from dapg.gallery.networks import NetworkSettings
 from dapg.methods.base import Method
 from dapg.methods.pretraining.mocov2 import MoCoV2
 from dapg.methods.runs import FOLDERS, method_class
@@ -427,6 +430,22 @@ def test_features_similarities_and_re_ranking_come_out_as_on_the_host() -> None:
         torch.testing.assert_close(ours_distances.cpu(), distances)
     for name, values in host.features.items():
         torch.testing.assert_close(there.features[name], values)
+
+
+def test_a_gallery_is_filled_and_searched_as_on_the_host(figures: Path, tmp_path: Path) -> None:
+    """Features come from the device; the search itself is the host's."""
+
+    def answers(device: str) -> dict[int, float]:
+        network = NetworkSettings("imagenet", BackboneConfig("mobilenet_v2"), height=64, width=32)
+        with contextlib.closing(Gallery.create(tmp_path / device.replace(":", ""), network, device)) as gallery:
+            assert gallery.index(figures).counts()["added"] == len(Folder(figures).records("all"))
+            result = gallery.search(figures / "camera1" / "002_0.png", top=8)
+        return {answer.picture.number: answer.score for answer in result.answers}
+
+    host = answers("cpu")
+    with SimulatedCuda() as gpu:
+        assert answers("cuda:0") == pytest.approx(host, abs=2e-3)
+        assert any(what == "copy to the host" for what, _ in gpu.waits)
 
 
 def small_gan(preset: str, **changes: Any) -> train_gan.GanSettings:
