@@ -346,7 +346,8 @@ def test_a_loss_that_is_not_finite_is_found_by_doing_the_steps_again(
 
 
 @pytest.mark.parametrize(
-    "part", ["parity", "corruptions", "search", *(pytest.param(name, marks=pytest.mark.slow) for name in ("steps", "growth"))]
+    "part",
+    ["parity", "corruptions", "search", *(pytest.param(name, marks=pytest.mark.slow) for name in ("steps", "growth"))],
 )
 def test_parts_of_the_prepared_run_reach_their_end_on_a_device(part: str, tmp_path: Path) -> None:
     """With the sizes of the smoke test; what they measure is no device's."""

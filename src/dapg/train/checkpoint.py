@@ -123,7 +123,12 @@ def save(
             trained = {name for name, _ in method.named_parameters()}
             own["buffers"] = {name: tensor for name, tensor in tensors.items() if name not in trained}
         torch.save(own, partial / f"rank{rank}.pt")
-    except (OSError, RuntimeError, SafetensorError, TrainingError) as caught:  # torch and safetensors have own words for a full disk
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+        TrainingError,
+    ) as caught:  # torch and safetensors have own words for a full disk
         error = caught
     device = next(method.parameters()).device
     failed = distributed.any_process(error is not None, device)  # also waits until all have written
