@@ -12,13 +12,12 @@ from torch.nn import functional
 
 from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig, clean_and_corrupted_views
-from dapg.core.batch import Batch
+from dapg.core.batch import Batch, effective_rank
 from dapg.core.errors import UsageError
 from dapg.core.images import decode, normalise
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.settings import check
 from dapg.data.sets.synthetic import Synthetic
-from dapg.losses.spread import effective_rank
 from dapg.methods.base import DataFacts
 from dapg.methods.pretraining.dapg import DAPG
 from dapg.models.backbones.resnet18 import ResNet18

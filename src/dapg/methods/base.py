@@ -127,7 +127,7 @@ class Method(nn.Module, ABC, Generic[ConfigT_co]):
         """Loss of one batch of uint8 pictures on the device; every random choice comes from ``generator``.
 
         Logs and diagnostics hold detached scalars. From ``features`` the loop logs ``feature_std`` and
-        ``effective_rank`` (see ``losses/spread.py``) and notices a collapse.
+        ``effective_rank`` (see ``core/batch.py: spread``) and notices a collapse.
         """
 
     def forward(self, batch: Batch, generator: SampleGenerator) -> StepResult:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dapg.core import distributed
-from dapg.core.batch import Batch, StepResult
+from dapg.core.batch import Batch, StepResult, spread
 from dapg.core.device import faster_precision, keep_freed_memory, place, resolve_device
 from dapg.core.errors import DapgError, DataError, TrainingError, UsageError, killed_loader
 from dapg.core.metrics_log import MetricsLog
@@ -40,7 +40,6 @@ from dapg.core.types import JsonObject, Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.samplers import LocalBatches, Sampler
-from dapg.losses.spread import spread
 from dapg.methods.base import Method
 from dapg.train import checkpoint
 from dapg.train.optimizers import build_optimizer, learning_rate
@@ -53,7 +52,7 @@ MakeValidate = Callable[[Dataset, str, Sequence[int]], Validate]
 """Scores of a data set's mode for the loop, on trials without the given training persons."""
 
 COLLAPSED_STD = 0.05
-"""Below this share of an even spread (see ``losses/spread.py``) features count as collapsed."""
+"""Below this share of an even spread (see ``core/batch.py: spread``) features count as collapsed."""
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dapg.losses.spread import effective_rank
+from dapg.core.batch import effective_rank
 
 
 def test_features_that_are_no_numbers_have_no_rank_and_raise_nothing() -> None:
