@@ -32,9 +32,10 @@ from dapg.augment.skeleton import canonical_poses
 from dapg.core import plugins
 from dapg.core.batch import Batch
 from dapg.core.device import place
-from dapg.core.files import atomic_write_text, read_json, write_json
+from dapg.core.files import atomic_write_text, write_json
 from dapg.core.metrics_log import read_metrics
 from dapg.core.rng import SampleGenerator, generator_from
+from dapg.core.schema import read_json
 from dapg.core.types import Modality, Protocol
 from dapg.corruptions import library
 from dapg.evaluation.evaluate import EvaluateSettings, evaluate
