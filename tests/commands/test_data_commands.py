@@ -41,15 +41,14 @@ def test_shards_train_like_the_folder(figures: Path, tmp_path: Path) -> None:
     assert files["weights"]["backbone.safetensors"] == tars["weights"]["backbone.safetensors"]
 
 
-def test_corrupt_writes_a_copy_with_a_manifest_in_parts(figures: Path, tmp_path: Path) -> None:
-    for part in ("1/2", "2/2"):
-        words = ["corrupt", str(figures), "--corruption", "brightness-3", "--part", part]
-        assert main([*words, "--out", str(tmp_path / "copy")]) == 0
+def test_corrupt_writes_a_copy_with_a_manifest(figures: Path, tmp_path: Path) -> None:
+    words = ["corrupt", str(figures), "--corruption", "brightness-3", "--engine", "local"]
+    assert main([*words, "--out", str(tmp_path / "copy")]) == 0
     lines = [json.loads(line) for path in (tmp_path / "copy").glob("manifest*.jsonl") for line in path.open()]
     assert len(lines) == 6  # the test half: two persons in three cameras
     assert {line["corruption"] for line in lines} == {"brightness", "none"}
     assert all((tmp_path / "copy" / line["path"]).exists() for line in lines)
-    assert main(["corrupt", str(figures), "--part", "three", "--out", str(tmp_path / "x")]) == 2
+    assert main(["corrupt", str(figures), "--engine", "three", "--out", str(tmp_path / "x")]) == 2
 
 
 def test_scores_of_foreign_features_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -148,6 +148,7 @@ def test_kills_of_workers_and_launcher_do_not_show(name: Literal["local", "ray"]
             if launcher.process.exitcode is None and list(claimants(killed)):
                 if read_progress(killed).done >= kill_launcher_at:
                     launcher.send(signal.SIGKILL)
+                    launcher.process.join()
                     deaths["launcher"] += 1
                 elif deaths["worker"] < 12 and draw.random() < 0.5:
                     with suppress(ProcessLookupError, IndexError):

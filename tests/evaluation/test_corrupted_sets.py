@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -182,56 +183,75 @@ def test_boxes_are_cut_out_before(pictures: Folder) -> None:
         corrupted_sets.corrupt_record(pictures.read(boxed), tiny, small.policy, Assignment("fog", 1, 1))
 
 
-def test_copy_is_the_data_set_again_and_can_be_resumed(pictures: Folder, tmp_path: Path) -> None:
+def test_copy_is_the_data_set_again_and_can_be_resumed(
+    pictures: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corrupted_sets, "_SHARD", 4)
     policy = CorruptionPolicy(height=64, width=32)
     out = tmp_path / "copy"
     listed = pictures.records("all")
-    first = corrupted_sets.write_copy(pictures, listed, policy, out, part=(1, 2))
-    assert (first["pictures"], first["written"]) == (6, 6)
-    with pytest.raises(DataError, match="is not whole; run its dapg corrupt command again"):
-        Folder(out)
-    second = corrupted_sets.write_copy(pictures, listed, policy, out, part=(2, 2))
-    assert first["pictures"] + second["pictures"] == 12
+    whole = corrupted_sets.write_copy(pictures, listed, policy, out)
+    assert (whole["pictures"], whole["written"], whole["kept"]) == (12, 12, 0)
     copy = Folder(out)
     assert [r.path for r in copy.records("all")] == [r.path for r in listed]
     live = CorruptedDataset(pictures, policy)
     for record in listed:
         images = (open_rgb(data, record.path) for data in (copy.read(record), live.read(record)))
         assert ImageChops.difference(*images).getbbox() is None
-    lines = [json.loads(line) for line in (out / "manifest-1-of-2.jsonl").read_text().splitlines()]
+    manifest = out / "manifest-1-of-1.jsonl"
+    text = manifest.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["path"] for line in lines] == sorted(record.path for record in listed)
     for line in lines:
         record = next(r for r in listed if r.path == line["path"])
         assignment = corrupted_sets.assign(policy, pictures.title, record)
         assert (line["corruption"], line["severity"]) == (assignment.name, assignment.severity)
 
-    # Damage one picture, lose another, tear the last line: exactly these are made again.
+    # Damage one picture, lose one of another shard: these two shards are made again.
     good = {path: (out / path).read_bytes() for path in (line["path"] for line in lines)}
-    (out / lines[0]["path"]).write_bytes(b"damaged")
-    (out / lines[1]["path"]).unlink()
-    manifest = out / "manifest-1-of-2.jsonl"
-    manifest.write_text(manifest.read_text()[:-20])
-    again = corrupted_sets.write_copy(pictures, listed, policy, out, part=(1, 2))
-    assert (again["written"], again["kept"]) == (3, 3)
+    first = good[lines[0]["path"]]
+    (out / lines[0]["path"]).write_bytes(first[:-1] + bytes([first[-1] ^ 1]))
+    (out / lines[5]["path"]).unlink()
+    again = corrupted_sets.write_copy(pictures, listed, policy, out)
+    assert (again["written"], again["kept"]) == (8, 4)
     assert all((out / path).read_bytes() == data for path, data in good.items())
-    assert len(manifest.read_text().splitlines()) == 6
+    assert manifest.read_text() == text
 
     labels = (out / "labels.csv").read_bytes()
     (out / "labels.csv").write_bytes(labels[: len(labels) // 2])  # a stump, as full disks left them
-    corrupted_sets.write_copy(pictures, listed, policy, out, part=(1, 2))
+    corrupted_sets.write_copy(pictures, listed, policy, out)
     assert (out / "labels.csv").read_bytes() == labels
-    manifest.rename(f"{manifest}.partial")
-    with pytest.raises(DataError, match="not whole"):
-        Folder(out)
-    manifest.with_name(f"{manifest.name}.partial").rename(manifest)
 
     with pytest.raises(UsageError, match="seed"):
         corrupted_sets.write_copy(pictures, listed, replace(policy, seed=1), out)
     with pytest.raises(UsageError, match="itself"):
         corrupted_sets.write_copy(pictures, listed, policy, pictures.root)
-    with pytest.raises(UsageError, match="3/2"):
-        corrupted_sets.write_copy(pictures, listed, policy, out, part=(3, 2))
     with pytest.raises(UsageError, match="not empty"):
         corrupted_sets.write_copy(pictures, listed, policy, tmp_path)
+
+
+def test_an_interrupted_copy_is_no_data_set(pictures: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corrupted_sets, "_SHARD", 4)
+    policy, listed, left = CorruptionPolicy(height=64, width=32), pictures.records("all"), 5
+    assign = corrupted_sets.assign
+
+    def killed(*arguments: Any) -> Assignment:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return assign(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(corrupted_sets, "assign", killed)
+        with pytest.raises(KeyboardInterrupt):
+            corrupted_sets.write_copy(pictures, listed, policy, tmp_path / "killed")
+    with pytest.raises(DataError, match="is not whole; run its dapg corrupt command again"):
+        Folder(tmp_path / "killed")
+    assert corrupted_sets.write_copy(pictures, listed, policy, tmp_path / "killed")["kept"] == 4
+    corrupted_sets.write_copy(pictures, listed, policy, tmp_path / "whole")
+    for name in [record.path for record in listed] + ["manifest-1-of-1.jsonl"]:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_copy_of_a_set_in_an_archive_is_a_set_again(tmp_path: Path) -> None:

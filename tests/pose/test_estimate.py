@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from dapg.commands import pose_estimate
+from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import DataError, UsageError
 from dapg.core.images import upright_size
 from dapg.core.key_points import usable
-from dapg.core.parts import Part, parse_part
 from dapg.core.run_folder import RunFolder
 from dapg.core.schema import read_json
 from dapg.core.training import DataConfig
@@ -39,9 +39,9 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path / "people"
 
 
-def settings(root: Path, out: Path, part: str = "") -> EstimateSettings:
+def settings(root: Path, out: Path, engine: EngineSettings = EngineSettings()) -> EstimateSettings:
     return EstimateSettings(
-        "annotations", Annotations.Config(), DataConfig("synthetic", str(root)), part=part, out=str(out)
+        "annotations", Annotations.Config(), DataConfig("synthetic", str(root)), engine=engine, out=str(out)
     )
 
 
@@ -84,41 +84,31 @@ def test_a_killed_run_goes_on_with_what_is_missing(tree: Path, tmp_path: Path, m
     assert torch.equal(whole.points, killed.points)
 
 
-def test_parts_in_any_order_give_the_same_table(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_give_the_same_table(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "CHUNK", 20)
     estimate(settings(tree, tmp_path / "whole"))
-    first = estimate(settings(tree, tmp_path / "shared", "3/3"))
-    assert first["missing"] == 4
-    estimate(settings(tree, tmp_path / "shared", "1/3"))
-    assert not (tmp_path / "shared" / "key_points.npz").exists()
-    last = estimate(settings(tree, tmp_path / "shared", "2/3"))
-    assert last["pictures"] == 87
-    assert torch.equal(read_table(tmp_path / "whole").points, read_table(tmp_path / "shared").points)
+    estimate(settings(tree, tmp_path / "shared", EngineSettings(workers=2)))
+    assert len(list((tmp_path / "shared/.shards/done").iterdir())) == 5
+    for name in ("key_points.npz", "overlay.jpg"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "shared" / name).read_bytes()
 
 
-def test_parts_of_another_list_or_with_other_settings_are_refused(
+def test_another_list_or_other_settings_are_refused(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "CHUNK", 20)
-    estimate(settings(tree, tmp_path / "out", "1/2"))
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "write_table", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            estimate(settings(tree, tmp_path / "out"))
     shutil.rmtree(tree / "cam1" / "0001")
     with pytest.raises(DataError, match="other pictures"):
-        estimate(settings(tree, tmp_path / "out", "2/2"))
+        estimate(settings(tree, tmp_path / "out"))
     other = EstimateSettings("blazepose", None, DataConfig("synthetic", str(tree)), out=str(tmp_path / "out"))
     with pytest.raises(UsageError, match="other settings"):
         RunFolder(other.folder(), other, "pose estimate").open()
-
-
-@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2"])
-def test_wrong_parts_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--part is I/N"):
-        parse_part(text)
-
-
-def test_parts_share_every_chunk_once() -> None:
-    assert parse_part("") == Part(1, 1)
-    chunks = [list(parse_part(f"{i}/3").chunks(8)) for i in (1, 2, 3)]
-    assert chunks == [[0, 3, 6], [1, 4, 7], [2, 5]]
 
 
 def test_boxes_are_taken_into_account(tree: Path) -> None:

@@ -1,4 +1,4 @@
-"""Generated pictures: deterministic, resumable, in parts; pictures that cannot be used are passed on untouched."""
+"""Generated pictures: deterministic, resumable, by several workers; what cannot be used is passed on untouched."""
 
 import json
 from dataclasses import replace
@@ -13,9 +13,9 @@ from PIL import Image
 from dapg.augment.carry import carry
 from dapg.augment.repose import repose
 from dapg.augment.skeleton import canonical_poses, draw_skeletons
+from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import DataError, UsageError, WeightsError
 from dapg.core.images import decode
-from dapg.core.parts import Part
 from dapg.core.rng import generator_from
 from dapg.core.training import DataConfig
 from dapg.core.types import Modality, Record
@@ -50,8 +50,8 @@ def run(out: Path, generator: Path, **changes: Any) -> dict[str, object]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".lock")]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not name.startswith(".shards/")}
 
 
 def test_pictures_and_manifest(generator_file: Path, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_pictures_and_manifest(generator_file: Path, tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "out")
     sources = Synthetic().records("val")
     files = manifest.by_source()
-    assert counts["complete"]
+    assert counts["pictures"] == 9
     assert len(files) == 9
     for record in sources:
         if (record.path, record.box) not in files:
@@ -74,7 +74,7 @@ def test_pictures_and_manifest(generator_file: Path, tmp_path: Path) -> None:
                 assert picture.size == (32, 64)
     infrared = [path for path, made in files.items() if not made]
     assert counts["passed on unchanged"] == len(infrared) > 0
-    reasons = [json.loads(line) for line in (tmp_path / "out" / "unchanged-1-of-1.jsonl").read_text().splitlines()]
+    reasons = [json.loads(line) for line in (tmp_path / "out" / "unchanged.jsonl").read_text().splitlines()]
     assert {path for path, _, _ in reasons} == {path for path, _ in infrared}
     assert {reason for _, _, reason in reasons} == {"infrared"}
     assert manifest.about["pairs"] == "self"
@@ -85,23 +85,20 @@ def test_again_and_interrupted_give_the_same_bytes(generator_file: Path, tmp_pat
     run(tmp_path / "a", generator_file)
     run(tmp_path / "b", generator_file)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    run(tmp_path / "c", generator_file, batch_size=1)
-    whole = contents(tmp_path / "c")
-    lost = sorted(name for name in whole if name.endswith("_to_back.png"))[:3]
-    for name in [*lost, "manifest.csv", "part-1-of-1.jsonl"]:
-        (tmp_path / "c" / name).unlink()
-    assert run(tmp_path / "c", generator_file, batch_size=1)["made now"] == 12
-    assert contents(tmp_path / "c") == whole
-    assert run(tmp_path / "c", generator_file)["made now"] == 0
+    lost = sorted(name for name in contents(tmp_path / "b") if name.endswith("_to_back.png"))[:3]
+    for name in [*lost, "manifest.csv"]:
+        (tmp_path / "b" / name).unlink()
+    assert run(tmp_path / "b", generator_file)["done before"] == 0
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert run(tmp_path / "b", generator_file)["done before"] == 9
 
 
-def test_parts_make_the_whole(generator_file: Path, tmp_path: Path) -> None:
-    run(tmp_path / "whole", generator_file, batch_size=1)
-    assert run(tmp_path / "parts", generator_file, batch_size=1, part="2/2")["complete"] is False
-    assert not (tmp_path / "parts" / "manifest.csv").exists()
-    assert run(tmp_path / "parts", generator_file, batch_size=1, part="1/2")["complete"] is True
-    whole, parts = contents(tmp_path / "whole"), contents(tmp_path / "parts")
-    assert {n: b for n, b in whole.items() if "-of-" not in n} == {n: b for n, b in parts.items() if "-of-" not in n}
+@pytest.mark.slow
+def test_workers_make_the_same(generator_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dapg.pose.generate._SHARD", 2)
+    run(tmp_path / "one", generator_file)
+    run(tmp_path / "two", generator_file, engine=EngineSettings(workers=2))
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
 def test_a_folder_made_otherwise_is_refused(generator_file: Path, tmp_path: Path) -> None:
@@ -123,7 +120,7 @@ def test_a_picture_without_key_points_goes_on_unchanged(generator_file: Path, tm
     run(tmp_path / "out", generator_file, key_points=str(tmp_path / "key_points.npz"), subset=0, poses="front")
     made = read_manifest(tmp_path / "out").of(records)
     assert [bool(files) for files in made[:6]] == [False] * 5 + [True]
-    reasons = (tmp_path / "out" / "unchanged-1-of-1.jsonl").read_text()
+    reasons = (tmp_path / "out" / "unchanged.jsonl").read_text()
     assert reasons.count("no usable key points") == 5
 
 
@@ -135,14 +132,10 @@ def test_without_an_embedded_generator_the_error_says_what_to_do(
         load_generator("embedded")
 
 
-def test_names_and_parts() -> None:
+def test_names_of_files_and_poses() -> None:
     assert file_of(Record("cam1/0001/0002.jpg"), "back") == "pictures/cam1/0001/0002_to_back.png"
     assert file_of(Record("street.jpg", box=(1, 2, 30, 40)), "left") == "pictures/street_1-2-30-40_to_left.png"
     assert file_of(Record("a/b"), "left") == "pictures/a/b_to_left.png"
-    assert Part.parse("2/3") == Part(2, 3)
-    for wrong in ("0/2", "3/2", "1", "a/b", "1/"):
-        with pytest.raises(UsageError, match="I/N"):
-            Part.parse(wrong)
     assert tuple(chosen_poses("canonical")) == POSES
     assert tuple(chosen_poses("back, front")) == ("back", "front")
     with pytest.raises(UsageError, match="did you mean 'front'"):
@@ -237,4 +230,4 @@ def test_what_is_refused_before_it_begins_does_not_take_the_folder(generator_fil
     with pytest.raises((UsageError, DataError)):
         run(tmp_path / "out", generator_file, key_points=str(tmp_path / "nothing.npz"))
     assert not (tmp_path / "out").exists()
-    assert run(tmp_path / "out", generator_file)["complete"]
+    assert run(tmp_path / "out", generator_file)["pictures"] == 9

@@ -1,11 +1,10 @@
 """Write a corrupted copy of a data set with a manifest, or a sheet of what corruptions do to a picture."""
 
-from dataclasses import astuple
 from pathlib import Path
 
 from dapg.commands._settings import parse, take_option, take_source
 
-_HELP = """usage: dapg corrupt SOURCE --out FOLDER [--list LIST | --corruption POLICY] [--split test] [--part I/N]
+_HELP = """usage: dapg corrupt SOURCE --out FOLDER [--list LIST | --corruption POLICY] [--split test]
        dapg corrupt --list LIST
        dapg corrupt --sheet PICTURE [--out FILE]
        dapg corrupt --chain PICTURE [--out FILE]
@@ -46,15 +45,13 @@ def main(words: list[str], program: str) -> None:
     if fixed:
         words = ["--corruption", fixed, *words]
 
-    from dapg.core.parts import Part
     from dapg.data.source import open_dataset
     from dapg.evaluation.corrupted_sets import CopySettings, write_copy
 
     settings = parse(program, CopySettings(), words, _HELP)
     dataset = open_dataset(config)
     records = dataset.records(settings.split)
-    part = astuple(Part.parse(settings.part))
-    made = write_copy(dataset, records, settings.corruption, settings.out, settings.repeat, part)
+    made = write_copy(dataset, records, settings.corruption, settings.out, settings.repeat, settings.engine)
     for name, count in made.items():
         print(f"{name}: {count}")
     print(f"written: {settings.out}")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dapg.commands._settings import parse, take_source
+from dapg.core.engines.base import EngineSettings
 from dapg.core.ranges import Count
 
 _HELP = """usage: dapg data shard SOURCE --out FOLDER [--splits [train,...]] [--per_shard N]
@@ -10,7 +11,7 @@ _HELP = """usage: dapg data shard SOURCE --out FOLDER [--splits [train,...]] [--
 Pack splits of a data set, and its trials, into tars of about N pictures. Training reads them with --data shards=FOLDER.
 
 examples:
-  dapg data shard luperson=/data/LUPerson --out /fast/luperson --per_shard 10000
+  dapg data shard luperson=/data/LUPerson --out /fast/luperson --per_shard 10000 --workers 8
   dapg data shard synthetic --out outputs/shards
 """
 
@@ -25,6 +26,8 @@ class ShardSettings:
     """Splits to pack; none: all that this copy has."""
     per_shard: Count = 10_000
     """Pictures per tar."""
+    engine: EngineSettings = EngineSettings()
+    """Who does the work."""
 
 
 def main(words: list[str], program: str) -> None:
@@ -35,6 +38,6 @@ def main(words: list[str], program: str) -> None:
     from dapg.data.shards.pack import pack
     from dapg.data.source import open_dataset
 
-    written = pack(open_dataset(config), settings.out, settings.splits, settings.per_shard)
+    written = pack(open_dataset(config), settings.out, settings.splits, settings.per_shard, settings.engine)
     print(", ".join(f"{count:,} {name}" for name, count in written.items()))
     print(f"use it: --data shards={settings.out}")

@@ -4,7 +4,7 @@ from dapg.commands._settings import parse, take_option, take_source
 from dapg.core import plugins
 from dapg.core.words import counted
 
-_HELP = """usage: dapg pose estimate DATA [--estimator {{{estimators}}}] [--part i/n] [--out FOLDER] [--NAME VALUE ...]
+_HELP = """usage: dapg pose estimate DATA [--estimator {{{estimators}}}] [--out FOLDER] [--NAME VALUE ...]
 
 Find the 18 key points (OpenPose's order) of the person in each picture of a data set. Writes key_points.npz, a sheet of
 pictures with their key points, and a result beside the data, or to --out. A killed run goes on where it stopped.
@@ -15,7 +15,7 @@ estimators:
 examples:
   dapg pose estimate synthetic --estimator annotations
   dapg pose estimate market1501=/data/Market-1501-v15.09.15
-  dapg pose estimate /path/to/pictures --part 1/2 --out outputs/key_points    # and 2/2 on another machine
+  dapg pose estimate /path/to/pictures --workers 4 --out outputs/key_points
   dapg pose estimate /path/to/pictures --estimator onnx --estimator.model hrnet.onnx
 """
 
@@ -33,9 +33,6 @@ def main(words: list[str], program: str) -> None:
     defaults = EstimateSettings(name, estimator_class(name).Config(), config)
     settings = parse(program, defaults, words, help_text, positionals=("name",))
     result = estimate(settings)
-    if "missing" in result:
-        print(f"this part is done; {result['missing']} of {result['chunks']} chunks are left to other parts")
-        return
     done = "already finished, reused" if result.get("reused") else "done"
     pictures, usable = result["pictures"], result["usable"]
     print(f"{done}: {counted(pictures, 'picture')}, {usable} with usable key points, {pictures - usable} without")

@@ -2,16 +2,16 @@
 
 from dapg.commands._settings import parse, take_source
 
-_HELP = """usage: dapg pose generate DATA [--poses canonical] [--generator embedded] --out FOLDER [--part I/N]
+_HELP = """usage: dapg pose generate DATA [--poses canonical] [--generator embedded] --out FOLDER
 
 Turn every visible picture of a data set into the four canonical poses (front, left, back, right). Pictures without
 usable key points, and infrared ones, are listed in the manifest and go on unchanged. An interrupted run goes on where
-it stopped; parts can run on several machines.
+it stopped.
 
 examples:
   dapg pose generate synthetic --out outputs/pose/generated
   dapg pose generate /path/to/pictures --key_points keypoints/key_points.npz --poses front,back --out outputs/pose/mine
-  dapg pose generate market1501=/data/Market-1501 --generator outputs/pose/gan --part 1/4 --out /data/Market-poses
+  dapg pose generate market1501=/data/Market-1501 --generator outputs/pose/gan --workers 4 --out outputs/market
 """
 
 

@@ -22,8 +22,11 @@ class ShardsFailed(DapgError):
     """Some shards failed in all their attempts; the others are done."""
 
 
-def launch(job: Job, settings: EngineSettings, bar: bool = True) -> None:
+def launch(job: Job, settings: EngineSettings, bar: bool = True) -> int:
     """Return when every shard is done, here or by others: the same command may run on several machines at once.
+
+    Returns:
+        How many units were done before.
 
     Raises:
         ShardsFailed: names the shards that failed in all attempts, with reasons; the rest is done.
@@ -44,6 +47,7 @@ def launch(job: Job, settings: EngineSettings, bar: bool = True) -> None:
     board.tidy()
     if progress.failed:
         raise ShardsFailed(_failures(job, progress))
+    return begun.size_done
 
 
 def _here(job: Job, shown: "tqdm[NoReturn]") -> Progress:
@@ -61,7 +65,7 @@ def _carried(job: Job, engine: Engine, shown: "tqdm[NoReturn]") -> Progress:
     """By workers, so many at a time as there are shards left for them."""
     started = ended = 0
     while True:
-        before = time.monotonic()
+        before = time.process_time()
         progress = read_progress(job.folder)
         _update(shown, progress.size_done)
         if progress.finished:
@@ -75,7 +79,7 @@ def _carried(job: Job, engine: Engine, shown: "tqdm[NoReturn]") -> Progress:
             if started > 10 + 3 * engine.workers:
                 raise DapgError(f"{job.kind}: workers end before they finish a shard; see dapg jobs watch {job.folder}")
             engine.start(missing)
-        time.sleep(max(_PAUSE, 10 * (time.monotonic() - before)))  # millions of shards take a while to count
+        time.sleep(max(_PAUSE, 10 * (time.process_time() - before)))  # millions of shards take a while to count
 
 
 def _update(shown: "tqdm[NoReturn]", size_done: int) -> None:

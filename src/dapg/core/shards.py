@@ -28,7 +28,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from dapg.core.errors import BusyError, DapgError
-from dapg.core.files import atomic_write_text, remove_leftovers
+from dapg.core.files import atomic_write_text, remove_leftovers, remove_leftovers_of
 from dapg.core.schema import read_json
 from dapg.core.types import JsonObject
 
@@ -76,17 +76,13 @@ class Attempt:
     since: float = 0.0
     """When it began, by the clock of its worker."""
     reason: str = ""
-    """Why it failed, with the traceback; empty while it runs, or when it was lost."""
+    """Why it failed, in one line; empty while it runs, or when it was lost."""
+    traceback: str = ""
 
     @property
     def number(self) -> int:
         """Counted from 0."""
         return int(self.path.suffix[1:])
-
-    @property
-    def cause(self) -> str:
-        """The last line of the reason."""
-        return self.reason.strip().rpartition("\n")[2]
 
 
 @dataclass(frozen=True)
@@ -139,6 +135,11 @@ def chunk(shard: str, size: int) -> slice:
     return slice(int(shard) * size, (int(shard) + 1) * size)
 
 
+def forget(folder: Path, shard: str) -> None:
+    """The shard is to be run again, even where it is finished."""
+    (folder / STATE / "done" / f"{_key(shard)}.json").unlink(missing_ok=True)
+
+
 class Board:
     """The files in ``.shards``: who works on what, and what is done."""
 
@@ -154,7 +155,7 @@ class Board:
         atomic_write_text(self.folder / STATE / JOB, json.dumps(about))
         for shard in job.shards:
             if self.is_done(shard) and not self._whole(shard):
-                self.forget(shard)
+                forget(self.folder, shard)
         for attempts in self._by_shard().values():
             if self._gave_up(attempts):
                 for attempt in reversed(attempts):  # so that no number is missing in between
@@ -168,10 +169,6 @@ class Board:
     def is_done(self, shard: str) -> bool:
         """Whether the shard is finished."""
         return self._completion(shard).exists()
-
-    def forget(self, shard: str) -> None:
-        """The shard is to be run again."""
-        self._completion(shard).unlink(missing_ok=True)
 
     def claim(self, shard: str) -> Path | None:
         """The file of a new attempt; None where the shard is done, given up, or in another worker's hands."""
@@ -191,15 +188,20 @@ class Board:
 
     def finish(self, shard: str, claim: Path, files: Iterable[Path], seconds: float) -> None:
         """Write the completion, and let the claim go."""
+        files, number = list(files), int(claim.suffix[1:])
+        if number:  # somebody was killed at it before
+            remove_leftovers_of(files)
         sizes = {os.path.relpath(file, self.folder): file.stat().st_size for file in files}
         values = {"shard": shard, "files": sizes, "seconds": round(seconds, 3), "worker": f"{_host()} {os.getpid()}"}
         atomic_write_text(self._completion(shard), json.dumps(values))
-        for number in range(int(claim.suffix[1:]), -1, -1):
-            claim.with_suffix(f".{number}").unlink(missing_ok=True)
+        for attempt in range(number, -1, -1):
+            claim.with_suffix(f".{attempt}").unlink(missing_ok=True)
 
-    def fail(self, shard: str, claim: Path, reason: str) -> None:
+    def fail(self, shard: str, claim: Path, error: Exception) -> None:
         """Turn the claim into the record of a failure."""
-        values = {"shard": shard, "host": _host(), "pid": os.getpid(), "reason": reason}
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        text = "".join(traceback.format_exception(error))
+        values = {"shard": shard, "host": _host(), "pid": os.getpid(), "reason": reason, "traceback": text}
         atomic_write_text(claim, json.dumps(values))
 
     def progress(self, about: JsonObject) -> Progress:
@@ -215,7 +217,7 @@ class Board:
             if key not in names or key in ended:
                 continue
             if self._gave_up(attempts):
-                failed[names[key]] = attempts[-1].cause or f"its worker died {len(attempts)} times"
+                failed[names[key]] = attempts[-1].reason or f"its worker died {len(attempts)} times"
             elif self._is_running(last := attempts[-1]):
                 worker = f"{last.host.partition(' ')[0]}:{last.pid}"
                 running.append(Running(names[key], worker, max(0.0, time.time() - last.since)))
@@ -322,7 +324,7 @@ def work(job: Job, advance: Callable[[str], object] | None = None, parent: Conne
                     if isinstance(error, job.stop):
                         claim.unlink(missing_ok=True)
                         raise
-                    board.fail(shard, claim, "".join(traceback.format_exception(error)))
+                    board.fail(shard, claim, error)
                     if run_shard is None:
                         raise
                     moved = True

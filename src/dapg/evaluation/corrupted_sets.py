@@ -27,17 +27,21 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import DataError, UsageError, nearest
-from dapg.core.files import atomic_path, atomic_write_bytes, sha256, write_json
+from dapg.core.files import atomic_path, atomic_write_bytes, atomic_write_text, sha256, write_json
 from dapg.core.images import decode, from_numpy, open_rgb, to_pil
-from dapg.core.progress import progress_bar
+from dapg.core.launch import launch
 from dapg.core.ranges import CountOrZero, PixelsOrZero, Seed, Severity
 from dapg.core.rng import SampleGenerator
-from dapg.core.schema import checked, parse_json, read_json
+from dapg.core.schema import read_json, read_json_lines
 from dapg.core.seeds import derive_seed
+from dapg.core.settings import run_only
+from dapg.core.shards import Job, RunShard, chunk, chunks, forget, piece
 from dapg.core.types import JsonObject, Modality, Record, Trial
 from dapg.corruptions import library
 from dapg.data.base import PARTIAL, POLICY_FILE, Dataset
+from dapg.data.compact import CompactRecords
 from dapg.data.listing import files_below, inside
 from dapg.evaluation import corruption_list as lists
 
@@ -365,8 +369,12 @@ class CopySettings:
     """Which pictures."""
     repeat: CountOrZero = 0
     """Which of the repeats; each needs a folder of its own."""
-    part: str = "1/1"
-    """I/N writes the I-th of N parts, to share the work between machines."""
+    engine: EngineSettings = run_only(EngineSettings())
+    """Who does the work."""
+
+
+_SHARD = 256
+"""Pictures of a shard."""
 
 
 def write_copy(
@@ -375,15 +383,15 @@ def write_copy(
     policy: CorruptionPolicy,
     folder: Path | str,
     repeat: int = 0,
-    part: tuple[int, int] = (1, 1),
+    engine: EngineSettings = EngineSettings(),
 ) -> JsonObject:
     """Write corrupted copies of pictures below ``folder``, with the same relative paths, and a manifest.
 
     The files are PNG inside, whatever their suffix, so that nothing is lost and lists that name them stay valid;
     pictures that the policy leaves clean and the data set's own lists (text, CSV, MAT, ...) are copied as they are.
-    ``manifest-I-of-N.jsonl`` has one line per picture: path, corruption, severity, SHA-256; its name ends in
-    ``.partial`` until the part is whole, and no data set reads a copy of which a part is not. A copy that was
-    interrupted goes on where it stopped; pictures whose hash is no longer right are made again.
+    ``manifest-1-of-1.jsonl`` has one line per picture: path, corruption, severity, SHA-256; its name ends in
+    ``.partial`` until it is whole, and no data set reads a copy before. A copy that was interrupted goes on where it
+    stopped; shards with a picture whose hash is no longer right are made again.
 
     Args:
         dataset: where pictures are read.
@@ -391,18 +399,15 @@ def write_copy(
         policy: what is done. Its ``side`` is not looked at: a file cannot be both.
         folder: the new root.
         repeat: which of the repeats; each belongs in a folder of its own.
-        part: (i, n) writes the i-th of n parts, i from 1, so that n machines can share the work.
+        engine: who does the work.
 
     Returns:
         Counts: pictures, written, kept, and per corruption.
 
     Raises:
-        UsageError: a part that does not exist, a folder that holds a copy by another policy, or the data set's own.
-        DataError: a picture cannot be read.
+        UsageError: a folder that holds a copy by another policy, or the data set's own.
+        ShardsFailed: a picture cannot be read.
     """
-    index, parts = part
-    if not 1 <= index <= parts:
-        raise UsageError(f"part {index}/{parts} does not exist; the first is 1/{parts}, the last {parts}/{parts}")
     target = Path(folder)
     if target.resolve() == Path(dataset.root).resolve():
         raise UsageError(f"{target} is the data set itself; a corrupted copy needs a folder of its own")
@@ -411,26 +416,34 @@ def write_copy(
     unique = {record.path: record for record in records}
     if any(record.box is not None for record in unique.values()):
         raise UsageError(f"{dataset.title} cuts several pictures out of one file; it can only be corrupted on the fly")
-    if index == 1:
-        _copy_lists(Path(dataset.root), target, set(unique))
-    mine = [unique[path] for place, path in enumerate(sorted(unique)) if place % parts == index - 1]
-    whole = target / f"manifest-{index}-of-{parts}.jsonl"
-    manifest = whole.with_name(whole.name + PARTIAL)
-    if whole.exists():
-        whole.replace(manifest)
-    done = _finished_lines(manifest, target)
-    counts: Counter[str] = Counter()
-    written = 0
-    with (
-        manifest.open("a", encoding="utf-8") as lines,
-        progress_bar("corrupt", "picture", len(mine)) as bar,
-    ):
-        for record in mine:
+    whole = target / "manifest-1-of-1.jsonl"
+    mark = whole.with_name(whole.name + PARTIAL)
+    mark.touch()
+    _copy_lists(Path(dataset.root), target, set(unique))
+    pictures = CompactRecords(unique[path] for path in sorted(unique))
+    shards = chunks(len(pictures), _SHARD)
+    for shard in shards:
+        if not all(sha256(target / line["path"]) == line["sha256"] for line in _lines(target, shard)):
+            forget(target, shard)
+    start = functools.partial(_start_copying, dataset, pictures, _SHARD, policy, target, repeat)
+    kept = launch(Job("corrupt", target, shards, "picture", start), engine)
+    lines = [line for shard in shards for line in _lines(target, shard)]
+    atomic_write_text(whole, "".join(json.dumps(line) + "\n" for line in lines))
+    mark.unlink(missing_ok=True)
+    counts = Counter(line["corruption"] for line in lines)
+    written = len(pictures) - kept
+    return {"pictures": len(pictures), "written": written, "kept": kept, "corruptions": dict(sorted(counts.items()))}
+
+
+def _start_copying(
+    dataset: Dataset, pictures: Sequence[Record], size: int, policy: CorruptionPolicy, target: Path, repeat: int
+) -> RunShard:
+    """Writes ``size`` pictures and, last, their lines of the manifest."""
+
+    def run_shard(shard: str) -> list[Path]:
+        lines = []
+        for record in pictures[chunk(shard, size)]:
             assignment = assign(policy, dataset.title, record, repeat, dataset.places)
-            counts[assignment.name] += 1
-            bar.update()
-            if record.path in done:
-                continue
             data = dataset.read(record)
             if assignment.name != library.NONE:
                 data = _encoded(corrupt_record(data, record, policy, assignment), "PNG", compress_level=1)
@@ -441,16 +454,29 @@ def write_copy(
                 "severity": assignment.severity,
                 "sha256": hashlib.sha256(data).hexdigest(),
             }
-            lines.write(json.dumps(line) + "\n")
-            lines.flush()
-            written += 1
-    manifest.replace(whole)
-    return {
-        "pictures": len(mine),
-        "written": written,
-        "kept": len(mine) - written,
-        "corruptions": dict(sorted(counts.items())),
-    }
+            lines.append(json.dumps(line) + "\n")
+        atomic_write_text(piece(target, shard, ".jsonl"), "".join(lines))
+        return [piece(target, shard, ".jsonl"), *(target / json.loads(line)["path"] for line in lines)]
+
+    return run_shard
+
+
+class _Line(TypedDict):
+    path: str
+    corruption: str
+    severity: int
+    sha256: str
+
+
+def _lines(target: Path, shard: str) -> list[_Line]:
+    """A shard's lines of the manifest, of pictures that are there; none where it is not finished, or damaged."""
+    path = piece(target, shard, ".jsonl")
+    try:
+        lines: list[_Line] = read_json_lines(path, _Line) if path.exists() else []
+    except DataError:
+        forget(target, shard)
+        return []
+    return [line for line in lines if (target / inside(line["path"], str(path))).is_file()]
 
 
 def _described(policy: CorruptionPolicy) -> JsonObject:
@@ -496,25 +522,3 @@ def _copy_lists(root: Path, target: Path, pictures: set[str]) -> None:
         with zipfile.ZipFile(root) as archive:
             for member in archive.infolist():
                 copy(member.filename, member.file_size, archive.open)
-
-
-class _Line(TypedDict):
-    path: str
-    sha256: str
-
-
-def _finished_lines(manifest: Path, target: Path) -> set[str]:
-    """Paths whose file is there with the hash of the manifest; other lines, and a torn last one, are dropped."""
-    if not manifest.exists():
-        return set()
-    good: dict[str, str] = {}
-    for line in manifest.read_bytes().decode(errors="replace").splitlines():
-        try:
-            entry = checked(parse_json(line, manifest), _Line, manifest)
-        except DataError:
-            continue
-        file = target / inside(entry["path"], str(manifest))
-        if file.is_file() and sha256(file) == entry["sha256"]:
-            good[entry["path"]] = line
-    atomic_write_bytes(manifest, "".join(f"{line}\n" for line in good.values()).encode())
-    return set(good)

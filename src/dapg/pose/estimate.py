@@ -1,10 +1,9 @@
 """Key-point estimation as a stage: a data set in, one table of key points and a sheet to look at out.
 
-The work is cut into chunks of pictures, each a small table of its own. A killed run goes on with the chunks that are
-missing; several machines share the work by ``--part i/n`` on one common folder, and whoever completes the last
-chunk joins all of them.
+The work is cut into chunks of pictures, each a small table of its own, which workers claim (``core/shards.py``).
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -17,19 +16,21 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from dapg.core import plugins
+from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import DapgError, DataError, UsageError
 from dapg.core.files import atomic_path, sha256, write_json
 from dapg.core.images import decode, upright_size
 from dapg.core.key_points import CONFIDENT
-from dapg.core.parts import Part, chunk_slices, parse_part
-from dapg.core.progress import progress_bar
+from dapg.core.launch import launch
 from dapg.core.ranges import Threads
 from dapg.core.run_folder import RunFolder
 from dapg.core.schema import read_json
 from dapg.core.settings import run_only
+from dapg.core.shards import Job, RunShard, chunk, chunks
 from dapg.core.training import DataConfig
 from dapg.core.types import JsonObject, Record
 from dapg.data.base import Dataset
+from dapg.data.compact import CompactRecords
 from dapg.data.source import draw_subset, list_hash, open_dataset, select_records
 from dapg.pose.estimators.base import Estimator
 from dapg.pose.key_point_sheets import overlay_sheet
@@ -51,8 +52,8 @@ class EstimateSettings:
     """Its own settings (the ``Config`` nested in it)."""
     data: DataConfig = field(default_factory=DataConfig)
     """Pictures; without a split, those of all splits."""
-    part: str = run_only("")
-    """``i/n``: only this part of the work, for several machines that share the output folder."""
+    engine: EngineSettings = run_only(EngineSettings())
+    """Who does the work."""
     threads: Threads = run_only(2)
     """Pictures decoded at a time."""
     out: str = run_only("")
@@ -93,7 +94,7 @@ def all_records(dataset: Dataset, config: DataConfig, seed: int = 0) -> Sequence
 
 
 def estimate(settings: EstimateSettings) -> JsonObject:
-    """Run, go on with, or reuse one estimation; returns result.json's content, or what is still missing.
+    """Run, go on with, or reuse one estimation; returns result.json's content.
 
     The folder then holds ``key_points.npz`` (see ``pose/key_point_table.py``), ``overlay.jpg`` and result.json.
 
@@ -101,32 +102,29 @@ def estimate(settings: EstimateSettings) -> JsonObject:
         UsageError: wrong settings, or the folder holds other work.
         DataError, WeightsError: see there. Single unreadable pictures are listed, and have confidence 0.
     """
-    part = parse_part(settings.part)
     dataset = open_dataset(settings.data)
     records = all_records(dataset, settings.data)
     kind = estimator_class(settings.name)
-    network = kind(settings.estimator, dataset)
+    kind(settings.estimator, dataset)  # what is missing is said before anything is written
     stage = RunFolder(settings.folder(), settings, "pose estimate")
     finished = stage.open()
-    stage.close()  # parts work side by side; each chunk is written atomically
+    stage.close()  # workers of several commands may share the folder; each chunk is written atomically
     if finished is not None:
         return {**finished, "reused": True}
     folder = settings.folder() / CHUNKS
     folder.mkdir(exist_ok=True)
     _check_list(folder, records)
-    slices = chunk_slices(len(records), CHUNK)
-    _estimate_chunks(network, dataset, records, slices, part, folder, settings.threads)
-    missing = [number for number in range(len(slices)) if not _chunk(folder, number).exists()]
-    if missing:
-        return {"chunks": len(slices), "missing": len(missing), "part": settings.part}
-    return _merge(settings, dataset, records, slices, folder)
+    start = functools.partial(_start, settings, dataset, CompactRecords(records), CHUNK)
+    shards = chunks(len(records), CHUNK)
+    launch(Job("pose estimate", settings.folder(), shards, "picture", start), settings.engine)
+    return _merge(settings, dataset, records, list(shards))
 
 
 def _check_list(folder: Path, records: Sequence[Record]) -> None:
-    """All parts must cut the same list.
+    """All commands must cut the same list.
 
     Raises:
-        DataError: the data changed since the first part began.
+        DataError: the data changed since the first command began.
     """
     path, now = folder / "list.json", {"pictures": len(records), "hash": list_hash(list(records))}
     if not path.exists():
@@ -135,36 +133,28 @@ def _check_list(folder: Path, records: Sequence[Record]) -> None:
         raise DataError(f"{path} was made from other pictures than there are now; give another --out")
 
 
-def _chunk(folder: Path, number: int) -> Path:
-    return folder / f"{number:06d}.npz"
+def _chunk(settings: EstimateSettings, shard: str) -> Path:
+    return settings.folder() / CHUNKS / f"{shard}.npz"
 
 
-def _estimate_chunks(
-    network: Estimator,
-    dataset: Dataset,
-    records: Sequence[Record],
-    slices: Sequence[slice],
-    part: Part,
-    folder: Path,
-    threads: int,
-) -> None:
-    mine = list(part.chunks(len(slices)))
-    todo = [number for number in mine if not _chunk(folder, number).exists()]
-    total = sum(slices[number].stop - slices[number].start for number in mine)
-    left = sum(slices[number].stop - slices[number].start for number in todo)
-    bar = progress_bar("key points", "picture", total, total - left)
-    with bar, ThreadPoolExecutor(max(1, threads)) as pool:
-        for number in todo:
-            chosen = records[slices[number]]
-            points, problems = [], dict[str, str]()
-            for batch in _batches(dataset, chosen, network, pool):
-                points.append(network.estimate(batch.images, batch.sizes, batch.records))
-                points[-1][batch.unreadable, :, 2] = 0
-                problems.update(batch.problems)
-                bar.update(len(batch.records))
-            keys = tuple((record.path, record.box) for record in chosen)
-            finite = torch.nan_to_num(torch.cat(points), nan=0.0, posinf=0.0, neginf=0.0)
-            write_table(_chunk(folder, number), KeyPointTable(keys, finite, {"unreadable": problems}))
+def _start(settings: EstimateSettings, dataset: Dataset, records: Sequence[Record], size: int) -> RunShard:
+    """Makes the table of ``size`` pictures in a row."""
+    network = estimator_class(settings.name)(settings.estimator, dataset)
+    pool = ThreadPoolExecutor(settings.threads)
+
+    def run_shard(shard: str) -> list[Path]:
+        chosen = records[chunk(shard, size)]
+        points, problems = [], dict[str, str]()
+        for batch in _batches(dataset, chosen, network, pool):
+            points.append(network.estimate(batch.images, batch.sizes, batch.records))
+            points[-1][batch.unreadable, :, 2] = 0
+            problems.update(batch.problems)
+        keys = tuple((record.path, record.box) for record in chosen)
+        finite = torch.nan_to_num(torch.cat(points), nan=0.0, posinf=0.0, neginf=0.0)
+        write_table(_chunk(settings, shard), KeyPointTable(keys, finite, {"unreadable": problems}))
+        return [_chunk(settings, shard)]
+
+    return run_shard
 
 
 @dataclass(frozen=True)
@@ -201,19 +191,19 @@ def _batches(
 
 
 def _merge(
-    settings: EstimateSettings, dataset: Dataset, records: Sequence[Record], slices: Sequence[slice], folder: Path
+    settings: EstimateSettings, dataset: Dataset, records: Sequence[Record], shards: Sequence[str]
 ) -> JsonObject:
-    """Join the chunks; only one of several parts that end together does it."""
+    """Join the chunks; only one of several commands that end together does it."""
     out = settings.folder()
     stage = RunFolder(out, settings, "pose estimate")
     with closing(stage):
         finished = stage.open()
         if finished is not None:
             return {**finished, "reused": True}
-        tables = [read_table(_chunk(folder, number)) for number in range(len(slices))]
+        tables = [read_table(_chunk(settings, shard)) for shard in shards]
         keys = tuple(key for table in tables for key in table.keys)
         if keys != tuple((record.path, record.box) for record in records):
-            raise DataError(f"{folder} holds chunks of other pictures; give another --out")
+            raise DataError(f"{out / CHUNKS} holds chunks of other pictures; give another --out")
         about = {
             "estimator": settings.name,
             "settings": vars(settings.estimator) if hasattr(settings.estimator, "__dict__") else {},
@@ -236,8 +226,8 @@ def _merge(
                 "table_sha256": sha256(out / TABLE),
             }
         )
-    for number in range(len(slices)):
-        _chunk(folder, number).unlink(missing_ok=True)
+    for shard in shards:
+        _chunk(settings, shard).unlink(missing_ok=True)
     return result
 
 

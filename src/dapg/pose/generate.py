@@ -1,8 +1,9 @@
-"""Writes each person in other poses: pictures and a manifest, in batches, resumable, in parts."""
+"""Writes each person in other poses: pictures and a manifest, in shards that workers claim."""
 
+import functools
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,18 +14,20 @@ from torch import Tensor
 from dapg.augment.repose import repose
 from dapg.augment.skeleton import canonical_poses
 from dapg.core.device import resolve_device
-from dapg.core.errors import DataError, UsageError, nearest
-from dapg.core.files import atomic_write_bytes, atomic_write_text, folder_lock, remove_leftovers_of, write_json
+from dapg.core.engines.base import EngineSettings
+from dapg.core.errors import UsageError, nearest
+from dapg.core.files import atomic_write_bytes, atomic_write_text, write_json
 from dapg.core.images import to_pil
 from dapg.core.key_points import usable
-from dapg.core.parts import Part
-from dapg.core.progress import progress_bar
-from dapg.core.ranges import Count, CountOrZero, Processes, Seed
-from dapg.core.schema import REMEDY, read_json, read_json_lines
+from dapg.core.launch import launch
+from dapg.core.ranges import Count, CountOrZero, Seed
+from dapg.core.schema import read_json
 from dapg.core.settings import run_only
+from dapg.core.shards import Job, RunShard, chunk, chunks, piece
 from dapg.core.training import DataConfig
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.base import Dataset
+from dapg.data.compact import CompactRecords
 from dapg.data.loading import LoaderConfig, ordered_batches
 from dapg.data.manifest import ABOUT, GeneratedPicture, Manifest, write_manifest
 from dapg.data.source import list_hash, open_dataset, select_records
@@ -32,6 +35,8 @@ from dapg.models.weights.pose_weights import GeneratorFacts, load_generator
 from dapg.pose.pairs import key_points_of
 
 PICTURES = "pictures"
+_SHARD = 128
+"""Pictures of a shard; it is generated anew if it was not finished, as the batch decides over last bits."""
 
 
 @dataclass(frozen=True)
@@ -54,62 +59,76 @@ class GenerateSettings:
     """Only so many pictures, drawn once; 0 uses all."""
     seed: Seed = 0
     """Of the drawing of a subset; an alignment with the same seed and subset finds all its pictures here."""
-    part: str = "1/1"
-    """I/N makes the I-th of N parts, to share the work between machines."""
     batch_size: Count = run_only(32)
     """Pictures generated at once."""
-    workers: Processes = run_only(0)
-    """Processes that decode."""
     device: str = run_only("auto")
     """auto, cpu, cuda or cuda:N."""
+    engine: EngineSettings = run_only(EngineSettings())
+    """Who does the work."""
 
 
 def generate(source: DataConfig, settings: GenerateSettings) -> JsonObject:
-    """Generate the pictures of one part; returns counts.
+    """Generate pictures; returns counts.
 
     ``pictures/`` then holds ``<source's path>_to_<pose>.png`` (as PN-GAN names them) for every usable picture, and
-    ``part-I-of-N.jsonl`` lists this part; after the last part ``manifest.csv`` lists all (``data/manifest.py``).
-    Unusable pictures have a line without file: they go on unchanged; ``unchanged-I-of-N.jsonl`` says why. Files that
-    are there already are kept, so an interrupted run goes on where it stopped.
+    ``manifest.csv`` lists all (``data/manifest.py``). Unusable pictures have a line without file: they go on unchanged;
+    ``unchanged.jsonl`` says why. An interrupted run goes on where it stopped.
 
     Raises:
-        UsageError: an unknown pose, a part that does not exist, a folder made with other settings, no key points.
-        DataError: a picture cannot be read.
+        UsageError: an unknown pose, a folder made with other settings, no key points.
+        ShardsFailed: a picture cannot be read.
     """
-    part = Part.parse(settings.part)
     poses = chosen_poses(settings.poses)
-    generator, facts = load_generator(settings.generator)
+    _, facts = load_generator(settings.generator)
     dataset = open_dataset(source)
     wanted = DataConfig(source.name, source.root, settings.split, settings.subset)
-    records = select_records(dataset, wanted, settings.seed)
+    records = CompactRecords(select_records(dataset, wanted, settings.seed))
     out = Path(settings.out)
-    mine = [records[number] for number in part.chunks(len(records))]
-    points = key_points_of(dataset, mine, settings.key_points, "--key_points")
-    reasons = _reasons(mine, points, settings)
-    generator.to(resolve_device(settings.device))
+    key_points_of(dataset, records, settings.key_points, "--key_points")
     about = _claim(out, dataset, records, list(poses), facts, settings)  # whatever can be refused has been
-    with folder_lock(out, part.number):
-        todo = [n for n, record in enumerate(mine) if not reasons[n] and not _done(out, record, poses)]
-        remove_leftovers_of(out / file_of(record, pose) for record in mine for pose in poses)
-        remove_leftovers_of(out / name for name in _lists(part))
-        with progress_bar("generate", "picture", len(todo)) as bar:
-            for numbers, pictures in _batches(dataset, mine, todo, settings, facts):
-                generated = repose(generator, pictures, torch.stack(list(poses.values())), points[numbers]).cpu()
-                for number, versions in zip(numbers, generated, strict=True):
-                    for pose, version in zip(poses, versions, strict=True):
-                        atomic_write_bytes(out / file_of(mine[number], pose), _png(version))
-                bar.update(len(numbers))
-        _list(out, mine, reasons, list(poses), part)
-        whole = _join_parts(out, records, part.count, about)
-    passed_on = sum(bool(reason) for reason in reasons)
+    shards = chunks(len(records), _SHARD)
+    start = functools.partial(_start, settings, dataset, records, _SHARD)
+    kept = launch(Job("pose generate", out, shards, "picture", start), settings.engine)
+    reasons = [reason for shard in shards for reason in read_json(piece(out, shard, ".json"), list[str])]
+    unchanged = [(record.path, record.box, reason) for record, reason in zip(records, reasons, strict=True) if reason]
+    atomic_write_text(out / "unchanged.jsonl", "".join(json.dumps(row) + "\n" for row in unchanged))
+    pictures = tuple(
+        GeneratedPicture(record.path, record.box, pose, file_of(record, pose) if pose else "")
+        for record, reason in zip(records, reasons, strict=True)
+        for pose in ([""] if reason else poses)
+    )
+    write_manifest(Manifest(out, pictures, about))
     return {
-        "pictures": len(mine),
-        "generated": len(poses) * (len(mine) - passed_on),
-        "made now": len(poses) * len(todo),
-        "passed on unchanged": passed_on,
+        "pictures": len(records),
+        "done before": kept,
+        "generated": len(poses) * (len(records) - len(unchanged)),
+        "passed on unchanged": len(unchanged),
         "pairs of the generator": facts.supervision,
-        "complete": whole,
     }
+
+
+def _start(settings: GenerateSettings, dataset: Dataset, records: Sequence[Record], size: int) -> RunShard:
+    """Generates from ``size`` records in a row; leaves why each is passed on, empty where it is not."""
+    generator, facts = load_generator(settings.generator)
+    generator.to(resolve_device(settings.device))
+    poses, out = chosen_poses(settings.poses), Path(settings.out)
+    everything = key_points_of(dataset, records, settings.key_points, "--key_points")
+
+    def run_shard(shard: str) -> list[Path]:
+        chosen, points = records[chunk(shard, size)], everything[chunk(shard, size)]
+        reasons = _reasons(chosen, points, settings)
+        usable = [number for number, reason in enumerate(reasons) if not reason]
+        files = [piece(out, shard, ".json")]
+        for numbers, images in _batches(dataset, chosen, usable, settings, facts):
+            generated = repose(generator, images, torch.stack(list(poses.values())), points[numbers]).cpu()
+            for number, versions in zip(numbers, generated, strict=True):
+                for pose, version in zip(poses, versions, strict=True):
+                    files.append(out / file_of(chosen[number], pose))
+                    atomic_write_bytes(files[-1], _png(version))
+        write_json(files[0], reasons)
+        return files
+
+    return run_shard
 
 
 def chosen_poses(text: str) -> dict[str, Float[Tensor, "18 3"]]:
@@ -131,48 +150,6 @@ def file_of(record: Record, pose: str) -> str:
     path = PurePosixPath(record.path)
     place = "" if record.box is None else "_" + "-".join(map(str, record.box))
     return f"{PICTURES}/{path.with_name(f'{path.stem}{place}_to_{pose}.png')}"
-
-
-def _list(out: Path, records: Sequence[Record], reasons: Sequence[str], poses: Sequence[str], part: Part) -> None:
-    """This part's two lists."""
-    lines, unchanged = [], []
-    for record, reason in zip(records, reasons, strict=True):
-        if reason:
-            unchanged.append((record.path, record.box, reason))
-        lines += [(record.path, record.box, "" if reason else pose) for pose in poses[: 1 if reason else None]]
-    for name, rows in zip(_lists(part), (unchanged, lines), strict=True):
-        atomic_write_text(out / name, _lines(rows))
-
-
-def _lists(part: Part) -> tuple[str, str]:
-    """Names of a part's list of unchanged pictures, and of its list of all, which is written last."""
-    suffix = f"{part.number}-of-{part.count}.jsonl"
-    return f"unchanged-{suffix}", f"part-{suffix}"
-
-
-def _lines(rows: Sequence[object]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def _join_parts(out: Path, records: Sequence[Record], parts: int, about: JsonObject) -> bool:
-    """Write the manifest when every part is there; whether it was."""
-    files = [out / f"part-{index}-of-{parts}.jsonl" for index in range(1, parts + 1)]
-    if not all(file.exists() for file in files):
-        return False
-    poses: dict[tuple[str, tuple[int, ...] | None], list[str]] = {}
-    for file in files:
-        for path, box, pose in read_json_lines(file, tuple[str, list[int] | None, str]):
-            poses.setdefault((path, tuple(box) if box else None), []).append(pose)
-    absent = [record.path for record in records if (record.path, record.box) not in poses]
-    if absent:
-        raise DataError(f"the lists of parts in {out} know nothing of {absent[0]}; {REMEDY}")
-    pictures = tuple(
-        GeneratedPicture(record.path, record.box, pose, file_of(record, pose) if pose else "")
-        for record in records
-        for pose in poses[record.path, record.box]
-    )
-    write_manifest(Manifest(out, pictures, about))
-    return True
 
 
 def _claim(
@@ -217,10 +194,6 @@ def _reasons(records: Sequence[Record], points: Float[Tensor, "R 18 3"], setting
     ]
 
 
-def _done(out: Path, record: Record, poses: Mapping[str, Tensor]) -> bool:
-    return all((out / file_of(record, pose)).exists() for pose in poses)
-
-
 def _batches(
     dataset: Dataset,
     records: Sequence[Record],
@@ -231,7 +204,7 @@ def _batches(
     """The chosen records' numbers and pictures."""
     if not chosen:
         return
-    config = LoaderConfig(height=facts.height, width=facts.width, workers=settings.workers)
+    config = LoaderConfig(height=facts.height, width=facts.width, workers=0)
     for batch in ordered_batches(dataset, [records[n] for n in chosen], settings.batch_size, config):
         yield [chosen[place] for place in batch.indices.tolist()], batch.images
 

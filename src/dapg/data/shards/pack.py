@@ -1,5 +1,6 @@
 """Turns any data set into ``shard-000000.tar`` ... (readable by webdataset) and an index; killed, it goes on."""
 
+import functools
 import hashlib
 import io
 import itertools
@@ -8,13 +9,15 @@ import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
+from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import atomic_path, folder_lock, remove_leftovers, write_json
+from dapg.core.launch import launch
 from dapg.core.schema import read_json
+from dapg.core.shards import Job, RunShard, chunk, chunks
 from dapg.core.types import Record, Trial
 from dapg.data.base import Dataset
+from dapg.data.compact import CompactRecords
 from dapg.data.listing import PICTURE_SUFFIXES
 from dapg.data.shards.tar_store import PACKED, PACKING, write_index
 
@@ -24,6 +27,7 @@ def pack(
     root: Path | str,
     splits: Sequence[str] = (),
     per_shard: int = 10_000,
+    engine: EngineSettings = EngineSettings(),
 ) -> dict[str, int]:
     """Pack splits of a data set, and those of its trials whose pictures are all among them.
 
@@ -32,6 +36,7 @@ def pack(
         root: new folder for the tars.
         splits: names; none: every split this copy has.
         per_shard: pictures per tar.
+        engine: who does the work.
 
     Returns:
         Numbers of pictures, tars and bytes.
@@ -42,8 +47,8 @@ def pack(
 
     Raises:
         UsageError: an unknown split, or ``root`` holds something else.
-        BusyError: another process packs into it.
-        DataError: a picture cannot be read.
+        BusyError: another process writes the index.
+        ShardsFailed: a picture cannot be read.
     """
     folder = Path(root)
     for split in splits:
@@ -52,18 +57,40 @@ def pack(
     records = list(dict.fromkeys(itertools.chain.from_iterable(chosen.values())))
     by_path = {record.path: record for record in records}
     listed = hashlib.sha256("\n".join(by_path).encode()).hexdigest()
-    work = {"data": dataset.title, "splits": list(chosen), "per_shard": per_shard, "pictures": listed}
+    if not by_path:
+        raise UsageError("nothing to pack: the splits hold no picture")
     with folder_lock(folder):
-        whole = _begin(folder, work)
-        written = write_tars(folder, list(by_path), lambda path: dataset.read(by_path[path]), per_shard)
-        if not whole:
+        _begin(folder, {"data": dataset.title, "splits": list(chosen), "per_shard": per_shard, "pictures": listed})
+    shards = chunks(len(by_path), per_shard)
+    start = functools.partial(_start, dataset, CompactRecords(by_path.values()), folder, per_shard)
+    launch(Job("data shard", folder, shards, "picture", start), engine)
+    with folder_lock(folder, patience=3600.0):  # others that worked with us may be writing the same
+        remove_leftovers(folder)
+        if (folder / PACKING).exists():
             write_index(folder, chosen, _trials_within(dataset, set(records)), dataset.title, dataset.licence)
             (folder / PACKING).replace(folder / PACKED)
-    return written
+    size = sum(_tar(folder, int(shard)).stat().st_size for shard in shards)
+    return {"pictures": len(by_path), "tars": len(shards), "bytes": size}
 
 
-def _begin(folder: Path, work: dict[str, object]) -> bool:
-    """Mark the folder as not whole; one with the mark of the same work is gone on with. Whether it is whole already."""
+def _start(dataset: Dataset, records: Sequence[Record], folder: Path, per_shard: int) -> RunShard:
+    """Writes one tar."""
+
+    def run_shard(shard: str) -> list[Path]:
+        chosen, tar = records[chunk(shard, per_shard)], _tar(folder, int(shard))
+        by_path = {record.path: record for record in chosen}
+        _write_tar(tar, int(shard) * per_shard, list(by_path), lambda path: dataset.read(by_path[path]))
+        return [tar]
+
+    return run_shard
+
+
+def _tar(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:06d}.tar"
+
+
+def _begin(folder: Path, work: dict[str, object]) -> None:
+    """Mark the folder as not whole; one with a mark of the same work is gone on with."""
     mark = next((folder / name for name in (PACKED, PACKING) if (folder / name).exists()), None)
     if mark is None:
         if any(not path.name.startswith(".") for path in folder.iterdir()):
@@ -71,8 +98,6 @@ def _begin(folder: Path, work: dict[str, object]) -> bool:
         write_json(folder / PACKING, work)
     elif read_json(mark) != work:
         raise UsageError(f"{folder} holds tars of other pictures or settings; give another --out")
-    remove_leftovers(folder)
-    return mark is not None and mark.name == PACKED
 
 
 def _existing(dataset: Dataset, splits: Sequence[str], optional: bool) -> dict[str, Sequence[Record]]:
@@ -98,23 +123,10 @@ def _trials_within(dataset: Dataset, packed: set[Record]) -> dict[str, list[Tria
     return within
 
 
-def write_tars(root: Path, paths: Sequence[str], read: Callable[[str], bytes], per_shard: int) -> dict[str, int]:
-    """Write pictures as ``000000000.jpg`` and ``000000000.json``, which names the path; tars that are there stay.
-
-    Equal input gives equal tars, byte for byte.
-    """
-    if not paths:
-        raise UsageError("nothing to pack: the splits hold no picture")
-    tars = range(0, len(paths), per_shard)
-    progress = tqdm(total=len(paths), desc="pack", unit="picture", disable=None)
-    with progress as bar:
-        for shard, start in enumerate(tars):
-            file, batch = root / f"shard-{shard:06d}.tar", paths[start : start + per_shard]
-            if not file.exists():
-                _write_tar(file, start, batch, read)
-            bar.update(len(batch))
-    size = sum((root / f"shard-{shard:06d}.tar").stat().st_size for shard in range(len(tars)))
-    return {"pictures": len(paths), "tars": len(tars), "bytes": size}
+def write_tars(root: Path, paths: Sequence[str], read: Callable[[str], bytes], per_shard: int) -> None:
+    """Write pictures as ``000000000.jpg`` and ``000000000.json``, which names the path; equal input, equal bytes."""
+    for number, start in enumerate(range(0, len(paths), per_shard)):
+        _write_tar(_tar(root, number), start, paths[start : start + per_shard], read)
 
 
 def _write_tar(file: Path, first: int, paths: Sequence[str], read: Callable[[str], bytes]) -> None:

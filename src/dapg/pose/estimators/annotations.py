@@ -59,7 +59,7 @@ class Annotations(Estimator):
         confidence = torch.tensor(CONFIDENCE)[points[..., 2].long()] * inside
         return torch.cat([places, confidence[..., None]], dim=-1)
 
-    def _of(self, record: Record) -> list[tuple[float, float, int]]:
+    def _of(self, record: Record) -> Sequence[Sequence[int | float]]:
         if record.path not in self._points:
             raise DataError(f"{ANNOTATIONS} knows no picture {record.path}")
         return self._points[record.path]
