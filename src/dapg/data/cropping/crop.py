@@ -37,7 +37,7 @@ from dapg.data.cropping.segments import (
     read_table,
     table_path,
 )
-from dapg.data.cropping.tracks import TrackConfig, greedy_tracks
+from dapg.data.cropping.tracks import TrackConfig, foreign_tracks, greedy_tracks, require_tracker
 from dapg.data.cropping.videos import Video, find_videos
 from dapg.data.sets.folder import LABELS
 
@@ -100,6 +100,7 @@ def crop(settings: CropSettings) -> JsonObject:
     if settings.detect is None:
         settings = replace(settings, detect=kind.Config())
     kind(settings.detect)  # what is missing is said before anything is written
+    require_tracker(settings.tracks)
     out = Path(settings.out)
     videos, problems = find_videos(Path(settings.source), settings.picture_rate)
     if out.resolve() in [
@@ -217,8 +218,14 @@ def _select(
     boxes = [
         (rows[p[0]].seconds, np.array([rows[place].box for place in p], dtype=np.float64)) for p in frames.values()
     ]
+    if settings.tracks.tracker == "greedy":
+        followed = greedy_tracks(boxes, settings.tracks)
+    else:
+        scores = [np.array([rows[place].score for place in places]) for places in frames.values()]
+        rate = video.frames_per_second / Plan.of(video, settings.sampling).step
+        followed = foreign_tracks(boxes, scores, rate, settings.tracks)
     tracks = np.full(len(rows), -1, dtype=np.int64)
-    for places, numbers in zip(frames.values(), greedy_tracks(boxes, settings.tracks), strict=True):
+    for places, numbers in zip(frames.values(), followed, strict=True):
         tracks[places] = numbers
     lengths = np.bincount(tracks) if len(rows) else tracks
     cut = [place for place, row in enumerate(rows) if row.file]

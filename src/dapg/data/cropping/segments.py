@@ -198,6 +198,7 @@ def _look(segment: _Segment, moment: Moment, video: Video, plan: Plan, out: Path
     if moment.pixels is None:
         segment.undecodable += 1
         return
+    segment.detector.turn(video.name, moment.number)
     detections = segment.detector.detect(moment.pixels)
     corners = np.round(detections.boxes).astype(int).tolist()
     for index, (box, score) in enumerate(zip(corners, detections.scores.tolist(), strict=True)):

@@ -1,13 +1,17 @@
-"""Shared: greedy tracks. Boxes of one person in following frames get one number, by overlap alone."""
+"""Shared: tracks. Boxes of one person in following frames get one number, by overlap alone or by Roboflow's trackers."""
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from dapg.core.errors import UsageError
 from dapg.core.ranges import Count, Share, Weight
+from dapg.core.settings import unset
 from dapg.data.cropping.boxes import iou
 
 
@@ -21,6 +25,8 @@ class TrackConfig:
     """Seconds a track outlives its last box."""
     min_boxes: Count = 3
     """Tracks of fewer boxes are taken for false alarms and give no crop."""
+    tracker: Literal["greedy", "sort", "bytetrack", "oc-sort"] = unset("greedy")
+    """Ours, or one of the package ``trackers`` (docs/own-footage.md), at its defaults but for the limits above."""
 
 
 @dataclass
@@ -77,4 +83,74 @@ def greedy_tracks(
             tracks.append(_Track(born, boxes[column].astype(np.float64), seconds))
             born += 1
         answers.append(numbers)
+    return answers
+
+
+_FOREIGN = {"sort": "SORTTracker", "bytetrack": "ByteTrackTracker", "oc-sort": "OCSORTTracker"}
+
+
+def require_tracker(config: TrackConfig) -> None:
+    """What the tracker needs, asked for before anything is written.
+
+    Raises:
+        UsageError: its package is not installed.
+    """
+    if config.tracker in _FOREIGN:
+        _package(config.tracker)
+
+
+def _package(name: str) -> tuple[Any, Any]:
+    try:
+        return importlib.import_module("trackers"), importlib.import_module("supervision")
+    except ImportError as error:
+        raise UsageError(
+            f"--tracks.tracker {name} is of Roboflow's package ({error}): pip install trackers, or take greedy"
+        ) from error
+
+
+def foreign_tracks(
+    frames: Sequence[tuple[float, Float[np.ndarray, "_ 4"]]],
+    scores: Sequence[Float[np.ndarray, "_"]],
+    rate: float,
+    config: TrackConfig,
+) -> list[NDArray[np.int64]]:
+    """As ``greedy_tracks``, by a tracker of the package ``trackers``; a box that it joins to none has its own number.
+
+    Args:
+        frames: (seconds, boxes) in order of time; frames without boxes may be left out.
+        scores: the detector's, of each box.
+        rate: frames looked at per second.
+        config: which tracker, and limits.
+
+    Raises:
+        UsageError: the package is not installed.
+    """
+    package, supervision = _package(config.tracker)
+    tracker = getattr(package, _FOREIGN[config.tracker])(
+        lost_track_buffer=round(30 * config.max_gap),  # which it counts at 30 frames a second
+        frame_rate=rate,
+        minimum_consecutive_frames=1,
+        minimum_iou_threshold=config.min_overlap,
+    )
+    numbers: dict[int, int] = {}
+    born, before, answers = 0, None, []
+    for (seconds, boxes), sure in zip(frames, scores, strict=True):
+        gap = 0 if before is None else round((seconds - before) * rate) - 1
+        for _ in range(min(gap, round(config.max_gap * rate) + 1)):
+            tracker.update(supervision.Detections.empty())
+        before = seconds
+        rows = np.arange(len(boxes))
+        given = supervision.Detections(xyxy=boxes.astype(np.float64), confidence=sure, data={"row": rows})
+        tracked = tracker.update(given)
+        own = dict(zip(tracked.data["row"].tolist(), tracked.tracker_id.tolist(), strict=True))
+        answer = np.zeros(len(boxes), dtype=np.int64)
+        for row in rows.tolist():
+            theirs = own.get(row, -1)
+            if theirs < 0 or theirs not in numbers:
+                answer[row], born = born, born + 1
+                if theirs >= 0:
+                    numbers[theirs] = int(answer[row])
+            else:
+                answer[row] = numbers[theirs]
+        answers.append(answer)
     return answers

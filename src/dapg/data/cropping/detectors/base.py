@@ -45,6 +45,9 @@ class Detector(ABC):
     def watch(self, frame: Frame) -> None:  # noqa: B027 (most detectors remember nothing)
         """A frame from before the stretch, for detectors that learn the background."""
 
+    def turn(self, video: str, number: int) -> None:  # noqa: B027 (most detectors look at the frame alone)
+        """Which frame of which video comes next, counted from 0."""
+
     @abstractmethod
     def detect(self, frame: Frame) -> Detections:
         """People in the next frame."""
