@@ -1,4 +1,4 @@
-"""Shared: tracks. Boxes of one person in following frames get one number, by overlap alone or by Roboflow's trackers."""
+"""Shared: tracks. Boxes of one person in following frames get one number, by overlap or by Roboflow's trackers."""
 
 import importlib
 from collections.abc import Sequence
