@@ -326,6 +326,9 @@ def passed_at(
 def separation(trials: Sequence[Trials], replicates: int = REPLICATES, seed: int = 0) -> Measured:
     """AUROC with its interval, the mean over several splits.
 
+    Of searches it is the area under 1 - FNIR over FPIR: a mated search has the score of the right person, a non-mated
+    one that of the likest of all enrolled persons, so that chance is far below one half.
+
     Raises:
         UsageError: no split.
     """
