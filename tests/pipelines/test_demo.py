@@ -1,6 +1,9 @@
 """The demo from nothing, with two steps a training; what it promises is on the page, and a second run reuses all."""
 
+import os
+import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,10 @@ from dapg.data.sets.synthetic import Synthetic
 from dapg.models.pn_gan import GeneratorConfig, build_generator
 from dapg.models.weights import pose_weights
 from dapg.models.weights.pose_weights import GeneratorFacts, save_generator
+from dapg.pipelines import demo as demo_runs
 from dapg.pipelines.demo import Demo, run_demo
+from dapg.pipelines.demo_search import ANSWERS, LISTED, PERSONS, small_trial
+from dapg.report.demo_page import Scored, first_sentence
 
 
 def without_generator(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -62,29 +68,92 @@ def test_whole_method_and_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """First without a generator, then with one, which adds to the same folder."""
     without_generator(monkeypatch, tmp_path)
     out, said = tmp_path / "demo", list[str]()
-    first = run_demo(Demo(out, steps=2), said.append)
-    assert "stage 2 (poses and alignment) is left out" in said[0]
-    assert [line[:5] for line in said[1:]] == [f"[{step}/5]" for step in range(1, 6)]
-    page = first["page"].read_text()
-    for part in ("is left out: this version ships no", "agw-from-stage-1", "agw-from-random", "histogram", "unseen"):
-        assert part in page
-    assert "agw-from-stage-2" not in page
+    run_demo(Demo(out, steps=2, processes=1), said.append)
+    assert "Stage 2 (poses and alignment) is left out" in said[0]
+    assert [line.partition("]")[0] for line in said[1:]] == [f"[{step}/9" for step in range(1, 10)]
+    page = (out / "report.html").read_text()
+    assert "In this run AGW from stage 1 reaches an mAP of " in page
+    assert "is left out: this version ships no" in page
+    assert "both stages" not in page
 
     network = build_generator(GeneratorConfig("attention", 8, 1), generator_from("demo generator"))
     save_generator(network, tmp_path / "g.safetensors", GeneratorFacts(64, 32, "self", {}))
     said.clear()
-    demo = Demo(out, steps=2, generator=str(tmp_path / "g.safetensors"), aligned_pictures=120)
-    made = run_demo(demo, said.append)
-    assert [line[:5] for line in said] == [f"[{step}/8]" for step in range(1, 9)]
-    page = made["page"].read_text()
-    assert "is left out" not in page
-    for part in ("agw-from-stage-2", "pairs of kind self", "Ranked lists", "with corrupted pictures", "Training"):
+    demo = Demo(out, steps=2, generator=str(tmp_path / "g.safetensors"), aligned_pictures=120, processes=1)
+    made = run_demo(demo, said.append, "Nothing is registered.")
+    assert [line.partition("]")[0] for line in said] == [f"[{step}/11" for step in range(1, 12)]
+    page, details = made["page"].read_text(), (out / "details.html").read_text()
+    for part in (made["sentence"], "Nothing is registered.", "AGW from both stages, gallery in fog", "Generated poses"):
         assert part in page
-    assert made["table"].count("| agw-from-stage-2") == 5  # clean; then clean, all, seen and unseen
+    assert "is left out" not in page
+    for part in ("pairs of kind self", "Training", "scores-agw-from-random"):
+        assert part in details
+    assert [line.split(" | ")[0] for line in made["table"].splitlines()[2:]] == [
+        "| both stages", "| stage 1", "| ImageNet", "| random weights"
+    ]  # fmt: skip
     aligned = read_json(out / "stage-2" / "result.json")
     assert aligned["poses"] == ["front", "left", "back", "right"]
     assert aligned["companions"] == {"pictures": 4 * aligned["data"]["pictures"], "sources_without": 0}
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
-    assert len(stamps) == 10
+    assert len(stamps) == 11
     assert run_demo(demo, said.append)["table"] == made["table"]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")} == stamps
+
+
+@pytest.mark.usefixtures("ten_test_persons")
+def test_fast_trains_nothing(tmp_path: Path) -> None:
+    said = list[str]()
+    made = run_demo(Demo(tmp_path, fast=True, processes=1), said.append)
+    assert not list(tmp_path.rglob("metrics.jsonl"))
+    page = made["page"].read_text()
+    (clean,) = re.findall(r"AGW from ImageNet, clean: (\d+) % of 80 queries found at rank 1,\s+(\d+) %", page)
+    (fog,) = re.findall(r"AGW from ImageNet, gallery in fog: (\d+) % of 80 queries found at rank 1,\s+(\d+) %", page)
+    assert 20 < int(clean[0]) < int(clean[1]), "chance is 5"
+    assert int(fog[0]) < int(clean[0])
+    shown = re.findall(r'<figure class="(\w+)"', page)
+    ready = made["table"].count("\n") - 2
+    assert shown.count("query") == ready * 2 * LISTED
+    assert len(shown) == ready * 2 * LISTED * (1 + ANSWERS)
+
+
+@pytest.mark.slow
+def test_lanes_run_side_by_side_and_their_steps_in_order(tmp_path: Path) -> None:
+    """Each lane's second step needs the file of its first; two processes besides this one do the work."""
+    said = list[str]()
+    lanes = [
+        [(f"{lane} {step}", partial(_write, tmp_path / lane, step)) for step in range(2)] for lane in ("one", "two")
+    ]
+    demo_runs._run(lanes, 2, said.append)
+    assert sorted(said) == ["one 0", "one 1", "two 0", "two 1"]
+    writers = {(tmp_path / lane / f"{step}").read_text() for lane in ("one", "two") for step in range(2)}
+    assert str(os.getpid()) not in writers
+
+
+def _write(folder: Path, step: int) -> None:
+    if step:
+        assert (folder / f"{step - 1}").exists()
+    folder.mkdir(exist_ok=True)
+    (folder / f"{step}").write_text(str(os.getpid()))
+
+
+def test_persons_and_queries_are_drawn_by_the_seed_alone() -> None:
+    dataset = Synthetic()
+    first, again, other = (small_trial(dataset, seed) for seed in (0, 0, 1))
+    assert first == again
+    persons = {record.person for record in first.query}
+    assert len(persons) == PERSONS
+    assert persons == {record.person for record in first.gallery}
+    assert persons != {record.person for record in other.query}
+    assert (len(first.query), len(first.gallery)) == (4 * PERSONS, 8 * PERSONS)
+
+
+def test_the_first_sentence_says_what_came_out() -> None:
+    ours = Scored("stage-2", "both stages", 30.0, 33.0, 18.0, 20.0)
+    imagenet = Scored("imagenet", "ImageNet", 31.0, 33.5, 17.0, 19.0)
+    assert first_sentence([imagenet, ours]) == (
+        "In this run AGW from both stages reaches an mAP of 33.0 % on clean and 18.0 % on corrupted pictures; "
+        "from ImageNet 33.5 and 17.0 (0.5 more and 1.0 less)."
+    )
+    assert first_sentence([imagenet]) == (
+        "In this run AGW from ImageNet reaches an mAP of 33.5 % on clean and 17.0 % on corrupted pictures."
+    )

@@ -14,7 +14,7 @@ from dapg.core.files import sha256
 from dapg.core.settings import from_dict, read_yaml
 from dapg.experiment.matrix import Cell, arm_called
 from dapg.experiment.plan import Experiment
-from dapg.experiment.store import CellResult, Stored
+from dapg.experiment.store import CellResult, Stored, read_cells
 from dapg.report.experiment_page import Table
 from dapg.report.score_tables import Row, to_markdown
 from dapg.scoring.bootstrap import PersonScores, compare, equivalence, holm
@@ -112,6 +112,21 @@ def statement(experiment: Experiment) -> str:
         f"{stated.smallest_effect:g} points, {stated.detectable:g} are found in 80 of 100 such experiments. On clean "
         f"pictures not lower by {stated.margin:g}. {stated.reason} Everything else is exploratory."
     )
+
+
+def summary(results: Path) -> str:
+    """What is registered below a folder of results, and its verdicts so far, in words."""
+    path = results / FILE
+    if not path.exists():
+        return "No comparison is registered here, so nothing is known about which start is better."
+    stated = from_dict(Registration, read_yaml(path), f"{path}: ")
+    experiment = Experiment(scale=stated.scale, test=stated.test, results=results)
+    table = report(experiment, read_cells(experiment.folder, with_persons=True))
+    verdicts = [
+        f"Under {row['fine-tuning']}: {', '.join(filter(None, (row['verdict'], row['difference'])))}."
+        for row in table.rows
+    ]
+    return " ".join([table.note, *verdicts])
 
 
 def report(experiment: Experiment, stored: Stored) -> Table:

@@ -1,34 +1,48 @@
-"""The demo: the whole method at its smallest, on the embedded people; minutes on two cores.
+"""The demo: the whole method on the embedded people, minutes on two cores, and a page that says what came out.
 
-Stage 1 on unlabelled pictures, persons generated in other poses, stage 2, AGW fine-tuning from both stages, from stage
-1 and from random weights, scores of all three on clean and on corrupted pictures of persons never seen, and a page. It
-shows that the machinery works; its margins mean nothing.
+Stage 1 on unlabelled pictures, persons generated in other poses, stage 2, AGW from both stages, from ImageNet and from
+random weights, scores on persons never seen, clean and corrupted, and ranked lists of queries drawn by the seed. What
+does not depend on each other runs two at a time. ``fast`` takes the package's trained networks instead of training.
 """
 
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from dapg.core.errors import UsageError
-from dapg.core.runtime import Cache
-from dapg.core.training import BackboneConfig
+from dapg.core.scales import SCALES
 from dapg.core.types import JsonObject
+from dapg.data.sets.synthetic import Synthetic
 from dapg.evaluation.corrupted_scores import CorruptionSettings
 from dapg.evaluation.evaluate import EvaluateSettings, evaluate
+from dapg.models.weights.addresses import zoo
 from dapg.models.weights.pose_weights import load_generator
+from dapg.pipelines.demo_search import LISTED, PERSONS, search
 from dapg.pose.generate import GenerateSettings, generate
 from dapg.recipes import alignment, finetuning, pretraining
 from dapg.report.collect import collect
+from dapg.report.demo_page import DemoPage, Scored, write_demo
 from dapg.report.run_page import write_page
-from dapg.report.score_tables import corruption_rows, score_rows, to_markdown
 from dapg.train.align import align
 from dapg.train.finetune import finetune
 from dapg.train.pretrain import pretrain
 from dapg.train.training_settings import AlignSettings, FinetuneSettings, PretrainSettings
 
-PRETRAINING, ALIGNMENT, FINETUNING, MODE = "dapg", "dapg_align", "agw", "all"
-TITLE = "dapg demo: synthetic people, infrared to visible, clean and corrupted"
+SCALE, PRETRAINING, ALIGNMENT, FINETUNING, MODE = "small", "dapg", "dapg_align", "agw", "all-100"
+LENGTHS = {"pretrain": 130, "align": 100}
+"""Steps of stage 1 and of stage 2, less than half of the scale's, so that the demo takes minutes."""
+TITLE = "dapg demo: who is it in the dark? Synthetic people, infrared to visible, clean and corrupted"
+TRAINED = {"stage-2": "both stages", "stage-1": "stage 1", "imagenet": "ImageNet", "random": "random weights"}
+"""Where AGW starts from -> in words."""
+READY = {"stage-1": "agw-dapg-small", "imagenet": "agw-imagenet-small"}
+"""The same -> name of a trained network of the package."""
+Step = tuple[str, Callable[[], object]]
+"""What is said, and what is done."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +52,16 @@ class Demo:
     out: Path
     seed: int = 0
     steps: int = 0
-    """Steps of each training; 0: the preset's."""
+    """Steps of each training; 0: the demo's."""
     device: str = "cpu"
     generator: str = "embedded"
     """Of other poses: embedded, a file, or the folder of a finished `dapg pose train`."""
     aligned_pictures: int = 600
-    """Pictures of the training persons that poses are generated for, and stage 2 is trained on; a third is infrared
-    and left out."""
+    """Unlabelled pictures whose persons are generated in other poses, and that stage 2 is trained on."""
+    fast: bool = False
+    """Train nothing: score the package's own networks."""
+    processes: int = 2
+    """Trainings at a time; 1: all in this process."""
 
     def without_stage_2(self) -> str:
         """Why stage 2 cannot run; empty: it can. Only the package's own generator may be missing.
@@ -57,13 +74,13 @@ class Demo:
         except UsageError as error:
             if self.generator != "embedded":
                 raise
-            return f"stage 2 (poses and alignment) is left out: {error}"
+            return f"Stage 2 (poses and alignment) is left out: {error}"
         return ""
 
     def stage_1(self) -> PretrainSettings:
-        """Robustness pre-training on the unlabelled pictures."""
-        base = pretraining(PRETRAINING, "demo")
-        train = replace(base.train, steps=self.steps or base.train.steps)
+        """Robustness pre-training on the unlabelled pictures, from ImageNet."""
+        base = pretraining(PRETRAINING, SCALE)
+        train = replace(base.train, steps=self.steps or LENGTHS["pretrain"])
         return replace(base, train=train, seed=self.seed, out=str(self.out / "stage-1"), device=self.device)
 
     def poses(self) -> GenerateSettings:
@@ -78,12 +95,12 @@ class Demo:
         )
 
     def stage_2(self) -> AlignSettings:
-        """Alignment of stage 1's network on pictures of the training persons, whose labels are not used."""
-        base = alignment(ALIGNMENT, "demo", self.stage_1())
+        """Alignment of stage 1's network on unlabelled pictures."""
+        base = alignment(ALIGNMENT, SCALE, self.stage_1())
         return replace(
             base,
-            data=replace(base.data, subset=self.aligned_pictures),
-            train=replace(base.train, steps=self.steps or base.train.steps),
+            data=replace(base.data, split="unlabelled", subset=self.aligned_pictures),
+            train=replace(base.train, steps=self.steps or LENGTHS["align"]),
             generated=str(self.out / "poses"),
             seed=self.seed,
             out=str(self.out / "stage-2"),
@@ -92,62 +109,128 @@ class Demo:
 
     def fine_tuning(self, start: str) -> FinetuneSettings:
         """AGW on the training persons, from the run ``start``, or from weights of that name."""
-        base = finetuning(FINETUNING, "demo")
+        base = finetuning(FINETUNING, SCALE, "random" if start == "random" else "imagenet")
         train = replace(base.train, steps=self.steps or base.train.steps)
         backbone = replace(base.backbone, init=str(self.out / start) if start.startswith("stage") else start)
         out = str(self.out / f"agw-from-{start}")
         return replace(base, train=train, backbone=backbone, seed=self.seed, out=out, device=self.device)
 
-    def evaluations(self, starts: list[str]) -> list[EvaluateSettings]:
-        """The fine-tuned networks, clean and corrupted; beside them what needs no training."""
-        base = EvaluateSettings(model="histogram", mode=MODE, height=128, width=64, seed=self.seed, device=self.device)
-        corruption = CorruptionSettings(types=("all",), repeats=1, detail="lists")
-        trained = [
-            replace(base, model=run, corruption=corruption, out=str(self.out / f"scores-{Path(run).name}"))
-            for run in (self.fine_tuning(start).out for start in starts)
-        ]
-        imagenet = BackboneConfig("mobilenet_v2", init="imagenet")
-        return [
-            *trained,
-            replace(base, out=str(self.out / "scores-histogram")),
-            replace(base, model="imagenet", backbone=imagenet, out=str(self.out / "scores-imagenet")),
-        ]
+    def model(self, start: str) -> str:
+        """A fine-tuned network, as everything that scores takes it."""
+        return READY[start] if self.fast else self.fine_tuning(start).out
 
-
-def run_demo(demo: Demo, say: Callable[[str], None]) -> JsonObject:
-    """Run every stage (finished ones are reused) and write the page; returns its path and the score tables."""
-    without = demo.without_stage_2()
-    starts = ["stage-1", "random"] if without else ["stage-2", "stage-1", "random"]
-    stage_1, stage_2, cache = demo.stage_1(), demo.stage_2(), Cache()
-    steps: list[tuple[str, Callable[[], object]]] = [
-        ("stage 1: robustness pre-training on the unlabelled pictures", partial(pretrain, stage_1))
-    ]
-    if not without:
-        steps += [
-            ("the training persons in four poses each", partial(generate, stage_2.data, demo.poses())),
-            ("stage 2: alignment with the persons in other poses", partial(align, stage_2)),
-        ]
-    for start in starts:
-        title = f"AGW fine-tuning on 200 persons from {_NAMES[start]}"
-        steps.append((title, partial(finetune, demo.fine_tuning(start))))
-    steps.append(
-        (
-            "scores on 200 persons never seen, clean and corrupted, beside two baselines",
-            lambda: [evaluate(settings, cache) for settings in demo.evaluations(starts)],
+    def evaluation(self, start: str) -> EvaluateSettings:
+        """Its scores on the test persons, clean and corrupted."""
+        height, width = SCALES[SCALE].decoded or (0, 0)
+        corruption = CorruptionSettings(("all",), height=height, width=width, repeats=1, detail="lists")
+        return EvaluateSettings(
+            self.model(start),
+            mode=MODE,
+            corruption=corruption,
+            ranked_lists=0,
+            seed=self.seed,
+            device=self.device,
+            out=str(self.out / f"scores-agw-from-{start}"),
         )
-    )
+
+
+def run_demo(demo: Demo, say: Callable[[str], None], registered: str = "") -> JsonObject:
+    """Run every step (finished ones are reused) and write the page; returns its path, its first sentence and scores.
+
+    Args:
+        demo: what to run.
+        say: takes a line of progress.
+        registered: what registered comparisons have shown, in words, for the page.
+    """
+    without = "" if demo.fast else demo.without_stage_2()
+    lanes = _scoring_only(demo) if demo.fast else _lanes(demo, bool(without))
     if without:
         say(without)
-    for number, (title, work) in enumerate(steps, start=1):
-        say(f"[{number}/{len(steps) + 1}] {title}")
-        work()
-    say(f"[{len(steps) + 1}/{len(steps) + 1}] report")
-    runs = collect([demo.out])
-    page = demo.out / "report.html"
-    write_page(runs, page, TITLE, without)
-    reported = {str(run.result["feature"]) for run in runs if run.stage == "evaluate" and run.result}
-    rows = [row for row in score_rows(runs) if row["feature"] in reported]
-    return {"page": page, "table": f"{to_markdown(rows)}\n{to_markdown(corruption_rows(runs))}"}
+    total = sum(map(len, lanes)) + 2
+    counted = iter(range(1, total + 1))
+
+    def announce(title: str) -> None:
+        say(f"[{next(counted)}/{total}] {title}")
+
+    _run(lanes, demo.processes, announce)
+    starts = [start for start in TRAINED if (demo.out / f"scores-agw-from-{start}").is_dir()]
+    announce(f"searches in a gallery of {PERSONS} persons, clean and in fog")
+    dataset = Synthetic()
+    searches = {start: search(demo.model(start), dataset, demo.seed, demo.device) for start in starts[:2]}
+    announce("page")
+    return _pages(demo, starts, searches, [line for line in (without, registered) if line])
 
 
-_NAMES = {"stage-2": "both stages", "stage-1": "stage 1 alone", "random": "random weights"}
+def _lanes(demo: Demo, without_stage_2: bool) -> list[list[Step]]:
+    """Steps that follow one another, in lanes that do not depend on each other."""
+    stage_1, stage_2 = demo.stage_1(), demo.stage_2()
+    ours: list[Step] = [("stage 1: robustness pre-training on the unlabelled pictures", partial(pretrain, stage_1))]
+    if not without_stage_2:
+        ours += [
+            (f"{demo.aligned_pictures} persons in four poses each", partial(generate, stage_2.data, demo.poses())),
+            ("stage 2: alignment with the persons in other poses", partial(align, stage_2)),
+        ]
+    ours += _tuned_and_scored(demo, "stage-1" if without_stage_2 else "stage-2")
+    return [ours, [*_tuned_and_scored(demo, "imagenet"), *_tuned_and_scored(demo, "random")]]
+
+
+def _tuned_and_scored(demo: Demo, start: str) -> list[Step]:
+    tuning = f"AGW on 200 persons from {TRAINED[start]}"
+    return [
+        (tuning, partial(finetune, demo.fine_tuning(start))),
+        (f"scores of AGW from {TRAINED[start]}, clean and corrupted", partial(evaluate, demo.evaluation(start))),
+    ]
+
+
+def _scoring_only(demo: Demo) -> list[list[Step]]:
+    ready = [start for start, name in READY.items() if name in zoo()]
+    return [[(f"scores of {READY[start]}", partial(evaluate, demo.evaluation(start)))] for start in ready]
+
+
+def _run(lanes: Sequence[Sequence[Step]], processes: int, announce: Callable[[str], None]) -> None:
+    """Each lane's steps in order; lanes side by side, in processes of their own, where there are several."""
+    if processes == 1:
+        for title, work in (step for lane in lanes for step in lane):
+            announce(title)
+            work()
+        return
+    threads = max(1, torch.get_num_threads() // processes)
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(processes, context, torch.set_num_threads, (threads,)) as pool,
+        ThreadPoolExecutor(len(lanes)) as drivers,
+    ):
+
+        def drive(lane: Sequence[Step]) -> None:
+            for title, work in lane:
+                announce(title)
+                pool.submit(work).result()
+
+        for finished in [drivers.submit(drive, lane) for lane in lanes]:
+            finished.result()
+
+
+def _pages(demo: Demo, starts: Sequence[str], searches: JsonObject, notes: Sequence[str]) -> JsonObject:
+    runs = [run for run in collect([demo.out]) if run.stage != "evaluate" or _start_of(run.folder) in starts]
+    results = {_start_of(run.folder): run.result for run in runs if run.stage == "evaluate" and run.result}
+    scored = [Scored.of(start, TRAINED[start], results[start]) for start in starts]
+    details = demo.out / "details.html"
+    write_page(runs, details, "Everything that the demo trained and scored")
+    sheet = demo.out / "stage-2" / "positives.jpg"
+    page = DemoPage(
+        title=TITLE,
+        scored=scored,
+        searches={TRAINED[start]: found for start, found in searches.items()},
+        seed=demo.seed,
+        persons=PERSONS,
+        listed=LISTED,
+        poses=sheet.read_bytes() if sheet.exists() and not demo.fast else b"",
+        notes=notes,
+        details=details.name,
+    )
+    sentence = write_demo(demo.out / "report.html", page)
+    return {"page": demo.out / "report.html", "sentence": sentence, "table": page.table()}
+
+
+def _start_of(folder: Path) -> str:
+    return folder.name.removeprefix("scores-agw-from-")

@@ -1,0 +1,85 @@
+"""Searches for the demo's page: a few persons' infrared pictures among all their visible ones, clean and in fog."""
+
+import base64
+
+import torch
+
+from dapg.core.rng import generator_from
+from dapg.core.runtime import Runtime
+from dapg.core.scales import SCALES
+from dapg.core.training import BackboneConfig
+from dapg.core.types import JsonObject, Modality, Protocol, Record, Trial
+from dapg.data.base import Dataset
+from dapg.data.sets.synthetic import SAME_ROOM
+from dapg.evaluation.corrupted_sets import CorruptedDataset, CorruptionPolicy
+from dapg.features.build_encoder import build_encoder
+from dapg.features.extract import extract
+from dapg.features.ranked_lists import Answers, describe_lists, thumbnails
+from dapg.scoring.labels import Labels
+from dapg.scoring.ranking import Ranking, rank
+
+PERSONS, LISTED, ANSWERS = 20, 6, 8
+"""Test persons in the gallery; queries that are shown, and answers of each."""
+FOG = 3
+"""Severity."""
+_THUMBNAIL, _QUALITY = (112, 56), 80
+
+
+def small_trial(dataset: Dataset, seed: int) -> Trial:
+    """Twenty test persons drawn by the seed: every infrared picture is a query, every visible one in the gallery."""
+    records = dataset.records("test")
+    persons = sorted({record.person for record in records})
+    order = torch.randperm(len(persons), generator=generator_from("demo persons", seed))[:PERSONS].tolist()
+    chosen = [record for record in records if record.person in {persons[place] for place in order}]
+    query = tuple(record for record in chosen if record.modality == Modality.INFRARED)
+    gallery = tuple(record for record in chosen if record.modality == Modality.VISIBLE)
+    return Trial("0", "demo", query, gallery, Protocol("SYSU-MM01's rooms", camera_groups=SAME_ROOM), comparable=False)
+
+
+def search(model: str, dataset: Dataset, seed: int, device: str) -> JsonObject:
+    """What a network finds among twenty persons.
+
+    Args:
+        model: a run's folder or a name of the zoo.
+        dataset: whose test persons are searched.
+        seed: of the draws of persons and of the queries that are shown; results play no part in either.
+        device: cpu, cuda or cuda:N.
+
+    Returns:
+        ``clean`` and ``fog`` (the gallery in fog): ``queries``, how many; ``first`` and ``five``, shares of them whose
+        person is the first answer, or among the first five; ``lists``; ``images``: name -> JPEG file in base64.
+    """
+    encoder = build_encoder(model, BackboneConfig(), (0, 0), 0, torch.device(device))
+    trial = small_trial(dataset, seed)
+    height, width = SCALES["small"].decoded or (0, 0)
+    fog = CorruptionPolicy(("fog",), severities=(FOG,), height=height, width=width)
+    shown = torch.randperm(len(trial.query), generator=generator_from("demo queries", seed))[:LISTED].tolist()
+    found: JsonObject = {}
+    for name, source in (("clean", dataset), ("fog", CorruptedDataset(dataset, fog))):
+        marked = source.mark(trial) if isinstance(source, CorruptedDataset) else trial
+        records = [*marked.query, *marked.gallery]
+        features = extract(encoder, source, records, Runtime())[encoder.headline]
+        split = len(marked.query)
+        ranking = rank(features[:split], features[split:], Labels.of(marked), top=max(ANSWERS, 5))
+        lists = [(marked.query[number], _answers(ranking, number, marked.gallery)) for number in shown]
+        pictures = [record for query, answers in lists for record in (query, *(answer for answer, *_ in answers))]
+        found[name] = {
+            "queries": split,
+            "first": float(ranking.matches[:, 0].double().mean()),
+            "five": float(ranking.matches[:, :5].any(dim=1).double().mean()),
+            "lists": describe_lists(lists),
+            "images": {
+                place: base64.b64encode(content).decode()
+                for place, content in thumbnails(source, pictures, _THUMBNAIL, _QUALITY)
+            },
+        }
+    return found
+
+
+def _answers(ranking: Ranking, number: int, gallery: tuple[Record, ...]) -> Answers:
+    columns = (ranking.gallery[number], ranking.similarity[number], ranking.matches[number])
+    return [
+        (gallery[place], round(value, 3), match)
+        for place, value, match in zip(*(column.tolist() for column in columns), strict=True)
+        if place >= 0
+    ][:ANSWERS]
