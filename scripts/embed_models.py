@@ -35,9 +35,7 @@ from dapg.train.pretrain import pretrain
 
 SCALE, START, MODE, LARGEST = "small", "imagenet", "all-100", 4 * 2**20
 USE = "demonstrations, tests and first steps on rendered people; useless on photographs of real ones"
-USE_FIRST = (
-    "first weights of a fine-tuning on rendered people (--init); by itself it finds nobody across light"
-)
+USE_FIRST = "first weights of a fine-tuning on rendered people (--init); by itself it finds nobody across light"
 MODELS = {
     "agw-imagenet-small": "AGW with channel mixing on 200 rendered persons, from ImageNet's MobileNetV2",
     "dapg-stage1-small": "stage 1 of DAPG on 4,000 rendered pictures without labels, from ImageNet's MobileNetV2",
