@@ -1,6 +1,7 @@
 """`dapg evaluate` from the command line, with the colour histogram, which needs no training."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,28 @@ def test_scores_of_weights_that_were_replaced_are_not_reused(
     code, _, err = run(capsys, *given)
     assert code == 2
     assert "holds scores of other weights" in err
+
+
+def test_a_damaged_picture_is_left_out_and_counted_or_ends_the_scoring(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(pictures, copy)
+    (copy / "f.png").write_bytes(b"")
+    code, said, err = run(capsys, *words(copy, tmp_path / "scores"))
+    assert code == 0, err
+    assert "1 unreadable picture left out" in said
+    result = json.loads((tmp_path / "scores" / "result.json").read_text())
+    assert list(result["unreadable"]) == ["f.png"]
+    assert result["trials"][0]["queries"] == 5
+    assert result["scores"]["histogram"]["valid_queries"] == 4, "cleo has no second picture any more"
+    assert result["comparable"] is False
+    code, _, err = run(capsys, *words(copy, tmp_path / "other", "--on-bad-image", "fail"))
+    assert code == 1
+    assert "f.png: the file is empty" in err
+    assert not (tmp_path / "other").exists(), "it made nothing"
+    for path in copy.rglob("*.png"):
+        path.write_bytes(b"")
+    code, _, err = run(capsys, *words(copy, tmp_path / "other"))
+    assert code == 1
+    assert "none of 6 pictures can be read" in err

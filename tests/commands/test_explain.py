@@ -48,6 +48,33 @@ def test_single_pictures_find_their_nearest_and_a_page_is_drawn(
     assert len(json.loads((tmp_path / "sub" / "result.json").read_text())["ranked_lists"][0]["answers"]) == 2
 
 
+def test_a_damaged_picture_of_the_gallery_is_left_out_and_counted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path
+) -> None:
+    gallery = tmp_path / "gallery"
+    gallery.mkdir()
+    for name in ("anna1.png", "ben1.png"):
+        (gallery / name).write_bytes((pictures / name).read_bytes())
+    (gallery / "cleo1.png").write_bytes(b"damaged")
+    words = (
+        "explain",
+        "random",
+        pictures / "ben2.png",
+        "--gallery",
+        gallery,
+        *SMALL,
+        *ON_CPU,
+        "--out",
+        tmp_path / "out",
+    )
+    code, said, err = run(capsys, *words)
+    assert code == 0, err
+    assert "left out: 1 unreadable picture of the gallery" in said
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert list(result["unreadable"]) == ["cleo1.png"]
+    assert len(result["ranked_lists"][0]["answers"]) == 2
+
+
 def test_without_a_gallery_the_pictures_stand_alone(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path
 ) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from dapg.core.errors import UsageError
 from dapg.data.base import example_picture
-from dapg.data.verify import Finding, Verification, verify_folder
+from dapg.data.sets.sysu import SysuMM01
+from dapg.data.verify import Finding, Verification, grouped, verify_folder
 
 Change = Callable[[bytes], bytes | None]
 """What a file becomes; None: it is deleted."""
@@ -373,3 +374,27 @@ def test_too_small_pictures_and_boxes_outside_are_named(tmp_path: Path) -> None:
     (wrong,) = [finding for finding in verify_folder("folder", tmp_path / "people.csv").findings if finding.error]
     assert wrong.kind == "unreadable"
     assert "the box (70, 0, 80, 50) lies outside the picture" in wrong.message
+
+
+def test_findings_of_one_cause_are_one_line_with_examples() -> None:
+    many = [Finding("unreadable", f"cam1/{n:04}.jpg", f"cam1/{n:04}.jpg: the file is empty") for n in range(519)]
+    other = Finding("count", "cam6", "12 pictures, published 20")
+    first, second = grouped([*many, other])
+    assert first == (
+        "ERROR unreadable cam1/0000.jpg: cam1/0000.jpg: the file is empty; 518 more like it, such as cam1/0001.jpg, "
+        "cam1/0002.jpg (--all lists them)"
+    )
+    assert second == str(other)
+    assert len(list(grouped(many[:3]))) == 3
+
+
+def test_a_published_set_given_as_a_plain_folder_is_recognised(tmp_path: Path) -> None:
+    SysuMM01.write_example(tmp_path)
+    notes = [finding for finding in verify_folder("folder", tmp_path).findings if finding.kind == "layout"]
+    assert [note.message for note in notes] == [f"this is the layout of SYSU-MM01: give sysu={tmp_path}"]
+    assert not notes[0].error
+
+
+def test_a_folder_without_labels_is_not_told_of_them(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(example_picture("a.png"))
+    assert "labels.csv" not in " ".join(map(str, verify_folder("folder", tmp_path).findings))

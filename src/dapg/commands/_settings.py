@@ -33,6 +33,11 @@ SettingsT = TypeVar("SettingsT", bound=Dataclass)
 _HELP = ("-h", "--help", "--help-all")
 
 _SHORTHANDS = {
+    "on_bad_image": (
+        "loader.on_bad_image",
+        "replace|fail",
+        "another picture in place of one that cannot be read, or stop",
+    ),
     "data": ("data.name", "SOURCE", "a data set as NAME or NAME=PATH, or a folder of pictures"),
     "gallery": ("gallery.name", "SOURCE", "a data set as NAME or NAME=PATH, or a folder of pictures"),
     "backbone": ("backbone.name", "NAME", ", ".join(plugins.names("models.backbones"))),
@@ -105,7 +110,7 @@ def _options(words: list[str], known: dict[str, Setting], program: str) -> JsonO
     while words:
         word, *words = words
         option, equals, text = word.partition("=")
-        name = option.removeprefix("--")
+        name = option.removeprefix("--").replace("-", "_")
         if not word.startswith("-"):
             raise UsageError(f"unexpected word {word!r}; see {program} --help")
         if not word.startswith("--") or (name not in known and name not in shorthands):

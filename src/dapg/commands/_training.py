@@ -75,6 +75,8 @@ def data_option(data: DataConfig) -> str:
         words += ["--data.percentiles", f"'[{','.join(f'{value:g}' for value in data.percentiles)}]'"]
     elif data.bits != 16:
         words += ["--data.bits", str(data.bits)]
+    if data.names:
+        words += ["--data.names", shlex.quote(data.names)]
     return " ".join(words)
 
 

@@ -26,6 +26,8 @@ class VerifySettings:
     """Read and decode every picture (the slow part)."""
     threads: Threads = 2
     """Pictures read at a time."""
+    all: bool = False
+    """List every finding, in place of one line and three examples for each cause."""
     out: str = ""
     """Also write counts and findings to this JSON file."""
 
@@ -38,7 +40,7 @@ def main(words: list[str], program: str) -> None:
     from dapg.core.files import write_json
     from dapg.core.settings import to_dict
     from dapg.data.source import open_dataset
-    from dapg.data.verify import verify, verify_folder
+    from dapg.data.verify import grouped, verify, verify_folder
 
     if config.root:
         found = verify_folder(config.name, config.root, settings.decode, settings.threads)
@@ -47,8 +49,8 @@ def main(words: list[str], program: str) -> None:
     print(f"{found.title} under {found.root}")
     for name, count in found.counts.items():
         print(f"  {count:>10,}  {name}")
-    for finding in found.findings:
-        print(finding)
+    for line in map(str, found.findings) if settings.all else grouped(found.findings):
+        print(line)
     if settings.out:
         write_json(settings.out, {**to_dict(found), "passed": found.passed})
     errors = sum(finding.error for finding in found.findings)

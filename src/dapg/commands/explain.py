@@ -2,6 +2,7 @@
 
 from dapg.commands._settings import parse, take_positional, take_words
 from dapg.core.errors import UsageError
+from dapg.core.words import counted
 
 _HELP = """usage: dapg explain MODEL PICTURE [PICTURE ...] [--gallery SOURCE] [--NAME VALUE ...]
 
@@ -35,6 +36,8 @@ def main(words: list[str], program: str) -> None:
         print(entry["query"]["path"])
         for answer in entry["answers"]:
             print(f"  {answer['similarity']:6.3f}  {answer['path']}")
+    if result.get("unreadable"):
+        print(f"left out: {counted(len(result['unreadable']), 'unreadable picture')} of the gallery")
     folder = Path(settings.out)
     for path in write_page(collect([folder]), folder / "page.html", "dapg explain"):
         print(f"written: {path}")

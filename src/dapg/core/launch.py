@@ -4,15 +4,12 @@ import os
 import time
 from contextlib import closing
 from dataclasses import replace
-from typing import NoReturn
-
-from tqdm import tqdm
 
 from dapg.core import plugins
 from dapg.core.engines.base import Engine, EngineSettings
 from dapg.core.engines.local import visible_gpus
 from dapg.core.errors import DapgError
-from dapg.core.progress import progress_bar
+from dapg.core.progress import Bar, progress_bar
 from dapg.core.shards import Board, Job, Progress, read_progress, work
 
 _PAUSE = 0.5
@@ -50,7 +47,7 @@ def launch(job: Job, settings: EngineSettings, bar: bool = True) -> int:
     return begun.size_done
 
 
-def _here(job: Job, shown: "tqdm[NoReturn]") -> Progress:
+def _here(job: Job, shown: Bar) -> Progress:
     """In this process; shards that others have claimed are waited for, in case the others die."""
     while True:
         work(job, lambda shard: shown.update(job.shards[shard]))
@@ -61,7 +58,7 @@ def _here(job: Job, shown: "tqdm[NoReturn]") -> Progress:
         time.sleep(_PAUSE)
 
 
-def _carried(job: Job, engine: Engine, shown: "tqdm[NoReturn]") -> Progress:
+def _carried(job: Job, engine: Engine, shown: Bar) -> Progress:
     """By workers, so many at a time as there are shards left for them."""
     started = ended = 0
     while True:
@@ -82,7 +79,7 @@ def _carried(job: Job, engine: Engine, shown: "tqdm[NoReturn]") -> Progress:
         time.sleep(max(_PAUSE, 10 * (time.process_time() - before)))  # millions of shards take a while to count
 
 
-def _update(shown: "tqdm[NoReturn]", size_done: int) -> None:
+def _update(shown: Bar, size_done: int) -> None:
     shown.update(max(0, size_done - int(shown.n)))
 
 

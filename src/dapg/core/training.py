@@ -42,6 +42,10 @@ class DataConfig:
     percentiles: tuple[Percentage, ...] = unset(())
     """Two, such as [1, 99]: spread each 16-bit grey picture between these of its own values (thermal counts)."""
 
+    names: str = unset("")
+    """Of a plain folder: a regular expression that finds ``(?P<person>...)`` and perhaps ``(?P<camera>...)`` in file
+    names, or ``market`` for names such as 0001_c1s1_000108_00.jpg. Takes the place of labels.csv."""
+
     def __post_init__(self) -> None:
         """Refuse percentiles that span nothing."""
         if self.percentiles and not (len(self.percentiles) == 2 and self.percentiles[0] < self.percentiles[1]):

@@ -24,6 +24,10 @@ _MAX_REPLACEMENTS = 100
 """Unreadable pictures in a row after which the data set, not the picture, is at fault."""
 
 
+OnBadImage = Literal["skip", "fail"]
+"""What becomes of an unreadable picture outside training, where none may take its place."""
+
+
 @dataclass(frozen=True)
 class LoaderConfig:
     """How pictures are read."""
@@ -34,7 +38,7 @@ class LoaderConfig:
     """Columns of the decoded picture (the paper: 128)."""
     on_bad_image: Literal["replace", "fail"] = "replace"
     """An unreadable picture in training: use the next one of the same person (or the next one) and list it in the
-    result, or stop. Test pictures always stop."""
+    result, or stop."""
     workers: Processes = run_only(2)
     """Loader processes per training process; 0 decodes in the training process."""
     prefetch: Count = run_only(4)
@@ -56,8 +60,10 @@ class _Item:
 class _Pictures(TorchDataset[_Item]):
     """Decodes record number i; in training an unreadable one gives way by a fixed rule."""
 
-    def __init__(self, dataset: Dataset, records: Sequence[Record], config: LoaderConfig, replace: bool) -> None:
-        self.dataset, self.records, self.config, self.replace = dataset, records, config, replace
+    def __init__(
+        self, dataset: Dataset, records: Sequence[Record], config: LoaderConfig, replace: bool, skip: bool = False
+    ) -> None:
+        self.dataset, self.records, self.config, self.replace, self.skip = dataset, records, config, replace, skip
         self._memory: dict[int, UInt8[Tensor, "3 H W"]] | None = None
 
     def keep(self) -> bool:
@@ -78,6 +84,9 @@ class _Pictures(TorchDataset[_Item]):
             try:
                 image = self._image(candidate, record)
             except DataError as error:
+                if self.skip:
+                    black = torch.zeros(3, self.config.height, self.config.width, dtype=torch.uint8)
+                    return _Item(candidate, black, record, (BadImage(record.path, str(error), ""),), {})
                 if not self.replace:
                     raise
                 bad.append((record, str(error)))
@@ -167,11 +176,16 @@ def training_batches(
 
 
 def ordered_batches(
-    dataset: Dataset, records: Sequence[Record], batch_size: int, config: LoaderConfig, pin_memory: bool = False
+    dataset: Dataset,
+    records: Sequence[Record],
+    batch_size: int,
+    config: LoaderConfig,
+    pin_memory: bool = False,
+    skip: bool = False,
 ) -> Iterator[Batch]:
-    """All pictures once, in order; an unreadable one is an error: a score over fewer pictures is another score."""
+    """All pictures once, in order; an unreadable one is an error or, with ``skip``, black and in ``bad_images``."""
     loader = DataLoader(
-        _Pictures(dataset, records, config, replace=False),
+        _Pictures(dataset, records, config, replace=False, skip=skip),
         batch_size=batch_size,
         num_workers=config.workers,
         collate_fn=collate,

@@ -11,6 +11,7 @@ from dapg.core.rng import generator_from
 from dapg.core.training import DataConfig
 from dapg.core.types import Record
 from dapg.data.base import Dataset
+from dapg.data.sets.folder import Folder
 
 
 def parse_source(text: str) -> DataConfig:
@@ -44,6 +45,10 @@ def open_dataset(config: DataConfig) -> Dataset:
     root = root_of(config)
     if root is not None:
         dataset = kind(root)
+        if config.names:
+            if not isinstance(dataset, Folder):
+                raise UsageError(f"--data.names is for plain folders; {dataset.title} has rules of its own")
+            dataset.name_persons(config.names)
         if config.bits != 16 or config.percentiles:
             dataset.scale_grey(config.bits, config.percentiles)
         return dataset

@@ -1,10 +1,12 @@
 """Shared by all data sets: is this copy complete, readable, free of duplicates and of persons in two splits?"""
 
+import contextlib
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -17,6 +19,7 @@ from dapg.core.images import grey_values, open_rgb
 from dapg.core.types import UNKNOWN, Modality, Record, Trial
 from dapg.data.base import Dataset
 
+_EXAMPLES = 3
 Kind = Literal["layout", "list", "count", "missing", "extra", "unreadable", "small", "duplicate", "overlap", "levels"]
 
 
@@ -74,7 +77,18 @@ def verify_folder(name: str, root: Path | str, decode: bool = True, threads: int
         dataset = kind(root)
     except DataError as error:
         return Verification(kind.title, str(root), {}, (Finding("layout", ".", str(error)),))
-    return verify(dataset, decode, threads)
+    found = verify(dataset, decode, threads)
+    return replace(found, findings=(*_other_layout(name, Path(root)), *found.findings))
+
+
+def _other_layout(name: str, root: Path) -> Iterator[Finding]:
+    """A note where a plain folder is a published set: as a folder it has neither persons nor test protocol."""
+    for other in plugins.names("data.sets") if name == "folder" and root.is_dir() else ():
+        kind = plugins.load("data.sets", other, Dataset)
+        if kind.published_persons:
+            with contextlib.suppress(DataError, UsageError):
+                kind(root)
+                yield Finding("layout", ".", f"this is the layout of {kind.title}: give {other}={root}", error=False)
 
 
 def verify(dataset: Dataset, decode: bool = True, threads: int = 4) -> Verification:
@@ -114,6 +128,21 @@ def verify(dataset: Dataset, decode: bool = True, threads: int = 4) -> Verificat
         findings += read_all(dataset, _distinct(splits.values()), threads)
     unique = tuple(dict.fromkeys(findings))
     return Verification(dataset.title, str(dataset.root), counts, unique)
+
+
+def grouped(findings: Sequence[Finding]) -> Iterator[str]:
+    """A line for each cause: findings of one kind whose messages differ in names and numbers alone."""
+    causes: dict[tuple[str, bool, str], list[Finding]] = {}
+    for finding in findings:
+        cause = re.sub(r"\S*[\d/\\]\S*", "#", finding.message.replace(finding.where, "#"))
+        causes.setdefault((finding.kind, finding.error, cause), []).append(finding)
+    for group in causes.values():
+        if len(group) <= _EXAMPLES:
+            yield from map(str, group)
+            continue
+        first = group[0]
+        more = ", ".join(finding.where for finding in group[1:_EXAMPLES])
+        yield f"{first}; {len(group) - 1:,} more like it, such as {more} (--all lists them)"
 
 
 def count_records(split: str, records: Sequence[Record]) -> dict[str, int]:

@@ -445,13 +445,17 @@ def _start_copying(
         for record in pictures[chunk(shard, size)]:
             assignment = assign(policy, dataset.title, record, repeat, dataset.places)
             data = dataset.read(record)
-            if assignment.name != library.NONE:
-                data = _encoded(corrupt_record(data, record, policy, assignment), "PNG", compress_level=1)
+            name, severity = assignment.name, assignment.severity
+            if name != library.NONE:
+                try:
+                    data = _encoded(corrupt_record(data, record, policy, assignment), "PNG", compress_level=1)
+                except DataError:  # damaged it stays, for whoever reads the copy to count
+                    name, severity = "unreadable", 0
             atomic_write_bytes(target / record.path, data)
             line = {
                 "path": record.path,
-                "corruption": assignment.name,
-                "severity": assignment.severity,
+                "corruption": name,
+                "severity": severity,
                 "sha256": hashlib.sha256(data).hexdigest(),
             }
             lines.append(json.dumps(line) + "\n")

@@ -16,11 +16,12 @@ from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, RESULT, RunFolder, refuse_other_weights
 from dapg.core.runtime import Cache, Runtime
 from dapg.core.schema import checked, read_json, read_settings
-from dapg.core.settings import from_dict, read_yaml, run_only, to_dict
+from dapg.core.settings import from_dict, read_yaml, run_only, to_dict, unset
 from dapg.core.training import BackboneConfig, DataConfig
 from dapg.core.types import JsonObject, Trial
 from dapg.corruptions import library
 from dapg.data.base import Dataset
+from dapg.data.loading import OnBadImage
 from dapg.data.sets.shards import Shards
 from dapg.data.source import list_hash, open_dataset, root_of
 from dapg.data.verify import unseen_trials
@@ -30,7 +31,7 @@ from dapg.evaluation.result import describe_scores, describe_trial
 from dapg.features.build_encoder import build_encoder, weights_file
 from dapg.features.embedding_map import distance_histograms, require_tsne, tsne_map
 from dapg.features.encoders import Encoder, FlipAveraged
-from dapg.features.extract import trial_features
+from dapg.features.extract import Unreadable, left_out, readable_trials, trial_features
 from dapg.features.grad_cam import backbone_of
 from dapg.features.ranked_lists import describe_lists, save_maps, save_thumbnails
 from dapg.features.table import CENTRED, FeatureTable
@@ -109,6 +110,8 @@ class EvaluateSettings:
     """Persons whose pictures are laid out by t-SNE of the reported feature (needs scikit-learn); 0: none."""
     corruption: CorruptionSettings = field(default_factory=CorruptionSettings)
     """Corrupted test pictures beside the clean ones."""
+    on_bad_image: OnBadImage = unset("skip")
+    """A picture that cannot be read: leave it out, and list it in the result, or stop (fail)."""
     seed: Seed = 0
     """Of random weights, and of which queries are drawn."""
     batch_size: Count = run_only(64)
@@ -172,7 +175,9 @@ def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> JsonObject:
     if settings.flip:
         encoder = FlipAveraged(encoder)
     trials = untrained_trials(settings.model, settings.data, dataset, dataset.trials(mode, settings.seed))
-    table = trial_features(encoder, dataset, trials, runtime)
+    unreadable: Unreadable = {}
+    table = trial_features(encoder, dataset, trials, runtime, unreadable if settings.on_bad_image == "skip" else None)
+    trials = readable_trials(trials, unreadable)
     feature = settings.feature or encoder.headline
     reported = table[feature]
     if settings.activations and backbone_of(encoder) is None:
@@ -202,7 +207,8 @@ def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> JsonObject:
         "corruption": to_dict(settings.corruption) if settings.corruption.types else None,
         "corrupted": None,
         "corrupted_lists": [],
-        "notes": table.notes(),
+        "notes": [*left_out(unreadable), *table.notes()],
+        "unreadable": unreadable,
         "per_query": QUERY_SCORES,
         "weights": weights_hash(settings.model),
         "ranked_lists": _ranked_lists(work, dataset, trials[0], table, folder),

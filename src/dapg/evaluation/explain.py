@@ -11,13 +11,14 @@ from dapg.core.errors import UsageError
 from dapg.core.ranges import Count, Pixels, Processes, Seed
 from dapg.core.run_folder import RunFolder
 from dapg.core.runtime import Runtime
-from dapg.core.settings import run_only
+from dapg.core.settings import run_only, unset
 from dapg.core.training import BackboneConfig, DataConfig
 from dapg.core.types import UNKNOWN, JsonObject, Modality, Record
 from dapg.data.base import Dataset
+from dapg.data.loading import OnBadImage
 from dapg.data.source import open_dataset, select_records
 from dapg.features.build_encoder import build_encoder
-from dapg.features.extract import extract
+from dapg.features.extract import Unreadable, extract
 from dapg.features.grad_cam import backbone_of
 from dapg.features.ranked_lists import Answers, describe_lists, save_maps, save_thumbnails
 from dapg.features.table import FeatureTable
@@ -47,6 +48,8 @@ class ExplainSettings:
     """Rows of the input, where the model does not say."""
     width: Pixels = 128
     """Columns of the input, where the model does not say."""
+    on_bad_image: OnBadImage = unset("skip")
+    """A picture that cannot be read: leave it out, and list it in the result, or stop (fail)."""
     seed: Seed = 0
     """Of random weights, and of which part of the gallery is searched with ``--gallery.subset``."""
     batch_size: Count = run_only(64)
@@ -113,11 +116,13 @@ def _explain(settings: ExplainSettings, folder: Path) -> JsonObject:
     asked = PictureFiles(settings.pictures, Modality[settings.modality.upper()])
     queries = extract(encoder, asked, asked.records(), runtime)
     gallery: Dataset = asked
+    unreadable: Unreadable = {}
     candidates = FeatureTable({feature: queries[feature][:0]}, [])
     if settings.gallery.name:
         gallery = open_dataset(settings.gallery)
         records = select_records(gallery, settings.gallery, settings.seed)
-        candidates = extract(encoder, gallery, records, runtime)
+        skip = settings.on_bad_image == "skip"
+        candidates = extract(encoder, gallery, records, runtime, unreadable if skip else None)
     lists = _nearest(queries, candidates, feature, settings.top)
     save_thumbnails(folder, asked, queries.records)
     save_thumbnails(folder, gallery, [record for _, answers in lists for record, *_ in answers])
@@ -129,6 +134,7 @@ def _explain(settings: ExplainSettings, folder: Path) -> JsonObject:
             "name": gallery.title if len(candidates) else "no gallery",
             "mode": f"{len(candidates)} pictures searched",
         },
+        "unreadable": unreadable,
         "ranked_lists": describe_lists(lists),
     }
 

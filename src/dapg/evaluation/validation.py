@@ -7,7 +7,7 @@ from dapg.core.types import Trial
 from dapg.data.base import Dataset
 from dapg.data.verify import unseen_trials
 from dapg.features.encoders import Encoder, MethodEncoder
-from dapg.features.extract import trial_features
+from dapg.features.extract import Unreadable, readable_trials, trial_features
 from dapg.features.table import FeatureTable
 from dapg.methods.base import Method
 from dapg.scoring.metrics import mean_scores, score_trials
@@ -30,9 +30,11 @@ def validator(
 
     def validate(method: Method) -> dict[str, float]:
         encoder = MethodEncoder(method, runtime.device)
-        table = trial_features(encoder, dataset, trials, runtime)
-        mean = mean_scores(score_trials(table[encoder.headline], table.trials(trials)))
+        unreadable: Unreadable = {}  # no reason to end a training
+        table = trial_features(encoder, dataset, trials, runtime, unreadable)
+        scored = readable_trials(trials, unreadable)
+        mean = mean_scores(score_trials(table[encoder.headline], table.trials(scored)))
         scores = {"mAP": mean.mAP, "rank-1": mean.rank(1), "mINP": mean.mINP}
-        return scores if further is None else scores | further(encoder, dataset, trials, table)
+        return scores if further is None else scores | further(encoder, dataset, scored, table)
 
     return validate

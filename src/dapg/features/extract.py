@@ -2,41 +2,67 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from dapg.core.batch import Batch
 from dapg.core.device import send
+from dapg.core.errors import DataError
 from dapg.core.progress import progress_bar
 from dapg.core.runtime import Runtime
 from dapg.core.types import Modality, Record, Trial
+from dapg.core.words import counted
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, ordered_batches
 from dapg.features.encoders import Encoder
 from dapg.features.table import FeatureTable
 
+Unreadable = dict[str, str]
+"""Path -> why an image could not be read."""
 
-def extract(encoder: Encoder, dataset: Dataset, records: Sequence[Record], runtime: Runtime) -> FeatureTable:
+
+def extract(
+    encoder: Encoder,
+    dataset: Dataset,
+    records: Sequence[Record],
+    runtime: Runtime,
+    unreadable: Unreadable | None = None,
+) -> FeatureTable:
     """Named features on the CPU, float32.
 
+    Args:
+        encoder: makes them.
+        dataset: opens the images.
+        records: the images.
+        runtime: where, and how many at once.
+        unreadable: takes the images that cannot be read, which are then left out of the table; None: they are an error.
+
     Raises:
-        DataError: an image cannot be read; scores over fewer images would be other scores.
+        DataError: an image cannot be read, or none of them.
     """
     height, width = encoder.input_size
     config = LoaderConfig(height=height, width=width, workers=runtime.workers)
-    batches = ordered_batches(dataset, records, runtime.batch_size, config, encoder.device.type == "cuda")
-    return encode_batches(encoder, batches, records, runtime.progress)
+    skip = unreadable is not None
+    batches = ordered_batches(dataset, records, runtime.batch_size, config, encoder.device.type == "cuda", skip)
+    return encode_batches(encoder, batches, records, runtime.progress, unreadable)
 
 
 @torch.no_grad()
 def encode_batches(
-    encoder: Encoder, batches: Iterable[Batch], records: Sequence[Record], progress: bool = False
+    encoder: Encoder,
+    batches: Iterable[Batch],
+    records: Sequence[Record],
+    progress: bool = False,
+    unreadable: Unreadable | None = None,
 ) -> FeatureTable:
     """Named features of decoded images, which come in the order of ``records``."""
     parts: dict[str, list[Tensor]] = defaultdict(list)
     with progress_bar("features", "image", len(records), shown=progress) as bar:
         for batch in batches:
+            if unreadable is not None:
+                unreadable |= {bad.path: bad.reason for bad in batch.bad_images}
             collected: dict[str, Tensor] = {}
             images = batch.images.to(encoder.device, non_blocking=True)
             for modality in Modality:
@@ -51,12 +77,51 @@ def encode_batches(
             for name, features in collected.items():
                 parts[name].append(features)
             bar.update(len(batch))
-    return FeatureTable({name: torch.cat(blocks) for name, blocks in parts.items()}, records)
+    table = FeatureTable({name: torch.cat(blocks) for name, blocks in parts.items()}, records)
+    if not unreadable:
+        return table
+    rest = [record for record in records if record.path not in unreadable]
+    if not rest:
+        path, reason = next(iter(unreadable.items()))
+        raise DataError(f"none of {len(records)} pictures can be read; first {path}: {reason}")
+    return table.of(rest)
 
 
-def trial_features(encoder: Encoder, dataset: Dataset, trials: Sequence[Trial], runtime: Runtime) -> FeatureTable:
-    """Features of every image of the trials, each encoded once, raw and centred per camera."""
-    return extract(encoder, dataset, trial_records(trials), runtime).with_centred()
+def readable_trials(trials: Sequence[Trial], unreadable: Unreadable) -> list[Trial]:
+    """The trials without those images; no longer the published ones where there are any.
+
+    Raises:
+        DataError: a trial loses all its queries or its gallery.
+    """
+    if not unreadable:
+        return list(trials)
+
+    def rest(records: Sequence[Record]) -> tuple[Record, ...]:
+        return tuple(record for record in records if record.path not in unreadable)
+
+    return [replace(trial, query=rest(trial.query), gallery=rest(trial.gallery), comparable=False) for trial in trials]
+
+
+def left_out(unreadable: Unreadable) -> list[str]:
+    """A note for a result, if there is something to note."""
+    if not unreadable:
+        return []
+    path, reason = next(iter(unreadable.items()))
+    said = reason if path in reason else f"{path}: {reason}"
+    return [
+        f"{counted(len(unreadable), 'unreadable picture')} left out, so that the score is another one; first {said}"
+    ]
+
+
+def trial_features(
+    encoder: Encoder,
+    dataset: Dataset,
+    trials: Sequence[Trial],
+    runtime: Runtime,
+    unreadable: Unreadable | None = None,
+) -> FeatureTable:
+    """Features of every image of the trials, each encoded once, raw and centred per camera; see ``extract``."""
+    return extract(encoder, dataset, trial_records(trials), runtime, unreadable).with_centred()
 
 
 def trial_records(trials: Sequence[Trial]) -> list[Record]:

@@ -29,15 +29,16 @@ from dapg.core.ranges import Count, CountOrZero, Pixels, Processes, Seed, Weight
 from dapg.core.run_folder import RESULT
 from dapg.core.runtime import Runtime
 from dapg.core.schema import wall
-from dapg.core.settings import shown
+from dapg.core.settings import shown, unset
 from dapg.core.training import BackboneConfig
 from dapg.core.types import UNKNOWN, JsonObject, Record
 from dapg.data.cropping.boxes import iou
 from dapg.data.cropping.crop import MANIFEST
+from dapg.data.loading import OnBadImage
 from dapg.data.sets.folder import Folder
 from dapg.data.source import list_hash
 from dapg.features.build_encoder import build_encoder
-from dapg.features.extract import extract
+from dapg.features.extract import Unreadable, extract
 from dapg.scoring.bootstrap import intervals, write_query_scores
 from dapg.scoring.metrics import Scores, summarise
 from dapg.scoring.ranking import unit_rows
@@ -67,6 +68,8 @@ class NeighbourSettings:
     """Rows of the input, where the model does not say."""
     width: Pixels = 64
     """Columns of the input, where the model does not say."""
+    on_bad_image: OnBadImage = unset("skip")
+    """A picture that cannot be read: leave it out, and list it in the result, or stop (fail)."""
     seed: Seed = 0
     """Of random weights, and of which queries are drawn."""
     queries_drawn: CountOrZero = 12
@@ -119,7 +122,12 @@ def neighbours(settings: NeighbourSettings) -> JsonObject:
     size = (settings.height, settings.width)
     runtime = Runtime(resolve_device(settings.device), settings.batch_size, settings.workers, progress=True)
     encoder = build_encoder(settings.model, settings.backbone, size, settings.seed, runtime.device)
-    features = unit_rows(extract(encoder, dataset, records, runtime)[encoder.headline])
+    unreadable: Unreadable = {}
+    table = extract(encoder, dataset, records, runtime, unreadable if settings.on_bad_image == "skip" else None)
+    if unreadable:
+        seen = seen.only(torch.tensor([row for row, record in enumerate(records) if record.path not in unreadable]))
+        records = list(table.records)
+    features = unit_rows(table[encoder.headline])
     same, gallery = pairs(seen, test, settings.seconds)
     scores = score_pairs(features, same, gallery, seen.persons if test == "people" else seen.tracks)
     write_query_scores(out / QUERY_SCORES, {encoder.headline: [scores]})
@@ -133,6 +141,7 @@ def neighbours(settings: NeighbourSettings) -> JsonObject:
         "trials": [{"name": "all crops", "queries": len(records), "gallery": len(records), "cause": "gallery"}],
         "feature": encoder.headline,
         "crops": len(records),
+        "unreadable": unreadable,
         "labels_without_crop": unmatched,
         "queries": scores.queries,
         "valid_queries": scores.valid_queries,

@@ -15,8 +15,10 @@ from dapg.core.errors import UsageError
 from dapg.core.ranges import Count, Pixels, Processes, Seed
 from dapg.core.runtime import Runtime
 from dapg.core.seeds import derive_seed
+from dapg.core.settings import unset
 from dapg.core.training import BackboneConfig, DataConfig
 from dapg.core.words import counted
+from dapg.data.loading import OnBadImage
 from dapg.data.source import open_dataset, select_records
 from dapg.features.build_encoder import build_encoder
 from dapg.features.extract import extract
@@ -44,6 +46,8 @@ class GroupSettings:
     """Rows of the input, where the model does not say."""
     width: Pixels = 64
     """Columns of the input, where the model does not say."""
+    on_bad_image: OnBadImage = unset("skip")
+    """A picture that cannot be read: leave it out, and list it in the result, or stop (fail)."""
     seed: Seed = 0
     """Of random weights, subsets and first centres."""
     workers: Processes = 2
@@ -70,9 +74,10 @@ def group(settings: GroupSettings) -> dict[str, int]:
     size = (settings.height, settings.width)
     runtime = Runtime(resolve_device(settings.device), workers=settings.workers, progress=True)
     encoder = build_encoder(settings.by, settings.backbone, size, settings.seed, runtime.device)
-    features = extract(encoder, dataset, records, runtime)[encoder.headline]
-    numbers = clusters(features, settings.groups, settings.seed)
-    return {record.path: number for record, number in zip(records, numbers, strict=True)}
+    table = extract(encoder, dataset, records, runtime, {} if settings.on_bad_image == "skip" else None)
+    require_clusters(len(table), settings.groups)
+    numbers = clusters(table[encoder.headline], settings.groups, settings.seed)
+    return {record.path: number for record, number in zip(table.records, numbers, strict=True)}
 
 
 def require_clusters(pictures: int, groups: int) -> None:

@@ -22,13 +22,13 @@ from dapg.core.key_points import usable
 from dapg.core.launch import launch
 from dapg.core.ranges import Count, CountOrZero, Seed
 from dapg.core.schema import read_json
-from dapg.core.settings import run_only
+from dapg.core.settings import run_only, unset
 from dapg.core.shards import Job, RunShard, chunk, chunks, piece
 from dapg.core.training import DataConfig
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.compact import CompactRecords
-from dapg.data.loading import LoaderConfig, ordered_batches
+from dapg.data.loading import LoaderConfig, OnBadImage, ordered_batches
 from dapg.data.manifest import ABOUT, GeneratedPicture, Manifest, write_manifest
 from dapg.data.source import list_hash, open_dataset, select_records
 from dapg.models.weights.pose_weights import GeneratorFacts, load_generator
@@ -57,6 +57,8 @@ class GenerateSettings:
     """Pass infrared pictures on unchanged."""
     subset: CountOrZero = 0
     """Only so many pictures, drawn once; 0 uses all."""
+    on_bad_image: OnBadImage = unset("skip")
+    """A picture that cannot be read: pass it on unchanged, and list it, or stop (fail)."""
     seed: Seed = 0
     """Of the drawing of a subset; an alignment with the same seed and subset finds all its pictures here."""
     batch_size: Count = run_only(32)
@@ -76,7 +78,7 @@ def generate(source: DataConfig, settings: GenerateSettings) -> JsonObject:
 
     Raises:
         UsageError: an unknown pose, a folder made with other settings, no key points.
-        ShardsFailed: a picture cannot be read.
+        ShardsFailed: a picture cannot be read, with ``on_bad_image: fail``; else it goes on unchanged.
     """
     poses = chosen_poses(settings.poses)
     _, facts = load_generator(settings.generator)
@@ -119,7 +121,7 @@ def _start(settings: GenerateSettings, dataset: Dataset, records: Sequence[Recor
         reasons = _reasons(chosen, points, settings)
         usable = [number for number, reason in enumerate(reasons) if not reason]
         files = [piece(out, shard, ".json")]
-        for numbers, images in _batches(dataset, chosen, usable, settings, facts):
+        for numbers, images in _batches(dataset, chosen, usable, settings, facts, reasons):
             generated = repose(generator, images, torch.stack(list(poses.values())), points[numbers]).cpu()
             for number, versions in zip(numbers, generated, strict=True):
                 for pose, version in zip(poses, versions, strict=True):
@@ -200,13 +202,22 @@ def _batches(
     chosen: Sequence[int],
     settings: GenerateSettings,
     facts: GeneratorFacts,
+    reasons: list[str],
 ) -> Iterator[tuple[list[int], UInt8[Tensor, "b 3 H W"]]]:
-    """The chosen records' numbers and pictures."""
+    """The chosen records' numbers and pictures; an unreadable one has its reason noted instead."""
     if not chosen:
         return
     config = LoaderConfig(height=facts.height, width=facts.width, workers=0)
-    for batch in ordered_batches(dataset, [records[n] for n in chosen], settings.batch_size, config):
-        yield [chosen[place] for place in batch.indices.tolist()], batch.images
+    skip = settings.on_bad_image == "skip"
+    for batch in ordered_batches(dataset, [records[n] for n in chosen], settings.batch_size, config, skip=skip):
+        bad = {image.path for image in batch.bad_images}
+        numbers = [chosen[place] for place in batch.indices.tolist()]
+        for number in numbers:
+            if records[number].path in bad:
+                reasons[number] = "unreadable"
+        rows = [row for row, number in enumerate(numbers) if not reasons[number]]
+        if rows:
+            yield [numbers[row] for row in rows], batch.images[rows]
 
 
 def _png(image: UInt8[Tensor, "3 H W"]) -> bytes:

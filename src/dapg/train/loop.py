@@ -31,7 +31,7 @@ from dapg.core.batch import Batch, StepResult, spread
 from dapg.core.device import faster_precision, keep_freed_memory, place, resolve_device
 from dapg.core.errors import DapgError, DataError, TrainingError, UsageError, killed_loader
 from dapg.core.metrics_log import MetricsLog
-from dapg.core.progress import progress_bar
+from dapg.core.progress import Bar, progress_bar
 from dapg.core.rng import SampleGenerator
 from dapg.core.seeds import derive_seed
 from dapg.core.settings import flat, from_dict, to_dict
@@ -359,7 +359,7 @@ def _tell_damaged(run: Path, step: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: "tqdm[NoReturn]") -> None:
+def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: Bar) -> None:
     config, progress = trainer.config, trainer.progress
     check = FiniteCheck(trainer.job.records, trainer.job.run, at_once=trainer.device.type == "cpu")
     window = trainer.window
@@ -495,7 +495,7 @@ class _Window:
         self.open()
 
 
-def _log(trainer: Trainer, window: _Window, check: FiniteCheck, bar: "tqdm[NoReturn]") -> None:
+def _log(trainer: Trainer, window: _Window, check: FiniteCheck, bar: Bar) -> None:
     """Average over processes, write, and look for a collapse."""
     progress, numbers = trainer.progress, window.take_numbers()
     failed = torch.zeros_like(next(iter(numbers.values()))) if check.failed is None else check.failed.float()

@@ -3,15 +3,20 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import csv_text
+from dapg.core.training import DataConfig
 from dapg.core.types import UNKNOWN, Modality
-from dapg.data.base import Dataset
+from dapg.data.base import Dataset, example_picture
 from dapg.data.listing import pictures_below
 from dapg.data.sets.folder import Folder
 from dapg.data.sets.synthetic import Synthetic
+from dapg.data.source import open_dataset
+from dapg.scoring.labels import Labels
+from dapg.scoring.metrics import score
 
 
 def pictures(root: Path, *paths: str) -> Path:
@@ -177,3 +182,51 @@ def test_trials_by_hand(tmp_path: Path) -> None:
 def test_labels_that_allow_no_scores(tmp_path: Path, text: str, mode: str, needed: str) -> None:
     with pytest.raises(UsageError, match=needed):
         Folder(labelled(tmp_path, text)).trials(mode)
+
+
+def market_names(folder: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(example_picture(name))
+    return folder
+
+
+NAMES = ("0001_c1s1_000108_00.jpg", "a/0001_c2s1_000201_00.jpg", "0002_c1s1_000001_00.jpg", "-1_c1s1_1.jpg", "x.jpg")
+
+
+def test_persons_and_cameras_from_file_names(tmp_path: Path) -> None:
+    dataset = open_dataset(DataConfig("folder", str(market_names(tmp_path, NAMES)), names="market"))
+    assert isinstance(dataset, Folder)
+    labels = {record.path: (record.person, record.camera) for record in dataset.records("all")}
+    assert labels == {
+        "-1_c1s1_1.jpg": (UNKNOWN, 1),
+        "0001_c1s1_000108_00.jpg": (0, 1),
+        "0002_c1s1_000001_00.jpg": (1, 1),
+        "a/0001_c2s1_000201_00.jpg": (0, 2),
+        "x.jpg": (UNKNOWN, UNKNOWN),
+    }
+    assert dataset.person_names == ["0001", "0002"]
+    (trial,) = dataset.trials("cross-camera")
+    assert len(trial.query) == 3
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [("(", "no regular expression"), ("x", "has no group"), ("(?P<person>zz)", "fits no name")],
+)
+def test_patterns_that_name_nobody_are_refused(tmp_path: Path, pattern: str, message: str) -> None:
+    market_names(tmp_path, NAMES)
+    with pytest.raises((UsageError, DataError), match=message):
+        open_dataset(DataConfig("folder", str(tmp_path), names=pattern))
+
+
+def test_leave_one_out_by_hand(tmp_path: Path) -> None:
+    """One camera, persons a a b b c: four queries, each against the four others; c is never asked for."""
+    market_names(tmp_path, tuple(f"000{person}_c1_{n}.png" for n, person in enumerate((1, 1, 2, 2, 3))))
+    dataset = open_dataset(DataConfig("folder", str(tmp_path), names="market"))
+    (trial,) = dataset.trials("leave-one-out")
+    assert (len(trial.query), len(trial.gallery), trial.comparable) == (4, 5, False)
+    distances = torch.tensor([[0.0, 3, 1, 4, 5], [3, 0, 5, 5, 5], [1, 5, 0, 2, 5], [4, 5, 2, 0, 5]])
+    scores = score(distances, Labels.of(trial))
+    assert scores.rank(1) == 0.5, "the query itself, at distance 0, is no answer"
+    assert scores.valid_queries == 4

@@ -4,8 +4,10 @@ import csv
 import difflib
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from dapg.core.errors import DataError, UsageError, nearest
@@ -18,6 +20,9 @@ from dapg.data.verify import Finding
 LABELS = "labels.csv"
 SPLITS = ("train", "val", "test")
 COLUMNS = ("path", "person", "camera", "modality", "split", "left", "top", "right", "bottom")
+
+PATTERNS = {"market": r"^(?P<person>-?\d+)_c(?P<camera>\d+)"}
+"""Name -> where file names say person and camera: Market-1501's and its kin."""
 
 _NOBODY = {"", "-1", "nan", "none", "null", "unknown"}
 """What trackers and spreadsheets write for a person nobody knows."""
@@ -44,7 +49,7 @@ class Folder(Dataset):
     licence = "yours; you need a lawful basis for pictures of people"
     access = "your own files"
     splits: ClassVar[tuple[str, ...]] = ("all", *SPLITS)
-    modes: ClassVar[tuple[str, ...]] = ("cross-camera", "cross-modal", "validation")
+    modes: ClassVar[tuple[str, ...]] = ("cross-camera", "cross-modal", "validation", "leave-one-out")
 
     smallest = (32, 16)
 
@@ -71,9 +76,51 @@ class Folder(Dataset):
         if not self._splits["all"]:
             raise DataError(f"no picture ({', '.join(sorted(PICTURE_SUFFIXES))}) below {self.root}")
 
+    def name_persons(self, pattern: str) -> None:
+        """Take persons, and cameras where it has them, from file names; names without a person name nobody.
+
+        Args:
+            pattern: a regular expression with the group ``person`` and perhaps ``camera``, searched in file names, or a
+                key of ``PATTERNS``. A camera that is no whole number is numbered in the order of names.
+
+        Raises:
+            UsageError: no such expression, or there is a labels.csv that says who is who.
+            DataError: it fits no name.
+        """
+        if self.labels.exists():
+            raise UsageError(f"{self.labels} says who is who; --data.names is for folders without it")
+        try:
+            expression = re.compile(PATTERNS.get(pattern, pattern))
+        except (re.error, RecursionError, OverflowError) as error:
+            raise UsageError(f"--data.names {pattern!r} is no regular expression ({error})") from error
+        if "person" not in expression.groupindex:
+            raise UsageError(
+                f"--data.names {pattern!r} has no group (?P<person>...); known by name: {', '.join(PATTERNS)}"
+            )
+        records = self._splits["all"]
+        hits = [expression.search(PurePosixPath(record.path).name) for record in records]
+        fitting = [hit.groupdict() for hit in hits if hit]
+        if not fitting:
+            raise DataError(f"--data.names {pattern!r} fits no name below {self.root}, such as {records[0].path}")
+        people = {str(groups["person"]) for groups in fitting}
+        self.person_names = sorted(name for name in people if name.lower() not in _NOBODY)
+        persons = {name: number for number, name in enumerate(self.person_names)}
+        words = sorted({groups["camera"] for groups in fitting if groups.get("camera")})
+        cameras = {word: int(word) if word.isdecimal() and len(word) < 10 else n for n, word in enumerate(words, 1)}
+        self._splits["all"] = [
+            replace(
+                record,
+                person=persons.get(str(hit["person"]), UNKNOWN) if hit else UNKNOWN,
+                camera=cameras.get(hit.groupdict().get("camera") or "", UNKNOWN) if hit else UNKNOWN,
+            )
+            for record, hit in zip(records, hits, strict=True)
+        ]
+
     def records(self, split: str = "all") -> list[Record]:
         """``all``, or the rows with that word in the ``split`` column."""
         self.check_split(split)
+        if split not in self._splits and not self.labels.exists():
+            raise UsageError(f"{self.root} has no split {split!r}: nothing says more than that all are pictures")
         if split not in self._splits:
             raise UsageError(f"{self.labels} has no row with split {split!r}; use split 'all'")
         return list(self._splits[split])
@@ -86,7 +133,9 @@ class Folder(Dataset):
         """One trial over the test rows (all rows where there is no split column).
 
         cross-camera: every visible picture against all others, the query's own camera left out for its person.
-        cross-modal: infrared queries, visible gallery. validation: the same over the val rows.
+        cross-modal: infrared queries, visible gallery. validation: the same over the val rows. leave-one-out, for one
+        camera: every picture of a person who has another one against all others. Frames that follow one another are all
+        but the same picture: such a score says less than one across cameras.
         """
         self.check_mode(mode)
         split = "val" if mode == "validation" else "test" if "test" in self._splits else "all"
@@ -94,12 +143,23 @@ class Folder(Dataset):
         known = [record for record in records if record.person != UNKNOWN]
         visible = tuple(record for record in known if record.modality == Modality.VISIBLE)
         infrared = tuple(record for record in known if record.modality == Modality.INFRARED)
+        if mode == "leave-one-out":
+            return [self._leave_one_out(known)]
         if mode == "cross-camera":
             self._refuse_unless(len({record.camera for record in visible}) > 1, "persons seen by two visible cameras")
             protocol = Protocol("cross-camera", same_person_same_camera=True)
             return [Trial("trial 1", mode, visible, visible, protocol, comparable=False)]
         self._refuse_unless(bool(visible and infrared), "labelled persons in both modalities")
         return [Trial("trial 1", mode, infrared, visible, Protocol("cross-modal"), comparable=False)]
+
+    def _leave_one_out(self, known: Sequence[Record]) -> Trial:
+        """Each picture counts as a camera of its own, so that the rule of cameras leaves out the query and no other."""
+        counts = Counter(record.person for record in known)
+        self._refuse_unless(any(count > 1 for count in counts.values()), "persons with two pictures or more")
+        apart = tuple(replace(record, camera=number) for number, record in enumerate(known, 1))
+        queries = tuple(record for record in apart if counts[record.person] > 1)
+        protocol = Protocol("leave-one-out", same_person_same_camera=True)
+        return Trial("trial 1", "leave-one-out", queries, apart, protocol, comparable=False)
 
     def disjoint_splits(self) -> Sequence[tuple[str, str]]:
         """Every two splits that labels.csv names."""
@@ -126,12 +186,13 @@ class Folder(Dataset):
         cameras = {record.camera for record in known}
         if len(cameras) == 1 and len(every) == 1:
             only = "none is named" if cameras == {UNKNOWN} else f"camera {cameras.pop()}"
-            message = f"all labelled pictures are of one camera ({only}): no search across cameras can be scored"
+            message = f"all labelled pictures are of one camera ({only}): only --mode leave-one-out can be scored"
             yield Finding("list", where, message, promised)
 
     def _refuse_unless(self, fine: bool, needed: str) -> None:
         if not fine:
-            raise UsageError(f"scores need {needed}; {self.labels} has none. See docs/datasets.md.")
+            where = self.labels if self.labels.exists() else self.root
+            raise UsageError(f"scores need {needed}; {where} names none. See docs/datasets.md.")
 
     def _read_labels(self, labels: Path) -> None:
         rows = list(_rows(labels))
