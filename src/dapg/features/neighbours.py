@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dapg.core.device import resolve_device
 from dapg.core.errors import DataError, UsageError
-from dapg.core.files import atomic_path, plain_cell, write_json
+from dapg.core.files import atomic_path, folder_lock, plain_cell, remove_leftovers_of, write_json
 from dapg.core.images import open_rgb
 from dapg.core.ranges import Count, CountOrZero, Pixels, Processes, Seed, Weight
 from dapg.core.run_folder import RESULT
@@ -130,9 +130,7 @@ def neighbours(settings: NeighbourSettings) -> JsonObject:
     features = unit_rows(table[encoder.headline])
     same, gallery = pairs(seen, test, settings.seconds)
     scores = score_pairs(features, same, gallery, seen.persons if test == "people" else seen.tracks)
-    write_query_scores(out / QUERY_SCORES, {encoder.headline: [scores]})
-    _draw(out / SHEET, dataset, seen, features, same, gallery, settings)
-    result = {
+    result: JsonObject = {
         "stage": "neighbours",
         "model": settings.model,
         "test": test,
@@ -151,7 +149,12 @@ def neighbours(settings: NeighbourSettings) -> JsonObject:
         "per_query": QUERY_SCORES,
         "comparable": False,
     }
-    write_json(out / RESULT, result)
+    with folder_lock(out):
+        remove_leftovers_of(out / name for name in (QUERY_SCORES, SHEET, RESULT))
+        (out / RESULT).unlink(missing_ok=True)  # it may be another model's, and must not stand beside these scores
+        write_query_scores(out / QUERY_SCORES, {encoder.headline: [scores]})
+        _draw(out / SHEET, dataset, seen, features, same, gallery, settings)
+        write_json(out / RESULT, result)
     return result
 
 

@@ -16,7 +16,7 @@ from dapg.augment.skeleton import canonical_poses
 from dapg.core.device import resolve_device
 from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import UsageError, nearest
-from dapg.core.files import atomic_write_bytes, atomic_write_text, write_json
+from dapg.core.files import atomic_write_bytes, atomic_write_text, folder_lock, remove_leftovers, write_json
 from dapg.core.images import to_pil
 from dapg.core.key_points import usable
 from dapg.core.launch import launch
@@ -93,13 +93,15 @@ def generate(source: DataConfig, settings: GenerateSettings) -> JsonObject:
     kept = launch(Job("pose generate", out, shards, "picture", start), settings.engine)
     reasons = [reason for shard in shards for reason in read_json(piece(out, shard, ".json"), list[str])]
     unchanged = [(record.path, record.box, reason) for record, reason in zip(records, reasons, strict=True) if reason]
-    atomic_write_text(out / "unchanged.jsonl", "".join(json.dumps(row) + "\n" for row in unchanged))
     pictures = tuple(
         GeneratedPicture(record.path, record.box, pose, file_of(record, pose) if pose else "")
         for record, reason in zip(records, reasons, strict=True)
         for pose in ([""] if reason else poses)
     )
-    write_manifest(Manifest(out, pictures, about))
+    with folder_lock(out, patience=3600.0):  # others that worked with us may be writing the same
+        remove_leftovers(out)
+        atomic_write_text(out / "unchanged.jsonl", "".join(json.dumps(row) + "\n" for row in unchanged))
+        write_manifest(Manifest(out, pictures, about))
     return {
         "pictures": len(records),
         "done before": kept,
