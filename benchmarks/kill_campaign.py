@@ -633,7 +633,7 @@ JOBS = (
     ),
     Job(
         "data synth",
-        """data synth --assets {assets} --persons 3 --validation_persons 1 --test_persons 1 --unlabelled 3 --processes 1
+        """data synth --assets {assets} --persons 3 --validation_persons 1 --test_persons 1 --unlabelled 3 --workers 1
         --height 64 --width 32 --out {out}""",
         records_of("synthetic", "train"),
     ),

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from dapg.core.engines.base import EngineSettings
 from dapg.core.types import Record
 from dapg.data.sets.synthetic import Synthetic
 from dapg.synth.render import Settings, render_dataset
@@ -56,7 +57,9 @@ def main() -> None:
     people = Synthetic()
     with tempfile.TemporaryDirectory() as scratch:
         regdb = render_dataset(
-            Settings(Path(scratch) / "regdb", arguments.assets, persons=10, style="regdb", seed=3, processes=1)
+            Settings(
+                Path(scratch) / "regdb", arguments.assets, persons=10, style="regdb", seed=3, engine=EngineSettings()
+            )
         )
         views = render_dataset(
             Settings(
@@ -67,7 +70,7 @@ def main() -> None:
                 test_persons=0,
                 poses="canonical",
                 seed=3,
-                processes=1,
+                engine=EngineSettings(),
             )
         )
         rows = []

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from dapg.augment.skeleton import CANONICAL_FILE
+from dapg.core.engines.base import EngineSettings
 from dapg.core.files import atomic_write_text
 from dapg.data.sets.synthetic import Synthetic
 from dapg.synth.poses import CANONICAL_YAWS
@@ -30,7 +31,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(
             out=Path(folder) / "people", assets=options.assets, persons=PERSONS, validation_persons=0, test_persons=0,
-            poses="canonical", height=HEIGHT, width=WIDTH, processes=1,
+            poses="canonical", height=HEIGHT, width=WIDTH, engine=EngineSettings(),
         )  # fmt: skip
         people = Synthetic(render_dataset(settings))
         rows: dict[str, list[torch.Tensor]] = {name: [] for name in CANONICAL_YAWS}

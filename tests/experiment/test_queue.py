@@ -13,6 +13,7 @@ from dapg.cli import main
 from dapg.core.errors import UsageError
 from dapg.core.files import sha256
 from dapg.core.rng import generator_from
+from dapg.core.shards import read_progress
 from dapg.core.training import DataConfig
 from dapg.corruptions.library import DRAWS
 from dapg.data.manifest import read_manifest
@@ -259,12 +260,12 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
     simclr = replace(small, only="simclr+agw-*")
     monkeypatch.setattr(cell_runs, "finetune", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(simclr, print)
+        run(simclr)
     (left,) = outlook(simclr)
     assert (left.state, left.about) == ("to run", "finetune agw, score")
     stamp = (Path(left.cell.chain[0].out) / "result.json").stat().st_mtime_ns
     monkeypatch.setattr(cell_runs, "finetune", finetune)
-    assert run(simclr, print) == []
+    assert run(simclr) == {}
     assert (Path(left.cell.chain[0].out) / "result.json").stat().st_mtime_ns == stamp
     assert (outlook(simclr)[0].state, outlook(simclr)[0].about) == ("done", "")
     result = read_cells(simclr.folder)[left.cell.name]
@@ -277,8 +278,8 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
 
     monkeypatch.setattr(cell_runs, "finetune", stopped)
     with pytest.raises(Terminated):
-        run(small, print)
-    assert not small.failure(small.cells()[0]).exists()
+        run(small)
+    assert read_progress(small.queue).failed == {}
 
     # A failing cell does not stop the others; its reason is kept until it works.
     def fails(settings: Any, *rest: Any) -> Any:
@@ -287,13 +288,10 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
         return finetune(settings, *rest)
 
     monkeypatch.setattr(cell_runs, "finetune", fails)
-    assert run(small, print) == ["none+agw-sysu-random-0"]
-    failed = small.failure(small.cells()[0])
-    assert "no such thing" in failed.read_text()
+    assert run(small) == {"none+agw-sysu-random-0": "UsageError: no such thing"}
     assert [part.state for part in outlook(small)] == ["to run", "done", "done"]
     monkeypatch.setattr(cell_runs, "finetune", finetune)
-    assert run(small, print, "none+agw-sysu-random-0") == []
-    assert not failed.exists()
+    assert run(small) == {}
 
     # Heat maps and ranked lists of our network and the strongest other one, once; without the networks they are named.
     monkeypatch.setattr(heat_maps, "NAMES", ("contrast", "fog"))
@@ -340,7 +338,7 @@ def test_a_cell_with_both_stages(small: Experiment, generator: Path, monkeypatch
     assert (before.state, before.about) == ("to run", "pretrain dapg, align dapg_align, finetune agw, score")
     first, aligned, last = before.cell.chain
     assert isinstance(aligned, AlignSettings)
-    assert run(both, print) == []
+    assert run(both) == {}
     manifest = read_manifest(aligned.generated)
     assert {picture.path for picture in manifest.pictures} == {record.path for record in few}
     trainings = read_cells(both.folder)[before.cell.name].trainings
@@ -400,11 +398,5 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     base = ["fig1", "--seeds", "1", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
     assert main(["reproduce", "plan", *base]) == 0
     assert "6 to run" in capsys.readouterr().out
-    assert main(["reproduce", "plan", *base, "--manifest", str(tmp_path / "cells.txt")]) == 0
-    commands = (tmp_path / "cells.txt").read_text().splitlines()
-    assert len(commands) == 6
-    assert commands[0].startswith("dapg reproduce run fig1 --seeds 1 ")
-    assert "--manifest" not in commands[0]
-    assert "--cell " in commands[0]
     for wrong in (["table7"], ["fig1", "--scale", "big"], ["fig1", "--data", "sysu"], ["fig1", "--seeds", "0"]):
         assert main(["reproduce", "plan", *wrong]) == 2

@@ -153,7 +153,7 @@ def test_a_real_cell_comes_out_equal_to_the_last_bit(tmp_path: Path, monkeypatch
     experiment = Experiment(
         ("beyond",), "small", sources, ("random",), 2, 1, "none+agw-*", tmp_path / "runs", tmp_path / "results", "cpu"
     )
-    assert run(experiment, print) == []
+    assert run(experiment) == {}
     verdict = recheck.recheck(experiment, "word", print)
     assert verdict.equal
     assert verdict.same_machine

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import DataError, UsageError
 from dapg.data.sets.synthetic import Synthetic
 from dapg.synth import render
@@ -26,7 +27,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 def _settings(out: Path, **changes: object) -> Settings:
-    values = {"persons": 3, "validation_persons": 1, "test_persons": 1, "unlabelled": 4, "processes": 1}
+    values = {"persons": 3, "validation_persons": 1, "test_persons": 1, "unlabelled": 4, "engine": EngineSettings()}
     return Settings(out, ASSETS, **(values | changes))  # type: ignore[arg-type]
 
 
@@ -103,7 +104,7 @@ def test_a_killed_rendering_is_no_data_set_and_goes_on(
 
 
 def test_two_processes_write_what_one_writes(rendered: Path, tmp_path: Path) -> None:
-    two = render_dataset(_settings(tmp_path / "two", processes=2))
+    two = render_dataset(_settings(tmp_path / "two", engine=EngineSettings(workers=2)))
     assert _files(two) == _files(rendered)
 
 
@@ -132,7 +133,7 @@ def test_canonical_views_show_the_four_sides(tmp_path: Path) -> None:
 
 def test_regdb_layout_pairs_both_cameras(tmp_path: Path) -> None:
     folder = render_dataset(
-        Settings(tmp_path / "regdb", ASSETS, persons=2, style="regdb", processes=1, height=96, width=48)
+        Settings(tmp_path / "regdb", ASSETS, persons=2, style="regdb", engine=EngineSettings(), height=96, width=48)
     )
     files = _files(folder)
     visible = sorted(name for name in files if name.startswith("Visible/"))

@@ -72,7 +72,7 @@ def parse_experiment(program: str, defaults: T, words: list[str], about: str) ->
         only=settings.only,
         runs=Path(settings.runs),
         results=Path(settings.results),
-        device=settings.device.split(",")[0],
+        device=settings.device,
     )
     if experiment.test and [source.name for source in experiment.sources] != ["synthetic"]:
         raise UsageError("--test names synthetic people; the data set to fine-tune on must be synthetic too")

@@ -1,9 +1,6 @@
 """Say what is done, what would run, and what that takes in time and disk."""
 
-from dataclasses import dataclass
-
 from dapg.commands._reproduce import TABLES, ExperimentSettings, parse_experiment
-from dapg.commands._settings import take_option
 
 _HELP = f"""usage: dapg reproduce plan TABLE [--NAME VALUE ...]
 
@@ -13,35 +10,19 @@ Say which cells are done, what would run, how long it takes and how much disk it
 
 examples:
   dapg reproduce plan table1
-  dapg reproduce plan all --scale gpu --manifest cells.txt
-  sbatch --array=1-$(wc -l < cells.txt) --gres=gpu:1 --wrap='eval "$(sed -n ${{SLURM_ARRAY_TASK_ID}}p cells.txt)"'"""
-
-
-@dataclass(frozen=True)
-class PlanSettings(ExperimentSettings):
-    """The experiment."""
-
-    manifest: str = ""
-    """Write the commands that are left to this file, one cell per line, for a SLURM array or any other queue."""
+  dapg reproduce plan all --scale gpu --seeds 3"""
 
 
 def main(words: list[str], program: str) -> None:
-    """Parse, then print the plan or write the manifest.
+    """Parse, then print the plan.
 
     Raises:
         UsageError: wrong arguments.
     """
-    experiment, settings = parse_experiment(program, PlanSettings(), words, _HELP)
-    from dapg.core.files import atomic_write_text
-    from dapg.experiment.plan import commands, outlook
+    experiment, _ = parse_experiment(program, ExperimentSettings(), words, _HELP)
+    from dapg.experiment.plan import outlook
     from dapg.experiment.registration import statement
 
-    if settings.manifest:
-        _, others = take_option(words, "--manifest", "")
-        lines = commands(experiment, others)
-        atomic_write_text(settings.manifest, "".join(f"{line}\n" for line in lines))
-        print(f"{len(lines)} commands: {settings.manifest}")
-        return
     print(f"{statement(experiment)}\n")
     plan = outlook(experiment)
     width = max(len(part.cell.name) for part in plan)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from dapg.commands._reproduce import TABLES, ExperimentSettings, parse_experiment
-from dapg.commands._settings import take_option
+from dapg.core.engines.base import EngineSettings
 
 _HELP = f"""usage: dapg reproduce run TABLE [--NAME VALUE ...]
 
@@ -15,17 +15,15 @@ the others: exit code 1 at the end. The same command may run several times at on
 
 examples:
   dapg reproduce run beyond --seeds 3 --only '*+agw-*'
-  dapg reproduce run all --scale paper --data sysu=/data/SYSU-MM01,regdb=/data/RegDB --device cuda:0,cuda:1"""
+  dapg reproduce run all --scale paper --data sysu=/data/SYSU-MM01,regdb=/data/RegDB --workers 8"""
 
 
 @dataclass(frozen=True)
 class RunSettings(ExperimentSettings):
     """The experiment."""
 
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N; several with commas between them: a process for each."""
-    cell: str = ""
-    """Run this cell only, as the commands do that `dapg reproduce plan --manifest` writes."""
+    engine: EngineSettings = EngineSettings(tries=1)
+    """Who runs the cells."""
 
 
 def main(words: list[str], program: str) -> None:
@@ -36,15 +34,11 @@ def main(words: list[str], program: str) -> None:
         SystemExit: 1 where a cell failed.
     """
     experiment, settings = parse_experiment(program, RunSettings(), words, _HELP)
-    from dapg.experiment.queue import run, run_on
+    from dapg.experiment.queue import run
 
-    if "," in settings.device:
-        _, others = take_option(words, "--device", "")
-        if not run_on(others, settings.device.split(","), print):
-            raise SystemExit(1)
-        return
-    failed = run(experiment, lambda line: print(line, flush=True), settings.cell)
+    failed = run(experiment, settings.engine)
     print(f"results: {experiment.folder}")
     if failed:
-        print(f"{len(failed)} cells failed: {', '.join(failed)}")
+        print(f"{len(failed)} cells failed; tracebacks are in {experiment.queue}:")
+        print("\n".join(f"  {name}: {reason}" for name, reason in failed.items()))
         raise SystemExit(1)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 
@@ -17,6 +18,10 @@ _PAUSE = 0.5
 
 class ShardsFailed(DapgError):
     """Some shards failed in all their attempts; the others are done."""
+
+    def __init__(self, text: str, reasons: Mapping[str, str]) -> None:
+        super().__init__(text)
+        self.reasons = reasons
 
 
 def launch(job: Job, settings: EngineSettings, bar: bool = True) -> int:
@@ -43,7 +48,7 @@ def launch(job: Job, settings: EngineSettings, bar: bool = True) -> int:
                 progress = _carried(job, engine, shown)
     board.tidy()
     if progress.failed:
-        raise ShardsFailed(_failures(job, progress))
+        raise ShardsFailed(_failures(job, progress), progress.failed)
     return begun.size_done
 
 

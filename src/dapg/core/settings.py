@@ -303,10 +303,14 @@ def flat(values: JsonObject, prefix: str = "") -> JsonObject:
     return result
 
 
+_GONE = {"part", "processes"}
+"""Settings of earlier versions that changed no result, in files that these wrote."""
+
+
 def differences(settings: Dataclass, stored: JsonObject) -> dict[str, tuple[object, object]]:
     """Dotted key -> (stored value, new value) of what would change the result."""
     new, old = flat(to_dict(settings)), flat(stored)
-    ignored = {setting.name for setting in settings_in(settings) if setting.run_only}
+    ignored = {setting.name for setting in settings_in(settings) if setting.run_only} | _GONE
     return {
         key: (old.get(key), new.get(key))
         for key in sorted(new.keys() | old.keys())

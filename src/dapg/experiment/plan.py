@@ -1,8 +1,7 @@
 """What to run and where; what is done, what would run, how long it takes and how much disk it needs."""
 
 import fnmatch
-import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -85,9 +84,10 @@ class Experiment:
         """One HTML page, made from the results and not kept in git; what it shows besides lies in its folder."""
         return self.folder / "page" / "report.html"
 
-    def failure(self, cell: Cell) -> Path:
-        """Why the cell failed last time."""
-        return self.runs / "failed" / f"{cell.name}.txt"
+    @property
+    def queue(self) -> Path:
+        """Where it is written down who works on which cell; `dapg jobs watch` takes it."""
+        return self.runs / f"queue-{self.scale}"
 
 
 @dataclass(frozen=True)
@@ -165,13 +165,3 @@ def stage_of(training: TrainingSettings) -> Stage:
     if isinstance(training, FinetuneSettings):
         return "finetune"
     return "align" if isinstance(training, AlignSettings) else "pretrain"
-
-
-def commands(experiment: Experiment, words: Sequence[str]) -> list[str]:
-    """One command for each cell that is left, for a SLURM array or any other queue.
-
-    ``words`` are the table and options the user gave, as ``dapg reproduce run`` takes them.
-    """
-    stored = read_cells(experiment.folder)
-    left = [cell for cell in experiment.cells() if not cell.missing and cell.name not in stored]
-    return [shlex.join(["dapg", "reproduce", "run", *words, "--cell", cell.name]) for cell in left]

@@ -9,8 +9,6 @@ import hashlib
 import io
 import itertools
 import json
-import multiprocessing
-import os
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -24,13 +22,16 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
+from dapg.core import shards
+from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import UsageError
 from dapg.core.files import atomic_path
 from dapg.core.key_points import KEY_POINT_NAMES
-from dapg.core.progress import progress_bar, uninterrupted
-from dapg.core.ranges import Count, CountOrZero, JpegQuality, Pixels, Processes, Seed
+from dapg.core.launch import launch
+from dapg.core.ranges import Count, CountOrZero, JpegQuality, Pixels, Seed
 from dapg.core.run_folder import RunFolder
 from dapg.core.settings import RUN_ONLY, run_only
+from dapg.core.shards import RunShard
 from dapg.core.types import JsonObject
 from dapg.synth.arrays import Array, random_from
 from dapg.synth.kit import Kit
@@ -91,8 +92,8 @@ class Settings:
     """Write one zip file in place of a tree of folders."""
     seed: Seed = 0
     """Other seeds give other persons and pictures."""
-    processes: Processes = run_only(0)
-    """Worker processes; 0: one for each processor."""
+    engine: EngineSettings = run_only(EngineSettings(workers=0))
+    """Who does the work."""
 
     def splits(self) -> dict[str, list[int]]:
         """Person numbers of ``train``, ``val`` and ``test``: no person is in two."""
@@ -164,36 +165,43 @@ def render_dataset(settings: Settings) -> Path:
     import dapg.synth.raster  # noqa: F401  (the same for a missing package)
 
     parts = settings.out / "parts"
-    stage = RunFolder(settings.out, settings, "data synth", alone=True)
+    stage = RunFolder(settings.out, settings, "data synth")
     finished = stage.open()
+    stage.close()  # workers of several commands may share the folder; the files of each person are written atomically
+    if finished is None:
+        people = _people(settings)
+        sizes = {person: job.pictures for person, job in people.items()}
+        start = partial(_start, settings, parts)
+        launch(shards.Job("data synth", settings.out, sizes, "picture", start), settings.engine)
+    stage.alone = True
     try:
-        if finished is None:
-            files = _render_people(settings, parts)
-            stage.finish(_join(settings, files))
+        if stage.open() is None:
+            stage.finish(_join(settings, [parts / f"{person}.zip" for person in _people(settings)]))
         shutil.rmtree(parts, ignore_errors=True)  # after the result: a kill before it must not cost them
     finally:
         stage.close()
     return settings.out
 
 
-def _render_people(settings: Settings, parts: Path) -> list[Path]:
-    """A file of pictures for each person, in order; those that are there stay."""
-    jobs = _jobs(settings)
-    files = [parts / f"{number:06d}.zip" for number in range(len(jobs))]
-    missing = [number for number, file in enumerate(files) if not file.exists()]
-    parts.mkdir(exist_ok=True)
-    total, left = sum(job.pictures for job in jobs), sum(jobs[number].pictures for number in missing)
-    with (
-        progress_bar("rendering", "picture", total, total - left) as bar,
-        _workers(settings, [jobs[number] for number in missing]) as results,
-    ):
-        for number, pictures in zip(missing, results, strict=True):
-            with _zip_store(files[number]) as store:
-                for picture in pictures:
-                    store.write(picture.path, picture.data)
-                store.write(ANNOTATIONS, _lines([picture.truth for picture in pictures]))
-            bar.update(len(pictures))
-    return files
+def _people(settings: Settings) -> "dict[str, Job]":
+    """What is to be rendered of each person, by shard."""
+    return {f"{number:06d}": job for number, job in enumerate(_jobs(settings))}
+
+
+def _start(settings: Settings, parts: Path) -> RunShard:
+    """Renders the pictures of a person into one file."""
+    people = _people(settings)
+
+    def run_shard(person: str) -> list[Path]:
+        pictures = render_job(settings, people[person])
+        file = parts / f"{person}.zip"
+        with _zip_store(file) as store:
+            for picture in pictures:
+                store.write(picture.path, picture.data)
+            store.write(ANNOTATIONS, _lines([picture.truth for picture in pictures]))
+        return [file]
+
+    return run_shard
 
 
 def _read_part(file: Path) -> Iterator[Picture]:
@@ -304,30 +312,6 @@ def _suffix(settings: Settings) -> str:
 
 def _per_camera(settings: Settings) -> int:
     return len(CANONICAL_YAWS) if settings.poses == "canonical" else settings.pictures_per_camera
-
-
-@contextmanager
-def _workers(settings: Settings, jobs: list[Job]) -> Iterator[Iterator[list[Picture]]]:
-    """The results of all jobs in order, from this process or from several."""
-    processes = min(settings.processes or os.cpu_count() or 1, max(1, len(jobs)))
-    work = partial(render_job, settings)
-    if processes == 1:
-        yield map(work, jobs)
-        return
-    # spawn: a forked copy of a process that runs threads (torch, numba) may hang.
-    with uninterrupted():  # Ctrl-C is this process's matter; workers begin with what holds now
-        pool = multiprocessing.get_context("spawn").Pool(processes, _one_thread)
-    try:
-        yield pool.imap(work, jobs, chunksize=2)
-    finally:
-        pool.terminate()
-        pool.join()
-
-
-def _one_thread() -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
 
 
 # ---- one person ----------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ class Local(Engine):
         self._context.set_forkserver_preload([function.__module__])
         self._hear, self._held = multiprocessing.Pipe(duplex=False)  # the other end goes when this process does
         self._gpus = visible_gpus()
+        self._threads = max(1, (os.cpu_count() or 1) // workers)
         self._processes: dict[int, BaseProcess] = {}
 
     def start(self, count: int) -> None:
@@ -29,7 +30,7 @@ class Local(Engine):
         free = [place for place in range(self.workers) if place not in self._processes]
         for place in free[:count]:
             gpu = self._gpus[place % len(self._gpus)] if self._gpus else ""
-            process = self._context.Process(target=_work, args=(self.job, gpu, self._hear))
+            process = self._context.Process(target=_work, args=(self.job, gpu, self._threads, self._hear))
             process.start()
             self._processes[place] = process
 
@@ -46,10 +47,14 @@ class Local(Engine):
             process.join()
 
 
-def _work(job: Job, gpu: str, launcher: Connection) -> None:
+def _work(job: Job, gpu: str, threads: int, launcher: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the launcher, which ends its workers
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    if not job.one_thread:
+        import torch
+
+        torch.set_num_threads(threads)
     with contextlib.suppress(DapgError):  # noted in the claim
         work(job, parent=launcher)
 
