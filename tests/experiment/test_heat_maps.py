@@ -14,9 +14,12 @@ from PIL import Image
 from dapg.core.runtime import Runtime
 from dapg.core.types import Modality, Protocol, Record, Trial
 from dapg.data.sets.folder import Folder
+from dapg.evaluation.corrupted_scores import CorruptionSettings, score_corrupted
 from dapg.experiment import heat_maps
 from dapg.experiment.plan import Experiment
 from dapg.experiment.store import CellResult
+from dapg.features.encoders import HistogramEncoder
+from dapg.features.extract import trial_features
 from figures import make_figures
 from made_up_cells import made_up
 
@@ -58,6 +61,24 @@ class Fixed:
     def encode(self, images: torch.Tensor, modality: Modality) -> dict[str, torch.Tensor]:
         """Never asked: the test hands the features in."""
         raise NotImplementedError
+
+
+def test_heat_maps_have_the_scores_of_single_test_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmark's cells against evaluation's way, which corrupts picture by picture."""
+    monkeypatch.setattr(heat_maps, "NAMES", ("contrast",))
+    monkeypatch.setattr(heat_maps, "LEVELS", (1, 5))
+    dataset = Folder(make_figures(tmp_path, persons=4, pictures=1))
+    (trial,) = dataset.trials("cross-modal")
+    encoder = HistogramEncoder((64, 32), torch.device("cpu"))
+    measured = heat_maps.severities({"ours": encoder, "other": encoder}, dataset, trial, (96, 48))
+    clean = trial_features(encoder, dataset, [trial], Runtime())
+    expected = []
+    for level in (1, 5):
+        settings = CorruptionSettings(("contrast",), severities=(level,), repeats=1, height=96, width=48)
+        scored = score_corrupted(encoder, dataset, [trial], settings, clean)["all"]
+        expected.append(round(100 * scored.means("histogram")["mAP"], 2))
+    assert measured["mAP"] == {"ours": [expected], "other": [expected]}
+    assert [cell["severity"] for cell in measured["cells"]["ours"]] == [1, 5]
 
 
 def test_disagreements_are_counted_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ arm and of the strongest arm that is no part of ours. The page is made from thes
 """
 
 import base64
-import itertools
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from tqdm import tqdm
 
 from dapg.core.device import resolve_device
 from dapg.core.errors import DapgError, UsageError
@@ -28,8 +27,10 @@ from dapg.core.types import Trial
 from dapg.corruptions import library
 from dapg.data.base import Dataset
 from dapg.data.source import open_dataset
-from dapg.evaluation.corrupted_scores import CorruptionSettings, score_corrupted
+from dapg.evaluation.benchmark_scores import Test, grid_of, score_protocols
+from dapg.evaluation.benchmark_sets import FeatureFolder, Maker, sets_of
 from dapg.evaluation.corrupted_sets import CorruptedDataset, CorruptionPolicy
+from dapg.evaluation.picture_cache import PictureCache
 from dapg.experiment.figures import OURS
 from dapg.experiment.matrix import Cell, Group, arm_called
 from dapg.experiment.paper import modes_of
@@ -37,10 +38,9 @@ from dapg.experiment.plan import Experiment, Say
 from dapg.experiment.store import CellResult, Stored, read_cells, refuse_mixed, this_machine
 from dapg.features.build_encoder import build_encoder
 from dapg.features.encoders import Encoder
-from dapg.features.extract import extract, trial_features
+from dapg.features.extract import extract
 from dapg.features.ranked_lists import describe_lists, thumbnails
 from dapg.scoring.labels import Labels
-from dapg.scoring.metrics import score_trials
 from dapg.scoring.ranking import rank
 
 
@@ -77,6 +77,8 @@ NAMES, LEVELS = library.expand(("all",)), library.SEVERITIES
 LISTS, ANSWERS = 2, 10
 """Queries shown that one of the two alone gets right, and answers of each."""
 _THUMBNAIL, _QUALITY = (96, 48), 75
+_CACHE = 8 * 10**9
+"""Bytes of corrupted images that the second network finds."""
 
 
 def write_pictures(experiment: Experiment, say: Say) -> list[Path]:
@@ -200,7 +202,7 @@ def _made(
 def severities(
     encoders: Mapping[str, Encoder], dataset: Dataset, trial: Trial, size: tuple[int, int]
 ) -> dict[str, Any]:
-    """MAP in per cent of each encoder, clean and by corruption and severity, on one trial.
+    """MAP in per cent of each encoder, clean and by corruption and severity, on one trial, and how a threshold drifts.
 
     Args:
         encoders: by name.
@@ -209,23 +211,24 @@ def severities(
         size: height and width at which pictures are corrupted.
 
     Returns:
-        ``names`` and ``levels``; ``clean``: encoder -> mAP; ``mAP``: encoder -> rows (names) of columns (levels).
+        ``names`` and ``levels``; ``clean``: encoder -> mAP; ``mAP``: encoder -> rows (names) of columns (levels);
+        ``cells``: encoder -> the benchmark's cells, with FPIR at the threshold of clean pictures.
     """
-    clean = {who: trial_features(encoder, dataset, [trial], Runtime()) for who, encoder in encoders.items()}
-    plain = {}
-    for who, encoder in encoders.items():
-        (scores,) = score_trials(clean[who][encoder.headline], clean[who].trials([trial]))
-        plain[who] = round(100 * scores.mAP, 2)
-    tables: dict[str, list[list[float]]] = {who: [[] for _ in NAMES] for who in encoders}
-    for (row, name), level in tqdm(list(itertools.product(enumerate(NAMES), LEVELS)), desc="severities", disable=None):
-        settings = CorruptionSettings(
-            (name,), severities=(level,), repeats=1, detail="lists", height=size[0], width=size[1]
-        )
-        runtime = Runtime(cache={})  # the images are corrupted once for both
+    policy = CorruptionPolicy(NAMES, severities=LEVELS, height=size[0], width=size[1])
+    test = Test(dataset, [trial], 1)
+    measured: dict[str, Any] = {"names": list(NAMES), "levels": list(LEVELS), "clean": {}, "mAP": {}, "cells": {}}
+    with tempfile.TemporaryDirectory() as place:
+        cache = PictureCache(Path(place) / "pictures", _CACHE)  # the images are corrupted once for both
         for who, encoder in encoders.items():
-            scored = score_corrupted(encoder, dataset, [trial], settings, clean[who], runtime)["all"]
-            tables[who][row].append(round(100 * scored.means(encoder.headline)["mAP"], 2))
-    return {"names": list(NAMES), "levels": list(LEVELS), "clean": plain, "mAP": tables}
+            folder = FeatureFolder(Path(place) / who)
+            maker = Maker(encoder, encoder.headline, dataset, test.records(), Runtime(progress=True), cache)
+            maker.make(sets_of([policy], test.repeats), folder)
+            scored = score_protocols(folder, test, {"visible": policy})
+            table = grid_of(scored["protocols"]["visible"], "mAP")[2]
+            measured["clean"][who] = round(100 * scored["clean"]["mAP"], 2)
+            measured["mAP"][who] = (100 * table).round(2).tolist()
+            measured["cells"][who] = scored["protocols"]["visible"]["cells"]
+    return measured
 
 
 def disagreements(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
 from dapg.core.files import atomic_write_text
 from dapg.core.types import JsonObject
@@ -116,29 +116,40 @@ def _panels(results: Sequence[JsonObject]) -> dict[str, list[Point]]:
 
 
 def _heat_map(result: JsonObject, name: str) -> str:
-    types, levels, table = _grid(result, name, lambda cell: cell["mAP"])
+    types, levels, table = _grid(result, name)
     return score_heat_map(f"mAP, clean {_percent(result['clean']['mAP'])}", types, levels, table)
 
 
 def _drift(result: JsonObject, name: str) -> str:
-    """Mean over the types of each family; empty where thresholds mean nothing."""
-    if any("FPIR" not in cell for cell in result["protocols"][name]["cells"]):
+    return drift_drawing(result["protocols"][name]["cells"], "FPIR in per cent at the clean threshold")
+
+
+def drift_drawing(cells: Sequence[JsonObject], title: str) -> str:
+    """False positives over the severity, the mean over the types of each family; empty where thresholds mean nothing.
+
+    Args:
+        cells: of the benchmark.
+        title: above the drawing.
+    """
+    if any("FPIR" not in cell for cell in cells):
         return ""
-    types, levels, table = _grid(result, name, lambda cell: cell["FPIR"]["value"])
-    family_of = {cell["type"]: cell["family"] for cell in result["protocols"][name]["cells"]}
+    levels = sorted({cell["severity"] for cell in cells})
     families = {}
-    for family in dict.fromkeys(family_of.values()):
-        rows = [row for kind, row in zip(types, table, strict=True) if family_of[kind] == family]
-        families[family] = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-    return threshold_drift(TARGET, families, levels, "FPIR in per cent at the clean threshold")
+    for family in dict.fromkeys(cell["family"] for cell in cells):
+        rates: dict[int, list[float]] = {level: [] for level in levels}
+        for cell in cells:
+            if cell["family"] == family:
+                rates[cell["severity"]].append(100 * cell["FPIR"]["value"])
+        families[family] = [fmean(rates[level]) for level in levels]
+    return threshold_drift(TARGET, families, levels, title)
 
 
-def _grid(result: JsonObject, name: str, value: Any) -> tuple[list[str], list[int], list[list[float]]]:
-    """Types, severities, and a value of each cell in per cent."""
+def _grid(result: JsonObject, name: str) -> tuple[list[str], list[int], list[list[float]]]:
+    """Types, severities, and the mAP of each cell in per cent."""
     cells = result["protocols"][name]["cells"]
     types = list(dict.fromkeys(cell["type"] for cell in cells))
     levels = sorted({cell["severity"] for cell in cells})
-    by_place = {(cell["type"], cell["severity"]): 100 * value(cell) for cell in cells}
+    by_place = {(cell["type"], cell["severity"]): 100 * cell["mAP"] for cell in cells}
     return types, levels, [[by_place[kind, level] for level in levels] for kind in types]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dapg.core.files import atomic_write_text
 from dapg.core.types import JsonObject
+from dapg.report.benchmark_page import drift_drawing
 from dapg.report.plots import Point, clean_against_corrupted, loss_curves, severity_maps
 from dapg.report.ranked_list import Figure, ranked_list
 from dapg.report.render import render
@@ -78,7 +79,9 @@ def write_experiment(path: Path, page: ExperimentPage) -> None:
 def _severity_maps(group: JsonObject) -> str:
     measured, titles = group["severities"], group["titles"]
     models = [(titles[who], measured["clean"][who], measured["mAP"][who]) for who in ("ours", "other")]
-    return severity_maps(measured["names"], measured["levels"], models)
+    maps = severity_maps(measured["names"], measured["levels"], models)
+    cells = measured.get("cells", {})  # not in files of earlier versions
+    return maps + "".join(drift_drawing(cells[who], f"{titles[who]}: FPIR, per cent") for who in cells)
 
 
 def _disagreements(group: JsonObject) -> Iterator[tuple[str, list[list[Figure]]]]:
