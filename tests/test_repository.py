@@ -1,5 +1,7 @@
-"""What git keeps is small: large files are for releases, or are made by a command."""
+"""What git keeps is small: large files are for releases, or are made by a command; and scripts fit the package."""
 
+import ast
+import importlib
 import subprocess
 from pathlib import Path
 
@@ -20,3 +22,17 @@ def test_no_tracked_file_is_large() -> None:
     assert "pyproject.toml" in tracked
     sizes = {name: (ROOT / name).stat().st_size for name in tracked if not name.startswith(LARGE)}
     assert {name: size for name, size in sizes.items() if size > LIMIT} == {}
+
+
+SCRIPTS = sorted([*(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_what_scripts_import_from_the_package_is_there(script: Path) -> None:
+    """No type checker reads them, and nobody runs them for weeks."""
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "dapg":
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
