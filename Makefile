@@ -11,7 +11,7 @@ DRAW ?= $(shell git rev-parse HEAD 2>/dev/null || date +%F)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format bench gpu gpu-smoke recheck wheel-check docs real-video clean
+.PHONY: help demo serve test test-slow test-browser lint format bench gpu gpu-smoke recheck wheel-check docs real-video clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,11 +25,17 @@ $(VENV)/.%: pyproject.toml $(CONSTRAINTS)
 demo: $(VENV)/.plot ## The whole pipeline on embedded people, a page at the end
 	$(BIN)/dapg demo --out $(OUT)
 
+serve: $(VENV)/.serve ## A gallery of rendered people to search by night pictures, in the browser
+	$(BIN)/dapg serve --demo
+
 test: $(VENV)/.test ## Fast tests
 	$(PYTEST) -m "not slow and not cuda"
 
 test-slow: $(VENV)/.test ## All tests
 	$(PYTEST) -m "not cuda"
+
+test-browser: $(VENV)/.test ## The gallery's page in Chromium (apt-get install chromium chromium-driver)
+	DAPG_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
 
 lint: $(VENV)/.lint $(VENV)/.test ## ruff, mypy --strict, codespell
 	$(BIN)/ruff check .

@@ -46,3 +46,4 @@ Factor = Annotated[float, Range(0.01, 100)]
 Decay = Annotated[float, Range(0, 0.999_999)]
 """Share of the old value that a running mean keeps; with all of it, it would never move."""
 Offset = Annotated[float, Range(-255, 255)]
+Port = Annotated[int, Range(0, 65_535)]

@@ -135,7 +135,8 @@ class Gallery:
             self._networks[card.hash] = load_network(card, self._device, self._moved)
         return self._networks[card.hash]
 
-    def _model(self) -> int:
+    def model_number(self) -> int:
+        """Its number in the database."""
         return int(self.database.value("SELECT id FROM models WHERE state = 'active'"))
 
     # Index
@@ -186,7 +187,7 @@ class Gallery:
         kind = str(result["infrared"])
         if "unknown" not in (kind, card.infrared) and kind != card.infrared:
             raise UsageError(f"these are thresholds for {kind} infrared; {card.name} knows {card.infrared} infrared")
-        model = self._model()
+        model = self.model_number()
         with self.database.transaction():
             self.database.execute("DELETE FROM thresholds WHERE model = ?", model)
             for pair in result["pairs"]:
@@ -249,7 +250,7 @@ class Gallery:
         started, filters = time.time(), filters or Filters()
         light = _modality(modality)
         query = images if isinstance(images, Query) else self.encode(images, light)
-        model, card = self._model(), self.card()
+        model, card = self.model_number(), self.card()
         if len(query.feature) != card.width:
             raise UsageError("the gallery was re-encoded with another network meanwhile; encode the query again")
         version = self.database.count("version")

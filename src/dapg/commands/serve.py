@@ -1,0 +1,125 @@
+"""The gallery as a page and an API: search by night pictures in the browser, judge, delete, and account for it."""
+
+from dataclasses import dataclass
+
+from dapg.commands._settings import parse, wants_help
+from dapg.core.errors import UsageError
+from dapg.core.ranges import Port
+
+_HELP = """usage: dapg serve GALLERY [--host 127.0.0.1] [--port 8765] [--NAME VALUE ...]
+       dapg serve --demo [GALLERY]
+
+A page for searching (a picture, a box, filters, verdicts, a timeline, export) and an API under /api/v1. On this
+machine alone the command prints a link that logs in once as an administrator; everybody else needs a token (dapg
+gallery users). Beyond this machine it takes --certificate and --key. --demo makes a gallery of rendered people and
+night pictures to search it by, within a minute.
+
+examples:
+  dapg serve --demo
+  dapg serve outputs/gallery
+  dapg serve outputs/gallery --host 0.0.0.0 --names search.example.org --certificate cert.pem --key key.pem
+"""
+_DEMO = "outputs/gallery-demo"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Where it listens."""
+
+    host: str = "127.0.0.1"
+    """Address to listen at."""
+    port: Port = 8765
+    """Port; 0: a free one."""
+    names: str = ""
+    """Names of this server, as browsers call it, commas between them; localhost and ``host`` are among them."""
+    certificate: str = ""
+    """TLS certificate chain (PEM)."""
+    key: str = ""
+    """Its private key (PEM)."""
+    without_tls: bool = False
+    """Listen beyond this machine without TLS, behind a proxy that has it: tokens and faces travel in the clear."""
+    model: str = ""
+    """Where the gallery's model is now, if it was moved."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+def main(words: list[str], program: str) -> None:
+    """Parse, open the gallery, serve until interrupted.
+
+    Raises:
+        UsageError: no gallery, not all of TLS, or an address that others reach without it.
+    """
+    if wants_help(words):
+        parse(program, ServeSettings(), words, _HELP)
+    demo = "--demo" in words
+    words = [word for word in words if word != "--demo"]
+    folder, words = (words[0], words[1:]) if words and not words[0].startswith("-") else ("", words)
+    settings = parse(program, ServeSettings(), words, _HELP)
+    if not folder and not demo:
+        raise UsageError(f"{program} needs GALLERY, or --demo; see {program} --help")
+    if bool(settings.certificate) != bool(settings.key):
+        raise UsageError("TLS takes both --certificate and --key")
+    if settings.host not in _LOOPBACK and not settings.certificate and not settings.without_tls:
+        raise UsageError(
+            f"others could reach {settings.host}: give --certificate and --key, or --without_tls true behind a proxy "
+            "that has TLS"
+        )
+    try:
+        import fastapi as _fastapi  # noqa: F401
+        import python_multipart as _multipart  # noqa: F401
+        import uvicorn as _uvicorn  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"{program} needs {error.name}: pip install 'dapg[gallery]'") from error
+    _serve(folder or _DEMO, demo, settings)
+
+
+def _serve(folder: str, demo: bool, settings: ServeSettings) -> None:
+    import socket
+    from pathlib import Path
+
+    import uvicorn
+
+    from dapg.gallery.gallery import Gallery
+    from dapg.gallery.server.app import ServerSettings, create_app
+    from dapg.gallery.server.demo_gallery import QUERIES, demo_gallery
+
+    place = Path(folder)
+    gallery = demo_gallery(place, settings.device) if demo else Gallery(place, settings.device, settings.model)
+    gallery.network()  # whatever is wrong with it is said now, and the first search need not wait
+    alone, secure = settings.host in _LOOPBACK, bool(settings.certificate)
+    own = f"[{settings.host}]" if ":" in settings.host else settings.host
+    names = [name.strip() for name in settings.names.split(",") if name.strip()]
+    app = create_app(
+        gallery,
+        ServerSettings(
+            secure=secure,
+            hosts=("localhost", "127.0.0.1", "[::1]", own, *names),
+            login_name=gallery.actor.name if alone else "",
+            queries=place / QUERIES if (place / QUERIES).is_dir() else None,
+        ),
+    )
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as error:
+            raise UsageError(f"cannot listen at {settings.host} port {settings.port}: {error.strerror}") from error
+        address = f"{'https' if secure else 'http'}://{own}:{listener.getsockname()[1]}"
+        if alone:
+            print(f"open {address}/login?key={app.state.login_key}")
+            print("the link works once, for ten minutes; Ctrl-C ends the server", flush=True)
+        else:
+            print(f"serving {place} at {address}; tokens: dapg gallery users {place} --add NAME", flush=True)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ssl_certfile=settings.certificate or None,
+            ssl_keyfile=settings.key or None,
+        )
+        uvicorn.Server(config).run(sockets=[listener])

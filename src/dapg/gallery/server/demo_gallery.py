@@ -1,0 +1,88 @@
+"""A gallery of the embedded rendered people, with night pictures to search it by: ``dapg serve --demo``."""
+
+import csv
+import importlib.util
+import io
+import shutil
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from dapg.core.files import atomic_write_bytes
+from dapg.core.images import open_rgb
+from dapg.core.seeds import derive_seed
+from dapg.core.training import DataConfig
+from dapg.core.types import Modality, Record
+from dapg.data.base import Dataset
+from dapg.data.source import open_dataset, parse_source
+from dapg.evaluation.thresholds import ThresholdSettings, measure
+from dapg.gallery.gallery import ABOUT, Gallery
+from dapg.gallery.indexing import IndexSettings
+from dapg.gallery.networks import NetworkSettings
+
+QUERIES = "queries"
+MODEL = "agw-imagenet-small"
+_ENROLLED, _ASKED, _STRANGERS, _SEED = 100, 9, 3, 20
+_EVENING = datetime.fromisoformat("2026-01-05T17:00:00+00:00")
+
+
+def demo_gallery(folder: Path, device: str = "auto") -> Gallery:
+    """The gallery in ``folder``, made within a minute where it is missing.
+
+    Visible pictures of 100 test persons, and in ``queries/`` one infrared picture of each of nine of them and of three
+    strangers. All are drawn by a fixed seed, none by its result. The times are invented, as the people are.
+    """
+    if (folder / ABOUT).is_file():
+        return Gallery(folder, device)
+    dataset = open_dataset(parse_source("synthetic"))
+    records = dataset.records("test")
+    persons = sorted({r.person for r in records}, key=lambda person: derive_seed("demo gallery", _SEED, person))
+    enrolled, strangers = set(persons[:_ENROLLED]), persons[_ENROLLED : _ENROLLED + _STRANGERS]
+    visible = [r for r in records if r.modality is Modality.VISIBLE and r.person in enrolled]
+    making = folder.with_name(f"{folder.name}.making")
+    shutil.rmtree(making, ignore_errors=True)  # of a start that was killed
+    gallery = Gallery.create(making, NetworkSettings(MODEL), device).acting("demo", "rendered people")
+    with tempfile.TemporaryDirectory() as name:
+        _write(dataset, visible, Path(name))
+        gallery.index(name, IndexSettings(threads=1))
+    others = [r for r in records if r.person not in enrolled and r.person not in strangers]
+    _set_thresholds(gallery, dataset, [*others, *dataset.records("val")])
+    for person in [*persons[:_ASKED], *strangers]:
+        night = next(r for r in records if r.modality is Modality.INFRARED and r.person == person)
+        known = f"person {person:03d}" if person in enrolled else f"stranger {person:03d}"
+        atomic_write_bytes(making / QUERIES / f"{known}, camera {night.camera}.png", _png(dataset.read(night)))
+    gallery.close()
+    making.replace(folder)
+    return Gallery(folder, device)
+
+
+def _set_thresholds(gallery: Gallery, dataset: Dataset, records: Sequence[Record]) -> None:
+    """On persons that are neither in the gallery nor asked for, where scikit-learn is there; else the page says so."""
+    if importlib.util.find_spec("sklearn") is None:
+        return
+    with tempfile.TemporaryDirectory() as name:
+        _write(dataset, records, Path(name))
+        network, settings = gallery.network(), ThresholdSettings(data=DataConfig("folder", name, "all"), workers=0)
+        result = measure(network.encoder, network.card.infrared, settings)
+        data = {**result["data"], "name": "rendered people", "root": "embedded"}
+        gallery.set_thresholds({"model": network.card.hash, "name": network.card.name, **result, "data": data})
+
+
+def _png(data: bytes) -> bytes:
+    stream = io.BytesIO()
+    open_rgb(data, "query").save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _write(dataset: Dataset, records: Sequence[Record], folder: Path) -> None:
+    """Pictures with a list of persons, cameras and invented times."""
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as handle:
+        rows = csv.writer(handle)
+        rows.writerow(["path", "person", "camera", "modality", "time"])
+        for number, record in enumerate(records):
+            name = f"{record.person:03d}_camera{record.camera}_{number:04d}.webp"
+            (folder / name).write_bytes(dataset.read(record))
+            moment = _EVENING + timedelta(seconds=derive_seed("demo time", _SEED, number) % 14_400)
+            light = record.modality.name.lower()
+            rows.writerow([name, f"person {record.person:03d}", record.camera, light, moment.isoformat()])

@@ -1,0 +1,120 @@
+"""Pictures of strangers are decoded in a process of their own, which may crash, hang or swell without harm."""
+
+import concurrent.futures
+import io
+import multiprocessing
+import resource
+import threading
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dapg.core.errors import DataError
+from dapg.core.images import from_numpy, open_rgb, to_pil, upright_size
+from dapg.core.rng import SampleGenerator
+from dapg.corruptions.library import corrupt
+from dapg.gallery.networks import looks_infrared
+
+MAX_PIXELS = 50_000_000
+_MEMORY = 3 * 2**30
+_SECONDS = 30.0
+_TALLEST = 512
+_DAMAGED = (128, 256)
+"""Columns and rows at which a picture is damaged: severities are meant for this size."""
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture that can be trusted."""
+
+    data: bytes
+    """PNG of the box, upright, at most 512 pixels high, damaged if that was asked for."""
+    infrared: bool
+    """Whether it looks like an infrared one."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is done to a query picture, to see how its ranks move."""
+
+    name: str
+    severity: int
+    """1 (slight) to 5."""
+
+
+class Decoder:
+    """One worker process, started when it is first needed and again after each that died. Shared by threads."""
+
+    def __init__(self, seconds: float = _SECONDS, memory: int = _MEMORY) -> None:
+        self._seconds, self._memory = seconds, memory
+        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def prepare(self, data: bytes, box: Box | None = None, damage: Damage | None = None) -> Prepared:
+        """Decode, cut out the box, damage, and encode as PNG.
+
+        Raises:
+            DataError: not a picture in an allowed format, damaged, too large, too small to be damaged, or the worker
+                died of it.
+        """
+        try:
+            return self._workers().submit(_prepare, data, box, damage).result(timeout=self._seconds)
+        except BrokenProcessPool:
+            self.close()
+            raise DataError("the picture could not be decoded: the decoder died of it") from None
+        except concurrent.futures.TimeoutError:
+            self.close()
+            raise DataError(f"the picture could not be decoded within {self._seconds:.0f} seconds") from None
+
+    def _workers(self) -> concurrent.futures.ProcessPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                context = multiprocessing.get_context("spawn")
+                self._pool = concurrent.futures.ProcessPoolExecutor(1, context, _limit, (self._memory,))
+            return self._pool
+
+    def close(self) -> None:
+        """End the worker."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            for process in list(getattr(pool, "_processes", {}).values()):
+                process.kill()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _limit(memory: int) -> None:
+    """In the worker: no more memory than this beyond what torch maps, and no core dump of a stranger's picture."""
+    torch.set_num_threads(1)
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + memory, mapped + memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _prepare(data: bytes, box: Box | None, damage: Damage | None) -> Prepared:
+    height, width = upright_size(data, None, "query")
+    if height * width > MAX_PIXELS:
+        raise DataError(f"the picture has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are taken")
+    picture = open_rgb(data, "query")
+    if box is not None:
+        left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
+        if left >= right or top >= bottom:
+            raise DataError(f"box {box} has no area inside a picture of {width} x {height}")
+        picture = picture.crop((left, top, right, bottom))
+    scale = min(1.0, _TALLEST / picture.height, _TALLEST / picture.width)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    picture = picture.resize(_DAMAGED if damage else size, Image.Resampling.BILINEAR)
+    image = from_numpy(np.asarray(picture))
+    infrared = looks_infrared(image)
+    if damage:
+        streams = SampleGenerator(torch.tensor([0]))
+        image = corrupt(image[None], damage.name, damage.severity, streams, equal_channels=infrared)[0]
+    stream = io.BytesIO()
+    to_pil(image).save(stream, "PNG", compress_level=1)
+    return Prepared(stream.getvalue(), infrared)
