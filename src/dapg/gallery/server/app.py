@@ -95,6 +95,22 @@ class LoginBody(BaseModel):
     token: Annotated[str, StringConstraints(max_length=200)]
 
 
+class SearchForm(BaseModel):
+    """Pictures of one person, and which pictures of the gallery are searched."""
+
+    files: list[UploadFile]
+    box: list[str] | None = Field(None, description="left,top,right,bottom in pixels; one for each file")
+    modality: Light | None = None
+    among: Light | None = None
+    camera: list[Text] | None = None
+    after: Moment | None = None
+    before: Moment | None = None
+    top: int = Field(20, ge=1, le=200)
+    damage: Text = Field("", description="corruption of the query, to see how ranks move")
+    severity: int = Field(0, ge=0, le=5)
+    reason: Text = ""
+
+
 def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> FastAPI:
     """The application of a gallery; its ``state.login_key`` is the key of the login link, if there is one."""
     settings = settings or ServerSettings()
@@ -210,32 +226,19 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         raise HTTPException(404, "there is no such query")
 
     @app.post(f"{API}/search", tags=["search"])
-    def search(
-        visitor: Viewer,
-        files: Annotated[list[UploadFile], File(description="pictures of one person")],
-        box: Annotated[list[str] | None, Form(description="left,top,right,bottom in pixels; one for each file")] = None,
-        modality: Annotated[Light | None, Form()] = None,
-        among: Annotated[Light | None, Form()] = None,
-        camera: Annotated[list[Text] | None, Form()] = None,
-        after: Annotated[Moment | None, Form()] = None,
-        before: Annotated[Moment | None, Form()] = None,
-        top: Annotated[int, Form(ge=1, le=200)] = 20,
-        damage: Annotated[Text, Form(description="corruption of the query, to see how ranks move")] = "",
-        severity: Annotated[int, Form(ge=0, le=5)] = 0,
-        reason: Annotated[Text, Form()] = "",
-    ) -> JsonObject:
+    def search(visitor: Viewer, form: Annotated[SearchForm, Form()]) -> JsonObject:
         """The tracks most similar to the person in the pictures, and what each similarity means."""
-        kind = Damage(damage, severity) if damage and severity else None
-        if kind and kind.name not in library.names():
-            raise HTTPException(422, f"{damage!r} is no corruption; /info lists them")
-        query = _query(gallery, decoder, (files, box or []), modality, kind)
-        why = " ".join(filter(None, (reason, f"(query damaged: {damage} {severity})" if kind else "")))
-        filters = Filters(tuple(camera or ()), after, before, Modality[among.upper()] if among else None)
-        result = gallery.acting(visitor.name, why).search(query, filters=filters, top=top)
+        kind = _damage(form.damage, form.severity)
+        query = _query(gallery, decoder, (form.files, form.box or []), form.modality, kind)
+        note = f"(query damaged: {kind.name} {kind.severity})" if kind else ""
+        why = " ".join(filter(None, (form.reason, note)))
+        among = Modality[form.among.upper()] if form.among else None
+        filters = Filters(tuple(form.camera or ()), form.after, form.before, among)
+        result = gallery.acting(visitor.name, why).search(query, filters=filters, top=form.top)
         tables = verdicts.thresholds_of(gallery.database, gallery.model_number(), query.modality)
         plain = result.to_json()
         plain["answers"] = [{**answer, "path": _short(answer["path"])} for answer in plain["answers"]]
-        return {**plain, "error_rates": {kind.name.lower(): table.said for kind, table in tables.items()}}
+        return {**plain, "error_rates": {light.name.lower(): table.said for light, table in tables.items()}}
 
     @app.post(f"{API}/damage", tags=["search"])
     def damaged(
@@ -246,9 +249,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         severity: Annotated[int, Form(ge=0, le=5)] = 0,
     ) -> Response:
         """The first picture, cut to its box and damaged, as the network would see it (PNG)."""
-        if damage and damage not in library.names():
-            raise HTTPException(422, f"{damage!r} is no corruption; /info lists them")
-        kind = Damage(damage, severity) if damage and severity else None
+        kind = _damage(damage, severity)
         return Response(_prepared(decoder, (files[:1], (box or [])[:1]), kind)[0][1].data, media_type="image/png")
 
     @app.get(f"{API}/pictures", tags=["gallery"])
@@ -426,6 +427,12 @@ def _prepared(
     contents = [file.file.read(MAX_BODY) for file in files]
     cuts = [_box(text) for text in boxes] or [None] * len(files)
     return [(data, decoder.prepare(data, box, damage)) for data, box in zip(contents, cuts, strict=True)]
+
+
+def _damage(name: str, severity: int) -> Damage | None:
+    if name and name not in library.names():
+        raise HTTPException(422, f"{name!r} is no corruption; /info lists them")
+    return Damage(name, severity) if name and severity else None
 
 
 def _box(text: str) -> Box | None:
