@@ -96,7 +96,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
         (errors.WeightsError("no weights"), 1, "dapg: no weights\n"),
         (errors.TrainingError("NaN"), 1, "dapg: NaN\n"),
         (Terminated("stopped; checkpoint: x"), 143, "dapg: stopped; checkpoint: x\n"),
-        (OSError(28, "No space left on device", "x.json"), 1, "dapg: [Errno 28] No space left on device: 'x.json'\n"),
+        (OSError(28, "No space left on device", "x.json"), 1, "dapg: x.json: No space left on device"),
         (KeyboardInterrupt(), 130, "run the command again to go on"),
         (
             RuntimeError("DataLoader worker (pid 9) is killed by signal: Killed. "),
