@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         place = f"{error.filename}: " if error.filename else ""
         told = DapgError(f"{place}{error.strerror or error}{full_disk(Path(error.filename or '.'), error)}")
-        return _report(told, 1, debug)
+        return _report(told.with_traceback(error.__traceback__), 1, debug)
     except Exception as error:
         if isinstance(error, RuntimeError) and (said := killed_loader(error)):
             return _report(error, 1, debug, said)
