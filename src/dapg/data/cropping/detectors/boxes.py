@@ -40,7 +40,7 @@ class Boxes(Detector):
         """Number of a video's first frame in the file; when not given, 1 in MOT files and 0 in CSV."""
         threshold: Share = 0.3
         """Smallest confidence; a box without one has 1."""
-        person: int = 0
+        person: CountOrZero = 0
         """Class of people in a CSV with classes (COCO: 0); in a MOT file 1 and no class count as people."""
 
     def __init__(self, config: Config) -> None:
