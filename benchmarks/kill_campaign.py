@@ -54,7 +54,8 @@ from dapg.data.source import open_dataset, parse_source  # noqa: E402
 from made_up_cells import shrink_small, write_people  # noqa: E402
 
 CLOCK = {
-    "seconds", "waited", "pictures_per_second", "data_wait", "scoring_seconds", "time", "commit", "machine"
+    "seconds", "waited", "pictures_per_second", "data_wait", "scoring_seconds", "time", "commit", "machine",
+    "pictures_kept",
 }  # fmt: skip
 """What differs between two runs of one thing."""
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.truncate", "os.rmdir", "os.link", "os.chmod", "shutil.rmtree"}

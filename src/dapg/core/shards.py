@@ -28,7 +28,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from dapg.core.errors import BusyError, DapgError
-from dapg.core.files import atomic_write_text, remove_leftovers, remove_leftovers_of
+from dapg.core.files import atomic_write_text, remove_leftovers, remove_leftovers_of, write_failure
 from dapg.core.schema import read_json
 from dapg.core.types import JsonObject
 
@@ -181,6 +181,8 @@ class Board:
                 json.dump({"shard": shard, "host": _host(), "pid": os.getpid(), "since": time.time()}, handle)
         except FileExistsError:  # another worker was faster
             return None
+        except OSError as error:  # which names no file where the disk is full
+            raise write_failure(path, error) from error
         if self.is_done(shard):  # finished since we looked: the completion is written before the claim goes
             path.unlink(missing_ok=True)
             return None
