@@ -24,6 +24,7 @@ MODULES = {
 }
 """Packages whose module has another name."""
 INDIRECT = {
+    "timm": "imported by name (models/backbones/_timm.py)",
     "tensorboard": "torch and Accelerate write its files",
     "pytest-timeout": "the setting `timeout` in pyproject.toml",
     "pytest-xdist": "`pytest -n` in the Makefile",

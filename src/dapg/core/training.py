@@ -61,7 +61,7 @@ class BackboneConfig:
     """The network and where its first weights come from."""
 
     name: str = "resnet50"
-    """A file of ``dapg/models/backbones``."""
+    """A file of ``dapg/models/backbones``, or ``timm:`` and the name of a network of the package timm."""
     init: str = "random"
     """random, imagenet (embedded for mobilenet_v2), a weights file, or the folder of a finished run."""
     width: Factor = 1.0

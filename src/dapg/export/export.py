@@ -48,7 +48,6 @@ from dapg.models.backbones.base import Backbone
 from dapg.models.weights.addresses import Card
 from dapg.models.weights.backbone_weights import (
     HUB_FILE,
-    architecture,
     backbone_from_file,
     describe,
     export_flat,
@@ -254,7 +253,7 @@ def _write_onnx_files(work: _Work, network: Backbone | Method) -> JsonObject:
     for light, path in paths.items():
         features = FeatureNetwork(network, light, settings.onnx_input)
         facts = {
-            "architecture": architecture(network if isinstance(network, Backbone) else network.backbone),
+            "architecture": (network if isinstance(network, Backbone) else network.backbone).architecture,
             "licence": work.card.licence,
             "terms": work.card.terms,
         }
@@ -303,7 +302,7 @@ def _pooled(backbone: Backbone, size: tuple[int, int]) -> Float[Tensor, "3 C"]:
 
 def _check_backbone(backbone: Backbone, expected: Float[Tensor, "3 C"], size: tuple[int, int], path: Path) -> None:
     """Load as ``--init`` does, into other random weights, and compare."""
-    again, _ = init_backbone(architecture(backbone), backbone.config, str(path), seed=1)
+    again, _ = init_backbone(backbone.architecture, backbone.config, str(path), seed=1)
     _require_equal(path, expected, _pooled(again, size))
 
 

@@ -19,7 +19,7 @@ from dapg.core.training import BackboneConfig
 from dapg.core.types import JsonObject
 from dapg.methods.alignment.base import AlignmentMethod
 from dapg.methods.base import DataFacts, Method
-from dapg.models.backbones.base import Backbone
+from dapg.models.backbones.base import Backbone, backbone_class
 
 METHOD_WEIGHTS, BACKBONE_WEIGHTS = "method.safetensors", "backbone.safetensors"
 FOLDERS: dict[Stage, str] = {
@@ -47,7 +47,7 @@ def backbone_settings(config: BackboneConfig) -> Backbone.Config:
     Raises:
         UsageError: a setting that this backbone does not have was changed.
     """
-    kind = plugins.load("models.backbones", config.name, Backbone)
+    kind = backbone_class(config.name)
     own, values = {field.name for field in fields(kind.Config)}, dict[str, object]()
     for field in fields(config)[2:]:  # after name and init
         value = getattr(config, field.name)
@@ -81,7 +81,7 @@ def load_method(folder: Path) -> Method:
     result = read_json(folder / RESULT, Network)
     facts = DataFacts(pictures=result["facts"]["pictures"], persons=tuple(result["facts"]["persons"]))
     network = from_dict(BackboneConfig, stored["backbone"], f"{folder / CONFIG}: backbone.")
-    backbone_kind = plugins.load("models.backbones", network.name, Backbone)
+    backbone_kind = backbone_class(network.name)
     backbone = backbone_kind(backbone_settings(network), None)
     backbone.mean, backbone.std = tuple(result["mean"]), tuple(result["std"])
     method = untrained_method(stage, stored["name"], stored["method"], backbone, facts)

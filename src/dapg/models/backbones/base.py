@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dapg.core import plugins
 from dapg.core.errors import UsageError, nearest
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD
 from dapg.core.ranges import Factor, Stride
@@ -26,6 +27,19 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 STEM = "stem"
 _FIXED_IMAGES = 16
 """Pictures that go through a fixed block at once."""
+
+
+def backbone_class(name: str) -> "type[Backbone]":
+    """The backbone plug-in of a name, or timm's network where that begins with ``timm:``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name.startswith("timm:"):
+        from dapg.models.backbones._timm import timm_class
+
+        return timm_class(name.removeprefix("timm:"))
+    return plugins.load("models.backbones", name, Backbone)
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,11 @@ class Backbone(nn.Module, ABC):
         """Build the layers and draw their weights."""
         super().__init__()
         self.config = config
+
+    @property
+    def architecture(self) -> str:
+        """The name by which the plug-in is loaded: its file's."""
+        return type(self).__module__.rsplit(".", 1)[-1]
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dapg.core import plugins
 from dapg.core.errors import UsageError, WeightsError, nearest
 from dapg.core.files import ASSETS, atomic_path, atomic_write_bytes, sha256, write_json
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD
@@ -21,7 +20,7 @@ from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, RESULT
 from dapg.core.settings import from_dict, to_dict, to_plain
 from dapg.core.types import JsonObject
-from dapg.models.backbones.base import Backbone
+from dapg.models.backbones.base import Backbone, backbone_class
 from dapg.models.weights._weight_files import BACKBONE_FORMAT, COMPANION_FORMAT, METADATA_KEY, Content, read, some
 from dapg.models.weights.addresses import is_address, locate, zoo
 
@@ -108,7 +107,7 @@ def init_backbone(
         UsageError: unknown name or setting, or no ImageNet weights for this network.
         WeightsError: the file is missing, damaged, or does not fit.
     """
-    kind = plugins.load("models.backbones", name, Backbone)
+    kind = backbone_class(name)
     if not isinstance(config, Backbone.Config):
         config = from_dict(kind.Config, dict(config or {}), f"{name}: ")
     backbone = kind(config, generator_from("backbone", name, seed))
@@ -235,17 +234,12 @@ def export_flat(backbone: Backbone, path: Path | str, metadata: Mapping[str, obj
 def describe(backbone: Backbone, metadata: Mapping[str, object] | None) -> JsonObject:
     """What a file of weights says about itself: the network, its normalisation, and ``metadata`` as plain values."""
     own = {
-        "architecture": architecture(backbone),
+        "architecture": backbone.architecture,
         "config": to_dict(backbone.config),
         "mean": list(backbone.mean),
         "std": list(backbone.std),
     }
     return {**own, "metadata": to_plain(dict(metadata or {}))}
-
-
-def architecture(backbone: Backbone) -> str:
-    """The name by which the plug-in is loaded: its file's."""
-    return type(backbone).__module__.rsplit(".", 1)[-1]
 
 
 def _find(source: Path | str) -> Path:
@@ -412,7 +406,7 @@ def _rename_sequential(names: dict[str, str]) -> dict[str, str]:
 
 
 def _same_architecture(backbone: Backbone, metadata: Mapping[str, object], source: str) -> None:
-    mine, theirs = architecture(backbone), metadata.get("architecture")
+    mine, theirs = backbone.architecture, metadata.get("architecture")
     if mine != theirs:
         raise WeightsError(f"{source} holds a {theirs}, the network to fill is a {mine}")
 
@@ -420,7 +414,7 @@ def _same_architecture(backbone: Backbone, metadata: Mapping[str, object], sourc
 def _refusal(
     backbone: Backbone, best: _Fit, matched: list[str], counted: list[str], content: Content, source: str
 ) -> str:
-    parts = [f"{source} fills only {len(matched)} of {len(counted)} tensors of {architecture(backbone)}"]
+    parts = [f"{source} fills only {len(matched)} of {len(counted)} tensors of {backbone.architecture}"]
     expected = backbone.state_dict()
     wrong = [f"{name}: {shape} there, {tuple(expected[name].shape)} here" for name, shape in best.other_shape.items()]
     if wrong:
