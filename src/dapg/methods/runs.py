@@ -19,7 +19,8 @@ from dapg.core.training import BackboneConfig
 from dapg.core.types import JsonObject
 from dapg.methods.alignment.base import AlignmentMethod
 from dapg.methods.base import DataFacts, Method
-from dapg.models.backbones.base import Backbone, backbone_class
+from dapg.models.backbones._by_name import backbone_class
+from dapg.models.backbones.base import Backbone
 
 METHOD_WEIGHTS, BACKBONE_WEIGHTS = "method.safetensors", "backbone.safetensors"
 FOLDERS: dict[Stage, str] = {

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dapg.core import plugins
 from dapg.core.errors import UsageError, nearest
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD
 from dapg.core.ranges import Factor, Stride
@@ -27,19 +26,6 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 STEM = "stem"
 _FIXED_IMAGES = 16
 """Pictures that go through a fixed block at once."""
-
-
-def backbone_class(name: str) -> "type[Backbone]":
-    """The backbone plug-in of a name, or timm's network where that begins with ``timm:``.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if name.startswith("timm:"):
-        from dapg.models.backbones._timm import timm_class
-
-        return timm_class(name.removeprefix("timm:"))
-    return plugins.load("models.backbones", name, Backbone)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, RESULT
 from dapg.core.settings import from_dict, to_dict, to_plain
 from dapg.core.types import JsonObject
-from dapg.models.backbones.base import Backbone, backbone_class
+from dapg.models.backbones._by_name import backbone_class
+from dapg.models.backbones.base import Backbone
 from dapg.models.weights._weight_files import BACKBONE_FORMAT, COMPANION_FORMAT, METADATA_KEY, Content, read, some
 from dapg.models.weights.addresses import is_address, locate, zoo
 
