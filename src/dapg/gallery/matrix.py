@@ -22,7 +22,7 @@ from dapg.core.errors import DapgError
 from dapg.core.files import atomic_write_text, folder_lock
 
 Table = Shaped[np.ndarray, "_"]
-"""Of one of the two structured types below."""
+"""Of one of the two structured types below, or one field of it."""
 ROW = np.dtype([("picture", "i8"), ("camera", "i8"), ("track", "i8"), ("time", "f8"), ("modality", "i1")])
 """What filters and answers need to know about a row; a picture without a track is one of its own, ``-picture``."""
 HIT = np.dtype([*ROW.descr, ("score", "f4")])
@@ -39,8 +39,8 @@ ReadRows = Callable[[int, int, int], tuple[Table, bytes, int]]
 class Rows:
     """Labels and features of the first rows, as they were at one moment; threads may search while the matrix grows."""
 
-    labels: Table
-    """(N,) of dtype ``ROW``."""
+    labels: dict[str, Table]
+    """Field of ``ROW`` -> (N,)."""
     features: Float16[Tensor, "N D"]
 
     def nearest(self, queries: Float32[np.ndarray, "Q D"], chosen: NDArray[np.bool_] | None, count: int) -> list[Table]:
@@ -56,13 +56,16 @@ class Rows:
         return [self._first(line.numpy(), numbers, count) for line in scores]
 
     def _products(self, queries: Float[Tensor, "Q D"], numbers: NDArray[np.int64] | None) -> Float[Tensor, "Q M"]:
-        total = len(self.labels) if numbers is None else len(numbers)
+        total = len(self.features) if numbers is None else len(numbers)
         scores = torch.empty(len(queries), total)
         block = torch.empty(_BLOCK, queries.shape[1])
         for start in range(0, total, _BLOCK):
             end = min(start + _BLOCK, total)
-            rows = slice(start, end) if numbers is None else torch.from_numpy(numbers[start:end])
-            part = block[: end - start].copy_(self.features[rows])
+            if numbers is None:
+                part = block[: end - start].copy_(self.features[start:end])
+            else:
+                chosen = torch.from_numpy(numbers[start:end])
+                part = block[: end - start].copy_(self.features.index_select(0, chosen))
             if len(queries) == 1:
                 torch.mv(part, queries[0], out=scores[0, start:end])
             else:
@@ -75,12 +78,12 @@ class Rows:
             places = np.flatnonzero(scores >= least)  # with all equal ones, of which the order decides
         else:
             places = np.arange(len(scores))
-        labels = self.labels[places if numbers is None else numbers[places]]
-        order = np.lexsort((labels["picture"], -scores[places]))[:count]
+        rows = places if numbers is None else numbers[places]
+        order = np.lexsort((self.labels["picture"][rows], -scores[places]))[:count]
         hits = np.empty(len(order), HIT)
-        for name in ROW.names or ():
-            hits[name] = labels[name][order]
-        hits["score"] = scores[places][order]
+        for name, values in self.labels.items():
+            hits[name] = values[rows[order]]
+        hits["score"] = scores[places[order]]
         return hits
 
 
@@ -90,7 +93,7 @@ class Matrix:
     def __init__(self, folder: Path, model: int, epoch: int, width: int) -> None:
         self.folder, self.model, self.epoch, self.width = folder, model, epoch, width
         self._last = 0
-        self.rows = Rows(np.empty(0, ROW), torch.empty(0, width, dtype=torch.float16))
+        self.rows = Rows(_columns(np.empty(0, ROW)), torch.empty(0, width, dtype=torch.float16))
 
     def extend(self, read: ReadRows) -> None:
         """Take in what the database has gained, from the files where another process took it in already."""
@@ -142,7 +145,7 @@ class Matrix:
         try:
             # Private pages, which are never written: torch wants an array that it may write to.
             features = np.memmap(self._path("f16"), "<f2", "c", shape=(count, self.width))
-            return Rows(np.fromfile(self._path("rows"), ROW, count), torch.from_numpy(features))
+            return Rows(_columns(np.fromfile(self._path("rows"), ROW, count)), torch.from_numpy(features))
         except (OSError, ValueError) as error:
             raise DapgError(
                 f"{self._path('f16')}: {error}; delete the folder {self.folder}, it is made anew"
@@ -154,3 +157,8 @@ class Matrix:
         for path in folder.glob("[0-9]*-*.*"):
             if path.name.partition("-")[0] != str(epoch):
                 path.unlink(missing_ok=True)
+
+
+def _columns(labels: Table) -> dict[str, Table]:
+    """Each field in one piece: comparing all rows of one then reads no other."""
+    return {name: np.ascontiguousarray(labels[name]) for name in ROW.names or ()}
