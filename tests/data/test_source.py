@@ -86,7 +86,7 @@ def test_open_by_root_or_environment(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_unknown_data_set() -> None:
-    with pytest.raises(UsageError, match="no dataset is called 'foldr'; did you mean 'folder'"):
+    with pytest.raises(UsageError, match="no data set is called 'foldr'; did you mean 'folder'"):
         open_dataset(DataConfig("foldr", "/x"))
 
 

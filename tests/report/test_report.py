@@ -436,3 +436,14 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["report", "x", "--help"])
     assert capsys.readouterr().out.startswith("usage: dapg report")
+
+
+def test_of_many_runs_only_the_first_are_drawn_and_all_are_in_the_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dapg.report.run_page.DRAWN", 2)
+    folders = [training(tmp_path / f"run {number}") for number in range(4)]
+    text = page(tmp_path, *folders)
+    assert "The tables hold all 4 runs" in Reader(text).text
+    assert [text.count(f"<h3>simclr (run {number})</h3>") for number in range(4)] == [1, 1, 0, 0]
+    assert all(f"run {number}" in text[text.index("<h2>Training</h2>") :] for number in range(4))

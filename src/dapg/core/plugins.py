@@ -86,6 +86,10 @@ def summary(package: str, name: str) -> str:
     return _first_line(path, path.stat().st_mtime_ns)
 
 
+_CALLED = {"Dataset": "data set"}
+"""What users call a contract whose name is not a word."""
+
+
 def load(package: str, name: str, contract: Callable[..., T]) -> type[T]:
     """The plug-in of a name: the one public class in its file that fulfils ``contract``.
 
@@ -96,7 +100,7 @@ def load(package: str, name: str, contract: Callable[..., T]) -> type[T]:
     known = names(package)
     if name not in known:
         hint = nearest(name, known) or f"; known: {', '.join(known)}"
-        raise UsageError(f"no {contract.__name__.lower()} is called {name!r}{hint}")
+        raise UsageError(f"no {_CALLED.get(contract.__name__, contract.__name__.lower())} is called {name!r}{hint}")
     if name in _entry_points(package):
         chosen = [_entry_points(package)[name].load()]
     else:

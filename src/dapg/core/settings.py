@@ -320,7 +320,11 @@ def differences(settings: Dataclass, stored: JsonObject) -> dict[str, tuple[obje
 
 def dump_yaml(values: JsonObject) -> str:
     """YAML with keys in the order given."""
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+_Dumper: type[yaml.SafeDumper] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""By libyaml where it is there, ten times as fast, with the same text."""
 
 
 def read_yaml(path: Path) -> JsonObject:

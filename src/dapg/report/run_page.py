@@ -59,6 +59,10 @@ class _Figures(TypedDict, total=False):
     tsne: list[_Point] | None
 
 
+DRAWN = 40
+"""Runs whose curves and pictures are on a page; of more, nobody reads them, and a page of thousands opens nowhere."""
+
+
 def write_page(
     runs: Sequence[Run], path: Path, title: str = "dapg report", note: str = "", paths: bool = False
 ) -> list[Path]:
@@ -76,22 +80,27 @@ def write_page(
     if not paths:
         runs = [_without_folders(run) for run in runs]
     scores = score_rows(runs)
+    drawn = runs[:DRAWN]
+    if len(runs) > DRAWN:
+        note += (
+            f" The tables hold all {len(runs):,} runs; curves, maps and ranked lists are those of the first {DRAWN}."
+        )
     text = render(
         "run_page.html",
         title=title,
-        note=note,
+        note=note.strip(),
         facts=_facts(runs),
         scores=_reported(runs, scores),
         sureness=sureness_rows(runs),
         comparable=not any(run.result and run.result.get("comparable") is False for run in runs),
-        cmc=cmc_curves(runs),
+        cmc=cmc_curves(drawn),
         corrupted=corruption_rows(runs),
-        heat_maps=[(run.title, drawing) for run in runs if (drawing := corruption_heat_map(run))],
-        feature_spaces=_feature_spaces(runs),
+        heat_maps=[(run.title, drawing) for run in drawn if (drawing := corruption_heat_map(run))],
+        feature_spaces=_feature_spaces(drawn),
         trainings=training_rows(runs),
-        curves=[(run.title, drawing) for run in runs if run.stage != "evaluate" and (drawing := training_curves(run))],
-        positives=_positives(runs),
-        searches=_searches(runs),
+        curves=[(run.title, drawing) for run in drawn if run.stage != "evaluate" and (drawing := training_curves(run))],
+        positives=_positives(drawn),
+        searches=_searches(drawn),
         runs=[
             (
                 f"{run.stage}: {run.folder if paths else without_folders(str(run.folder))}",
