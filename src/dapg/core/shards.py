@@ -184,6 +184,7 @@ class Board:
         except FileExistsError:  # another worker was faster
             return None
         except OSError as error:  # which names no file where the disk is full
+            path.unlink(missing_ok=True)  # an empty claim would hold others up until it is stale
             raise write_failure(path, error) from error
         if self.is_done(shard):  # finished since we looked: the completion is written before the claim goes
             path.unlink(missing_ok=True)
