@@ -106,8 +106,8 @@ def _write_page(gallery: "Gallery", result: "SearchResult", queries: list[str], 
     from pathlib import Path
 
     from dapg.core.files import atomic_write_text
+    from dapg.core.images import thumbnail
     from dapg.data.sightings import clock
-    from dapg.gallery.search import thumbnail
     from dapg.report.render import render
 
     answers = []

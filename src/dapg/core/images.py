@@ -7,10 +7,11 @@ import io
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from torch.nn import functional
 
 from dapg.core.device import constant
 from dapg.core.errors import DataError
@@ -219,3 +220,35 @@ def upright_size(data: bytes, box: tuple[int, int, int, int] | None = None, wher
         width, height = min(right, width) - max(left, 0), min(bottom, height) - max(top, 0)
     turn = _turn(image)
     return (height, width) if turn is None or turn in _KEEP_SIDES else (width, height)
+
+
+def looks_infrared(image: UInt8[Tensor, "3 H W"]) -> bool:
+    """Whether an image is grey: its channels differ by less than four levels on average."""
+    values = image.float()
+    return bool((values.amax(dim=0) - values.amin(dim=0)).mean() < 4)
+
+
+def sharpness(images: UInt8[Tensor, "B 3 H W"]) -> Float32[np.ndarray, "B"]:
+    """Variance of the Laplacian of each grey image at the network's input size, in grey levels squared."""
+    grey = images.float().mean(dim=1, keepdim=True)
+    kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None]
+    array: Float32[np.ndarray, "B"] = functional.conv2d(grey, kernel).flatten(1).var(dim=1).numpy()
+    return array
+
+
+def cut(data: bytes, box: tuple[int, int, int, int]) -> bytes:
+    """The part of a picture inside a box, as a PNG file, so that it decodes to the same pixels."""
+    stored = io.BytesIO()
+    to_pil(decode(data, upright_size(data, box), box)).save(stored, "PNG", compress_level=1)
+    return stored.getvalue()
+
+
+def thumbnail(data: bytes, size: tuple[int, int] = (256, 128)) -> bytes:
+    """A JPEG file of (height, width) pixels of an encoded picture.
+
+    Raises:
+        DataError: not a picture.
+    """
+    stream = io.BytesIO()
+    to_pil(decode(data, size)).save(stream, "JPEG", quality=85)
+    return stream.getvalue()

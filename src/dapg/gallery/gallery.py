@@ -21,7 +21,7 @@ from PIL import Image
 
 from dapg.core.errors import BusyError, DataError, UsageError
 from dapg.core.files import atomic_write_bytes, write_json
-from dapg.core.images import decode
+from dapg.core.images import decode, looks_infrared
 from dapg.core.schema import read_json
 from dapg.core.types import JsonObject, Modality
 from dapg.features.build_encoder import BUILT_IN
@@ -33,7 +33,7 @@ from dapg.gallery.audit import Actor
 from dapg.gallery.database import Database, Filters, SqliteDatabase
 from dapg.gallery.indexing import Indexer, IndexReport, IndexSettings, Keys
 from dapg.gallery.migration import insert_model, migrate
-from dapg.gallery.networks import ModelCard, Network, NetworkSettings, load_network, looks_infrared, thresholds_file
+from dapg.gallery.networks import ModelCard, Network, NetworkSettings, load_network, thresholds_file
 from dapg.gallery.postgres import PostgresDatabase, without_password
 from dapg.gallery.search import Picture, Query, SearchResult
 

@@ -7,7 +7,6 @@ seen again, under whatever name, it is a duplicate. A file whose size and time o
 import contextlib
 import hashlib
 import hmac
-import io
 import os
 import shutil
 import time
@@ -23,7 +22,7 @@ from jaxtyping import Float16, UInt8
 from torch import Tensor
 
 from dapg.core.errors import DataError, UsageError
-from dapg.core.images import decode, to_pil, upright_size
+from dapg.core.images import cut, decode, sharpness
 from dapg.core.progress import progress_bar
 from dapg.core.ranges import Count, Threads, Weight
 from dapg.core.types import JsonObject
@@ -32,7 +31,7 @@ from dapg.data.listing import files_below, is_picture
 from dapg.data.sightings import Box, Sighting, SourceSettings, sightings
 from dapg.gallery.audit import Actor, append
 from dapg.gallery.database import Database, Value
-from dapg.gallery.networks import Network, NetworkSettings, sharpness
+from dapg.gallery.networks import Network, NetworkSettings
 
 T = TypeVar("T")
 _SHOWN = 10
@@ -293,13 +292,6 @@ def add_feature(database: Database, picture: int, model: int, vector: Float16[np
     """One feature of one picture."""
     statement = "INSERT INTO features (model, picture, vector) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
     database.execute(statement, model, picture, database.vector(vector))
-
-
-def cut(data: bytes, box: Box) -> bytes:
-    """The part of a picture inside a box, as a PNG file, so that it decodes to the same pixels."""
-    stored = io.BytesIO()
-    to_pil(decode(data, upright_size(data, box), box)).save(stored, "PNG", compress_level=1)
-    return stored.getvalue()
 
 
 def _parts(source: str) -> list[str]:

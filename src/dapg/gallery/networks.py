@@ -166,17 +166,3 @@ def _training_data(stored: JsonObject) -> Card:
     except (KeyError, UsageError):  # a plug-in that is not there now
         return Card()
     return Card(kind.title, kind.licence, f"as its training data allow ({kind.licence})", infrared=kind.infrared)
-
-
-def looks_infrared(image: UInt8[Tensor, "3 H W"]) -> bool:
-    """Whether an image is grey: its channels differ by less than four levels on average."""
-    values = image.float()
-    return bool((values.amax(dim=0) - values.amin(dim=0)).mean() < 4)
-
-
-def sharpness(images: UInt8[Tensor, "B 3 H W"]) -> Float32[np.ndarray, "B"]:
-    """Variance of the Laplacian of each grey image at the network's input size, in grey levels squared."""
-    grey = images.float().mean(dim=1, keepdim=True)
-    kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None]
-    array: Float32[np.ndarray, "B"] = functional.conv2d(grey, kernel).flatten(1).var(dim=1).numpy()
-    return array

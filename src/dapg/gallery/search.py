@@ -1,6 +1,5 @@
 """From a query feature to answers: the pictures of a track vote, and its best one stands for it."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +8,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from dapg.core.errors import DataError
-from dapg.core.images import decode, to_pil
+from dapg.core.images import cut
 from dapg.core.types import JsonObject, Modality
 from dapg.data.sightings import clock
 from dapg.gallery.database import Database, Filters, Row
-from dapg.gallery.indexing import cut
 from dapg.gallery.matrix import Table
 from dapg.gallery.verdicts import Threshold, Verdict
 
@@ -190,17 +188,6 @@ _SELECT = (
     "SELECT p.id, p.path, c.name, COALESCE(t.name, ''), p.time, p.modality, p.quality, p.person FROM pictures p "
     "JOIN cameras c ON c.id = p.camera LEFT JOIN tracks t ON t.id = p.track"
 )
-
-
-def thumbnail(data: bytes, size: tuple[int, int] = (256, 128)) -> bytes:
-    """A JPEG file of (height, width) pixels of an encoded picture.
-
-    Raises:
-        DataError: not a picture.
-    """
-    stream = io.BytesIO()
-    to_pil(decode(data, size)).save(stream, "JPEG", quality=85)
-    return stream.getvalue()
 
 
 def picture_file(database: Database, number: int) -> bytes:

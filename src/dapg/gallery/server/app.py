@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from dapg.core.errors import BusyError, DapgError, DataError, UsageError
+from dapg.core.images import thumbnail
 from dapg.core.types import JsonObject, Modality
 from dapg.corruptions import library
 from dapg.data.listing import PICTURE_SUFFIXES
@@ -30,7 +31,7 @@ from dapg.gallery.audit import Entry
 from dapg.gallery.database import Filters
 from dapg.gallery.gallery import Gallery
 from dapg.gallery.indexing import IndexSettings
-from dapg.gallery.search import Picture, Query, thumbnail
+from dapg.gallery.search import Picture, Query
 from dapg.gallery.server.access import COOKIE, MAX_BODY, SESSION_SECONDS, Access, Guard, Visitor
 from dapg.gallery.server.uploads import Box, Damage, Decoder, Prepared
 from dapg.gallery.users import Role

@@ -14,10 +14,9 @@ import torch
 from PIL import Image
 
 from dapg.core.errors import DataError
-from dapg.core.images import from_numpy, open_rgb, to_pil, upright_size
+from dapg.core.images import from_numpy, looks_infrared, open_rgb, to_pil, upright_size
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions.library import corrupt
-from dapg.gallery.networks import looks_infrared
 
 MAX_PIXELS = 50_000_000
 _MEMORY = 3 * 2**30
