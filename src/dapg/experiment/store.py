@@ -38,7 +38,7 @@ _REMEDY = "run its cell again, or delete its line"
 _SUMS = {
     "scores": Array("U", (None,)),
     "persons": Array("iu", (None,)),
-    "sums": Array("u", (4, None, None)),
+    "sums": Array("u", (len(_MEASURES), None, None)),
 }
 
 
