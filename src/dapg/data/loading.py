@@ -210,7 +210,6 @@ def _with_plain_errors(loader: DataLoader[_Item]) -> Iterator[Batch]:
             raise
         raise RuntimeError(f"DataLoader worker is gone: {error}") from error  # in the words of torch
     except DataError as error:
-        lines = [line for line in str(error).strip().splitlines() if line.startswith("dapg.core.errors.DataError: ")]
-        message = lines[-1].removeprefix("dapg.core.errors.DataError: ") if lines else str(error)
+        message = str(error).rpartition("dapg.core.errors.DataError: ")[2]  # the traceback is one line by now
         error.__traceback__ = None  # it holds the loader, whose workers then end now and not ten seconds later
     raise DataError(message)
