@@ -1,5 +1,6 @@
 """Key-point tables: what is written is read, by plain NumPy too; damaged ones are refused."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -70,11 +71,12 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for damaged in (b"", b"not a zip", whole[: len(whole) // 2]):
         path.write_bytes(damaged)
-        with pytest.raises(DataError, match=r"key_points\.npz is not a table"):
+        with pytest.raises(DataError, match=r"key_points\.npz (is not a table|cannot be read)"):
             read_table(path)
     np.savez(path, names=np.array(KEY_POINT_NAMES))
-    with pytest.raises(DataError, match="is not a table"):
+    with pytest.raises(DataError, match="has no array paths; it is no table of key points"):
         read_table(path)
-    np.savez(path, names=np.array(KEY_POINT_NAMES[::-1]))
+    with np.load(io.BytesIO(whole)) as stored:
+        np.savez(path, **{**stored, "names": np.array(KEY_POINT_NAMES[::-1])})
     with pytest.raises(DataError, match="another order"):
         read_table(path)

@@ -110,18 +110,23 @@ class Levels(TypedDict):
     """Spread by one cause."""
 
     levels: CountOrZero
-    std: float | None
+    std: float
 
 
+Intervals = TypedDict("Intervals", {"rank-1": Interval, "mAP": Interval, "mINP": Interval})
+Spread = TypedDict("Spread", {"rank-1": dict[str, Levels], "mAP": dict[str, Levels], "mINP": dict[str, Levels]})
+
+
+class _Causes(TypedDict):
+    repeat: Levels
+    trial: Levels
+
+
+_CorruptedSpread = TypedDict("_CorruptedSpread", {"rank-1": _Causes})
+_Relative = TypedDict("_Relative", {"rank-1": float | None, "mAP": float | None})
 _CorruptedScores = TypedDict(
     "_CorruptedScores",
-    {
-        "rank-1": float,
-        "mAP": float,
-        "mINP": float,
-        "relative": dict[str, float | None],
-        "spread": dict[str, dict[str, Levels]],
-    },
+    {"rank-1": float, "mAP": float, "mINP": float, "relative": _Relative, "spread": _CorruptedSpread},
 )
 
 
@@ -161,8 +166,8 @@ class Evaluation(TypedDict):
     scores: dict[str, FeatureScores]
     data: TestData
     trials: list[dict[str, object]]
-    intervals: NotRequired[dict[str, Interval]]
-    spread: NotRequired[dict[str, dict[str, Levels]]]
+    intervals: NotRequired[Intervals]
+    spread: NotRequired[Spread]
     comparable: NotRequired[bool | None]
     weights: NotRequired[str | None]
     notes: NotRequired[list[str]]
@@ -191,3 +196,7 @@ def check_evaluation(result: object, where: object) -> None:
     scored = checked(result, Evaluation, where)
     if not scored["scores"].get(scored["feature"], {}).get("cmc"):
         raise DataError(f"{where} has no scores of the feature {scored['feature']!r}; {REMEDY}")
+    if any(scored["feature"] not in row["scores"] for row in scored.get("corrupted") or ()):
+        raise DataError(f"{where} has no corrupted scores of the feature {scored['feature']!r}; {REMEDY}")
+    if "spread" in scored and "intervals" not in scored:
+        raise DataError(f"{where} has a spread and no intervals; {REMEDY}")

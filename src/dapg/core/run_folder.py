@@ -19,7 +19,7 @@ from dapg import __version__
 from dapg.core.errors import DapgError, UsageError
 from dapg.core.files import atomic_write_text, folder_lock, remove_leftovers, write_json
 from dapg.core.schema import read_json
-from dapg.core.settings import Dataclass, check, differences, dump_yaml, read_yaml, to_dict
+from dapg.core.settings import Dataclass, check, differences, dump_yaml, listed, read_yaml, to_dict
 from dapg.core.types import JsonObject
 
 CONFIG, RESULT, ENVIRONMENT, EXTENSIONS = "config.yaml", "result.json", "environment.json", "extensions.json"
@@ -74,8 +74,9 @@ class RunFolder:
                 if key in different and _grows(*different[key]):
                     self.extended_from[key] = different.pop(key)
             if different:
-                listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in different.items())
-                raise UsageError(f"{self.folder} holds a run with other settings ({listed}); give another --out")
+                raise UsageError(
+                    f"{self.folder} holds a run with other settings ({listed(different)}); give another --out"
+                )
             if not self.extended_from and (self.folder / RESULT).exists():
                 return dict(read_json(self.folder / RESULT, self.shape))
         elif present:

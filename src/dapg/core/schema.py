@@ -114,6 +114,10 @@ def _check_keys(value: object, shape: Any, key: str) -> None:
     missing = sorted(_required(shape) - value.keys())
     if missing:
         raise _Mismatch(f"{key or 'it'} has no {', '.join(missing)}")
+    if dataclasses.is_dataclass(shape):  # it is going to be made of them
+        unknown = sorted(value.keys() - {field.name for field in dataclasses.fields(shape)}, key=str)
+        if unknown:
+            raise _Mismatch(f"{_below(key, str(unknown[0]))} is not known")
     for name, kind in hints_of(shape).items():
         if name in value:
             _check(value[name], _without_required(kind), _below(key, name))

@@ -11,7 +11,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, TypeVar
 
@@ -316,6 +316,12 @@ def differences(settings: Dataclass, stored: JsonObject) -> dict[str, tuple[obje
         for key in sorted(new.keys() | old.keys())
         if key not in ignored and old.get(key) != new.get(key)
     }
+
+
+def listed(different: Mapping[str, tuple[object, object]], most: int = 8) -> str:
+    """What ``differences`` found, in words; of many the first."""
+    words = [f"{key}: {shown(old)} there, {shown(new)} now" for key, (old, new) in list(different.items())[:most]]
+    return "; ".join([*words, *[f"and {len(different) - most} more"] * (len(different) > most)])
 
 
 def dump_yaml(values: JsonObject) -> str:

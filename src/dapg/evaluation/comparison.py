@@ -192,7 +192,7 @@ def _corrupted(result: _Result) -> dict[str, JsonObject]:
 def _repeats(result: _Result, name: str, levels: Sequence[Mapping[str, int | str]]) -> _Observed:
     observed: _Observed = []
     for repeat, file in enumerate(_corrupted(result)[name]["per_query"]):
-        trials = read_query_scores(result.path.parent / file)[result.content["feature"]]
+        trials = _one_per_trial(read_query_scores(result.path.parent / file), result.content, result.path.parent / file)
         observed += [({**level, "repeat": repeat}, trial) for level, trial in zip(levels, trials, strict=True)]
     return observed
 
@@ -221,4 +221,13 @@ def _read(path: Path | str) -> _Result:
     scores = read_query_scores(file.parent / content["per_query"])
     if content["feature"] not in scores:
         raise DataError(f"{file.parent / content['per_query']} has no scores of feature {content['feature']!r}")
-    return _Result(file, content, scores[content["feature"]])
+    return _Result(file, content, _one_per_trial(scores, content, file.parent / content["per_query"]))
+
+
+def _one_per_trial(scores: Mapping[str, list[QueryScores]], content: JsonObject, path: Path) -> list[QueryScores]:
+    trials = scores.get(content["feature"], [])
+    if len(trials) != len(content["trials"]):
+        raise DataError(
+            f"{path} has {len(trials)} trials of {content['feature']!r}, its result {len(content['trials'])}"
+        )
+    return trials

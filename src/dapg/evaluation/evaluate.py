@@ -11,7 +11,7 @@ from dapg.core.device import resolve_device
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import sha256, write_json
 from dapg.core.ranges import Count, CountOrZero, Pixels, Processes, Seed
-from dapg.core.results import Evaluation, Interval, Levels, Network, RankedList
+from dapg.core.results import Evaluation, Intervals, Network, RankedList, Spread
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, RESULT, RunFolder, refuse_other_weights
 from dapg.core.runtime import Cache, Runtime
@@ -72,8 +72,8 @@ class _Printed(TypedDict):
     protocol: str
     trials: list[_Sizes]
     scores: dict[str, _Counts]
-    intervals: dict[str, Interval]
-    spread: dict[str, dict[str, Levels]]
+    intervals: Intervals
+    spread: Spread
     comparable: bool
 
 

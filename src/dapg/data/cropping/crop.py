@@ -22,7 +22,7 @@ from dapg.core.files import atomic_write_text, csv_text, folder_lock, remove_lef
 from dapg.core.launch import launch
 from dapg.core.ranges import JpegQuality, Positive
 from dapg.core.run_folder import CONFIG, ENVIRONMENT, RESULT, environment
-from dapg.core.settings import differences, dump_yaml, read_yaml, run_only, to_dict
+from dapg.core.settings import differences, dump_yaml, listed, read_yaml, run_only, to_dict
 from dapg.core.shards import Job, RunShard
 from dapg.core.types import JsonObject
 from dapg.data.cropping.crop_quality import FilterConfig, without_duplicates
@@ -134,8 +134,7 @@ def _claim(out: Path, settings: CropSettings) -> None:
             raise UsageError(f"{out} does not hold crops; give another --out")
         different = differences(settings, stored)
         if different:
-            listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in different.items())
-            raise UsageError(f"{out} holds crops made with other settings ({listed}); give another --out")
+            raise UsageError(f"{out} holds crops made with other settings ({listed(different)}); give another --out")
     elif any(path for path in out.iterdir() if not path.name.startswith(".")):
         raise UsageError(f"{out} is not empty and holds no {CONFIG}; give another --out")
     atomic_write_text(config, f"# dapg data crop\n{dump_yaml({'stage': 'crop', **to_dict(settings)})}")

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from dapg.core.errors import DataError
 from dapg.core.seeds import derive_seed
+from dapg.core.settings import shown
 from dapg.core.types import Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.listing import pictures_in, read_lines
@@ -152,7 +153,7 @@ class RegDB(Dataset):
             if len(parts) != 3 or parts[0] != FOLDERS[modality] or not parts[1].isdigit() or not label.isdigit():
                 raise DataError(
                     f"{self.root / relative}, line {place}: expected "
-                    f"'{FOLDERS[modality]}/<person>/<file> <label>', found {line!r}"
+                    f"'{FOLDERS[modality]}/<person>/<file> <label>', found {shown(line)}"
                 )
             path = "/".join(parts)
             known = self._by_path.get(path)  # a listed file that is not there is named when it is read, or by verify

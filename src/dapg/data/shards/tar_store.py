@@ -139,6 +139,8 @@ class TarStore:
 
     def iterate(self, split: str) -> Iterator[Record]:
         """Records of a split one by one, so that millions of them need not be held."""
+        if f"split/{split}" not in self._arrays:
+            raise DataError(f"{self.root / INDEX} has no split {split!r}; {_REMEDY}")
         chosen = self._arrays[f"split/{split}"]
         for start in range(0, len(chosen), _BLOCK):
             yield from self._records(chosen[start : start + _BLOCK])
