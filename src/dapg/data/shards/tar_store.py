@@ -130,6 +130,11 @@ class TarStore:
             wrong.append("modality")
         if len(self.meta["tars"]) != len(self.meta["sizes"]):
             wrong.append("sizes")
+        if not wrong:
+            ends = np.array(self.meta["sizes"], dtype=np.float64)[arrays["shard"]]  # floats do not run over
+            for name in ("offset", "size"):
+                if bool(((arrays[name] < 0) | (arrays[name] > ends)).any()):
+                    wrong.append(name)
         if wrong:
             raise DataError(f"{path} contradicts itself in {wrong[0]}; {_REMEDY}")
 
