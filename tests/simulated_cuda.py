@@ -23,12 +23,15 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+import dapg
 
 DEVICE = torch.device("cuda:0")
 
@@ -319,10 +322,13 @@ def _moved(real: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     return to
 
 
+_PACKAGE = f"{Path(dapg.__file__).parent.as_posix()}/"
+
+
 def _place() -> str:
     """The innermost line of the package that leads here."""
     for frame in reversed(traceback.extract_stack(sys._getframe(1))):
         path = frame.filename.replace("\\", "/")
-        if "/dapg/" in path and "/tests/" not in path:
-            return f"{path.rpartition('/dapg/')[2]}:{frame.lineno} {frame.name}"
+        if path.startswith(_PACKAGE):
+            return f"{path.removeprefix(_PACKAGE)}:{frame.lineno} {frame.name}"
     return "outside the package"

@@ -7,6 +7,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from dapg.core.errors import DataError
 from dapg.core.types import Modality, Record
 
 _BLOCK = 65_536
@@ -21,7 +22,11 @@ class CompactRecords(Sequence[Record]):
     """
 
     def __init__(self, records: Iterable[Record]) -> None:
-        """Take the records over, block by block."""
+        """Take the records over, block by block.
+
+        Raises:
+            DataError: a number of a record is beyond 32 bits.
+        """
         source = iter(records)
         blobs: list[bytes] = []
         columns: list[tuple[NDArray[np.generic], ...]] = []
@@ -29,15 +34,20 @@ class CompactRecords(Sequence[Record]):
         while block := list(islice(source, _BLOCK)):
             encoded = [record.path.encode() for record in block]
             blobs.append(b"".join(encoded))
-            columns.append(
-                (
-                    np.array([len(path) for path in encoded], dtype=np.int64),
-                    np.array([record.person for record in block], dtype=np.int32),
-                    np.array([record.camera for record in block], dtype=np.int32),
-                    np.array([record.modality for record in block], dtype=np.int8),
+            try:
+                columns.append(
+                    (
+                        np.array([len(path) for path in encoded], dtype=np.int64),
+                        np.array([record.person for record in block], dtype=np.int32),
+                        np.array([record.camera for record in block], dtype=np.int32),
+                        np.array([record.modality for record in block], dtype=np.int8),
+                    )
                 )
-            )
-            boxes.append(np.array([record.box or _NO_BOX for record in block], dtype=np.int32))
+                boxes.append(np.array([record.box or _NO_BOX for record in block], dtype=np.int32))
+            except OverflowError as error:
+                raise DataError(
+                    f"a person, camera or box is beyond 32 bits ({error}); mend or rebuild the list"
+                ) from error
         kinds = (np.int64, np.int32, np.int32, np.int8)
         empty = [tuple(np.zeros(0, kind) for kind in kinds)]
         lengths, *labels = (np.concatenate(column) for column in zip(*(columns or empty), strict=True))

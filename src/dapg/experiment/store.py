@@ -238,7 +238,7 @@ def _from_line(text: str) -> CellResult:
     values = checked(parse_json(text, "the line", _REMEDY), dict[str, Any], "the line", _REMEDY)
     checked(values, CellResult, "the line", _REMEDY)
     trainings = tuple(
-        TrainingResult(**{**training, "curve": [(step, loss) for step, loss in training.get("curve", ())]})
+        TrainingResult(**{**training, "curve": [(step, float(loss)) for step, loss in training.get("curve", ())]})
         for training in values.pop("trainings")
     )
     return CellResult(**{**values, "machine": Machine(**values["machine"])}, trainings=trainings)

@@ -67,7 +67,9 @@ def whole_checkpoints(run: Path) -> list[Checkpoint]:
             if all(
                 (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items()
             ):
-                checkpoints.append(Checkpoint(folder, facts["step"], facts["world_size"], facts.get("score")))
+                score = facts.get("score")
+                score = None if score is None else float(score)
+                checkpoints.append(Checkpoint(folder, facts["step"], facts["world_size"], score))
     return checkpoints
 
 

@@ -113,7 +113,9 @@ class LLCM(Dataset):
             path, _, label = line.strip().rpartition(" ")
             parts = path.replace("\\", "/").split("/")
             if len(parts) < 2 or not parts[-2].isdigit() or not label.isdigit():
-                raise DataError(f"{self.root / relative}, line {number}: expected '<path> <label>', found {line!r}")
+                raise DataError(
+                    f"{self.root / relative}, line {number}: expected '<path> <label>', found {line[:80]!r}"
+                )
             camera = _CAMERA.search(parts[-1])
             records.append(Record("/".join(parts), int(parts[-2]), int(camera[1]) if camera else UNKNOWN, modality))
         return records
