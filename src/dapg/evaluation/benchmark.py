@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dapg.core.device import resolve_device
 from dapg.core.errors import DapgError, UsageError, nearest
-from dapg.core.files import atomic_write_text, write_json
+from dapg.core.files import atomic_write_text, csv_text, write_json
 from dapg.core.ranges import Count, CountOrZero, Pixels, Processes, Seed, Weight
 from dapg.core.run_folder import RESULT, RunFolder, refuse_other_weights
 from dapg.core.runtime import Runtime
@@ -271,22 +271,21 @@ def _reference(
 
 def cells_csv(result: JsonObject) -> str:
     """One line per protocol, type and severity; scores in per cent."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     rates = ("FPIR", "FNIR", "FNIR_own_threshold")
-    writer.writerow(["model", "data", "mode", "protocol", "type", "severity", "rank-1", "mAP", "mINP", *rates])
 
-    def line(protocol: str, kind: str, severity: int | str, row: JsonObject) -> None:
+    def line(protocol: str, kind: str, severity: int | str, row: JsonObject) -> list[object]:
         scores = [f"{100 * row[measure]:.3f}" for measure in ("rank-1", "mAP", "mINP")]
         drift = [f"{100 * row[rate]['value']:.3f}" if _has_value(row.get(rate)) else "" for rate in rates]
         where = [result["model"]["name"], result["data"]["name"], result["data"]["mode"]]
-        writer.writerow([*where, protocol, kind, severity, *scores, *drift])
+        return [*where, protocol, kind, severity, *scores, *drift]
 
-    line("", "clean", "", result["clean"])
-    for name, protocol in result["protocols"].items():
-        for cell in protocol["cells"]:
-            line(name, cell["type"], cell["severity"], cell)
-    return text.getvalue()
+    header = ["model", "data", "mode", "protocol", "type", "severity", "rank-1", "mAP", "mINP", *rates]
+    cells = [
+        line(name, cell["type"], cell["severity"], cell)
+        for name, protocol in result["protocols"].items()
+        for cell in protocol["cells"]
+    ]
+    return csv_text([header, line("", "clean", "", result["clean"]), *cells])
 
 
 def _has_value(measured: JsonObject | None) -> bool:

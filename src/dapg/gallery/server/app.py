@@ -21,10 +21,12 @@ from pydantic import BaseModel, Field, StringConstraints
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from dapg.core.errors import BusyError, DapgError, DataError, UsageError
+from dapg.core.files import csv_text
 from dapg.core.images import thumbnail
 from dapg.core.types import JsonObject, Modality
 from dapg.corruptions import library
 from dapg.data.listing import PICTURE_SUFFIXES
+from dapg.data.sets.folder import LABELS
 from dapg.data.sightings import clock
 from dapg.gallery import verdicts
 from dapg.gallery.audit import Entry
@@ -319,13 +321,13 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         """Take pictures of one camera and moment in."""
         prepared = _prepared(decoder, (files, []), None)  # none that a decoder dies of reaches this process
         with tempfile.TemporaryDirectory(prefix="upload-", dir=gallery.folder) as name:
-            lines = ["path,modality,time"]
+            rows: list[Sequence[object]] = [("path", "modality", "time")]
             for file, (data, _) in zip(files, prepared, strict=True):
                 suffix = Path(file.filename or "").suffix.lower()
                 path = hashlib.sha256(data).hexdigest()[:20] + (suffix if suffix in PICTURE_SUFFIXES else ".png")
                 Path(name, path).write_bytes(data)
-                lines.append(f"{path},{modality},{'' if time is None else time}")
-            Path(name, "labels.csv").write_text("\n".join(dict.fromkeys(lines)) + "\n", encoding="utf-8")
+                rows.append((path, modality, "" if time is None else time))
+            Path(name, LABELS).write_text(csv_text(dict.fromkeys(rows)), encoding="utf-8")
             acting = gallery.acting(visitor.name, reason)
             return acting.index(name, IndexSettings(camera=camera, threads=1)).counts()
 

@@ -1,6 +1,5 @@
 """A gallery of the embedded rendered people, with night pictures to search it by: ``dapg serve --demo``."""
 
-import csv
 import importlib.util
 import io
 import shutil
@@ -9,12 +8,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from dapg.core.files import atomic_write_bytes
+from dapg.core.files import atomic_write_bytes, csv_text
 from dapg.core.images import open_rgb
 from dapg.core.seeds import derive_seed
 from dapg.core.training import DataConfig
 from dapg.core.types import Modality, Record
 from dapg.data.base import Dataset
+from dapg.data.sets.folder import LABELS
 from dapg.data.source import open_dataset, parse_source
 from dapg.evaluation.thresholds import ThresholdSettings, measure
 from dapg.gallery.gallery import ABOUT, Gallery
@@ -77,12 +77,11 @@ def _png(data: bytes) -> bytes:
 
 def _write(dataset: Dataset, records: Sequence[Record], folder: Path) -> None:
     """Pictures with a list of persons, cameras and invented times."""
-    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as handle:
-        rows = csv.writer(handle)
-        rows.writerow(["path", "person", "camera", "modality", "time"])
-        for number, record in enumerate(records):
-            name = f"{record.person:03d}_camera{record.camera}_{number:04d}.webp"
-            (folder / name).write_bytes(dataset.read(record))
-            moment = _EVENING + timedelta(seconds=derive_seed("demo time", _SEED, number) % 14_400)
-            light = record.modality.name.lower()
-            rows.writerow([name, f"person {record.person:03d}", record.camera, light, moment.isoformat()])
+    rows: list[Sequence[object]] = [("path", "person", "camera", "modality", "time")]
+    for number, record in enumerate(records):
+        name = f"{record.person:03d}_camera{record.camera}_{number:04d}.webp"
+        (folder / name).write_bytes(dataset.read(record))
+        moment = _EVENING + timedelta(seconds=derive_seed("demo time", _SEED, number) % 14_400)
+        light = record.modality.name.lower()
+        rows.append((name, f"person {record.person:03d}", record.camera, light, moment.isoformat()))
+    (folder / LABELS).write_text(csv_text(rows), encoding="utf-8")
