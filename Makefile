@@ -55,7 +55,7 @@ bench: $(VENV)/.test ## Figures of the docs: start-up, kills, data waiting
 	$(BIN)/python benchmarks/kill_campaign.py outputs/kill-campaign
 	$(BIN)/python benchmarks/data_wait.py
 
-gpu: $(VENV)/.test ## Every GPU figure in one run of at most 8 minutes (docs/gpu.md)
+gpu: $(VENV)/.test ## Every GPU figure in one run of at most 8 minutes (docs/how-to/gpu.md)
 	$(BIN)/python benchmarks/gpu_run.py --device cuda --out outputs/gpu
 
 gpu-smoke: $(VENV)/.test ## The same on the CPU with small sizes
@@ -72,7 +72,7 @@ wheel-check: $(VENV)/.plot ## Build the wheel, install it outside the checkout, 
 docs: $(VENV)/.docs ## Documentation as HTML in docs/_build
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
-real-video: $(VIDEO) ## Fetch a real street video with apt, Debian's opencv-doc (docs/own-footage.md)
+real-video: $(VIDEO) ## Fetch a real street video with apt, Debian's opencv-doc (docs/tutorials/own-footage.md)
 
 $(VIDEO):
 	mkdir -p $@.deb

@@ -1,4 +1,4 @@
-"""What each network costs: weights, and processor time of a forward pass on one core. The table of docs/weights.md.
+"""What each network costs: weights, and processor time of a forward pass on one core (docs/how-to/weights.md).
 
 usage: python benchmarks/backbones.py
 """

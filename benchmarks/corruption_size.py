@@ -1,4 +1,6 @@
-"""What the size at which pictures are corrupted does to each type, when the network sees 96 x 48 (docs/experiment.md).
+"""What the size of a picture when it is corrupted does to each type, for a network that sees 96 x 48.
+
+The table of docs/explanation/experiment.md.
 
 python benchmarks/corruption_size.py
 

@@ -5,7 +5,7 @@
     python benchmarks/evaluation_speed.py --device cuda   # our side on a GPU
 
 The plain code is the loop that published evaluations contain: sort the whole matrix, then walk one query after the
-other, take out what the rule takes out, and add up. It is written here from the rules in docs/protocols.md.
+other, take out what the rule takes out, and add up. It is written here from the rules in docs/reference/protocols.md.
 """
 
 import argparse

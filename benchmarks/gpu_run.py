@@ -8,7 +8,8 @@ hangs costs nothing else. A part that is done is not run again: run the command 
 JSON file with every number, one Markdown table, and each part's log. Needs the package and torch >= 2.6 only; pytest,
 kornia and torchvision add rows where they are installed.
 
-``--people`` is a folder of ``dapg data synth`` with many unlabelled people for the growth part (see docs/gpu.md).
+``--people`` is a folder of ``dapg data synth`` with many unlabelled people for the growth part
+(docs/how-to/gpu.md).
 """
 
 import argparse

@@ -1,4 +1,6 @@
-"""The gate of the experiment: does its instrument learn? It must pass before arms are compared (docs/experiment.md).
+"""The gate of the experiment: does its instrument learn? It must pass before arms are compared.
+
+See docs/explanation/experiment.md.
 
     scripts/render_people.sh KIT FOLDER gate train400
     OMP_NUM_THREADS=1 python benchmarks/instrument.py --gate FOLDER/gate --people FOLDER/train400 --out gate

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Renders the synthetic people of the experiments, each set with a seed of its own (docs/synthetic.md):
+# Renders the synthetic people of the experiments, each set with a seed of its own (docs/reference/synthetic.md):
 #   scripts/render_people.sh KIT FOLDER [SET ...]      sets: embedded gate train400 test1000 people-1k thermal
 set -eu
 kit=$1 folder=$2

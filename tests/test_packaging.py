@@ -75,7 +75,7 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 
 def test_public_names_exist_are_described_and_cost_nothing_before_they_are_used() -> None:
-    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
     described = {
         name for row in re.findall(r"^\| (`.+?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
     }

@@ -17,7 +17,7 @@ from dapg.core import plugins
 from figures import make_figures
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
 
 
 def shell_lines() -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ def test_every_method_has_every_preset(method: str, preset: str) -> None:
 
 @pytest.mark.parametrize("method", plugins.names("methods.finetuning"))
 def test_the_small_scale_is_what_was_gated(method: str) -> None:
-    """docs/experiment.md; a network that begins as ImageNet's, short, its first layers fixed."""
+    """docs/explanation/experiment.md; a network that begins as ImageNet's, short, its first layers fixed."""
     made: Any = finetuning(method, "small")
     backbone, train = made.backbone, made.train
     network = (backbone.name, backbone.init, backbone.end, backbone.fixed)

@@ -1,6 +1,6 @@
 """dapg: pre-training for visible-infrared person re-identification under corruption.
 
-The names below are public and described in docs/api.md; each is imported when it is first asked for, so that
+The names below are public and described in docs/reference/api.md; each is imported when it is first asked for, so that
 ``import dapg`` is fast and needs no torch.
 """
 

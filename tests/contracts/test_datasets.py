@@ -23,5 +23,5 @@ def test_a_wrong_root_leads_to_the_docs(name: str, tmp_path: Path) -> None:
     kind = plugins.load("data.sets", name, Dataset)
     if kind.embedded:
         pytest.skip("needs no root")
-    with pytest.raises(DataError, match=r"docs/datasets\.md"):
+    with pytest.raises(DataError, match=r"docs/reference/datasets\.md"):
         kind(tmp_path / "nowhere")

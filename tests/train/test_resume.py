@@ -37,7 +37,7 @@ def words(figures: Path, run: Path, *options: str, steps: int = 7) -> list[str]:
 def launch(figures: Path, run: Path, *options: str, restarts: int = 0) -> "subprocess.Popen[bytes]":
     """Two processes under torchrun."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
-    # Or restarted processes may find the addresses of dead ones in torchrun's store (docs/multi-node.md).
+    # Or restarted processes may find the addresses of dead ones in torchrun's store (docs/how-to/multi-node.md).
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     return subprocess.Popen(
         [sys.executable, *launcher, str(SCRIPT), *words(figures, run, *options, steps=9)],

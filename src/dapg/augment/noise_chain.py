@@ -1,6 +1,6 @@
 """The noise chain of stage 1: one, two and three corruptions of a view, and their mixture.
 
-Paper section II-A and Fig. 3, in the reading of docs/method.md: a is the anchor view,
+Paper section II-A and Fig. 3, in the reading of docs/explanation/method.md: a is the anchor view,
 
     x_q = c1(a),  x1 = c2(x_q),  x2 = c3(x1),  x_mix = (1 - m) a + m (w1 x_q + w2 x1 + w3 x2)
 
@@ -44,7 +44,7 @@ LINKS = 3
 
 @dataclass(frozen=True)
 class ChainConfig(ViewSize):
-    """The noise chain of a method; defaults are the recommended preset, reasons are in docs/method.md."""
+    """The noise chain of a method; defaults are the recommended preset, reasons are in docs/explanation/method.md."""
 
     severities: tuple[Severity, Severity] = (1, 3)
     """Smallest and largest severity; the paper gives none. Three corruptions of severity 5 leave nothing to see."""
@@ -77,7 +77,7 @@ class ChainConfig(ViewSize):
     def at(self, scale: Scale) -> Self:
         """The size of the scale's decoded pictures.
 
-        Severities in pixels, as of blurs, are stronger on smaller pictures (docs/training.md).
+        Severities in pixels, as of blurs, are stronger on smaller pictures (docs/how-to/training.md).
         """
         return self.resized(scale.decoded or self.size)
 

@@ -10,8 +10,9 @@ Score a model by the fixed list vi-c 1.0: clean, 20 types x 5 severities, and mi
 cells, open set, and how a threshold set on clean pictures drifts. One JSON file, one CSV file and one page come out.
 
 RUN is a finished run, random, imagenet, histogram or a weights file. FEATURES is a folder of features that any program
-made, one .npz file per test set (docs/benchmark.md); --images prints which pictures they are of. A killed benchmark
-goes on where it stopped. Corrupted pictures are kept on this machine for the next model; --clear_cache deletes them.
+made, one .npz file per test set (docs/reference/benchmark.md); --images prints which pictures they are of. A killed
+benchmark goes on where it stopped. Corrupted pictures are kept on this machine for the next model; --clear_cache
+deletes them.
 
 examples:
   dapg benchmark outputs/finetune/first

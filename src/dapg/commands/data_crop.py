@@ -18,7 +18,7 @@ examples:
   dapg data crop footage --out /shared/crops --engine slurm --workers 40
   dapg pretrain mocov2 --preset small --data outputs/crops
 
-Filming people needs a lawful basis: docs/own-footage.md.
+Filming people needs a lawful basis: docs/tutorials/own-footage.md.
 """
 
 _COMMON = (

@@ -8,7 +8,7 @@ _HELP = """usage: dapg data synth --assets KIT [--NAME VALUE ...]
 
 Render people who do not exist in SYSU-MM01's layout (near infrared) or RegDB's (thermal), with boxes, key
 points, poses and garments of every picture in annotations.jsonl. Needs the kit of CC0 models (--assets) and
-pip install 'dapg[synth]'; docs/synthetic.md says where the kit comes from.
+pip install 'dapg[synth]'; docs/reference/synthetic.md says where the kit comes from.
 
 examples:
   dapg data synth --persons 300 --assets KIT --out outputs/people

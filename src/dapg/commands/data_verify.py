@@ -55,7 +55,9 @@ def main(words: list[str], program: str) -> None:
         write_json(settings.out, {**to_dict(found), "passed": found.passed})
     errors = sum(finding.error for finding in found.findings)
     if not found.passed:
-        raise DataError(f"{found.title} under {found.root}: {counted(errors, 'error')}, see above and docs/datasets.md")
+        raise DataError(
+            f"{found.title} under {found.root}: {counted(errors, 'error')}, see above and docs/reference/datasets.md"
+        )
     print(
         "everything is as it should be" if not found.findings else f"no errors, {counted(len(found.findings), 'note')}"
     )

@@ -18,7 +18,7 @@ examples:
   dapg index outputs/gallery /camera/incoming --camera gate --file_times true --watch true
   dapg index outputs/gallery --model outputs/better --migrate true
 
-People must be allowed to be searched for: docs/gallery.md.
+People must be allowed to be searched for: docs/how-to/gallery.md.
 """
 _COMMON = "model camera modality start split labels copy watch every batch_size threads device"
 

@@ -8,7 +8,7 @@ _HELP = """usage: dapg threshold MODEL|GALLERY --data LABELLED [--NAME VALUE ...
 Set two thresholds for each pair of kinds of light (query, gallery): from the higher one on an answer is called the same
 person, below the lower one unknown, and in between a person has to look. Persons are divided in half ten times: set on
 one half, read on the other. Needs the extra plot. The result goes into the run's folder or the gallery; of a model by
-name, to --out. What holds for the labelled persons need not hold for yours: docs/gallery.md.
+name, to --out. What holds for the labelled persons need not hold for yours: docs/how-to/gallery.md.
 
 examples:
   dapg threshold outputs/agw --data sysu=/data/SYSU-MM01

@@ -205,7 +205,7 @@ SCALES: dict[str, Scale] = {
               labelled="train"),
         Scale(
             "small",
-            "networks that learn on the embedded people, minutes on one core (docs/experiment.md)",
+            "networks that learn on the embedded people, minutes on one core (docs/explanation/experiment.md)",
             {"random": _adamw(2e-3, (300, 150, 400), 40.0, "warn"), "imagenet": _SMALL},
             {stage: replace(usual, start="imagenet") for stage, usual in _EMBEDDED.items()},
             workers=1,

@@ -145,7 +145,7 @@ class TrainConfig:
     accumulation: Count = 1
     """Parts a batch is split into, one after the other, to save memory."""
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
-    """Autocast type; weights stay in fp32. auto: bf16 where it is faster (docs/training.md), else fp32."""
+    """Autocast type; weights stay in fp32. auto: bf16 where it is faster (docs/how-to/training.md), else fp32."""
     clip_norm: Weight = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -165,7 +165,7 @@ class TrainConfig:
     log_every: Count = run_only(10)
     """Steps between lines of metrics.jsonl."""
     tracker: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = run_only("none")
-    """Who gets the numbers of metrics.jsonl too; the package of that name must be installed (docs/training.md)."""
+    """Who gets the numbers of metrics.jsonl too; needs the package of that name (docs/how-to/training.md)."""
     compile: bool = run_only(False)
     """Compile the network with torch.compile."""
 

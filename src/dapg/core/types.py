@@ -69,7 +69,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """The rules a ranking is scored by. See docs/protocols.md for each data set's.
+    """The rules a ranking is scored by. See docs/reference/protocols.md for each data set's.
 
     ``same_person_same_camera``: gallery pictures of the query's person by the query's own camera are left out
     (Market-1501, LLCM). ``camera_groups``: cameras of one group see one place; gallery pictures of the query's

@@ -165,10 +165,12 @@ class Dataset(ABC):
     def require(self, *relative: str) -> None:
         """Fail with the first of the given paths that is missing below the root."""
         if not self.root.is_dir():
-            raise DataError(f"{self.title} not found: {self.root} is not a folder. See docs/datasets.md.")
+            raise DataError(f"{self.title} not found: {self.root} is not a folder. See docs/reference/datasets.md.")
         for path in relative:
             if not (self.root / path).exists():
-                raise DataError(f"{self.title} not found under {self.root}: expected {path}. See docs/datasets.md.")
+                raise DataError(
+                    f"{self.title} not found under {self.root}: expected {path}. See docs/reference/datasets.md."
+                )
 
 
 POLICY_FILE, PARTIAL = "corruption.json", ".partial"

@@ -82,7 +82,7 @@ def read_lines(path: Path) -> list[str]:
         data = path.read_bytes()
         return data.decode("utf-8-sig").splitlines()
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}. See docs/datasets.md.") from error
+        raise DataError(f"{path}: {error.strerror or error}. See docs/reference/datasets.md.") from error
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error

@@ -42,7 +42,7 @@ class Registration:
     """First weights."""
     scale: str
     test: str
-    """Name of the set whose test persons are scored (docs/synthetic.md)."""
+    """Name of the set whose test persons are scored (docs/reference/synthetic.md)."""
     tested: str
     """Its version: how the hash of its archive begins."""
     mode: str

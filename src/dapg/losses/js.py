@@ -13,7 +13,7 @@ def js_divergence(log_probabilities: Float[Tensor, "B P N"]) -> Float[Tensor, ""
     """Mean over the batch of the Jensen-Shannon divergence of P distributions over N outcomes, in nats.
 
     1/P * sum of KL(p_i || M) with M the mean of the p_i. The paper's Eq. 4 has commas where the sum of M must stand
-    (docs/method.md). 0 for equal distributions, log P for disjoint ones; -inf stands for probability 0.
+    (docs/explanation/method.md). 0 for equal distributions, log P for disjoint ones; -inf stands for probability 0.
     """
     finite = log_probabilities.clamp(min=-1e4)  # e^-10000 is 0 all the same, and -inf - (-inf) would be no number
     mean = finite.logsumexp(dim=1, keepdim=True) - math.log(finite.shape[1])  # (B, 1, N): log M

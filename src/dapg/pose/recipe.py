@@ -49,7 +49,7 @@ TINY = GanSettings(
     loader=LoaderConfig(height=128, width=64, workers=0),
     out="outputs/pose/gan-tiny",
 )
-"""For two cores. The embedded generator learnt to paint before it learnt to carry (docs/pose-gan.md)."""
+"""For two cores. The embedded generator learnt to paint before it learnt to carry (docs/explanation/pose-gan.md)."""
 
 PRESETS: dict[str, GanSettings] = {
     "recommended": RECOMMENDED,

@@ -1,4 +1,4 @@
-"""CMC, mAP and mINP by the rules of each test protocol (docs/protocols.md).
+"""CMC, mAP and mINP by the rules of each test protocol (docs/reference/protocols.md).
 
 Read ``score_query``: it is the whole definition, for one query. ``score_by_definition`` applies it to every query by
 sorting; ``score``, ``score_features`` and ``score_trials`` give the same numbers fast (``_fast_ranks``).

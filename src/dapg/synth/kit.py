@@ -93,7 +93,7 @@ def find_kit(assets: Path | str | None) -> tuple[Path, Path]:
     if not chosen:
         raise DataError(
             f"the people are rendered from the CC0 MakeHuman kit: give its folder with --assets or {ASSETS_VARIABLE}. "
-            "See docs/synthetic.md."
+            "See docs/reference/synthetic.md."
         )
     folder = Path(chosen)
     kit = folder if (folder / "base").is_dir() else folder / "makehuman_cc0"
@@ -101,10 +101,10 @@ def find_kit(assets: Path | str | None) -> tuple[Path, Path]:
     for path in (kit / "base", kit / "rig", kit / "targets", kit / "clothes", kit / "hair", kit / "textures"):
         if not path.is_dir():
             raise DataError(
-                f"MakeHuman kit not found under {folder}: expected the folder {path}. See docs/synthetic.md."
+                f"MakeHuman kit not found under {folder}: expected the folder {path}. See docs/reference/synthetic.md."
             )
     if not any(backgrounds.glob("*.png")):
-        raise DataError(f"no background panorama found: expected {backgrounds}/*.png. See docs/synthetic.md.")
+        raise DataError(f"no background panorama found: expected {backgrounds}/*.png. See docs/reference/synthetic.md.")
     return kit, backgrounds
 
 
@@ -287,7 +287,7 @@ class Kit:
         if name not in self._panoramas:
             path = self._backgrounds / f"{name}.png"
             if not path.exists():
-                raise DataError(f"background panorama not found: expected {path}. See docs/synthetic.md.")
+                raise DataError(f"background panorama not found: expected {path}. See docs/reference/synthetic.md.")
             self._panoramas[name] = np.asarray(Image.open(path).convert("RGB"), np.float32) / 255
         return self._panoramas[name]
 
@@ -296,7 +296,9 @@ class Kit:
     def _lines(self, relative: str) -> list[str]:
         path = self.folder / f"{relative}.gz"
         if not path.exists():
-            raise DataError(f"MakeHuman kit under {self.folder} is incomplete: expected {path}. See docs/synthetic.md.")
+            raise DataError(
+                f"MakeHuman kit under {self.folder} is incomplete: expected {path}. See docs/reference/synthetic.md."
+            )
         with gzip.open(path, "rt", encoding="utf-8") as stream:
             return stream.read().splitlines()
 

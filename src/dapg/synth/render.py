@@ -242,7 +242,7 @@ def _join(settings: Settings, files: list[Path]) -> JsonObject:
     }
 
 
-LICENCE = """Pictures of people who do not exist, rendered by dapg (`dapg data synth`, see docs/synthetic.md).
+LICENCE = """Pictures of people who do not exist, rendered by dapg (`dapg data synth`, see docs/reference/synthetic.md).
 
 They may be used for any purpose: CC0 1.0 Universal, https://creativecommons.org/publicdomain/zero/1.0/
 

@@ -76,7 +76,7 @@ def test_regdb_drawn_partitions_never_change(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "idx")
     drawn = sorted({record.person for record in RegDB(tmp_path).records("train-1")})
 
-    def number(person: int) -> int:  # the rule as docs/protocols.md words it
+    def number(person: int) -> int:  # the rule as docs/reference/protocols.md words it
         text = f"str:regdb-partition\x1fint:1\x1fint:{person}".encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 

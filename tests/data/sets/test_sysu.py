@@ -206,7 +206,7 @@ def test_first_missing_path_is_named(tmp_path: Path, missing: str) -> None:
     SysuMM01.write_example(tmp_path)
     path = tmp_path / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(DataError, match=rf"expected {missing}. See docs/datasets.md"):
+    with pytest.raises(DataError, match=rf"expected {missing}. See docs/reference/datasets.md"):
         SysuMM01(tmp_path)
 
 

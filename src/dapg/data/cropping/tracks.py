@@ -26,7 +26,7 @@ class TrackConfig:
     min_boxes: Count = 3
     """Tracks of fewer boxes are taken for false alarms and give no crop."""
     tracker: Literal["greedy", "sort", "bytetrack", "oc-sort"] = unset("greedy")
-    """Ours, or one of the package ``trackers`` (docs/own-footage.md), at its defaults but for the limits above."""
+    """Ours, or one of the package ``trackers`` (docs/tutorials/own-footage.md): its defaults, the limits above."""
 
 
 @dataclass

@@ -192,7 +192,7 @@ class Folder(Dataset):
     def _refuse_unless(self, fine: bool, needed: str) -> None:
         if not fine:
             where = self.labels if self.labels.exists() else self.root
-            raise UsageError(f"scores need {needed}; {where} names none. See docs/datasets.md.")
+            raise UsageError(f"scores need {needed}; {where} names none. See docs/reference/datasets.md.")
 
     def _read_labels(self, labels: Path) -> None:
         rows = list(_rows(labels))

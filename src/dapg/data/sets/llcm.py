@@ -1,7 +1,7 @@
 """LLCM (Zhang and Wang, CVPR 2023): 1,064 persons in low light, nine cameras, visible and near infrared.
 
-Facts and rules: docs/datasets.md and docs/protocols.md. Read from ZYK100/LLCM (DEEN/data_manager.py, data_loader.py,
-test.py, eval_metrics.py).
+Facts and rules: docs/reference/datasets.md and docs/reference/protocols.md. Read from ZYK100/LLCM
+(DEEN/data_manager.py, data_loader.py, test.py, eval_metrics.py).
 """
 
 import functools

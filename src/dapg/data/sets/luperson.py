@@ -1,6 +1,7 @@
 """LUPerson (Fu et al., CVPR 2021) and LUPerson-NL (CVPR 2022): millions of crops of street videos, for pre-training.
 
-Formats: docs/datasets.md. Read from DengpanFu/LUPerson (LUP/*, lup_moco/libs/dataset.py) and DengpanFu/LUPerson-NL.
+Formats: docs/reference/datasets.md. Read from DengpanFu/LUPerson (LUP/*, lup_moco/libs/dataset.py) and
+DengpanFu/LUPerson-NL.
 """
 
 import io
@@ -61,7 +62,8 @@ class LUPerson(Dataset):
         if self._lmdb is None:
             if not (self.root / INDEX).is_file() and not any(self.root.glob("*.tar")):
                 raise DataError(
-                    f"{self.title} not found under {self.root}: expected lmdb/data.mdb or *.tar. See docs/datasets.md."
+                    f"{self.title} not found under {self.root}: expected lmdb/data.mdb or *.tar. "
+                    "See docs/reference/datasets.md."
                 )
             self._store = TarStore(self.root)
 

@@ -1,6 +1,6 @@
 """Market-1501 (Zheng et al., ICCV 2015): 1,501 persons by six visible cameras, with distractors and junk.
 
-Facts and rules: docs/datasets.md and docs/protocols.md.
+Facts and rules: docs/reference/datasets.md and docs/reference/protocols.md.
 """
 
 import functools
@@ -75,7 +75,7 @@ class Market1501(Dataset):
             person = max(int(match[1]), UNKNOWN)
             records.append(Record(f"{FOLDERS[split]}/{name}", person, int(match[2]), Modality.VISIBLE))
         if not records:
-            raise DataError(f"{self.title}: there is no picture in {folder}. See docs/datasets.md.")
+            raise DataError(f"{self.title}: there is no picture in {folder}. See docs/reference/datasets.md.")
         return records
 
     def disjoint_splits(self) -> Sequence[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """RegDB (Nguyen et al., Sensors 2017): 412 persons, ten visible and ten thermal pictures each, ten partitions.
 
-Facts and rules: docs/datasets.md and docs/protocols.md. Read from mangye16/Cross-Modal-Re-ID-baseline (data_loader.py,
-data_manager.py, test.py).
+Facts and rules: docs/reference/datasets.md and docs/reference/protocols.md. Read from
+mangye16/Cross-Modal-Re-ID-baseline (data_loader.py, data_manager.py, test.py).
 """
 
 import functools

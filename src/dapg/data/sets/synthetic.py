@@ -57,7 +57,7 @@ class Synthetic(Dataset):
     infrared: ClassVar[str] = "near"
     places = SAME_ROOM
     licence: ClassVar[str] = "CC0-1.0"
-    access: ClassVar[str] = "ships with the package; larger sets: dapg data synth (docs/synthetic.md)"
+    access: ClassVar[str] = "ships with the package; larger sets: dapg data synth (docs/reference/synthetic.md)"
     splits: ClassVar[tuple[str, ...]] = ("unlabelled", "train", "val", "test")
     modes: ClassVar[tuple[str, ...]] = ("all", "indoor", "visible", "validation", "all-100", "visible-100")
     embedded: ClassVar[bool] = True
@@ -79,11 +79,11 @@ class Synthetic(Dataset):
         self._hidden: dict[str, JsonObject] | None = None
         self._version: str | None = None
         if not chosen.exists():
-            raise DataError(f"{self.title} not found: expected {chosen}. See docs/synthetic.md.")
+            raise DataError(f"{self.title} not found: expected {chosen}. See docs/reference/synthetic.md.")
         self._files = self._index()
         if not self._files and not self._free:
             raise DataError(
-                f"{self.title} not found under {chosen}: expected cam1/0001/0001.jpg. See docs/synthetic.md."
+                f"{self.title} not found under {chosen}: expected cam1/0001/0001.jpg. See docs/reference/synthetic.md."
             )
 
     def records(self, split: str) -> list[Record]:
@@ -182,7 +182,7 @@ class Synthetic(Dataset):
     # ---- truth -----------------------------------------------------------------------------------------------------
 
     def truth(self, record: Record) -> JsonObject:
-        """Everything known about a picture: key points, box, pose, yaw, garments, mask area (docs/synthetic.md).
+        """What is known of a picture: key points, box, pose, yaw, garments, mask area (docs/reference/synthetic.md).
 
         Raises:
             DataError: the set has no annotations, or none for this picture.

@@ -1,6 +1,6 @@
 """SYSU-MM01 (Wu et al., ICCV 2017): 491 persons, four visible and two infrared cameras, ten random galleries.
 
-Facts and rules: docs/datasets.md and docs/protocols.md. Read from wuancong/SYSU-MM01 and
+Facts and rules: docs/reference/datasets.md and docs/reference/protocols.md. Read from wuancong/SYSU-MM01 and
 mangye16/Cross-Modal-Re-ID-baseline (pre_process_sysu.py, data_manager.py, eval_metrics.py).
 """
 
@@ -225,7 +225,7 @@ class SysuMM01(Dataset):
                 return _read_permutations(self.root / place)
         raise UsageError(
             f"official galleries need exp/rand_perm_cam.mat under {self.root}; it is in evaluation/data_split of "
-            "wuancong/SYSU-MM01. See docs/datasets.md."
+            "wuancong/SYSU-MM01. See docs/reference/datasets.md."
         )
 
     def _array_file(self, name: str) -> Path | None:
@@ -237,13 +237,15 @@ class SysuMM01(Dataset):
     def _require_arrays(self) -> None:
         for name in itertools.chain.from_iterable(ARRAYS.values()):
             if self._array_file(name) is None:
-                raise DataError(f"{self.title} not found under {self.root}: expected {name}. See docs/datasets.md.")
+                raise DataError(
+                    f"{self.title} not found under {self.root}: expected {name}. See docs/reference/datasets.md."
+                )
 
     def _array(self, name: str) -> NDArray[np.generic]:
         if name not in self._arrays:
             path = self._array_file(name)
             if path is None:
-                raise DataError(f"{self.title}: no {name} in or beside {self.root}. See docs/datasets.md.")
+                raise DataError(f"{self.title}: no {name} in or beside {self.root}. See docs/reference/datasets.md.")
             try:
                 self._arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError) as error:

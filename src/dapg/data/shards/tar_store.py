@@ -99,7 +99,9 @@ class TarStore:
                 raise DataError(f"{root / INDEX} names a tar outside its folder: {name!r}")
             path = root / name
             if not path.is_file():
-                raise DataError(f"packed shards not complete under {root}: expected {name}. See docs/datasets.md.")
+                raise DataError(
+                    f"packed shards not complete under {root}: expected {name}. See docs/reference/datasets.md."
+                )
             if path.stat().st_size != size:
                 raise DataError(f"{path} has {path.stat().st_size} bytes, its index says {size}: pack it again")
         self._files: dict[int, int] = {}
@@ -299,7 +301,7 @@ def _scan(root: Path) -> tuple[list[str], list[tuple[str, int, int, int]]]:
     """Names of the tars, and of each picture path, tar number, offset and size."""
     names = sorted(path.name for path in root.glob("*.tar"))
     if not names:
-        raise DataError(f"packed shards not found under {root}: expected *.tar. See docs/datasets.md.")
+        raise DataError(f"packed shards not found under {root}: expected *.tar. See docs/reference/datasets.md.")
     samples = []
     for shard, name in enumerate(names):
         try:

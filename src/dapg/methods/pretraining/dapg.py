@@ -8,7 +8,7 @@
 
     L_total = α L_MultiContrastive(q; k1, k2, k3; queue) + (1 - α) JS(p1, p2, p3)                          (Eq. 1)
 
-docs/method.md says what the paper leaves open, and which switch here stands for which reading.
+docs/explanation/method.md says what the paper leaves open, and which switch here stands for which reading.
 """
 
 from dataclasses import dataclass, field, replace

@@ -80,8 +80,8 @@ def load_generator(source: Path | str = "embedded") -> tuple[PoseGenerator, Gene
     path = EMBEDDED if str(source) == "embedded" else Path(source)
     if path == EMBEDDED and not path.is_file():
         raise UsageError(
-            "this version ships no trained generator: train one (dapg pose train --preset tiny, docs/pose-gan.md) and "
-            "give its folder"
+            "this version ships no trained generator: train one "
+            "(dapg pose train --preset tiny, docs/explanation/pose-gan.md) and give its folder"
         )
     if path.is_dir():
         path = path / GENERATOR_FILE

@@ -109,7 +109,7 @@ class Yolo(Detector):
 
 def _session(config: Yolo.Config) -> "onnxruntime.InferenceSession":
     if not config.weights:
-        raise UsageError("the detector yolo needs --detect.weights FILE.onnx; see docs/own-footage.md")
+        raise UsageError("the detector yolo needs --detect.weights FILE.onnx; see docs/tutorials/own-footage.md")
     if not Path(config.weights).is_file():
         raise WeightsError(f"{config.weights}: no such file")
     try:
