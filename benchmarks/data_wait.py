@@ -16,8 +16,8 @@ from typing import Any
 from dapg.core import plugins
 from dapg.core.metrics_log import read_metrics
 from dapg.recipes import finetuning, pretraining
-from dapg.train.finetune import finetune
-from dapg.train.pretrain import pretrain
+from dapg.training.finetune import finetune
+from dapg.training.pretrain import pretrain
 
 FINETUNING = plugins.names("methods.finetuning")
 NO_FILES = [name for name in plugins.names("methods.pretraining") if name != "vtbr"]

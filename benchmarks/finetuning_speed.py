@@ -38,8 +38,8 @@ from dapg.methods.finetuning.agw import AGW
 from dapg.methods.runs import backbone_settings
 from dapg.models.weights.backbone_weights import init_backbone
 from dapg.recipes import finetuning
-from dapg.train.finetune import finetune
-from dapg.train.training_settings import FinetuneSettings
+from dapg.training.finetune import finetune
+from dapg.training.training_settings import FinetuneSettings
 
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 

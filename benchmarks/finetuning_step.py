@@ -19,7 +19,7 @@ from dapg.core import plugins
 from dapg.core.batch import Batch
 from dapg.core.device import place
 from dapg.core.rng import SampleGenerator, generator_from
-from dapg.core.training import TrainConfig
+from dapg.core.train_config import TrainConfig
 from dapg.methods.base import DataFacts
 from dapg.methods.runs import backbone_settings, method_class
 from dapg.models.weights.backbone_weights import init_backbone

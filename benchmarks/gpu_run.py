@@ -48,9 +48,9 @@ from dapg.models.weights.pose_weights import load_generator
 from dapg.recipes import alignment, finetuning, pretraining
 from dapg.scoring.labels import Labels
 from dapg.scoring.metrics import score_features
-from dapg.train.finetune import finetune
-from dapg.train.optimizers import build_optimizer
-from dapg.train.pretrain import pretrain
+from dapg.training.finetune import finetune
+from dapg.training.optimizers import build_optimizer
+from dapg.training.pretrain import pretrain
 
 ROOT = Path(__file__).resolve().parents[1]
 Numbers = dict[str, object]

@@ -20,7 +20,7 @@ import torch
 
 from dapg.core.images import decode
 from dapg.core.runtime import Runtime
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.core.types import Modality, Record
 from dapg.corruptions import library
 from dapg.data.base import Dataset

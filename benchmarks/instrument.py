@@ -26,15 +26,15 @@ from dapg.core.run_folder import commit
 from dapg.core.runtime import Cache, Runtime
 from dapg.core.scales import SCALES
 from dapg.core.settings import merge
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.core.types import Modality, Record
 from dapg.data.sets.synthetic import INFRARED_CAMERAS, Synthetic
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
 from dapg.features.build_encoder import build_encoder
 from dapg.features.table import CENTRED
 from dapg.recipes import finetuning
-from dapg.train.finetune import finetune
-from dapg.train.training_settings import FinetuneSettings
+from dapg.training.finetune import finetune
+from dapg.training.training_settings import FinetuneSettings
 
 SEARCH, WITHIN = "all-100", "visible-100"
 LIMITS = {

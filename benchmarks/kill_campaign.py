@@ -706,9 +706,9 @@ def everything_imported() -> Iterator[None]:
     import dapg.pose.generate
     import dapg.recipes
     import dapg.report.run_page
-    import dapg.train.align
-    import dapg.train.finetune
-    import dapg.train.pretrain  # noqa: F401
+    import dapg.training.align
+    import dapg.training.finetune
+    import dapg.training.pretrain  # noqa: F401
 
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:

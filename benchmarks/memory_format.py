@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dapg.core.device import place, resolve_device
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.methods.runs import backbone_settings
 from dapg.models.weights.backbone_weights import init_backbone
 

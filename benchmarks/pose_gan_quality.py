@@ -23,7 +23,7 @@ from dapg.augment.skeleton import canonical_poses
 from dapg.core import plugins
 from dapg.core.files import write_json
 from dapg.core.images import decode, to_float, to_pil
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.core.types import Modality, Record
 from dapg.data.sets.synthetic import VISIBLE_CAMERAS, Synthetic
 from dapg.features.build_encoder import build_encoder

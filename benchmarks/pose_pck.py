@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from dapg.core.key_points import KEY_POINT_NAMES, usable
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.data.source import open_dataset, parse_source
 from dapg.pose.estimate import all_records
 from dapg.pose.estimators.annotations import Annotations

@@ -36,7 +36,7 @@ from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import method_class
 from dapg.models.weights.backbone_weights import init_backbone
 from dapg.recipes import pretraining
-from dapg.train.optimizers import build_optimizer
+from dapg.training.optimizers import build_optimizer
 
 PARTS = ("decode", "views", "forward", "backward", "rest")
 

@@ -21,14 +21,14 @@ import torch
 from dapg.core.run_folder import commit
 from dapg.core.runtime import Cache, Runtime
 from dapg.core.scales import SCALES
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.data.sets.synthetic import Synthetic
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
 from dapg.experiment.matrix import ARMS, Arm, changed
 from dapg.features.build_encoder import build_encoder
 from dapg.recipes import finetuning, pretraining
-from dapg.train.finetune import finetune
-from dapg.train.pretrain import pretrain
+from dapg.training.finetune import finetune
+from dapg.training.pretrain import pretrain
 
 SCALE, START, MODE, REPEATS = "small", "imagenet", "validation", 3
 

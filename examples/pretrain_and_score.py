@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dapg.evaluation.evaluate import EvaluateSettings, evaluate
 from dapg.recipes import pretraining
-from dapg.train.pretrain import pretrain
+from dapg.training.pretrain import pretrain
 
 
 def main(out: Path) -> None:

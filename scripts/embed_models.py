@@ -20,7 +20,7 @@ from dapg.core.rng import generator_from
 from dapg.core.runtime import Runtime
 from dapg.core.scales import SCALES
 from dapg.core.schema import read_json
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.data.sets.synthetic import Synthetic
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
 from dapg.features.build_encoder import build_encoder
@@ -31,8 +31,8 @@ from dapg.methods.runs import load_method
 from dapg.models.weights.addresses import ZOO, Card, CardScore
 from dapg.models.weights.backbone_weights import save_backbone
 from dapg.recipes import finetuning, pretraining
-from dapg.train.finetune import finetune
-from dapg.train.pretrain import pretrain
+from dapg.training.finetune import finetune
+from dapg.training.pretrain import pretrain
 
 SCALE, START, MODE, LARGEST = "small", "imagenet", "all-100", 4 * 2**20
 USE = "demonstrations, tests and first steps on rendered people; useless on photographs of real ones"

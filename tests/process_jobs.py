@@ -14,7 +14,7 @@ from dapg import cli
 from dapg.core import distributed
 from dapg.core.errors import TrainingError
 from dapg.core.metrics_log import MetricsLog
-from dapg.train import checkpoint
+from dapg.training import checkpoint
 
 
 def save_too_much(run: Path) -> None:

@@ -22,7 +22,7 @@ ROWS = (
     ("recipes",),
     ("gallery", "report", "export"),
     ("pose",),
-    ("train", "evaluation", "synth"),
+    ("training", "evaluation", "synth"),
     ("features",),
     ("methods",),
     ("augment", "data"),
@@ -94,10 +94,10 @@ def test_imports_point_downwards() -> None:
     [
         ("losses/x.py", "from dapg.models import pooling", "sideways"),
         ("core/x.py", "def f():\n    import dapg.data.sets.folder", "up"),
-        ("train/x.py", "from ..evaluation import evaluate", "sideways"),
-        ("methods/pretraining/x.py", "from ...train import loop", "up"),
+        ("training/x.py", "from ..evaluation import evaluate", "sideways"),
+        ("methods/pretraining/x.py", "from ...training import loop", "up"),
         ("data/x.py", "import importlib\nimportlib.import_module('dapg.methods.base')", "up"),
-        ("evaluation/x.py", "from dapg import train", "sideways"),
+        ("evaluation/x.py", "from dapg import training", "sideways"),
         ("report/x.py", "import torch.nn", "no tensor"),
         ("methods/pretraining/x.py", "from ..base import Method\nfrom dapg.core import rng\nimport torch", None),
     ],
@@ -175,7 +175,7 @@ def fan_out(path: Path) -> set[Path]:
     return loaded - {path}
 
 
-@pytest.mark.parametrize(("entry", "limit"), [("train/loop.py", 25), ("commands/pretrain.py", 60)])
+@pytest.mark.parametrize(("entry", "limit"), [("training/loop.py", 25), ("commands/pretrain.py", 60)])
 def test_a_training_can_be_followed_through_few_files(entry: str, limit: int) -> None:
     files = sorted(str(file.relative_to(PACKAGE)) for file in fan_out(PACKAGE / entry))
     assert len(files) < limit, f"{entry} loads {len(files)} other files: {', '.join(files)}"

@@ -14,7 +14,7 @@ import dapg
 from command_line import run
 from dapg import cli
 from dapg.core import errors, plugins
-from dapg.train.loop import Terminated
+from dapg.training.loop import Terminated
 
 SOURCE = Path(dapg.__file__).resolve().parents[1]
 

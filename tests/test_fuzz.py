@@ -32,7 +32,7 @@ from dapg.core.metrics_log import loss_curve, read_metrics
 from dapg.core.ranges import Range
 from dapg.core.run_folder import RunFolder
 from dapg.core.settings import Dataclass, settings_in, to_dict
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.core.types import Protocol
 from dapg.data.base import Dataset
 from dapg.data.cropping import segments, videos
@@ -61,7 +61,7 @@ from dapg.report.score_tables import corruption_rows, score_rows, sureness_rows,
 from dapg.scoring.bootstrap import read_query_scores, write_query_scores
 from dapg.scoring.labels import Labels
 from dapg.scoring.metrics import score
-from dapg.train import checkpoint
+from dapg.training import checkpoint
 from made_up_cells import made_up
 from mutations import mutated
 

@@ -31,7 +31,7 @@ from dapg.core.errors import TrainingError
 from dapg.core.metrics_log import read_metrics
 from dapg.core.rng import SampleGenerator
 from dapg.core.runtime import Runtime
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.core.types import Modality, Protocol, Record
 from dapg.corruptions import library
 from dapg.data.loading import LoaderConfig
@@ -53,9 +53,9 @@ from dapg.scoring.labels import Labels
 from dapg.scoring.metrics import score_features
 from dapg.scoring.ranking import rank, similarity
 from dapg.scoring.rerank import Rerank, reranked_distances
-from dapg.train import checkpoint, loop
-from dapg.train.loop import Job
-from dapg.train.optimizers import LARS
+from dapg.training import checkpoint, loop
+from dapg.training.loop import Job
+from dapg.training.optimizers import LARS
 from figures import make_figures
 from simulated_cuda import DEVICE, DeviceTensor, MixedDevices, SimulatedCuda
 

@@ -18,7 +18,7 @@ from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
 # An optimiser's first step imports torch._dynamo, which takes as long as torch itself.
-_SERVER.set_forkserver_preload(["torch._dynamo", "dapg.train.loop", "dapg.methods.pretraining.mocov2"])
+_SERVER.set_forkserver_preload(["torch._dynamo", "dapg.training.loop", "dapg.methods.pretraining.mocov2"])
 _started: list["Started"] = []
 
 

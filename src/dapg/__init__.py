@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dapg.core.errors import DapgError as DapgError
     from dapg.core.rng import SampleGenerator as SampleGenerator
-    from dapg.core.training import DataConfig as DataConfig
+    from dapg.core.train_config import DataConfig as DataConfig
     from dapg.core.types import Modality as Modality
     from dapg.core.types import Protocol as Protocol
     from dapg.core.types import Record as Record
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
     from dapg.scoring.metrics import Scores as Scores
     from dapg.scoring.metrics import score as score
     from dapg.scoring.metrics import score_features as score_features
-    from dapg.train.align import align as align
-    from dapg.train.finetune import finetune as finetune
-    from dapg.train.pretrain import pretrain as pretrain
+    from dapg.training.align import align as align
+    from dapg.training.finetune import finetune as finetune
+    from dapg.training.pretrain import pretrain as pretrain
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "core.errors": ("DapgError",),
     "core.rng": ("SampleGenerator",),
-    "core.training": ("DataConfig",),
+    "core.train_config": ("DataConfig",),
     "core.types": ("Modality", "Protocol", "Record", "Trial"),
     "corruptions._single_image": ("corrupt", "corrupt_batch"),
     "corruptions.base": ("Corruption",),
@@ -61,9 +61,9 @@ _HOMES = {
     "recipes": ("alignment", "finetuning", "pretraining"),
     "scoring.labels": ("Labels",),
     "scoring.metrics": ("Scores", "score", "score_features"),
-    "train.align": ("align",),
-    "train.finetune": ("finetune",),
-    "train.pretrain": ("pretrain",),
+    "training.align": ("align",),
+    "training.finetune": ("finetune",),
+    "training.pretrain": ("pretrain",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = ("__version__", *_HOME)

@@ -16,7 +16,7 @@ from dapg.core.runtime import Runtime
 from dapg.core.scales import SCALES, Scale, Stage, require_preset
 from dapg.core.schema import read_settings
 from dapg.core.settings import from_dict, to_dict
-from dapg.core.training import BackboneConfig, DataConfig
+from dapg.core.train_config import BackboneConfig, DataConfig
 from dapg.core.types import JsonObject
 from dapg.data.loading import LoaderConfig
 from dapg.data.source import open_dataset
@@ -24,8 +24,8 @@ from dapg.evaluation.validation import validator
 from dapg.methods.alignment.base import AlignmentConfig
 from dapg.methods.base import Method, MethodConfig, Recipe
 from dapg.methods.runs import method_class
-from dapg.train.loop import MakeValidate, Validate
-from dapg.train.training_settings import AlignSettings, FinetuneSettings, PretrainSettings
+from dapg.training.loop import MakeValidate, Validate
+from dapg.training.training_settings import AlignSettings, FinetuneSettings, PretrainSettings
 
 
 def pretraining(method: str, preset: str = "recommended", start: str = "") -> PretrainSettings:

@@ -116,7 +116,7 @@ def test_scores_of_weights_that_were_replaced_are_not_reused(
     import torch
     from safetensors.torch import load_file
 
-    from dapg.core.training import BackboneConfig
+    from dapg.core.train_config import BackboneConfig
     from dapg.methods.runs import backbone_settings
     from dapg.models.weights.backbone_weights import init_backbone, save_backbone
 

@@ -19,7 +19,7 @@ from dapg.data.sets.synthetic import Synthetic
 from dapg.methods.runs import load_method, method_class
 from dapg.pipelines.partitions import parse_partitions
 from dapg.recipes import finetuning
-from dapg.train.checkpoint import whole_checkpoints
+from dapg.training.checkpoint import whole_checkpoints
 
 METHODS = plugins.names("methods.finetuning")
 
@@ -86,7 +86,7 @@ def test_paper_preset_is_the_published_recipe() -> None:
 
 def test_published_schedule_on_sysu_sized_epochs() -> None:
     """Epochs of 696 steps: the rates that train.py prints at epochs 0, 9, 19, 20, 49, 50 and 80."""
-    from dapg.train.optimizers import learning_rate
+    from dapg.training.optimizers import learning_rate
 
     paper = finetuning("agw", "paper").train
     total = paper.total_steps(696.0)

@@ -11,7 +11,7 @@ import yaml
 from dapg.commands._settings import parse, take_option, take_positional, take_words
 from dapg.core.errors import UsageError
 from dapg.core.settings import run_only, to_dict
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dapg.core import plugins
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.core.types import Record
 from dapg.data.source import open_dataset
 from dapg.pose.estimate import estimator_class

@@ -12,7 +12,7 @@ from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.images import decode
 from dapg.core.settings import to_dict
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.core.types import Record
 from dapg.data.sets.folder import Folder
 from dapg.data.source import list_hash, open_dataset, parse_source, select_records

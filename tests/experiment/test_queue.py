@@ -14,7 +14,7 @@ from dapg.core.errors import UsageError
 from dapg.core.files import sha256
 from dapg.core.rng import generator_from
 from dapg.core.shards import read_progress
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.corruptions.library import DRAWS
 from dapg.data.manifest import read_manifest
 from dapg.data.sets.synthetic import Synthetic
@@ -30,9 +30,9 @@ from dapg.models.pn_gan import GeneratorConfig, build_generator
 from dapg.models.weights import pose_weights
 from dapg.models.weights.pose_weights import GeneratorFacts, save_generator
 from dapg.recipes import pretraining
-from dapg.train.finetune import finetune
-from dapg.train.loop import Terminated
-from dapg.train.training_settings import AlignSettings
+from dapg.training.finetune import finetune
+from dapg.training.loop import Terminated
+from dapg.training.training_settings import AlignSettings
 from made_up_cells import made_up, shrink_small, write_people
 
 

@@ -21,7 +21,7 @@ from dapg.core.files import sha256
 from dapg.core.images import normalise
 from dapg.core.schema import read_json
 from dapg.core.settings import from_dict
-from dapg.core.training import BackboneConfig, DataConfig
+from dapg.core.train_config import BackboneConfig, DataConfig
 from dapg.core.types import Modality
 from dapg.export.export import FLAT_FILE, PUBLISHED_FILE, UNFINISHED, ExportSettings, export
 from dapg.export.onnx_files import FeatureNetwork, onnx_difference
@@ -32,7 +32,7 @@ from dapg.methods.runs import load_method
 from dapg.models.backbones.resnet18 import ResNet18
 from dapg.models.weights.backbone_weights import HUB_FILE, backbone_from_file, init_backbone, save_backbone
 from dapg.recipes import pretraining
-from dapg.train.pretrain import pretrain
+from dapg.training.pretrain import pretrain
 from figures import draw_person
 
 SMALL = {"width": 0.125, "last_stride": 2}

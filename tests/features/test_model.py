@@ -12,7 +12,7 @@ from torch import Tensor
 import dapg
 from dapg.core.any_images import AnyImage
 from dapg.core.errors import UsageError, WeightsError
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.core.types import Modality
 from dapg.features.build_encoder import build_encoder
 from dapg.methods.base import DataFacts

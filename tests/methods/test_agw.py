@@ -237,7 +237,7 @@ def test_other_files_and_networks_are_refused(tmp_path: Path) -> None:
 
 def test_a_published_file_is_scored_as_it_is(tmp_path: Path) -> None:
     """Full width, as the code builds nothing else; the encoder's features are the plain forward pass's."""
-    from dapg.core.training import BackboneConfig
+    from dapg.core.train_config import BackboneConfig
     from dapg.features.build_encoder import build_encoder
 
     method = build(width=1.0, persons=tuple(range(7)))

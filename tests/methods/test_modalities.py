@@ -16,7 +16,7 @@ from dapg.features.extract import trial_features
 from dapg.methods.runs import load_method
 from dapg.recipes import finetuning
 from dapg.scoring.metrics import mean_scores, score_trials
-from dapg.train.finetune import finetune
+from dapg.training.finetune import finetune
 
 
 class WrongStem(MethodEncoder):

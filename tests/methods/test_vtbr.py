@@ -12,7 +12,7 @@ from dapg.cli import main
 from dapg.core.batch import Batch
 from dapg.core.errors import DataError, UsageError
 from dapg.core.rng import SampleGenerator, generator_from
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.core.types import Modality, Record
 from dapg.data.captions import CaptionSettings, captions, garment_sentence
 from dapg.methods.base import DataFacts

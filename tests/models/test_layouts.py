@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dapg.core import plugins
 from dapg.core.rng import generator_from
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.methods.runs import backbone_settings
 from dapg.models.backbones._vit import ViT, resized_positions
 from dapg.models.backbones.base import Backbone

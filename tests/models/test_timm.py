@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dapg.core.errors import UsageError
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.methods.runs import backbone_settings
 from dapg.models.backbones._timm import timm_class
 from dapg.models.weights.backbone_weights import backbone_from_file, init_backbone, save_backbone

@@ -14,7 +14,7 @@ from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.rng import generator_from
 from dapg.core.scales import Stage
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.core.types import Modality
 from dapg.export.onnx_files import ONNX_TOLERANCE, FeatureNetwork, onnx_difference, write_onnx
 from dapg.features.encoders import BackboneEncoder

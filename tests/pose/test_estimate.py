@@ -16,7 +16,7 @@ from dapg.core.images import upright_size
 from dapg.core.key_points import usable
 from dapg.core.run_folder import RunFolder
 from dapg.core.schema import read_json
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.core.types import Record
 from dapg.data.sets.folder import Folder
 from dapg.data.sets.synthetic import Synthetic

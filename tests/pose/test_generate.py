@@ -17,7 +17,7 @@ from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import DataError, UsageError, WeightsError
 from dapg.core.images import decode
 from dapg.core.rng import generator_from
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.core.types import Modality, Record
 from dapg.data.manifest import read_manifest
 from dapg.data.sets.synthetic import Synthetic

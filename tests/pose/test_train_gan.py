@@ -17,7 +17,7 @@ from dapg.cli import main
 from dapg.core.batch import BadImage, Batch
 from dapg.core.errors import UsageError
 from dapg.core.images import decode
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.core.types import UNKNOWN, Modality, Record
 from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.sets.synthetic import Synthetic

@@ -26,7 +26,7 @@ from dapg.core.settings import (
 from dapg.core.types import JsonObject
 
 if TYPE_CHECKING:
-    from dapg.core.training import DataConfig
+    from dapg.core.train_config import DataConfig
 
 SettingsT = TypeVar("SettingsT", bound=Dataclass)
 
@@ -252,7 +252,7 @@ def take_source(words: list[str], what: str, program: str) -> "tuple[DataConfig,
     Raises:
         UsageError: it is missing, or neither a data set nor a path.
     """
-    from dapg.core.training import DataConfig
+    from dapg.core.train_config import DataConfig
     from dapg.data.source import parse_source
 
     text, words = take_positional(words, what, None, program)

@@ -8,7 +8,7 @@ from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.scales import PRESETS
 from dapg.core.settings import read_yaml
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.core.types import JsonObject
 from dapg.core.words import counted
 

@@ -38,7 +38,7 @@ def main(words: list[str], program: str) -> None:
 
     from dapg.core import distributed
     from dapg.recipes import alignment, validation
-    from dapg.train.align import align
+    from dapg.training.align import align
 
     about = method_page(program, _FOLDER, method, preset, _EXAMPLES)
     common = f"{COMMON} positives generated generator least_score"

@@ -7,7 +7,7 @@ from dapg.commands._settings import parse, take_option, wants_help
 from dapg.commands._training import COMMON, data_option, method_page, methods_page, say_result, take_method
 
 if TYPE_CHECKING:
-    from dapg.train.training_settings import FinetuneSettings
+    from dapg.training.training_settings import FinetuneSettings
 
 _FOLDER = "methods.finetuning"
 _ABOUT = """\
@@ -36,7 +36,7 @@ def main(words: list[str], program: str) -> None:
 
     from dapg.core import distributed
     from dapg.recipes import finetuning, make_validate
-    from dapg.train.finetune import finetune
+    from dapg.training.finetune import finetune
 
     about = method_page(program, _FOLDER, method, preset, _EXAMPLES.format(method=method))
     common = f"{COMMON} pictures selection corrupted_scores"

@@ -29,7 +29,7 @@ def main(words: list[str], program: str) -> None:
 
     from dapg.core import distributed
     from dapg.recipes import pretraining, validation
-    from dapg.train.pretrain import pretrain
+    from dapg.training.pretrain import pretrain
 
     about = method_page(program, _FOLDER, method, preset, _EXAMPLES.format(method=method))
     defaults = pretraining(method, preset, start)

@@ -11,7 +11,7 @@ from dapg.contracts.base import by_name, require, require_near
 from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.rng import generator_from
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.methods.runs import backbone_settings
 from dapg.models.backbones.base import Backbone, Pyramid
 from dapg.models.two_stream import TwoStream, TwoStreamConfig

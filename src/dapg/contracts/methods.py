@@ -26,7 +26,7 @@ from dapg.methods.contrastive import NegativesConfig, QueueConfig
 from dapg.methods.runs import method_class
 from dapg.models.backbones.base import Backbone
 from dapg.models.backbones.resnet18 import ResNet18
-from dapg.train.training_settings import TrainingSettings
+from dapg.training.training_settings import TrainingSettings
 
 COUNT, SIZE = 12, (32, 32)
 SMALL = replace(SCALES["demo"], size=SIZE, decoded=SIZE)

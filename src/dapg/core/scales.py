@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dapg.core.errors import UsageError, nearest
 from dapg.core.ranges import Pixels
-from dapg.core.training import BackboneConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from dapg.core.train_config import BackboneConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 
 if TYPE_CHECKING:
     from typing import Self as Self

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from dapg.core.errors import UsageError
 from dapg.core.ranges import Seed
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.data.sets.synthetic import Synthetic
 from dapg.data.source import open_dataset, select_records
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from dapg.core import plugins
 from dapg.core.errors import UsageError, nearest
 from dapg.core.rng import generator_from
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.core.types import Record
 from dapg.data.base import Dataset
 from dapg.data.sets.folder import Folder

@@ -18,7 +18,7 @@ from dapg.core.run_folder import RESULT, RunFolder, refuse_other_weights
 from dapg.core.runtime import Runtime
 from dapg.core.schema import read_json
 from dapg.core.settings import run_only
-from dapg.core.training import BackboneConfig, DataConfig
+from dapg.core.train_config import BackboneConfig, DataConfig
 from dapg.core.types import JsonObject, Trial
 from dapg.data.base import Dataset
 from dapg.data.source import list_hash, open_dataset

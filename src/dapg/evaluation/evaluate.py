@@ -17,7 +17,7 @@ from dapg.core.run_folder import CONFIG, RESULT, RunFolder, refuse_other_weights
 from dapg.core.runtime import Cache, Runtime
 from dapg.core.schema import checked, read_json, read_settings
 from dapg.core.settings import from_dict, read_yaml, run_only, to_dict, unset
-from dapg.core.training import BackboneConfig, DataConfig
+from dapg.core.train_config import BackboneConfig, DataConfig
 from dapg.core.types import JsonObject, Trial
 from dapg.corruptions import library
 from dapg.data.base import Dataset

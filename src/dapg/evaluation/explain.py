@@ -12,7 +12,7 @@ from dapg.core.ranges import Count, Pixels, Processes, Seed
 from dapg.core.run_folder import RunFolder
 from dapg.core.runtime import Runtime
 from dapg.core.settings import run_only, unset
-from dapg.core.training import BackboneConfig, DataConfig
+from dapg.core.train_config import BackboneConfig, DataConfig
 from dapg.core.types import UNKNOWN, JsonObject, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.loading import OnBadImage

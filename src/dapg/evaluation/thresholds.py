@@ -21,7 +21,7 @@ from dapg.core.ranges import Count, CountOrZero, Pixels, Processes, Range, Seed
 from dapg.core.runtime import Runtime
 from dapg.core.seeds import derive_seed
 from dapg.core.settings import run_only
-from dapg.core.training import BackboneConfig, DataConfig
+from dapg.core.train_config import BackboneConfig, DataConfig
 from dapg.core.types import UNKNOWN, JsonObject, Modality, Record
 from dapg.corruptions import library
 from dapg.data.base import Dataset

@@ -18,7 +18,7 @@ from dapg.core.metrics_log import loss_curve
 from dapg.core.run_folder import commit
 from dapg.core.runtime import Cache, Runtime
 from dapg.core.settings import to_dict
-from dapg.core.training import BackboneConfig, DataConfig
+from dapg.core.train_config import BackboneConfig, DataConfig
 from dapg.corruptions import library
 from dapg.data.captions import CaptionSettings, captions
 from dapg.data.manifest import MANIFEST
@@ -36,10 +36,10 @@ from dapg.features.pseudo_persons import GroupSettings, group
 from dapg.features.table import CENTRED
 from dapg.pose.generate import generate
 from dapg.scoring.bootstrap import PersonScores, person_scores
-from dapg.train.align import align
-from dapg.train.finetune import finetune
-from dapg.train.pretrain import pretrain
-from dapg.train.training_settings import AlignSettings, FinetuneSettings, PretrainSettings, TrainingSettings
+from dapg.training.align import align
+from dapg.training.finetune import finetune
+from dapg.training.pretrain import pretrain
+from dapg.training.training_settings import AlignSettings, FinetuneSettings, PretrainSettings, TrainingSettings
 
 VISIBLE = "visible-100"
 """Mode of the embedded people in which visible cameras search each other, in galleries of 100 persons."""

@@ -20,11 +20,11 @@ from dapg.core.errors import UsageError
 from dapg.core.files import sha256
 from dapg.core.scales import Stage
 from dapg.core.settings import to_dict
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.methods.runs import FOLDERS, method_class
 from dapg.models.weights import pose_weights
 from dapg.pose.generate import GenerateSettings
-from dapg.train.training_settings import AlignSettings, Positives, PretrainSettings, TrainingSettings
+from dapg.training.training_settings import AlignSettings, Positives, PretrainSettings, TrainingSettings
 
 NEED_GENERATED: tuple[Positives, ...] = ("generated", "shuffled")
 """Positives that are taken from a folder of generated pictures."""

@@ -10,14 +10,14 @@ from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
 from dapg.core.run_folder import RESULT
 from dapg.core.scales import SCALES, Stage
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.corruptions.library import DRAWS
 from dapg.data.source import open_dataset, select_records
 from dapg.evaluation.corrupted_sets import CorruptionPolicy
 from dapg.experiment.estimates import Speeds, measured_speeds, seconds_of_a_step, seconds_of_scoring
 from dapg.experiment.matrix import TABLES, Cell, Source, cells
 from dapg.experiment.store import CellResult, Stored, read_cells, this_machine
-from dapg.train.training_settings import AlignSettings, FinetuneSettings, TrainingSettings
+from dapg.training.training_settings import AlignSettings, FinetuneSettings, TrainingSettings
 
 Say = Callable[[str], None]
 """Takes a line of progress."""

@@ -15,7 +15,7 @@ from dapg.core.shards import Job, RunShard, forget
 from dapg.experiment.cell import run_cell
 from dapg.experiment.plan import Experiment
 from dapg.experiment.store import add_cell, read_cells
-from dapg.train.loop import Terminated
+from dapg.training.loop import Terminated
 
 ONCE = EngineSettings(tries=1)
 """A training that failed would fail again."""

@@ -8,7 +8,7 @@ from dapg.core.errors import UsageError, WeightsError
 from dapg.core.run_folder import CONFIG
 from dapg.core.seeds import derive_seed
 from dapg.core.settings import from_dict
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.features.encoders import BackboneEncoder, Encoder, HistogramEncoder, MethodEncoder
 from dapg.features.onnx_encoder import OnnxEncoder
 from dapg.methods.method_files import is_method_file, read_method

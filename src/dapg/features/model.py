@@ -10,7 +10,7 @@ from torch import Tensor
 from dapg.core.any_images import AnyImage, single_images, to_bytes
 from dapg.core.device import resolve_device
 from dapg.core.errors import UsageError
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.core.types import Modality
 from dapg.features.build_encoder import BUILT_IN, build_encoder, card_of
 from dapg.features.encoders import Encoder

@@ -30,7 +30,7 @@ from dapg.core.run_folder import RESULT
 from dapg.core.runtime import Runtime
 from dapg.core.schema import wall
 from dapg.core.settings import shown, unset
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.core.types import UNKNOWN, JsonObject, Record
 from dapg.data.cropping.boxes import iou
 from dapg.data.cropping.crop import MANIFEST

@@ -16,7 +16,7 @@ from dapg.core.ranges import Count, Pixels, Processes, Seed
 from dapg.core.runtime import Runtime
 from dapg.core.seeds import derive_seed
 from dapg.core.settings import unset
-from dapg.core.training import BackboneConfig, DataConfig
+from dapg.core.train_config import BackboneConfig, DataConfig
 from dapg.core.words import counted
 from dapg.data.loading import OnBadImage
 from dapg.data.source import open_dataset, select_records

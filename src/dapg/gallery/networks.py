@@ -19,7 +19,7 @@ from dapg.core.ranges import Pixels
 from dapg.core.run_folder import CONFIG, RESULT
 from dapg.core.schema import read_json
 from dapg.core.settings import from_dict, read_yaml, to_dict
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.core.types import JsonObject, Modality
 from dapg.data.base import Dataset
 from dapg.features.build_encoder import BUILT_IN, build_encoder, card_of

@@ -14,7 +14,7 @@ from dapg.core.batch import Batch, StepResult
 from dapg.core.images import normalise
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Scaled, ViewSize
-from dapg.core.training import BackboneConfig, DataConfig, ParameterGroup, TrainConfig
+from dapg.core.train_config import BackboneConfig, DataConfig, ParameterGroup, TrainConfig
 from dapg.core.types import Modality, Record
 from dapg.data.loading import LoaderConfig
 from dapg.models.backbones.base import Backbone

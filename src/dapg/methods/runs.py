@@ -15,7 +15,7 @@ from dapg.core.run_folder import CONFIG, RESULT
 from dapg.core.scales import Stage
 from dapg.core.schema import read_json, read_settings, said
 from dapg.core.settings import from_dict
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.core.types import JsonObject
 from dapg.methods.alignment.base import AlignmentMethod
 from dapg.methods.base import DataFacts, Method

@@ -28,10 +28,10 @@ from dapg.recipes import alignment, finetuning, pretraining
 from dapg.report.collect import collect
 from dapg.report.demo_page import DemoPage, Scored, write_demo
 from dapg.report.run_page import write_page
-from dapg.train.align import align
-from dapg.train.finetune import finetune
-from dapg.train.pretrain import pretrain
-from dapg.train.training_settings import AlignSettings, FinetuneSettings, PretrainSettings
+from dapg.training.align import align
+from dapg.training.finetune import finetune
+from dapg.training.pretrain import pretrain
+from dapg.training.training_settings import AlignSettings, FinetuneSettings, PretrainSettings
 
 SCALE, PRETRAINING, ALIGNMENT, FINETUNING, MODE = "small", "dapg", "dapg_align", "agw", "all-100"
 LENGTHS = {"pretrain": 130, "align": 100}

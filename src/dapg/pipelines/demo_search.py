@@ -7,7 +7,7 @@ import torch
 from dapg.core.rng import generator_from
 from dapg.core.runtime import Runtime
 from dapg.core.scales import SCALES
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.core.types import JsonObject, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.sets.synthetic import SAME_ROOM

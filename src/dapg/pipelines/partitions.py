@@ -12,8 +12,8 @@ from dapg.core.types import JsonObject
 from dapg.data.sets.regdb import PARTITIONS
 from dapg.evaluation.evaluate import EvaluateSettings, evaluate
 from dapg.recipes import make_validate
-from dapg.train.finetune import finetune
-from dapg.train.training_settings import FinetuneSettings
+from dapg.training.finetune import finetune
+from dapg.training.training_settings import FinetuneSettings
 
 SUMMARY = "summary.json"
 MODES = ("visible-to-thermal", "thermal-to-visible")

@@ -27,7 +27,7 @@ from dapg.core.run_folder import RunFolder
 from dapg.core.schema import read_json
 from dapg.core.settings import run_only
 from dapg.core.shards import Job, RunShard, chunk, chunks
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.core.types import JsonObject, Record
 from dapg.data.base import Dataset
 from dapg.data.compact import CompactRecords

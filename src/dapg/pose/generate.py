@@ -24,7 +24,7 @@ from dapg.core.ranges import Count, CountOrZero, Seed
 from dapg.core.schema import read_json
 from dapg.core.settings import run_only, unset
 from dapg.core.shards import Job, RunShard, chunk, chunks, piece
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.compact import CompactRecords

@@ -7,7 +7,7 @@ and ``demo`` for two cores.
 from dataclasses import replace
 
 from dapg.core.scales import require_preset
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.data.loading import LoaderConfig
 from dapg.models.pn_gan import DiscriminatorConfig, GeneratorConfig
 from dapg.pose.train_gan import GanLossConfig, GanSettings, GanTrainConfig, PairConfig

@@ -1,6 +1,6 @@
 """Trains a pose generator: two networks against each other. Its own short loop; set-up and checkpoints as elsewhere.
 
-As in ``train/loop.py`` the pictures of step t and all draws for them are functions of (seed, t), and what has memory
+As in ``training/loop.py`` the pictures of step t and all draws for them are functions of (seed, t), and what has memory
 (both networks, the average of the generator, one optimiser) is in the checkpoint: a resumed run is exact. One process.
 """
 
@@ -30,7 +30,7 @@ from dapg.core.ranges import Count, CountOrZero, Decay, Seed, Share, Weight
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.run_folder import RunFolder
 from dapg.core.settings import run_only, to_dict
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.core.types import UNKNOWN, JsonObject, Record
 from dapg.core.words import without_folders
 from dapg.data.base import Dataset
@@ -67,8 +67,8 @@ from dapg.pose.pairs import (
     persons_tested,
     training_records,
 )
-from dapg.train import checkpoint
-from dapg.train.loop import FiniteCheck, Interrupt, not_found_again
+from dapg.training import checkpoint
+from dapg.training.loop import FiniteCheck, Interrupt, not_found_again
 
 CARD = "README.md"
 COARSE = 8

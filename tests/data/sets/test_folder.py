@@ -8,7 +8,7 @@ from PIL import Image
 
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import csv_text
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.core.types import UNKNOWN, Modality
 from dapg.data.base import Dataset, example_picture
 from dapg.data.listing import pictures_below

@@ -11,7 +11,7 @@ from pathlib import Path
 from dapg.core.files import atomic_write_bytes, csv_text
 from dapg.core.images import open_rgb
 from dapg.core.seeds import derive_seed
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.core.types import Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.sets.folder import LABELS

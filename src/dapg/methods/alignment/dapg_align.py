@@ -27,7 +27,7 @@ from dapg.core.ranges import Count, Positive, Share
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Self
 from dapg.core.settings import from_dict
-from dapg.core.training import OptimizerConfig, ScheduleConfig
+from dapg.core.train_config import OptimizerConfig, ScheduleConfig
 from dapg.core.types import JsonObject
 from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_similarity_distribution

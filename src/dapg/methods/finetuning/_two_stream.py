@@ -16,7 +16,7 @@ from dapg.core.errors import UsageError
 from dapg.core.ranges import Weight
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Self
-from dapg.core.training import ParameterGroup
+from dapg.core.train_config import ParameterGroup
 from dapg.core.types import Modality
 from dapg.losses.identity import accuracy, identity_loss
 from dapg.methods.base import DataFacts, Method, MethodConfig

@@ -11,7 +11,7 @@ from dapg.augment.views import ViewConfig
 from dapg.core.batch import Batch, StepResult
 from dapg.core.ranges import Share
 from dapg.core.rng import SampleGenerator
-from dapg.core.training import OptimizerConfig, ScheduleConfig
+from dapg.core.train_config import OptimizerConfig, ScheduleConfig
 from dapg.losses.regression import regression
 from dapg.methods.base import DataFacts, Recipe
 from dapg.methods.contrastive import Contrastive, PairConfig, TwoViews

@@ -27,7 +27,7 @@ from dapg.core.errors import UsageError
 from dapg.core.ranges import Positive, Share, Weight
 from dapg.core.rng import SampleGenerator
 from dapg.core.settings import unset
-from dapg.core.training import OptimizerConfig, ScheduleConfig
+from dapg.core.train_config import OptimizerConfig, ScheduleConfig
 from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_feature_distribution, log_similarity_distribution
 from dapg.methods.base import DataFacts, Recipe

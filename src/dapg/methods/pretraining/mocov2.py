@@ -8,7 +8,7 @@ from dapg.augment.views import ViewConfig
 from dapg.core.batch import Batch, StepResult
 from dapg.core.ranges import Positive
 from dapg.core.rng import SampleGenerator
-from dapg.core.training import ParameterGroup
+from dapg.core.train_config import ParameterGroup
 from dapg.losses.info_nce import multi_positive_info_nce
 from dapg.methods.base import DataFacts
 from dapg.methods.contrastive import Contrastive, PairConfig, QueueConfig, TwoViews

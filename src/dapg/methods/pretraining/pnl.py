@@ -15,7 +15,7 @@ from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.ranges import Channels, Positive, Share, Weight
 from dapg.core.rng import SampleGenerator
-from dapg.core.training import ScheduleConfig
+from dapg.core.train_config import ScheduleConfig
 from dapg.core.types import UNKNOWN, Record
 from dapg.data.picture_lines import read_groups, with_groups
 from dapg.losses.info_nce import label_guided_info_nce

@@ -9,7 +9,7 @@ from dapg.core import distributed
 from dapg.core.batch import Batch, StepResult
 from dapg.core.ranges import Positive
 from dapg.core.rng import SampleGenerator
-from dapg.core.training import OptimizerConfig, ScheduleConfig
+from dapg.core.train_config import OptimizerConfig, ScheduleConfig
 from dapg.losses.info_nce import nt_xent
 from dapg.methods.base import DataFacts, Recipe
 from dapg.methods.contrastive import Contrastive, PairConfig, TwoViews

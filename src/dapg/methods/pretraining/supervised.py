@@ -11,7 +11,7 @@ from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
 from dapg.core.ranges import Share
 from dapg.core.rng import SampleGenerator
-from dapg.core.training import OptimizerConfig, ScheduleConfig
+from dapg.core.train_config import OptimizerConfig, ScheduleConfig
 from dapg.core.types import UNKNOWN, Modality
 from dapg.methods.base import DataFacts, Recipe
 from dapg.methods.contrastive import PairConfig, TwoViews

@@ -17,7 +17,7 @@ from dapg.core.errors import UsageError
 from dapg.core.ranges import Channels, Count, Layers, Share, Weight
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Self
-from dapg.core.training import ParameterGroup, ScheduleConfig
+from dapg.core.train_config import ParameterGroup, ScheduleConfig
 from dapg.core.types import Modality, Record
 from dapg.data.picture_lines import named, read_lines
 from dapg.methods.base import DataFacts, Method, MethodConfig, Recipe

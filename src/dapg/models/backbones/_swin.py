@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from dapg.core.ranges import Factor, Share
 from dapg.core.settings import unset
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 from dapg.models.backbones.base import Backbone, Converted
 from dapg.models.blocks.initialise import initialise
 from dapg.models.blocks.transformer import LayerNorm

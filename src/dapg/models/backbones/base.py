@@ -19,7 +19,7 @@ from dapg.core.errors import UsageError, nearest
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD
 from dapg.core.ranges import Factor, Stride
 from dapg.core.settings import unset
-from dapg.core.training import BackboneConfig
+from dapg.core.train_config import BackboneConfig
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 """Stages of a whole pyramid, at strides 4, 8, 16 and 32."""

@@ -5,7 +5,7 @@ from typing import Literal
 
 from dapg.core.ranges import Count, Seed, Share, Weight
 from dapg.core.settings import run_only
-from dapg.core.training import BackboneConfig, DataConfig, TrainConfig
+from dapg.core.train_config import BackboneConfig, DataConfig, TrainConfig
 from dapg.data.loading import LoaderConfig
 from dapg.methods.base import MethodConfig
 

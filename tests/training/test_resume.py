@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import warm_processes
 from dapg.core.metrics_log import read_metrics
-from dapg.train import checkpoint
+from dapg.training import checkpoint
 
 SCRIPT = Path(__file__).with_name("training_script.py")
 TIMES = {"seconds", "waited"}
@@ -180,7 +180,7 @@ def test_a_signal_ends_well(
     code, printed = started.end()
     assert code == 1
     assert printed.count("Traceback") == 1, printed
-    assert f"dapg.train.loop.{error}: stopped by" in printed
+    assert f"dapg.training.loop.{error}: stopped by" in printed
     assert str(run / "checkpoints") in printed
     run_to_end(figures, run, *LOADED)
     assert_equal(last_state(run), last_state(uninterrupted))

@@ -20,14 +20,14 @@ from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import DataError, TrainingError, UsageError, killed_loader
 from dapg.core.metrics_log import read_metrics
 from dapg.core.rng import SampleGenerator
-from dapg.core.training import TrainConfig
+from dapg.core.train_config import TrainConfig
 from dapg.data.loading import LoaderConfig
 from dapg.data.samplers import InfiniteSampler
 from dapg.data.sets.folder import Folder
 from dapg.methods.base import Method
 from dapg.methods.pretraining.mocov2 import MoCoV2
-from dapg.train import checkpoint, trackers
-from dapg.train.loop import Cancelled, Interrupt, Job, Progress, train
+from dapg.training import checkpoint, trackers
+from dapg.training.loop import Cancelled, Interrupt, Job, Progress, train
 from figures import make_figures
 
 SMALL = LoaderConfig(height=32, width=16, workers=0)

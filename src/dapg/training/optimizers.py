@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dapg.core.device import constant
 from dapg.core.errors import UsageError, nearest
-from dapg.core.training import OptimizerConfig, OptimizerName, ParameterGroup, ScheduleConfig
+from dapg.core.train_config import OptimizerConfig, OptimizerName, ParameterGroup, ScheduleConfig
 
 
 def build_optimizer(config: OptimizerConfig, groups: Iterable[ParameterGroup]) -> torch.optim.Optimizer:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from dapg.core.errors import UsageError
-from dapg.core.training import BackboneConfig, DataConfig
+from dapg.core.train_config import BackboneConfig, DataConfig
 from dapg.data.sets.folder import Folder
 from dapg.data.shards.pack import pack
 from dapg.recipes import pretraining
-from dapg.train.pretrain import pretrain
-from dapg.train.training_settings import PretrainSettings
+from dapg.training.pretrain import pretrain
+from dapg.training.training_settings import PretrainSettings
 from figures import make_figures
 
 

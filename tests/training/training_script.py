@@ -24,7 +24,7 @@ import torch
 from dapg.augment.views import ViewConfig
 from dapg.core import distributed
 from dapg.core.rng import generator_from
-from dapg.core.training import OptimizerConfig, ScheduleConfig, TrainConfig
+from dapg.core.train_config import OptimizerConfig, ScheduleConfig, TrainConfig
 from dapg.data.loading import LoaderConfig
 from dapg.data.samplers import InfiniteSampler
 from dapg.data.sets.folder import Folder
@@ -32,7 +32,7 @@ from dapg.methods.base import DataFacts
 from dapg.methods.pretraining.mocov2 import MoCoV2
 from dapg.models.backbones.resnet18 import ResNet18
 from dapg.models.heads.moco_head import MoCoHead
-from dapg.train import checkpoint, loop
+from dapg.training import checkpoint, loop
 
 
 class FrozenNorms(MoCoV2):

@@ -14,7 +14,7 @@ from dapg.core.results import Training
 from dapg.core.rng import generator_from
 from dapg.core.run_folder import RunFolder, refuse_other_weights
 from dapg.core.scales import Stage
-from dapg.core.training import DataConfig, TrainConfig
+from dapg.core.train_config import DataConfig, TrainConfig
 from dapg.core.types import JsonObject, Record
 from dapg.data.base import Dataset
 from dapg.data.samplers import Sampler
@@ -22,9 +22,9 @@ from dapg.data.source import list_hash, open_dataset
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import BACKBONE_WEIGHTS, METHOD_WEIGHTS, backbone_settings, method_class
 from dapg.models.weights.backbone_weights import init_backbone, save_backbone, weights_hash
-from dapg.train import checkpoint
-from dapg.train.loop import Job, Progress, Validate, train
-from dapg.train.training_settings import TrainingSettings
+from dapg.training import checkpoint
+from dapg.training.loop import Job, Progress, Validate, train
+from dapg.training.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True)

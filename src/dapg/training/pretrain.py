@@ -7,9 +7,9 @@ from dapg.data.samplers import InfiniteSampler, Sampler
 from dapg.data.shards.shard_sampler import ShardSampler
 from dapg.data.source import open_dataset, select_records
 from dapg.methods.base import DataFacts
-from dapg.train.loop import Validate
-from dapg.train.run import Work, run_training
-from dapg.train.training_settings import PretrainSettings
+from dapg.training.loop import Validate
+from dapg.training.run import Work, run_training
+from dapg.training.training_settings import PretrainSettings
 
 
 def pretrain(settings: PretrainSettings, validate: Validate | None = None) -> JsonObject:

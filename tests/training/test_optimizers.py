@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from dapg.core.errors import UsageError
-from dapg.core.training import OptimizerConfig, ScheduleConfig
-from dapg.train.optimizers import LARS, build_optimizer, learning_rate
+from dapg.core.train_config import OptimizerConfig, ScheduleConfig
+from dapg.training.optimizers import LARS, build_optimizer, learning_rate
 
 
 def network(seed: int = 0) -> nn.Sequential:

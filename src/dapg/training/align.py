@@ -20,10 +20,10 @@ from dapg.methods.alignment.base import AlignmentMethod
 from dapg.methods.base import DataFacts, Method
 from dapg.methods.runs import METHOD_WEIGHTS
 from dapg.models.weights.pose_weights import load_generator
-from dapg.train.loop import Validate
-from dapg.train.positives import SHEET, companions_of, write_sheet
-from dapg.train.run import Work, run_training
-from dapg.train.training_settings import AlignSettings
+from dapg.training.loop import Validate
+from dapg.training.positives import SHEET, companions_of, write_sheet
+from dapg.training.run import Work, run_training
+from dapg.training.training_settings import AlignSettings
 
 
 def align(settings: AlignSettings, validate: Validate | None = None) -> JsonObject:

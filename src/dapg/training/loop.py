@@ -35,15 +35,15 @@ from dapg.core.progress import Bar, progress_bar
 from dapg.core.rng import SampleGenerator
 from dapg.core.seeds import derive_seed
 from dapg.core.settings import flat, from_dict, to_dict
-from dapg.core.training import TrainConfig
+from dapg.core.train_config import TrainConfig
 from dapg.core.types import JsonObject, Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.samplers import LocalBatches, Sampler
 from dapg.methods.base import Method
-from dapg.train import checkpoint
-from dapg.train.optimizers import build_optimizer, learning_rate
-from dapg.train.trackers import require_tracker, start_trackers
+from dapg.training import checkpoint
+from dapg.training.optimizers import build_optimizer, learning_rate
+from dapg.training.trackers import require_tracker, start_trackers
 
 Validate = Callable[[Method], dict[str, float]]
 """Scores of a method, the first of which chooses the best checkpoint (higher is better)."""

@@ -12,9 +12,9 @@ from dapg.core.words import counted
 from dapg.data.identity_sampler import CrossModalSampler
 from dapg.data.source import open_dataset, select_records
 from dapg.methods.base import DataFacts
-from dapg.train.loop import MakeValidate
-from dapg.train.run import Work, run_training
-from dapg.train.training_settings import FinetuneSettings
+from dapg.training.loop import MakeValidate
+from dapg.training.run import Work, run_training
+from dapg.training.training_settings import FinetuneSettings
 
 
 def finetune(settings: FinetuneSettings, make_validate: MakeValidate | None = None) -> JsonObject:
