@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from dapg.evaluation.feature_files import score_file as score_file
     from dapg.features.model import Model as Model
     from dapg.features.model import load as load
+    from dapg.gallery.database import Filters as Filters
     from dapg.gallery.gallery import Gallery as Gallery
+    from dapg.gallery.search import SearchResult as SearchResult
     from dapg.methods.base import Method as Method
     from dapg.methods.runs import load_method as load_method
     from dapg.models.backbones.base import Backbone as Backbone
+    from dapg.pipelines.train import train as train
     from dapg.recipes import alignment as alignment
     from dapg.recipes import finetuning as finetuning
     from dapg.recipes import pretraining as pretraining
@@ -54,10 +57,13 @@ _HOMES = {
     "evaluation.evaluate": ("EvaluateSettings", "evaluate"),
     "evaluation.feature_files": ("score_file",),
     "features.model": ("Model", "load"),
+    "gallery.database": ("Filters",),
     "gallery.gallery": ("Gallery",),
+    "gallery.search": ("SearchResult",),
     "methods.base": ("Method",),
     "methods.runs": ("load_method",),
     "models.backbones.base": ("Backbone",),
+    "pipelines.train": ("train",),
     "recipes": ("alignment", "finetuning", "pretraining"),
     "scoring.labels": ("Labels",),
     "scoring.metrics": ("Scores", "score", "score_features"),

@@ -196,7 +196,7 @@ def test_persons_in_one_modality_are_left_out_with_a_warning(
         (("--partitions", "all"), "--partitions belongs to --data regdb=PATH"),
         (("--partitions", "0-3"), "RegDB's partitions are 1 to 10"),
         (("--partitions", "x"), "--partitions takes all, or numbers"),
-        (("--data.split", "unlabelled"), "needs as many persons with visible and infrared pictures; there are 0"),
+        (("--data.split", "unlabelled"), "has no person with pictures in both kinds of light"),
     ],
 )
 def test_wrong_use(

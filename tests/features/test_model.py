@@ -89,10 +89,12 @@ def test_all_kinds_of_images_give_the_features_of_the_command_line(file: Path) -
     stored = file.with_name("a.png")
     Image.fromarray(array).save(stored)
     tensor = torch.from_numpy(array).permute(2, 0, 1)
-    kinds: list[AnyImage] = [stored, str(stored), Image.open(stored), array, array / 255, tensor, tensor / 255]
+    content = stored.read_bytes()
+    kinds: list[AnyImage] = [stored, str(stored), content, Image.open(stored), array, array / 255, tensor, tensor / 255]
     features = model.encode(kinds, modality="infrared")
-    assert features.shape == (7, 64)
-    torch.testing.assert_close(features, features[:1].expand(7, -1))
+    assert features.shape == (8, 64)
+    torch.testing.assert_close(features, features[:1].expand(8, -1))
+    torch.testing.assert_close(model.encode(content, "infrared"), features[:1])
 
     resized = torch.from_numpy(np.array(Image.fromarray(array).resize((32, 64), Image.Resampling.BILINEAR)))
     encoder = build_encoder(str(file), BackboneConfig(), (1, 1), 0, torch.device("cpu"))

@@ -6,6 +6,7 @@ import json
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -63,9 +64,15 @@ def test_modalities_are_guessed_and_several_pictures_are_one_query(tmp_path: Pat
     assert [answer.picture.person for answer in result.answers] == ["person 001"] * 2
     assert gallery.search(grey[0].read_bytes(), "visible").modality == Modality.VISIBLE
     assert gallery.search(Image.open(grey[0])).modality == Modality.INFRARED
-    with pytest.raises(UsageError, match="no kind of light"):
+    pixels = np.asarray(Image.open(grey[0]).convert("RGB"))
+    for image in (pixels, pixels / 255, torch.from_numpy(pixels.copy()).permute(2, 0, 1)):
+        same = gallery.search(image, filters=dapg.Filters(modality=Modality.VISIBLE))
+        assert [answer.score for answer in same.answers] == [
+            answer.score for answer in gallery.search(grey[0], filters=dapg.Filters(modality=Modality.VISIBLE)).answers
+        ]
+    with pytest.raises(UsageError, match="a modality is visible or infrared"):
         gallery.search(grey, "thermal")
-    with pytest.raises(DataError, match=r"missing\.png"):
+    with pytest.raises(UsageError, match=r"missing\.png cannot be read"):
         gallery.search("missing.png")
     with pytest.raises(DataError, match="not a picture"):
         gallery.search(b"no picture")

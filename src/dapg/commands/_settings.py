@@ -18,6 +18,7 @@ from dapg.core.settings import (
     dump_yaml,
     from_text,
     merge,
+    nested,
     read_yaml,
     settings_in,
     to_dict,
@@ -95,7 +96,7 @@ def parse(
             values.pop(key, None)
         defaults = merge(defaults, values, f"{config}: ")
     given = _options([word for word in words if word != "--print_config"], known, program)
-    settings = merge(defaults, _nested(given), "--")
+    settings = merge(defaults, nested(given), "--")
     if "--print_config" in words:
         print(dump_yaml(to_dict(settings)), end="")
         sys.exit(0)
@@ -148,18 +149,6 @@ def _meaning(shorthand: str, text: str, known: dict[str, Setting]) -> JsonObject
         return {f"{shorthand}.name": source.name, f"{shorthand}.root": source.root}
     name = _SHORTHANDS[shorthand][0]
     return {name: from_text(known[name].hint, text)}
-
-
-def _nested(values: JsonObject) -> JsonObject:
-    """``{"a.b": 1}`` as ``{"a": {"b": 1}}``."""
-    tree: JsonObject = {}
-    for name, value in values.items():
-        *path, last = name.split(".")
-        branch = tree
-        for part in path:
-            branch = branch.setdefault(part, {})
-        branch[last] = value
-    return tree
 
 
 def _help(program: str, known: dict[str, Setting], common: list[str]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Images as people have them, files, Pillow images, NumPy arrays or tensors, to and from tensors (3, H, W)."""
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,14 +15,16 @@ from dapg.core.errors import UsageError
 from dapg.core.images import decode, from_numpy, open_rgb, to_pil
 
 Array = NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.float64]
-AnyImage = str | Path | Image.Image | Array | Tensor
-"""A file's path; a Pillow image; an array (H, W), (H, W, 1) or (H, W, 3); a tensor (3, H, W) or (1, H, W). Numbers are
-uint8, or floating point in [0, 1]."""
+AnyImage = str | Path | bytes | Image.Image | Array | Tensor
+"""A file's path, or what is in the file; a Pillow image; an array (H, W), (H, W, 1) or (H, W, 3); a tensor (3, H, W) or
+(1, H, W). Numbers are uint8, or floating point in [0, 1]."""
 
 
 def single_images(images: AnyImage | Sequence[AnyImage]) -> Iterator[AnyImage]:
     """One image after the other of an image, a sequence of images, or a batch: an array or a tensor of four axes."""
-    if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4):
+    if isinstance(images, str | Path | bytes | Image.Image) or (
+        isinstance(images, np.ndarray | Tensor) and images.ndim < 4
+    ):
         yield images
     else:
         yield from images
@@ -34,12 +37,12 @@ def to_tensor(image: AnyImage) -> Shaped[Tensor, "3 H W"]:
         UsageError: an array or a tensor of another shape, type or range.
         DataError: a file that is no image, or a damaged one.
     """
-    if isinstance(image, str | Path):
-        image = open_rgb(_bytes(Path(image)), str(image))
+    if isinstance(image, str | Path | bytes):
+        image = open_rgb(*encoded(image))
     if isinstance(image, Image.Image):
         return from_numpy(np.asarray(image.convert("RGB")))
     if isinstance(image, np.ndarray):
-        tensor = torch.from_numpy(np.ascontiguousarray(image))
+        tensor = torch.from_numpy(np.require(image, requirements="CW"))  # a copy of what is read-only
         tensor = tensor[None] if tensor.ndim == 2 else tensor.movedim(-1, 0)
     else:
         tensor = image
@@ -60,18 +63,17 @@ def to_bytes(image: AnyImage, size: tuple[int, int]) -> UInt8[Tensor, "3 H W"]:
     Raises:
         UsageError, DataError: as ``to_tensor``.
     """
-    if isinstance(image, str | Path):
-        return decode(_bytes(Path(image)), size, where=str(image))
-    tensor = to_tensor(image).cpu()
-    if tensor.is_floating_point():
-        tensor = (tensor.float() * 255).round().to(torch.uint8)
+    if isinstance(image, str | Path | bytes):
+        data, name = encoded(image)
+        return decode(data, size, where=name)
+    tensor = _rounded(to_tensor(image))
     if tensor.shape[1:] == size:
         return tensor
     return from_numpy(np.asarray(to_pil(tensor).resize(size[::-1], Image.Resampling.BILINEAR)))
 
 
 def like(image: AnyImage, tensor: Shaped[Tensor, "3 H W"]) -> Image.Image | Array | Tensor:
-    """A result of ``to_tensor(image)`` as what the image was; a Pillow image for a file."""
+    """A result of ``to_tensor(image)`` as what the image was; a Pillow image for a file or its content."""
     if isinstance(image, Tensor):
         return tensor
     if isinstance(image, np.ndarray):
@@ -80,8 +82,26 @@ def like(image: AnyImage, tensor: Shaped[Tensor, "3 H W"]) -> Image.Image | Arra
     return to_pil(tensor)
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+def encoded(image: AnyImage) -> tuple[bytes, str]:
+    """The content of an image's file, and its name for messages; PNG for what is no file.
+
+    Raises:
+        UsageError: a file that cannot be read, or an array or a tensor of another shape, type or range.
+    """
+    if isinstance(image, bytes):
+        return image, "image"
+    if isinstance(image, str | Path):
+        try:
+            return Path(image).read_bytes(), str(image)
+        except OSError as error:
+            raise UsageError(f"{image} cannot be read: {error.strerror or error}") from error
+    stream = io.BytesIO()
+    picture = image if isinstance(image, Image.Image) else to_pil(_rounded(to_tensor(image)))
+    picture.save(stream, "PNG")
+    return stream.getvalue(), "image"
+
+
+def _rounded(image: Shaped[Tensor, "3 H W"]) -> UInt8[Tensor, "3 H W"]:
+    """On the CPU, floating point numbers as the nearest of 256 levels."""
+    image = image.cpu()
+    return (image.float() * 255).round().to(torch.uint8) if image.is_floating_point() else image

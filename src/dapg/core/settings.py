@@ -303,6 +303,18 @@ def flat(values: JsonObject, prefix: str = "") -> JsonObject:
     return result
 
 
+def nested(values: Mapping[str, object]) -> JsonObject:
+    """Dotted keys as nested mappings: ``{"a.b": 1}`` as ``{"a": {"b": 1}}``."""
+    tree: JsonObject = {}
+    for name, value in values.items():
+        *path, last = name.split(".")
+        branch = tree
+        for part in path:
+            branch = branch.setdefault(part, {})
+        branch[last] = value
+    return tree
+
+
 _GONE = {"part", "processes"}
 """Settings of earlier versions that changed no result, in files that these wrote."""
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dapg.core.any_images import AnyImage, encoded, single_images
 from dapg.core.errors import BusyError, DataError, UsageError
 from dapg.core.files import atomic_write_bytes, write_json
 from dapg.core.images import decode, looks_infrared
@@ -39,9 +40,6 @@ from dapg.gallery.search import Picture, Query, SearchResult
 
 ABOUT = "gallery.json"
 SQLITE = "sqlite"
-
-ImageInput = str | Path | bytes | Image.Image
-"""A path, an encoded file, or a decoded picture."""
 
 
 class _About(TypedDict):
@@ -77,20 +75,20 @@ class Gallery:
 
     @classmethod
     def create(
-        cls, folder: Path | str, network: NetworkSettings, device: str = "auto", store: str = SQLITE
+        cls, folder: Path | str, network: NetworkSettings | str, device: str = "auto", store: str = SQLITE
     ) -> "Gallery":
         """A new, empty gallery.
 
         Args:
             folder: made where it is missing; it must be empty.
-            network: whose features it holds.
+            network: whose features it holds, by what ``dapg.load`` takes or with settings.
             device: where that computes.
             store: ``sqlite``, or the address of a PostgreSQL database (``postgresql://...``) with pgvector.
 
         Raises:
             UsageError: the folder is not empty, or there is no such network.
         """
-        folder = Path(folder)
+        folder, network = Path(folder), NetworkSettings(network) if isinstance(network, str) else network
         if folder.exists() and any(folder.iterdir()):
             raise UsageError(f"{folder} is not empty and holds no gallery; give another folder")
         loaded = Network(network, device)
@@ -205,24 +203,24 @@ class Gallery:
 
     # Search
 
-    def encode(self, images: ImageInput | Sequence[ImageInput], modality: Modality | None = None) -> Query:
+    def encode(self, images: AnyImage | Sequence[AnyImage], modality: Modality | None = None) -> Query:
         """One or several pictures of one person as a query: the mean of their features, of unit length.
 
         Args:
-            images: paths, encoded files, or Pillow images.
+            images: paths, encoded files, Pillow images, arrays or tensors.
             modality: kind of light; None: infrared if most of them are grey.
 
         Raises:
             DataError: one of them is no picture.
+            UsageError: no image, a file that cannot be read, or an array or tensor that is no image.
         """
-        files = [images] if isinstance(images, str | Path | bytes | Image.Image) else list(images)
-        if not files:
+        data = [encoded(image) for image in single_images(images)]
+        if not data:
             raise UsageError("a search needs a picture")
-        data = [_encoded(file) for file in files]
         network = self.network()
         decoded = torch.stack([decode(content, network.input_size, None, name) for content, name in data])
         grey = sum(looks_infrared(image) for image in decoded)
-        light = modality or (Modality.INFRARED if 2 * grey > len(files) else Modality.VISIBLE)
+        light = modality or (Modality.INFRARED if 2 * grey > len(data) else Modality.VISIBLE)
         mean = network.encode(decoded, light).mean(axis=0, dtype=np.float32)
         length = float(np.linalg.norm(mean))
         feature = (mean / max(length, 1e-12)).astype(np.float16).astype(np.float32)
@@ -230,7 +228,7 @@ class Gallery:
 
     def search(
         self,
-        images: ImageInput | Sequence[ImageInput] | Query,
+        images: AnyImage | Sequence[AnyImage] | Query,
         modality: Modality | str | None = None,
         filters: Filters | None = None,
         top: int = 20,
@@ -238,17 +236,19 @@ class Gallery:
         """The tracks (and pictures without a track) most similar to the person in the images.
 
         Args:
-            images: one or several pictures of one person: paths, encoded files, Pillow images, or what ``encode`` made.
+            images: one or several pictures of one person: paths, encoded files, Pillow images, arrays, tensors, or what
+                ``encode`` made.
             modality: kind of light of the images, ``visible`` or ``infrared``; None: guessed.
             filters: which pictures of the gallery are searched.
             top: number of answers.
 
         Raises:
-            DataError: an image cannot be read.
-            UsageError: an unknown camera or kind of light, or the network is not where it was.
+            DataError: a file is no image, or damaged.
+            UsageError: an image that cannot be read, an unknown camera or kind of light, or the network is not where it
+                was.
         """
         started, filters = time.time(), filters or Filters()
-        light = _modality(modality)
+        light = None if modality is None else Modality.named(modality)
         query = images if isinstance(images, Query) else self.encode(images, light)
         model, card = self.model_number(), self.card()
         if len(query.feature) != card.width:
@@ -567,28 +567,6 @@ def _connect(folder: Path, store: str) -> Database:
     if store.startswith(("postgresql://", "postgres://")):
         return PostgresDatabase(store)
     raise UsageError(f"{store!r} is no store; use sqlite or postgresql://HOST/DATABASE")
-
-
-def _encoded(file: ImageInput) -> tuple[bytes, str]:
-    """Encoded bytes, and a name for messages."""
-    if isinstance(file, bytes):
-        return file, "query"
-    if isinstance(file, Image.Image):
-        stream = io.BytesIO()
-        file.save(stream, "PNG")
-        return stream.getvalue(), "query"
-    try:
-        return Path(file).read_bytes(), str(file)
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror or error}") from error
-
-
-def _modality(word: Modality | str | None) -> Modality | None:
-    if word is None or isinstance(word, Modality):
-        return word
-    if word.upper() not in Modality.__members__:
-        raise UsageError(f"{word!r} is no kind of light; use visible or infrared")
-    return Modality[word.upper()]
 
 
 def _login() -> str:

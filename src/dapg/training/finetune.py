@@ -34,6 +34,11 @@ def finetune(settings: FinetuneSettings, make_validate: MakeValidate | None = No
             split = dataset.fitting_split(split)
         records = select_records(dataset, replace(settings.data, split=split), settings.seed)
         both, single = _by_modalities(records)
+        if not both:
+            raise UsageError(
+                f"{dataset.title} has no person with pictures in both kinds of light; of a folder, labels.csv says who "
+                "and what is on each picture (docs/datasets.md)"
+            )
         if single:
             tqdm.write(
                 f"warning: {len(single)} of {len(single) + len(both)} persons are not used: they have pictures in one "
