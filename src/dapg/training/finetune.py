@@ -37,7 +37,7 @@ def finetune(settings: FinetuneSettings, make_validate: MakeValidate | None = No
         if not both:
             raise UsageError(
                 f"{dataset.title} has no person with pictures in both kinds of light; of a folder, labels.csv says who "
-                "and what is on each picture (docs/datasets.md)"
+                "and what is on each picture (docs/reference/datasets.md)"
             )
         if single:
             tqdm.write(
