@@ -42,7 +42,7 @@ def to_tensor(image: AnyImage) -> Shaped[Tensor, "3 H W"]:
     if isinstance(image, Image.Image):
         return from_numpy(np.asarray(image.convert("RGB")))
     if isinstance(image, np.ndarray):
-        tensor = torch.from_numpy(np.require(image, requirements="CW"))  # a copy of what is read-only
+        tensor = torch.from_numpy(np.require(image, requirements=["C", "W"]))  # a copy of what is read-only
         tensor = tensor[None] if tensor.ndim == 2 else tensor.movedim(-1, 0)
     else:
         tensor = image
