@@ -69,8 +69,10 @@ recheck: $(VENV)/.test ## Run one cheap finished cell of results/ again and comp
 wheel-check: $(VENV)/.plot ## Build the wheel, install it outside the checkout, run a short pipeline
 	bash scripts/check_wheel.sh $(BIN)/python
 
-docs: $(VENV)/.docs ## Documentation as HTML in docs/_build
+docs: $(VENV)/.docs $(VENV)/.lint $(VENV)/.test ## Documentation as HTML in docs/_build; links, line lengths and spelling are checked
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/codespell
+	$(BIN)/python -m pytest -q tests/test_readme.py -k "lead_somewhere or is_long or exist"
 
 real-video: $(VIDEO) ## Fetch a real street video with apt, Debian's opencv-doc (docs/tutorials/own-footage.md)
 

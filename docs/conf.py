@@ -1,6 +1,14 @@
-"""Sphinx settings: MyST Markdown, furo theme."""
+"""Sphinx settings: MyST Markdown, furo theme; the pages of settings are made from the code first."""
+
+import sys
+from pathlib import Path
 
 from dapg import __version__
+
+sys.path.insert(0, str(Path(__file__).parent))
+from settings_pages import write_pages
+
+write_pages()
 
 project = "dapg"
 author = "The dapg authors"

@@ -17,7 +17,9 @@ from dapg.core import plugins
 from figures import make_figures
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
+MADE = {"_build", "settings", "api"}
+"""Folders of pages that `make docs` makes from the code."""
+PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if not MADE & set(path.parts))]
 
 
 def shell_lines() -> list[tuple[str, str]]:
@@ -53,19 +55,41 @@ def test_command_parses(page: str, line: str, capsys: pytest.CaptureFixture[str]
     assert code == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_to_files_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        where = (page.parent / target, page.parent / f"{target}.md")
-        assert any(path.exists() for path in where), f"{page.name} links to {target}"
+def anchors(page: Path) -> set[str]:
+    """Of the headings of a page, as GitHub and Sphinx make them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_file_tree_and_the_five_files_exist() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for path in re.findall(r"`(src/dapg/[\w/.]+)`", text):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+        path = page.parent / target if target else page
+        assert path.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(path), f"{page.name} links to {target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_line_of_prose_is_long(page: Path) -> None:
+    """Nor of code; a table's row cannot be broken."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if len(line) > 120 and not line.startswith(("|", "!["))] == []
+
+
+def test_no_cell_of_the_first_page_is_long() -> None:
+    text = re.sub(r"\]\([^)]*\)", "]", (ROOT / "README.md").read_text(encoding="utf-8"))
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) > 20
+    assert [cell for row in rows for cell in row.split("|") if len(cell.split()) > 12] == []
+
+
+def test_files_that_pages_name_exist() -> None:
+    named = [path for page in PAGES for path in re.findall(r"`(src/dapg/[\w/.]+)`", page.read_text(encoding="utf-8"))]
+    assert len(named) > 5
+    for path in named:
         assert (ROOT / path).exists(), path
-    for folder in re.findall(r"^  (\w+)/ ", text, re.MULTILINE):
-        assert (ROOT / "src" / "dapg" / folder).is_dir(), folder
 
 
 def test_make_knows_the_promised_targets() -> None:
