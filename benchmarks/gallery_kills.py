@@ -1,15 +1,17 @@
 """Kill a gallery's processes with SIGKILL at random moments, and see that nothing acknowledged is lost or found again.
 
-usage: python benchmarks/gallery_kills.py [--kills 200] [--seed 0] [--folder FOLDER]
+usage: python benchmarks/gallery_kills.py [--kills 200] [--seed 0] [--folder FOLDER] [--postgres]
 
 A worker (a fork that has everything imported) indexes, deletes, migrates or searches, and writes to a pipe what was
 acknowledged to it: pictures added, persons deleted, searches answered. After a random number of such messages and a
 random moment more it is killed; then the gallery is opened and checked: every acknowledged picture that was not deleted
 is there with its feature, nothing deleted is found by search or in the bytes of a file, every answered search is in the
-audit, and the chain of the audit is whole.
+audit, and the chain of the audit is whole. --postgres keeps the gallery in a PostgreSQL server of its own, whose files
+are not looked into.
 """
 
 import argparse
+import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -30,11 +32,17 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from dapg.gallery.gallery import Gallery  # noqa: E402
+from dapg.features.networks import NetworkSettings  # noqa: E402
+from dapg.gallery.gallery import SQLITE, Gallery  # noqa: E402
 from dapg.gallery.indexing import Indexer, IndexSettings  # noqa: E402
-from dapg.gallery.networks import NetworkSettings  # noqa: E402
+from dapg.gallery.postgres import PostgresDatabase  # noqa: E402
+from postgres_server import running_server  # noqa: E402
 
 SIZES = [(32, 16), (16, 8)]
+OTHERS = (
+    "SELECT COUNT(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() "
+    "AND datname = current_database()"
+)
 ACTIONS = ("index", "delete", "migrate", "search")
 
 
@@ -123,22 +131,23 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--postgres", action="store_true")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=options.folder))
-    try:
-        print(campaign(folder, options.kills, options.seed))
-    finally:
-        shutil.rmtree(folder)
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
+        store = stack.enter_context(running_server(folder / "server")) if options.postgres else SQLITE
+        print(campaign(folder, options.kills, options.seed, store))
 
 
-def campaign(folder: Path, kills: int, seed: int) -> str:
+def campaign(folder: Path, kills: int, seed: int, store: str) -> str:
     """All kills and checks.
 
     Raises:
         AssertionError: something is lost, or found again.
     """
     chance = random.Random(seed)
-    Gallery.create(folder / "gallery", network(0), "cpu").close()
+    Gallery.create(folder / "gallery", network(0), "cpu", store).close()
     added: dict[str, int] = {}
     deleted: set[int] = set()
     doubtful: set[int] = set()
@@ -178,6 +187,9 @@ def check(
     """Open the gallery as the next user would, and compare; pictures by person, which were ``before`` the last kill."""
     added, deleted, searched = told
     gallery = Gallery(folder / "gallery", "cpu")
+    if isinstance(gallery.database, PostgresDatabase):
+        while gallery.database.value(OTHERS):  # the server may still be ending what the killed process had asked for
+            time.sleep(0.01)
     try:
         there = {picture.path: picture for picture in gallery.pictures(limit=1_000_000)}
         names: dict[str, int] = {}

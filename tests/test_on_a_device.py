@@ -41,8 +41,8 @@ from dapg.data.sets.folder import Folder
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
 from dapg.features.encoders import FlipAveraged, HistogramEncoder, MethodEncoder
 from dapg.features.extract import encode_batches, extract
+from dapg.features.networks import NetworkSettings
 from dapg.gallery.gallery import Gallery
-from dapg.gallery.networks import NetworkSettings
 from dapg.methods.base import Method
 from dapg.methods.pretraining.mocov2 import MoCoV2
 from dapg.methods.runs import FOLDERS, method_class

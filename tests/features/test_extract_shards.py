@@ -1,27 +1,86 @@
-"""Features in shards are those of one pass."""
+"""Features in shards are those of one pass, row by row, whoever does the work."""
 
-import functools
+import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from command_line import run
+from dapg.core.engines.base import EngineSettings
+from dapg.core.errors import DataError, UsageError
 from dapg.core.runtime import Runtime
+from dapg.core.training import DataConfig
 from dapg.data.sets.synthetic import Synthetic
 from dapg.features import extract_shards as sharded
 from dapg.features.build_encoder import build_encoder
 from dapg.features.extract import extract
+from dapg.features.extract_shards import ExtractSettings, extract_features
+from figures import make_figures
 
 
-def test_shards_are_the_table_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def settings(out: Path, data: DataConfig, workers: int = 1) -> ExtractSettings:
+    engine = EngineSettings(workers=workers)
+    return ExtractSettings("histogram", height=64, width=32, data=data, batch_size=4, engine=engine, out=str(out))
+
+
+def test_the_array_is_that_of_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharded, "_SHARD", 8)
-    people = Synthetic()
-    records = people.records("val")[:20]
-    build = functools.partial(build_encoder, "histogram", None, (64, 32), 0, torch.device("cpu"))
-    whole = extract(build(), people, records, Runtime())
-    tables = list(sharded.extract_shards(tmp_path, build, people, records))
-    assert [len(table) for table in tables] == [8, 8, 4]
-    assert [record for table in tables for record in table.records] == list(records)
-    assert torch.equal(torch.cat([table["histogram"] for table in tables]), whole["histogram"])
+    data = DataConfig("synthetic", split="val", subset=20)
+    result = extract_features(settings(tmp_path / "a", data))
+    lines = list(csv.DictReader((tmp_path / "a" / "images.csv").open()))
+    by_path = {record.path: record for record in Synthetic().records("val")}
+    records = [by_path[line["path"]] for line in lines]
+    whole = extract(build_encoder("histogram", None, (64, 32), 0, torch.device("cpu")), Synthetic(), records, Runtime())
+    array = np.load(tmp_path / "a" / "features.npy", mmap_mode="r")
+    assert (array.shape, result["dimension"], array.dtype) == ((20, array.shape[1]), array.shape[1], np.float32)
+    assert np.array_equal(array, whole["histogram"].numpy())
+    assert [(int(line["person"]), int(line["camera"]), line["modality"]) for line in lines] == [
+        (record.person, record.camera, record.modality.name.lower()) for record in records
+    ]
     monkeypatch.setattr(sharded, "extract", lambda *arguments: pytest.fail("encoded again"))
-    assert len(list(sharded.extract_shards(tmp_path, build, people, records))) == 3
+    assert extract_features(settings(tmp_path / "a", data))["reused"]
+    with pytest.raises(UsageError, match="other settings"):
+        extract_features(settings(tmp_path / "a", DataConfig("synthetic", split="test", subset=20)))
+
+
+def test_workers_change_no_byte(tmp_path: Path) -> None:
+    make_figures(tmp_path / "figures", persons=2)
+    data = DataConfig("folder", str(tmp_path / "figures"), "all")
+    for name, workers in (("alone", 1), ("together", 2)):
+        extract_features(settings(tmp_path / name, data, workers))
+    for name in ("features.npy", "images.csv", "result.json"):
+        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "together" / name).read_bytes()
+
+
+def test_unreadable_images_are_rows_of_nan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One damaged picture beside readable ones, and a shard of nothing but damaged ones."""
+    monkeypatch.setattr(sharded, "_SHARD", 2)
+    folder = tmp_path / "pictures"
+    make_figures(tmp_path / "figures", persons=1)
+    folder.mkdir()
+    good = (tmp_path / "figures" / "camera1" / "000_0.png").read_bytes()
+    for name, content in (("a", good), ("b", b"no picture"), ("c", b"none"), ("d", good[:40])):
+        (folder / f"{name}.png").write_bytes(content)
+    data = DataConfig("folder", str(folder))
+    result = extract_features(settings(tmp_path / "out", data))
+    assert np.isnan(np.load(tmp_path / "out" / "features.npy")).all(axis=1).tolist() == [False, True, True, True]
+    assert sorted(result["unreadable"]) == ["b.png", "c.png", "d.png"]
+    (folder / "e.png").write_bytes(good)
+    with pytest.raises(UsageError, match=r"made from something else \(.*images"):
+        extract_features(settings(tmp_path / "out", data))
+    for name in ("a", "e"):
+        (folder / f"{name}.png").unlink()
+    with pytest.raises(DataError, match="none of 3 images can be read"):
+        extract_features(settings(tmp_path / "nothing", data))
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    make_figures(tmp_path / "figures", persons=1)
+    words = ("--data", tmp_path / "figures", "--data.split", "all", "--out", tmp_path / "out", "--device", "cpu")
+    code, out, err = run(capsys, "extract", "agw-imagenet-small", *words)
+    assert (code, "done: 6 pictures" in out) == (0, True), err
+    assert "already finished, reused" in run(capsys, "extract", "agw-imagenet-small", *words)[1]
+    code, _, err = run(capsys, "extract", "histogram", *words[:-3], tmp_path / "other", "--feature", "no")
+    assert (code, "there is no feature 'no'" in err) == (2, True)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from dapg.core.types import Modality
+from dapg.features.networks import ModelCard
 from dapg.gallery.audit import Actor
 from dapg.gallery.database import Database
 from dapg.gallery.gallery import start
 from dapg.gallery.indexing import add_feature
-from dapg.gallery.networks import ModelCard
 from dapg.gallery.search import Query
 
 CARD = ModelCard("hash of a network", "{}", "by hand", "feature", 64, "near", "none", "none")

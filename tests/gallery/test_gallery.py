@@ -16,10 +16,10 @@ from dapg.core.errors import DataError, UsageError
 from dapg.core.images import decode
 from dapg.core.types import Modality
 from dapg.data.sightings import clock, seconds
+from dapg.features.networks import NetworkSettings
 from dapg.gallery.database import Filters
 from dapg.gallery.gallery import Gallery
 from dapg.gallery.indexing import IndexSettings
-from dapg.gallery.networks import NetworkSettings
 from figures import draw_person, make_figures
 
 HISTOGRAM = NetworkSettings("histogram", height=64, width=32)

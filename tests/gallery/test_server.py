@@ -3,9 +3,11 @@
 import hashlib
 import io
 import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,12 @@ from fastapi import HTTPException
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from dapg.core.errors import DataError
+from dapg.core.errors import BusyError, DataError
+from dapg.features.networks import NetworkSettings
 from dapg.gallery.gallery import Gallery
-from dapg.gallery.networks import NetworkSettings
-from dapg.gallery.server import access
+from dapg.gallery.server import access, uploads
 from dapg.gallery.server.app import ServerSettings, create_app
-from dapg.gallery.server.uploads import Decoder
+from dapg.gallery.server.uploads import Decoder, Prepared
 from figures import make_figures
 
 HOME = "http://localhost"
@@ -334,6 +336,29 @@ def test_a_picture_that_takes_too_long_is_refused() -> None:
     with pytest.raises(DataError, match="within 0 seconds"):
         decoder.prepare(_png(8, 8))
     decoder.close()
+
+
+def _prepare_or_hang(data: bytes, box: None, damage: None) -> Prepared:
+    """In a worker: what is no picture hangs it until the file of that name is there."""
+    while not data.startswith(b"\x89PNG") and not Path(data.decode()).exists():
+        time.sleep(0.01)
+    return Prepared(data, False)
+
+
+def test_a_picture_that_hangs_its_decoder_holds_up_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "_prepare", _prepare_or_hang)
+    decoder = Decoder(seconds=600.0, workers=2)
+    go = tmp_path / "go"
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(decoder.prepare, str(go).encode())
+        assert decoder.prepare(_png(8, 8)).data == _png(8, 8)
+        assert decoder.prepare(_png(9, 9)).data == _png(9, 9)
+        assert not hanging.done()
+        go.touch()
+        assert hanging.result().data == str(go).encode()
+    decoder.close()
+    with pytest.raises(BusyError, match="busy with other pictures"):
+        Decoder(seconds=0.01, workers=0).prepare(_png(8, 8))
 
 
 @pytest.mark.slow

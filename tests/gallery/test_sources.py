@@ -1,24 +1,30 @@
 """Videos and watched folders as sources of a gallery."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from dapg.core.engines.base import EngineSettings
+from dapg.core.errors import UsageError
 from dapg.core.types import Modality
+from dapg.features.networks import NetworkSettings
+from dapg.gallery import encoding, indexing
+from dapg.gallery.encoding import Damaged, Encoded
 from dapg.gallery.gallery import Gallery
-from dapg.gallery.indexing import IndexSettings
-from dapg.gallery.networks import NetworkSettings
-from figures import draw_person
+from dapg.gallery.indexing import Indexer, IndexReport, IndexSettings
+from figures import draw_person, make_figures
 from onnx_people import Planted, write_network
 
 RED = (250, 10, 10)
+HISTOGRAM = NetworkSettings("histogram", height=32, width=16)
 
 
 def new(tmp_path: Path) -> Gallery:
-    return Gallery.create(tmp_path / "gallery", NetworkSettings("histogram", height=32, width=16), "cpu")
+    return Gallery.create(tmp_path / "gallery", HISTOGRAM, "cpu")
 
 
 def write_video(path: Path) -> None:
@@ -54,6 +60,86 @@ def test_a_video_becomes_crops_with_times_and_tracks(tmp_path: Path) -> None:
     assert answer.pictures == added
     assert gallery.index(tmp_path / "night.avi", settings).counts()["added"] == 0
     assert gallery.check() == []
+
+
+def written(gallery: Gallery) -> list[tuple[object, ...]]:
+    """Everything that an index run writes, but for the moment."""
+    return gallery.database.query(
+        "SELECT p.id, p.path, p.sha256, p.box, p.camera, p.modality, p.quality, p.person, c.data, f.vector "
+        "FROM pictures p JOIN features f ON f.picture = p.id LEFT JOIN crops c ON c.picture = p.id ORDER BY p.id"
+    )
+
+
+def test_shards_write_what_one_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boxes, a duplicate, a damaged file; a command that ends while it writes goes on with what workers have done."""
+    figures = make_figures(tmp_path / "figures", persons=2)
+    (figures / "damaged.png").write_bytes(b"no picture")
+    (figures / "again.png").write_bytes((figures / "camera1" / "000_0.png").read_bytes())
+    with (figures / "labels.csv").open("a") as labels:
+        labels.writelines(["damaged.png,person 009,1,visible,test\n", "again.png,person 000,1,visible,test\n"])
+    monkeypatch.setattr(indexing, "SHARD", 4)
+    alone, together = (Gallery.create(tmp_path / name, HISTOGRAM, "cpu") for name in ("alone", "together"))
+    counts = alone.index(figures, IndexSettings(batch_size=2)).counts()
+    assert counts == {"added": 12, "known": 0, "duplicates": 1, "damaged": 1, "deleted": 0}
+    shards = IndexSettings(batch_size=2, engine=EngineSettings(workers=2))
+    commit, calls = Indexer._commit, list[int]()
+
+    def commit_once(self: Indexer, results: Sequence[Encoded | Damaged], report: IndexReport) -> None:
+        calls.append(len(results))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        commit(self, results, report)
+
+    monkeypatch.setattr(Indexer, "_commit", commit_once)
+    with pytest.raises(KeyboardInterrupt):
+        together.index(figures, shards)
+    assert len(written(together)) == 4
+    left = list((together.folder / "incoming").glob("shards-*/.shards/pieces/*.npz"))
+    assert len(left) == 3
+    monkeypatch.setattr(Indexer, "_commit", commit)
+    monkeypatch.setattr(encoding, "_start", lambda *arguments: pytest.fail("encoded again"))
+    more = together.index(figures, shards).counts()
+    assert more == {"added": 8, "known": 4, "duplicates": 1, "damaged": 1, "deleted": 0}
+    assert written(together) == written(alone)
+    assert not (together.folder / "incoming").exists()
+    assert together.index(figures, shards).counts()["known"] == 14
+    assert together.check() == []
+
+
+def test_a_deletion_removes_what_a_killed_command_left_of_pictures(tmp_path: Path) -> None:
+    gallery = new(tmp_path)
+    gallery.index(make_figures(tmp_path / "figures", persons=1), IndexSettings())
+    piece = gallery.folder / "incoming" / "shards-0" / ".shards" / "pieces" / "000000.npz"
+    piece.parent.mkdir(parents=True)
+    piece.write_bytes(b"features")
+    assert gallery.delete([1]) == 1
+    assert not piece.exists()
+
+
+def test_kinds_of_infrared_do_not_meet(tmp_path: Path) -> None:
+    """The gallery takes the kind of its first infrared pictures; a visible query or folder is of no kind."""
+    figures = make_figures(tmp_path / "figures", persons=1)
+    gallery = new(tmp_path)
+    query = figures / "camera3" / "000_0.png"
+    gallery.search(query, "infrared", infrared="thermal")
+    gallery.index(figures / "camera1", IndexSettings(infrared="thermal"))
+    gallery.index(figures / "camera3", IndexSettings(modality="infrared", infrared="near"))
+    with pytest.raises(UsageError, match="these pictures are for thermal infrared, but the gallery's pictures are for"):
+        gallery.index(figures / "camera3", IndexSettings(modality="infrared", infrared="thermal"))
+    with pytest.raises(UsageError, match="the query is for thermal infrared"):
+        gallery.search(query, "infrared", infrared="thermal")
+    with pytest.raises(UsageError, match="these thresholds are for thermal infrared"):
+        gallery.set_thresholds({"model": gallery.card().hash, "infrared": "thermal", "pairs": []})
+    gallery.search(query, "visible", infrared="thermal")
+    gallery.search(query, "infrared", infrared="near")
+    gallery.index(figures / "camera3", IndexSettings(modality="infrared"))
+    shipped = Gallery.create(tmp_path / "shipped", NetworkSettings("agw-imagenet-small"), "cpu")
+    with pytest.raises(UsageError, match="the gallery's network is for near infrared"):
+        shipped.index(figures / "camera3", IndexSettings(modality="infrared", infrared="thermal"))
+    heat = Gallery.create(tmp_path / "heat", HISTOGRAM, "cpu")
+    heat.index(figures / "camera3", IndexSettings(modality="infrared", infrared="thermal"))
+    with pytest.raises(UsageError, match="agw-imagenet-small is for near infrared, but the gallery's pictures are"):
+        heat.migrate(NetworkSettings("agw-imagenet-small"))
 
 
 def test_a_watched_folder_is_looked_at_again_until_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

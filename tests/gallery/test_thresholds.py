@@ -13,8 +13,8 @@ from dapg.core.seeds import derive_seed
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.sets.regdb import RegDB
 from dapg.evaluation.thresholds import ThresholdSettings, _pair, _table
+from dapg.features.networks import NetworkSettings
 from dapg.gallery.gallery import Gallery
-from dapg.gallery.networks import NetworkSettings
 from dapg.gallery.verdicts import Threshold
 from dapg.scoring.open_set import best_by_person, person_splits
 from figures import make_figures
@@ -120,7 +120,7 @@ def test_a_gallery_gets_thresholds_and_says_so(tmp_path: Path, capsys: pytest.Ca
     assert "persons enrolled" in gallery.info()["thresholds"][0]["said"]
     _refused(gallery, {**result, "model": "another"}, "not of the gallery's histogram")
     gallery.database.execute("UPDATE models SET infrared = 'thermal'")
-    _refused(gallery, {**result, "infrared": "near"}, "near infrared; histogram knows thermal infrared")
+    _refused(gallery, {**result, "infrared": "near"}, "near infrared, but the gallery's network is for thermal")
 
 
 def _refused(gallery: Gallery, result: JsonObject, why: str) -> None:

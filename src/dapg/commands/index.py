@@ -9,6 +9,7 @@ _HELP = """usage: dapg index GALLERY SOURCE ... --model RUN|NAME [--NAME VALUE .
 Encode pictures and keep them in the folder GALLERY, which is made where it is missing; --model is needed only then.
 SOURCE is a folder of crops (with labels.csv or manifest.csv where it has them), a CSV list, a video, a folder of
 videos, or a data set as NAME or NAME=PATH. Only what is new is read; a killed command goes on where it stopped.
+With --workers or --engine others encode, in shards, and this command writes.
 Times: the columns time and track of a CSV list, or --start for videos. --migrate true re-encodes the gallery with
 another model, and then switches to it.
 
@@ -16,11 +17,12 @@ examples:
   dapg index outputs/gallery synthetic --model outputs/agw
   dapg index outputs/gallery night.mp4 --modality infrared --start 2026-11-28T22:00:00
   dapg index outputs/gallery /camera/incoming --camera gate --file_times true --watch true
+  dapg index outputs/gallery /shared/crops --workers 8
   dapg index outputs/gallery --model outputs/better --migrate true
 
 People must be allowed to be searched for: docs/how-to/gallery.md.
 """
-_COMMON = "model camera modality start split labels copy watch every batch_size threads device"
+_COMMON = "model camera modality infrared start split labels copy watch every batch_size threads device engine.workers"
 
 
 def main(words: list[str], program: str) -> None:
@@ -42,9 +44,17 @@ def main(words: list[str], program: str) -> None:
 
     from pathlib import Path
 
+    from dapg.core.schema import read_json
     from dapg.gallery.gallery import ABOUT, SQLITE, Gallery
+    from dapg.gallery.postgres import without_password
 
     if (Path(folder) / ABOUT).is_file():
+        there = read_json(Path(folder) / ABOUT)["store"]
+        if store and without_password(store) != there:
+            raise UsageError(
+                f"{folder} is a gallery in {there}, not in {without_password(store)}: leave --store out, or give a new "
+                "folder"
+            )
         gallery = Gallery(folder, settings.device)
     elif not settings.model:
         raise UsageError(

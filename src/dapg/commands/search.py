@@ -31,6 +31,8 @@ class SearchSettings:
 
     modality: Literal["", "visible", "infrared"] = ""
     """Kind of light of the query; empty: infrared if it is grey."""
+    infrared: Literal["unknown", "near", "thermal"] = "unknown"
+    """Kind of infrared of the query; another one than the gallery's is refused."""
     among: Literal["", "visible", "infrared"] = ""
     """Only gallery pictures of this kind of light."""
     camera: str = ""
@@ -82,7 +84,7 @@ def main(words: list[str], program: str) -> None:
         before=seconds(settings.before) if settings.before else None,
         modality=Modality[settings.among.upper()] if settings.among else None,
     )
-    result = gallery.search(places[1:], settings.modality or None, filters, settings.top)
+    result = gallery.search(places[1:], settings.modality or None, filters, settings.top, settings.infrared)
     if settings.json:
         print(dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:

@@ -83,7 +83,7 @@ def _serve(folder: str, demo: bool, settings: ServeSettings) -> None:
 
     from dapg.gallery.gallery import Gallery
     from dapg.gallery.server.app import ServerSettings, create_app
-    from dapg.gallery.server.demo_gallery import QUERIES, demo_gallery
+    from dapg.pipelines.demo_gallery import QUERIES, demo_gallery
 
     place = Path(folder)
     gallery = demo_gallery(place, settings.device) if demo else Gallery(place, settings.device, settings.model)

@@ -29,8 +29,8 @@ def main(words: list[str], program: str) -> None:
     settings = parse(program, ThresholdSettings(), words, _HELP, common=_COMMON)
 
     from dapg.core.files import atomic_write_text, write_json
+    from dapg.features.networks import Network, NetworkSettings, thresholds_file
     from dapg.gallery.gallery import ABOUT, Gallery
-    from dapg.gallery.networks import Network, NetworkSettings, thresholds_file
     from dapg.report.plots import error_curves
     from dapg.report.render import render
 

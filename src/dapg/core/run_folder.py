@@ -173,6 +173,21 @@ def refuse_other_weights(folder: Path | str, held: str, source: str, then: str |
         )
 
 
+def refuse_other_input(path: Path, now: JsonObject) -> None:
+    """Compare what a run reads with ``path``, where its first command wrote that down: all must see the same.
+
+    Raises:
+        UsageError: it changed since.
+    """
+    if not path.exists():
+        write_json(path, now)
+        return
+    then = read_json(path)
+    if then != now:
+        changed = listed({key: (then.get(key), now[key]) for key in now if then.get(key) != now[key]})
+        raise UsageError(f"{path} says that the folder was made from something else ({changed}); give another --out")
+
+
 def _grows(old: object, new: object) -> bool:
     return isinstance(old, int | float) and isinstance(new, int | float) and new > old > 0
 

@@ -32,6 +32,8 @@ class SourceSettings:
     """Name of the camera; empty: the column of the CSV, the data set's, the video's or the folder's own."""
     modality: Literal["visible", "infrared"] = "visible"
     """Kind of light of plain folders and of videos."""
+    infrared: Literal["unknown", "near", "thermal"] = "unknown"
+    """Kind of infrared of sources that do not say it: a gallery takes one kind only."""
     start: str = ""
     """When a video begins, such as 2026-11-28T22:00:00 (UTC unless it says otherwise); empty: times count from 0."""
     file_times: bool = False
@@ -59,6 +61,8 @@ class Sighting:
     track: str = ""
     modality: Modality = Modality.VISIBLE
     person: str | None = None
+    infrared: str = "unknown"
+    """Kind of infrared light of the source: near, thermal or unknown."""
 
 
 def sightings(source: str, settings: SourceSettings, work: Path) -> Sequence[Sighting]:
@@ -99,6 +103,7 @@ def _of_record(dataset: Dataset, record: Record, settings: SourceSettings, name:
         camera=settings.camera or (f"{name} {record.camera}" if record.camera != UNKNOWN else name),
         modality=record.modality,
         person=f"{name} {record.person}" if settings.labels and record.person != UNKNOWN else None,
+        infrared=settings.infrared if dataset.infrared == "unknown" else dataset.infrared,
     )
 
 
@@ -118,6 +123,7 @@ def _plain(root: Path, settings: SourceSettings) -> list[Sighting]:
                     camera=settings.camera or folder or root.name,
                     time=stamp[1] / 1e9 if settings.file_times else None,
                     modality=Modality[settings.modality.upper()],
+                    infrared=settings.infrared,
                 )
             )
     return answers
@@ -161,6 +167,7 @@ def _folder(dataset: Folder, root: Path, settings: SourceSettings) -> list[Sight
                 track=track,
                 modality=record.modality,
                 person=person,
+                infrared=settings.infrared,
             )
         )
     return answers

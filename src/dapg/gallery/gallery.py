@@ -26,15 +26,16 @@ from dapg.core.images import decode, looks_infrared
 from dapg.core.schema import read_json
 from dapg.core.types import JsonObject, Modality
 from dapg.features.build_encoder import BUILT_IN
+from dapg.features.networks import ModelCard, Network, NetworkSettings, load_network, thresholds_file
 from dapg.gallery import audit as auditing
 from dapg.gallery import deletion, verdicts
 from dapg.gallery import search as searching
 from dapg.gallery import users as accounts
 from dapg.gallery.audit import Actor
 from dapg.gallery.database import Database, Filters, SqliteDatabase
+from dapg.gallery.encoding import remove_pieces
 from dapg.gallery.indexing import Indexer, IndexReport, IndexSettings, Keys
 from dapg.gallery.migration import insert_model, migrate
-from dapg.gallery.networks import ModelCard, Network, NetworkSettings, load_network, thresholds_file
 from dapg.gallery.postgres import PostgresDatabase, without_password
 from dapg.gallery.search import Picture, Query, SearchResult
 
@@ -182,12 +183,10 @@ class Gallery:
         card = self.card()
         if result["model"] != card.hash:
             raise UsageError(f"these are thresholds of {result['name']}, not of the gallery's {card.name}")
-        kind = str(result["infrared"])
-        if "unknown" not in (kind, card.infrared) and kind != card.infrared:
-            raise UsageError(f"these are thresholds for {kind} infrared; {card.name} knows {card.infrared} infrared")
-        model = self.model_number()
+        kind, model = str(result["infrared"]), self.model_number()
         with self.database.transaction():
             self.database.execute("DELETE FROM thresholds WHERE model = ?", model)
+            verdicts.refuse_other_infrared(verdicts.infrared_kinds(self.database), kind, "these thresholds are")
             for pair in result["pairs"]:
                 lights = [int(Modality[pair[side].upper()]) for side in ("query", "gallery")]
                 content = json.dumps({**pair, "infrared": kind, "data": result["data"]})
@@ -232,6 +231,7 @@ class Gallery:
         modality: Modality | str | None = None,
         filters: Filters | None = None,
         top: int = 20,
+        infrared: str = "unknown",
     ) -> SearchResult:
         """The tracks (and pictures without a track) most similar to the person in the images.
 
@@ -241,15 +241,18 @@ class Gallery:
             modality: kind of light of the images, ``visible`` or ``infrared``; None: guessed.
             filters: which pictures of the gallery are searched.
             top: number of answers.
+            infrared: kind of infrared of the images, near or thermal, where it is known.
 
         Raises:
             DataError: a file is no image, or damaged.
-            UsageError: an image that cannot be read, an unknown camera or kind of light, or the network is not where it
-                was.
+            UsageError: an image that cannot be read, an unknown camera or kind of light, another kind of infrared than
+                that of the gallery, or the network is not where it was.
         """
         started, filters = time.time(), filters or Filters()
         light = None if modality is None else Modality.named(modality)
         query = images if isinstance(images, Query) else self.encode(images, light)
+        if query.modality == Modality.INFRARED:
+            verdicts.refuse_other_infrared(verdicts.infrared_kinds(self.database), infrared, "the query is")
         model, card = self.model_number(), self.card()
         if len(query.feature) != card.width:
             raise UsageError("the gallery was re-encoded with another network meanwhile; encode the query again")
@@ -381,6 +384,7 @@ class Gallery:
             UsageError: nobody is called so.
             BusyError: deleted, but another process still reads an old state; run ``check`` later.
         """
+        remove_pieces(self.folder)
         return deletion.delete(self.database, self.numbers(pictures, person), self.actor)
 
     def numbers(self, pictures: Sequence[int] = (), person: str | None = None) -> list[int]:
@@ -414,6 +418,7 @@ class Gallery:
     def enforce_retention(self) -> int:
         """Delete what has been kept for longer than its class allows; how many pictures."""
         numbers = deletion.overdue(self.database, time.time())
+        remove_pieces(self.folder)
         return deletion.delete(self.database, numbers, self.actor, "retention") if numbers else 0
 
     def check(self, texts: Sequence[str] = ()) -> list[str]:

@@ -5,7 +5,6 @@ seen again, under whatever name, it is a duplicate. A file whose size and time o
 """
 
 import contextlib
-import hashlib
 import hmac
 import os
 import shutil
@@ -13,25 +12,36 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
-from jaxtyping import Float16, UInt8
-from torch import Tensor
+from jaxtyping import Float16
 
-from dapg.core.errors import DataError, UsageError
-from dapg.core.images import cut, decode, sharpness
+from dapg.core.engines.base import EngineSettings
+from dapg.core.errors import UsageError
 from dapg.core.progress import progress_bar
 from dapg.core.ranges import Count, Threads, Weight
-from dapg.core.types import JsonObject
+from dapg.core.types import JsonObject, Modality
 from dapg.data.cropping.videos import VIDEO_SUFFIXES
 from dapg.data.listing import files_below, is_picture
 from dapg.data.sightings import Box, Sighting, SourceSettings, sightings
+from dapg.features.networks import Network, NetworkSettings
 from dapg.gallery.audit import Actor, append
 from dapg.gallery.database import Database, Value
-from dapg.gallery.networks import Network, NetworkSettings
+from dapg.gallery.encoding import (
+    INCOMING,
+    SHARD,
+    Damaged,
+    Decoded,
+    Encoded,
+    Encoding,
+    encode,
+    in_shards,
+    read_and_decode,
+)
+from dapg.gallery.verdicts import infrared_kinds, refuse_other_infrared
 
 T = TypeVar("T")
 _SHOWN = 10
@@ -53,6 +63,8 @@ class IndexSettings(SourceSettings, NetworkSettings):
     """Pictures read and decoded at a time."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    engine: EngineSettings = EngineSettings()
+    """Who encodes; this command alone writes into the gallery."""
 
     @property
     def network(self) -> NetworkSettings:
@@ -90,22 +102,6 @@ class IndexReport:
         return {name: getattr(self, name) for name in ("added", "known", "duplicates", "damaged", "deleted")}
 
 
-@dataclass(frozen=True)
-class _Decoded:
-    sighting: Sighting
-    key: str
-    sha256: str
-    crop: bytes
-    image: UInt8[Tensor, "3 H W"]
-
-
-@dataclass(frozen=True)
-class _Damaged:
-    sighting: Sighting
-    key: str
-    message: str
-
-
 class Indexer:
     """Takes sightings into one gallery with one network."""
 
@@ -133,6 +129,8 @@ class Indexer:
             if not self.settings.watch:
                 raise
         finally:
+            with contextlib.suppress(OSError):
+                (self.folder / INCOMING).rmdir()
             report.seconds = time.time() - started
             if report.added or report.damaged:
                 append(self.database, actor, "index", {**report.counts(), "seconds": round(report.seconds, 1)})
@@ -145,93 +143,97 @@ class Indexer:
         key = self.keys.file(f"video {path.resolve()}", None)
         if video and self._known([key]) == {key: stamp}:
             return
-        work = self.folder / "incoming"
-        self._take_in(sightings(source, self.settings, work), report)
+        work = self.folder / INCOMING
+        self._take_in(source, sightings(source, self.settings, work), report)
         if video:
             shutil.rmtree(work / path.name, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                work.rmdir()
             with self.database.transaction():
                 self._mark([(key, *stamp, "video", None)])
 
-    def _take_in(self, found: Sequence[Sighting], report: IndexReport) -> None:
+    def _take_in(self, source: str, listed: Sequence[Sighting], report: IndexReport) -> None:
         limit = time.time_ns() - 2_000_000_000
         if self.settings.watch:  # what a camera may still be writing waits for the next look
-            found = [sighting for sighting in found if sighting.stamp[1] < limit]
+            listed = [sighting for sighting in listed if sighting.stamp[1] < limit]
+        self._agree_on_infrared(listed)
+        settings, engine = self.settings, self.settings.engine
+        if engine.name != "local" or engine.workers != 1:
+            job = self.folder / INCOMING / f"shards-{self.keys.file(source, None)[:16]}"
+            about = Encoding(
+                self.network.settings, self.network.card.hash, settings.device, settings.batch_size, settings.threads,
+                settings.copy,
+            )  # fmt: skip
+            parts = (self._fresh(part, report) for part in _batches(listed, SHARD))
+            for results in in_shards(job, parts, about, engine):
+                self._commit(results, report)
+            return
+        read = partial(read_and_decode, size=self.network.input_size, copy=settings.copy)
         with (
-            ThreadPoolExecutor(self.settings.threads) as pool,
-            progress_bar("index", "picture", len(found)) as bar,
+            ThreadPoolExecutor(settings.threads) as pool,
+            progress_bar("index", "picture", len(listed)) as bar,
         ):
-            ahead: list[Future[_Decoded | _Damaged]] = []
-            for batch in _batches(found, self.settings.batch_size):
-                fresh = self._fresh(batch, report)
-                waiting = [pool.submit(self._decode, sighting, key) for sighting, key in fresh]
-                results = [future.result() for future in ahead]
-                if results:
+            ahead: list[Future[Decoded | Damaged]] = []
+            for batch in _batches(listed, settings.batch_size):
+                waiting = [pool.submit(read, sighting) for sighting in self._fresh(batch, report)]
+                decoded = [future.result() for future in ahead]
+                if decoded:
+                    begun = time.perf_counter()
+                    results = encode(self.network, decoded)
+                    report.network_seconds += time.perf_counter() - begun
                     self._commit(results, report)
                 ahead = waiting
                 bar.update(len(batch))
 
-    def _fresh(self, batch: Sequence[Sighting], report: IndexReport) -> list[tuple[Sighting, str]]:
+    def _agree_on_infrared(self, listed: Sequence[Sighting]) -> None:
+        """Near and thermal infrared do not meet in a gallery."""
+        for kind in sorted({s.infrared for s in listed if s.modality == Modality.INFRARED} - {"unknown"}):
+            with self.database.transaction():
+                refuse_other_infrared(infrared_kinds(self.database), kind, "these pictures are")
+                self.database.execute("INSERT INTO meta VALUES ('infrared', ?) ON CONFLICT DO NOTHING", kind)
+
+    def _fresh(self, batch: Sequence[Sighting], report: IndexReport) -> list[Sighting]:
         keys = [self.keys.file(sighting.path, sighting.box) for sighting in batch]
         known = self._known(keys)
-        fresh = [(s, key) for s, key in zip(batch, keys, strict=True) if known.get(key) != s.stamp]
+        fresh = [sighting for sighting, key in zip(batch, keys, strict=True) if known.get(key) != sighting.stamp]
         report.known += len(batch) - len(fresh)
         return fresh
 
     def _known(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
+        if not keys:
+            return {}
         marks = ",".join("?" * len(keys))
         rows = self.database.query(f"SELECT digest, size, modified FROM files WHERE digest IN ({marks})", *keys)
         return {key: (size, modified) for key, size, modified in rows}
 
-    def _decode(self, sighting: Sighting, key: str) -> _Decoded | _Damaged:
-        try:
-            data = sighting.read()
-            image = decode(data, self.network.input_size, sighting.box, sighting.path)
-            stays = not self.settings.copy and Path(sighting.path).is_file()
-            crop = b"" if stays else data if sighting.box is None else cut(data, sighting.box)
-        except DataError as error:
-            return _Damaged(sighting, key, str(error))
-        return _Decoded(sighting, key, hashlib.sha256(data).hexdigest(), crop, image)
-
-    def _commit(self, results: Sequence[_Decoded | _Damaged], report: IndexReport) -> None:
-        decoded = [result for result in results if isinstance(result, _Decoded)]
-        vectors = np.zeros((0, self.network.card.width), dtype=np.float16)
-        if decoded:
-            images = torch.stack([result.image for result in decoded])
-            begun = time.perf_counter()
-            vectors = self.network.encode_mixed(images, [result.sighting.modality for result in decoded])
-            report.network_seconds += time.perf_counter() - begun
-            sharp = sharpness(images)
+    def _commit(self, results: Sequence[Encoded | Damaged], report: IndexReport) -> None:
         counted = IndexReport()
         with self.database.transaction():
             self.database.count("version", 1)
             if not self.database.value("SELECT 1 FROM models WHERE id = ? AND state = 'active'", self.model):
                 raise UsageError("the gallery was re-encoded with another network meanwhile; run the command again")
             for result in results:
-                if isinstance(result, _Damaged):
+                if isinstance(result, Damaged):
                     counted.note("damaged", f"damaged: {result.message}")
-                    self._mark([(result.key, *result.sighting.stamp, "damaged", None)])
-            for row, result in enumerate(decoded):
-                self._insert(result, vectors[row], float(sharp[row]), counted)
+                    self._mark([self._seen(result.sighting, "damaged", None)])
+                else:
+                    self._insert(result, counted)
         for kind, number in counted.counts().items():
             setattr(report, kind, getattr(report, kind) + number)
         report.notes += counted.notes[: max(0, 2 * _SHOWN - len(report.notes))]
 
-    def _insert(self, result: _Decoded, vector: Float16[np.ndarray, "D"], quality: float, report: IndexReport) -> None:
+    def _insert(self, result: Encoded, report: IndexReport) -> None:
         sighting, database = result.sighting, self.database
         box = "" if sighting.box is None else ",".join(map(str, sighting.box))
         tombstone = self.keys.picture(result.sha256, box)
         if database.value("SELECT 1 FROM tombstones WHERE digest = ?", tombstone):
             report.note("deleted", f"left out, deleted before: {sighting.path}")
-            self._mark([(result.key, *sighting.stamp, "deleted", None)])
+            self._mark([self._seen(sighting, "deleted", None)])
             return
         camera = self._number("cameras", ("name",), (sighting.camera,))
         track = self._number("tracks", ("camera", "name"), (camera, sighting.track)) if sighting.track else None
         rows = database.query(
             "INSERT INTO pictures (sha256, box, path, camera, track, time, modality, quality, person, added) "
             "VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING RETURNING id",
-            result.sha256, box, sighting.path, camera, track, sighting.time, int(sighting.modality), quality,
+            result.sha256, box, sighting.path, camera, track, sighting.time, int(sighting.modality), result.quality,
             sighting.person, time.time(),
         )  # fmt: skip
         if not rows:
@@ -242,14 +244,17 @@ class Indexer:
                 report.note("duplicates", f"duplicate: {sighting.path} equals {path}")
             else:
                 report.known += 1
-            self._mark([(result.key, *sighting.stamp, "duplicate", first)])
+            self._mark([self._seen(sighting, "duplicate", first)])
             return
         number = int(rows[0][0])
         if result.crop:
             database.execute("INSERT INTO crops VALUES (?, ?)", number, result.crop)
-        add_feature(database, number, self.model, vector)
-        self._mark([(result.key, *sighting.stamp, "indexed", number)])
+        add_feature(database, number, self.model, result.vector)
+        self._mark([self._seen(sighting, "indexed", number)])
         report.added += 1
+
+    def _seen(self, sighting: Sighting, state: str, picture: int | None) -> tuple[str, int, int, str, int | None]:
+        return (self.keys.file(sighting.path, sighting.box), *sighting.stamp, state, picture)
 
     def _number(self, table: str, columns: tuple[str, ...], values: tuple[Value, ...]) -> int:
         """The number of a camera or track, which is new perhaps."""

@@ -9,11 +9,12 @@ from dapg.core.errors import UsageError
 from dapg.core.images import decode
 from dapg.core.progress import progress_bar
 from dapg.core.types import Modality
+from dapg.features.networks import ModelCard, Network
 from dapg.gallery.audit import Actor, append
 from dapg.gallery.database import Database
 from dapg.gallery.indexing import add_feature
-from dapg.gallery.networks import ModelCard, Network
 from dapg.gallery.search import picture_file
+from dapg.gallery.verdicts import PICTURES, infrared_kinds, refuse_other_infrared
 
 
 def migrate(database: Database, network: Network, batch_size: int, actor: Actor) -> int:
@@ -23,7 +24,8 @@ def migrate(database: Database, network: Network, batch_size: int, actor: Actor)
     thresholds of the old network do not hold for the new one and go with it.
 
     Raises:
-        UsageError: the gallery is of this network already, or is being re-encoded with a third one.
+        UsageError: the gallery is of this network already, is being re-encoded with a third one, or has pictures of
+            another kind of infrared than the network knows.
         DataError: a picture that is not stored in the gallery is gone.
     """
     model = _building(database, network)
@@ -47,6 +49,8 @@ def migrate(database: Database, network: Network, batch_size: int, actor: Actor)
 def _building(database: Database, network: Network) -> int:
     card = network.card
     with database.transaction():
+        pictures = {holder: kind for holder, kind in infrared_kinds(database).items() if holder == PICTURES}
+        refuse_other_infrared(pictures, card.infrared, f"{card.name} is")
         state = database.value("SELECT state FROM models WHERE hash = ?", card.hash)
         if state == "active":
             raise UsageError(f"the gallery is encoded with {card.name} already")

@@ -4,15 +4,18 @@ What is stored is a small table that NumPy applies; ``thresholds.py`` makes it f
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from dapg.core.errors import UsageError
 from dapg.core.settings import from_dict
 from dapg.core.types import Modality
 from dapg.gallery.database import Database
 
+PICTURES = "pictures are"
 Word = Literal["same", "ask", "unknown"]
 
 
@@ -57,3 +60,29 @@ def thresholds_of(database: Database, model: int, query: Modality) -> dict[Modal
         known = {name: values[name] for name in Threshold.__dataclass_fields__}
         tables[Modality(gallery)] = from_dict(Threshold, known, "threshold ")
     return tables
+
+
+def infrared_kinds(database: Database) -> dict[str, str]:
+    """Who says so -> the kind of infrared (near, thermal), where it is known: network, pictures, thresholds."""
+    rows = {
+        "network is": database.query("SELECT infrared FROM models WHERE state = 'active'"),
+        PICTURES: database.query("SELECT value FROM meta WHERE key = 'infrared'"),
+        "thresholds are": [
+            (json.loads(content)["infrared"],)
+            for (content,) in database.query(
+                "SELECT content FROM thresholds t JOIN models m ON m.id = t.model WHERE m.state = 'active'"
+            )
+        ],
+    }
+    return {holder: kinds[0][0] for holder, kinds in rows.items() if kinds and kinds[0][0] != "unknown"}
+
+
+def refuse_other_infrared(kinds: Mapping[str, str], kind: str, what: str) -> None:
+    """Near infrared shows reflected light, thermal shows heat: neither says anything about the other.
+
+    Raises:
+        UsageError: one of the kinds is another one.
+    """
+    for holder, known in kinds.items():
+        if kind not in ("unknown", known):
+            raise UsageError(f"{what} for {kind} infrared, but the gallery's {holder} for {known} infrared")

@@ -18,13 +18,12 @@ from torch import Tensor
 from dapg.core import plugins
 from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import DapgError, DataError, UsageError
-from dapg.core.files import atomic_path, sha256, write_json
+from dapg.core.files import atomic_path, sha256
 from dapg.core.images import decode, upright_size
 from dapg.core.key_points import CONFIDENT
 from dapg.core.launch import launch
 from dapg.core.ranges import Threads
-from dapg.core.run_folder import RunFolder
-from dapg.core.schema import read_json
+from dapg.core.run_folder import RunFolder, refuse_other_input
 from dapg.core.settings import run_only
 from dapg.core.shards import Job, RunShard, chunk, chunks
 from dapg.core.train_config import DataConfig
@@ -113,24 +112,11 @@ def estimate(settings: EstimateSettings) -> JsonObject:
         return {**finished, "reused": True}
     folder = settings.folder() / CHUNKS
     folder.mkdir(exist_ok=True)
-    _check_list(folder, records)
+    refuse_other_input(folder / "list.json", {"pictures": len(records), "hash": list_hash(records)})
     start = functools.partial(_start, settings, dataset, CompactRecords(records), CHUNK)
     shards = chunks(len(records), CHUNK)
     launch(Job("pose estimate", settings.folder(), shards, "picture", start), settings.engine)
     return _merge(settings, dataset, records, list(shards))
-
-
-def _check_list(folder: Path, records: Sequence[Record]) -> None:
-    """All commands must cut the same list.
-
-    Raises:
-        DataError: the data changed since the first command began.
-    """
-    path, now = folder / "list.json", {"pictures": len(records), "hash": list_hash(list(records))}
-    if not path.exists():
-        write_json(path, now)
-    elif read_json(path) != now:
-        raise DataError(f"{path} was made from other pictures than there are now; give another --out")
 
 
 def _chunk(settings: EstimateSettings, shard: str) -> Path:

@@ -49,6 +49,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_B
 Number = Annotated[int, Place(ge=1, le=2**53)]
 Moment = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e11)]
 Light = Literal["visible", "infrared"]
+Infrared = Literal["unknown", "near", "thermal"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class SearchForm(BaseModel):
     files: list[UploadFile]
     box: list[str] | None = Field(None, description="left,top,right,bottom in pixels; one for each file")
     modality: Light | None = None
+    infrared: Infrared = "unknown"
     among: Light | None = None
     camera: list[Text] | None = None
     after: Moment | None = None
@@ -237,7 +239,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         why = " ".join(filter(None, (form.reason, note)))
         among = Modality[form.among.upper()] if form.among else None
         filters = Filters(tuple(form.camera or ()), form.after, form.before, among)
-        result = gallery.acting(visitor.name, why).search(query, filters=filters, top=form.top)
+        result = gallery.acting(visitor.name, why).search(query, None, filters, form.top, form.infrared)
         tables = verdicts.thresholds_of(gallery.database, gallery.model_number(), query.modality)
         plain = result.to_json()
         plain["answers"] = [{**answer, "path": _short(answer["path"])} for answer in plain["answers"]]
@@ -315,6 +317,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         files: Annotated[list[UploadFile], File()],
         camera: Annotated[Name, Form()],
         modality: Annotated[Light, Form()] = "visible",
+        infrared: Annotated[Infrared, Form()] = "unknown",
         time: Annotated[Moment | None, Form(description="seconds since 1970")] = None,
         reason: Annotated[Text, Form()] = "",
     ) -> JsonObject:
@@ -329,7 +332,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
                 rows.append((path, modality, "" if time is None else time))
             Path(name, LABELS).write_text(csv_text(dict.fromkeys(rows)), encoding="utf-8")
             acting = gallery.acting(visitor.name, reason)
-            return acting.index(name, IndexSettings(camera=camera, threads=1)).counts()
+            return acting.index(name, IndexSettings(camera=camera, infrared=infrared, threads=1)).counts()
 
     @app.post(f"{API}/pictures/{{number}}/label", tags=["gallery"])
     def label(visitor: Operator, number: Number, body: LabelBody) -> JsonObject:

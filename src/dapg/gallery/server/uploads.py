@@ -1,10 +1,11 @@
-"""Pictures of strangers are decoded in a process of their own, which may crash, hang or swell without harm."""
+"""Pictures of strangers are decoded in processes of their own, which may crash, hang or swell without harm."""
 
 import concurrent.futures
+import contextlib
 import io
 import multiprocessing
+import queue
 import resource
-import threading
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dapg.core.errors import DataError
+from dapg.core.errors import BusyError, DataError
 from dapg.core.images import from_numpy, looks_infrared, open_rgb, to_pil, upright_size
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions.library import corrupt
@@ -21,6 +22,7 @@ from dapg.corruptions.library import corrupt
 MAX_PIXELS = 50_000_000
 _MEMORY = 3 * 2**30
 _SECONDS = 30.0
+_WORKERS = 4
 _TALLEST = 512
 _DAMAGED = (128, 256)
 """Columns and rows at which a picture is damaged: severities are meant for this size."""
@@ -48,12 +50,16 @@ class Damage:
 
 
 class Decoder:
-    """One worker process, started when it is first needed and again after each that died. Shared by threads."""
+    """Worker processes, each for one picture at a time, started when needed and again after each that died or hung.
 
-    def __init__(self, seconds: float = _SECONDS, memory: int = _MEMORY) -> None:
+    Shared by threads. A picture that hangs its worker holds up nobody else's as long as there are others.
+    """
+
+    def __init__(self, seconds: float = _SECONDS, memory: int = _MEMORY, workers: int = _WORKERS) -> None:
         self._seconds, self._memory = seconds, memory
-        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
-        self._lock = threading.Lock()
+        self._free: queue.LifoQueue[concurrent.futures.ProcessPoolExecutor | None] = queue.LifoQueue()
+        for _ in range(workers):
+            self._free.put(None)  # not started; the last that was used is on top
 
     def prepare(self, data: bytes, box: Box | None = None, damage: Damage | None = None) -> Prepared:
         """Decode, cut out the box, damage, and encode as PNG.
@@ -61,31 +67,42 @@ class Decoder:
         Raises:
             DataError: not a picture in an allowed format, damaged, too large, too small to be damaged, or the worker
                 died of it.
+            BusyError: all workers are held up by other pictures.
         """
         try:
-            return self._workers().submit(_prepare, data, box, damage).result(timeout=self._seconds)
+            worker = self._free.get(timeout=self._seconds)
+        except queue.Empty:
+            raise BusyError("the server is busy with other pictures; try again in a minute") from None
+        try:
+            worker = worker or self._start()
+            return worker.submit(_prepare, data, box, damage).result(timeout=self._seconds)
         except BrokenProcessPool:
-            self.close()
+            _end(worker)
+            worker = None
             raise DataError("the picture could not be decoded: the decoder died of it") from None
         except concurrent.futures.TimeoutError:
-            self.close()
+            _end(worker)
+            worker = None
             raise DataError(f"the picture could not be decoded within {self._seconds:.0f} seconds") from None
+        finally:
+            self._free.put(worker)
 
-    def _workers(self) -> concurrent.futures.ProcessPoolExecutor:
-        with self._lock:
-            if self._pool is None:
-                context = multiprocessing.get_context("spawn")
-                self._pool = concurrent.futures.ProcessPoolExecutor(1, context, _limit, (self._memory,))
-            return self._pool
+    def _start(self) -> concurrent.futures.ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        return concurrent.futures.ProcessPoolExecutor(1, context, _limit, (self._memory,))
 
     def close(self) -> None:
-        """End the worker."""
-        with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            for process in list(getattr(pool, "_processes", {}).values()):
-                process.kill()
-            pool.shutdown(wait=False, cancel_futures=True)
+        """End the workers."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                _end(self._free.get_nowait())
+
+
+def _end(worker: concurrent.futures.ProcessPoolExecutor | None) -> None:
+    if worker is not None:
+        for process in list(getattr(worker, "_processes", {}).values()):
+            process.kill()
+        worker.shutdown(wait=False, cancel_futures=True)
 
 
 def _limit(memory: int) -> None:

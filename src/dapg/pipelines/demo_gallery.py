@@ -17,9 +17,9 @@ from dapg.data.base import Dataset
 from dapg.data.sets.folder import LABELS
 from dapg.data.source import open_dataset, parse_source
 from dapg.evaluation.thresholds import ThresholdSettings, measure
+from dapg.features.networks import NetworkSettings
 from dapg.gallery.gallery import ABOUT, Gallery
 from dapg.gallery.indexing import IndexSettings
-from dapg.gallery.networks import NetworkSettings
 
 QUERIES = "queries"
 MODEL = "agw-imagenet-small"

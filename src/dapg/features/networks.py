@@ -1,4 +1,4 @@
-"""The network of a gallery: what identifies it, what its card says, and how it comes back for a search."""
+"""An encoder that can be told from others: its hash, its card, and how it comes back, as a gallery needs it."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ class NetworkSettings:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a gallery stores about a network."""
+    """What is stored about a network beside its features."""
 
     hash: str
     """SHA-256 over weights and settings: features of two hashes never meet."""
@@ -75,7 +75,7 @@ class Network:
             UsageError: no such model.
             WeightsError: weights that do not fit.
         """
-        size = (settings.height, settings.width)
+        self.settings, size = settings, (settings.height, settings.width)
         self.encoder: Encoder = build_encoder(settings.model, settings.backbone, size, 0, resolve_device(device))
         self.input_size = self.encoder.input_size
         blank = torch.zeros(1, 3, *self.input_size, dtype=torch.uint8)
