@@ -11,7 +11,7 @@ from command_line import run
 from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import DataError, UsageError
 from dapg.core.runtime import Runtime
-from dapg.core.training import DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.data.sets.synthetic import Synthetic
 from dapg.features import extract_shards as sharded
 from dapg.features.build_encoder import build_encoder

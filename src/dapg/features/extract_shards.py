@@ -25,7 +25,7 @@ from dapg.core.runtime import Runtime
 from dapg.core.schema import read_arrays
 from dapg.core.settings import run_only
 from dapg.core.shards import Job, RunShard, chunk, chunks, piece
-from dapg.core.training import BackboneConfig, DataConfig
+from dapg.core.train_config import BackboneConfig, DataConfig
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.compact import CompactRecords
