@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dapg import __version__
-from dapg.core.errors import DapgError, UsageError
+from dapg.core.errors import DapgError, DataError, UsageError
 from dapg.core.files import atomic_write_text, folder_lock, remove_leftovers, write_json
 from dapg.core.schema import read_json
 from dapg.core.settings import Dataclass, check, differences, dump_yaml, listed, read_yaml, to_dict
@@ -177,7 +177,7 @@ def refuse_other_input(path: Path, now: JsonObject) -> None:
     """Compare what a run reads with ``path``, where its first command wrote that down: all must see the same.
 
     Raises:
-        UsageError: it changed since.
+        DataError: it changed since.
     """
     if not path.exists():
         write_json(path, now)
@@ -185,7 +185,9 @@ def refuse_other_input(path: Path, now: JsonObject) -> None:
     then = read_json(path)
     if then != now:
         changed = listed({key: (then.get(key), now[key]) for key in now if then.get(key) != now[key]})
-        raise UsageError(f"{path} says that the folder was made from something else ({changed}); give another --out")
+        raise DataError(
+            f"{path} was made from other pictures or weights than there are now ({changed}); give another --out"
+        )
 
 
 def _grows(old: object, new: object) -> bool:
