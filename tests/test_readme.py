@@ -73,9 +73,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_line_of_prose_is_long(page: Path) -> None:
-    """Nor of code; a table's row cannot be broken."""
+    """Nor of code, nor a row of a table without the targets of its links."""
     lines = page.read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if len(line) > 120 and not line.startswith(("|", "!["))] == []
+    lines = [re.sub(r"\]\([^)]*\)", "]", line) if line.startswith(("|", "![")) else line for line in lines]
+    assert [line for line in lines if len(line) > 120] == []
 
 
 def test_no_cell_of_the_first_page_is_long() -> None:

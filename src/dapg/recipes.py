@@ -1,7 +1,7 @@
 """What to run: complete settings of every method at every scale, and the scores asked for during training.
 
 The scales are in ``core/scales.py``; what a method has of its own is in its file (``Method.recipe``). Measured times
-are in docs/results.md.
+are in docs/results/speed.md.
 """
 
 from collections.abc import Callable

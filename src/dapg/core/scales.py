@@ -142,7 +142,7 @@ def _adamw(
 ) -> Start:
     """A quarter-width ResNet-18 and AdamW, 64 pictures a step, the same for every method.
 
-    An alignment takes a twentieth of the rate: at half of it, the network forgets what it learnt (docs/results.md).
+    An alignment takes a twentieth of the rate: at half of it, the network forgets what it learnt (docs/log.md).
 
     Args:
         rate: AdamW's.

@@ -84,7 +84,7 @@ class DAPG(Contrastive["DAPG.Config"]):
 
     @classmethod
     def recommended(cls) -> "DAPG.Config":
-        """With channel-augmented views, which helped (docs/results.md)."""
+        """With channel-augmented views, which helped (docs/log.md)."""
         return cls.Config(channel=0.5)
 
     @classmethod
