@@ -24,6 +24,7 @@ MODULES = {
 }
 """Packages whose module has another name."""
 INDIRECT = {
+    "ipykernel": "what nbclient starts (tests/test_notebook.py)",
     "timm": "imported by name (models/backbones/_timm.py)",
     "tensorboard": "torch and Accelerate write its files",
     "pytest-timeout": "the setting `timeout` in pyproject.toml",

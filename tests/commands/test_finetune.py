@@ -112,8 +112,8 @@ def test_a_run_scores_itself_from_the_command_line(
 
     code, said, err = run(capsys, *words)
     assert (code, "already finished, reused" in said) == (0, True)
-    (command,) = [line for line in said.splitlines() if line.startswith("score it: ")]
-    printed = shlex.split(command.removeprefix("score it: dapg "))
+    command = next(line for line in said.splitlines() if line.startswith("next: "))
+    printed = shlex.split(command.removeprefix("next: dapg "), comments=True)
     assert printed == ["evaluate", str(out), "--data", f"synthetic={people}"]
     more = ("--mode", "all", "--workers", "0", "--device", "cpu")
     code, said, err = run(capsys, *printed, *more)

@@ -45,7 +45,8 @@ def test_search_prints_text_json_and_a_page(capsys: pytest.CaptureFixture[str], 
     assert code == 0, err
     lines = out.splitlines()
     assert lines[0] == "search 1: visible query, 3 answers"
-    assert lines[1].startswith("  1  1.000  camera 1, person 001, 1 in track  #")
+    assert lines[1].startswith("place, likeness")
+    assert lines[2].startswith("  1  1.000  camera 1, person 001, 1 in track  #")
     assert page.read_text().count("data:image/jpeg") == 4
     code, out, _ = run(capsys, "search", folder, query, "--camera", "camera 3", "--json", "true")
     answers = json.loads(out)["answers"]

@@ -1,6 +1,6 @@
 """Shared by run, plan, show and recheck: which experiment a command is about."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -77,6 +77,17 @@ def parse_experiment(program: str, defaults: T, words: list[str], about: str) ->
     if experiment.test and [source.name for source in experiment.sources] != ["synthetic"]:
         raise UsageError("--test names synthetic people; the data set to fine-tune on must be synthetic too")
     return experiment, settings
+
+
+def words_of(experiment: "Experiment", settings: ExperimentSettings) -> list[str]:
+    """What stands behind ``dapg reproduce COMMAND`` for the same experiment, for ``say_next``."""
+    table = experiment.tables[0] if len(experiment.tables) == 1 else "all"
+    changed = [
+        (field.name, getattr(settings, field.name))
+        for field in fields(ExperimentSettings)
+        if getattr(settings, field.name) != field.default
+    ]
+    return [table, *(word for name, value in changed for word in (f"--{name}", str(value)))]
 
 
 def _source(text: str) -> "Source":

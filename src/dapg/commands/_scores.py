@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from dapg.commands._next import PER_CENT
 from dapg.core.types import JsonObject
 from dapg.core.words import counted
 
@@ -11,6 +12,7 @@ def print_scores(result: JsonObject) -> None:
     trials = result["trials"]
     sizes = f"{trials[0]['queries']} queries x {trials[0]['gallery']} gallery pictures"
     print(f"{result['data']['name']}, {result['data']['mode']}: protocol {result['protocol']}, {len(trials)} x {sizes}")
+    print(PER_CENT)
     width = max(map(len, result["scores"]))
     print(f"{'feature':{width}}  rank-1  rank-5    mAP   mINP  queries with a match")
     for name, scores in sorted(result["scores"].items(), key=lambda item: item[0] != result["feature"]):
@@ -30,10 +32,10 @@ def print_scores(result: JsonObject) -> None:
 
 def print_spread(spread: Mapping[str, Mapping[str, Mapping[str, int | float]]]) -> None:
     """Standard deviation of the level means of each cause that has several levels."""
-    for cause, found in spread["rank-1"].items():
-        if found["levels"] > 1:
+    for cause, rank_1 in spread["rank-1"].items():
+        if rank_1["levels"] > 1:
             parts = ", ".join(f"{measure} {100 * causes[cause]['std']:.2f}" for measure, causes in spread.items())
-            print(f"standard deviation over {found['levels']} levels of {cause}: {parts}")
+            print(f"standard deviation over {rank_1['levels']} levels of {cause}: {parts}")
 
 
 def _print_corrupted(result: JsonObject) -> None:
@@ -41,8 +43,8 @@ def _print_corrupted(result: JsonObject) -> None:
     rows = [row for row in result["corrupted"] or () if row["group"] != "cell"]
     if not rows:
         return
-    print(f"{result['feature']} on corrupted pictures, percent (relative: corrupted / clean, rank-1)")
-    print(f"{'test set':12}  rank-1  +- repeats    mAP   mINP  relative")
+    print(f"{result['feature']} on corrupted images (± repeats: standard deviation; relative: rank-1 / clean rank-1)")
+    print(f"{'test set':12}  rank-1   ± repeats    mAP   mINP  relative")
     for row in rows:
         scores = row["scores"][result["feature"]]
         relative = scores["relative"]["rank-1"]

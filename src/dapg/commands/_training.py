@@ -2,15 +2,20 @@
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from dapg.commands._next import dapg
 from dapg.commands._settings import take_option, take_positional
 from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.scales import PRESETS
-from dapg.core.settings import read_yaml
+from dapg.core.settings import flat, read_yaml, to_dict, to_plain
 from dapg.core.train_config import DataConfig
 from dapg.core.types import JsonObject
 from dapg.core.words import counted
+
+if TYPE_CHECKING:
+    from dapg.training.training_settings import PretrainSettings
 
 COMMON = (
     "method. data.split data.subset backbone.width loader.workers train.steps train.epochs train.batch_size "
@@ -80,6 +85,22 @@ def data_option(data: DataConfig) -> str:
     return " ".join(words)
 
 
+def tuning_step(settings: "PretrainSettings", preset: str, start: str) -> tuple[str, str]:
+    """The fine-tuning that goes on from a finished pre-training or alignment, for ``say_next``."""
+    from dapg.core.scales import SCALES
+    from dapg.recipes import finetuning
+
+    words: list[object] = ["finetune", "agw", "--preset", preset, *(["--start", start] if start else [])]
+    usual, used = (flat(to_dict(item.backbone)) for item in (finetuning("agw", preset, start), settings))
+    for name in usual.keys() | used.keys():
+        if name not in ("init", "last_stride") and used.get(name) != usual.get(name):
+            words += [f"--backbone.{name}", to_plain(getattr(settings.backbone, name))]
+    labelled = SCALES[preset].stages["finetune"].data == "synthetic" and not data_option(settings.data)
+    return "fine-tune from it, on persons seen in both kinds of light", dapg(
+        *words, "--init", settings.out, *([] if labelled else ["--data", "LABELLED"])
+    )
+
+
 def say_result(result: JsonObject, out: str) -> None:
     """What a finished run did, for the terminal."""
     from dapg.core import distributed
@@ -89,7 +110,7 @@ def say_result(result: JsonObject, out: str) -> None:
     done = "already finished, reused" if result.get("reused") else "done"
     print(
         f"{done}: {counted(result['steps'], 'step')} in {result['seconds']:.0f} s "
-        f"({result['pictures_per_second']:.0f} pictures/s), loss {result['logs'].get('loss', float('nan')):.3f}"
+        f"({result['pictures_per_second']:.0f} images/s), last loss {result['logs'].get('loss', float('nan')):.3f}"
     )
     if result["extended_from"]:
         print(f"this run was extended; before: {result['extended_from']}")

@@ -1,7 +1,8 @@
 """Align a pre-trained backbone with persons: the same person in other poses and colours (stage 2)."""
 
+from dapg.commands._next import say_next
 from dapg.commands._settings import parse, take_option, wants_help
-from dapg.commands._training import COMMON, method_page, methods_page, say_result, take_method
+from dapg.commands._training import COMMON, method_page, methods_page, say_result, take_method, tuning_step
 from dapg.core.settings import flat, read_yaml
 from dapg.core.words import counted
 
@@ -48,8 +49,9 @@ def main(words: list[str], program: str) -> None:
     if distributed.rank() == 0:
         without = result.get("companions", {}).get("sources_without", 0)
         if without:
-            print(f"{counted(without, 'picture')} without another of the same person: its own positive")
+            print(f"{counted(without, 'image')} had no other image of the person and were aligned with themselves")
         print(f"weights for the next stage: {Path(settings.out) / 'backbone.safetensors'}")
+        say_next(tuning_step(settings, preset, start))
 
 
 def _init(words: list[str]) -> str:

@@ -1,5 +1,6 @@
 """Score a model, or only its features, on clean pictures and under 20 types of corruption at five severities."""
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_positional
 
 _HELP = """usage: dapg benchmark RUN|FEATURES [--data SOURCE] [--NAME VALUE ...]
@@ -47,10 +48,12 @@ def main(words: list[str], program: str) -> None:
     defaults = BenchmarkSettings(model, own_data(model))
     settings = default_out(parse(program, defaults, words, _HELP, ("model",), _COMMON))
     result = benchmark(settings)
+    print("per cent; higher is better, but of mCE less, where the reference model has 100; docs/reference/benchmark.md")
     print(to_markdown(number_rows([result])), end="")
     folder = Path(settings.out)
     write_benchmark_page(folder / "benchmark.html", [result])
     print(f"written: {folder / 'result.json'}, {folder / 'cells.csv'}, {folder / 'benchmark.html'}")
+    say_next(("put it beside others", dapg("leaderboard", folder, "OTHER")))
 
 
 def _images(words: list[str], program: str) -> None:

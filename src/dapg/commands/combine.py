@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from dapg.commands._next import PER_CENT
 from dapg.commands._scores import print_spread
 from dapg.commands._settings import parse, take_words
 from dapg.core.errors import UsageError
@@ -42,6 +43,7 @@ def main(words: list[str], program: str) -> None:
     combined = combine_results(results)
     models = counted(combined["models"], "model")
     print(f"{combined['data']}: protocol {combined['protocol']}, {models}, {combined['feature']}")
+    print(PER_CENT)
     for name, scores in {"clean": combined["clean"], **combined["corrupted"]}.items():
         for measure, interval in scores["intervals"].items():
             print(

@@ -44,6 +44,7 @@ def main(words: list[str], program: str) -> None:
     from dapg.evaluation.comparison import compare_results
 
     compared = compare_results(*groups)
+    print("points of per cent; above 0 the later group is better; an interval that holds 0 does not tell them apart")
     for comparison in compared:
         sides = (" ".join(comparison[side]) for side in ("second", "first"))
         print(f"{' minus '.join(sides)}, protocol {comparison['protocol']}")

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_option, take_source
+from dapg.core.words import counted
 
 _HELP = """usage: dapg corrupt SOURCE --out FOLDER [--list LIST | --corruption POLICY] [--split test]
        dapg corrupt --list LIST
@@ -51,10 +53,13 @@ def main(words: list[str], program: str) -> None:
     settings = parse(program, CopySettings(), words, _HELP)
     dataset = open_dataset(config)
     records = dataset.records(settings.split)
-    made = write_copy(dataset, records, settings.corruption, settings.out, settings.repeat, settings.engine)
-    for name, count in made.items():
-        print(f"{name}: {count}")
+    counts = write_copy(dataset, records, settings.corruption, settings.out, settings.repeat, settings.engine)
+    there = f", {counts['kept']:,} were there already" if counts["kept"] else ""
+    print(f"{counted(counts['written'], 'image')} written{there}; images by corruption:")
+    for name, count in counts["corruptions"].items():
+        print(f"  {name:20} {count:>9,}")
     print(f"written: {settings.out}")
+    say_next(("score a model on it", dapg("evaluate", "MODEL", "--data", f"{config.name}={settings.out}")))
 
 
 def _sheet(kind: str, picture: Path, words: list[str], program: str) -> None:

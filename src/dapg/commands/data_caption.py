@@ -1,6 +1,8 @@
 """Describe rendered people in sentences, from what they are known to wear, for pre-training with captions."""
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_source
+from dapg.commands._training import data_option
 from dapg.core.words import counted
 
 _HELP = """usage: dapg data caption DATA [--data.split SPLIT] [--out FILE]
@@ -27,7 +29,9 @@ def main(words: list[str], program: str) -> None:
     from dapg.data.picture_lines import write_lines
 
     settings = parse(program, CaptionSettings(config), words, _HELP)
-    found = captions(settings)
-    write_lines(Path(settings.out), found)
-    print(f"{counted(len(found), 'picture')}, such as: {next(iter(found.values()))}")
+    sentences = captions(settings)
+    write_lines(Path(settings.out), sentences)
+    print(f"{counted(len(sentences), 'image')}, such as: {next(iter(sentences.values()))}")
     print(f"written: {settings.out}")
+    train = dapg("pretrain", "vtbr", "--preset", "small", "--method.captions", settings.out)
+    say_next(("pre-train with them", train + data_option(settings.data)))

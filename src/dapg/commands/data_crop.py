@@ -1,5 +1,6 @@
 """Cut people out of your own videos, for pre-training (extra `crop`)."""
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_option, take_positional
 from dapg.core import plugins
 from dapg.core.words import counted
@@ -50,10 +51,14 @@ def main(words: list[str], program: str) -> None:
         f"{counted(result['crops'], 'crop')} in {counted(result['tracks'], 'track')}, "
         f"from {boxes} in {frames} looked at, of {counted(result['videos'], 'video')}"
     )
-    print("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in result["dropped"].items()))
+    print("boxes left out: " + ", ".join(f"{count:,} {reason}" for reason, count in result["dropped"].items()))
     if lost:
         print(f"{counted(lost, 'frame')} could not be decoded (damaged, or the video is cut off); the rest was used")
-    print(f"use them: --data {settings.out}")
+    print(f"written: {settings.out} (real people: not to be shared)")
+    say_next(
+        ("pre-train on them", dapg("pretrain", "dapg", "--preset", "small", "--data", settings.out)),
+        ("or search them", dapg("index", "GALLERY", settings.out, "--model", "MODEL")),
+    )
 
 
 def _stored_detector(words: list[str]) -> str:

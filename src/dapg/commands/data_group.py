@@ -1,6 +1,8 @@
 """Put pictures without labels into pseudo-persons, by tracks or clusters, for methods that take noisy labels."""
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_source
+from dapg.commands._training import data_option
 
 _HELP = """usage: dapg data group DATA [--by tracks|histogram|imagenet|MODEL] [--groups N] [--NAME VALUE ...]
 
@@ -26,7 +28,9 @@ def main(words: list[str], program: str) -> None:
     from dapg.features.pseudo_persons import GroupSettings, describe, group
 
     settings = parse(program, GroupSettings(config), words, _HELP)
-    found = group(settings)
-    write_lines(Path(settings.out), found)
-    print(describe(found))
+    groups = group(settings)
+    write_lines(Path(settings.out), groups)
+    print(describe(groups))
     print(f"written: {settings.out}")
+    train = dapg("pretrain", "pnl", "--preset", "small", "--method.groups", settings.out)
+    say_next(("pre-train with them", train + data_option(settings.data)))

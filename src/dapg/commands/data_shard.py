@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_source
 from dapg.core.engines.base import EngineSettings
 from dapg.core.ranges import Count
@@ -40,4 +41,5 @@ def main(words: list[str], program: str) -> None:
 
     written = pack(open_dataset(config), settings.out, settings.splits, settings.per_shard, settings.engine)
     print(", ".join(f"{count:,} {name}" for name, count in written.items()))
-    print(f"use it: --data shards={settings.out}")
+    print(f"written: {settings.out}")
+    say_next(("train from it", dapg("pretrain", "dapg", "--preset", "small", "--data", f"shards={settings.out}")))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse
 
 _HELP = """usage: dapg data synth --assets KIT [--NAME VALUE ...]
@@ -20,4 +21,7 @@ def main(words: list[str], program: str) -> None:
     from dapg.synth.render import Settings, render_dataset
 
     settings = parse(program, Settings(out=Path("outputs/people")), words, _HELP)
-    print(f"written: {render_dataset(settings)}")
+    folder = render_dataset(settings)
+    print(f"written: {folder}")
+    name = "synthetic" if settings.style == "sysu" else settings.style
+    say_next(("train on them", dapg("finetune", "agw", "--preset", "small", "--data", f"{name}={folder}")))

@@ -43,21 +43,20 @@ def main(words: list[str], program: str) -> None:
     from dapg.data.verify import grouped, verify, verify_folder
 
     if config.root:
-        found = verify_folder(config.name, config.root, settings.decode, settings.threads)
+        report = verify_folder(config.name, config.root, settings.decode, settings.threads)
     else:
-        found = verify(open_dataset(config), settings.decode, settings.threads)
-    print(f"{found.title} under {found.root}")
-    for name, count in found.counts.items():
+        report = verify(open_dataset(config), settings.decode, settings.threads)
+    print(f"{report.title} under {report.root}")
+    for name, count in report.counts.items():
         print(f"  {count:>10,}  {name}")
-    for line in map(str, found.findings) if settings.all else grouped(found.findings):
+    for line in map(str, report.findings) if settings.all else grouped(report.findings):
         print(line)
     if settings.out:
-        write_json(settings.out, {**to_dict(found), "passed": found.passed})
-    errors = sum(finding.error for finding in found.findings)
-    if not found.passed:
+        write_json(settings.out, {**to_dict(report), "passed": report.passed})
+    errors = sum(finding.error for finding in report.findings)
+    if not report.passed:
         raise DataError(
-            f"{found.title} under {found.root}: {counted(errors, 'error')}, see above and docs/reference/datasets.md"
+            f"{report.title} under {report.root}: {counted(errors, 'error')}, see above and docs/reference/datasets.md"
         )
-    print(
-        "everything is as it should be" if not found.findings else f"no errors, {counted(len(found.findings), 'note')}"
-    )
+    notes = f"no errors, {counted(len(report.findings), 'note')}"
+    print(notes if report.findings else "everything is as it should be")

@@ -1,5 +1,6 @@
 """Score a model by a data set's published protocol: CMC, mAP, mINP, ranked lists."""
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._scores import print_scores
 from dapg.commands._settings import parse, take_positional
 
@@ -44,3 +45,8 @@ def main(words: list[str], program: str) -> None:
     if not result["comparable"]:
         print("these splits are not the published ones: do not put the scores beside published ones")
     print(f"written: {Path(settings.out) / 'result.json'}")
+    page = Path(settings.out) / "report.html"
+    say_next(
+        ("curves and ranked lists as a page", dapg("report", settings.out, "--out", page)),
+        ("or is another model better?", dapg("compare", settings.out, "OTHER")),
+    )

@@ -32,6 +32,8 @@ def main(words: list[str], program: str) -> None:
     if not settings.pictures:
         raise UsageError(f"{program} needs a picture after the model; see {program} --help")
     result = explain(settings)
+    if result["ranked_lists"]:
+        print("similarity of the nearest images of the gallery: the cosine of their features, 1 for equal ones")
     for entry in result["ranked_lists"]:
         print(entry["query"]["path"])
         for answer in entry["answers"]:

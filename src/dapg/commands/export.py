@@ -1,5 +1,6 @@
 """Write weights for others: flat torch file, hub folder with a model card, ONNX, int8, or AGW's checkpoint layout."""
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_positional
 
 _HELP = """usage: dapg export RUN --out FOLDER | --hub FOLDER [--licence TEXT] [--onnx] [--int8]
@@ -25,7 +26,6 @@ def main(words: list[str], program: str) -> None:
     """Parse, write, and say what was checked."""
     run, words = take_positional(words, "RUN", None, program)
 
-    import shlex
     from pathlib import Path
 
     from dapg.commands._training import data_option
@@ -47,6 +47,5 @@ def main(words: list[str], program: str) -> None:
             f"int8 on {scores['data']}, {scores['mode']}: mAP {100 * scores['mAP']['int8']:.2f} % instead of "
             f"{100 * scores['mAP']['fp32']:.2f} %"
         )
-    folder = shlex.quote(str(exported.folder))
-    print(f"score it: dapg evaluate {folder}{data_option(own_data(run))}")
-    print(f"start from it: --init {folder}; use it in Python: dapg.load({str(exported.folder)!r})")
+    print(f"in Python: dapg.load({str(exported.folder)!r}); as first weights of a training: --init")
+    say_next(("score it", dapg("evaluate", exported.folder, further=data_option(own_data(run)))))

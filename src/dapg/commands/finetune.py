@@ -1,8 +1,8 @@
 """Fine-tune for visible-infrared re-identification."""
 
-import shlex
 from typing import TYPE_CHECKING
 
+from dapg.commands._next import PER_CENT, dapg, say_next
 from dapg.commands._settings import parse, take_option, wants_help
 from dapg.commands._training import COMMON, data_option, method_page, methods_page, say_result, take_method
 
@@ -47,7 +47,10 @@ def main(words: list[str], program: str) -> None:
     result = finetune(settings, make_validate(settings))
     say_result(result, settings.out)
     if distributed.rank() == 0:
-        print(f"score it: dapg evaluate {shlex.quote(settings.out)}{data_option(settings.data)}")
+        say_next(
+            ("score it", dapg("evaluate", settings.out, further=data_option(settings.data))),
+            ("or search with it", dapg("index", "GALLERY", "IMAGES", "--model", settings.out)),
+        )
 
 
 def _run_partitions(settings: "FinetuneSettings", text: str) -> None:
@@ -62,6 +65,7 @@ def _run_partitions(settings: "FinetuneSettings", text: str) -> None:
             print(line, flush=True)
 
     summary = run_partitions(settings, parse_partitions(text), say)
+    say(f"means over partitions (standard deviation); {PER_CENT}")
     for mode, features in summary["scores"].items():
         for feature, measures in features.items():
             numbers = "  ".join(

@@ -1,5 +1,6 @@
 """Take pictures of people into a gallery: crop folders, CSV lists, data sets, videos, a watched folder."""
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_option, take_words, wants_help
 from dapg.core.errors import UsageError
 from dapg.core.words import counted
@@ -71,7 +72,10 @@ def main(words: list[str], program: str) -> None:
         print(note)
     rate = f", {report.added / report.seconds:,.0f} a second" if report.added else ""
     print(
-        f"{counted(report.added, 'picture')} added{rate}; {report.known:,} known, {report.duplicates:,} duplicate, "
-        f"{report.damaged:,} damaged, {report.deleted:,} deleted before"
+        f"{counted(report.added, 'picture')} added{rate}; left out: {report.known:,} known, "
+        f"{report.duplicates:,} duplicate, {report.damaged:,} damaged, {report.deleted:,} deleted before"
     )
-    print(f"search: dapg search {folder} PICTURE")
+    say_next(
+        ("search it", dapg("search", folder, "IMAGE")),
+        ("or in the browser", dapg("serve", folder)),
+    )

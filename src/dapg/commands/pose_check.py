@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_option, take_positional
 from dapg.core.words import counted
 
@@ -36,6 +37,8 @@ def main(words: list[str], program: str) -> None:
     kind = estimator_class(name)
     settings = parse(program, CheckSettings(kind.Config()), words, _HELP)
     result = check_generated(folder, kind(settings.estimator))
-    print(f"{counted(result['pictures'], 'picture')}; mean share of key points that hit the pose:")
+    print(f"{counted(result['pictures'], 'image')}; mean share of key points that hit the pose (1 is best):")
     for pose, score in result["mean_score"].items():
         print(f"  {pose:8} {score:.3f}")
+    stage_2 = dapg("align", "--preset", "small", "--init", "RUN", "--generated", folder, "--least_score", 0.5)
+    say_next(("stage 2 with the better ones", stage_2))

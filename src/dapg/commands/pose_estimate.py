@@ -1,6 +1,8 @@
 """Find the 18 key points of the person in each picture: one table beside the data."""
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_option, take_source
+from dapg.commands._training import data_option
 from dapg.core import plugins
 from dapg.core.words import counted
 
@@ -39,4 +41,7 @@ def main(words: list[str], program: str) -> None:
     if result["unreadable"]:
         unreadable = counted(len(result["unreadable"]), "picture")
         print(f"could not be read: {unreadable}, listed in {settings.folder() / 'result.json'}")
-    print(f"key points: {settings.folder() / 'key_points.npz'}")
+    table = settings.folder() / "key_points.npz"
+    print(f"written: {table}")
+    source = data_option(config).removeprefix(" --data ") or config.name
+    say_next(("paint people in other poses", f"dapg pose generate {source}" + dapg("--key_points", table)[4:]))

@@ -1,6 +1,8 @@
 """Generate every person of a data set in canonical poses: pictures and a manifest."""
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_source
+from dapg.commands._training import data_option
 
 _HELP = """usage: dapg pose generate DATA [--poses canonical] [--generator embedded] --out FOLDER
 
@@ -25,3 +27,8 @@ def main(words: list[str], program: str) -> None:
     for name, count in counts.items():
         print(f"{name}: {count}")
     print(f"written: {settings.out}")
+    stage_2 = dapg("align", "--preset", "small", "--init", "RUN", "--generated", settings.out)
+    say_next(
+        ("do they hit their poses?", dapg("pose", "check", settings.out)),
+        ("stage 2 with them", stage_2 + data_option(config)),
+    )

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_option
 from dapg.core.words import counted
 
@@ -40,4 +41,5 @@ def main(words: list[str], program: str) -> None:
     print(
         f"{done}: {counted(result['steps'], 'step')} in {result['seconds']:.0f} s; pairs: {result['pairs']['meaning']}"
     )
-    print(f"generator: {folder / 'generator.safetensors'}; card: {folder / CARD}")
+    print(f"written: {folder / 'generator.safetensors'}; card: {folder / CARD}")
+    say_next(("paint people in other poses", dapg("pose", "generate", "DATA", "--generator", folder)))

@@ -1,7 +1,8 @@
 """Pre-train a backbone on unlabelled pictures of people."""
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_option, wants_help
-from dapg.commands._training import COMMON, method_page, methods_page, say_result, take_method
+from dapg.commands._training import COMMON, data_option, method_page, methods_page, say_result, take_method, tuning_step
 
 _FOLDER = "methods.pretraining"
 _ABOUT = """\
@@ -38,3 +39,8 @@ def main(words: list[str], program: str) -> None:
     say_result(result, settings.out)
     if distributed.rank() == 0:
         print(f"weights for the next stage: {Path(settings.out) / 'backbone.safetensors'}")
+        stage_2 = dapg("align", "--preset", preset, "--init", settings.out, "--generator", "embedded")
+        say_next(
+            tuning_step(settings, preset, start),
+            ("or stage 2 first: persons in other poses", stage_2 + data_option(settings.data)),
+        )

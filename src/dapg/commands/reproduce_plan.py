@@ -1,6 +1,8 @@
 """Say what is done, what would run, and what that takes in time and disk."""
 
-from dapg.commands._reproduce import TABLES, ExperimentSettings, parse_experiment
+from dapg.commands._next import dapg, say_next
+from dapg.commands._reproduce import TABLES, ExperimentSettings, parse_experiment, words_of
+from dapg.core.words import counted
 
 _HELP = f"""usage: dapg reproduce plan TABLE [--NAME VALUE ...]
 
@@ -19,7 +21,7 @@ def main(words: list[str], program: str) -> None:
     Raises:
         UsageError: wrong arguments.
     """
-    experiment, _ = parse_experiment(program, ExperimentSettings(), words, _HELP)
+    experiment, settings = parse_experiment(program, ExperimentSettings(), words, _HELP)
     from dapg.experiment.plan import outlook
     from dapg.experiment.registration import statement
 
@@ -32,10 +34,12 @@ def main(words: list[str], program: str) -> None:
     left = [part for part in plan if part.state == "to run"]
     known = [part.seconds for part in left if part.seconds is not None]
     done, missing = (sum(part.state == state for part in plan) for state in ("done", "missing"))
-    print(f"\n{done} cells done, {len(left)} to run, {missing} cannot run yet")
+    print(f"\n{counted(done, 'cell')} done, {len(left)} to run, {missing} cannot run yet")
     unknown = len(left) - len(known)
     without = f", without {unknown} cells whose like has not been measured here" if unknown else ""
     print(f"about {_duration(sum(known, 0.0))} and {sum(part.bytes for part in left) / 1e9:.1f} GB of disk{without}")
+    if left:
+        say_next(("run them", dapg("reproduce", "run", *words_of(experiment, settings))))
 
 
 def _duration(seconds: float | None) -> str:

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-from dapg.commands._reproduce import TABLES, ExperimentSettings, parse_experiment
+from dapg.commands._next import dapg, say_next
+from dapg.commands._reproduce import TABLES, ExperimentSettings, parse_experiment, words_of
 from dapg.core.engines.base import EngineSettings
+from dapg.core.words import counted
 
 _HELP = f"""usage: dapg reproduce run TABLE [--NAME VALUE ...]
 
@@ -39,6 +41,7 @@ def main(words: list[str], program: str) -> None:
     failed = run(experiment, settings.engine)
     print(f"results: {experiment.folder}")
     if failed:
-        print(f"{len(failed)} cells failed; tracebacks are in {experiment.queue}:")
+        print(f"{counted(len(failed), 'cell')} failed; tracebacks are in {experiment.queue}:")
         print("\n".join(f"  {name}: {reason}" for name, reason in failed.items()))
         raise SystemExit(1)
+    say_next(("the tables of what is done", dapg("reproduce", "show", *words_of(experiment, settings))))

@@ -1,5 +1,6 @@
 """Score features of any other program by a published protocol: an .npz file is enough."""
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._scores import print_scores
 from dapg.commands._settings import parse, take_positional
 
@@ -25,3 +26,4 @@ def main(words: list[str], program: str) -> None:
     write_result(settings.out, result, scores)
     print_scores(result)
     print(f"written: {settings.out}")
+    say_next(("is another model better?", dapg("compare", settings.out, "OTHER")))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dapg.commands._settings import parse, take_words, wants_help
 from dapg.core.errors import UsageError
+from dapg.core.words import counted
 from dapg.core.ranges import Count
 
 if TYPE_CHECKING:
@@ -88,7 +89,9 @@ def main(words: list[str], program: str) -> None:
     if settings.json:
         print(dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:
-        print(f"search {result.number}: {result.modality.name.lower()} query, {len(result.answers)} answers")
+        print(f"search {result.number}: {result.modality.name.lower()} query, {counted(len(result.answers), 'answer')}")
+        if result.answers:
+            print("place, likeness (the cosine, at most 1), verdict where thresholds are set, camera, time, person:")
         for place, answer in enumerate(result.answers, 1):
             picture, verdict = answer.picture, answer.verdict
             said = f"{verdict.word:8} {verdict.probability:4.0%}  " if verdict else ""

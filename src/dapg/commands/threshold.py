@@ -1,5 +1,6 @@
 """Same person, ask a person, or unknown: set thresholds on labelled pictures, and say how often they err."""
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_positional
 from dapg.core.errors import UsageError
 
@@ -50,6 +51,7 @@ def main(words: list[str], program: str) -> None:
     for place in places[: len(places) - bool(gallery)]:
         write_json(place, result)
     print(f"{result['data']['name']}, split {result['data']['split']}: {result['persons']} persons")
+    print("FPIR: strangers who are called somebody; FNIR: persons who are missed; of both less is better")
     for pair in result["pairs"]:
         aimed, lights = pair["aimed"], f"{pair['query']} query, {pair['gallery']} gallery"
         print(f"\n{lights}: same from {pair['same']:.3f}, ask from {pair['ask']:.3f}")
@@ -61,3 +63,7 @@ def main(words: list[str], program: str) -> None:
         atomic_write_text(settings.html, page)
         places.append(settings.html)
     print(f"\nwritten: {', '.join(places)}")
+    if gallery:
+        say_next(("search with them", dapg("search", model, "IMAGE")))
+    else:
+        say_next(("make a gallery with them", dapg("index", "GALLERY", "IMAGES", "--model", model)))

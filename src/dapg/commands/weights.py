@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_words
 
 _HELP = """usage: dapg weights [NAME|ADDRESS|PATH] [--download]
@@ -46,4 +47,5 @@ def main(words: list[str], program: str) -> None:
     if not names:
         for model in zoo().values():
             print(f"{model.name}\n" + "".join(f"  {line}\n" for line in str(model.card).splitlines()))
-        print('use one: dapg evaluate NAME, --init NAME, or dapg.load("NAME") in Python')
+        print("scores are in per cent, higher is better; in Python: dapg.load(NAME); as first weights: --init NAME")
+        say_next(("score one", dapg("evaluate", "NAME")))
