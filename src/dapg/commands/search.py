@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Literal
 
 from dapg.commands._settings import parse, take_words, wants_help
 from dapg.core.errors import UsageError
-from dapg.core.words import counted
 from dapg.core.ranges import Count
+from dapg.core.words import counted
 
 if TYPE_CHECKING:
     from dapg.gallery.gallery import Gallery
