@@ -22,6 +22,7 @@ from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment
 from dapg.experiment.store import Stored, add_cell, read_cells
 from made_up_cells import made_up
+from page_text import check_page, shown_images
 
 pytest.importorskip("matplotlib")
 
@@ -73,17 +74,26 @@ def test_page_is_made_from_results_alone_and_byte_equal(experiment: Experiment, 
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     assert write_report(there) == text
     assert files_of(there) == first
-    page = text_of(first["page/report.html"].decode())
-    assert "Not made. dapg reproduce show TABLE --pictures makes them" in page
+    whole = first["page/report.html"].decode()
+    check_page(whole)
+    page = text_of(whole)
+    assert "dapg reproduce show TABLE --pictures makes them" in page
     # 4 arms x 2 seeds: 8 fine-tunings of 72 s, 4 pre-trainings of 36 s, 8 scorings of 18 s = 864 s.
     assert "cpu (2 cores, 1 thread, torch 2.6) 0123456789 8 12 0.20 0.04 0.24" in page
     command = "dapg reproduce run table1 --scale=small --data=synthetic --starts=imagenet --seeds=2 --repeats=2"
-    assert f"4 cells, 0.12 h on cpu (2 cores, 1 thread, torch 2.6), commits 0123456789. Run by {command} ." in page
+    assert "4 cells, 0.12 h on cpu (2 cores, 1 thread, torch 2.6), commits 0123456789." in page
+    assert f"Run by {command} ." in page
     assert "By other settings" not in page
-    for panel in ("agw on synthetic, from imagenet", "pre-training simclr, from imagenet"):
-        assert panel in page, panel
-    assert "not run [51.68]" in page, "VTBR's row, as its printed values stand in it"
+    for panel in ("AGW from ImageNet", "pre-training simclr, from imagenet"):
+        assert f">{panel}</text>" in whole, panel
+    assert "Not run: PNL; BYOL; SSL (reconstruction); VTBR; " in page
     assert "Not run: MoCo v2; " in page
+    # Stage 1 always hits, SimCLR half of the time.
+    assert (
+        "AGW from ImageNet, DAPG, stage 1 (2 seeds): on corrupted images ahead of the strongest other, SimCLR: +"
+        in page
+    )
+    assert "No comparison is registered for these cells" in page
     rows = list(csv.DictReader(io.StringIO(first["cells.csv"].decode())))
     first_row = {
         "cell": "dapg-1+agw-synthetic-imagenet-0",
@@ -132,7 +142,7 @@ def test_claims_are_checked_against_tables_and_cells(experiment: Experiment) -> 
     agw = next(row for row in gains.rows if "AGW" in row["claim"])
     assert (agw["stated"], agw["from its tables"], agw["agrees"]) == ("8.64", "8.64", "yes")
     assert agw["here"] == "+100.0 (+100.0 to +100.0) by DAPG, stage 1 on synthetic"
-    assert {row["here"] for row in gains.rows if row is not agw} == {"not run"}
+    assert {row["here"] for row in gains.rows if row is not agw} == {"–"}
     printed = {row["where"]: row for row in robust.rows if row["where"].startswith("the paper")}
     assert printed["the paper, SYSU-MM01 all"]["clean"] == "-2.09"  # 45.41 - 47.50
     assert printed["the paper, SYSU-MM01 all"]["as claimed"] == "yes"
@@ -205,7 +215,8 @@ def test_stored_pictures_are_drawn(experiment: Experiment) -> None:
         assert word in text, word
     counted = "for both in 3 of 10 queries, for neither in 2, for Ours &amp; co alone in 1, for Theirs alone in 4"
     assert counted in text
-    shown = re.findall(r'<figure class="(\w+)"><img src="data:image/jpeg;base64,([^"]+)"', page)
-    assert [kind for kind, _ in shown] == ["query", "right", "query", "wrong"]
-    assert {base64.b64decode(content) for _, content in shown} == {stream.getvalue()}
+    shown = shown_images(page)
+    assert [image.kind for image in shown] == ["query", "right", "query", "wrong"]
+    assert {image.content for image in shown} == {stream.getvalue()}
+    assert page.count("data:image/jpeg") == 1, "stored once"
     assert "Heat maps and ranked lists took another 0.10 h." in text

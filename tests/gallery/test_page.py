@@ -1,9 +1,7 @@
 """The page in a real browser: `make test-browser`, which needs Debian's chromium and chromium-driver."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,33 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from browser import chromium, errors, missing, needed_width, resize
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.browser,
-    pytest.mark.skipif(
-        shutil.which("chromedriver") is None and "DAPG_BROWSER" not in os.environ,
-        reason="needs apt-get install chromium chromium-driver",
-    ),
+    pytest.mark.skipif(missing(), reason="needs apt-get install chromium chromium-driver"),
 ]
 SECONDS = 120
-ARGUMENTS = (
-    "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "disable-sync", "no-first-run",
-    "disable-background-networking", "disable-component-update", "force-color-profile=srgb",
-)  # fmt: skip
 
 
 class Page:
     """A browser at a served demonstration gallery."""
 
     def __init__(self, link: str, downloads: Path) -> None:
-        from selenium import webdriver
-
-        options = webdriver.ChromeOptions()
-        for argument in (*ARGUMENTS, f"user-data-dir={downloads / 'profile'}", "window-size=1400,1000"):
-            options.add_argument(f"--{argument}")
-        options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+        self.driver = chromium(downloads)
+        resize(self.driver, 1400, 1000)
         self.link, self.downloads = link, downloads
 
     def all(self, selector: str) -> list:  # type: ignore[type-arg]
@@ -60,24 +47,12 @@ class Page:
         script = "return [...document.querySelectorAll('#answers .card')].map((c) => [c.dataset.picture, c.innerText])"
         return [(picture, text) for picture, text in self.driver.execute_script(script)]
 
-    def errors(self) -> list[str]:
-        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
-
     def slide(self, severity: int) -> None:
         self.driver.execute_script(
             "const s = document.getElementById('severity'); s.value = arguments[0];"
             "s.dispatchEvent(new Event('input')); s.dispatchEvent(new Event('change'));",
             severity,
         )
-
-    def shoot(self, name: str, width: int) -> None:
-        """A screenshot of the whole page, where they are wanted (DAPG_SCREENSHOTS=FOLDER)."""
-        folder = os.environ.get("DAPG_SCREENSHOTS")
-        if folder:
-            self.driver.set_window_size(width, 400)
-            height = self.driver.execute_script("return document.documentElement.scrollHeight")
-            self.driver.set_window_size(width, height + 150)
-            self.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +79,7 @@ def test_a_search_from_login_to_deletion(page: Page) -> None:
     page.one("#token").send_keys("wrong")
     page.one("button").click()
     page.until(lambda: "lets nobody in" in page.one("#message").text)
-    assert len(page.errors()) == 1  # the browser notes the refusal
+    assert len(errors(driver)) == 1  # the browser notes the refusal
 
     driver.get(page.link)
     page.until(lambda: page.all(".offer"))
@@ -118,7 +93,6 @@ def test_a_search_from_login_to_deletion(page: Page) -> None:
     page.slide(5)  # damage moves answers and says from where
     page.until(lambda: page.cards() != clean and any("without damage" in text for _, text in page.cards()))
     assert page.one("#damaged").get_attribute("src").startswith("blob:")
-    page.shoot("gallery", 1400)
     page.slide(0)
     page.until(lambda: page.cards() == clean)
 
@@ -145,14 +119,13 @@ def test_a_search_from_login_to_deletion(page: Page) -> None:
     page.until(lambda: len(page.cards()) == 12)
     assert clean[0][0] not in dict(page.cards())
 
-    driver.set_window_size(500, 800)  # the narrowest window of this browser; the frame below is a phone's
-    driver.execute_script("document.documentElement.style.width = '360px'")
-    assert driver.execute_script("return document.body.scrollWidth") <= 360
-    driver.execute_script("document.documentElement.style.width = ''")
-    page.shoot("gallery-narrow", 500)
+    resize(driver, 360, 800)  # a phone
+    assert driver.execute_script("return window.innerWidth") == 360
+    assert needed_width(driver) <= 360
+    resize(driver, 1400, 1000)
 
     page.one("#logout").click()
     page.one("#token")
     driver.get(page.link)  # the link has been used
     page.one("#token")
-    assert [error for error in page.errors() if "401" not in error] == []
+    assert [error for error in errors(driver) if "401" not in error] == []

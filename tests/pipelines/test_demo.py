@@ -18,9 +18,10 @@ from dapg.models.pn_gan import GeneratorConfig, build_generator
 from dapg.models.weights import pose_weights
 from dapg.models.weights.pose_weights import GeneratorFacts, save_generator
 from dapg.pipelines import demo as demo_runs
-from dapg.pipelines.demo import Demo, run_demo
+from dapg.pipelines.demo import Demo, run_demo, trained_network
 from dapg.pipelines.demo_search import ANSWERS, LISTED, PERSONS, small_trial
-from dapg.report.demo_page import Scored, first_sentence
+from dapg.report.demo_page import Gap, Scored, first_sentence
+from page_text import check_page, shown_images
 
 
 def without_generator(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -83,8 +84,12 @@ def test_whole_method_and_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     made = run_demo(demo, said.append, "Nothing is registered.")
     assert [line.partition("]")[0] for line in said] == [f"[{step}/11" for step in range(1, 12)]
     page, details = made["page"].read_text(), (out / "details.html").read_text()
-    for part in (made["sentence"], "Nothing is registered.", "AGW from both stages, gallery in fog", "Generated poses"):
+    check_page(page)
+    for part in (made["sentence"], "Nothing is registered.", "persons, visible images in fog", "Generated poses"):
         assert part in page
+    assert str(tmp_path) not in page
+    assert "the difference to ImageNet is " in made["sentence"]
+    assert trained_network(out) == str(out / "agw-from-stage-2")
     assert "is left out" not in page
     for part in ("pairs of kind self", "Training", "scores-agw-from-random"):
         assert part in details
@@ -106,14 +111,18 @@ def test_fast_trains_nothing(tmp_path: Path) -> None:
     made = run_demo(Demo(tmp_path, fast=True, processes=1), said.append)
     assert not list(tmp_path.rglob("metrics.jsonl"))
     page = made["page"].read_text()
-    (clean,) = re.findall(r"AGW from ImageNet, clean: (\d+) % of 80 queries found at rank 1,\s+(\d+) %", page)
-    (fog,) = re.findall(r"AGW from ImageNet, gallery in fog: (\d+) % of 80 queries found at rank 1,\s+(\d+) %", page)
-    assert 20 < int(clean[0]) < int(clean[1]), "chance is 5"
-    assert int(fog[0]) < int(clean[0])
-    shown = re.findall(r'<figure class="(\w+)"', page)
+    check_page(page)
+    rows = re.findall(r"<td>ImageNet</td><td class=\"number\">80</td><td class=\"number\">(\d+) %</td>.*?(\d+) %", page)
+    clean, fog = ([int(share) for share in row] for row in rows)
+    assert 20 < clean[0] < clean[1], "chance is 5"
+    assert fog[0] < clean[0]
+    kinds = [image.kind for image in shown_images(page)]
     ready = made["table"].count("\n") - 2
-    assert shown.count("query") == ready * 2 * LISTED
-    assert len(shown) == ready * 2 * LISTED * (1 + ANSWERS)
+    assert kinds.count("query") == 2 * LISTED
+    assert len(kinds) == 2 * LISTED * (1 + ready * ANSWERS)
+    assert f"dapg serve --demo .../{tmp_path.name}" in page
+    assert trained_network(tmp_path) == "agw-dapg-small"
+    assert trained_network(tmp_path / "nothing") == ""
 
 
 @pytest.mark.slow
@@ -151,9 +160,11 @@ def test_the_first_sentence_says_what_came_out() -> None:
     ours = Scored("stage-2", "both stages", 30.0, 33.0, 18.0, 20.0)
     imagenet = Scored("imagenet", "ImageNet", 31.0, 33.5, 17.0, 19.0)
     assert first_sentence([imagenet, ours]) == (
-        "In this run AGW from both stages reaches an mAP of 33.0 % on clean and 18.0 % on corrupted pictures; "
-        "from ImageNet 33.5 and 17.0 (0.5 more and 1.0 less)."
+        "In this run AGW from both stages reaches an mAP of 33.0 % on clean and 18.0 % on corrupted images; "
+        "the difference to ImageNet is -0.5 and +1.0 points."
     )
+    sure = replace(imagenet, behind=(Gap(-0.5, -2.04, 1.26), Gap(1.0, -0.01, 2.2)))
+    assert "to ImageNet is -0.5 (-2.0 to +1.3) and +1.0 (+0.0 to +2.2) points" in first_sentence([sure, ours])
     assert first_sentence([imagenet]) == (
-        "In this run AGW from ImageNet reaches an mAP of 33.5 % on clean and 17.0 % on corrupted pictures."
+        "In this run AGW from ImageNet reaches an mAP of 33.5 % on clean and 17.0 % on corrupted images."
     )

@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import html.parser
 import io
 import json
 import re
@@ -18,7 +17,7 @@ from PIL import Image
 from dapg import cli
 from dapg.core.errors import DataError, UsageError
 from dapg.report.collect import collect
-from dapg.report.experiment_page import ExperimentPage, Table, write_experiment
+from dapg.report.experiment_page import ExperimentPage, Section, Table, write_experiment
 from dapg.report.run_page import write_page
 from dapg.report.score_tables import (
     corruption_rows,
@@ -28,6 +27,7 @@ from dapg.report.score_tables import (
     to_markdown,
     training_rows,
 )
+from page_text import Reader, check_page, shown_images
 
 pytest.importorskip("matplotlib")
 
@@ -92,22 +92,6 @@ def page(tmp_path: Path, *folders: Path, title: str = "dapg report") -> str:
     return (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-class Reader(html.parser.HTMLParser):
-    """Tags with their attributes, and the text between them."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data + "\n"
-
-
 def test_the_page_holds_the_numbers(tmp_path: Path) -> None:
     text = Reader(page(tmp_path, evaluation(tmp_path / "e"), training(tmp_path / "t"))).text
     for number in ("25.0", "81.2", "43.2", "12.3"):
@@ -118,6 +102,7 @@ def test_the_page_holds_the_numbers(tmp_path: Path) -> None:
     for word in ("30", "61", "313", "6.2 %", "0.600", "resnet18 x 0.25, from random", "histogram (e)", "dapg 9.8.7"):
         assert word in text, word
     assert "not a published one" in text
+    assert "histogram (e) reaches an mAP of 43.2 % on toy, cross-modal." in text
 
 
 def with_figures(folder: Path) -> Path:
@@ -149,7 +134,7 @@ def test_feature_space_and_activation_maps_are_drawn(tmp_path: Path) -> None:
         assert word in text, word
     assert "infrared - infrared" not in text, "no pair of the same person: nothing to compare"
     assert "Grad-CAM, Selvaraju" in text
-    pictures = [base64.b64decode(data) for data in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', whole)]
+    pictures = [shown.content for shown in shown_images(whole)]
     assert len(pictures) == 6, "three pictures, three maps"
     plain, overlaid = (np.asarray(Image.open(io.BytesIO(pictures[n]))).astype(int) for n in (0, 3))
     cold, hot = overlaid[:4].mean(axis=(0, 1)), overlaid[-4:].mean(axis=(0, 1))
@@ -201,22 +186,28 @@ def test_single_pictures_have_grey_frames(tmp_path: Path) -> None:
 def test_right_and_wrong_answers_have_their_frames_and_pictures(tmp_path: Path) -> None:
     folder = evaluation(tmp_path / "e")
     text = page(tmp_path, folder)
-    figures = re.findall(r'<figure class="(\w+)"><img src="data:image/jpeg;base64,([^"]+)" alt="([^"]+)"', text)
-    assert [(kind, alt) for kind, _, alt in figures] == [
+    shown = shown_images(text)
+    assert [(figure.kind, figure.label) for figure in shown] == [
         ("query", "p0.png, person 0"),
         ("right", "p1.png, person 1"),
         ("wrong", "p2.png, person 2"),
     ]
-    for number, (_, data, _) in enumerate(figures):
-        assert base64.b64decode(data) == (folder / "pictures" / f"{number}.jpg").read_bytes()
-    assert re.search(r"\.right img \{ border-color: #1a9850", text), "green"
-    assert re.search(r"\.wrong img \{ border-color: #d73027", text), "red"
-    assert text.count("✓</b> camera 2") == text.count("✗</b> camera 3") == 1
+    for number, figure in enumerate(shown):
+        assert figure.content == (folder / "pictures" / f"{number}.jpg").read_bytes()
+    assert [figure.caption for figure in shown] == ["query\ncamera 1", "✓ camera 2", "✗ camera 3"]
+    assert ('aria-label="same person">✓' in text, 'aria-label="another person">✗' in text) == (True, True)
+    assert ".wrong svg { border-color: var(--wrong); border-style: dashed }" in text, "no colour alone"
+
+
+def test_an_image_is_stored_once_however_often_it_is_shown(tmp_path: Path) -> None:
+    text = page(tmp_path, evaluation(tmp_path / "a"), evaluation(tmp_path / "b"))
+    assert len(shown_images(text)) == 6
+    assert text.count("data:image/jpeg") == 3
 
 
 def test_corrupted_lists_stand_below_the_clean_ones(tmp_path: Path) -> None:
     folder = evaluation(tmp_path / "e")
-    assert "corrupted pictures" not in page(tmp_path, folder)
+    assert "corrupted images" not in Reader(page(tmp_path, folder)).text
     result = json.loads((folder / "result.json").read_text())
     (entry,) = json.loads(json.dumps(result["ranked_lists"]))
     entry["query"]["corruption"], entry["answers"][0]["corruption"] = "none", "fog 3"
@@ -224,10 +215,9 @@ def test_corrupted_lists_stand_below_the_clean_ones(tmp_path: Path) -> None:
     (folder / "corrupted" / "ab" / "pictures").mkdir(parents=True)
     Image.new("RGB", (8, 16), (9, 9, 9)).save(folder / "corrupted" / "ab" / "pictures" / "1.jpg")
     (folder / "result.json").write_text(json.dumps({**result, "corrupted_lists": [entry]}))
-    _, below = page(tmp_path, folder).split("the same queries with corrupted pictures</h4>")
-    alt = re.findall(r'src="data:image/jpeg;base64,([^"]+)" alt="([^"]+)"', below)
-    assert [text for _, text in alt] == ["p0.png, person 0, none", "p1.png, person 1, fog 3", "p2.png, person 2"]
-    assert base64.b64decode(alt[1][0]) == (folder / "corrupted" / "ab" / "pictures" / "1.jpg").read_bytes()
+    shown = shown_images(page(tmp_path, folder))[3:]
+    assert [image.label for image in shown] == ["p0.png, person 0, none", "p1.png, person 1, fog 3", "p2.png, person 2"]
+    assert shown[1].content == (folder / "corrupted" / "ab" / "pictures" / "1.jpg").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -254,6 +244,7 @@ def test_positives_of_an_alignment_are_shown(tmp_path: Path, positives: str, bel
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
     whole = page(tmp_path, evaluation(tmp_path / "e"), training(tmp_path / "t"))
+    check_page(whole)
     reader = Reader(whole)
     assert not {"script", "iframe", "object", "embed", "link"} & {tag for tag, _ in reader.tags}
     for tag, attributes in reader.tags:
@@ -284,7 +275,7 @@ def test_corrupted_scores_stand_beside_clean_ones(tmp_path: Path) -> None:
     assert (all_["± repeats"], all_["± trials"]) == ("1.5", ""), "one trial has no spread"
     assert seen["relative mAP"] == "", "nothing is a share of a score of 0"
     text = page(tmp_path, folder)
-    table, maps = text[text.index("<h2>Corrupted test pictures") :].split("</table>", 1)
+    table, maps = text[text.index("<h2>Corrupted test images") :].split("</table>", 1)
     assert "12.5" in table
     for number in ("21.2", "3.8", "18.8", "rank-1, clean 25.0", "mAP, clean 43.2", "fog", "rain"):
         assert f">{number}<" in maps, f"{number} is not in the heat map"
@@ -337,7 +328,9 @@ def test_unfinished_runs_are_shown_as_such(tmp_path: Path) -> None:
 def test_a_lost_thumbnail_does_not_lose_the_page(tmp_path: Path) -> None:
     folder = evaluation(tmp_path / "e")
     (folder / "pictures" / "1.jpg").unlink()
-    assert 'alt="p1.png, person 1"' in page(tmp_path, folder)
+    assert [image.content for image in shown_images(page(tmp_path, folder)) if image.label == "p1.png, person 1"] == [
+        b""
+    ]
 
 
 def test_absolute_paths_are_shown_only_when_asked_for(tmp_path: Path) -> None:
@@ -386,9 +379,10 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     assert lines[2] == "| a\\|b, c (e) | toy, cross-modal | main | 25.0 | 81.2 | 43.2 | 12.3 | 2 |"
     assert list(csv.DictReader(io.StringIO(to_csv(rows)))) == rows
     rows = [{"<x>": "<b>", "n": "-12.5", "p": "3.0 %", "w": "1.2.3"}]
-    write_experiment(tmp_path / "page.html", ExperimentPage("t", [], {}, [Table("h", rows)], [], {}, []))
+    section = Section("s", [Table("h", rows)])
+    write_experiment(tmp_path / "page.html", ExperimentPage("t", [], {}, [section], {}, []))
     table = (tmp_path / "page.html").read_text()
-    assert "<th>&lt;x&gt;</th>" in table
+    assert '<th scope="col">&lt;x&gt;</th>' in table
     assert "<td>&lt;b&gt;</td>" in table
     assert '<td class="number">-12.5</td>' in table
     assert '<td class="number">3.0 %</td>' in table

@@ -31,7 +31,7 @@ _HELP = """usage: dapg demo [--NAME VALUE ...]
 The whole method in minutes: stage 1 on unlabelled synthetic people, persons generated in other poses, stage 2, AGW
 fine-tuning from both stages, from ImageNet and from random weights, two at a time, and scores on other persons, clean
 and corrupted. The page begins with what this run shows, and has ranked lists of queries that the seed draws, clean and
-in fog, and the generated poses; details.html has curves and settings.
+in fog, and the generated poses; details.html has curves and settings. `dapg serve --demo DIR` searches by its network.
 
 examples:
   dapg demo --out outputs/demo
@@ -61,5 +61,9 @@ def main(words: list[str], program: str) -> None:
         processes=settings.processes,
     )
     made = run_demo(demo, lambda line: print(line, flush=True), summary(Path("results")))
-    print(f"\n{made['sentence']}\n\n{made['table']}")
-    print(f"{time.monotonic() - started:.0f} s. Open {made['page']} in a browser.")
+    print(f"\n{made['sentence']}")
+    print("One seed cannot tell starts apart; differences have 95 % intervals over test persons.")
+    print(f"\nPer cent, higher is better:\n\n{made['table']}")
+    print(f"{time.monotonic() - started:.0f} s. Next:")
+    print(f"  open {made['page']} in a browser")
+    print(f"  dapg serve --demo {settings.out}   a page to search by night images")

@@ -113,23 +113,19 @@ def _write_page(gallery: "Gallery", result: "SearchResult", queries: list[str], 
     from dapg.core.files import atomic_write_text
     from dapg.core.images import thumbnail
     from dapg.data.sightings import clock
+    from dapg.report.ranked_list import Figure
     from dapg.report.render import render
 
     answers = []
     for answer in result.answers:
         picture, word = answer.picture, answer.verdict.word if answer.verdict else ""
         said = f"{word} {answer.verdict.probability:.0%}" if answer.verdict else ""
-        lines = [f"{answer.score:.3f}", said, picture.camera, clock(picture.time), picture.person or ""]
-        answers.append(
-            {
-                "image": thumbnail(gallery.picture_file(picture.number)),
-                "title": f"picture {picture.number}, {picture.path}",
-                "kind": _KINDS.get(word, "unknown"),
-                "lines": [line for line in lines if line],
-            }
-        )
+        lines = (f"{answer.score:.3f}", said, picture.camera, clock(picture.time), picture.person or "")
+        image = thumbnail(gallery.picture_file(picture.number))
+        title = f"picture {picture.number}, {picture.path}"
+        answers.append(Figure(_KINDS.get(word, "unknown"), image, title, tuple(filter(None, lines))))
     note = f"{result.modality.name.lower()} query; best picture of each track, most similar first"
-    shown = [thumbnail(Path(query).read_bytes()) for query in queries]
+    shown = [Figure("query", thumbnail(Path(query).read_bytes()), "query", ("query",)) for query in queries]
     atomic_write_text(
         path, render("search_page.html", title=f"Search {result.number}", note=note, queries=shown, answers=answers)
     )

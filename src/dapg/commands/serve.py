@@ -7,15 +7,16 @@ from dapg.core.errors import UsageError
 from dapg.core.ranges import Port
 
 _HELP = """usage: dapg serve GALLERY [--host 127.0.0.1] [--port 8765] [--NAME VALUE ...]
-       dapg serve --demo [GALLERY]
+       dapg serve --demo [GALLERY|DEMO]
 
 A page for searching (a picture, a box, filters, verdicts, a timeline, export) and an API under /api/v1. On this
 machine alone the command prints a link that logs in once as an administrator; everybody else needs a token (dapg
 gallery users). Beyond this machine it takes --certificate and --key. --demo makes a gallery of rendered people and
-night pictures to search it by, within a minute.
+night pictures to search it by, within a minute; with the folder of a finished `dapg demo` it takes that run's network.
 
 examples:
   dapg serve --demo
+  dapg serve --demo outputs/demo
   dapg serve outputs/gallery
   dapg serve outputs/gallery --host 0.0.0.0 --names search.example.org --certificate cert.pem --key key.pem
 """
@@ -83,10 +84,17 @@ def _serve(folder: str, demo: bool, settings: ServeSettings) -> None:
 
     from dapg.gallery.gallery import Gallery
     from dapg.gallery.server.app import ServerSettings, create_app
-    from dapg.pipelines.demo_gallery import QUERIES, demo_gallery
+    from dapg.pipelines.demo_gallery import MODEL, QUERIES, demo_gallery
 
     place = Path(folder)
-    gallery = demo_gallery(place, settings.device) if demo else Gallery(place, settings.device, settings.model)
+    if demo:
+        from dapg.pipelines.demo import trained_network
+
+        trained = trained_network(place)
+        place = place / "gallery" if trained else place
+        gallery = demo_gallery(place, settings.model or trained or MODEL, settings.device)
+    else:
+        gallery = Gallery(place, settings.device, settings.model)
     gallery.network()  # whatever is wrong with it is said now, and the first search need not wait
     alone, secure = settings.host in _LOOPBACK, bool(settings.certificate)
     own = f"[{settings.host}]" if ":" in settings.host else settings.host

@@ -63,20 +63,24 @@ class _Result:
         return self.content["protocol"], self.content["data"]["hash"]
 
 
-def compare_results(first: Sequence[Path | str], *others: Sequence[Path | str], seed: int = 0) -> list[JsonObject]:
+def compare_results(
+    first: Sequence[Path | str], *others: Sequence[Path | str], seed: int = 0, corrupted: str = ""
+) -> list[JsonObject]:
     """Differences between the results of one method (seeds, partitions) and those of each other: other minus first.
 
     Args:
         first: result files, or folders that hold one; several are the seeds or partitions of one method.
         others: the same of each method to compare it with.
         seed: of the bootstrap.
+        corrupted: name of the corrupted test set whose scores are compared, such as ``all``; empty: clean images.
 
     Returns:
         For each of ``others`` the differences of ``bootstrap.MEASURES``, each with ``p_holm``, which counts every
         comparison of that measure made here.
 
     Raises:
-        UsageError: results of different protocols or test lists, or of models trained in different precision.
+        UsageError: results of different protocols or test lists, of models trained in different precision, or without
+            the corrupted test set.
         DataError: a file is missing or damaged.
     """
     start, *ends = ([_read(path) for path in side] for side in (first, *others))
@@ -86,7 +90,7 @@ def compare_results(first: Sequence[Path | str], *others: Sequence[Path | str], 
         _refuse_different_tests(start, end)
         parts = [_partitions([_observed(result) for result in side]) for side in (start, end)]
         paired = (parts[0], parts[1]) if parts[0] and parts[1] else None
-        before, after = ([result.trials for result in side] for side in (start, end))
+        before, after = ([_trials(result, corrupted) for result in side] for side in (start, end))
         differences = compare(before, after, seed=seed, partitions=paired)
         comparisons.append(
             {
@@ -104,6 +108,15 @@ def compare_results(first: Sequence[Path | str], *others: Sequence[Path | str], 
         for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
             row["p_holm"] = adjusted
     return comparisons
+
+
+def _trials(result: _Result, corrupted: str) -> list[QueryScores]:
+    """Query scores on clean images, or of every repeat of a corrupted test set."""
+    if not corrupted:
+        return result.trials
+    if corrupted not in _corrupted(result):
+        raise UsageError(f"{result.path} has no scores on the corrupted test set {corrupted!r}")
+    return [scores for _, scores in _repeats(result, corrupted, _levels(result, 0))]
 
 
 def combine_results(paths: Sequence[Path | str]) -> JsonObject:

@@ -1,27 +1,34 @@
 """All of ``dapg reproduce --show``: tables as files, and one page with all that is stored; byte-equal each time."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import groupby
 from statistics import fmean
 
 from dapg.corruptions.library import DRAWS
-from dapg.experiment import claims, paper, registration
+from dapg.experiment import claims, registration
+from dapg.experiment.conclusion import conclusion, in_words, mode_in_words
 from dapg.experiment.figures import Line, lines
 from dapg.experiment.heat_maps import read_pictures
-from dapg.experiment.matrix import arm_called
+from dapg.experiment.matrix import Group, arm_called
 from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment
-from dapg.experiment.provenance import costs
+from dapg.experiment.provenance import command, costs, origin
 from dapg.experiment.store import CellResult, Stored, read_cells, refuse_mixed
-from dapg.experiment.tables import TITLES, by_mode, groups_of, note, rows_of, write_tables
-from dapg.report.experiment_page import Curves, ExperimentPage, Table, write_experiment
+from dapg.experiment.tables import TITLES, Arms, absent, by_mode, groups_of, legend, rows_of, write_tables
+from dapg.report.experiment_page import Curves, ExperimentPage, Section, Table, write_experiment
 from dapg.report.plots import Point
+from dapg.report.score_tables import Row
 from dapg.scoring.bootstrap import intervals
 
 _WORDS = {"pretrain": "pre-training", "align": "alignment"}
 _WITHOUT = (
-    "Not made. `dapg reproduce show TABLE --pictures` makes them where the folder of the trainings (--runs) holds "
-    "the networks of a finished cell of DAPG and of another arm."
+    "Heat maps and ranked lists are not made: `dapg reproduce show TABLE --pictures` makes them where the folder of "
+    "the trainings (--runs) holds the networks of a finished cell of DAPG and of another arm."
 )
+_MAIN = ("table1", "table2", "table3", "fig1")
+"""Tables of the paper; the others are folded at first."""
 
 
 def write_report(experiment: Experiment) -> str:
@@ -37,20 +44,23 @@ def write_report(experiment: Experiment) -> str:
     text = write_tables(experiment, stored, every)
     pictures = read_pictures(experiment)
     checked = claims.checks(experiment, stored)
+    sections, not_run = _sections(experiment, every, stored)
+    if primary.rows:
+        sections.insert(0, Section(primary.heading, [Table("", primary.rows)], primary.note))
+    checks = [Table(table.heading, table.rows, table.note) for table in checked if table.rows]
     page = ExperimentPage(
-        title=f"dapg reproduce, scale {experiment.scale}",
+        title=f"DAPG: the experiment at scale {experiment.scale}",
+        conclusion=conclusion(experiment, stored, primary),
+        points=_points(experiment, stored),
+        sections=[*sections, Section("The paper's text, checked", checks, folded=True)],
+        curves=_curves(experiment, stored),
+        sources=[costs(experiment, stored, sum((group["seconds"] for group in pictures), 0.0))],
         notes=[
-            primary.note,
-            f"{len(stored)} cells are done{_draws(stored)}.",
-            "Per cent, 95 % interval by bootstrap over test persons crossed with seeds.",
-            "What synthetic people show is no claim about SYSU-MM01 or RegDB.",
-            f"Fig. 1 of the paper: {paper.FIGURE_1}.",
+            f"{len(stored)} cells are done{_draws(stored)}. Differences are points of mAP, ours minus the other, with "
+            "95 % intervals by bootstrap over test persons crossed with seeds. What synthetic people show is no claim "
+            "about SYSU-MM01 or RegDB.",
+            *([f"Not run: {'; '.join(not_run)}."] if not_run else []),
         ],
-        points=_points(stored),
-        tables=_tables(experiment, every, stored),
-        checks=[*([primary] if primary.rows else []), *checked],
-        curves=_curves(stored),
-        costs=[costs(experiment, stored, sum((group["seconds"] for group in pictures), 0.0))],
         pictures=pictures,
         without_pictures=_WITHOUT,
     )
@@ -64,28 +74,50 @@ def _draws(stored: Stored) -> str:
     return f", with the random draws of version {old[0]} (now {DRAWS})" if old else ""
 
 
-def _tables(experiment: Experiment, every: Sequence[Line], stored: Stored) -> list[Table]:
-    """A table for each group of each of the experiment's tables, or one for each mode where one would be too wide."""
-    tables = []
-    for table in experiment.tables:
-        groups, _ = groups_of([line for line in every if line.table == table])
-        for (data, start, finetuning), arms in groups.items():
-            heading = f"{TITLES[table]} ({finetuning} on {data}, first weights {start})"
-            about = note(experiment, table, arms, stored)
-            parts = by_mode(arms)
-            for part in parts:
-                mode = next(iter(part.values()))[0].mode
-                tables.append(Table(f"{heading}, {mode}" if len(parts) > 1 else heading, rows_of(part), about))
-                about = ""
+def _sections(experiment: Experiment, every: Sequence[Line], stored: Stored) -> tuple[list[Section], list[str]]:
+    """A section for each table with cells, a table for each group in it; and what has not run, in words."""
+    sections, not_run = [], []
+    for name, part in groupby(every, key=lambda line: line.table):
+        groups, missing = groups_of(list(part))
+        title = TITLES[name].partition(":")[0]
+        if not groups:
+            not_run.append(title)
+            continue
+        not_run += [f"{title}, {in_words(group, experiment)}" for group in missing]
+        tables = [table for group, arms in groups.items() for table in _tables(experiment, group, arms, stored)]
+        source = f"Run by `{command(experiment, name)}`."
+        tables[-1] = replace(tables[-1], source=f"{tables[-1].source} {source}")
+        first = [line for arms in groups.values() for row in arms.values() for line in row]
+        sections.append(Section(TITLES[name], tables, legend(first), folded=name not in _MAIN))
+    return sections, not_run
+
+
+def _tables(experiment: Experiment, group: Group, arms: Arms, stored: Stored) -> list[Table]:
+    """A group's table, or one for each mode where one would be too wide."""
+    parts, tables = by_mode(arms), []
+    for part in parts:
+        row = next(iter(part.values()))
+        modes = dict.fromkeys(line.mode for line in row)
+        heading = ", ".join([in_words(group, experiment), *(map(mode_in_words, modes) if len(modes) == 1 else ())])
+        tables.append(Table(heading, [_short(row, modes) for row in rows_of(part)]))
+    results = [result for result in stored.values() if result.group == group and result.arm in arms]
+    tables[-1] = replace(tables[-1], source=origin(results), note=absent(arms))
     return tables
 
 
-def _points(stored: Stored) -> dict[str, list[Point]]:
+def _short(row: Row, modes: Iterable[str]) -> Row:
+    """Column names without the mode where there is one alone, as the heading has it; ``all`` in words."""
+    (*others, mode) = modes
+    names = {name: name if others else name.removeprefix(f"{mode} ") for name in row}
+    return {re.sub(r"\ball\b(?!-)", "corrupted", names[name]): cell for name, cell in row.items()}
+
+
+def _points(experiment: Experiment, stored: Stored) -> dict[str, list[Point]]:
     """Panel (fine-tuning, data, start, mode) -> arms with mAP on clean and on corrupted pictures, and intervals."""
     scores: dict[tuple[str, str], dict[str, list[CellResult]]] = {}
     for result in stored.values():
         for mode in modes_of(result.data):
-            panel = f"{result.finetuning}, {result.group[0]} {mode}, from {result.start}"
+            panel = f"{in_words(result.group, experiment)}, {mode_in_words(mode)}"
             scores.setdefault((panel, mode), {}).setdefault(result.arm, []).append(result)
     return {
         panel: [_point(arm, results, mode) for arm, results in arms.items()]
@@ -103,7 +135,7 @@ def _point(arm: str, results: Sequence[CellResult], mode: str) -> Point:
     return Point(arm_called(arm).title, values[0], values[1], bars[0], bars[1])
 
 
-def _curves(stored: Stored) -> Curves:
+def _curves(experiment: Experiment, stored: Stored) -> Curves:
     """A panel for each pre-training or alignment and start, and for each group of fine-tunings; each run once."""
     curves: dict[str, dict[str, dict[str, list[tuple[int, float]]]]] = {}
     for result in stored.values():
@@ -111,7 +143,7 @@ def _curves(stored: Stored) -> Curves:
             if not training.curve:
                 continue
             if training.stage == "finetune":
-                panel = f"{result.finetuning} on {result.group[0]}, from {result.start}"
+                panel = in_words(result.group, experiment)
             else:
                 panel = f"{_WORDS[training.stage]} {training.method}, from {result.start}"
             arm = curves.setdefault(panel, {}).setdefault(arm_called(result.arm).title, {})

@@ -64,14 +64,18 @@ def groups_of(part: Sequence[Line]) -> tuple[dict[Group, dict[str, list[Line]]],
 def note(experiment: Experiment, table: str, arms: Arms, stored: Stored) -> str:
     """The text above a group's table: what its figures mean, what they cost, where they come from."""
     every = [line for row in arms.values() for line in row]
-    group = every[0].group
-    results = [result for result in stored.values() if result.group == group and result.arm in arms]
-    absent: dict[str, list[str]] = {}
+    results = [result for result in stored.values() if result.group == every[0].group and result.arm in arms]
+    parts = legend(every), origin(results), absent(arms), f"Run by `{command(experiment, table)}`."
+    return " ".join(filter(None, parts))
+
+
+def absent(arms: Arms) -> str:
+    """Arms without a figure of ours, in one line; empty where there is none."""
+    states: dict[str, list[str]] = {}
     for row in arms.values():
         if _empty(row):
-            absent.setdefault(row[0].state, []).append(row[0].title)
-    without = "".join(f" {state[0].upper()}{state[1:]}: {'; '.join(names)}." for state, names in absent.items())
-    return f"{_legend(every)} {origin(results)}{without} Run by `{command(experiment, table)}`."
+            states.setdefault(row[0].state, []).append(row[0].title)
+    return " ".join(f"{state[0].upper()}{state[1:]}: {'; '.join(names)}." for state, names in states.items())
 
 
 def by_mode(arms: Arms) -> list[Arms]:
@@ -84,12 +88,12 @@ def by_mode(arms: Arms) -> list[Arms]:
 
 
 def rows_of(arms: Arms) -> list[Row]:
-    """The rows of arms with figures, ours or printed ones."""
+    """The rows of arms with figures of ours."""
     return [_row(row) for row in arms.values() if not _empty(row)]
 
 
 def _empty(row: Sequence[Line]) -> bool:
-    return all(line.value is None and line.paper is None for line in row)
+    return all(line.value is None for line in row)
 
 
 def _row(row: Sequence[Line]) -> Row:
@@ -113,7 +117,7 @@ def _shares_of_clean(row: Sequence[Line]) -> dict[str, float | None]:
 
 
 def shown(line: Line) -> str:
-    """A figure as text, as ``_legend`` explains it."""
+    """A figure as text, as ``legend`` explains it."""
     printed = ""
     if line.paper is not None:
         gap = "" if line.difference is None else f", {line.difference:+.1f}"
@@ -130,8 +134,8 @@ def _misprinted(line: Line) -> bool:
     return line.arm == "in-sup" and key in paper.ORIGINALS
 
 
-def _legend(figures: Sequence[Line]) -> str:
-    """How a group's figures are to be read."""
+def legend(figures: Sequence[Line]) -> str:
+    """How figures are to be read."""
     printed = ""
     if any(line.paper is not None for line in figures):
         ours = "ours minus it"

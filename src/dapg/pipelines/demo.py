@@ -15,9 +15,12 @@ from pathlib import Path
 import torch
 
 from dapg.core.errors import UsageError
+from dapg.core.run_folder import RESULT
 from dapg.core.scales import SCALES
 from dapg.core.types import JsonObject
+from dapg.core.words import without_folders
 from dapg.data.sets.synthetic import Synthetic
+from dapg.evaluation.comparison import combine_results, compare_results
 from dapg.evaluation.corrupted_scores import CorruptionSettings
 from dapg.evaluation.evaluate import EvaluateSettings, evaluate
 from dapg.models.weights.addresses import zoo
@@ -26,7 +29,7 @@ from dapg.pipelines.demo_search import LISTED, PERSONS, search
 from dapg.pose.generate import GenerateSettings, generate
 from dapg.recipes import alignment, finetuning, pretraining
 from dapg.report.collect import collect
-from dapg.report.demo_page import DemoPage, Scored, write_demo
+from dapg.report.demo_page import OURS, Bounds, DemoPage, Gap, Scored, write_demo
 from dapg.report.run_page import write_page
 from dapg.training.align import align
 from dapg.training.finetune import finetune
@@ -36,7 +39,7 @@ from dapg.training.training_settings import AlignSettings, FinetuneSettings, Pre
 SCALE, PRETRAINING, ALIGNMENT, FINETUNING, MODE = "small", "dapg", "dapg_align", "agw", "all-100"
 LENGTHS = {"pretrain": 130, "align": 100}
 """Steps of stage 1 and of stage 2, less than half of the scale's, so that the demo takes minutes."""
-TITLE = "dapg demo: who is it in the dark? Synthetic people, infrared to visible, clean and corrupted"
+TITLE = "Who is it in the dark? The demo of DAPG on synthetic people"
 TRAINED = {"stage-2": "both stages", "stage-1": "stage 1", "imagenet": "ImageNet", "random": "random weights"}
 """Where AGW starts from -> in words."""
 READY = {"stage-1": "agw-dapg-small", "imagenet": "agw-imagenet-small"}
@@ -213,7 +216,7 @@ def _run(lanes: Sequence[Sequence[Step]], processes: int, announce: Callable[[st
 def _pages(demo: Demo, starts: Sequence[str], searches: JsonObject, notes: Sequence[str]) -> JsonObject:
     runs = [run for run in collect([demo.out]) if run.stage != "evaluate" or _start_of(run.folder) in starts]
     results = {_start_of(run.folder): run.result for run in runs if run.stage == "evaluate" and run.result}
-    scored = [Scored.of(start, TRAINED[start], results[start]) for start in starts]
+    scored = [_with_intervals(demo, starts, Scored.of(start, TRAINED[start], results[start])) for start in starts]
     details = demo.out / "details.html"
     write_page(runs, details, "Everything that the demo trained and scored")
     sheet = demo.out / "stage-2" / "positives.jpg"
@@ -226,10 +229,42 @@ def _pages(demo: Demo, starts: Sequence[str], searches: JsonObject, notes: Seque
         listed=LISTED,
         poses=sheet.read_bytes() if sheet.exists() and not demo.fast else b"",
         notes=notes,
+        serve=f"dapg serve --demo {without_folders(str(demo.out))}",
         details=details.name,
     )
     sentence = write_demo(demo.out / "report.html", page)
     return {"page": demo.out / "report.html", "sentence": sentence, "table": page.table()}
+
+
+def _with_intervals(demo: Demo, starts: Sequence[str], scored: Scored) -> Scored:
+    """With intervals over test persons, and ours minus it, unless it is ours itself."""
+    own = Path(demo.evaluation(scored.start).out)
+    together = combine_results([own])
+    bounds = _bounds(together["clean"]), _bounds(together["corrupted"]["all"])
+    ours = next((start for start in OURS if start in starts), "")
+    if not ours or scored.start in OURS:
+        return replace(scored, intervals=bounds)
+    best = Path(demo.evaluation(ours).out)
+    return replace(scored, intervals=bounds, behind=(_gap(own, best, ""), _gap(own, best, "all")))
+
+
+def _bounds(scores: JsonObject) -> Bounds:
+    interval = scores["intervals"]["mAP"]
+    return 100 * interval["low"], 100 * interval["high"]
+
+
+def _gap(other: Path, ours: Path, corrupted: str) -> Gap:
+    (comparison,) = compare_results([other], [ours], corrupted=corrupted)
+    difference = comparison["differences"]["mAP"]
+    return Gap(*(100 * difference[name] for name in ("value", "low", "high")))
+
+
+def trained_network(folder: Path) -> str:
+    """The network that a finished demo's search page takes: ours where there is one; empty: no demo is there."""
+    for start in TRAINED:
+        if (folder / f"agw-from-{start}" / RESULT).is_file():
+            return str(folder / f"agw-from-{start}")
+    return next((READY[start] for start in READY if (folder / f"scores-agw-from-{start}" / RESULT).is_file()), "")
 
 
 def _start_of(folder: Path) -> str:

@@ -27,7 +27,7 @@ _ENROLLED, _ASKED, _STRANGERS, _SEED = 100, 9, 3, 20
 _EVENING = datetime.fromisoformat("2026-01-05T17:00:00+00:00")
 
 
-def demo_gallery(folder: Path, device: str = "auto") -> Gallery:
+def demo_gallery(folder: Path, model: str = MODEL, device: str = "auto") -> Gallery:
     """The gallery in ``folder``, made within a minute where it is missing.
 
     Visible pictures of 100 test persons, and in ``queries/`` one infrared picture of each of nine of them and of three
@@ -42,7 +42,7 @@ def demo_gallery(folder: Path, device: str = "auto") -> Gallery:
     visible = [r for r in records if r.modality is Modality.VISIBLE and r.person in enrolled]
     making = folder.with_name(f"{folder.name}.making")
     shutil.rmtree(making, ignore_errors=True)  # of a start that was killed
-    gallery = Gallery.create(making, NetworkSettings(MODEL), device).acting("demo", "rendered people")
+    gallery = Gallery.create(making, NetworkSettings(model), device).acting("demo", "rendered people")
     with tempfile.TemporaryDirectory() as name:
         _write(dataset, visible, Path(name))
         gallery.index(name, IndexSettings(threads=1))

@@ -25,6 +25,7 @@ def write_benchmark_page(path: Path, results: Sequence[JsonObject], printed: Seq
     text = render(
         "benchmark_page.html",
         title="vi-c 1.0: " + ", ".join(dict.fromkeys(result["model"]["name"] for result in results)),
+        conclusion=_conclusion(results),
         lists=sorted({f"{result['list']['list']}, SHA-256 {result['list']['sha256'][:12]}" for result in results}),
         tests=sorted({f"{result['data']['name']}, {result['data']['mode']}" for result in results}),
         comparable=all(result["data"]["comparable"] for result in results),
@@ -37,6 +38,24 @@ def write_benchmark_page(path: Path, results: Sequence[JsonObject], printed: Seq
         maps=[(_heading(r, name), _heat_map(r, name), _drift(r, name)) for r in results for name in r["protocols"]],
     )
     atomic_write_text(path, text)
+
+
+def _conclusion(results: Sequence[JsonObject]) -> list[str]:
+    """For each test and protocol the model with the highest corrupted mAP, its interval, and what it keeps of clean."""
+    tests: dict[str, list[tuple[JsonObject, str]]] = {}
+    for result in results:
+        for name, protocol in result["protocols"].items():
+            where = f"{result['data']['name']}, {result['data']['mode']}, protocol {name}"
+            tests.setdefault(where, []).append((protocol["summary"], result["model"]["name"]))
+    sentences = []
+    for where, models in tests.items():
+        summary, model = max(models, key=lambda pair: pair[0]["mean"]["mAP"])
+        retention = summary["retention"]["mAP"]
+        among = f", the highest of {len(models)} models" if len(models) > 1 else ""
+        kept = f", and keeps {_percent(retention)} % of its clean mAP" if retention is not None else ""
+        score = _with_interval(summary["mean"]["mAP"], summary["intervals"]["mAP"])
+        sentences.append(f"{where}: {model} reaches a corrupted mAP of {score} %{among}{kept}.")
+    return sentences
 
 
 def number_rows(results: Sequence[JsonObject]) -> list[Row]:

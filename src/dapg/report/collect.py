@@ -53,8 +53,9 @@ class Run:
             model = str(self.settings.get("model", "unknown"))
             bare = model in ("random", "imagenet")
             name = f"{model} {self.settings.get('backbone', {}).get('name')}" if bare else Path(model).name
-            return f"{name} ({self.folder.name})"
-        return f"{self.settings.get('name', self.stage)} ({self.folder.name})"
+        else:
+            name = str(self.settings.get("name", self.stage))
+        return self.folder.name if name in self.folder.name else f"{name} ({self.folder.name})"
 
 
 def collect(folders: list[Path]) -> list[Run]:

@@ -26,38 +26,39 @@ class Table:
     heading: str
     rows: Sequence[Row]
     note: str = ""
+    source: str = ""
+    """Where its figures come from; folded."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Tables of one question."""
+
+    title: str
+    tables: Sequence[Table]
+    note: str = ""
+    folded: bool = False
 
 
 @dataclass(frozen=True)
 class ExperimentPage:
-    """What stands on the page; parts without content say so or are left out."""
+    """What is on the page; parts without content are left out."""
 
     title: str
-    notes: Sequence[str]
-    """Paragraphs below the title."""
+    conclusion: Sequence[str]
+    """What the figures say, in sentences with their intervals."""
     points: Points
     """Clean against corrupted; panels with fewer than two points compare nothing and are left out."""
-    tables: Sequence[Table]
-    checks: Sequence[Table]
-    """The paper's text against its own tables, and beside what was measured here."""
+    sections: Sequence[Section]
     curves: Curves
-    costs: Sequence[Table]
-    """Commits, commands, hours, machines."""
+    sources: Sequence[Table]
+    """Commits, commands, hours, machines; the page's last section."""
+    notes: Sequence[str] = ()
+    """Paragraphs below the conclusion."""
     pictures: Sequence[JsonObject] = field(default=())
     """As ``experiment/heat_maps.py`` stores them."""
     without_pictures: str = ""
     """Said where there are none."""
-
-
-_TITLES = (
-    "Clean against corrupted",
-    "Tables",
-    "The paper's text, checked",
-    "Corruptions and severities",
-    "Where two methods disagree",
-    "Training curves",
-    "Where the numbers come from",
-)
 
 
 def write_experiment(path: Path, page: ExperimentPage) -> None:
@@ -66,7 +67,6 @@ def write_experiment(path: Path, page: ExperimentPage) -> None:
     text = render(
         "experiment_page.html",
         title=page.title,
-        titles=_TITLES,
         page=page,
         points=clean_against_corrupted(panels) if panels else "",
         severities=[(group, _severity_maps(group)) for group in page.pictures],

@@ -1,6 +1,9 @@
-"""Curves as SVG text, drawn by matplotlib (extra ``plot``)."""
+"""Drawings as SVG text by matplotlib (extra ``plot``): panels that a page lays out, in its own ink."""
 
+import hashlib
+import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,16 +13,13 @@ import numpy as np
 from dapg.core.errors import UsageError
 from dapg.core.types import JsonObject
 from dapg.report.collect import Run
+from dapg.report.styles import COLOURS, INK, styles
 from dapg.scoring.robustness import worst
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_INK, _GRID = "#333333", "#dddddd"
-_LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito's colours, told apart with any kind of colour vision."""
-_MARKERS = ("o", "s", "^", "D")
-"""Where there are more names than colours."""
+_GRID = "#dddddd"
 
 
 def training_curves(run: Run) -> str:
@@ -30,32 +30,41 @@ def training_curves(run: Run) -> str:
     names = [name for name in shown if any(line.get(name) is not None for line in lines)]
     if not names:
         return ""
-    figure, axes = _figure(len(names))
+    axes = _panels(len(names))
     for axis, name in zip(axes, names, strict=True):
         points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
-        axis.plot(*zip(*points, strict=True), color=_LINES[0])
-        _label(axis, name.replace("_", " "), "step")
-    return _svg(figure)
+        axis.plot(*zip(*points, strict=True), color=COLOURS[0])
+        _label(axis, _WORDS.get(name, name.replace("_", " ")), "step")
+    return _svg(axes)
+
+
+_WORDS = {
+    "js": "Jensen-Shannon term",
+    "lr": "learning rate",
+    "pictures_per_second": "images per second",
+    "feature_std": "standard deviation of the features",
+}
 
 
 def loss_curves(panels: Mapping[str, Mapping[str, Sequence[Sequence[Sequence[int | float]]]]]) -> str:
-    """Loss over steps: panel -> name -> the (step, loss) pairs of each seed; one colour a name, a thin line a seed."""
-    figure, axes = _figure(len(panels), height=3.0)
+    """Loss over steps: panel -> name -> the (step, loss) pairs of each seed; a style a name, a thin line a seed."""
+    axes = _panels(len(panels), height=3.0)
+    chosen = styles(name for names in panels.values() for name in names)
     for axis, (title, names) in zip(axes, panels.items(), strict=True):
-        for number, (name, curves) in enumerate(names.items()):
-            style = ("-", "--", ":")[number // len(_LINES) % 3]
+        for name, curves in names.items():
+            colour, _, dash = chosen[name]
             for seed, curve in enumerate(curves):
                 steps, losses = zip(*curve, strict=True)
                 label = name if seed == 0 else None
-                axis.plot(steps, losses, style, color=_LINES[number % len(_LINES)], linewidth=0.9, label=label)
+                axis.plot(steps, losses, linestyle=dash, color=colour, linewidth=0.9, label=label)
         if all(loss > 0 for curves in names.values() for curve in curves for _, loss in curve):
             axis.set_yscale("log")  # first steps are far above the rest
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter("{x:g}")
-        axis.legend(fontsize=6, frameon=False)
-        _label(axis, title, "step")
-        axis.tick_params(which="minor", labelsize=6, colors=_INK)
-    return _svg(figure)
+        _label(axis, title, "step", "loss")
+        axis.tick_params(which="minor", labelsize=6, colors=INK)
+        _legend(axis)
+    return _svg(axes)
 
 
 def cmc_curves(runs: Sequence[Run]) -> str:
@@ -68,11 +77,18 @@ def cmc_curves(runs: Sequence[Run]) -> str:
             panels.setdefault(where, []).append((run.title, curve))
     if not panels:
         return ""
-    figure, axes = _figure(len(panels))
+    axes = _panels(len(panels))
+    chosen = styles(name for curves in panels.values() for name, _ in curves)
     for axis, (where, curves) in zip(axes, panels.items(), strict=True):
-        _draw_cmc(axis, curves)
-        _label(axis, where, "rank")
-    return _svg(figure)
+        for name, curve in curves:
+            colour, marker, dash = chosen[name]
+            ranks, percent = range(1, len(curve) + 1), [100 * value for value in curve]
+            axis.plot(ranks, percent, color=colour, marker=marker, markersize=3, linestyle=dash, label=name)
+        axis.set_ylim(0, 100)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        _label(axis, where, "rank", "queries found (%)")
+        _legend(axis)
+    return _svg(axes)
 
 
 def distance_histograms(figures: JsonObject) -> str:
@@ -81,35 +97,34 @@ def distance_histograms(figures: JsonObject) -> str:
     pairs = [pair for pair in found["pairs"] if sum(pair["same"]) and sum(pair["other"])]
     if not pairs:
         return ""
-    figure, axes = _figure(len(pairs))
+    axes = _panels(len(pairs))
     for axis, pair in zip(axes, pairs, strict=True):
-        for kind, colour in (("same", _LINES[0]), ("other", _LINES[1])):
+        for kind, colour in (("same", COLOURS[0]), ("other", COLOURS[1])):
             shares = [100 * count / sum(pair[kind]) for count in pair[kind]]
             label = f"{kind} person, {sum(pair[kind]):,} pairs"
             axis.stairs(shares, found["edges"], color=colour, alpha=0.45, fill=True, label=label)
         used = [place for kind in ("same", "other") for place, count in enumerate(pair[kind]) if count]
         axis.set_xlim(found["edges"][min(used)], found["edges"][max(used) + 1])
-        axis.legend(fontsize=7, frameon=False)
-        _label(axis, " - ".join(pair["modalities"]), "cosine distance")
-        axis.set_ylabel("% of pairs", fontsize=8, color=_INK)
-    return _svg(figure)
+        _label(axis, " - ".join(pair["modalities"]), "cosine distance", "pairs (%)")
+        _legend(axis)
+    return _svg(axes)
 
 
 def error_curves(pairs: Sequence[JsonObject]) -> str:
     """Detection error trade-off and reliability of thresholds (``evaluation/thresholds.py``), a line for each pair."""
-    figure, (trade, reliability) = _figure(2)
+    trade, reliability = _panels(2)
     for number, pair in enumerate(pairs):
-        colour, label = _LINES[number % len(_LINES)], f"{pair['query']} - {pair['gallery']}"
+        colour, label = COLOURS[number % len(COLOURS)], f"{pair['query']} - {pair['gallery']}"
         trade.plot(pair["det"]["FPIR"], pair["det"]["FNIR"], color=colour, label=label)
         bins = pair["reliability"]
         predicted, right = [line["predicted"] for line in bins], [line["right"] for line in bins]
         reliability.plot(predicted, right, color=colour, marker=".")
         reliability.vlines(predicted, [line["low"] for line in bins], [line["high"] for line in bins], color=colour)
-    reliability.plot([0, 1], [0, 1], color=_INK, linewidth=0.6)
-    trade.legend(fontsize=7, frameon=False)
-    _label(trade, "FNIR by FPIR", "strangers accepted (FPIR)")
-    _label(reliability, "reliability", "predicted probability; share that was right")
-    return _svg(figure)
+    reliability.plot([0, 1], [0, 1], color=INK, linewidth=0.6)
+    _label(trade, "errors", "strangers accepted (FPIR)", "persons missed (FNIR)")
+    _label(reliability, "reliability", "predicted probability", "share that was right")
+    _legend(trade)
+    return _svg((trade, reliability))
 
 
 def tsne_scatter(figures: JsonObject) -> str:
@@ -121,7 +136,7 @@ def tsne_scatter(figures: JsonObject) -> str:
 
     persons = sorted({point["person"] for point in points})
     colours = matplotlib.colormaps["hsv"]
-    figure, (axis,) = _figure(1, height=4.0)
+    (axis,) = _panels(1, height=4.0)
     for modality, marker in (("visible", "o"), ("infrared", "x")):
         chosen = [point for point in points if point["modality"] == modality]
         axis.scatter(
@@ -133,11 +148,11 @@ def tsne_scatter(figures: JsonObject) -> str:
             linewidths=0.9,
             label=modality,
         )
-    axis.legend(fontsize=7, frameon=False)
     _label(axis, f"t-SNE, {len(points)} pictures of {len(persons)} persons", "")
     axis.set_xticks([])
     axis.set_yticks([])
-    return _svg(figure)
+    _legend(axis)
+    return _svg([axis])
 
 
 def overlay(picture: bytes, activation: "NDArray[Any]") -> bytes:
@@ -163,14 +178,14 @@ def corruption_heat_map(run: Run) -> str:
     levels = sorted({row["severities"][0] for row in cells})
     feature = run.result["feature"]
     clean = run.result["scores"][feature]
-    figure, axes = _figure(2, height=0.22 * len(names) + 0.8)
+    axes = _panels(2, height=0.22 * len(names) + 0.8)
     for axis, measure, reference in zip(axes, ("rank-1", "mAP"), (clean["cmc"][0], clean["mAP"]), strict=True):
         table = [[float("nan")] * len(levels) for _ in names]
         for row in cells:
             place = names.index(row["types"][0]), levels.index(row["severities"][0])
             table[place[0]][place[1]] = 100 * row["scores"][feature][measure]
         _draw_heat_map(axis, f"{measure}, clean {100 * reference:.1f}", names, levels, table, 100 * reference)
-    return _svg(figure)
+    return _svg(axes)
 
 
 def severity_maps(
@@ -183,13 +198,13 @@ def severity_maps(
         levels: the severities: columns.
         models: title, clean mAP, mAP by row and column; in per cent.
     """
-    figure, axes = _figure(3, height=0.22 * len(names) + 0.8)
+    axes = _panels(3, height=0.22 * len(names) + 0.8)
     for axis, (title, clean, table) in zip(axes, models, strict=False):
         _draw_heat_map(axis, f"{title}: clean {clean:.1f}", names, levels, table, clean)
     (*_, first), (*_, second) = models
     less = [[a - b for a, b in zip(*rows, strict=True)] for rows in zip(first, second, strict=True)]
     _draw_heat_map(axes[2], "difference", names, levels, less, max(abs(v) for row in less for v in row), signed=True)
-    return _svg(figure)
+    return _svg(axes)
 
 
 @dataclass(frozen=True)
@@ -208,33 +223,57 @@ def clean_against_corrupted(panels: Mapping[str, Sequence[Point]]) -> str:
 
     On the line nothing is lost.
     """
-    figure, axes = _figure(len(panels), height=3.2)
-    names = dict.fromkeys(point.name for points in panels.values() for point in points)
-    numbers = {name: place for place, name in enumerate(names)}
-    marks: JsonObject = {}  # one a name, the same in every panel
+    axes = _panels(len(panels), height=3.2)
+    chosen = styles(point.name for points in panels.values() for point in points)
     for axis, (title, points) in zip(axes, panels.items(), strict=True):
         highest = 1.08 * max(max(point.clean, point.corrupted, *(point.clean_interval or ())) for point in points)
         axis.plot([0, highest], [0, highest], color=_GRID, linewidth=0.8)
         for point in points:
-            round_, place = divmod(numbers[point.name], len(_LINES))
-            shape = _MARKERS[round_ % len(_MARKERS)]
-            marks[point.name] = axis.errorbar(
+            colour, marker, _ = chosen[point.name]
+            axis.errorbar(
                 [point.clean],
                 [point.corrupted],
                 xerr=_bars(point.clean, point.clean_interval),
                 yerr=_bars(point.corrupted, point.corrupted_interval),
-                marker=shape,
+                marker=marker,
                 linestyle="",
                 elinewidth=0.8,
-                color=_LINES[place],
+                color=colour,
                 label=point.name,
             )
-        _label(axis, title, "clean mAP")
-        axis.set_ylabel("corrupted mAP", fontsize=8, color=_INK)
-    columns = min(3, len(panels))
-    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(marks) // columns))
-    figure.legend(handles=list(marks.values()), fontsize=7, frameon=False, loc="outside lower center", ncols=columns)
-    return _svg(figure)
+        _label(axis, title, "mAP on clean images (%)", "mAP on corrupted images (%)")
+        _legend(axis)
+    return _svg(axes)
+
+
+def clean_and_corrupted(points: Sequence[Point]) -> str:
+    """A row for each model: its mAP on clean images as a filled mark, on corrupted ones as an open one, with bars."""
+    (axis,) = _panels(1, height=0.42 * len(points) + 1.0)
+    chosen = styles(point.name for point in points)
+    for row, point in enumerate(points):
+        colour = chosen[point.name].colour
+        for value, interval, filled in (
+            (point.clean, point.clean_interval, True),
+            (point.corrupted, point.corrupted_interval, False),
+        ):
+            axis.errorbar(
+                [value],
+                [row - 0.12 if filled else row + 0.12],
+                xerr=_bars(value, interval),
+                marker="o",
+                markerfacecolor=colour if filled else "none",
+                color=colour,
+                capsize=2,
+                linestyle="",
+            )
+    for face, label in ((INK, "clean"), ("none", "corrupted")):
+        axis.plot([], [], marker="o", markerfacecolor=face, color=INK, linestyle="", label=label)
+    axis.set_yticks(range(len(points)), [point.name for point in points])
+    axis.set_ylim(len(points) - 0.5, -0.5)
+    axis.set_xlim(left=0)
+    _label(axis, "mAP by what AGW starts from", "mAP (%)")
+    _legend(axis)
+    return _svg([axis])
 
 
 def _bars(value: float, interval: tuple[float, float] | None) -> list[list[float]] | None:
@@ -244,9 +283,9 @@ def _bars(value: float, interval: tuple[float, float] | None) -> list[list[float
 
 def score_heat_map(title: str, names: Sequence[str], levels: Sequence[int], table: list[list[float]]) -> str:
     """Scores in per cent by corruption and severity, the worst tenth in frames."""
-    figure, axes = _figure(1, height=0.22 * len(names) + 0.8)
+    axes = _panels(1, height=0.22 * len(names) + 0.8)
     _draw_heat_map(axes[0], title, names, levels, table, max(max(row) for row in table))
-    return _svg(figure)
+    return _svg(axes)
 
 
 def threshold_drift(target: float, families: Mapping[str, Sequence[float]], levels: Sequence[int], title: str) -> str:
@@ -258,15 +297,15 @@ def threshold_drift(target: float, families: Mapping[str, Sequence[float]], leve
         levels: the severities.
         title: above the drawing.
     """
-    figure, axes = _figure(1, height=3.0)
-    axes[0].axhline(target, color=_INK, linewidth=0.8, linestyle=":", label=f"as set on clean pictures: {target:g}")
+    (axis,) = _panels(1, height=3.0)
+    axis.axhline(target, color=INK, linewidth=0.8, linestyle=":", label=f"as set on clean images: {target:g}")
     for number, (name, rates) in enumerate(families.items()):
-        axes[0].plot(levels, rates, color=_LINES[number % len(_LINES)], marker=".", label=name)
-    axes[0].set_xticks(list(levels))
-    axes[0].set_ylim(bottom=0)
-    axes[0].legend(fontsize=7, frameon=False)
-    _label(axes[0], title, "severity")
-    return _svg(figure)
+        axis.plot(levels, rates, color=COLOURS[number % len(COLOURS)], marker=".", label=name)
+    axis.set_xticks(list(levels))
+    axis.set_ylim(bottom=0)
+    _label(axis, title, "severity", "strangers accepted (%)")
+    _legend(axis)
+    return _svg([axis])
 
 
 def _draw_heat_map(
@@ -301,49 +340,60 @@ def _draw_heat_map(
     axis.grid(visible=False)
 
 
-def _draw_cmc(axis: Any, curves: Sequence[tuple[str, Sequence[float]]]) -> None:
-    for number, (name, curve) in enumerate(curves):
-        ranks = range(1, len(curve) + 1)
-        axis.plot(ranks, [100 * value for value in curve], color=_LINES[number % len(_LINES)], label=name, marker=".")
-    axis.set_ylim(0, 100)
-    axis.legend(fontsize=7, frameon=False, loc="upper left")
-
-
 def _rectangle(corner: tuple[float, float], width: float, height: float) -> Any:
     from matplotlib.patches import Rectangle
 
-    return Rectangle(corner, width, height, fill=False, edgecolor=_LINES[1], linewidth=1.4)
+    return Rectangle(corner, width, height, fill=False, edgecolor=COLOURS[1], linewidth=1.4)
 
 
-def _figure(panels: int, height: float = 2.6) -> tuple[Any, list[Any]]:
+def _panels(count: int, height: float = 2.6) -> list[Any]:
+    """Axes of ``count`` figures of their own, which a page puts beside or below each other as its width allows."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError("drawing needs matplotlib: pip install 'dapg[plot]'") from error
-    columns = min(panels, 3)
-    rows = -(-panels // columns)
-    figure = Figure(figsize=(4.0 * columns, height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-    for spare in axes[panels:]:
-        spare.set_axis_off()
-    return figure, axes[:panels]
+    return [Figure(figsize=(4.0, height), layout="constrained").subplots() for _ in range(count)]
 
 
-def _label(axis: Any, title: str, below: str) -> None:
-    axis.set_title(title, fontsize=9, color=_INK)
-    axis.set_xlabel(below, fontsize=8, color=_INK)
-    axis.tick_params(labelsize=7, colors=_INK)
+def _legend(axis: Any) -> None:
+    """Below the axes, never over data; the figure grows by its rows."""
+    handles, labels = axis.get_legend_handles_labels()
+    if not labels:
+        return
+    columns = max(1, min(3, len(labels), 60 // (max(map(len, labels)) + 6)))
+    axis.figure.set_figheight(axis.figure.get_figheight() + 0.18 * -(-len(labels) // columns))
+    axis.figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False, labelcolor=INK
+    )
+
+
+def _label(axis: Any, title: str, below: str, beside: str = "") -> None:
+    axis.set_title(title, fontsize=9, color=INK)
+    axis.set_xlabel(below, fontsize=8, color=INK)
+    axis.set_ylabel(beside, fontsize=8, color=INK)
+    axis.tick_params(labelsize=8, colors=INK)
     axis.grid(color=_GRID, linewidth=0.6)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
+    axis.set_axisbelow(True)
+    for side, spine in axis.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_edgecolor(INK)
 
 
-def _svg(figure: Any) -> str:
-    """SVG without date and random ids, so that the same numbers give the same text."""
+def _svg(axes: Sequence[Any]) -> str:
+    """The figures of some axes, without date and random ids, so that the same numbers give the same text."""
+    return f'<div class="panels">{"".join(map(_one_svg, axes))}</div>'
+
+
+def _one_svg(axis: Any) -> str:
+    """Ink and grid are the page's, in the light and in the dark; names of parts are told apart from other drawings'."""
     import matplotlib
 
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "dapg", "svg.fonttype": "none"}):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        axis.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
-    return svg[svg.index("<svg") :]
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg[svg.index("<svg") :])
+    key = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{key}", svg)
+    svg = svg.replace(INK, "currentColor").replace(_GRID, "var(--grid)")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(axis.get_title())}"', 1)

@@ -8,7 +8,8 @@ from dapg.core.types import JsonObject
 from dapg.report.plots import overlay
 
 Read = Callable[[str], bytes]
-_MARKS = {"right": "✓", "wrong": "✗"}
+_MARKS = {"right": ("✓", "same person"), "wrong": ("✗", "another person")}
+"""What tells answers apart without colour, and what a screen reader says of it."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,18 @@ class Figure:
     image: bytes
     """A JPEG file; empty where it is lost."""
     title: str
-    mark: str = ""
-    camera: str = ""
-    similarity: str = ""
+    lines: tuple[str, ...] = ()
+    """Below the image: camera, similarity, and what else is known."""
+
+    @property
+    def mark(self) -> str:
+        """A sign for right and wrong answers."""
+        return _MARKS.get(self.kind, ("", ""))[0]
+
+    @property
+    def meaning(self) -> str:
+        """The sign in words."""
+        return _MARKS.get(self.kind, ("", ""))[1]
 
 
 def ranked_list(read: Read, entry: JsonObject, maps: Any = None) -> list[list[Figure]]:
@@ -45,6 +55,7 @@ def _figure(image: bytes, entry: JsonObject) -> Figure:
     match = entry.get("match")
     kind = "query" if "match" not in entry else "unknown" if match is None else "right" if match else "wrong"
     facts = [entry["path"], f"person {entry['person']}", *filter(None, [entry.get("corruption")])]
-    camera = "" if entry["camera"] == -1 else f"camera {entry['camera']}"
     similarity = f"{entry['similarity']:.2f}" if isinstance(entry.get("similarity"), float) else ""
-    return Figure(kind, image, ", ".join(facts), _MARKS.get(kind, ""), camera, similarity)
+    camera = "" if entry["camera"] == -1 else f"camera {entry['camera']}"
+    lines = ["query" if kind == "query" else similarity, camera]
+    return Figure(kind, image, ", ".join(facts), tuple(filter(None, lines)))

@@ -88,6 +88,7 @@ def write_page(
     text = render(
         "run_page.html",
         title=title,
+        conclusion=_conclusion(runs),
         note=note.strip(),
         facts=_facts(runs),
         scores=_reported(runs, scores),
@@ -128,6 +129,24 @@ def _without_folders(run: Run) -> Run:
         environment=without_folders(run.environment),
         result=without_folders(run.result),
     )
+
+
+def _conclusion(runs: Sequence[Run]) -> str:
+    """The highest mAP of each test, with its interval where there is one, and how many models it was the highest of."""
+    tests: dict[str, list[tuple[float, Run, JsonObject]]] = {}
+    for run in runs:
+        if run.stage == "evaluate" and run.result is not None:
+            where = f"{run.result['data']['name']}, {run.result['data']['mode']}"
+            score = run.result["scores"][run.result["feature"]]["mAP"]
+            tests.setdefault(where, []).append((score, run, run.result))
+    sentences = []
+    for where, models in tests.items():
+        score, best, result = max(models, key=lambda model: model[0])
+        bounds = result.get("intervals", {}).get("mAP")
+        sure = f" (95 % interval {100 * bounds['low']:.1f} to {100 * bounds['high']:.1f})" if bounds else ""
+        among = f", the highest of {len(models)} evaluations" if len(models) > 1 else ""
+        sentences.append(f"{best.title} reaches an mAP of {100 * score:.1f} %{sure} on {where}{among}.")
+    return " ".join(sentences)
 
 
 def _facts(runs: Sequence[Run]) -> str:

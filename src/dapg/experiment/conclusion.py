@@ -1,0 +1,87 @@
+"""What an experiment shows, in sentences computed from its cells: first what was registered, then our arm."""
+
+from collections.abc import Iterator
+from statistics import fmean
+
+from dapg.core.words import counted
+from dapg.experiment import registration
+from dapg.experiment.figures import OURS
+from dapg.experiment.matrix import Group, arm_called
+from dapg.experiment.paper import modes_of
+from dapg.experiment.plan import Experiment
+from dapg.experiment.store import CellResult, Stored
+from dapg.report.experiment_page import Table
+from dapg.scoring.bootstrap import compare
+
+_CONDITIONS = {"all": "corrupted", "clean": "clean"}
+_TUNERS = {"agw": "AGW", "cil": "CIL", "caj": "CAJ", "deen": "DEEN", "pmwgcn": "PMWGCN", "baseline": "the base method"}
+_STARTS = {"imagenet": "ImageNet", "random": "random weights"}
+_MODES = {
+    "all-100": "infrared to visible",
+    "visible-100 centred": "visible to visible, centred per camera",
+    "frozen visible-100 centred": "visible to visible before fine-tuning, centred per camera",
+    "all": "all cameras",
+    "indoor": "indoor cameras",
+}
+_DATA = {"synthetic": "synthetic people", "sysu": "SYSU-MM01", "regdb": "RegDB"}
+
+
+def in_words(group: Group, experiment: Experiment) -> str:
+    """``AGW from ImageNet``, with the data set where the experiment has several."""
+    data, start, finetuning = group
+    where = f" on {_DATA.get(data, data)}" if len(experiment.sources) > 1 else ""
+    return f"{_TUNERS.get(finetuning, finetuning)} from {_STARTS[start]}{where}"
+
+
+def mode_in_words(mode: str) -> str:
+    """What searches what."""
+    return _MODES.get(mode, mode.replace("-", " "))
+
+
+def conclusion(experiment: Experiment, stored: Stored, primary: Table) -> list[str]:
+    """The registered comparison's verdicts; then our arm beside the strongest other one, group by group.
+
+    Args:
+        experiment: whose cells they are.
+        stored: with sums by person.
+        primary: the registered comparison; no rows where nothing is registered.
+    """
+    stated = registration.read(experiment)
+    sentences = []
+    if stated is None:
+        sentences.append("No comparison is registered for these cells, so everything here is exploratory.")
+    else:
+        condition = _CONDITIONS.get(stated.condition, stated.condition)
+        question = f"{arm_called(stated.arm).title} above {arm_called(stated.baseline).title} on {condition} images"
+        for row in primary.rows:
+            tuner = _TUNERS.get(row["fine-tuning"], row["fine-tuning"])
+            gap = f" ({row['difference']} points of mAP, 95 % interval)" if row["difference"] else ""
+            sentences.append(f"Registered: {question} under {tuner}: {row['verdict']}{gap}.")
+    compared = list(_beside_the_strongest(experiment, stored))
+    return [*sentences, *(compared or ["No two arms that this page compares have run yet."])]
+
+
+def _beside_the_strongest(experiment: Experiment, stored: Stored) -> Iterator[str]:
+    """A sentence for each group: ours minus the strongest arm that is no part of it, chosen for each kind of images."""
+    groups: dict[Group, dict[str, list[CellResult]]] = {}
+    for cell in experiment.cells():
+        if cell.name in stored:
+            groups.setdefault(cell.group, {}).setdefault(cell.arm, []).append(stored[cell.name])
+    for group, arms in groups.items():
+        ours = next((arm for arm in OURS if arm in arms), "")
+        others = [arm for arm in arms if not arm.startswith("dapg")]
+        if ours and others:
+            parts = [_gap(arms, ours, others, f"{modes_of(group[0])[0]}/{name}") for name in _CONDITIONS]
+            seeds = counted(len(arms[ours]), "seed")
+            on = [f"on {word} images {part}" for word, part in zip(_CONDITIONS.values(), parts, strict=True)]
+            yield f"{in_words(group, experiment)}, {arm_called(ours).title} ({seeds}): {'; '.join(on)}."
+
+
+def _gap(arms: dict[str, list[CellResult]], ours: str, others: list[str], score: str) -> str:
+    """Where ours stands, with the difference in points of mAP."""
+    other = max(others, key=lambda arm: fmean(result.scores[score]["mAP"] for result in arms[arm]))
+    before, after = ([result.persons[score] for result in arms[arm]] for arm in (other, ours))
+    gap = compare(before, after)["mAP"]
+    judged = "ahead of" if gap.low > 0 else "behind" if gap.high < 0 else "not to be told from"
+    value, low, high = (100 * number for number in (gap.value, gap.low, gap.high))
+    return f"{judged} the strongest other, {arm_called(other).title}: {value:+.1f} ({low:+.1f} to {high:+.1f})"
