@@ -157,6 +157,20 @@ def test_corruption_repeats_are_a_cause_of_their_own(tmp_path: Path) -> None:
     assert seen["spread"]["mAP"]["seed"]["std"] == 0
 
 
+def test_corrupted_scores_are_compared_by_name(tmp_path: Path) -> None:
+    """SECOND has an mAP of 1 and FIRST of one half: that far apart on corrupted images alone."""
+    paths = []
+    for name, distances in (("a", FIRST), ("b", SECOND)):
+        write_query_scores(tmp_path / f"{name}-seen.npz", {"after BN": [trial_of(distances)]})
+        corrupted = [{"name": "seen", "per_query": [f"{name}-seen.npz"]}]
+        paths.append(saved(tmp_path, name, FIRST, corrupted=corrupted))
+    for corrupted_set, expected in (("", 0.0), ("seen", 0.5)):
+        (comparison,) = compare_results([paths[0]], [paths[1]], corrupted=corrupted_set)
+        assert comparison["differences"]["mAP"]["value"] == pytest.approx(expected)
+    with pytest.raises(UsageError, match="no scores on the corrupted test set 'fog'"):
+        compare_results([paths[0]], [paths[1]], corrupted="fog")
+
+
 def test_what_has_no_mean_is_refused(tmp_path: Path) -> None:
     first = saved(tmp_path, "a", FIRST, model_seed=3)
     with pytest.raises(UsageError, match="occurs twice"):

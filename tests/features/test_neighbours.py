@@ -156,7 +156,8 @@ def test_command_line_with_and_without_labels(crops: Path, tmp_path: Path, capsy
         assert result["scores"]["mAP"] == 1, "colours tell red from blue"
         assert result["intervals"]["rank-1"]["persons"] == (4 if name == "tracks" else 2)
         assert 0 < result["chance"] < 1
-        assert Image.open(out / "neighbours.png").size[0] > 0
+        sheet = Image.open(out / "neighbours.png").convert("RGB")
+        assert sheet.getpixel((8 + 76 + 34 + 30, 31)) == (0, 117, 90), "the first answer is right: a solid frame"
     random = ["neighbours", "random", "--backbone", "mobilenet_v2", "--backbone.width", "0.25"]
     assert main([*random, *common, *labels, "--out", str(tmp_path / "random")]) == 0
     capsys.readouterr()

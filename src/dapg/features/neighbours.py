@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from dapg.core.device import resolve_device
@@ -339,21 +339,62 @@ def _draw(
     gallery: Bool[Tensor, "N N"],
     settings: NeighbourSettings,
 ) -> None:
-    """A row a query: itself, then its ten nearest, framed green where they match and red where not."""
+    """A row for each query: itself, then its ten nearest with similarity, second of the video and track."""
     valid = (same & gallery).any(dim=1).nonzero()[:, 0]
     generator = torch.Generator().manual_seed(settings.seed)
     chosen = valid[torch.randperm(len(valid), generator=generator)[: settings.queries_drawn]].sort().values
-    sheet = Image.new("RGB", (12 * 68, max(1, len(chosen)) * 132), "white")
+    sheet = Image.new("RGB", (_MARGIN + 11 * _CELL[0] + 34, 30 + max(1, len(chosen)) * _CELL[1]), "white")
     pen = ImageDraw.Draw(sheet)
+    font, small = ImageFont.load_default(13), ImageFont.load_default(11)
+    who = "the same person" if settings.people else "the same track"
+    pen.text((_MARGIN, 6), "query", _INK, font)
+    left = _MARGIN + _CELL[0] + 34
+    _mark(pen, (left, 9), right=True)
+    pen.text((left + 16, 6), f"{who};", _INK, font)
+    _mark(pen, (left + 130, 9), right=False)
+    pen.text((left + 146, 6), "somebody else. Nearest first: similarity, second of the video, track", _INK, font)
     for row, query in enumerate(chosen.tolist()):
-        ranked = (features[query] @ features.T).masked_fill(~gallery[query], -torch.inf)
-        nearest = ranked.topk(min(10, int(gallery[query].sum()))).indices.tolist()
+        similarity = (features[query] @ features.T).masked_fill(~gallery[query], -torch.inf)
+        nearest = similarity.topk(min(10, int(gallery[query].sum()))).indices.tolist()
         for column, crop in enumerate([query, *nearest]):
             record = Record(seen.files[crop])
-            left, top = (column + (column > 0)) * 68 - 34 * (column > 0), row * 132
-            sheet.paste(open_rgb(dataset.read(record), record.path).resize((64, 128)), (left + 2, top + 2))
+            left, top = _MARGIN + column * _CELL[0] + 34 * (column > 0), 30 + row * _CELL[1]
+            sheet.paste(open_rgb(dataset.read(record), record.path).resize((64, 128)), (left + 3, top + 3))
+            lines = [f"{seen.seconds[crop]:.1f} s", f"track {seen.tracks[crop]}"]
             if column:
-                colour = "green" if bool(same[query, crop]) else "red"
-                pen.rectangle((left, top, left + 67, top + 131), outline=colour, width=2)
+                right = bool(same[query, crop])
+                _frame(pen, (left, top, left + 69, top + 133), right)
+                _mark(pen, (left + 2, top + 137), right)
+                pen.text((left + 18, top + 135), f"{similarity[crop]:.2f}", _INK, small)
+            for line, text in enumerate(lines, start=1):
+                pen.text((left + 2, top + 135 + 13 * line), text, _INK, small)
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG")
+
+
+_MARGIN, _CELL = 8, (76, 182)
+"""Pixels at the left; width and height of an image with its lines."""
+_INK, _RIGHT, _WRONG = (29, 33, 37), (0, 117, 90), (184, 74, 0)
+
+
+def _frame(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], right: bool) -> None:
+    """Solid around right answers, dashed around wrong ones."""
+    if right:
+        pen.rectangle(box, outline=_RIGHT, width=3)
+        return
+    for x in range(box[0], box[2], 8):
+        for y in (box[1], box[3] - 2):
+            pen.rectangle((x, y, min(x + 4, box[2]), y + 2), fill=_WRONG)
+    for y in range(box[1], box[3], 8):
+        for x in (box[0], box[2] - 2):
+            pen.rectangle((x, y, x + 2, min(y + 4, box[3])), fill=_WRONG)
+
+
+def _mark(pen: ImageDraw.ImageDraw, corner: tuple[int, int], right: bool) -> None:
+    """A tick or a cross of ten pixels: most fonts have neither."""
+    x, y = corner
+    if right:
+        pen.line(((x, y + 5), (x + 4, y + 9), (x + 11, y)), fill=_RIGHT, width=3)
+    else:
+        pen.line(((x, y), (x + 10, y + 10)), fill=_WRONG, width=3)
+        pen.line(((x, y + 10), (x + 10, y)), fill=_WRONG, width=3)
