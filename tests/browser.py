@@ -47,4 +47,4 @@ def needed_width(driver: "Chrome") -> int:
 
 def errors(driver: "Chrome") -> list[str]:
     """What the page has complained about."""
-    return [str(entry["message"]) for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
+    return [str(entry["message"]) for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
