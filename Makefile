@@ -11,7 +11,7 @@ DRAW ?= $(shell git rev-parse HEAD 2>/dev/null || date +%F)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-slow test-browser lint format bench gpu gpu-smoke recheck wheel-check docs real-video clean
+.PHONY: help demo serve test test-slow test-browser screenshots lint format bench gpu gpu-smoke recheck wheel-check docs real-video clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,8 +37,11 @@ test: $(VENV)/.test ## Fast tests
 test-slow: $(VENV)/.test ## All tests
 	$(PYTEST) -m "not cuda"
 
-test-browser: $(VENV)/.test ## The gallery's page in Chromium (apt-get install chromium chromium-driver)
+test-browser: $(VENV)/.test ## The pages in Chromium (apt-get install chromium chromium-driver)
 	DAPG_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
+
+screenshots: $(VENV)/.test ## Screenshots of the pages for the docs (apt-get install chromium chromium-driver)
+	$(BIN)/python scripts/screenshots.py $(OUT)
 
 lint: $(VENV)/.lint $(VENV)/.test ## ruff, mypy --strict, codespell
 	$(BIN)/ruff check .
