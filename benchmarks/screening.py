@@ -1,10 +1,15 @@
 """Screening of hypotheses about stage 1, on validation persons only: exploratory, its results go to docs/log.md.
 
     OMP_NUM_THREADS=1 python benchmarks/screening.py --seeds 2 --out outputs/screening [--only 'none stage-1*']
+    OMP_NUM_THREADS=1 python benchmarks/screening.py --seeds 2 --out outputs/screening --after stage-1-mixed
 
 Each variant is a pre-training at scale ``small`` from ImageNet on the embedded unlabelled pictures, then AGW with
 channel mixing on the embedded training persons, scored on the 50 validation persons, clean and corrupted as the fixed
 list says (at the scale's size). A line of ``screening.jsonl`` per finished run; finished runs are not made again.
+
+``--after VARIANT`` screens stage 2 instead, from that variant's stage 1, on the same unlabelled pictures: first with
+true other pictures of the hidden persons as positives, the ceiling of any generator, beside the variant trained twice
+as long.
 """
 
 import argparse
@@ -12,23 +17,29 @@ import fnmatch
 import itertools
 import json
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dapg.core.files import atomic_write_text
 from dapg.core.run_folder import commit
 from dapg.core.runtime import Cache, Runtime
 from dapg.core.scales import SCALES
+from dapg.core.settings import to_dict
 from dapg.core.train_config import DataConfig
-from dapg.data.sets.synthetic import Synthetic
+from dapg.data.sets.synthetic import HIDDEN, Synthetic
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
 from dapg.experiment.matrix import ARMS, Arm, changed
 from dapg.features.build_encoder import build_encoder
-from dapg.recipes import finetuning, pretraining
+from dapg.pose.generate import GenerateSettings, generate
+from dapg.recipes import alignment, finetuning, pretraining
+from dapg.training.align import align
 from dapg.training.finetune import finetune
 from dapg.training.pretrain import pretrain
+from dapg.training.training_settings import AlignSettings, PretrainSettings
 
 SCALE, START, MODE, REPEATS = "small", "imagenet", "validation", 3
 
@@ -47,17 +58,65 @@ VARIANTS = {
     "two-views": "dapg-1-two-views",
 }
 """Name in docs/log.md -> arm of the matrix; in the order of their worth."""
+STAGE_2 = {
+    "again": Arm("as long again", length=2.0),
+    "true": Arm("true other pictures", alignment="dapg_align", positives="true"),
+    "true-steep": Arm(
+        "true other pictures, ten times the rate", alignment="dapg_align", positives="true", align_rate=10.0
+    ),
+    "generated-steep": Arm("generated pictures, ten times the rate", alignment="dapg_align", align_rate=10.0),
+}
+"""What may follow a stage 1: in the order of their worth."""
 
 
-def run(name: str, arm: Arm, seed: int, out: Path, cache: Cache) -> dict[str, Any]:
-    """Pre-train, fine-tune and score; figures in per cent, times in processor seconds."""
+def hidden_people(out: Path) -> DataConfig:
+    """The unlabelled pictures as a folder that says who is on them: for the ceiling alone, no method may read it."""
+    folder, people = out / "hidden", Synthetic()
+    if not (folder / "labels.csv").exists():
+        with zipfile.ZipFile(people.root) as archive:
+            rows = [json.loads(line) for line in archive.read(HIDDEN).splitlines()]
+        for record in people.records("unlabelled"):
+            (folder / record.path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / record.path).write_bytes(people.read(record))
+        lines = [f"{row['path']},{row['person']},1,visible,train" for row in rows]
+        atomic_write_text(folder / "labels.csv", "\n".join(["path,person,camera,modality,split", *lines]) + "\n")
+    return DataConfig("folder", str(folder), split="train")
+
+
+def aligned(arm: Arm, first: PretrainSettings, out: Path) -> AlignSettings:
+    """Stage 2 of an arm on the unlabelled pictures, channels mixed as in its stage 1."""
+    base = alignment(arm.alignment, SCALE, first)
+    optimizer = replace(base.train.optimizer, lr=arm.align_rate * base.train.optimizer.lr)
+    mixing = to_dict(first.method)["views"]["mixing"]
+    base = replace(
+        base,
+        method=changed(base.method, {"views.mixing": mixing}),
+        train=replace(base.train, optimizer=optimizer),
+        positives=arm.positives,
+    )
+    if arm.positives == "true":
+        return replace(base, data=hidden_people(out))
+    poses = GenerateSettings(out=str(out / "poses"), split="unlabelled", device="cpu")
+    generate(base.data, poses)
+    return replace(base, data=DataConfig("synthetic", split="unlabelled"), generated=poses.out)
+
+
+def run(name: str, arm: Arm, seed: int, out: Path, cache: Cache, second: Arm | None = None) -> dict[str, Any]:
+    """Pre-train, align, fine-tune and score; figures in per cent, times in processor seconds."""
     times, logs = [time.process_time()], {}
     tuning = finetuning("agw", SCALE, START)
     if arm.pretraining:
         first = pretraining(arm.pretraining, SCALE, START)
-        first = replace(first, method=changed(first.method, arm.changes), out=str(out / f"{name}-{seed}"))
-        logs = pretrain(replace(first, seed=seed))["logs"]
+        length = second.length if second else 1.0
+        folder = out / (f"{name}-{seed}" if length != 1.0 or not second else f"{name.split('+')[0]}-{seed}")
+        first = replace(first, method=changed(first.method, arm.changes), out=str(folder), seed=seed)
+        first = replace(first, train=first.train.lasting(length))
+        logs = pretrain(first)["logs"]
         tuning = replace(tuning, backbone=replace(tuning.backbone, init=first.out))
+        if second and second.alignment:
+            stage_2 = replace(aligned(second, first, out), seed=seed, out=str(out / f"{name}-{seed}"))
+            logs = align(stage_2)["logs"]
+            tuning = replace(tuning, backbone=replace(tuning.backbone, init=stage_2.out))
     times.append(time.process_time())
     tuning = replace(
         tuning, seed=seed, data=DataConfig("synthetic", split="train"), out=str(out / f"{name}-agw-{seed}")
@@ -86,18 +145,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/screening"))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", default="*", help="patterns of variants, with spaces between them")
+    parser.add_argument("--after", default="", choices=["", *VARIANTS], help="screen stage 2 after this stage 1")
     options = parser.parse_args()
     torch.set_num_threads(1)
     file, cache = options.out / "screening.jsonl", Cache()
     options.out.mkdir(parents=True, exist_ok=True)
+    stages: dict[str, tuple[Arm, Arm | None]] = {name: (ARMS[arm], None) for name, arm in VARIANTS.items()}
+    if options.after:
+        arm = ARMS[VARIANTS[options.after]]
+        stages = {f"{options.after}+{name}": (arm, second) for name, second in STAGE_2.items()}
     for seed in range(options.seeds):
-        for name, arm in VARIANTS.items():
+        for name, (arm, second) in stages.items():
             if not any(fnmatch.fnmatch(name, pattern) for pattern in options.only.split()):
                 continue
             done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
             if any((line["variant"], line["seed"]) == (name, seed) for line in done):
                 continue
-            line = json.dumps(run(name, ARMS[arm], seed, options.out, cache))
+            line = json.dumps(run(name, arm, seed, options.out, cache, second))
             with file.open("a") as lines:
                 lines.write(line + "\n")
             print(line, flush=True)
