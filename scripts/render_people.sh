@@ -8,7 +8,7 @@ synth() {
     name=$1
     shift
     python -m dapg data synth --assets "$kit" --out "$folder/$name" --archive true --encoding webp --quality 70 \
-        --processes "${PROCESSES:-1}" "$@"
+        --workers "${WORKERS:-1}" "$@"
 }
 for set in "${@:-embedded}"; do
     case $set in

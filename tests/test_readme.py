@@ -34,12 +34,24 @@ def shell_lines() -> list[tuple[str, str]]:
     return found
 
 
-LINES = shell_lines()
+def script_lines() -> list[tuple[str, str]]:
+    """(script, command) of every ``python -m dapg`` in ``scripts/*.sh``, its variables replaced by a number."""
+    lines = []
+    for script in sorted((ROOT / "scripts").glob("*.sh")):
+        for line in script.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
+            if "python -m dapg " in line:
+                words = re.sub(r'"\$@"', "", line[line.index("python -m dapg ") :])
+                lines.append((script.name, re.sub(r'"[^"]*\$[^"]*"', "1", words)))
+    return lines
+
+
+LINES = [*shell_lines(), *script_lines()]
 
 
 def test_there_are_commands_to_check() -> None:
     assert ("README.md", "dapg demo") in LINES
     assert len(LINES) > 4
+    assert any(page == "render_people.sh" for page, _ in LINES)
 
 
 @pytest.mark.parametrize("page, line", LINES)
