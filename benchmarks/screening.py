@@ -18,10 +18,12 @@ import itertools
 import json
 import time
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from dapg.core.files import atomic_write_text
@@ -31,11 +33,13 @@ from dapg.core.scales import SCALES
 from dapg.core.settings import to_dict
 from dapg.core.train_config import DataConfig
 from dapg.data.sets.synthetic import HIDDEN, Synthetic
-from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
+from dapg.evaluation.corrupted_scores import CorruptionSettings, SetScores, clean_and_corrupted
 from dapg.experiment.matrix import ARMS, Arm, changed
+from dapg.experiment.registration import detectable_gain
 from dapg.features.build_encoder import build_encoder
 from dapg.pose.generate import GenerateSettings, generate
 from dapg.recipes import alignment, finetuning, pretraining
+from dapg.scoring.bootstrap import person_scores
 from dapg.training.align import align
 from dapg.training.finetune import finetune
 from dapg.training.pretrain import pretrain
@@ -101,6 +105,40 @@ def aligned(arm: Arm, first: PretrainSettings, out: Path) -> AlignSettings:
     return replace(base, data=DataConfig("synthetic", split="unlabelled"), generated=poses.out)
 
 
+def corruption() -> CorruptionSettings:
+    """Three corrupted validation sets by the fixed list, at the scale's size."""
+    height, width = SCALES[SCALE].decoded or (0, 0)
+    return CorruptionSettings(types=("all",), repeats=REPEATS, detail="lists", height=height, width=width)
+
+
+def scored(network: str, cache: Cache) -> tuple[str, Mapping[str, SetScores]]:
+    """The feature that a fine-tuned network reports, and its scores of the validation persons by condition."""
+    backbone = finetuning("agw", SCALE, START).backbone
+    encoder = build_encoder(network, backbone, (0, 0), 0, torch.device("cpu"))
+    scores = clean_and_corrupted(encoder, Synthetic(), [MODE], corruption(), Runtime(cache=cache))
+    return encoder.headline, scores[MODE]
+
+
+def detectable(pair: Sequence[str], seeds: int, persons: int, out: Path) -> str:
+    """What an experiment with ``seeds`` seeds and so many test persons can find, by the variants' validation scores."""
+    cache, by_seed = Cache(), []
+    for name in pair:
+        folders = sorted(out.glob(f"{name}-agw-[0-9]"))
+        scores = [scored(str(folder), cache) for folder in folders]
+        people = [person_scores(by_condition["all"].pooled(feature)).sums for feature, by_condition in scores]
+        by_seed.append(np.stack([100 * sums[:, 1] / sums[:, 3] for sums in people]))  # (seeds, persons), mAP
+    deviation = float(np.std(by_seed[0].mean(0) - by_seed[1].mean(0), ddof=1))
+    seed_deviation = float(np.sqrt(np.mean([np.var(values.mean(1), ddof=1) for values in by_seed])))
+    gain = detectable_gain(deviation, seed_deviation, persons, seeds)
+    means = ", ".join(
+        f"{name} {values.mean():.2f} ({len(values)} seeds)" for name, values in zip(pair, by_seed, strict=True)
+    )
+    return (
+        f"{means}; deviation of the difference over {by_seed[0].shape[1]} persons {deviation:.2f}, of an arm over seeds "
+        f"{seed_deviation:.2f}; {gain:.2f} points of mAP are found with {seeds} seeds and {persons} persons"
+    )
+
+
 def run(name: str, arm: Arm, seed: int, out: Path, cache: Cache, second: Arm | None = None) -> dict[str, Any]:
     """Pre-train, align, fine-tune and score; figures in per cent, times in processor seconds."""
     times, logs = [time.process_time()], {}
@@ -123,19 +161,16 @@ def run(name: str, arm: Arm, seed: int, out: Path, cache: Cache, second: Arm | N
     )
     finetune(tuning)
     times.append(time.process_time())
-    encoder = build_encoder(tuning.out, tuning.backbone, (0, 0), 0, torch.device("cpu"))
-    height, width = SCALES[SCALE].decoded or (0, 0)
-    corruption = CorruptionSettings(types=("all",), repeats=REPEATS, detail="lists", height=height, width=width)
-    scores = clean_and_corrupted(encoder, Synthetic(), [MODE], corruption, Runtime(cache=cache))[MODE]
+    feature, scores = scored(tuning.out, cache)
     times.append(time.process_time())
-    means = {condition: scored.means(encoder.headline) for condition, scored in scores.items()}
+    means = {condition: by_query.means(feature) for condition, by_query in scores.items()}
     return {
         "variant": name,
         "seed": seed,
         **{f"{m} {condition}": round(100 * mean[m], 2) for condition, mean in means.items() for m in ("rank-1", "mAP")},
         "seconds": [round(later - earlier, 1) for earlier, later in itertools.pairwise(times)],
         "logs": {key: round(value, 4) for key, value in logs.items() if value is not None},
-        "corruptions": corruption.provenance(),
+        "corruptions": corruption().provenance(),
         "commit": commit(),
     }
 
@@ -145,9 +180,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/screening"))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", default="*", help="patterns of variants, with spaces between them")
+    parser.add_argument("--detectable", nargs=2, metavar="VARIANT", help="of two finished variants, for registration")
     parser.add_argument("--after", default="", choices=["", *VARIANTS], help="screen stage 2 after this stage 1")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.detectable:
+        print(detectable(options.detectable, options.seeds, 1000, options.out))
+        return
     file, cache = options.out / "screening.jsonl", Cache()
     options.out.mkdir(parents=True, exist_ok=True)
     stages: dict[str, tuple[Arm, Arm | None]] = {name: (ARMS[arm], None) for name, arm in VARIANTS.items()}
