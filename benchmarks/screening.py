@@ -134,8 +134,9 @@ def detectable(pair: Sequence[str], seeds: int, persons: int, out: Path) -> str:
         f"{name} {values.mean():.2f} ({len(values)} seeds)" for name, values in zip(pair, by_seed, strict=True)
     )
     return (
-        f"{means}; deviation of the difference over {by_seed[0].shape[1]} persons {deviation:.2f}, of an arm over seeds "
-        f"{seed_deviation:.2f}; {gain:.2f} points of mAP are found with {seeds} seeds and {persons} persons"
+        f"{means}; deviation of the difference over {by_seed[0].shape[1]} persons {deviation:.2f}, "
+        f"of an arm over seeds {seed_deviation:.2f}; {gain:.2f} points of mAP are found with {seeds} seeds and "
+        f"{persons} persons"
     )
 
 

@@ -184,15 +184,15 @@ def _score(experiment: Experiment, cell: Cell, cache: Cache) -> _Scores:
     """Scores in every published mode and condition.
 
     Where the data set has a visible mode, within the visible cameras too, by the fine-tuned network and by the one that
-    fine-tuning started from (``frozen``), both raw and centred per camera. Sums by person are kept of what tables show
-    with intervals.
+    fine-tuning started from (``frozen``), both raw and centred per camera. Other test persons (``--test``) are many
+    and are searched by infrared pictures alone. Sums by person are kept of what tables show with intervals.
     """
     last = cell.chain[-1]
     dataset = open_dataset(experiment.test_data(cell))
     device = resolve_device(experiment.device)
     runtime = Runtime(device, progress=True, cache=cache)
     settings = _corruption(experiment)
-    within = [VISIBLE] if VISIBLE in dataset.modes else []
+    within = [VISIBLE] if VISIBLE in dataset.modes and not experiment.test else []
     tuned = build_encoder(last.out, last.backbone, (0, 0), 0, device)
     first = replace(last.backbone, last_stride=BackboneConfig.last_stride)
     size = (last.loader.height, last.loader.width)

@@ -14,13 +14,14 @@ from dapg.experiment.plan import Experiment
 from dapg.experiment.store import WITHIN_CONDITIONS, CellResult, Stored
 from dapg.scoring.bootstrap import compare, holm, intervals
 
-OURS = ("dapg", "dapg-1")
+OURS = ("dapg", "dapg-mixed", "dapg-1", "dapg-1-mixed")
 """Arms that comparisons are made for, the whole method first; the first that has cells is taken."""
 PAPERS = ("sysu", "regdb")
 """Data sets of the paper, on which ours minus the printed value means something."""
 APART = ("stage1", "stage2")
 """Tables that take a stage apart and also search within the visible cameras."""
 _CONDITIONS = {
+    "primary": ("clean", "all"),
     "table1": ("clean",),
     "table2": ("all",),
     "table3": ("all",),

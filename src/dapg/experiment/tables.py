@@ -15,6 +15,7 @@ from dapg.experiment.store import Stored
 from dapg.report.score_tables import Row, to_csv, to_markdown
 
 TITLES = {
+    "primary": "The registered comparison and its neighbours: clean and corrupted pictures",
     "table1": "Table I: clean pictures",
     "table2": "Table II: corrupted pictures, 20 types",
     "table3": "Table III: ablation, AGW, corrupted pictures",
