@@ -132,7 +132,7 @@ FINETUNERS: dict[str, tuple[str, dict[str, Any]]] = {
 is a file's own."""
 
 _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "primary": (("in-sup", "none", "simclr", "dapg-1", "dapg-1-mixed", "dapg-mixed"), ("agw", "cil")),
+    "primary": (("in-sup", "none", "simclr", "dapg-1", "dapg-1-mixed-outside", "dapg"), ("agw", "cil")),
     "table1": (("in-sup", "none", "pnl", "byol", "ssl", "vtbr", "simclr", "dapg"), ("cil", "agw")),
     "table2": (("in-sup", "none", "pnl", "byol", "ssl", "vtbr", "simclr", "dapg"), ("cil", "agw")),
     "table3": (("dapg-1-single", "dapg-1-single-batch", "dapg-2", "dapg-1", "dapg"), ("agw",)),
