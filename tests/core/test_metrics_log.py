@@ -46,6 +46,18 @@ def test_a_line_of_zero_bytes_from_a_power_cut_is_left_out(tmp_path: Path) -> No
     assert steps(tmp_path) == [1]
 
 
+def test_damaged_lines_are_counted_once_and_a_cut_last_one_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": "x"}\n\xff\n{"step": 2}\n{"st')
+    assert steps(tmp_path) == [1, 2]
+    assert capsys.readouterr().err == f"warning: {tmp_path / 'metrics.jsonl'}: 2 damaged lines of 4 left out\n"
+    MetricsLog(tmp_path, last_step=2).close()
+    assert capsys.readouterr().err.count("warning") == 1, "the log goes on without them"
+    assert steps(tmp_path) == [1, 2]
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("last_step", "kept"), [(0, []), (2, [1, 2]), (3, [1, 2, 3]), (99, [1, 2, 3])])
 def test_lines_after_the_last_step_are_dropped(tmp_path: Path, last_step: int, kept: list[int]) -> None:
     log = MetricsLog(tmp_path)

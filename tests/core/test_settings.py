@@ -149,7 +149,7 @@ def test_yaml_keeps_the_order_of_the_fields() -> None:
 def test_wrong_keys_and_kinds_are_refused_by_name(build: Any, values: dict[Any, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         build(values)
-    assert re.sub(r", such as \[.*?\]", "", str(caught.value)) == message
+    assert re.sub(r", such as (\[.*?\]|\{.*?\})", "", str(caught.value)) == message
 
 
 def test_a_list_is_explained_by_the_one_in_place() -> None:
@@ -232,8 +232,8 @@ def test_a_number_out_of_its_range_is_refused_with_the_range(values: dict[str, A
         with pytest.raises(UsageError) as caught:
             build()
         shown = str(caught.value).removeprefix("settings.")
-        assert re.sub(r", such as \[.*?\]", "", shown).startswith(
-            re.sub(r", such as \[.*?\]", "", message.removeprefix("settings."))
+        assert re.sub(r", such as (\[.*?\]|\{.*?\})", "", shown).startswith(
+            re.sub(r", such as (\[.*?\]|\{.*?\})", "", message.removeprefix("settings."))
         )
 
 
@@ -334,8 +334,30 @@ class Outer:
 
 def test_a_plug_in_s_own_settings_take_a_mapping_only() -> None:
     assert merge(Outer(), {"method": {"rate": 2}}).method == Inner(rate=2.0)
-    with pytest.raises(UsageError, match=r"settings\.method must be a mapping, not 5"):
+    with pytest.raises(UsageError, match=r"settings\.method must be a mapping, such as \{\w+: ...\}, not 5"):
         merge(Outer(), {"method": 5})
+
+
+def test_every_list_and_mapping_that_is_refused_comes_with_an_example() -> None:
+    @dataclass(frozen=True)
+    class Lists:
+        words: tuple[str, ...] = ()
+        shares: tuple[Share, ...] = ()
+        pair: tuple[Annotated[int, Range(3, 9)], Annotated[int, Range(3, 9)]] | None = None
+        either: list[str] | None = None
+        inner: Inner = field(default_factory=Inner)
+
+    examples = {
+        "words": "[first, second]",
+        "shares": "[0]",
+        "pair": "[3, 3]",
+        "either": "[first, second]",
+        "inner": "{rate: ...}",
+    }
+    for name, example in examples.items():
+        with pytest.raises(UsageError) as caught:
+            merge(Lists(), {name: 5})
+        assert f", such as {example}, not 5" in str(caught.value)
 
 
 def test_a_field_left_unset_is_not_stored() -> None:

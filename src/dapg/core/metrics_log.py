@@ -4,14 +4,18 @@ import contextlib
 import json
 import math
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
+
+from tqdm import tqdm
 
 from dapg.core.errors import DataError
 from dapg.core.files import atomic_write_text, csv_text, write_failure
 from dapg.core.schema import checked, parse_json, wall
 from dapg.core.types import JsonObject
+from dapg.core.words import counted
 
 JSONL, CSV = "metrics.jsonl", "metrics.csv"
 
@@ -28,19 +32,30 @@ class Tracker(Protocol):
 
 
 def read_metrics(folder: Path) -> list[JsonObject]:
-    """The lines of metrics.jsonl. One that a kill cut off, or that is damaged, is left out: it is a log."""
+    """The lines of metrics.jsonl, which is a log: a last one that a kill cut off is left out.
+
+    Others that are damaged are left out, too; how many, a warning says.
+    """
     path = folder / JSONL
     if not path.exists():
         return []
-    lines = []
     with wall(path):
-        texts = path.read_bytes().split(b"\n")
-    for text in texts:
-        with contextlib.suppress(DataError):
-            line = checked(parse_json(text, path), dict[str, float | str | None], path)
-            if isinstance(line.get("step"), int) and isinstance(line.get("kind", ""), str):
-                lines.append(line)
-    return lines
+        *whole, unfinished = path.read_bytes().split(b"\n")
+    lines = [line for line in (_line(text, path) for text in whole) if line is not None]
+    if len(lines) < len(whole):
+        damaged = counted(len(whole) - len(lines), "damaged line")
+        tqdm.write(f"warning: {path}: {damaged} of {len(whole):,} left out", file=sys.stderr)
+    last = _line(unfinished, path)
+    return lines if last is None else [*lines, last]
+
+
+def _line(text: bytes, path: Path) -> JsonObject | None:
+    """None where it is damaged."""
+    with contextlib.suppress(DataError):
+        line: JsonObject = checked(parse_json(text, path), dict[str, float | str | None], path)
+        if isinstance(line.get("step"), int) and isinstance(line.get("kind", ""), str):
+            return line
+    return None
 
 
 def loss_curve(folder: Path, most: int = 40) -> list[tuple[int, float]]:

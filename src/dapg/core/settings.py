@@ -167,10 +167,10 @@ def check(settings: Dataclass) -> None:
 
 
 def _checked_fields(kind: type[Dataclass], values: object, where: str, defaults: Dataclass | None = None) -> JsonObject:
-    if not isinstance(values, dict):
-        raise UsageError(f"{where.rstrip('.: ')} must be a mapping, not {shown(values)}")
-    hints = hints_of(kind)
     known = [field.name for field in dataclasses.fields(kind)]
+    if not isinstance(values, dict):
+        raise UsageError(f"{where.rstrip('.: ')} must be a mapping{_example(kind)}, not {shown(values)}")
+    hints = hints_of(kind)
     given: JsonObject = {}
     for key, value in values.items():
         if key not in known:
@@ -190,8 +190,22 @@ def _checked(hint: object, value: object, where: str, current: object = None) ->
     try:
         return _converted(hint, value, where)
     except (ValueError, OverflowError):
-        example = f", such as {shown(to_plain(current))}" if current and isinstance(current, list | tuple) else ""
-        raise UsageError(f"{where} must be {describe(hint)}{example}, not {shown(value)}") from None
+        raise UsageError(f"{where} must be {describe(hint)}{_example(hint, current)}, not {shown(value)}") from None
+
+
+def _example(hint: object, current: object = None) -> str:
+    """What a list or a mapping looks like: its default, or one of the kind where that is empty."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return next(filter(None, (_example(kind, current) for kind in inner)), "")
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return "".join(f", such as {{{field.name}: ...}}" for field in dataclasses.fields(hint)[:1])
+    if origin not in (tuple, list):
+        return ""
+    if current and isinstance(current, list | tuple):
+        return f", such as {shown(to_plain(current))}"
+    lows = [mark.low for kind in inner for mark in typing.get_args(kind) if isinstance(mark, Range)]
+    return f", such as {lows}" if lows else ", such as [first, second]"
 
 
 def _converted(hint: object, value: object, where: str) -> object:
