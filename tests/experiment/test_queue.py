@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dapg.cli import main
-from dapg.core.errors import UsageError
+from dapg.core.errors import DataError, UsageError
 from dapg.core.files import sha256
 from dapg.core.rng import generator_from
 from dapg.core.shards import read_progress
@@ -243,6 +243,19 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
         ("beyond",), "small", (Source("sysu", str(tmp_path / "sysu")),), ("random",), 1, 1, only,
         tmp_path / "runs", tmp_path / "results", "cpu",
     )  # fmt: skip
+
+
+def test_data_that_are_not_there_are_named_before_anything_is_trained_or_estimated(tmp_path: Path) -> None:
+    nowhere = Experiment(
+        ("beyond",), "small", (Source("sysu", str(tmp_path / "nowhere")),), ("random",), 1, 1, "simclr+agw-*",
+        tmp_path / "runs", tmp_path / "results", "cpu",
+    )  # fmt: skip
+    (plan,) = outlook(nowhere)
+    assert (plan.state, plan.seconds) == ("missing", 0.0)
+    assert "SYSU-MM01 not found" in plan.about
+    with pytest.raises(DataError, match="SYSU-MM01 not found"):
+        run(nowhere)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_cell_from_nothing_a_kill_inside_it_and_tables(

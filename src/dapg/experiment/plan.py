@@ -1,13 +1,13 @@
 """What to run and where; what is done, what would run, how long it takes and how much disk it needs."""
 
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from dapg.core.device import resolve_device
-from dapg.core.errors import UsageError
+from dapg.core.errors import DapgError, UsageError
 from dapg.core.run_folder import RESULT
 from dapg.core.scales import SCALES, Stage
 from dapg.core.train_config import DataConfig
@@ -79,6 +79,19 @@ class Experiment:
         """Where a cell's test persons are."""
         return DataConfig("synthetic", self.test) if self.test else cell.chain[-1].data.whole()
 
+    def unreadable(self, cells: Sequence[Cell]) -> dict[str, str]:
+        """Cells whose data are not there -> why: known before anything is trained or estimated."""
+        reasons: dict[tuple[str, str], str] = {}
+        named: dict[str, str] = {}
+        for cell in cells:
+            for config in (*(training.data for training in cell.chain), self.test_data(cell)):
+                source = config.name, config.root
+                if source not in reasons:
+                    reasons[source] = _why_unreadable(config)
+                if reasons[source]:
+                    named.setdefault(cell.name, reasons[source])
+        return named
+
     @property
     def page(self) -> Path:
         """One HTML page, made from the results and not kept in git; what it shows besides lies in its folder."""
@@ -88,6 +101,14 @@ class Experiment:
     def queue(self) -> Path:
         """Where it is written down who works on which cell; `dapg jobs watch` takes it."""
         return self.runs / f"queue-{self.scale}"
+
+
+def _why_unreadable(config: DataConfig) -> str:
+    try:
+        open_dataset(config)
+    except DapgError as error:
+        return str(error)
+    return ""
 
 
 @dataclass(frozen=True)
@@ -112,11 +133,15 @@ def outlook(experiment: Experiment) -> list[Outlook]:
     speeds = _measured(experiment, stored)
     counted: set[str] = set()
     plan: list[Outlook] = []
-    for cell in experiment.cells():
+    wanted = experiment.cells()
+    unreadable = experiment.unreadable([cell for cell in wanted if not cell.missing and cell.name not in stored])
+    for cell in wanted:
         if cell.missing:
             plan.append(Outlook(cell, "missing", cell.missing))
         elif cell.name in stored:
             plan.append(Outlook(cell, "done", _what_changed(cell, stored[cell.name])))
+        elif cell.name in unreadable:
+            plan.append(Outlook(cell, "missing", unreadable[cell.name]))
         else:
             later = any(outlook.state == "to run" for outlook in plan)
             plan.append(_left(experiment, cell, speeds, counted, pictures_kept=later))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dapg.core.engines.base import EngineSettings
+from dapg.core.errors import DataError
 from dapg.core.launch import ShardsFailed, launch
 from dapg.core.runtime import Cache
 from dapg.core.shards import Job, RunShard, forget
@@ -30,9 +31,15 @@ def run(experiment: Experiment, engine: EngineSettings = ONCE) -> Mapping[str, s
 
     Returns:
         Name of each cell that failed -> why.
+
+    Raises:
+        DataError: the data of a cell cannot be read; nothing has been trained.
     """
     done = read_cells(experiment.folder)
-    waiting = [cell.name for cell in experiment.cells() if not cell.missing and cell.name not in done]
+    left = [cell for cell in experiment.cells() if not cell.missing and cell.name not in done]
+    for reason in experiment.unreadable(left).values():
+        raise DataError(reason)
+    waiting = [cell.name for cell in left]
     for name in waiting:
         forget(experiment.queue, name)
     start = functools.partial(_start, experiment)
