@@ -91,6 +91,9 @@ def test_duplicates_damaged_and_changed_files(tmp_path: Path) -> None:
     assert (report.added, report.duplicates, report.damaged) == (1, 1, 1)
     assert any("b.png equals" in note for note in report.notes)
     assert any("broken.png" in note for note in report.notes)
+    other = Gallery.create(tmp_path / "strict", NetworkSettings("histogram", height=64, width=32), "cpu")
+    with pytest.raises(DataError, match=r"broken\.png"):
+        other.index(folder, IndexSettings(on_bad_image="fail"))
     only = gallery.picture(1)
     assert only.time == pytest.approx((folder / "gate" / "a.png").stat().st_mtime)
     assert (only.camera, only.person, gallery.picture_file(1)) == ("gate", None, whole)
@@ -240,6 +243,25 @@ def test_users_have_tokens_of_which_the_hash_is_kept(tmp_path: Path) -> None:
         gallery.remove_user("anna")
 
 
+def test_a_gallery_whose_making_was_killed_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    settings = NetworkSettings("histogram", height=64, width=32)
+    with monkeypatch.context() as patch:
+        patch.setattr("dapg.gallery.gallery.write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Gallery.create(tmp_path / "gallery", settings, "cpu")
+    assert list((tmp_path / "gallery").glob("*.sqlite*")), "the database is there"
+    Gallery.create(tmp_path / "gallery", settings, "cpu").close()
+    with pytest.raises(UsageError, match="holds a gallery already"):
+        Gallery.create(tmp_path / "gallery", settings, "cpu")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty and holds no gallery"):
+        Gallery.create(tmp_path / "other", settings, "cpu")
+
+
 def test_a_backup_is_a_gallery(tmp_path: Path, figures: Path) -> None:
     gallery = new(tmp_path)
     gallery.index(figures)
@@ -247,7 +269,7 @@ def test_a_backup_is_a_gallery(tmp_path: Path, figures: Path) -> None:
     copy = Gallery(tmp_path / "backup")
     assert copy.search(figures / "camera1" / "000_0.png").answers[0].picture.person == "person 000"
     assert copy.check() == []
-    with pytest.raises(UsageError, match="not empty"):
+    with pytest.raises(UsageError, match="holds a gallery already"):
         gallery.backup(tmp_path / "backup")
     with pytest.raises(UsageError, match="is no gallery"):
         Gallery(tmp_path / "figures")

@@ -10,7 +10,7 @@ import secrets
 import time
 import uuid
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypedDict
@@ -21,7 +21,7 @@ from PIL import Image
 
 from dapg.core.any_images import AnyImage, encoded, single_images
 from dapg.core.errors import BusyError, DataError, UsageError
-from dapg.core.files import atomic_write_bytes, write_json
+from dapg.core.files import atomic_write_bytes, folder_lock, write_json
 from dapg.core.images import decode, looks_infrared
 from dapg.core.schema import read_json
 from dapg.core.types import JsonObject, Modality
@@ -41,6 +41,8 @@ from dapg.gallery.search import Picture, Query, SearchResult
 
 ABOUT = "gallery.json"
 SQLITE = "sqlite"
+_BEGUN = ".unfinished"
+"""In the folder of a gallery that is being made."""
 
 
 class _About(TypedDict):
@@ -90,15 +92,14 @@ class Gallery:
             UsageError: the folder is not empty, or there is no such network.
         """
         folder, network = Path(folder), NetworkSettings(network) if isinstance(network, str) else network
-        if folder.exists() and any(folder.iterdir()):
-            raise UsageError(f"{folder} is not empty and holds no gallery; give another folder")
+        _refuse_used(folder)
         loaded = Network(network, device)
-        folder.mkdir(parents=True, exist_ok=True)
-        database = _connect(folder, store)
-        database.migrate()
-        identity = start(database, loaded.card, Actor(_login()))
-        database.close()
-        write_json(folder / ABOUT, {"store": without_password(store), "id": identity})
+        with _being_made(folder):
+            database = _connect(folder, store)
+            database.migrate()
+            identity = start(database, loaded.card, Actor(_login()))
+            database.close()
+            write_json(folder / ABOUT, {"store": without_password(store), "id": identity})
         gallery = cls(folder, device)
         gallery._networks[loaded.card.hash] = loaded
         gallery._take_thresholds(network.model)
@@ -493,11 +494,9 @@ class Gallery:
             UsageError: the folder is not empty.
         """
         target = Path(folder)
-        if target.exists() and any(target.iterdir()):
-            raise UsageError(f"{folder} is not empty; give another folder")
-        target.mkdir(parents=True, exist_ok=True)
-        self.database.backup(target)
-        write_json(target / ABOUT, read_json(self.folder / ABOUT))
+        with _being_made(target):
+            self.database.backup(target)
+            write_json(target / ABOUT, read_json(self.folder / ABOUT))
         auditing.append(self.database, self.actor, "backup", {})
 
     def export(self, number: int, path: Path | str) -> None:
@@ -564,6 +563,38 @@ def start(database: Database, card: ModelCard, actor: Actor) -> str:
         insert_model(database, card, "active")
         auditing.append(database, actor, "create", {"gallery": meta["id"], "model": card.hash})
     return meta["id"]
+
+
+@contextlib.contextmanager
+def _being_made(folder: Path) -> Iterator[None]:
+    """Around the making of a gallery in a new folder; what a killed attempt left there is begun anew.
+
+    Raises:
+        UsageError: the folder holds something else, or another process has made a gallery in it meanwhile.
+        BusyError: another process is making one.
+    """
+    _refuse_used(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder_lock(folder):
+        _refuse_used(folder)
+        mark = folder / _BEGUN
+        mark.touch()
+        for path in _contents(folder):
+            if path != mark:
+                path.unlink()
+        yield
+        mark.unlink()
+
+
+def _refuse_used(folder: Path) -> None:
+    if (folder / ABOUT).exists():
+        raise UsageError(f"{folder} holds a gallery already; give another folder")
+    if _contents(folder) and not (folder / _BEGUN).exists():
+        raise UsageError(f"{folder} is not empty and holds no gallery; give another folder")
+
+
+def _contents(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".lock.")] if folder.exists() else []
 
 
 def _connect(folder: Path, store: str) -> Database:
