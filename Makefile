@@ -16,8 +16,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-# TORCH=cpu: PyTorch's build without CUDA, 2.13.0+cpu, which pip prefers to PyPI's 2.13.0.
-INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
+# TORCH=cpu: PyTorch's build without CUDA, 2.13.0+cpu, which pip prefers to PyPI's 2.13.0. TORCH_INDEX: a mirror of it.
+TORCH_INDEX ?= https://download.pytorch.org/whl/$(TORCH)
+INDEX := $(if $(TORCH),--extra-index-url $(TORCH_INDEX))
 
 # One stamp per set of extras; it is older than the project's dependency lists when they change.
 $(VENV)/.%: pyproject.toml $(CONSTRAINTS)

@@ -137,6 +137,22 @@ def test_scores_of_weights_that_were_replaced_are_not_reused(
     assert "holds scores of other weights" in err
 
 
+def test_wrong_names_are_refused_before_a_picture_is_encoded(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for the end of a long bar to read of a slip."""
+    monkeypatch.setattr("dapg.evaluation.evaluate.trial_features", lambda *_: pytest.fail("pictures were encoded"))
+    for given, message in (
+        (("--feature", "histogramm"), "there is no feature 'histogramm'; there are histogram"),
+        (("--activations", "true"), "histogram is no network"),
+        (("--corruption.types", "fogg"), "no corruption is called 'fogg'; did you mean 'fog'"),
+    ):
+        code, _, err = run(capsys, *words(pictures, tmp_path / "scores", *given))
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
+    assert not (tmp_path / "scores").exists()
+
+
 def test_a_damaged_picture_is_left_out_and_counted_or_ends_the_scoring(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path
 ) -> None:

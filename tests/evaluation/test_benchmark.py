@@ -285,6 +285,30 @@ def test_features_give_the_same_bytes_as_the_model_and_a_killed_run_goes_on(
     assert not list((tmp_path / "cache").rglob("*.npy"))
 
 
+def test_an_unreadable_image_is_left_out_and_counted_or_ends_the_benchmark(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short(monkeypatch)
+    monkeypatch.setenv("DAPG_CACHE", str(tmp_path / "cache"))
+    copy, first, second = tmp_path / "copy", tmp_path / "first", tmp_path / "second"
+    shutil.copytree(few, copy)
+    (copy / "0-1.png").write_bytes(b"")
+    words = ["--data", f"folder={copy}", "--height", "64", "--width", "32", "--repeats", "1", "--mode", "cross-modal"]
+    assert cli.main(["benchmark", "histogram", *words, "--on-bad-image", "fail", "--out", str(first)]) == 1
+    assert "0-1.png: the file is empty" in capsys.readouterr().err
+    assert cli.main(["benchmark", "histogram", *words, "--feature", "colour", "--out", str(first)]) == 2
+    assert "there is no feature 'colour'; there are histogram" in capsys.readouterr().err
+    assert cli.main(["benchmark", "histogram", *words, "--out", str(first)]) == 0
+    assert "1 unreadable picture left out" in capsys.readouterr().out
+    result = json.loads((first / "result.json").read_text())
+    assert list(result["unreadable"]) == ["0-1.png"]
+    assert result["data"]["comparable"] is False
+    (trial,) = result["data"]["trials"]
+    assert trial["queries"] + trial["gallery"] == 11
+    assert cli.main(["benchmark", str(first / "features"), *words, "--out", str(second)]) == 0
+    assert (first / "result.json").read_bytes() == (second / "result.json").read_bytes()
+
+
 def test_a_reference_must_be_of_the_same_test(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short(monkeypatch)
     monkeypatch.setenv("DAPG_CACHE", str(tmp_path / "cache"))

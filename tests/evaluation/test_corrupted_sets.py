@@ -1,6 +1,7 @@
 """Corrupted test sets: assignments, bits that do not depend on anything around, copies that can be resumed."""
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image, ImageChops
 from dapg import cli
 from dapg.core.errors import DataError, UsageError
 from dapg.core.images import decode, open_rgb, to_pil
+from dapg.core.launch import ShardsFailed
 from dapg.core.types import Modality, Record
 from dapg.corruptions import library
 from dapg.data.loading import LoaderConfig, ordered_batches
@@ -228,6 +230,21 @@ def test_copy_is_the_data_set_again_and_can_be_resumed(
         corrupted_sets.write_copy(pictures, listed, policy, pictures.root)
     with pytest.raises(UsageError, match="not empty"):
         corrupted_sets.write_copy(pictures, listed, policy, tmp_path)
+
+
+def test_an_unreadable_picture_is_copied_and_counted_or_ends_the_copy(pictures: Folder, tmp_path: Path) -> None:
+    root = tmp_path / "damaged"
+    shutil.copytree(pictures.root, root)
+    dataset = Folder(root)
+    broken = dataset.records("all")[0]
+    (root / broken.path).write_bytes(b"no picture")
+    policy, listed = CorruptionPolicy(("contrast",), "both", height=64, width=32), dataset.records("all")
+    counted = corrupted_sets.write_copy(dataset, listed, policy, tmp_path / "copy")
+    assert (counted["pictures"], counted["unreadable"], counted["corruptions"]["contrast"]) == (12, 1, 11)
+    assert (tmp_path / "copy" / broken.path).read_bytes() == b"no picture", "for whoever reads the copy to count"
+    for folder in ("copy", "new"):
+        with pytest.raises(ShardsFailed, match=r"no picture|not a picture"):
+            corrupted_sets.write_copy(dataset, listed, policy, tmp_path / folder, on_bad_image="fail")
 
 
 def test_an_interrupted_copy_is_no_data_set(pictures: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

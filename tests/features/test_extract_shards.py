@@ -1,6 +1,7 @@
 """Features in shards are those of one pass, row by row, whoever does the work."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from command_line import run
 from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import DataError, UsageError
+from dapg.core.launch import ShardsFailed
 from dapg.core.runtime import Runtime
 from dapg.core.train_config import DataConfig
 from dapg.data.sets.synthetic import Synthetic
@@ -67,6 +69,8 @@ def test_unreadable_images_are_rows_of_nan(tmp_path: Path, monkeypatch: pytest.M
     result = extract_features(settings(tmp_path / "out", data))
     assert np.isnan(np.load(tmp_path / "out" / "features.npy")).all(axis=1).tolist() == [False, True, True, True]
     assert sorted(result["unreadable"]) == ["b.png", "c.png", "d.png"]
+    with pytest.raises(ShardsFailed, match=r"b\.png|c\.png"):
+        extract_features(replace(settings(tmp_path / "strict", data), on_bad_image="fail"))
     (folder / "e.png").write_bytes(good)
     with pytest.raises(DataError, match=r"made from other pictures or weights .*images: 4 there, 5 now"):
         extract_features(settings(tmp_path / "out", data))

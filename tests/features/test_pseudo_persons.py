@@ -24,8 +24,11 @@ def test_pictures_of_one_colour_are_one_pseudo_person(tmp_path: Path) -> None:
     colours = [(200, 20, 20), (20, 200, 20), (20, 20, 200)]
     for number in range(9):
         Image.new("RGB", (32, 64), colours[number % 3]).save(tmp_path / f"{number}.png")
-    found = group(GroupSettings(DataConfig("folder", str(tmp_path)), groups=3, workers=0))
+    (tmp_path / "broken.png").write_bytes(b"")
+    unreadable: dict[str, str] = {}
+    found = group(GroupSettings(DataConfig("folder", str(tmp_path)), groups=3, workers=0), unreadable)
     assert len(found) == 9
+    assert list(unreadable) == ["broken.png"]
     by_colour = [{found[f"{number}.png"] for number in range(colour, 9, 3)} for colour in range(3)]
     assert all(len(groups) == 1 for groups in by_colour)
     assert len(set.union(*by_colour)) == 3

@@ -95,6 +95,7 @@ def test_a_gallery_gets_thresholds_and_says_so(tmp_path: Path, capsys: pytest.Ca
     words = ("--model", "histogram", "--height", "32", "--width", "16")
     assert run(capsys, "index", tmp_path / "gallery", figures, *words)[0] == 0
     page, out = tmp_path / "page.html", tmp_path / "thresholds.json"
+    (figures / "camera1" / "019_0.png").write_bytes(b"")
     code, said, err = run(
         capsys, "threshold", tmp_path / "gallery", "--data", figures, "--data.split", "all", "--workers", "0",
         "--splits", "2", "--replicates", "20", "--out", out, "--html", page,
@@ -103,7 +104,8 @@ def test_a_gallery_gets_thresholds_and_says_so(tmp_path: Path, capsys: pytest.Ca
     assert code == 0, err
     assert "visible query, visible gallery: same from" in said
     assert "infrared query, visible gallery" in said
-    assert page.read_text().count("<svg") == 1
+    assert "1 unreadable picture left out" in said
+    assert page.read_text().count("<svg") == 2, "the store of images, and the curves"
     result = read_json(out)
     assert {line["severity"] for line in result["drift"]} == {1, 2, 3, 4, 5}
     gallery = Gallery(tmp_path / "gallery")

@@ -66,7 +66,10 @@ def test_missing_pictures_and_foreign_poses_are_named(tmp_path: Path) -> None:
     where = folder(tmp_path, ("front", 0))
     (where / "0.png").unlink()
     with pytest.raises(DataError, match=r"0\.png.*run dapg pose generate again"):
-        check_generated(where, Knowing(Knowing.Config()))
+        check_generated(where, Knowing(Knowing.Config()), "fail")
+    result = check_generated(where, Knowing(Knowing.Config()))
+    assert list(result["unreadable"]) == ["0.png"]
+    assert read_manifest(where).pictures[1].score is None, "it is tried again the next time"
     write_manifest(Manifest(where, (GeneratedPicture("a.png", None, "upside", "a.png"),), {}))
     with pytest.raises(UsageError, match="upside is not one of the canonical poses"):
         check_generated(where, Knowing(Knowing.Config()))

@@ -14,6 +14,7 @@ from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import DataError, UsageError
 from dapg.core.images import upright_size
 from dapg.core.key_points import usable
+from dapg.core.launch import ShardsFailed
 from dapg.core.run_folder import RunFolder
 from dapg.core.schema import read_json
 from dapg.core.train_config import DataConfig
@@ -144,6 +145,10 @@ def test_unreadable_pictures_are_listed_and_have_no_points(
     row = [key[0] for key in table.keys].index("cam1/0002/0001.jpg")
     assert float(table.points[row, :, 2].max()) == 0
     assert "could not be read: 1 picture, listed in" in capsys.readouterr().out
+    data, out = DataConfig("synthetic", str(tree)), str(tmp_path / "new")
+    strict = EstimateSettings("annotations", Annotations.Config(), data, on_bad_image="fail", out=out)
+    with pytest.raises(ShardsFailed, match=r"cam1/0002/0001\.jpg"):
+        estimate(strict)
 
 
 def test_without_out_the_table_lies_beside_the_data(tmp_path: Path) -> None:

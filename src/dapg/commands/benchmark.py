@@ -41,6 +41,7 @@ def main(words: list[str], program: str) -> None:
 
     from dapg.evaluation.benchmark import BenchmarkSettings, benchmark, default_out
     from dapg.evaluation.evaluate import own_data
+    from dapg.features.extract import left_out
     from dapg.report.benchmark_page import number_rows, write_benchmark_page
     from dapg.report.score_tables import to_markdown
 
@@ -50,6 +51,8 @@ def main(words: list[str], program: str) -> None:
     result = benchmark(settings)
     print("per cent; higher is better, but of mCE less, where the reference model has 100; docs/reference/benchmark.md")
     print(to_markdown(number_rows([result])), end="")
+    for note in left_out(result["unreadable"]):
+        print(note)
     folder = Path(settings.out)
     write_benchmark_page(folder / "benchmark.html", [result])
     print(f"written: {folder / 'result.json'}, {folder / 'cells.csv'}, {folder / 'benchmark.html'}")

@@ -53,7 +53,9 @@ def main(words: list[str], program: str) -> None:
     settings = parse(program, CopySettings(), words, _HELP)
     dataset = open_dataset(config)
     records = dataset.records(settings.split)
-    counts = write_copy(dataset, records, settings.corruption, settings.out, settings.repeat, settings.engine)
+    counts = write_copy(
+        dataset, records, settings.corruption, settings.out, settings.repeat, settings.engine, settings.on_bad_image
+    )
     there = f", {counts['kept']:,} were there already" if counts["kept"] else ""
     print(f"{counted(counts['written'], 'image')} written{there}; images by corruption:")
     for name, count in counts["corruptions"].items():

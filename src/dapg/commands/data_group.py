@@ -25,12 +25,16 @@ def main(words: list[str], program: str) -> None:
     from pathlib import Path
 
     from dapg.data.picture_lines import write_lines
+    from dapg.features.extract import left_out
     from dapg.features.pseudo_persons import GroupSettings, describe, group
 
     settings = parse(program, GroupSettings(config), words, _HELP)
-    groups = group(settings)
+    unreadable: dict[str, str] = {}
+    groups = group(settings, unreadable)
     write_lines(Path(settings.out), groups)
     print(describe(groups))
+    for note in left_out(unreadable, ""):
+        print(note)
     print(f"written: {settings.out}")
     train = dapg("pretrain", "pnl", "--preset", "small", "--method.groups", settings.out)
     say_next(("pre-train with them", train + data_option(settings.data)))

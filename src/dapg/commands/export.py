@@ -31,6 +31,7 @@ def main(words: list[str], program: str) -> None:
     from dapg.commands._training import data_option
     from dapg.evaluation.evaluate import own_data
     from dapg.export.export import ExportSettings, export
+    from dapg.features.extract import left_out
 
     settings = parse(program, ExportSettings(), words, _HELP)
     exported = export(Path(run), settings)
@@ -47,5 +48,7 @@ def main(words: list[str], program: str) -> None:
             f"int8 on {scores['data']}, {scores['mode']}: mAP {100 * scores['mAP']['int8']:.2f} % instead of "
             f"{100 * scores['mAP']['fp32']:.2f} %"
         )
+        for note in left_out(scores.get("unreadable", {}), "of those that int8 was made and scored with"):
+            print(note)
     print(f"in Python: dapg.load({str(exported.folder)!r}); as first weights of a training: --init")
     say_next(("score it", dapg("evaluate", exported.folder, further=data_option(own_data(run)))))

@@ -1,7 +1,7 @@
 """Score generated pictures: do their key points hit the pose they were made for?"""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_option, take_positional
@@ -24,6 +24,8 @@ class CheckSettings:
 
     estimator: Any
     """Its settings."""
+    on_bad_image: Literal["skip", "fail"] = "skip"
+    """A picture that cannot be read: leave it without a score and count it, or stop (fail)."""
 
 
 def main(words: list[str], program: str) -> None:
@@ -36,9 +38,12 @@ def main(words: list[str], program: str) -> None:
 
     kind = estimator_class(name)
     settings = parse(program, CheckSettings(kind.Config()), words, _HELP)
-    result = check_generated(folder, kind(settings.estimator))
+    result = check_generated(folder, kind(settings.estimator), settings.on_bad_image)
     print(f"{counted(result['pictures'], 'image')}; mean share of key points that hit the pose (1 is best):")
     for pose, score in result["mean_score"].items():
         print(f"  {pose:8} {score:.3f}")
+    if result["unreadable"]:
+        name, reason = next(iter(result["unreadable"].items()))
+        print(f"without a score: {counted(len(result['unreadable']), 'unreadable picture')}; first {name}: {reason}")
     stage_2 = dapg("align", "--preset", "small", "--init", "RUN", "--generated", folder, "--least_score", 0.5)
     say_next(("stage 2 with the better ones", stage_2))

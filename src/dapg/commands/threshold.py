@@ -30,6 +30,7 @@ def main(words: list[str], program: str) -> None:
     settings = parse(program, ThresholdSettings(), words, _HELP, common=_COMMON)
 
     from dapg.core.files import atomic_write_text, write_json
+    from dapg.features.extract import left_out
     from dapg.features.networks import Network, NetworkSettings, thresholds_file
     from dapg.gallery.gallery import ABOUT, Gallery
     from dapg.report.plots import error_curves
@@ -51,6 +52,8 @@ def main(words: list[str], program: str) -> None:
     for place in places[: len(places) - bool(gallery)]:
         write_json(place, result)
     print(f"{result['data']['name']}, split {result['data']['split']}: {result['persons']} persons")
+    for note in left_out(result["unreadable"], "so that the thresholds are of the others"):
+        print(note)
     print("FPIR: strangers who are called somebody; FNIR: persons who are missed; of both less is better")
     for pair in result["pairs"]:
         aimed, lights = pair["aimed"], f"{pair['query']} query, {pair['gallery']} gallery"

@@ -17,10 +17,11 @@ from dapg.core.ranges import Count, CountOrZero, Pixels, Processes, Seed, Weight
 from dapg.core.run_folder import RESULT, RunFolder, refuse_other_weights
 from dapg.core.runtime import Runtime
 from dapg.core.schema import read_json
-from dapg.core.settings import run_only
+from dapg.core.settings import run_only, unset
 from dapg.core.train_config import BackboneConfig, DataConfig
 from dapg.core.types import JsonObject, Trial
 from dapg.data.base import Dataset
+from dapg.data.loading import OnBadImage
 from dapg.data.source import list_hash, open_dataset
 from dapg.evaluation import corruption_list
 from dapg.evaluation.benchmark_scores import Test, relative_errors, score_protocols
@@ -38,6 +39,7 @@ from dapg.evaluation.evaluate import first_mode, untrained_trials, weights_hash
 from dapg.evaluation.picture_cache import PictureCache, default_folder
 from dapg.evaluation.result import describe_trial
 from dapg.features.build_encoder import build_encoder
+from dapg.features.extract import checked_feature, readable_trials, trial_records
 
 ABOUT, CELLS, FEATURES = "about.json", "cells.csv", "features"
 NO_REFERENCE = (
@@ -83,6 +85,8 @@ class BenchmarkSettings:
     """Columns of the input, where the model does not say."""
     seed: Seed = 0
     """Random weights and galleries."""
+    on_bad_image: OnBadImage = unset("skip")
+    """A picture that cannot be read: leave it out, and list it in the result, or stop (fail)."""
     keep_features: bool = run_only(True)
     """Keep the features beside the result: with them it is made again in no time, also by other protocols."""
     cache_size: Weight = run_only(8.0)
@@ -115,12 +119,10 @@ def benchmark(settings: BenchmarkSettings) -> JsonObject:
         now = weights_hash(settings.model)
         refuse_other_weights(folder, "the benchmark of", settings.model, finished["model"]["weights"], now)
         return finished
-    try:
+    with stage.working():
         result = _benchmark(settings)
         atomic_write_text(folder / CELLS, cells_csv(result))
         return stage.finish(result)
-    finally:
-        stage.close()
 
 
 def _benchmark(settings: BenchmarkSettings) -> JsonObject:
@@ -131,11 +133,14 @@ def _benchmark(settings: BenchmarkSettings) -> JsonObject:
     if not given:
         trials = untrained_trials(settings.model, settings.data, dataset, trials)
     trials = _chosen(trials, settings.trials)
-    test, policies = Test(dataset, trials, settings.repeats), chosen_policies(settings)
+    policies = chosen_policies(settings)
     sets = sets_of(list(policies.values()), settings.repeats)
     features = FeatureFolder(Path(settings.model) if given else Path(settings.out) / FEATURES)
     if not given:
-        _make(settings, test, sets, features)
+        _make(settings, dataset, trials, sets, features)
+    unreadable = features.unreadable()
+    trials = readable_trials(trials, unreadable)
+    test = Test(dataset, trials, settings.repeats)
     about = _about(features, settings)
     result: JsonObject = {
         "list": corruption_list.provenance(next(iter(policies.values())).types, *_drawn(next(iter(policies.values())))),
@@ -148,6 +153,7 @@ def _benchmark(settings: BenchmarkSettings) -> JsonObject:
             "trials": [describe_trial(trial) for trial in trials],
             "comparable": all(trial.comparable for trial in trials),
         },
+        "unreadable": unreadable,
         "model": about,
         "features": features.digest([CLEAN_SET, *(s.name for s in _needed(sets, test))]),
         **score_protocols(features, test, policies),
@@ -181,13 +187,15 @@ def _needed(sets: list[TestSet], test: Test) -> list[TestSet]:
     return [test_set for test_set in sets if damaged_by(test_set, test.dataset, records)]
 
 
-def _make(settings: BenchmarkSettings, test: Test, sets: list[TestSet], features: FeatureFolder) -> None:
+def _make(
+    settings: BenchmarkSettings, dataset: Dataset, trials: list[Trial], sets: list[TestSet], features: FeatureFolder
+) -> None:
     """Encode what is not there yet; features of other weights are thrown away first."""
     device = resolve_device(settings.device)
     own = settings.backbone == BackboneConfig()  # then a file that says which network it holds is believed
     size = settings.height, settings.width
     encoder = build_encoder(settings.model, None if own else settings.backbone, size, settings.seed, device)
-    feature = settings.feature or encoder.headline
+    feature = checked_feature(encoder, settings.feature)
     about = {
         "name": settings.name or _label(settings),
         "weights": weights_hash(settings.model),
@@ -201,7 +209,12 @@ def _make(settings: BenchmarkSettings, test: Test, sets: list[TestSet], features
     write_json(stored, about)
     cache = PictureCache(default_folder(), int(settings.cache_size * GIGABYTE))
     runtime = Runtime(device, settings.batch_size, settings.workers, progress=True)
-    Maker(encoder, feature, test.dataset, test.records(), runtime, cache).make(sets, features)
+    skip = settings.on_bad_image == "skip"
+    try:
+        Maker(encoder, feature, dataset, trial_records(trials), runtime, cache, skip).make(sets, features)
+    finally:
+        if not features.has(CLEAN_SET):  # work that failed before it made anything leaves nothing
+            shutil.rmtree(features.path)
 
 
 def is_features(model: str) -> bool:

@@ -19,20 +19,23 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from dapg.core.errors import DataError
-from dapg.core.files import atomic_path
+from dapg.core.files import atomic_path, write_json
 from dapg.core.images import decode, from_numpy, to_pil
 from dapg.core.progress import progress_bar
 from dapg.core.rng import SampleGenerator
 from dapg.core.runtime import Runtime
+from dapg.core.schema import read_json
 from dapg.core.types import Modality, Record
 from dapg.corruptions import library
 from dapg.data.base import Dataset
 from dapg.evaluation.corrupted_sets import Assignment, CorruptionPolicy, assign, one_thread
 from dapg.evaluation.picture_cache import PictureCache
 from dapg.features.encoders import Encoder
-from dapg.features.extract import extract
+from dapg.features.extract import Unreadable, extract
 
 CLEAN_SET = "clean"
+UNREADABLE = "unreadable.json"
+"""Beside the features: which images have none because they cannot be read."""
 _BLOCK = 64
 """Images corrupted and encoded at a time."""
 _MEMORY = 2_000_000_000
@@ -133,6 +136,15 @@ class FeatureFolder:
             raise DataError(f"{file} holds a NaN or infinite number")
         return torch.nn.functional.normalize(values)
 
+    def note_unreadable(self, unreadable: Unreadable) -> None:
+        """Keep which images cannot be read, and why: no file of features has them."""
+        write_json(self.path / UNREADABLE, unreadable)
+
+    def unreadable(self) -> Unreadable:
+        """Path -> why, of images that have no features because they cannot be read."""
+        path = self.path / UNREADABLE
+        return read_json(path, dict[str, str]) if path.exists() else {}
+
     def digest(self, names: Sequence[str]) -> str:
         """Hash of the content of some files: what a result was made from."""
         total = hashlib.sha256()
@@ -164,6 +176,8 @@ class Maker:
     records: Sequence[Record]
     runtime: Runtime
     cache: PictureCache
+    skip: bool = False
+    """Whether images that cannot be read are left out and noted in the folder; else they are an error."""
 
     def make(self, sets: Sequence[TestSet], folder: FeatureFolder) -> None:
         """Encode what is not there yet.
@@ -172,13 +186,17 @@ class Maker:
             DataError: an image cannot be read, or is too small.
         """
         if not folder.has(CLEAN_SET):
-            clean = extract(self.encoder, self.dataset, self.records, self.runtime)
-            folder.write(CLEAN_SET, self.records, clean[self.feature])
-        damaging = [test_set for test_set in sets if damaged_by(test_set, self.dataset, self.records)]
+            unreadable: Unreadable | None = {} if self.skip else None
+            clean = extract(self.encoder, self.dataset, self.records, self.runtime, unreadable)
+            folder.note_unreadable(unreadable or {})
+            folder.write(CLEAN_SET, clean.records, clean[self.feature])
+        missing_images = folder.unreadable()
+        readable = [record for record in self.records if record.path not in missing_images]
+        damaging = [test_set for test_set in sets if damaged_by(test_set, self.dataset, readable)]
         missing = [test_set for test_set in damaging if not folder.has(test_set.name)]
         if not missing:
             return
-        work = _Blocks(self.dataset, missing, self.records, self.encoder.input_size, self.cache)
+        work = _Blocks(self.dataset, missing, readable, self.encoder.input_size, self.cache)
         workers = self.runtime.workers
         blocks = DataLoader(work, batch_size=None, shuffle=False, num_workers=workers)
         done = len(damaging) - len(missing)

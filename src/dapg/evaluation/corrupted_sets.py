@@ -51,6 +51,7 @@ from dapg.corruptions import library
 from dapg.data.base import PARTIAL, POLICY_FILE, Dataset
 from dapg.data.compact import CompactRecords
 from dapg.data.listing import files_below, inside
+from dapg.data.loading import OnBadImage
 from dapg.evaluation import corruption_list as lists
 
 Side = Literal["both", "query", "gallery"]
@@ -294,7 +295,11 @@ class CorruptedDataset(Dataset):
 
     def records(self, split: str) -> list[Record]:
         """The split of the data set below; all of it is corrupted, whatever the policy's side."""
-        return [_unboxed(record) for record in self.dataset.records(split)]
+        return self.views_of(self.dataset.records(split))
+
+    def views_of(self, records: Sequence[Record]) -> list[Record]:
+        """Records of the data set below as ones of this."""
+        return [_unboxed(record) for record in records]
 
     def trials(self, mode: str, seed: int = 0) -> list[Trial]:
         """The trials of the data set below; the side that stays clean is marked."""
@@ -377,12 +382,16 @@ class CopySettings:
     """Which pictures."""
     repeat: CountOrZero = 0
     """Which of the repeats; each needs a folder of its own."""
+    on_bad_image: OnBadImage = run_only("skip")
+    """A picture that cannot be read: copy it as it is and count it, or stop (fail)."""
     engine: EngineSettings = run_only(EngineSettings())
     """Who does the work."""
 
 
 _SHARD = 256
 """Pictures of a shard."""
+UNREADABLE = "unreadable"
+"""What the manifest says of a picture that could not be corrupted."""
 
 
 def write_copy(
@@ -392,6 +401,7 @@ def write_copy(
     folder: Path | str,
     repeat: int = 0,
     engine: EngineSettings = EngineSettings(),
+    on_bad_image: OnBadImage = "skip",
 ) -> JsonObject:
     """Write corrupted copies of pictures below ``folder``, with the same relative paths, and a manifest.
 
@@ -408,13 +418,14 @@ def write_copy(
         folder: the new root.
         repeat: which of the repeats; each belongs in a folder of its own.
         engine: who does the work.
+        on_bad_image: whether an unreadable picture is copied as it is, and counted, or ends the copy.
 
     Returns:
-        Counts: pictures, written, kept, and per corruption.
+        Counts: pictures, written, kept, per corruption (``unreadable`` among them), and unreadable.
 
     Raises:
         UsageError: a folder that holds a copy by another policy, or the data set's own.
-        ShardsFailed: a picture cannot be read.
+        ShardsFailed: a picture cannot be read, with ``fail``.
     """
     target = Path(folder)
     if target.resolve() == Path(dataset.root).resolve():
@@ -431,9 +442,11 @@ def write_copy(
     pictures = CompactRecords(unique[path] for path in sorted(unique))
     shards = chunks(len(pictures), _SHARD)
     for shard in shards:
-        if not all(sha256(target / line["path"]) == line["sha256"] for line in _lines(target, shard)):
+        lines = _lines(target, shard)
+        refused = on_bad_image == "fail" and any(line["corruption"] == UNREADABLE for line in lines)
+        if refused or not all(sha256(target / line["path"]) == line["sha256"] for line in lines):
             forget(target, shard)
-    start = functools.partial(_start_copying, dataset, pictures, _SHARD, policy, target, repeat)
+    start = functools.partial(_start_copying, dataset, pictures, (policy, repeat), target, on_bad_image)
     kept = launch(Job("corrupt", target, shards, "picture", start), engine)
     lines = [line for shard in shards for line in _lines(target, shard)]
     with folder_lock(target, patience=3600.0):  # others that worked with us may be writing the same
@@ -442,17 +455,28 @@ def write_copy(
         mark.unlink(missing_ok=True)
     counts = Counter(line["corruption"] for line in lines)
     written = len(pictures) - kept
-    return {"pictures": len(pictures), "written": written, "kept": kept, "corruptions": dict(sorted(counts.items()))}
+    return {
+        "pictures": len(pictures),
+        "written": written,
+        "kept": kept,
+        "corruptions": dict(sorted(counts.items())),
+        "unreadable": counts[UNREADABLE],
+    }
 
 
 def _start_copying(
-    dataset: Dataset, pictures: Sequence[Record], size: int, policy: CorruptionPolicy, target: Path, repeat: int
+    dataset: Dataset,
+    pictures: Sequence[Record],
+    draw: tuple[CorruptionPolicy, int],
+    target: Path,
+    on_bad_image: OnBadImage,
 ) -> RunShard:
-    """Writes ``size`` pictures and, last, their lines of the manifest."""
+    """Writes a shard's pictures and, last, their lines of the manifest."""
+    policy, repeat = draw
 
     def run_shard(shard: str) -> list[Path]:
         lines = []
-        for record in pictures[chunk(shard, size)]:
+        for record in pictures[chunk(shard, _SHARD)]:
             assignment = assign(policy, dataset.title, record, repeat, dataset.places)
             data = dataset.read(record)
             name, severity = assignment.name, assignment.severity
@@ -460,7 +484,9 @@ def _start_copying(
                 try:
                     data = _encoded(corrupt_record(data, record, policy, assignment), "PNG", compress_level=1)
                 except DataError:  # damaged it stays, for whoever reads the copy to count
-                    name, severity = "unreadable", 0
+                    if on_bad_image == "fail":
+                        raise
+                    name, severity = UNREADABLE, 0
             atomic_write_bytes(target / record.path, data)
             line = {
                 "path": record.path,

@@ -31,7 +31,7 @@ from dapg.evaluation.result import describe_scores, describe_trial
 from dapg.features.build_encoder import build_encoder, weights_file
 from dapg.features.embedding_map import distance_histograms, require_tsne, tsne_map
 from dapg.features.encoders import Encoder, FlipAveraged
-from dapg.features.extract import Unreadable, left_out, readable_trials, trial_features
+from dapg.features.extract import Unreadable, checked_feature, left_out, readable_trials, trial_features
 from dapg.features.grad_cam import backbone_of
 from dapg.features.ranked_lists import describe_lists, save_maps, save_thumbnails
 from dapg.features.table import CENTRED, FeatureTable
@@ -174,14 +174,15 @@ def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> JsonObject:
     encoder = build_encoder(settings.model, None if own else settings.backbone, size, settings.seed, device)
     if settings.flip:
         encoder = FlipAveraged(encoder)
+    feature = checked_feature(encoder, settings.feature, (CENTRED,))
+    if settings.activations and backbone_of(encoder) is None:
+        raise UsageError(f"{settings.model} is no network, so there are no activations to draw")
+    library.expand(settings.corruption.types)  # an unknown one is named before the clean images are encoded
     trials = untrained_trials(settings.model, settings.data, dataset, dataset.trials(mode, settings.seed))
     unreadable: Unreadable = {}
     table = trial_features(encoder, dataset, trials, runtime, unreadable if settings.on_bad_image == "skip" else None)
     trials = readable_trials(trials, unreadable)
-    feature = settings.feature or encoder.headline
     reported = table[feature]
-    if settings.activations and backbone_of(encoder) is None:
-        raise UsageError(f"{settings.model} is no network, so there are no activations to draw")
     rows = table.trials(trials)
     scores = {name: score_trials(values, rows, settings.max_rank) for name, values in table.features.items()}
     if settings.rerank.method != "none":

@@ -18,7 +18,7 @@ from dapg.data.base import Dataset
 from dapg.data.loading import OnBadImage
 from dapg.data.source import open_dataset, select_records
 from dapg.features.build_encoder import build_encoder
-from dapg.features.extract import Unreadable, extract
+from dapg.features.extract import Unreadable, checked_feature, extract
 from dapg.features.grad_cam import backbone_of
 from dapg.features.ranked_lists import Answers, describe_lists, save_maps, save_thumbnails
 from dapg.features.table import FeatureTable
@@ -112,7 +112,7 @@ def _explain(settings: ExplainSettings, folder: Path) -> JsonObject:
     encoder = build_encoder(settings.model, settings.backbone, size, settings.seed, runtime.device)
     if backbone_of(encoder) is None:
         raise UsageError(f"{settings.model} is no network, so there are no activations to draw")
-    feature = settings.feature or encoder.headline
+    feature = checked_feature(encoder, settings.feature)
     asked = PictureFiles(settings.pictures, Modality[settings.modality.upper()])
     queries = extract(encoder, asked, asked.records(), runtime)
     gallery: Dataset = asked

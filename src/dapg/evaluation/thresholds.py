@@ -12,6 +12,7 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from dapg.core.device import resolve_device
@@ -25,10 +26,12 @@ from dapg.core.train_config import BackboneConfig, DataConfig
 from dapg.core.types import UNKNOWN, JsonObject, Modality, Record
 from dapg.corruptions import library
 from dapg.data.base import Dataset
+from dapg.data.loading import OnBadImage
 from dapg.data.source import open_dataset, root_of
 from dapg.evaluation.corrupted_sets import CorruptedDataset, CorruptionPolicy
 from dapg.features.encoders import Encoder
-from dapg.features.extract import extract
+from dapg.features.extract import Unreadable, extract
+from dapg.features.table import FeatureTable
 from dapg.scoring.open_set import (
     REPLICATES,
     Measured,
@@ -79,6 +82,8 @@ class ThresholdSettings:
     """Rows of the input, where the model does not say."""
     width: Pixels = 128
     """Columns of the input, where the model does not say."""
+    on_bad_image: OnBadImage = "skip"
+    """A picture that cannot be read: leave it out, and list it in the result, or stop (fail)."""
     out: str = run_only("")
     """Also write the result to this JSON file."""
     html: str = run_only("")
@@ -117,6 +122,7 @@ def measure(encoder: Encoder, infrared: str, settings: ThresholdSettings) -> Jso
     Raises:
         UsageError: too few persons, another kind of infrared than the network's, or scikit-learn is missing.
     """
+    library.expand(settings.drift)  # an unknown one is named before the pictures are encoded
     dataset = open_dataset(settings.data)
     split = settings.data.split or ("test" if "test" in dataset.splits else dataset.labelled_split())
     kind = dataset.infrared
@@ -124,29 +130,31 @@ def measure(encoder: Encoder, infrared: str, settings: ThresholdSettings) -> Jso
         raise UsageError(f"{dataset.title} is {kind} infrared; the network has learnt {infrared} infrared")
     records = [record for record in dataset.records(split) if record.person != UNKNOWN]
     runtime = Runtime(resolve_device(settings.device), settings.batch_size, settings.workers, progress=True)
-    features = _features(encoder, dataset, records, runtime)
+    unreadable: Unreadable = {}
+    table = extract(encoder, dataset, records, runtime, unreadable if settings.on_bad_image == "skip" else None)
+    features, records = _rounded(table[encoder.headline]), list(table.records)
     pairs = []
     for query, gallery in _PAIRS:
-        table = _table(features, records, features, records, (query, gallery))
-        if len(table.best) and len(table.persons):
-            pairs.append({"query": query.name.lower(), "gallery": gallery.name.lower(), **_pair(table, settings)})
+        compared = _table(features, records, features, records, (query, gallery))
+        if len(compared.best) and len(compared.persons):
+            pairs.append({"query": query.name.lower(), "gallery": gallery.name.lower(), **_pair(compared, settings)})
     if not pairs:
         raise UsageError(f"{dataset.title}, split {split}: no person is seen twice")
-    drift = _drift(encoder, dataset, split, settings, (features, pairs, runtime)) if settings.drift else []
+    drift = _drift(encoder, dataset, settings, table, (features, pairs, runtime)) if settings.drift else []
     return {
         "infrared": infrared if kind == "unknown" else kind,
         "data": {"name": dataset.title, "root": str(root_of(settings.data) or "embedded"), "split": split},
         "persons": len({record.person for record in records}),
         "pictures": len(records),
+        "unreadable": unreadable,
         "pairs": pairs,
         "drift": drift,
     }
 
 
-def _features(encoder: Encoder, dataset: Dataset, records: Sequence[Record], runtime: Runtime) -> NDArray[np.float32]:
-    """Rounded as a gallery keeps them."""
-    table = extract(encoder, dataset, records, runtime)[encoder.headline]
-    array: NDArray[np.float32] = functional.normalize(table).half().float().numpy()
+def _rounded(features: Float[Tensor, "N D"]) -> NDArray[np.float32]:
+    """Of unit length, rounded as a gallery keeps them."""
+    array: NDArray[np.float32] = functional.normalize(features).half().float().numpy()
     return array
 
 
@@ -314,38 +322,36 @@ def _reliability(read: Float[np.ndarray, "N 3"], seed: int) -> list[JsonObject]:
 def _drift(
     encoder: Encoder,
     dataset: Dataset,
-    split: str,
     settings: ThresholdSettings,
+    table: FeatureTable,
     clean: tuple[NDArray[np.float32], list[JsonObject], Runtime],
 ) -> list[JsonObject]:
     """The thresholds of clean pictures, read on searches with corrupted query pictures."""
     features, pairs, runtime = clean
     runtime = replace(runtime, progress=False)
-    everything = dataset.records(split)
-    gallery = [record for record in everything if record.person != UNKNOWN]
+    gallery = table.records
     names, lines = library.expand(settings.drift), list[JsonObject]()
     conditions = [(name, severity) for name in names if name != library.NONE for severity in library.SEVERITIES]
-    chosen = _drawn(everything, settings.drift_queries)
+    asked = [gallery[place] for place in _drawn(gallery, settings.drift_queries)]
     with progress_bar("drift", "condition", len(conditions)) as bar:
         for name, severity in conditions:
             view = CorruptedDataset(
                 dataset, CorruptionPolicy((name,), "both", (severity,), height=0, width=0, seed=settings.seed)
             )
-            damaged = view.records(split)
-            queries = _features(encoder, view, [damaged[place] for place in chosen], runtime)
+            queries = _rounded(extract(encoder, view, view.views_of(asked), runtime)[encoder.headline])
             for pair in pairs:
                 lights = (Modality[pair["query"].upper()], Modality[pair["gallery"].upper()])
-                table = _table(queries, [everything[place] for place in chosen], features, gallery, lights)
-                lines.append({"type": name, "severity": severity, **_read_again(table, pair, settings)})
+                compared = _table(queries, asked, features, gallery, lights)
+                lines.append({"type": name, "severity": severity, **_read_again(compared, pair, settings)})
             bar.update(1)
     return lines
 
 
 def _drawn(records: Sequence[Record], count: int) -> list[int]:
-    """Places of evenly spaced records of known persons, ``count`` of each kind of light; 0: all."""
+    """Places of evenly spaced records, ``count`` of each kind of light; 0: all."""
     places = []
     for modality in Modality:
-        of_kind = [p for p, r in enumerate(records) if r.modality == modality and r.person != UNKNOWN]
+        of_kind = [place for place, record in enumerate(records) if record.modality == modality]
         step = max(1, len(of_kind) // count) if count else 1
         places += of_kind[::step]
     return places

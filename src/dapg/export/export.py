@@ -22,9 +22,10 @@ from dapg.core.rng import generator_from
 from dapg.core.run_folder import CONFIG, RESULT
 from dapg.core.runtime import Runtime
 from dapg.core.schema import checked, read_json, read_settings
-from dapg.core.settings import to_dict, to_plain
+from dapg.core.settings import to_dict, to_plain, unset
 from dapg.core.types import JsonObject, Modality
 from dapg.data.base import Dataset
+from dapg.data.loading import OnBadImage
 from dapg.data.source import open_dataset
 from dapg.data.verify import unseen_trials
 from dapg.evaluation.evaluate import own_data
@@ -38,7 +39,7 @@ from dapg.export.onnx_files import (
     write_int8,
     write_onnx,
 )
-from dapg.features.extract import trial_features
+from dapg.features.extract import Unreadable, readable_trials, trial_features
 from dapg.features.onnx_encoder import OnnxEncoder
 from dapg.methods.base import Method
 from dapg.methods.method_files import describe_method, read_method, save_method
@@ -78,6 +79,8 @@ class ExportSettings:
     """Write ONNX too (extra onnx): a file for each kind of light that has a stem of its own."""
     onnx_input: InputRange = "unit"
     """What ONNX files take: images in [0, 1] (unit), or normalised by ImageNet's mean and deviation, as boxmot does."""
+    on_bad_image: OnBadImage = unset("skip")
+    """A picture for int8 that cannot be read: leave it out and count it, or stop (fail)."""
     int8: bool = False
     """Write ONNX in 8-bit integers too, ranges chosen on training images, and score both on the run's test data."""
 
@@ -262,11 +265,12 @@ def _write_onnx_files(work: _Work, network: Backbone | Method) -> JsonObject:
         differences.append(onnx_difference(features, work.size, path))
     results["onnx_difference"] = max(differences)
     if work.dataset is not None:
+        bad: Unreadable | None = {} if settings.on_bad_image == "skip" else None
         for light, path in paths.items():
             if not _int8(path).exists():
-                images = calibration_images(work.dataset, work.split, light, work.size, settings.onnx_input)
+                images = calibration_images(work.dataset, work.split, light, work.size, settings.onnx_input, bad)
                 write_int8(path, _int8(path), images)
-        results["int8"] = _loss(work, next(iter(paths.values())))
+        results["int8"] = _loss(work, next(iter(paths.values())), bad)
     return results
 
 
@@ -274,7 +278,7 @@ def _int8(path: Path) -> Path:
     return path.with_suffix(".int8.onnx")
 
 
-def _loss(work: _Work, path: Path) -> JsonObject:
+def _loss(work: _Work, path: Path, unreadable: Unreadable | None) -> JsonObject:
     """MAP and rank-1 in floating point and in integers, by the first protocol of the run's data."""
     assert work.dataset is not None
     if not work.dataset.modes:
@@ -284,9 +288,12 @@ def _loss(work: _Work, path: Path) -> JsonObject:
     scores: JsonObject = {"data": work.dataset.title, "mode": mode, "mAP": {}, "rank_1": {}}
     for name, file in (("fp32", path), ("int8", _int8(path))):
         encoder = OnnxEncoder(file)
-        table = trial_features(encoder, work.dataset, trials, Runtime(resolve_device("cpu")))
-        means = mean_scores(score_trials(table[encoder.headline], table.trials(trials)))
+        table = trial_features(encoder, work.dataset, trials, Runtime(resolve_device("cpu")), unreadable)
+        rows = table.trials(readable_trials(trials, unreadable or {}))
+        means = mean_scores(score_trials(table[encoder.headline], rows))
         scores["mAP"][name], scores["rank_1"][name] = means.mAP, means.rank(1)
+    if unreadable:
+        scores["unreadable"] = unreadable
     return scores
 
 

@@ -197,18 +197,29 @@ def _sensitive(path: Path) -> list[str]:
 
 
 def calibration_images(
-    dataset: Dataset, split: str, modality: Modality, size: tuple[int, int], taken: InputRange
+    dataset: Dataset,
+    split: str,
+    modality: Modality,
+    size: tuple[int, int],
+    taken: InputRange,
+    unreadable: dict[str, str] | None = None,
 ) -> Iterator[Float[Tensor, "1 3 H W"]]:
     """Training images of one kind of light, drawn once; of the other kind where there is none of it.
 
+    ``unreadable`` takes those that cannot be read.
+
     Raises:
-        DataError: an image cannot be read.
+        DataError: an image cannot be read, and there is no ``unreadable``.
     """
     records = dataset.records(split or dataset.splits[0])
     chosen = [record for record in records if record.modality == modality] or list(records)
     order = torch.randperm(len(chosen), generator=generator_from("calibration"))[:CALIBRATION]
     height, width = size
     config = LoaderConfig(height=height, width=width, workers=0)
-    for batch in ordered_batches(dataset, [chosen[row] for row in order.tolist()], 1, config):
+    skip = unreadable is not None
+    for batch in ordered_batches(dataset, [chosen[row] for row in order.tolist()], 1, config, skip=skip):
+        if unreadable is not None and batch.bad_images:
+            unreadable |= {bad.path: bad.reason for bad in batch.bad_images}
+            continue
         images = to_float(batch.images)
         yield normalise(images) if taken == "imagenet" else images

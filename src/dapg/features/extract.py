@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dapg.core.batch import Batch
 from dapg.core.device import send
-from dapg.core.errors import DataError
+from dapg.core.errors import DataError, UsageError
 from dapg.core.progress import progress_bar
 from dapg.core.runtime import Runtime
 from dapg.core.types import Modality, Record, Trial
@@ -87,6 +87,27 @@ def encode_batches(
     return table.of(rest)
 
 
+def checked_feature(encoder: Encoder, wanted: str, derived: Sequence[str] = ()) -> str:
+    """The feature to report, the encoder's headline where none is named; tried on a black image before the real ones.
+
+    Args:
+        encoder: makes the features.
+        wanted: one of its features; empty: its headline.
+        derived: endings of names of features that are made from each of its own later.
+
+    Raises:
+        UsageError: it makes none of that name.
+    """
+    if not wanted:
+        return encoder.headline
+    black = torch.zeros(1, 3, *encoder.input_size, dtype=torch.uint8)
+    with torch.no_grad():
+        names = list(encoder.encode(black.to(encoder.device), Modality.VISIBLE))
+    if wanted not in (*names, *(name + ending for name in names for ending in derived)):
+        raise UsageError(f"there is no feature {wanted!r}; there are {', '.join(names)}")
+    return wanted
+
+
 def readable_trials(trials: Sequence[Trial], unreadable: Unreadable) -> list[Trial]:
     """The trials without those images; no longer the published ones where there are any.
 
@@ -102,15 +123,14 @@ def readable_trials(trials: Sequence[Trial], unreadable: Unreadable) -> list[Tri
     return [replace(trial, query=rest(trial.query), gallery=rest(trial.gallery), comparable=False) for trial in trials]
 
 
-def left_out(unreadable: Unreadable) -> list[str]:
+def left_out(unreadable: Unreadable, consequence: str = "so that the score is another one") -> list[str]:
     """A note for a result, if there is something to note."""
     if not unreadable:
         return []
     path, reason = next(iter(unreadable.items()))
     said = reason if path in reason else f"{path}: {reason}"
-    return [
-        f"{counted(len(unreadable), 'unreadable picture')} left out, so that the score is another one; first {said}"
-    ]
+    what = f"{counted(len(unreadable), 'unreadable picture')} left out"
+    return [f"{', '.join(filter(None, [what, consequence]))}; first {said}"]
 
 
 def trial_features(

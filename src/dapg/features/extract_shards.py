@@ -23,12 +23,13 @@ from dapg.core.ranges import Count
 from dapg.core.run_folder import RunFolder, refuse_other_input
 from dapg.core.runtime import Runtime
 from dapg.core.schema import read_arrays
-from dapg.core.settings import run_only
+from dapg.core.settings import run_only, unset
 from dapg.core.shards import Job, RunShard, chunk, chunks, piece
 from dapg.core.train_config import BackboneConfig, DataConfig
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.compact import CompactRecords
+from dapg.data.loading import OnBadImage
 from dapg.data.source import list_hash, open_dataset, select_records
 from dapg.features.build_encoder import build_encoder, weights_file
 from dapg.features.encoders import Encoder
@@ -51,6 +52,8 @@ class ExtractSettings(NetworkSettings):
     """Images; without a split those of the data set's first."""
     feature: str = ""
     """Which of the model's features; empty: the one that it is scored by."""
+    on_bad_image: OnBadImage = unset("skip")
+    """A picture that cannot be read: a row of NaN, and list it in the result, or stop (fail)."""
     batch_size: Count = 64
     """Images encoded at once; it decides over last bits."""
     engine: EngineSettings = run_only(EngineSettings())
@@ -117,10 +120,11 @@ def _start(settings: ExtractSettings, dataset: Dataset, records: Sequence[Record
         chosen, unreadable = records[chunk(shard, size)], Unreadable()
         features: Float32[np.ndarray, "M D"] = np.full((len(chosen), width), np.nan, np.float32)
         try:
-            rows = extract(encoder, dataset, chosen, runtime, unreadable)[feature].numpy()
+            skipped = None if settings.on_bad_image == "fail" else unreadable
+            rows = extract(encoder, dataset, chosen, runtime, skipped)[feature].numpy()
             features[[record.path not in unreadable for record in chosen]] = rows
         except DataError:  # of a single shard none may be readable
-            if any(record.path not in unreadable for record in chosen):
+            if settings.on_bad_image == "fail" or any(record.path not in unreadable for record in chosen):
                 raise
         paths, reasons = (np.array(words, dtype=np.str_) for words in (list(unreadable), list(unreadable.values())))
         path = piece(Path(settings.out), shard, ".npz")
@@ -142,19 +146,17 @@ def _merge(
         if finished is not None:
             return {**finished, "reused": True}
         unreadable: dict[str, str] = {}
-        with atomic_path(folder / FEATURES) as temporary:
-            table = np.lib.format.open_memmap(temporary, "w+", np.dtype("<f4"), (len(records), about["dimension"]))
-            row = 0
+        # Written, not mapped: where the disk is full, a write says so, and a map ends the process.
+        with atomic_path(folder / FEATURES) as temporary, temporary.open("wb") as handle:
+            shape = (len(records), about["dimension"])
+            np.lib.format.write_array_header_1_0(handle, {"descr": "<f4", "fortran_order": False, "shape": shape})
             for path in pieces:
                 arrays = read_arrays(path)
-                table[row : row + len(arrays["features"])] = arrays["features"]
-                row += len(arrays["features"])
+                handle.write(arrays["features"].astype("<f4").tobytes())
                 unreadable |= dict(zip(arrays["unreadable"].tolist(), arrays["reasons"].tolist(), strict=True))
             if all(record.path in unreadable for record in records):
                 why = next(iter(unreadable.values()), "there are none")
                 raise DataError(f"none of {len(records)} images can be read: {why}")
-            table.flush()
-            del table
         with atomic_path(folder / IMAGES) as temporary, temporary.open("w", encoding="utf-8") as handle:
             handle.write(csv_text([_HEAD]))
             for begin in range(0, len(records), _SHARD):

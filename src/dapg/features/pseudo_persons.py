@@ -21,7 +21,7 @@ from dapg.core.words import counted
 from dapg.data.loading import OnBadImage
 from dapg.data.source import open_dataset, select_records
 from dapg.features.build_encoder import build_encoder
-from dapg.features.extract import extract
+from dapg.features.extract import Unreadable, extract
 from dapg.features.neighbours import read_sightings
 
 TRACKS = "tracks"
@@ -58,12 +58,16 @@ class GroupSettings:
     """auto, cpu, cuda or cuda:N."""
 
 
-def group(settings: GroupSettings) -> dict[str, int]:
+def group(settings: GroupSettings, unreadable: Unreadable | None = None) -> dict[str, int]:
     """Path of each picture -> number of its group.
+
+    Args:
+        settings: which pictures, and what puts two of them together.
+        unreadable: takes the pictures that are left out because they cannot be read.
 
     Raises:
         UsageError: fewer pictures than groups, an unknown model, no tracks, or scikit-learn is missing.
-        DataError: a picture cannot be read.
+        DataError: a picture cannot be read, with ``on_bad_image: fail``, or none can.
     """
     if settings.by == TRACKS:
         seen = read_sightings(Path(settings.data.root))
@@ -74,7 +78,8 @@ def group(settings: GroupSettings) -> dict[str, int]:
     size = (settings.height, settings.width)
     runtime = Runtime(resolve_device(settings.device), workers=settings.workers, progress=True)
     encoder = build_encoder(settings.by, settings.backbone, size, settings.seed, runtime.device)
-    table = extract(encoder, dataset, records, runtime, {} if settings.on_bad_image == "skip" else None)
+    left_out = {} if unreadable is None else unreadable
+    table = extract(encoder, dataset, records, runtime, left_out if settings.on_bad_image == "skip" else None)
     require_clusters(len(table), settings.groups)
     numbers = clusters(table[encoder.headline], settings.groups, settings.seed)
     return {record.path: number for record, number in zip(table.records, numbers, strict=True)}

@@ -20,12 +20,13 @@ import numpy as np
 from jaxtyping import Float16
 
 from dapg.core.engines.base import EngineSettings
-from dapg.core.errors import UsageError
+from dapg.core.errors import DataError, UsageError
 from dapg.core.progress import progress_bar
 from dapg.core.ranges import Count, Threads, Weight
 from dapg.core.types import JsonObject, Modality
 from dapg.data.cropping.videos import VIDEO_SUFFIXES
 from dapg.data.listing import files_below, is_picture
+from dapg.data.loading import OnBadImage
 from dapg.data.sightings import Box, Sighting, SourceSettings, sightings
 from dapg.features.networks import Network, NetworkSettings
 from dapg.gallery.audit import Actor, append
@@ -61,6 +62,8 @@ class IndexSettings(SourceSettings, NetworkSettings):
     """Pictures encoded at once."""
     threads: Threads = 2
     """Pictures read and decoded at a time."""
+    on_bad_image: OnBadImage = "skip"
+    """A picture that cannot be read: leave it out and count it, or stop (fail)."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     engine: EngineSettings = EngineSettings()
@@ -206,6 +209,9 @@ class Indexer:
 
     def _commit(self, results: Sequence[Encoded | Damaged], report: IndexReport) -> None:
         counted = IndexReport()
+        broken = [result.message for result in results if isinstance(result, Damaged)]
+        if broken and self.settings.on_bad_image == "fail":
+            raise DataError(broken[0])
         with self.database.transaction():
             self.database.count("version", 1)
             if not self.database.value("SELECT 1 FROM models WHERE id = ? AND state = 'active'", self.model):

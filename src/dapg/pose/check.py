@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from dapg.augment.skeleton import canonical_poses
 from dapg.core.errors import DataError, UsageError
@@ -12,6 +14,7 @@ from dapg.core.files import folder_lock, remove_leftovers_of
 from dapg.core.images import decode, upright_size
 from dapg.core.progress import progress_bar
 from dapg.core.types import JsonObject
+from dapg.data.loading import OnBadImage
 from dapg.data.manifest import ABOUT, MANIFEST, GeneratedPicture, read_manifest, write_manifest
 from dapg.pose.estimators.base import Estimator
 from dapg.pose.scores import pck
@@ -20,26 +23,31 @@ SAVE_EVERY = 64
 """Batches between two saved states."""
 
 
-def check_generated(folder: Path | str, network: Estimator) -> JsonObject:
+def check_generated(folder: Path | str, network: Estimator, on_bad_image: OnBadImage = "skip") -> JsonObject:
     """Score every generated picture of a folder that has no score yet: PCK at 0.2 of the torso against its pose.
 
     The manifest is rewritten whole from time to time, so that a killed run goes on where it was.
 
+    Args:
+        folder: what ``dapg pose generate`` wrote.
+        network: finds the key points.
+        on_bad_image: whether a picture that cannot be read is left without a score, or an error.
+
     Returns:
-        The number of pictures and, by pose, their mean score.
+        The number of pictures, by pose their mean score, and why some could not be read.
 
     Raises:
         UsageError: a pose that is not one of the canonical ones.
-        DataError: no manifest, or a picture that cannot be read.
+        DataError: no manifest, or, with ``fail``, a picture that cannot be read.
         BusyError: another process is at it.
     """
     read_manifest(folder)  # or a folder that is none would get a lock
     with folder_lock(Path(folder)):
         remove_leftovers_of(Path(folder, name) for name in (MANIFEST, ABOUT))
-        return _check(Path(folder), network)
+        return _check(Path(folder), network, on_bad_image == "skip")
 
 
-def _check(folder: Path, network: Estimator) -> JsonObject:
+def _check(folder: Path, network: Estimator, skip: bool) -> JsonObject:
     manifest = read_manifest(folder)
     targets = canonical_poses()
     unknown = [pose for pose in manifest.poses if pose not in targets]
@@ -49,18 +57,28 @@ def _check(folder: Path, network: Estimator) -> JsonObject:
         )
     pictures = list(manifest.pictures)
     todo = [number for number, picture in enumerate(pictures) if picture.file and picture.score is None]
+    unreadable: dict[str, str] = {}
     with progress_bar("check", "picture", len(todo)) as bar:
         for count, numbers in enumerate(_chunks(todo, network.batch_size)):
-            scores = _scores(folder, [pictures[number] for number in numbers], network)
-            for number, score in zip(numbers, scores, strict=True):
+            images = {}
+            for number in numbers:
+                try:
+                    images[number] = _read(folder / pictures[number].file, network)
+                except DataError as error:
+                    if not skip:
+                        raise
+                    unreadable[pictures[number].file] = str(error)
+            scores = _scores([pictures[number] for number in images], list(images.values()), network)
+            for number, score in zip(images, scores, strict=True):
                 pictures[number] = replace(pictures[number], score=score)
             bar.update(len(numbers))
             if (count + 1) % SAVE_EVERY == 0:
                 write_manifest(replace(manifest, pictures=tuple(pictures)))
-    if todo:
+    if len(unreadable) < len(todo):
         write_manifest(replace(manifest, pictures=tuple(pictures)))
     means = {pose: _mean([p.score for p in pictures if p.pose == pose]) for pose in manifest.poses}
-    return {"pictures": sum(bool(picture.file) for picture in pictures), "mean_score": means}
+    count = sum(bool(picture.file) for picture in pictures)
+    return {"pictures": count, "mean_score": means, "unreadable": unreadable}
 
 
 def _chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
@@ -68,17 +86,24 @@ def _chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
         yield numbers[start : start + size]
 
 
-def _scores(folder: Path, pictures: Sequence[GeneratedPicture], network: Estimator) -> list[float]:
-    images, sizes = [], []
-    for picture in pictures:
-        path = folder / picture.file
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror or error}; run dapg pose generate again") from error
-        images.append(decode(data, network.input_size, None, str(path)))
-        sizes.append(upright_size(data, None, str(path)))
-    points = network.estimate(torch.stack(images), torch.tensor(sizes))
+def _read(path: Path, network: Estimator) -> tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]:
+    """A picture as the network takes it, and its own size."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; run dapg pose generate again") from error
+    return decode(data, network.input_size, None, str(path)), upright_size(data, None, str(path))
+
+
+def _scores(
+    pictures: Sequence[GeneratedPicture],
+    images: Sequence[tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]],
+    network: Estimator,
+) -> list[float]:
+    if not pictures:
+        return []
+    sizes = [size for _, size in images]
+    points = network.estimate(torch.stack([image for image, _ in images]), torch.tensor(sizes))
     target = torch.stack([canonical_poses()[picture.pose] for picture in pictures])
     aspect = torch.tensor([width / height for height, width in sizes])
     scores: list[float] = pck(points, target, aspect).tolist()

@@ -24,12 +24,13 @@ from dapg.core.key_points import CONFIDENT
 from dapg.core.launch import launch
 from dapg.core.ranges import Threads
 from dapg.core.run_folder import RunFolder, refuse_other_input
-from dapg.core.settings import run_only
+from dapg.core.settings import run_only, unset
 from dapg.core.shards import Job, RunShard, chunk, chunks
 from dapg.core.train_config import DataConfig
 from dapg.core.types import JsonObject, Record
 from dapg.data.base import Dataset
 from dapg.data.compact import CompactRecords
+from dapg.data.loading import OnBadImage
 from dapg.data.source import draw_subset, list_hash, open_dataset, select_records
 from dapg.pose.estimators.base import Estimator
 from dapg.pose.key_point_sheets import overlay_sheet
@@ -53,6 +54,8 @@ class EstimateSettings:
     """Pictures; without a split, those of all splits."""
     engine: EngineSettings = run_only(EngineSettings())
     """Who does the work."""
+    on_bad_image: OnBadImage = unset("skip")
+    """A picture that cannot be read: give it no confidence, and list it in the result, or stop (fail)."""
     threads: Threads = run_only(2)
     """Pictures decoded at a time."""
     out: str = run_only("")
@@ -99,7 +102,8 @@ def estimate(settings: EstimateSettings) -> JsonObject:
 
     Raises:
         UsageError: wrong settings, or the folder holds other work.
-        DataError, WeightsError: see there. Single unreadable pictures are listed, and have confidence 0.
+        DataError, WeightsError: see there. Single unreadable pictures are listed, and have confidence 0, unless
+            ``on_bad_image`` is ``fail``.
     """
     dataset = open_dataset(settings.data)
     records = all_records(dataset, settings.data)
@@ -132,6 +136,8 @@ def _start(settings: EstimateSettings, dataset: Dataset, records: Sequence[Recor
         chosen = records[chunk(shard, size)]
         points, problems = [], dict[str, str]()
         for batch in _batches(dataset, chosen, network, pool):
+            if batch.problems and settings.on_bad_image == "fail":
+                raise DataError(next(iter(batch.problems.values())))
             points.append(network.estimate(batch.images, batch.sizes, batch.records))
             points[-1][batch.unreadable, :, 2] = 0
             problems.update(batch.problems)
