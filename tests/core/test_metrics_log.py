@@ -51,7 +51,7 @@ def test_damaged_lines_are_counted_once_and_a_cut_last_one_is_not(
 ) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": "x"}\n\xff\n{"step": 2}\n{"st')
     assert steps(tmp_path) == [1, 2]
-    assert capsys.readouterr().err == f"warning: {tmp_path / 'metrics.jsonl'}: 2 damaged lines of 4 left out\n"
+    assert capsys.readouterr().err == f"warning: {tmp_path / 'metrics.jsonl'}: left out 2 of 4 lines, damaged\n"
     MetricsLog(tmp_path, last_step=2).close()
     assert capsys.readouterr().err.count("warning") == 1, "the log goes on without them"
     assert steps(tmp_path) == [1, 2]

@@ -15,7 +15,6 @@ from dapg.core.errors import DataError
 from dapg.core.files import atomic_write_text, csv_text, write_failure
 from dapg.core.schema import checked, parse_json, wall
 from dapg.core.types import JsonObject
-from dapg.core.words import counted
 
 JSONL, CSV = "metrics.jsonl", "metrics.csv"
 
@@ -43,8 +42,8 @@ def read_metrics(folder: Path) -> list[JsonObject]:
         *whole, unfinished = path.read_bytes().split(b"\n")
     lines = [line for line in (_line(text, path) for text in whole) if line is not None]
     if len(lines) < len(whole):
-        damaged = counted(len(whole) - len(lines), "damaged line")
-        tqdm.write(f"warning: {path}: {damaged} of {len(whole):,} left out", file=sys.stderr)
+        count = len(whole) - len(lines)
+        tqdm.write(f"warning: {path}: left out {count:,} of {len(whole):,} lines, damaged", file=sys.stderr)
     last = _line(unfinished, path)
     return lines if last is None else [*lines, last]
 
