@@ -281,6 +281,9 @@ def test_features_give_the_same_bytes_as_the_model_and_a_killed_run_goes_on(
     assert cli.main(["benchmark", str(first / "features"), *words, "--out", str(second)]) == 0
     for name in ("result.json", "cells.csv", "benchmark.html"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
+    page = (first / "benchmark.html").read_bytes()
+    assert cli.main(["benchmark", "histogram", *words, "--out", str(first)]) == 0
+    assert (first / "benchmark.html").read_bytes() == page, "made again from what is stored"
     assert cli.main(["benchmark", "--clear_cache"]) == 0
     assert not list((tmp_path / "cache").rglob("*.npy"))
 

@@ -4,6 +4,8 @@ Statements are written once, with ``?`` for values; the other database (``postgr
 """
 
 import contextlib
+import errno
+import os
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
@@ -16,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dapg.core.errors import BusyError, DapgError, UsageError
+from dapg.core.files import write_failure
 from dapg.core.types import Modality
 from dapg.gallery.matrix import ROW, Matrix, Rows, Table
 from dapg.gallery.schema import MIGRATIONS
@@ -208,14 +211,17 @@ class SqliteDatabase(Database):
             self._connection.executemany(statement, rows)
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, written: Path | None = None) -> Iterator[None]:
+        path = written or self.path
         try:
             yield
         except sqlite3.OperationalError as error:
+            if "disk is full" in str(error):
+                raise write_failure(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
             kind = BusyError if "locked" in str(error) else DapgError
-            raise kind(f"{self.path}: {error}") from error
+            raise kind(f"{path}: {error}") from error
         except sqlite3.Error as error:
-            raise DapgError(f"{self.path}: {error}") from error
+            raise DapgError(f"{path}: {error}") from error
 
     def _script(self, statements: str) -> None:
         """``executescript`` would commit first."""
@@ -323,7 +329,8 @@ class SqliteDatabase(Database):
 
     def backup(self, folder: Path) -> None:
         """By SQLite's online backup: others may write meanwhile."""
-        with self._lock, self._errors(), contextlib.closing(sqlite3.connect(folder / FILE)) as copy:
+        file = folder / FILE
+        with self._lock, self._errors(file), contextlib.closing(sqlite3.connect(file)) as copy:
             self._connection.backup(copy)
 
 
