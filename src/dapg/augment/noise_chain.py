@@ -139,7 +139,7 @@ def noise_chain(
     if mixture == "weights":
         share = torch.ones_like(share)
 
-    one, two, mixed = others or (anchor, anchor, anchor)
+    first, second, mixed = others or (anchor, anchor, anchor)
     views = torch.empty(4, *anchor.shape, dtype=anchor.dtype, device=anchor.device)
     for start in range(0, len(anchor), chunk):
         rows = slice(start, start + chunk)
@@ -152,7 +152,7 @@ def noise_chain(
         ]
         chain = list(itertools.accumulate(draws, library.apply, initial=mixed[rows]))
         views[3, rows] = mix(chain[0], torch.stack(chain[1:], dim=1), weights[rows], share[rows])
-        for place, view in enumerate((anchor, one, two)):
+        for place, view in enumerate((anchor, first, second)):
             if view is mixed:
                 views[place, rows] = chain[place + 1]
             else:

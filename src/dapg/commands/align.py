@@ -59,8 +59,8 @@ def _init(words: list[str]) -> str:
     from pathlib import Path
 
     for option in ("--init", "--backbone.init"):
-        found, _ = take_option(words, option, "")
-        if found:
-            return found
+        weights, _ = take_option(words, option, "")
+        if weights:
+            return weights
     config, _ = take_option(words, "--config", "")
     return str(flat(read_yaml(Path(config))).get("backbone.init", "")) if config else ""

@@ -57,22 +57,22 @@ def validation_persons_are_not_trained_on(name: str) -> None:
             require(_refused(lambda: dataset.fitting_split(labelled)), "fitting_split needs a mode validation")
             return
         try:
-            found = dataset.trials("validation")
+            listed = dataset.trials("validation")
         except UsageError:
             return  # this copy has no validation rows
         trained = {record.person for record in dataset.records(dataset.fitting_split(labelled))}
         require(trained <= {r.person for r in dataset.records(labelled)}, "fitting_split has persons of its own")
         if trained and dataset.published_persons:
-            require(bool(unseen_trials(found, trained)), "every validation person is trained on")
+            require(bool(unseen_trials(listed, trained)), "every validation person is trained on")
 
 
 def trials_can_be_scored(name: str) -> None:
     """Each has a name of its own, labelled queries, and a query with an answer."""
     with example(name) as dataset:
-        for mode, found in trials(dataset):
-            require(bool(found), f"mode {mode} has no trial")
-            require(len({trial.name for trial in found}) == len(found), f"mode {mode} has two trials of one name")
-            for trial in found:
+        for mode, listed in trials(dataset):
+            require(bool(listed), f"mode {mode} has no trial")
+            require(len({trial.name for trial in listed}) == len(listed), f"mode {mode} has two trials of one name")
+            for trial in listed:
                 require(trial.mode == mode, f"trial {trial.name} says it is of mode {trial.mode}, not {mode}")
                 require(all(query.person != UNKNOWN for query in trial.query), f"{trial.name}: a query of nobody")
                 distances = torch.rand(len(trial.query), len(trial.gallery), generator=generator_from("distances"))
@@ -152,11 +152,11 @@ def example(name: str) -> Iterator[Dataset]:
 
 def splits(dataset: Dataset) -> dict[str, Sequence[Record]]:
     """Those of its splits that this copy has; the first must be among them."""
-    found = {dataset.splits[0]: dataset.records(dataset.splits[0])}
+    records = {dataset.splits[0]: dataset.records(dataset.splits[0])}
     for split in dataset.splits[1:]:
         if not _refused(lambda split=split: dataset.records(split)):  # type: ignore[misc]
-            found[split] = dataset.records(split)
-    return found
+            records[split] = dataset.records(split)
+    return records
 
 
 def trials(dataset: Dataset) -> Iterator[tuple[str, list[Trial]]]:

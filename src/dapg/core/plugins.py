@@ -113,11 +113,11 @@ def load(package: str, name: str, contract: Callable[..., T]) -> type[T]:
 
 def load_all(package: str, contract: Callable[..., T]) -> list[type[T]]:
     """The classes that fulfil ``contract`` in all plug-ins of a package whose files may hold several."""
-    found: list[type[T]] = [point.load() for point in _entry_points(package).values()]
+    kinds: list[type[T]] = [point.load() for point in _entry_points(package).values()]
     for place in folders(package):
         for name in _files(place):
-            found += [kind for kind in classes(package, name, contract) if not inspect.isabstract(kind)]
-    return found
+            kinds += [kind for kind in classes(package, name, contract) if not inspect.isabstract(kind)]
+    return kinds
 
 
 def classes(package: str, name: str, contract: Callable[..., T]) -> list[type[T]]:

@@ -110,7 +110,7 @@ class SampleGenerator:
         return chosen
 
     def bits(self, *size: int) -> Int[Tensor, "B ..."]:
-        """Uniform int64 of shape (B, *size), all 64 bits random."""
+        """Uniform int64 of shape ``(B, *size)``, all 64 bits random."""
         count = math.prod(size)
         self._draws += 1
         keys = _mix(self.seeds + _signed(self._draws * _GOLDEN))
@@ -118,7 +118,7 @@ class SampleGenerator:
         return _mix(keys[:, None] + counters).reshape(len(self), *size)
 
     def uniform(self, *size: int, low: float = 0.0, high: float = 1.0) -> Float[Tensor, "B ..."]:
-        """Uniform float32 in [low, high) of shape (B, *size)."""
+        """Uniform float32 in [low, high) of shape ``(B, *size)``."""
         unit = _shift_right(self.bits(*size), 40).to(torch.float32) * 2.0**-24
         values = low + (high - low) * unit
         if low < high and (low, high) != (0.0, 1.0):  # the sum is rounded, at times up to ``high`` itself
@@ -126,14 +126,14 @@ class SampleGenerator:
         return values
 
     def normal(self, *size: int) -> Float[Tensor, "B ..."]:
-        """Standard normal float32 of shape (B, *size), by Box and Muller."""
+        """Standard normal float32 of shape ``(B, *size)``, by Box and Muller."""
         bits = self.bits(*size)
         radius = (_shift_right(bits, 32).to(torch.float64) + 0.5) * 2.0**-32  # in (0, 1): the logarithm is finite
         angle = (bits & 0xFFFFFFFF).to(torch.float64) * 2.0**-32
         return ((-2 * radius.log()).sqrt() * (2 * math.pi * angle).cos()).to(torch.float32)
 
     def field(self, *size: int) -> Int[Tensor, "B ..."]:
-        """Uniform int32 of shape (B, *size), all 32 bits random: for noise of the size of a picture.
+        """Uniform int32 of shape ``(B, *size)``, all 32 bits random: for noise of the size of a picture.
 
         A counter is hashed with 64 bits of key in 32-bit arithmetic, many times faster than ``bits``. The same
         numbers on every device.
@@ -144,14 +144,14 @@ class SampleGenerator:
         return output.reshape(len(self), *size)
 
     def uniform_field(self, *size: int) -> Float[Tensor, "B ..."]:
-        """Uniform float32 in [0, 1) of shape (B, *size), in steps of 2^-24; as ``uniform``, but fast for pictures."""
+        """Uniform float32 in [0, 1) of shape ``(B, *size)``, in steps of 2^-24; as ``uniform``, but fast for pictures."""
         output = torch.empty(len(self), math.prod(size), device=self.device)
         for rows, bits in self._field_chunks(math.prod(size)):
             torch.mul(bits.bitwise_and_(0xFFFFFF), 2.0**-24, out=output[rows])
         return output.reshape(len(self), *size)
 
     def normal_field(self, *size: int) -> Float[Tensor, "B ..."]:
-        """Standard normal float32 of shape (B, *size), as ``normal``, but fast for pictures; no value above 5.9."""
+        """Standard normal float32 of shape ``(B, *size)``, as ``normal``, but fast for pictures; no value above 5.9."""
         count = math.prod(size)
         half = (count + 1) // 2
         output = torch.empty(len(self), 2 * half, device=self.device)
@@ -180,11 +180,11 @@ class SampleGenerator:
             yield rows, bits
 
     def integers(self, high: int, *size: int, low: int = 0) -> Int[Tensor, "B ..."]:
-        """Uniform int64 in [low, high) of shape (B, *size); spans up to 2^31."""
+        """Uniform int64 in [low, high) of shape ``(B, *size)``; spans up to 2^31."""
         return low + (_shift_right(self.bits(*size), 32) * (high - low) >> 32)
 
     def bernoulli(self, probability: float, *size: int) -> Bool[Tensor, "B ..."]:
-        """True with the given probability; shape (B, *size)."""
+        """True with the given probability; shape ``(B, *size)``."""
         return self.uniform(*size) < probability
 
     def permutation(self, n: int) -> Int[Tensor, "B {n}"]:

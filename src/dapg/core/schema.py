@@ -269,6 +269,6 @@ def read_arrays(
         if name not in arrays:
             raise DataError(f"{path} has no array {name}; {remedy}")
         if not array.fits(arrays[name]):
-            found = arrays[name]
-            raise DataError(f"{path}: array {name} is {found.dtype} {found.shape}, not what belongs there; {remedy}")
+            unfit = arrays[name]
+            raise DataError(f"{path}: array {name} is {unfit.dtype} {unfit.shape}, not what belongs there; {remedy}")
     return arrays

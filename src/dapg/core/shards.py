@@ -386,8 +386,8 @@ class _Heart:
 
 
 @contextlib.contextmanager
-def _threads(one: bool) -> Iterator[Callable[[], None]]:
-    """Torch and OpenCV on one thread; gives a function that says so to libraries which were imported since."""
+def _threads(alone: bool) -> Iterator[Callable[[], None]]:
+    """Torch and OpenCV on a single thread; gives a function that says so to libraries which were imported since."""
     import sys
 
     import torch
@@ -395,7 +395,7 @@ def _threads(one: bool) -> Iterator[Callable[[], None]]:
     before = torch.get_num_threads()
 
     def limit() -> None:
-        if one:
+        if alone:
             torch.set_num_threads(1)
             if "cv2" in sys.modules:
                 sys.modules["cv2"].setNumThreads(1)

@@ -128,7 +128,7 @@ def _water_mask(liquid: Float[Tensor, "B H W"]) -> Float[Tensor, "B H W"]:
 
 
 def canny(layer: Int[Tensor, "B H W"], low: int, high: int) -> Bool[Tensor, "B H W"]:
-    """Canny's edges of 0 ... 255 pictures as OpenCV finds them: 3 x 3 Sobel, |x| + |y|, thresholds with hysteresis."""
+    """Canny's edges of 0 ... 255 pictures as OpenCV finds them: 3 x 3 Sobel, ``|x| + |y|``, two thresholds with hysteresis."""
     height, width = layer.shape[-2:]
     outside = pad(layer, 1, 1, "nearest")
 
@@ -203,9 +203,9 @@ def _connected(seeds: Bool[Tensor, "B H W"], possible: Bool[Tensor, "B H W"]) ->
         for _ in range(2):
             flat = flat.index_select(0, flat)
         pointer = flat.reshape(possible.shape)
-    found = torch.zeros(pointer.numel(), dtype=torch.bool, device=possible.device)
-    found = found.to(torch.uint8).scatter_reduce(0, pointer.flatten(), seeds.flatten().to(torch.uint8), "amax")
-    return found.index_select(0, pointer.flatten()).reshape(possible.shape).bool() & possible
+    seeded = torch.zeros(pointer.numel(), dtype=torch.bool, device=possible.device)
+    seeded = seeded.to(torch.uint8).scatter_reduce(0, pointer.flatten(), seeds.flatten().to(torch.uint8), "amax")
+    return seeded.index_select(0, pointer.flatten()).reshape(possible.shape).bool() & possible
 
 
 def distance_to_edges(edges: Bool[Tensor, "B H W"]) -> Float[Tensor, "B H W"]:

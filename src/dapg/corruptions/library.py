@@ -131,12 +131,12 @@ def expand(words: Sequence[str]) -> tuple[str, ...]:
         ('gaussian_noise', 'shot_noise', 'impulse_noise', 'fog')
     """
     lists = {**GROUPS, **families()}
-    found: dict[str, None] = {}
+    chosen: dict[str, None] = {}
     for word in words:
         if word not in lists and word != NONE:
             _refuse_unknown(word, [*lists, *names()])
-        found.update(dict.fromkeys(lists.get(word, (word,))))
-    return tuple(found)
+        chosen.update(dict.fromkeys(lists.get(word, (word,))))
+    return tuple(chosen)
 
 
 def _refuse_unknown(word: str, known: list[str]) -> None:
@@ -217,12 +217,12 @@ def _apply_to_rows(
     places = send(rows, images.device)
     for start in range(0, len(rows), chunk):
         part = slice(start, start + chunk)
-        made = corruption.apply(images.index_select(0, places[part]), take(parameters, part))
+        damaged = corruption.apply(images.index_select(0, places[part]), take(parameters, part))
         if images.device.type == "cpu":  # index_copy_ goes byte by byte there
-            for row, picture in zip(rows[part].tolist(), made, strict=True):
+            for row, picture in zip(rows[part].tolist(), damaged, strict=True):
                 result[row] = picture
         else:
-            result.index_copy_(0, places[part], made)
+            result.index_copy_(0, places[part], damaged)
 
 
 def corrupt(

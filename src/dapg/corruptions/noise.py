@@ -127,9 +127,9 @@ class ImpulseNoise(Corruption):
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
         amount, uniform = per_sample(parameters["amount"]), parameters["uniform"]
         # Comparisons as clipped ramps: branches on random numbers would take several times as long.
-        kept = (uniform - amount).mul_(_STEEP).add_(1).clamp_(0, 1)
+        untouched = (uniform - amount).mul_(_STEEP).add_(1).clamp_(0, 1)
         salt = (uniform - amount / 2).mul_(_STEEP).add_(1).clamp_(0, 1)
-        return torch.lerp(salt.expand_as(images), images, kept)
+        return torch.lerp(salt.expand_as(images), images, untouched)
 
 
 _STEEP = 1e9

@@ -77,8 +77,8 @@ def verify_folder(name: str, root: Path | str, decode: bool = True, threads: int
         dataset = kind(root)
     except DataError as error:
         return Verification(kind.title, str(root), {}, (Finding("layout", ".", str(error)),))
-    found = verify(dataset, decode, threads)
-    return replace(found, findings=(*_other_layout(name, Path(root)), *found.findings))
+    report = verify(dataset, decode, threads)
+    return replace(report, findings=(*_other_layout(name, Path(root)), *report.findings))
 
 
 def _other_layout(name: str, root: Path) -> Iterator[Finding]:

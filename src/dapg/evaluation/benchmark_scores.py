@@ -196,13 +196,13 @@ def _frame(test: Test, records: Sequence[Record]) -> _Frame:
         )
         for trial in test.trials
     ]
-    left_out = [np.stack([each.labels.left_out(n) for n in range(len(each.query))]) for each in rows]
+    left_out = [np.stack([trial.labels.left_out(n) for n in range(len(trial.query))]) for trial in rows]
     persons = frozenset(rows[0].labels.query_persons.tolist()) & frozenset(rows[0].labels.gallery_persons.tolist())
     try:
         splits = open_set.person_splits(sorted(person for person in persons if person >= 0))
     except UsageError:
         splits = []
-    people = [frozenset(each.labels.gallery_persons.tolist()) for each in rows]
+    people = [frozenset(trial.labels.gallery_persons.tolist()) for trial in rows]
     return _Frame(rows, len(records), left_out, splits, len(rows) if len(set(people)) == 1 else 1)
 
 

@@ -54,7 +54,9 @@ def short_card(run: Path, settings: JsonObject, result: JsonObject, licence: str
     return Card(about, terms, licence or "not stated", _USES[finished], tuple(scores_of(run)))
 
 
-def model_card(config: JsonObject, settings: JsonObject, result: JsonObject, made: JsonObject, card: Card) -> str:
+def model_card(
+    config: JsonObject, settings: JsonObject, result: JsonObject, environment: JsonObject, card: Card
+) -> str:
     """The README.md of an exported folder: what the weights are, how they were made, and what nobody has tested."""
     size, licence = config["input"], card.licence
     finetuned = settings["stage"] == "finetune"
@@ -106,8 +108,8 @@ Terms of the data: {card.terms}.
 {dump_yaml(without_folders({key: settings[key] for key in RECIPE})).rstrip()}
 ```
 
-Made with dapg {config["dapg_version"]}, commit {made.get("commit")}, packages {made.get("packages")}
-on {made.get("device")}.
+Made with dapg {config["dapg_version"]}, commit {environment.get("commit")}, packages {environment.get("packages")}
+on {environment.get("device")}.
 
 ## Files
 

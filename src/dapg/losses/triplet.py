@@ -17,7 +17,7 @@ _LEGACY_EPSILON = 1e-6
 def pairwise_distances(features: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
     """Euclidean distances in float32 or wider, at least 1e-6.
 
-    Differences are squared as they are; the shorter |a|² + |b|² - 2ab loses all digits of small distances between
+    Differences are squared as they are; the shorter ``|a|² + |b|² - 2ab`` loses all digits of small distances between
     long features.
     """
     with torch.autocast(features.device.type, enabled=False):

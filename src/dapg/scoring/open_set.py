@@ -194,14 +194,14 @@ def searches(
     places = order[np.searchsorted(persons[order], query_persons).clip(max=len(persons) - 1)]
     mated = persons[places] == query_persons
     own = table[np.arange(len(table)), places]
-    found = mated & (own > -np.inf) & (query_persons >= 0)
+    enrolled = mated & (own > -np.inf) & (query_persons >= 0)
     if rank is not None:
         # Somebody else who is as near stands before: a tie is no identification.
         before = (table >= own[:, None]).sum(axis=1) - 1
         own = np.where(before >= rank, -np.inf, own)
     strangers = ~mated & (query_persons >= 0)
     return Trials(
-        own[found], query_persons[found], table[strangers].max(axis=1), query_persons[strangers], len(persons)
+        own[enrolled], query_persons[enrolled], table[strangers].max(axis=1), query_persons[strangers], len(persons)
     )
 
 

@@ -64,7 +64,7 @@ def _trainable(groups: Iterable[ParameterGroup], lr: float, weight_decay: float)
 class LARS(torch.optim.Optimizer):
     """SGD with momentum whose rate is scaled for each tensor (You, Gitman, Ginsburg 2017, algorithm 1).
 
-    local = coefficient * |w| / (|g| + decay * |w|); v <- momentum * v + lr * local * (g + decay * w); w <- w - v.
+    ``local = coefficient * |w| / (|g| + decay * |w|); v <- momentum * v + lr * local * (g + decay * w); w <- w - v``.
     Tensors of one axis or none (biases, batch norms) take local = 1, as is usual, unless their group says ``adapt``;
     and so does a tensor whose length or gradient is 0, which would otherwise never move.
     """

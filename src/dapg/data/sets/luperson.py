@@ -1,6 +1,6 @@
 """LUPerson (Fu et al., CVPR 2021) and LUPerson-NL (CVPR 2022): millions of crops of street videos, for pre-training.
 
-Formats: docs/reference/datasets.md. Read from DengpanFu/LUPerson (LUP/*, lup_moco/libs/dataset.py) and
+Formats: docs/reference/datasets.md. Read from DengpanFu/LUPerson (``LUP/*``, ``lup_moco/libs/dataset.py``) and
 DengpanFu/LUPerson-NL.
 """
 

@@ -1,5 +1,7 @@
 """DAPG stage 1: robustness pre-training by a chain of corruptions (the paper's sections II-A and II-C, Fig. 3).
 
+A step, in the paper's names::
+
     a       a view of the picture: crop, flip, grey
     x_q     = c1(a), the anchor                           online encoder    -> q
     x1, x2  = c2(x_q), c3(x1); x_mix their mixture        momentum encoder  -> k1, k2, k3: positives of Eq. 2

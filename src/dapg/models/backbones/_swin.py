@@ -241,7 +241,7 @@ class Swin(Backbone):
 
     def convert(self, tensors: Mapping[str, Tensor]) -> Converted:
         """SOLIDER calls the layers stages; bias tables of other windows are resized as images are."""
-        made, words = dict[str, Tensor](), ""
+        renamed, words = dict[str, Tensor](), ""
         wanted = (2 * WINDOW - 1) ** 2
         for name in (name for name in tensors if name.startswith("stages.")):
             tensor = tensors[name]
@@ -251,5 +251,5 @@ class Swin(Backbone):
                 size = (2 * WINDOW - 1, 2 * WINDOW - 1)
                 tensor = functional.interpolate(grid, size, mode="bicubic").flatten(2)[0].T.contiguous()
                 words = f"offsets resized from {side} x {side} to {size[0]} x {size[1]}"
-            made[f"layers.{name.removeprefix('stages.')}"] = tensor
-        return Converted(made, frozenset(name for name in tensors if name.startswith("stages.")), words)
+            renamed[f"layers.{name.removeprefix('stages.')}"] = tensor
+        return Converted(renamed, frozenset(name for name in tensors if name.startswith("stages.")), words)

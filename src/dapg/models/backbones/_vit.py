@@ -161,24 +161,24 @@ class ViT(Backbone):
 
     def convert(self, tensors: Mapping[str, Tensor]) -> Converted:
         """PASS's and DINOv2's further tokens, and positions of another grid, resized as images are."""
-        made = dict[str, Tensor]()
+        renamed = dict[str, Tensor]()
         used, words = set[str](), ""
         positions = tensors.get("pos_embed")
         if "part_token1" in tensors and positions is not None:  # PASS stores the places of its tokens apart
             parts = [tensors[f"part_token{part}"] + tensors[f"part{part}_pos"] for part in (1, 2, 3)]
-            made["extra_tokens"] = torch.cat(parts, dim=1)
+            renamed["extra_tokens"] = torch.cat(parts, dim=1)
             positions = torch.cat([tensors["cls_pos"], positions], dim=1)
             used = {"cls_pos", *(name.format(part) for part in (1, 2, 3) for name in ("part_token{}", "part{}_pos"))}
         elif "register_tokens" in tensors:
-            made["extra_tokens"], used = tensors["register_tokens"], {"register_tokens"}
+            renamed["extra_tokens"], used = tensors["register_tokens"], {"register_tokens"}
         if positions is not None and positions.ndim == 3 and positions.shape[1] > 1:
             there = grid_of(positions.shape[1] - 1)
             if positions.shape[1:] != self.pos_embed.shape[1:] and positions.shape[2] == self.feature_dim:
                 first, places = positions[:, :1], positions[:, 1:]
                 positions = torch.cat([first, resized_positions(places.float(), there, self.positions)], dim=1)
                 words = f"positions resized from {there[0]} x {there[1]} to {self.positions[0]} x {self.positions[1]}"
-            made["pos_embed"] = positions
-        return Converted(made, frozenset(used), words)
+            renamed["pos_embed"] = positions
+        return Converted(renamed, frozenset(used), words)
 
 
 def grid_of(count: int) -> tuple[int, int]:
