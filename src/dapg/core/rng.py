@@ -144,7 +144,7 @@ class SampleGenerator:
         return output.reshape(len(self), *size)
 
     def uniform_field(self, *size: int) -> Float[Tensor, "B ..."]:
-        """Uniform float32 in [0, 1) of shape ``(B, *size)``, in steps of 2^-24; as ``uniform``, but fast for pictures."""
+        """Uniform float32 in [0, 1) of shape ``(B, *size)``, in steps of 2^-24; ``uniform`` made fast for images."""
         output = torch.empty(len(self), math.prod(size), device=self.device)
         for rows, bits in self._field_chunks(math.prod(size)):
             torch.mul(bits.bitwise_and_(0xFFFFFF), 2.0**-24, out=output[rows])

@@ -128,7 +128,7 @@ def _water_mask(liquid: Float[Tensor, "B H W"]) -> Float[Tensor, "B H W"]:
 
 
 def canny(layer: Int[Tensor, "B H W"], low: int, high: int) -> Bool[Tensor, "B H W"]:
-    """Canny's edges of 0 ... 255 pictures as OpenCV finds them: 3 x 3 Sobel, ``|x| + |y|``, two thresholds with hysteresis."""
+    """Canny's edges of 0 ... 255 images as in OpenCV: 3 x 3 Sobel, ``|x| + |y|``, two thresholds with hysteresis."""
     height, width = layer.shape[-2:]
     outside = pad(layer, 1, 1, "nearest")
 
