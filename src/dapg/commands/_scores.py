@@ -10,8 +10,9 @@ from dapg.core.words import counted
 def print_scores(result: JsonObject) -> None:
     """The table: the reported feature first, then the others; how sure, and what moves the score."""
     trials = result["trials"]
-    sizes = f"{trials[0]['queries']} queries x {trials[0]['gallery']} gallery pictures"
-    print(f"{result['data']['name']}, {result['data']['mode']}: protocol {result['protocol']}, {len(trials)} x {sizes}")
+    sizes = f"{counted(trials[0]['queries'], 'query')} and {counted(trials[0]['gallery'], 'gallery image')}"
+    searches = f"{counted(len(trials), 'trial')} of {sizes}"
+    print(f"{result['data']['name']}, {result['data']['mode']}: protocol {result['protocol']}, {searches}")
     print(PER_CENT)
     width = max(map(len, result["scores"]))
     print(f"{'feature':{width}}  rank-1  rank-5    mAP   mINP  queries with a match")

@@ -6,6 +6,7 @@ from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_source
 from dapg.core.engines.base import EngineSettings
 from dapg.core.ranges import Count
+from dapg.core.words import counted
 
 _HELP = """usage: dapg data shard SOURCE --out FOLDER [--splits [train,...]] [--per_shard N]
 
@@ -40,6 +41,6 @@ def main(words: list[str], program: str) -> None:
     from dapg.data.source import open_dataset
 
     written = pack(open_dataset(config), settings.out, settings.splits, settings.per_shard, settings.engine)
-    print(", ".join(f"{count:,} {name}" for name, count in written.items()))
+    print(", ".join(counted(count, name.removesuffix("s")) for name, count in written.items()))
     print(f"written: {settings.out}")
     say_next(("train from it", dapg("pretrain", "dapg", "--preset", "small", "--data", f"shards={settings.out}")))

@@ -35,9 +35,10 @@ def main(words: list[str], program: str) -> None:
     known = [part.seconds for part in left if part.seconds is not None]
     done, missing = (sum(part.state == state for part in plan) for state in ("done", "missing"))
     print(f"\n{counted(done, 'cell')} done, {len(left)} to run, {missing} cannot run yet")
+    total = f"about {_duration(sum(known, 0.0))}" if known else "an unknown time"
     unknown = len(left) - len(known)
     without = f", without {unknown} cells whose like has not been measured here" if unknown else ""
-    print(f"about {_duration(sum(known, 0.0))} and {sum(part.bytes for part in left) / 1e9:.1f} GB of disk{without}")
+    print(f"they take {total} and {sum(part.bytes for part in left) / 1e9:.1f} GB of disk{without}")
     if left:
         say_next(("run them", dapg("reproduce", "run", *words_of(experiment, settings))))
 

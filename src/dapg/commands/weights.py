@@ -43,7 +43,7 @@ def main(words: list[str], program: str) -> None:
 
     for name in names:
         source = locate(name, settings.download)
-        print(f"{source.path}\n{source.card or card_of(source.path)}")
+        print(f"{source.path.resolve()}\n{source.card or card_of(source.path)}")
     if not names:
         for model in zoo().values():
             print(f"{model.name}\n" + "".join(f"  {line}\n" for line in str(model.card).splitlines()))
