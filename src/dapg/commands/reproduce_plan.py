@@ -37,7 +37,7 @@ def main(words: list[str], program: str) -> None:
     print(f"\n{counted(done, 'cell')} done, {len(left)} to run, {missing} cannot run yet")
     total = f"about {_duration(sum(known, 0.0))}" if known else "an unknown time"
     unknown = len(left) - len(known)
-    without = f", without {unknown} cells whose like has not been measured here" if unknown else ""
+    without = f", without {counted(unknown, 'cell')} whose like was never measured here" if unknown else ""
     if left:
         print(f"they take {total} and {sum(part.bytes for part in left) / 1e9:.1f} GB of disk{without}")
         say_next(("run them", dapg("reproduce", "run", *words_of(experiment, settings))))
