@@ -5,6 +5,7 @@
 """
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -39,7 +40,6 @@ def main() -> None:
             page = (demo / "report.html").resolve().as_uri()
             shoot(driver, page, "demo-page", 1400, 1560)
             shoot(driver, page, "demo-page-phone", 390, 1100)
-            shoot(driver, page, "demo-page-dark", 1400, 900, dark=True)
             for cells in sorted((ROOT / "results").glob("reproduce-*/cells.jsonl")):
                 shoot(driver, experiment_page(cells.parent), f"experiment-page-{cells.parent.name}", 1400, 1500)
             shoot_gallery(driver, demo)
@@ -59,12 +59,13 @@ def shoot_gallery(driver: "Chrome", demo: Path) -> None:
     """A search by the first night image that the demonstration offers."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    with subprocess.Popen([*DAPG, "serve", "--demo", str(demo), "--port", "0"], stdout=subprocess.PIPE) as server:
+    words, somebody = [*DAPG, "serve", "--demo", str(demo), "--port", "0"], {**os.environ, "LOGNAME": "demo"}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env=somebody) as server:
         assert server.stdout is not None
         link = re.match(rb"open (\S+)", server.stdout.readline())
         try:
             assert link, "the server did not start"
-            resize(driver, 1400, 1000)
+            resize(driver, 1400, 1700)
             driver.get(link[1].decode())
             wait = WebDriverWait(driver, 300)
             wait.until(lambda _: driver.find_elements("css selector", ".offer"))[0].click()
@@ -75,9 +76,9 @@ def shoot_gallery(driver: "Chrome", demo: Path) -> None:
             server.terminate()
 
 
-def shoot(driver: "Chrome", address: str, name: str, width: int, height: int, dark: bool = False) -> None:
+def shoot(driver: "Chrome", address: str, name: str, width: int, height: int) -> None:
     """The top of a page at a width."""
-    resize(driver, width, height, dark)
+    resize(driver, width, height)
     driver.get(address)
     save(driver, name)
 

@@ -1,4 +1,4 @@
-"""Chromium, for tests of pages and for the screenshots in the docs: any width, a phone's too, and the dark."""
+"""Chromium, for tests of pages and for the screenshots in the docs: as wide as a desk's screen or as a phone's."""
 
 import os
 import shutil
@@ -31,12 +31,10 @@ def chromium(folder: Path) -> "Chrome":
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
 
 
-def resize(driver: "Chrome", width: int, height: int = 900, dark: bool = False) -> None:
+def resize(driver: "Chrome", width: int, height: int = 900) -> None:
     """The page's size in CSS pixels; a window of this browser is never narrower than 500, an emulated device is."""
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
 
 def needed_width(driver: "Chrome") -> int:

@@ -52,7 +52,7 @@ def conclusion(experiment: Experiment, stored: Stored, primary: Table) -> list[s
         sentences.append("No comparison is registered for these cells, so everything here is exploratory.")
     else:
         condition = _CONDITIONS.get(stated.condition, stated.condition)
-        question = f"{arm_called(stated.arm).title} above {arm_called(stated.baseline).title} on {condition} images"
+        question = f"{_called(stated.arm)} above {_called(stated.baseline)} on {condition} images"
         for row in primary.rows:
             tuner = _TUNERS.get(row["fine-tuning"], row["fine-tuning"])
             gap = f" ({row['difference']} points of mAP, 95 % interval)" if row["difference"] else ""
@@ -71,17 +71,25 @@ def _beside_the_strongest(experiment: Experiment, stored: Stored) -> Iterator[st
         ours = next((arm for arm in OURS if arm in arms), "")
         others = [arm for arm in arms if not arm.startswith("dapg")]
         if ours and others:
-            parts = [_gap(arms, ours, others, f"{modes_of(group[0])[0]}/{name}") for name in _CONDITIONS]
+            places = [_place(arms, ours, others, f"{modes_of(group[0])[0]}/{name}") for name in _CONDITIONS]
             seeds = counted(len(arms[ours]), "seed")
-            on = [f"on {word} images {part}" for word, part in zip(_CONDITIONS.values(), parts, strict=True)]
-            yield f"{in_words(group, experiment)}, {arm_called(ours).title} ({seeds}): {'; '.join(on)}."
+            yield (
+                f"{in_words(group, experiment)}, {seeds}: on corrupted images {_called(ours)} is {places[0]}; "
+                f"on clean images it is {places[1]}."
+            )
 
 
-def _gap(arms: dict[str, list[CellResult]], ours: str, others: list[str], score: str) -> str:
-    """Where ours stands, with the difference in points of mAP."""
+def _place(arms: dict[str, list[CellResult]], ours: str, others: list[str], score: str) -> str:
+    """Where ours stands beside the strongest other, with the difference in points of mAP."""
     other = max(others, key=lambda arm: fmean(result.scores[score]["mAP"] for result in arms[arm]))
     before, after = ([result.persons[score] for result in arms[arm]] for arm in (other, ours))
     gap = compare(before, after)["mAP"]
-    judged = "ahead of" if gap.low > 0 else "behind" if gap.high < 0 else "not to be told from"
+    judged = "ahead of" if gap.low > 0 else "behind" if gap.high < 0 else "not told apart from"
     value, low, high = (100 * number for number in (gap.value, gap.low, gap.high))
-    return f"{judged} the strongest other, {arm_called(other).title}: {value:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{judged} the strongest other start, {_called(other)}: {value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _called(arm: str) -> str:
+    """``DAPG (both stages)``: a name for sentences."""
+    name, comma, more = arm_called(arm).title.partition(", ")
+    return f"{name} ({more})" if comma else name
