@@ -79,6 +79,8 @@ class Job:
     """Whether it has loader processes."""
     begin: str = ""
     """What lies in the folder before, of an earlier command."""
+    lists: bool = False
+    """What fails is a line of its list of failures, and the rest goes on."""
     once: bool = False
     """It refuses a folder that it has filled; run again after an end, it may say so."""
     grows: bool = False
@@ -272,13 +274,13 @@ def in_a_fork(work: Callable[[], object]) -> str:
     return said
 
 
-def messages(ended: Ended) -> list[str]:
-    """What is wrong with the words of a process that failed."""
+def messages(ended: Ended, lists: bool = False) -> list[str]:
+    """What is wrong with the words of a process that failed, perhaps with a list of its own."""
     lines = [line for line in ended.printed.splitlines() if line.startswith("dapg: ")]
     wrong = []
     if "Traceback" in ended.printed or "this is a bug" in ended.printed or "dapg: unexpected" in ended.printed:
         wrong.append("a traceback or a bug")
-    if len(lines) != 1:
+    if len(lines) != 1 and not (lists and not lines):
         wrong.append(f"{len(lines)} lines begin with `dapg: `")
     return wrong
 
@@ -450,7 +452,7 @@ class Campaign:
         if ended.code not in (0, 1):
             wrong.append(f"exit code {ended.code}: {ended.printed[-600:]}")
         if ended.code:
-            wrong += [f"{what}: {ended.printed[-900:]}" for what in messages(ended)]
+            wrong += [f"{what}: {ended.printed[-900:]}" for what in messages(ended, job.lists)]
             if str(self.disk.folder) not in ended.printed:
                 wrong.append(f"no place is named: {ended.printed[-400:]}")
         said = ended.printed.strip().splitlines()[-1:] if ended.code else []
@@ -712,7 +714,7 @@ JOBS = (
         scores_of,
     ),
     Job("leaderboard", "leaderboard {done}/benchmark --out {out}/leaderboard.csv"),
-    Job("reproduce run", f"reproduce run {CELLS}"),
+    Job("reproduce run", f"reproduce run {CELLS}", lists=True),
     Job("reproduce show", f"reproduce show {CELLS}", begin="reproduce-run"),
 )
 """Every command that writes; later ones read what earlier ones leave."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import groupby
 from statistics import fmean
 
+from dapg.core.files import folder_lock, remove_leftovers_of
 from dapg.corruptions.library import DRAWS
 from dapg.experiment import claims, registration
 from dapg.experiment.conclusion import conclusion, in_words, mode_in_words
@@ -15,7 +16,7 @@ from dapg.experiment.matrix import Group, arm_called
 from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment
 from dapg.experiment.provenance import command, costs, origin
-from dapg.experiment.store import CellResult, Stored, read_cells, refuse_mixed
+from dapg.experiment.store import LOCK_PATIENCE, CellResult, Stored, read_cells, refuse_mixed
 from dapg.experiment.tables import TITLES, Arms, absent, by_mode, groups_of, legend, rows_of, write_tables
 from dapg.report.experiment_page import Curves, ExperimentPage, Section, Table, write_experiment
 from dapg.report.plots import Point
@@ -64,7 +65,9 @@ def write_report(experiment: Experiment) -> str:
         pictures=pictures,
         without_pictures=_WITHOUT,
     )
-    write_experiment(experiment.page, page)
+    with folder_lock(experiment.folder, patience=LOCK_PATIENCE):
+        remove_leftovers_of([experiment.page])
+        write_experiment(experiment.page, page)
     return f"{registration.markdown(primary)}\n{text}\n{claims.markdown(checked)}"
 
 

@@ -24,6 +24,8 @@ from dapg.experiment.matrix import Cell, Group
 from dapg.scoring.bootstrap import PersonScores
 
 CELLS, PERSONS = "cells.jsonl", "persons"
+LOCK_PATIENCE = 600.0
+"""Seconds to wait for others that write into the results; they need moments only."""
 CONDITIONS = ("clean", "all", "seen", "unseen")
 """Clean pictures; corrupted by any of 20 types, by one of the 15 that stage 1 may draw, by one of the other five."""
 WITHIN_CONDITIONS = ("clean", "all")
@@ -188,7 +190,7 @@ def add_cell(folder: Path, result: CellResult) -> None:
     Raises:
         DapgError: the files cannot be written or, those that are there, read.
     """
-    with folder_lock(folder, patience=600.0):  # the others need it for moments only
+    with folder_lock(folder, patience=LOCK_PATIENCE):
         stored = read_cells(folder) | {result.cell.name: result}
         _write_persons(folder, result)  # first: an array without a line harms nobody
         atomic_write_text(folder / CELLS, "".join(_to_line(stored[name]) for name in sorted(stored)))

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 
 import numpy as np
 
-from dapg.core.files import atomic_write_text, csv_text
+from dapg.core.files import atomic_write_text, csv_text, folder_lock, remove_leftovers_of
 from dapg.experiment import paper
 from dapg.experiment.figures import APART, PAPERS, Comparison, Line, comparisons, rows_of_cells
 from dapg.experiment.matrix import Group, arm_called
 from dapg.experiment.plan import Experiment
 from dapg.experiment.provenance import cell_rows, command, origin
-from dapg.experiment.store import Stored
+from dapg.experiment.store import LOCK_PATIENCE, Stored
 from dapg.report.score_tables import Row, to_csv, to_markdown
 
 TITLES = {
@@ -34,22 +35,26 @@ Arms = Mapping[str, Sequence[Line]]
 def write_tables(experiment: Experiment, stored: Stored, every: Sequence[Line]) -> str:
     """Write ``cells.csv`` and ``tables/<table>.md``, ``.csv`` and ``.tex``; returns all Markdown."""
     folder = experiment.folder / "tables"
-    texts = []
+    texts, files = [], dict[Path, str]()
     for table in experiment.tables:
         groups, not_run = groups_of([line for line in every if line.table == table])
         compared = comparisons(experiment, table, stored)
         notes = {group: note(experiment, table, arms, stored) for group, arms in groups.items()}
         parts = _markdown(table, groups, compared, notes), _trainings(experiment, table, stored), _left_out(not_run)
         text = "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
-        atomic_write_text(folder / f"{table}.md", text)
+        files[folder / f"{table}.md"] = text
         figures = [line for arms in groups.values() for row in arms.values() if not _empty(row) for line in row]
-        atomic_write_text(folder / f"{table}.csv", _csv(figures))
-        atomic_write_text(folder / f"{table}.tex", _latex(table, groups))
+        files[folder / f"{table}.csv"] = _csv(figures)
+        files[folder / f"{table}.tex"] = _latex(table, groups)
         if compared:
-            atomic_write_text(folder / f"{table}-differences.csv", _csv(compared))
+            files[folder / f"{table}-differences.csv"] = _csv(compared)
         texts.append(text)
     if stored:
-        atomic_write_text(experiment.folder / "cells.csv", to_csv(cell_rows(stored)))
+        files[experiment.folder / "cells.csv"] = to_csv(cell_rows(stored))
+    with folder_lock(experiment.folder, patience=LOCK_PATIENCE):
+        remove_leftovers_of(files)  # of writers that were killed
+        for path, content in files.items():
+            atomic_write_text(path, content)
     return "\n".join(texts)
 
 
