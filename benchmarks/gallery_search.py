@@ -2,10 +2,12 @@
 
 usage: OMP_NUM_THREADS=2 python benchmarks/gallery_search.py [--rows 1000 100000] [--threads 1 2] [--clients 1 8 64]
                                                              [--postgres 100000] [--keep FOLDER] [--prepare]
+       OMP_NUM_THREADS=2 python benchmarks/gallery_search.py --index agw-imagenet-small imagenet --images 512
 
 Random unit features, half precision, written through the gallery's own tables; top 20. A client is a thread that asks
 one query after the other, with votes and labels, as a search does after its network. Times are wall times unless they
-say processor. Galleries stay in --keep; --prepare makes them there and measures nothing.
+say processor. Galleries stay in --keep; --prepare makes them there and measures nothing. --index compares the speed of
+`dapg index` on embedded people with that of the network alone on the same images, which it is given decoded.
 """
 
 import argparse
@@ -26,11 +28,15 @@ from threadpoolctl import threadpool_limits
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
+from dapg.core.images import decode  # noqa: E402
+from dapg.core.train_config import BackboneConfig  # noqa: E402
 from dapg.core.types import Modality  # noqa: E402
-from dapg.features.networks import ModelCard  # noqa: E402
+from dapg.data.source import open_dataset, parse_source  # noqa: E402
+from dapg.features.networks import ModelCard, NetworkSettings  # noqa: E402
 from dapg.gallery.audit import Actor  # noqa: E402
 from dapg.gallery.database import CACHE, Database, Filters, SqliteDatabase  # noqa: E402
-from dapg.gallery.gallery import start  # noqa: E402
+from dapg.gallery.gallery import Gallery, start  # noqa: E402
+from dapg.gallery.indexing import IndexSettings  # noqa: E402
 from dapg.gallery.postgres import PostgresDatabase  # noqa: E402
 from dapg.gallery.search import Query, answers  # noqa: E402
 from postgres_server import running_server  # noqa: E402
@@ -173,7 +179,7 @@ def measure(rows: int, options: argparse.Namespace, folder: Path) -> None:
     wanted = _exact(table, queries[:10])
     got = [set(database.nearest(1, row, Filters(), TOP)["picture"].tolist()) for row in queries[:10]]
     print(f"  recall of the exact top {TOP}: {_recall(wanted, got):.3f}")
-    repeats = max(options.repeats // 10, min(options.repeats, 20_000_000 // rows)) + 1
+    repeats = max(options.repeats // 4, min(options.repeats, 20_000_000 // rows)) + 1
     for threads in options.threads:
         torch.set_num_threads(threads)
         print(f" {threads} thread(s)")
@@ -193,6 +199,27 @@ def measure(rows: int, options: argparse.Namespace, folder: Path) -> None:
     database.close()
     if rows == options.postgres:
         _postgres(table, queries, wanted, options)
+
+
+def index_speed(model: str, images: int, folder: Path) -> None:
+    """Images a second of an index run, and of its network in the same batches."""
+    dataset = open_dataset(parse_source("synthetic"))
+    for number, record in enumerate(dataset.records("test")[:images]):
+        (folder / f"{number:05d}.webp").write_bytes(dataset.read(record))
+    gallery = Gallery.create(folder / "gallery", NetworkSettings(model, BackboneConfig("resnet50")), "cpu")
+    network, settings = gallery.network(), IndexSettings()
+    decoded = [decode(path.read_bytes(), network.input_size) for path in sorted(folder.glob("*.webp"))]
+    batches = [torch.stack(decoded[at : at + settings.batch_size]) for at in range(0, images, settings.batch_size)]
+    network.encode(batches[0], Modality.VISIBLE)  # warms up
+    begun = time.perf_counter()
+    for batch in batches:
+        network.encode(batch, Modality.VISIBLE)
+    alone = time.perf_counter() - begun
+    report = gallery.index(folder, settings)
+    assert report.added == images
+    name, seconds = gallery.card().name, report.seconds
+    print(f"{name}: network alone {images / alone:.1f} images a second, index {images / seconds:.1f}", end=" ")
+    print(f"({alone / seconds:.1%}), {report.network_seconds / seconds:.1%} of its time in the network", flush=True)
 
 
 def _exact(table: np.ndarray, queries: np.ndarray) -> list[set[int]]:
@@ -261,14 +288,21 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--repeats", type=int, default=200, help="queries of a measurement, a tenth for a million rows")
+    parser.add_argument("--repeats", type=int, default=200, help="queries of each, a quarter of a million rows")
     parser.add_argument("--postgres", type=int, default=0, help="number of rows at which PostgreSQL is asked, too")
     parser.add_argument("--keep", type=Path, default=None)
     parser.add_argument("--prepare", action="store_true")
+    parser.add_argument("--index", nargs="+", default=[], help="models whose index speed is measured, nothing else")
+    parser.add_argument("--images", type=int, default=512, help="images of that")
     parser.add_argument("--open", type=Path, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.open:
         open_alone(options.open)
+        return
+    for model in options.index:
+        with tempfile.TemporaryDirectory() as name:
+            index_speed(model, options.images, Path(name))
+    if options.index:
         return
     kept = options.keep is not None
     options.keep = options.keep or Path(tempfile.mkdtemp())

@@ -92,7 +92,9 @@ def test_weights_are_repetitions() -> None:
     weights = generator.multinomial(50, np.full(50, 0.02), size=5).astype(np.float64)
     mated, non_mated = weights[:, :20], weights[:, 20:]
     areas = open_set._separation(trials.mated, trials.non_mated, mated, non_mated)
-    missed = open_set._missed(trials, mated, non_mated, 0.1)
+    ordered = open_set._Ordered(trials, np.arange(50))
+    missed = open_set._missed(ordered, weights, 0.1, 1.0)
+    assert open_set._missed(ordered, weights, 0.1, 0.01).tolist() == missed.tolist()  # looks further until it is enough
     for row in range(5):
         more = np.repeat(trials.mated, mated[row].astype(int))
         others = np.repeat(trials.non_mated, non_mated[row].astype(int))

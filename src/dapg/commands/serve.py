@@ -80,6 +80,7 @@ def _serve(folder: str, demo: bool, settings: ServeSettings) -> None:
     import socket
     from pathlib import Path
 
+    import torch
     import uvicorn
 
     from dapg.gallery.gallery import Gallery
@@ -96,6 +97,7 @@ def _serve(folder: str, demo: bool, settings: ServeSettings) -> None:
     else:
         gallery = Gallery(place, settings.device, settings.model)
     gallery.network()  # whatever is wrong with it is said now, and the first search need not wait
+    torch.set_num_threads(1)  # each request has a thread of its own; more for one are slower where others wait
     alone, secure = settings.host in _LOOPBACK, bool(settings.certificate)
     own = f"[{settings.host}]" if ":" in settings.host else settings.host
     names = [name.strip() for name in settings.names.split(",") if name.strip()]

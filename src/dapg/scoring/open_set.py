@@ -283,8 +283,12 @@ def miss_rate(trials: Sequence[Trials], rate: float, replicates: int = REPLICATE
         few = f"a rate of {100 * rate:g} % needs {math.ceil(3 / rate - 1e-9)} non-mated persons, there are {strangers}"
         return Measured(None, None, None, strangers, _enrolled(trials), few)
 
+    ordered = dict[int, _Ordered]()
+
     def missed(split: int, drawn: Vector, everybody: NDArray[np.int64]) -> Vector:
-        return _missed(trials[split], *_weights(trials[split], everybody, drawn), rate)
+        if split not in ordered:
+            ordered[split] = _Ordered(trials[split], everybody)
+        return _missed(ordered[split], drawn, rate, 1.5 * rate)
 
     return _measured(trials, missed, _fewest([split.mated_persons for split in trials]), replicates, seed)
 
@@ -384,23 +388,51 @@ def _weights(split: Trials, everybody: NDArray[np.int64], drawn: Vector) -> tupl
     return mated, non_mated
 
 
-def _missed(split: Trials, mated: Vector, non_mated: Vector, rate: float) -> Vector:
-    """(R,) weighted miss rates at the threshold that the weighted non-mated scores give: ``threshold_at``, weighted."""
-    falling = np.argsort(-split.non_mated, kind="stable")
-    levels = split.non_mated[falling]
-    rising = np.argsort(split.mated, kind="stable")
-    # Up to each level, the mated scores that a threshold just above it misses.
-    misses = np.searchsorted(split.mated[rising], levels, side="right")
-    running = np.cumsum(non_mated[:, falling], axis=1)
-    budget = rate * running[:, -1:] * (1 + 1e-12) + 1e-9
+class _Ordered:
+    """Scores of a split in order, with the places of their persons among everybody."""
+
+    def __init__(self, split: Trials, everybody: NDArray[np.int64]) -> None:
+        falling = np.argsort(-split.non_mated, kind="stable")
+        rising = np.argsort(split.mated, kind="stable")
+        self.levels = split.non_mated[falling]
+        # Up to each level, the mated scores that a threshold just above it misses.
+        self.misses = np.searchsorted(split.mated[rising], self.levels, side="right")
+        self.mated = np.searchsorted(everybody, split.mated_persons)[rising]
+        others, count = split.non_mated_others, len(everybody)
+        self.non_mated = np.searchsorted(everybody, split.non_mated_persons)[falling]
+        self.others = None if others is None else np.searchsorted(everybody, others)[falling]
+        pairs = self.non_mated if self.others is None else self.non_mated * count + self.others
+        shape = (count,) if self.others is None else (count, count)
+        self._counts = np.bincount(pairs, minlength=math.prod(shape)).reshape(shape).astype(np.float64)
+
+    def total(self, drawn: Vector) -> Vector:
+        """(R,) weights of all non-mated scores together."""
+        sums: Vector = drawn @ self._counts
+        return sums if self.others is None else (sums * drawn).sum(axis=1)
+
+
+def _missed(scores: _Ordered, drawn: Vector, rate: float, part: float) -> Vector:
+    """(R,) weighted miss rates at the threshold that the weighted non-mated scores give: ``threshold_at``, weighted.
+
+    Of the non-mated scores only a ``part``, the largest, is looked at, if the threshold is there; else twice as many.
+    """
+    most = min(len(scores.levels), 1 + int(part * len(scores.levels)))
+    weights = drawn[:, scores.non_mated[:most]]
+    if scores.others is not None:
+        weights = weights * drawn[:, scores.others[:most]]
+    running = np.cumsum(weights, axis=1)
+    total = scores.total(drawn)
+    budget = rate * total[:, None] * (1 + 1e-12) + 1e-9
+    if most < len(scores.levels) and bool((running[:, -1:] <= budget).any()):
+        return _missed(scores, drawn, rate, 2 * part)
     first_refused = (running <= budget).sum(axis=1)
-    below = np.concatenate([np.zeros((len(mated), 1)), np.cumsum(mated[:, rising], axis=1)], axis=1)
+    below = np.concatenate([np.zeros((len(drawn), 1)), np.cumsum(drawn[:, scores.mated], axis=1)], axis=1)
     missed = np.where(
-        first_refused < len(levels),
-        below[np.arange(len(mated)), misses[first_refused.clip(max=len(levels) - 1)]],
+        first_refused < len(scores.levels),
+        below[np.arange(len(drawn)), scores.misses[first_refused.clip(max=len(scores.levels) - 1)]],
         0,
     )
-    return _ratio(missed, np.where(running[:, -1] > 0, below[:, -1], 0))
+    return _ratio(missed, np.where(total > 0, below[:, -1], 0))
 
 
 def _separation(mated_scores: Vector, non_mated_scores: Vector, mated: Vector, non_mated: Vector) -> Vector:
