@@ -90,6 +90,18 @@ def test_too_few_persons_are_refused() -> None:
     assert len(best_by_person(features, np.array([1, 1, 2, 2]))[0]) == 2
 
 
+def test_drawn_queries_search_a_gallery_of_everybody() -> None:
+    """Two queries of person 0; persons 1 and 2 are only in the gallery, where a stranger may resemble them."""
+    records = [Record(f"{person}-{camera}.png", person, camera, VISIBLE) for person in range(3) for camera in (1, 2)]
+    features = np.eye(6, 4, dtype=np.float32) + 0.1
+    asked = [records[0], records[1]]
+    pair = (VISIBLE, VISIBLE)
+    assert _table(features[:2], asked, features, records, pair).persons.tolist() == [0]
+    table = _table(features[:2], asked, features, records, pair, everybody=True)
+    assert table.persons.tolist() == [0, 1, 2]
+    assert table.best.shape == (2, 3)
+
+
 def test_a_gallery_gets_thresholds_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = make_figures(tmp_path / "figures", persons=20, pictures=1)
     words = ("--model", "histogram", "--height", "32", "--width", "16")

@@ -164,10 +164,12 @@ def _table(
     gallery: NDArray[np.float32],
     gallery_records: Sequence[Record],
     pair: tuple[Modality, Modality],
+    everybody: bool = False,
 ) -> _Table:
     """A query's own picture, and other pictures of its person by its own camera, do not count.
 
-    Queries of persons of whom nothing else is there do not count either.
+    Queries of persons of whom nothing else is there do not count either. Persons whom no query shows are enrolled if
+    ``everybody`` is: a stranger may resemble them, too.
     """
     rows = [place for place, record in enumerate(query_records) if record.modality == pair[0]]
     columns = [place for place, record in enumerate(gallery_records) if record.modality == pair[1]]
@@ -180,7 +182,7 @@ def _table(
     persons, best = best_by_person(queries[rows] @ gallery[columns].T, whom, left_out)
     own = best[np.arange(len(who)), np.searchsorted(persons, who).clip(max=len(persons) - 1)]
     usable = np.isin(who, persons) & (own > -np.inf)
-    seen = np.isin(persons, who[usable])
+    seen = np.isin(persons, who[usable]) | everybody
     return _Table(best[usable][:, seen], persons[seen], who[usable])
 
 
@@ -341,7 +343,7 @@ def _drift(
             queries = _rounded(extract(encoder, view, view.views_of(asked), runtime)[encoder.headline])
             for pair in pairs:
                 lights = (Modality[pair["query"].upper()], Modality[pair["gallery"].upper()])
-                compared = _table(queries, asked, features, gallery, lights)
+                compared = _table(queries, asked, features, gallery, lights, everybody=True)
                 lines.append({"type": name, "severity": severity, **_read_again(compared, pair, settings)})
             bar.update(1)
     return lines
