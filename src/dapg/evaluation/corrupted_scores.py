@@ -35,7 +35,7 @@ from dapg.scoring.bootstrap import (
 )
 from dapg.scoring.metrics import QueryScores, Scores, score_trials
 
-Detail = Literal["lists", "groups", "grid"]
+Detail = Literal["mixture", "lists", "groups", "grid"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class CorruptionSettings(CorruptionPolicy):
     repeats: Count = 10
     """Test sets with other types, severities and noise that are scored (CIL: 10)."""
     detail: Detail = "groups"
-    """lists: all, seen, unseen; groups: each family and each severity, too; grid: each type at each severity, once."""
+    """mixture: all types together; lists: seen and unseen apart too; groups: each family and each severity, too; grid:
+    each type at each severity, once."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ def sets_to_score(settings: CorruptionSettings) -> list[CorruptedSet]:
     policy = CorruptionPolicy(**{field.name: getattr(settings, field.name) for field in fields(CorruptionPolicy)})
     names = tuple(name for name in library.expand(settings.types) if name != library.NONE)
     sets = [CorruptedSet("all", "all", policy, settings.repeats)]
+    if settings.detail == "mixture":
+        return sets
 
     def add(name: str, group: Literal["list", "family"], chosen: Sequence[str]) -> None:
         if chosen and len(chosen) < len(names):

@@ -30,7 +30,7 @@ from dapg.experiment.matrix import Cell, poses
 from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment, stage_of
 from dapg.experiment.registration import registered
-from dapg.experiment.store import CONDITIONS, WITHIN_CONDITIONS, CellResult, TrainingResult, this_machine
+from dapg.experiment.store import WITHIN_CONDITIONS, CellResult, TrainingResult, this_machine
 from dapg.features.build_encoder import build_encoder
 from dapg.features.pseudo_persons import GroupSettings, group
 from dapg.features.table import CENTRED
@@ -162,7 +162,9 @@ def _described(settings: TrainingSettings, result: Mapping[str, Any]) -> Trainin
 
 def _corruption(experiment: Experiment) -> CorruptionSettings:
     height, width = experiment.corrupted_at
-    return CorruptionSettings(("all",), height=height, width=width, repeats=experiment.repeats, detail="lists")
+    return CorruptionSettings(
+        ("all",), height=height, width=width, repeats=experiment.repeats, detail=experiment.detail
+    )
 
 
 def _words(listed: Mapping[str, Any]) -> str:
@@ -185,7 +187,8 @@ def _score(experiment: Experiment, cell: Cell, cache: Cache) -> _Scores:
 
     Where the data set has a visible mode, within the visible cameras too, by the fine-tuned network and by the one that
     fine-tuning started from (``frozen``), both raw and centred per camera. Other test persons (``--test``) are many
-    and are searched by infrared pictures alone. Sums by person are kept of what tables show with intervals.
+    and are searched by infrared pictures alone, clean and corrupted by any type. Sums by person are kept of what tables
+    show with intervals.
     """
     last = cell.chain[-1]
     dataset = open_dataset(experiment.test_data(cell))
@@ -204,7 +207,7 @@ def _score(experiment: Experiment, cell: Cell, cache: Cache) -> _Scores:
         for mode, by_condition in scored.items():
             centred = [(f"{mode} centred", encoder.headline + CENTRED)] if mode in within else []
             for name, feature in [(mode, encoder.headline), *centred]:
-                for condition in CONDITIONS:
+                for condition in by_condition:
                     key = f"{prefix}{name}/{condition}"
                     scores.means[key] = by_condition[condition].means(feature)
                     shown = f"{prefix}{name}" in WITHIN and condition in WITHIN_CONDITIONS

@@ -82,7 +82,7 @@ def lines(experiment: Experiment, stored: Stored) -> list[Line]:
         line
         for table in experiment.tables
         for (group, arm), members in rows_of_cells(experiment, table).items()
-        for mode, condition in _shown(table, members[0].data)
+        for mode, condition in _shown(experiment, table, members[0].data)
         for line in _figures(
             Line(table, *group, arm, _title(arm), mode, condition, "", 0, None, state=members[0].missing or "not run"),
             [stored[cell.name] for cell in members if cell.name in stored],
@@ -98,8 +98,10 @@ def rows_of_cells(experiment: Experiment, table: str) -> dict[tuple[Group, str],
     return rows
 
 
-def _shown(table: str, data: str) -> list[tuple[str, str]]:
+def _shown(experiment: Experiment, table: str, data: str) -> list[tuple[str, str]]:
     """Modes and conditions that a table has of a data set."""
+    if experiment.test:
+        return list(itertools.product(paper.modes_of(data), WITHIN_CONDITIONS))
     within = WITHIN if table in APART and data == "synthetic" else ()
     return [
         *itertools.product(paper.modes_of(data), _CONDITIONS[table]),
@@ -181,7 +183,7 @@ def comparisons(experiment: Experiment, table: str, stored: Stored) -> list[Comp
         arms = [arm for other_group, arm in rows if other_group == group]
         ours = next((arm for arm in OURS if arm in arms), "")
         others = [arm for arm in arms if arm != ours] if ours else []
-        for (mode, condition), other in itertools.product(_shown(table, group[0]), others):
+        for (mode, condition), other in itertools.product(_shown(experiment, table, group[0]), others):
             score = f"{mode}/{condition}"
             before, after = ([result.persons[score] for result in rows[group, arm]] for arm in (other, ours))
             gap = compare(before, after, _RESAMPLES)["mAP"]

@@ -13,6 +13,7 @@ from dapg.core.scales import SCALES, Stage
 from dapg.core.train_config import DataConfig
 from dapg.corruptions.library import DRAWS
 from dapg.data.source import open_dataset, select_records
+from dapg.evaluation.corrupted_scores import Detail
 from dapg.evaluation.corrupted_sets import CorruptionPolicy
 from dapg.experiment.estimates import Speeds, measured_speeds, seconds_of_a_step, seconds_of_scoring
 from dapg.experiment.matrix import TABLES, Cell, Source, cells
@@ -74,6 +75,11 @@ class Experiment:
         """Height and width of test pictures when they are corrupted: as in the scale's pre-trainings, or the list's."""
         policy = CorruptionPolicy()
         return SCALES[self.scale].decoded or (policy.height, policy.width)
+
+    @property
+    def detail(self) -> Detail:
+        """Seen and unseen types apart too, but for other test persons, who are many: the registered mixture alone."""
+        return "mixture" if self.test else "lists"
 
     def test_data(self, cell: Cell) -> DataConfig:
         """Where a cell's test persons are."""

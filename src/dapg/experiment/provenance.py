@@ -74,7 +74,8 @@ def cell_rows(stored: Stored) -> list[Row]:
 
 def _scores(result: CellResult) -> Row:
     mode = modes_of(result.data)[0]
-    return {f"mAP {condition}": f"{100 * result.scores[f'{mode}/{condition}']['mAP']:.2f}" for condition in CONDITIONS}
+    scores = {condition: result.scores.get(f"{mode}/{condition}") for condition in CONDITIONS}
+    return {f"mAP {name}": f"{100 * measured['mAP']:.2f}" if measured else "" for name, measured in scores.items()}
 
 
 def spent(results: Iterable[CellResult]) -> list[Row]:
