@@ -23,6 +23,12 @@ def test_types_count_alike_however_hard_they_are() -> None:
     assert robustness.mean_corruption_error(reference * [[1], [0.5]], reference) == pytest.approx(0.75)
 
 
+def test_what_is_beyond_the_clean_error_by_hand() -> None:
+    """(0.1 + 0.3) / (0.1 + 0.3) = 1 and (0.2 + 0.4) / (0.2 + 0.2) = 1.5: the mean is 1.25."""
+    reference = np.array([[0.3, 0.5], [0.4, 0.4]])
+    assert robustness.relative_corruption_error(ERRORS, 0.1, reference, 0.2) == pytest.approx(1.25)
+
+
 def test_without_an_error_of_the_reference_there_is_no_ratio() -> None:
     with pytest.raises(UsageError, match="loses nothing in 1 of 2 types"):
         robustness.relative_corruption_error(ERRORS, 0.1, np.array([[0.2, 0.2], [0.3, 0.5]]), 0.2)
@@ -42,6 +48,10 @@ def test_the_worst_tenth_of_a_grid() -> None:
     assert worst.tenth.sum() == 10
     assert worst.tenth[7].tolist() == [False, True, False, True, False]
     assert worst.tenth_score == pytest.approx((0 + 0.01 + sum(range(8)) / 100) / 10)
+
+
+def test_retention_is_the_mean_of_the_grid_over_the_clean_score() -> None:
+    assert robustness.retention(ERRORS, 0.7) == pytest.approx(0.35 / 0.7)
 
 
 def test_retention_of_nothing_is_not_a_number() -> None:

@@ -198,9 +198,8 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 1, layer, optimizer, {})
     (layer.weight[0, 0] * 0).sqrt().backward()
     optimizer.step()
-    with pytest.raises(
-        TrainingError, match=r"step_00000002: not finite: weight; last good checkpoint: .*step_00000001"
-    ):
+    said = r"step_00000002: not finite: weight; last good checkpoint: .*step_00000001\. Try a lower learning rate"
+    with pytest.raises(TrainingError, match=said):
         checkpoint.save(tmp_path, 2, layer, optimizer, {})
     assert [whole.step for whole in checkpoint.whole_checkpoints(tmp_path)] == [1]
 

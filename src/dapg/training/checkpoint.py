@@ -145,7 +145,8 @@ def save(
         if rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
         reason = f"{error}{full_disk(final, error)}" if error else "another process failed"
-        raise TrainingError(f"could not write checkpoint {final}: {reason}{last_good(run)}") from error
+        remedy = ". Try a lower learning rate, clipping or fp32." if isinstance(error, TrainingError) else ""
+        raise TrainingError(f"could not write checkpoint {final}: {reason}{last_good(run)}{remedy}") from error
     return final
 
 
