@@ -1,7 +1,7 @@
 """What can be indexed: folders of crops, CSV lists, data sets, videos. Each becomes a list of sightings, not opened."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -222,6 +222,17 @@ def _video(path: Path, settings: SourceSettings, work: Path) -> list[Sighting]:
     return [
         replace(crop_, path=f"{path.resolve()}:{Path(crop_.path).name}") for crop_ in _folder(Folder(out), out, named)
     ]
+
+
+def refuse_other_infrared(kinds: Mapping[str, str], kind: str, what: str) -> None:
+    """Near infrared shows reflected light, thermal shows heat: neither says anything about the other.
+
+    Raises:
+        UsageError: one of the kinds is another one.
+    """
+    for holder, known in kinds.items():
+        if kind not in ("unknown", known):
+            raise UsageError(f"{what} for {kind} infrared, but the gallery's {holder} for {known} infrared")
 
 
 def seconds(text: str) -> float:

@@ -25,6 +25,7 @@ from dapg.core.files import atomic_write_bytes, folder_lock, write_json
 from dapg.core.images import decode, looks_infrared
 from dapg.core.schema import read_json
 from dapg.core.types import JsonObject, Modality
+from dapg.data.sightings import refuse_other_infrared
 from dapg.features.build_encoder import BUILT_IN
 from dapg.features.networks import ModelCard, Network, NetworkSettings, load_network, thresholds_file
 from dapg.gallery import audit as auditing
@@ -187,7 +188,7 @@ class Gallery:
         kind, model = str(result["infrared"]), self.model_number()
         with self.database.transaction():
             self.database.execute("DELETE FROM thresholds WHERE model = ?", model)
-            verdicts.refuse_other_infrared(verdicts.infrared_kinds(self.database), kind, "these thresholds are")
+            refuse_other_infrared(verdicts.infrared_kinds(self.database), kind, "these thresholds are")
             for pair in result["pairs"]:
                 lights = [int(Modality[pair[side].upper()]) for side in ("query", "gallery")]
                 content = json.dumps({**pair, "infrared": kind, "data": result["data"]})
@@ -253,7 +254,7 @@ class Gallery:
         light = None if modality is None else Modality.named(modality)
         query = images if isinstance(images, Query) else self.encode(images, light)
         if query.modality == Modality.INFRARED:
-            verdicts.refuse_other_infrared(verdicts.infrared_kinds(self.database), infrared, "the query is")
+            refuse_other_infrared(verdicts.infrared_kinds(self.database), infrared, "the query is")
         model, card = self.model_number(), self.card()
         if len(query.feature) != card.width:
             raise UsageError("the gallery was re-encoded with another network meanwhile; encode the query again")

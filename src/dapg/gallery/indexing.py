@@ -27,7 +27,7 @@ from dapg.core.types import JsonObject, Modality
 from dapg.data.cropping.videos import VIDEO_SUFFIXES
 from dapg.data.listing import files_below, is_picture
 from dapg.data.loading import OnBadImage
-from dapg.data.sightings import Box, Sighting, SourceSettings, sightings
+from dapg.data.sightings import Box, Sighting, SourceSettings, refuse_other_infrared, sightings
 from dapg.features.networks import Network, NetworkSettings
 from dapg.gallery.audit import Actor, append
 from dapg.gallery.database import Database, Value
@@ -42,7 +42,7 @@ from dapg.gallery.encoding import (
     in_shards,
     read_and_decode,
 )
-from dapg.gallery.verdicts import infrared_kinds, refuse_other_infrared
+from dapg.gallery.verdicts import infrared_kinds
 
 T = TypeVar("T")
 _SHOWN = 10

@@ -9,12 +9,13 @@ from dapg.core.errors import UsageError
 from dapg.core.images import decode
 from dapg.core.progress import progress_bar
 from dapg.core.types import Modality
+from dapg.data.sightings import refuse_other_infrared
 from dapg.features.networks import ModelCard, Network
 from dapg.gallery.audit import Actor, append
 from dapg.gallery.database import Database
 from dapg.gallery.indexing import add_feature
 from dapg.gallery.search import picture_file
-from dapg.gallery.verdicts import PICTURES, infrared_kinds, refuse_other_infrared
+from dapg.gallery.verdicts import PICTURES, infrared_kinds
 
 
 def migrate(database: Database, network: Network, batch_size: int, actor: Actor) -> int:

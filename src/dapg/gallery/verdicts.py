@@ -4,13 +4,11 @@ What is stored is a small table that NumPy applies; ``thresholds.py`` makes it f
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from dapg.core.errors import UsageError
 from dapg.core.settings import from_dict
 from dapg.core.types import Modality
 from dapg.gallery.database import Database
@@ -75,14 +73,3 @@ def infrared_kinds(database: Database) -> dict[str, str]:
         ],
     }
     return {holder: kinds[0][0] for holder, kinds in rows.items() if kinds and kinds[0][0] != "unknown"}
-
-
-def refuse_other_infrared(kinds: Mapping[str, str], kind: str, what: str) -> None:
-    """Near infrared shows reflected light, thermal shows heat: neither says anything about the other.
-
-    Raises:
-        UsageError: one of the kinds is another one.
-    """
-    for holder, known in kinds.items():
-        if kind not in ("unknown", known):
-            raise UsageError(f"{what} for {kind} infrared, but the gallery's {holder} for {known} infrared")
