@@ -13,6 +13,7 @@ A page for searching (a picture, a box, filters, verdicts, a timeline, export) a
 machine alone the command prints a link that logs in once as an administrator; everybody else needs a token (dapg
 gallery users). Beyond this machine it takes --certificate and --key. --demo makes a gallery of rendered people and
 night pictures to search it by, within a minute; with the folder of a finished `dapg demo` it takes that run's network.
+The networks that come with dapg have seen rendered people only: they show how a search works, not who a real person is.
 
 examples:
   dapg serve --demo
