@@ -104,7 +104,7 @@ def test_unlabelled_people_are_described_by_what_they_wear(tmp_path: Path) -> No
 def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, run = tmp_path / "captions.tsv", tmp_path / "run"
     assert main(f"data caption synthetic --data.subset 20 --out {file}".split()) == 0
-    assert "20 pictures, such as:" in capsys.readouterr().out
+    assert "20 images, such as:" in capsys.readouterr().out
     words = f"pretrain vtbr --preset demo --method.captions {file} --train.steps 2 --train.batch_size 4"
     assert main([*words.split(), *f"--loader.workers 0 --device cpu --out {run}".split()]) == 0
     read_back = load_method(run)

@@ -50,5 +50,5 @@ def main(words: list[str], program: str) -> None:
         )
         for note in left_out(scores.get("unreadable", {}), "of those that int8 was made and scored with"):
             print(note)
-    print(f"in Python: dapg.load({str(exported.folder)!r}); as first weights of a training: --init")
+    print(f"in Python: dapg.load({str(exported.folder)!r}); as first weights of a training: --init {exported.folder}")
     say_next(("score it", dapg("evaluate", exported.folder, further=data_option(own_data(run)))))
