@@ -124,7 +124,8 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, f
     gaps = sum(after["cpu from"] - before["cpu to"] for before, after in pairs)
     used = sum(after["cpu to"] - after["cpu from"] for _, after in pairs)
     inside = [sample for sample in samples if first <= sample[0] <= last] or samples[-1:]
-    launcher, daemons = (inside[-1][column] - inside[0][column] for column in (1, 2))
+    launcher = inside[-1][1] - inside[0][1]
+    daemons = sum(max(0.0, after[2] - before[2]) for before, after in itertools.pairwise(inside))  # some end on the way
     return {
         "start-up s": round(done[0]["from"] - begun, 2),
         "all workers after s": round(first - begun, 2),
