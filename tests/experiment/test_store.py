@@ -71,7 +71,7 @@ def test_a_cell_with_a_thousand_test_persons_takes_few_kilobytes(tmp_path: Path)
         return PersonScores(numbers, np.stack([ranks, precision, precision, queries], axis=1))
 
     names = [f"all-100/{condition}" for condition in store.CONDITIONS]
-    names += [f"{mode}/{condition}" for mode in WITHIN for condition in store.WITHIN_CONDITIONS]
+    names += [f"{mode}/{condition}" for mode in WITHIN for condition in store.MIXTURE_CONDITIONS]
     add_cell(tmp_path, replace(result(0), persons={name: persons() for name in names}))
     assert sum(path.stat().st_size for path in (tmp_path / "persons").iterdir()) < 26_000
 

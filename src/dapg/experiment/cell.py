@@ -30,7 +30,7 @@ from dapg.experiment.matrix import Cell, poses
 from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment, stage_of
 from dapg.experiment.registration import registered
-from dapg.experiment.store import WITHIN_CONDITIONS, CellResult, TrainingResult, this_machine
+from dapg.experiment.store import MIXTURE_CONDITIONS, CellResult, TrainingResult, this_machine
 from dapg.features.build_encoder import build_encoder
 from dapg.features.pseudo_persons import GroupSettings, group
 from dapg.features.table import CENTRED
@@ -210,7 +210,7 @@ def _score(experiment: Experiment, cell: Cell, cache: Cache) -> _Scores:
                 for condition in by_condition:
                     key = f"{prefix}{name}/{condition}"
                     scores.means[key] = by_condition[condition].means(feature)
-                    shown = f"{prefix}{name}" in WITHIN and condition in WITHIN_CONDITIONS
+                    shown = f"{prefix}{name}" in WITHIN and condition in MIXTURE_CONDITIONS
                     if shown or mode not in within:
                         scores.persons[key] = person_scores(by_condition[condition].pooled(feature))
     return scores

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from dapg.experiment import paper
 from dapg.experiment.matrix import Cell, Group, arm_called
 from dapg.experiment.plan import Experiment
-from dapg.experiment.store import WITHIN_CONDITIONS, CellResult, Stored
+from dapg.experiment.store import MIXTURE_CONDITIONS, CellResult, Stored
 from dapg.scoring.bootstrap import compare, holm, intervals
 
 OURS = ("dapg", "dapg-1-mixed-outside", "dapg-1")
@@ -33,7 +33,7 @@ _CONDITIONS = {
 }
 WITHIN = ("visible-100 centred", "frozen visible-100 centred")
 """Modes of the embedded people that only ``APART`` show: within the visible cameras, centred per camera, by the
-fine-tuned network and by the one that fine-tuning started from; on ``store.WITHIN_CONDITIONS`` alone."""
+fine-tuned network and by the one that fine-tuning started from; on ``store.MIXTURE_CONDITIONS`` alone."""
 _RESAMPLES = 20_000
 """Bootstrap replicates of a comparison: enough that Holm's correction of a hundred can still call one significant."""
 Column = tuple[str, str, str]
@@ -101,11 +101,11 @@ def rows_of_cells(experiment: Experiment, table: str) -> dict[tuple[Group, str],
 def _shown(experiment: Experiment, table: str, data: str) -> list[tuple[str, str]]:
     """Modes and conditions that a table has of a data set."""
     if experiment.test:
-        return list(itertools.product(paper.modes_of(data), WITHIN_CONDITIONS))
+        return list(itertools.product(paper.modes_of(data), MIXTURE_CONDITIONS))
     within = WITHIN if table in APART and data == "synthetic" else ()
     return [
         *itertools.product(paper.modes_of(data), _CONDITIONS[table]),
-        *itertools.product(within, WITHIN_CONDITIONS),
+        *itertools.product(within, MIXTURE_CONDITIONS),
     ]
 
 

@@ -95,9 +95,6 @@ ARMS: dict[str, Arm] = {
     "dapg-1-symmetric": Arm("stage 1, each view the anchor in turn", "dapg", {"symmetric": True}),
     "dapg-1-channel": Arm("stage 1, channel-augmented views", "dapg", CHANNEL),
     "dapg-1-mixed": Arm("stage 1, channels mixed in every view", "dapg", MIXED),
-    "dapg-mixed": Arm(
-        "DAPG, both stages, channels mixed in every view", "dapg", MIXED, alignment=_ALIGN, aligned=MIXED
-    ),
     "dapg-1-mixed-second": Arm(
         "stage 1, channels mixed, x_mix in the crop of x2", "dapg", {**MIXED, "chain.mixed_crop": "second"}
     ),

@@ -28,8 +28,9 @@ LOCK_PATIENCE = 600.0
 """Seconds to wait for others that write into the results; they need moments only."""
 CONDITIONS = ("clean", "all", "seen", "unseen")
 """Clean pictures; corrupted by any of 20 types, by one of the 15 that stage 1 may draw, by one of the other five."""
-WITHIN_CONDITIONS = ("clean", "all")
-"""Those of which sums by person are kept for searches within the visible cameras."""
+MIXTURE_CONDITIONS = ("clean", "all")
+"""Without the lists apart: of other test persons nothing else is scored, and of searches within the visible cameras
+only their sums by person are kept."""
 _MEASURES = (0, 1, 3)
 """Columns of the sums that are kept: rank-1, mAP and the number of queries; no table has an interval of mINP."""
 _UNIT = 1e-3
