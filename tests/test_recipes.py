@@ -1,13 +1,18 @@
 """Pre-training presets: every method has all of them, and those that quote a source have its figures."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dapg.core import plugins
 from dapg.core.scales import PRESETS, SCALES
+from dapg.core.settings import from_dict, read_yaml
+from dapg.experiment.matrix import ARMS
+from dapg.experiment.registration import Registration
 from dapg.recipes import finetuning, pretraining
 
+ROOT = Path(__file__).resolve().parents[1]
 METHODS = plugins.names("methods.pretraining")
 
 
@@ -42,9 +47,12 @@ def test_the_small_scale_is_what_was_gated(method: str) -> None:
 def test_only_recommended_adds_to_the_method() -> None:
     """The other presets are compared with other methods, or are the paper's."""
     configs: dict[str, Any] = {preset: pretraining("dapg", preset).method for preset in PRESETS}
-    assert {preset: config.channel for preset, config in configs.items()} == {
-        preset: 0.5 if preset == "recommended" else 0.0 for preset in PRESETS
+    assert {preset: (config.views.mixing, config.positives_reduction) for preset, config in configs.items()} == {
+        preset: (0.6, "mean_outside") if preset == "recommended" else (None, "sum_inside") for preset in PRESETS
     }
+    registered = from_dict(Registration, read_yaml(ROOT / "results" / "registration.yaml"), "")
+    changes = ARMS[registered.arm].changes
+    assert changes == {"views.mixing": 0.6, "positives_reduction": "mean_outside"}, "what is registered is recommended"
 
 
 def test_pnl_has_its_script_s_schedule() -> None:

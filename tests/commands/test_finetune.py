@@ -65,7 +65,7 @@ def test_every_setting_of_the_method_is_an_option(capsys: pytest.CaptureFixture[
 def test_printed_settings_are_the_preset(capsys: pytest.CaptureFixture[str], preset: str) -> None:
     code, out, err = run(capsys, "finetune", "agw", "--preset", preset, "--print_config")
     assert (code, err) == (0, "")
-    assert yaml.safe_load(out) == to_dict(finetuning("agw", preset))
+    assert yaml.safe_load(out) == to_dict(finetuning("agw", preset), whole=True)
 
 
 def test_paper_preset_is_the_published_recipe() -> None:

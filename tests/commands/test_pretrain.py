@@ -65,7 +65,7 @@ def test_printed_settings_are_the_preset_and_can_be_given_back(
 ) -> None:
     code, out, err = run(capsys, "pretrain", method, "--preset", preset, "--print_config")
     assert (code, err) == (0, "")
-    assert yaml.safe_load(out) == to_dict(pretraining(method, preset))
+    assert yaml.safe_load(out) == to_dict(pretraining(method, preset), whole=True)
     path = tmp_path / "c.yaml"
     path.write_text(out)
     place = (method,) if preset == "small" else ()

@@ -158,7 +158,7 @@ def test_print_config_can_be_given_back_and_prints_the_same(tmp_path: Path, caps
         read(*words, "--print_config")
     assert not stopped.value.code
     first = capsys.readouterr().out
-    assert yaml.safe_load(first) == to_dict(read(*words))
+    assert yaml.safe_load(first) == to_dict(read(*words), whole=True)
     path = tmp_path / "c.yaml"
     path.write_text(first)
     with pytest.raises(SystemExit):

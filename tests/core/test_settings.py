@@ -372,6 +372,21 @@ def test_a_field_left_unset_is_not_stored() -> None:
     assert differences(Network(end="layer3"), {"width": 1.0}) == {"end": (None, "layer3")}
 
 
+def test_a_whole_file_holds_what_is_unset_too_and_replaces_a_preset_s() -> None:
+    @dataclass(frozen=True)
+    class Network:
+        width: float = 1.0
+        end: str = unset("")
+
+    preset = Network(end="layer3")
+    assert to_dict(Network(), whole=True) == {"width": 1.0, "end": ""}
+    assert merge(preset, to_dict(Network(), whole=True)) == Network()
+    assert differences(Network(), to_dict(Network(), whole=True)) == {}
+    assert differences(Network(), to_dict(Network())) == {}, "a file from before the setting existed"
+    assert differences(preset, to_dict(Network(), whole=True)) == {"end": ("", "layer3")}
+    assert differences(Network(), to_dict(preset, whole=True)) == {"end": ("layer3", "")}
+
+
 @dataclass(frozen=True)
 class Optimizer:
     name: Literal["sgd", "adam"] = "sgd"

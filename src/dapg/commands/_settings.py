@@ -98,7 +98,7 @@ def parse(
     given = _options([word for word in words if word != "--print_config"], known, program)
     settings = merge(defaults, nested(given), "--")
     if "--print_config" in words:
-        print(dump_yaml(to_dict(settings)), end="")
+        print(dump_yaml(to_dict(settings, whole=True)), end="")
         sys.exit(0)
     return settings
 

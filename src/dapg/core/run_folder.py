@@ -86,7 +86,7 @@ class RunFolder:
             if self.extended_from:
                 self._note_extension()
                 (self.folder / RESULT).unlink(missing_ok=True)
-            values = {"stage": self.kind, **to_dict(self.settings)}
+            values = {"stage": self.kind, **to_dict(self.settings, whole=True)}
             atomic_write_text(config, f"# dapg {self.kind}\n{dump_yaml(values)}")
             write_json(self.folder / ENVIRONMENT, environment())
         return None

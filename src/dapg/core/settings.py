@@ -41,7 +41,7 @@ def run_only(default: T) -> T:
 
 
 def unset(default: T) -> T:
-    """A dataclass field whose default is not stored: settings from before it existed keep their hash."""
+    """A dataclass field whose default ``to_dict`` leaves out: settings from before it existed keep their hash."""
     return dataclasses.field(default=default, metadata={"unset": True})
 
 
@@ -105,17 +105,22 @@ def field_docs(kind: type) -> dict[str, str]:
     return docs
 
 
-def to_dict(settings: Dataclass) -> JsonObject:
-    """Nested plain values (dict, list, str, int, float, bool, None) that YAML and JSON can hold."""
+def to_dict(settings: Dataclass, whole: bool = False) -> JsonObject:
+    """Nested plain values (dict, list, str, int, float, bool, None) that YAML and JSON can hold.
+
+    Args:
+        settings: a dataclass.
+        whole: with ``unset`` fields at their defaults, for files that are given back over any preset's settings.
+    """
     values = {field: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    stored = {f: value for f, value in values.items() if "unset" not in f.metadata or value != f.default}
-    return {field.name: to_plain(value) for field, value in stored.items()}
+    stored = {f: value for f, value in values.items() if whole or "unset" not in f.metadata or value != f.default}
+    return {field.name: to_plain(value, whole) for field, value in stored.items()}
 
 
-def to_plain(value: object) -> object:
+def to_plain(value: object, whole: bool = False) -> object:
     """One value as ``to_dict`` writes it."""
     if _is_group(value):
-        return to_dict(value)
+        return to_dict(value, whole)
     if isinstance(value, enum.Enum):
         return value.name.lower()
     if isinstance(value, Path):
@@ -334,8 +339,12 @@ _GONE = {"part", "processes"}
 
 
 def differences(settings: Dataclass, stored: JsonObject) -> dict[str, tuple[object, object]]:
-    """Dotted key -> (stored value, new value) of what would change the result."""
-    new, old = flat(to_dict(settings)), flat(stored)
+    """Dotted key -> (stored value, new value) of what would change the result.
+
+    A file from before a setting existed means its default.
+    """
+    new, old = flat(to_dict(settings, whole=True)), flat(stored)
+    old = {key: new[key] for key in new.keys() - flat(to_dict(settings)).keys()} | old
     ignored = {setting.name for setting in settings_in(settings) if setting.run_only} | _GONE
     return {
         key: (old.get(key), new.get(key))

@@ -137,7 +137,7 @@ def _claim(out: Path, settings: CropSettings) -> None:
             raise UsageError(f"{out} holds crops made with other settings ({listed(different)}); give another --out")
     elif any(path for path in out.iterdir() if not path.name.startswith(".")):
         raise UsageError(f"{out} is not empty and holds no {CONFIG}; give another --out")
-    atomic_write_text(config, f"# dapg data crop\n{dump_yaml({'stage': 'crop', **to_dict(settings)})}")
+    atomic_write_text(config, f"# dapg data crop\n{dump_yaml({'stage': 'crop', **to_dict(settings, whole=True)})}")
     write_json(out / ENVIRONMENT, environment())
 
 
