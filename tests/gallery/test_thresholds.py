@@ -82,12 +82,14 @@ def test_thresholds_are_set_and_read_on_other_persons() -> None:
 
 
 def test_too_few_persons_are_refused() -> None:
-    features = np.eye(4, dtype=np.float32)
-    records = [Record(str(place), place // 2, place % 2) for place in range(4)]
-    table = _table(features, records, features, records, (VISIBLE, VISIBLE))
-    with pytest.raises(UsageError, match="cannot be split"):
-        _pair(table, ThresholdSettings())
-    assert len(best_by_person(features, np.array([1, 1, 2, 2]))[0]) == 2
+    features = np.eye(32, dtype=np.float32)
+    records = [Record(str(place), place // 2, place % 2) for place in range(32)]
+    few = _table(features[:30], records[:30], features[:30], records[:30], (VISIBLE, VISIBLE))
+    with pytest.raises(UsageError, match=r"15 persons are too few to set a threshold on \(at least 16"):
+        _pair(few, ThresholdSettings())
+    enough = _pair(_table(features, records, features, records, (VISIBLE, VISIBLE)), ThresholdSettings(replicates=50))
+    assert enough["aimed"]["FPIR"] == 3 / 4
+    assert len(best_by_person(features[:4, :4], np.array([1, 1, 2, 2]))[0]) == 2
 
 
 def test_drawn_queries_search_a_gallery_of_everybody() -> None:

@@ -186,7 +186,16 @@ def _table(
     return _Table(best[usable][:, seen], persons[seen], who[usable])
 
 
+_FEWEST = 16
+"""Persons of whom a quarter, the strangers of one half, are four: of three no rate below 3 / 3 can be told."""
+
+
 def _pair(table: _Table, settings: ThresholdSettings) -> JsonObject:
+    if len(table.persons) < _FEWEST:
+        raise UsageError(
+            f"{len(table.persons)} persons are too few to set a threshold on (at least {_FEWEST}, better some hundred): "
+            "label more of them, or choose the split that has them with --data.split"
+        )
     halves, count = person_splits(table.persons, settings.splits, 0.5, settings.seed), settings.replicates
     everybody = frozenset(table.persons.tolist())
     set_on = [_trials(table.of(half), settings.seed + number) for number, half in enumerate(halves)]
