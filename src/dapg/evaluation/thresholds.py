@@ -193,7 +193,7 @@ _FEWEST = 16
 def _pair(table: _Table, settings: ThresholdSettings) -> JsonObject:
     if len(table.persons) < _FEWEST:
         raise UsageError(
-            f"{len(table.persons)} persons are too few to set a threshold on (at least {_FEWEST}, better some hundred): "
+            f"{len(table.persons)} persons are too few to set a threshold on (at least {_FEWEST}, better hundreds): "
             "label more of them, or choose the split that has them with --data.split"
         )
     halves, count = person_splits(table.persons, settings.splits, 0.5, settings.seed), settings.replicates
