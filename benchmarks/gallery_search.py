@@ -221,7 +221,7 @@ def index_speed(model: str, images: int, folder: Path) -> None:
     assert report.added == images
     name, seconds = gallery.card().name, report.seconds
     print(f"{name}: network alone {images / alone:.1f} images a second, index {images / seconds:.1f}", end=" ")
-    print(f"({alone / seconds:.1%}), {report.network_seconds / seconds:.1%} of its time in the network;", end=" ")
+    print(f"({alone / seconds:.1%});", end=" ")
     print(f"the network alone takes {share:.1%} of the processor time of index", flush=True)
 
 

@@ -34,11 +34,11 @@ from dapg.core.settings import to_dict
 from dapg.core.train_config import DataConfig
 from dapg.data.sets.synthetic import HIDDEN, Synthetic
 from dapg.evaluation.corrupted_scores import CorruptionSettings, SetScores, clean_and_corrupted
-from dapg.experiment.matrix import ARMS, Arm, changed
+from dapg.experiment.matrix import ARMS, Arm, alignment_settings, pretraining_settings
 from dapg.experiment.registration import detectable_gain
 from dapg.features.build_encoder import build_encoder
 from dapg.pose.generate import GenerateSettings, generate
-from dapg.recipes import alignment, finetuning, pretraining
+from dapg.recipes import finetuning
 from dapg.scoring.bootstrap import person_scores
 from dapg.training.align import align
 from dapg.training.finetune import finetune
@@ -87,17 +87,11 @@ def hidden_people(out: Path) -> DataConfig:
     return DataConfig("folder", str(folder), split="train")
 
 
-def aligned(arm: Arm, first: PretrainSettings, out: Path) -> AlignSettings:
+def aligned(arm: Arm, first: PretrainSettings, seed: int, out: Path, folder: Path) -> AlignSettings:
     """Stage 2 of an arm on the unlabelled pictures, channels mixed as in its stage 1."""
-    base = alignment(arm.alignment, SCALE, first)
-    optimizer = replace(base.train.optimizer, lr=arm.align_rate * base.train.optimizer.lr)
     mixing = to_dict(first.method)["views"]["mixing"]
-    base = replace(
-        base,
-        method=changed(base.method, {"views.mixing": mixing}),
-        train=replace(base.train, optimizer=optimizer),
-        positives=arm.positives,
-    )
+    arm = replace(arm, aligned={"views.mixing": mixing})
+    base = replace(alignment_settings(arm, SCALE, first, START, seed, out), out=str(folder))
     if arm.positives == "true":
         return replace(base, data=hidden_people(out))
     poses = GenerateSettings(out=str(out / "poses"), split="unlabelled", device="cpu")
@@ -145,15 +139,13 @@ def run(name: str, arm: Arm, seed: int, out: Path, cache: Cache, second: Arm | N
     times, logs = [time.process_time()], {}
     tuning = finetuning("agw", SCALE, START)
     if arm.pretraining:
-        first = pretraining(arm.pretraining, SCALE, START)
-        length = second.length if second else 1.0
-        folder = out / (f"{name}-{seed}" if length != 1.0 or not second else f"{name.split('+')[0]}-{seed}")
-        first = replace(first, method=changed(first.method, arm.changes), out=str(folder), seed=seed)
-        first = replace(first, train=first.train.lasting(length))
+        arm = replace(arm, length=second.length if second else 1.0)
+        folder = out / (f"{name}-{seed}" if arm.length != 1.0 or not second else f"{name.split('+')[0]}-{seed}")
+        first = replace(pretraining_settings(arm, SCALE, START, seed, out), out=str(folder))
         logs = pretrain(first)["logs"]
         tuning = replace(tuning, backbone=replace(tuning.backbone, init=first.out))
         if second and second.alignment:
-            stage_2 = replace(aligned(second, first, out), seed=seed, out=str(out / f"{name}-{seed}"))
+            stage_2 = aligned(second, first, seed, out, out / f"{name}-{seed}")
             logs = align(stage_2)["logs"]
             tuning = replace(tuning, backbone=replace(tuning.backbone, init=stage_2.out))
     times.append(time.process_time())

@@ -269,10 +269,10 @@ def _with_chain(cell: Cell, data: DataConfig, scale: str, root: Path) -> Cell:
     spec = arm_called(arm)
     first = None
     if spec.pretraining:
-        first = _pretraining(spec, scale, start, seed, root)
+        first = pretraining_settings(spec, scale, start, seed, root)
         chain.append(first)
     if spec.alignment:
-        chain.append(_alignment(spec, scale, first, start, seed, root))
+        chain.append(alignment_settings(spec, scale, first, start, seed, root))
     plugin, changes = FINETUNERS.get(finetuner, (finetuner, {}))
     last = recipes.finetuning(plugin, scale, start)
     backbone = replace(last.backbone, init=chain[-1].out) if chain else last.backbone
@@ -282,7 +282,8 @@ def _with_chain(cell: Cell, data: DataConfig, scale: str, root: Path) -> Cell:
     return replace(cell, chain=tuple(chain))
 
 
-def _pretraining(spec: Arm, scale: str, start: str, seed: int, root: Path) -> PretrainSettings:
+def pretraining_settings(spec: Arm, scale: str, start: str, seed: int, root: Path) -> PretrainSettings:
+    """Stage 1 of an arm, in a folder below ``root``."""
     made = recipes.pretraining(spec.pretraining, scale, start)
     made = replace(made, method=changed(made.method, spec.changes), seed=seed)
     file, labels = made.method.line_file, method_class("pretrain", made.name).needs_labels
@@ -294,7 +295,7 @@ def _pretraining(spec: Arm, scale: str, start: str, seed: int, root: Path) -> Pr
     return replace(made, out=str(folder(root, "pretrain", made)))
 
 
-def _alignment(
+def alignment_settings(
     spec: Arm, scale: str, first: PretrainSettings | None, start: str, seed: int, root: Path
 ) -> AlignSettings:
     """Stage 2, fitted to the settings of the stage 1 before it if there is one."""

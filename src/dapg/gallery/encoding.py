@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -158,8 +159,9 @@ def _start(folder: Path, shards: Mapping[str, Sequence[Sighting]], encoding: Enc
 
     def run_shard(shard: str) -> list[Path]:
         results: list[Encoded | Damaged] = []
-        for begin in range(0, len(shards[shard]), encoding.batch_size):
-            results += encode(network, list(pool.map(read, shards[shard][begin : begin + encoding.batch_size])))
+        ahead = pool.map(read, shards[shard])  # all of them, while batches are encoded
+        while batch := list(itertools.islice(ahead, encoding.batch_size)):
+            results += encode(network, batch)
         _write(piece(folder, shard, ".npz"), results)
         return [piece(folder, shard, ".npz")]
 

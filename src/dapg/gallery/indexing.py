@@ -1,7 +1,8 @@
 """From sources to rows: read, decode, encode, and commit batch by batch; what is committed survives any kill.
 
-Reading and decoding run in threads ahead of the network. A picture is known by the SHA-256 of its file and its box:
-seen again, under whatever name, it is a duplicate. A file whose size and time of change are known is not even read.
+While the network encodes a batch, threads read and decode the next one, and the one before is written. A picture is
+known by the SHA-256 of its file and its box: seen again, under whatever name, it is a duplicate. A file whose size and
+time of change are known is not even read.
 """
 
 import contextlib
@@ -88,8 +89,6 @@ class IndexReport:
     deleted: int = 0
     """Left out because a deletion removed them for good."""
     seconds: float = 0.0
-    network_seconds: float = 0.0
-    """Of these, in the network."""
     notes: list[str] = field(default_factory=list)
     """The first duplicates and damaged files, in words."""
 
@@ -172,18 +171,18 @@ class Indexer:
         read = partial(read_and_decode, size=self.network.input_size, copy=settings.copy)
         with (
             ThreadPoolExecutor(settings.threads) as pool,
+            ThreadPoolExecutor(1) as encoder,
             progress_bar("index", "picture", len(listed)) as bar,
         ):
             ahead: list[Future[Decoded | Damaged]] = []
-            for batch in _batches(listed, settings.batch_size):
+            encoding: Future[list[Encoded | Damaged]] | None = None
+            for batch in _batches(listed, settings.batch_size):  # is read while the one before is encoded
                 waiting = [pool.submit(read, sighting) for sighting in self._fresh(batch, report)]
                 decoded = [future.result() for future in ahead]
-                if decoded:
-                    begun = time.perf_counter()
-                    results = encode(self.network, decoded)
-                    report.network_seconds += time.perf_counter() - begun
-                    self._commit(results, report)
-                ahead = waiting
+                following = encoder.submit(encode, self.network, decoded) if decoded else None
+                if encoding:  # the one before that is written meanwhile
+                    self._commit(encoding.result(), report)
+                ahead, encoding = waiting, following
                 bar.update(len(batch))
 
     def _agree_on_infrared(self, listed: Sequence[Sighting]) -> None:
@@ -316,6 +315,6 @@ def _parts(source: str) -> list[str]:
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Slices of the given size, and an empty one at the end, when only the last decoded batch is left to commit."""
+    """Slices of the given size, and two empty ones, for the batches that are still to be encoded and committed."""
     yield from (items[start : start + size] for start in range(0, len(items), size))
-    yield ()
+    yield from ((), ())
