@@ -7,8 +7,9 @@ OUT ?= outputs/demo
 VIDEO ?= outputs/real/vtest.avi
 # Draws the cell that is run again: another one with each commit.
 DRAW ?= $(shell git rev-parse HEAD 2>/dev/null || date +%F)
-# Two test processes with one thread each beat one process with two; a file's tests share what they made.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two test processes with one thread each beat one process with two; a file's tests share what they made. Bytecode is
+# written even where the environment says not to, or every process of every run compiles the package and the tests.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-slow test-browser screenshots lint format bench gpu gpu-smoke recheck wheel-check docs real-video clean

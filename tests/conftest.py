@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: a second thread costs more than it brings
 
@@ -11,7 +11,8 @@ import jaxtyping
 from jaxtyping import install_import_hook
 
 CHECKED_CALLS = 10
-"""Of each function in each test. A check takes longer than most small operations that are called a thousand times."""
+"""Of each function with shapes in each test. A check takes longer than most small operations that are called a
+thousand times; mypy proves the other types."""
 
 _tests_begun = 0
 _jaxtyped = jaxtyping.jaxtyped
@@ -23,22 +24,39 @@ def _check_first_calls(*, typechecker: Any) -> Callable[[Any], Any]:
     def decorate(target: Any) -> Any:
         if target.__module__ == "dapg.gallery.server.app":
             return target  # FastAPI checks what comes in, and hands over classes of its own
-        checked = _jaxtyped(typechecker=typechecker)(target)
+        check = _jaxtyped(typechecker=typechecker)
+        if not any(map(_has_shape, getattr(target, "__annotations__", {}).values())):
+            return target
         if isinstance(target, type):
-            return checked
+            return check(target)
+        checked: Any = None  # made by the first call: making all takes longer than importing the package
         test, calls = -1, 0
 
         @functools.wraps(target)
         def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal test, calls
+            nonlocal checked, test, calls
             if test != _tests_begun:
                 test, calls = _tests_begun, 0
             calls += 1
-            return checked(*args, **kwargs) if calls <= CHECKED_CALLS else target(*args, **kwargs)
+            if calls > CHECKED_CALLS:
+                return target(*args, **kwargs)
+            if checked is None:
+                checked = check(target)
+            return checked(*args, **kwargs)
 
         return call
 
     return decorate
+
+
+def _has_shape(hint: Any) -> bool:
+    """``Float[Tensor, "B D"]``, or something made of it."""
+    if isinstance(hint, str):
+        return "Tensor" in hint
+    if isinstance(hint, list):  # the arguments of a Callable
+        return any(map(_has_shape, hint))
+    whole = isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray)
+    return whole or any(map(_has_shape, get_args(hint)))
 
 
 def pytest_runtest_setup() -> None:

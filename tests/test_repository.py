@@ -6,6 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from dapg.losses.info_nce import multi_positive_info_nce
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGE = ("src/dapg/assets/", "docs/images/")
@@ -36,3 +40,9 @@ def test_what_scripts_import_from_the_package_is_there(script: Path) -> None:
             for alias in node.names:
                 if not hasattr(module, alias.name):
                     importlib.import_module(f"{node.module}.{alias.name}")
+
+
+def test_shapes_in_signatures_are_checked() -> None:
+    query = torch.eye(4)[:2]
+    with pytest.raises(TypeCheckError, match="positives"):
+        multi_positive_info_nce(query, torch.eye(4), torch.eye(4), 0.1)

@@ -130,7 +130,10 @@ def classes(package: str, name: str, contract: Callable[..., T]) -> list[type[T]
 
 def _files(place: Path) -> list[str]:
     """Names of the plug-ins in a folder."""
-    stems = sorted(path.stem for path in place.glob("*.py"))
+    if not place.is_dir():
+        return []
+    with os.scandir(place) as files:
+        stems = sorted(file.name.removesuffix(".py") for file in files if file.name.endswith(".py"))
     return [stem for stem in stems if not stem.startswith("_") and stem not in _NO_PLUGINS]
 
 

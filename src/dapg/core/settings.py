@@ -119,6 +119,8 @@ def to_dict(settings: Dataclass, whole: bool = False) -> JsonObject:
 
 def to_plain(value: object, whole: bool = False) -> object:
     """One value as ``to_dict`` writes it."""
+    if type(value) in (str, int, float, bool):  # most are, and the other questions take longer
+        return value
     if _is_group(value):
         return to_dict(value, whole)
     if isinstance(value, enum.Enum):

@@ -6,6 +6,7 @@ twice as many. Trainings with equal settings share a folder, whichever tables as
 """
 
 import dataclasses
+import fnmatch
 import hashlib
 import itertools
 import json
@@ -205,7 +206,13 @@ class Source:
 
 
 def cells(
-    tables: Sequence[str], scale: str, sources: Sequence[Source], starts: Sequence[str], seeds: int, root: Path
+    tables: Sequence[str],
+    scale: str,
+    sources: Sequence[Source],
+    starts: Sequence[str],
+    seeds: int,
+    root: Path,
+    only: str = "*",
 ) -> list[Cell]:
     """The cells of the tables, each once, seeds outermost so that every arm has one before any has two.
 
@@ -216,9 +223,10 @@ def cells(
         starts: random, imagenet or both.
         seeds: seeds 0, 1, ... of each cell.
         root: where the trainings' folders are.
+        only: patterns of cell names, separated by spaces.
 
     Raises:
-        UsageError: an unknown table, start or scale.
+        UsageError: an unknown table, start or scale, or patterns that fit no cell.
     """
     for table in tables:
         if table not in TABLES:
@@ -229,15 +237,18 @@ def cells(
     for start in starts:
         if start not in known:
             raise UsageError(f"--scale {scale} starts from {' or '.join(known)}, not from {start!r}")
-    wanted: dict[str, Cell] = {}
+    wanted: dict[str, tuple[Cell, DataConfig]] = {}
     for seed, start, table in itertools.product(range(seeds), starts, tables):
         arms, finetuners = _rows(table)
         for data, finetuner, arm in itertools.product(_splits(sources), finetuners, arms):
             if start in arm_called(arm).starts:
                 name = data.name + data.split.replace("train", "")
-                cell = _with_chain(Cell(arm, finetuner, name, start, seed), data, scale, root)
-                wanted.setdefault(cell.name, cell)
-    return list(wanted.values())
+                cell = Cell(arm, finetuner, name, start, seed)
+                wanted.setdefault(cell.name, (cell, data))
+    chosen = [name for name in wanted if any(fnmatch.fnmatch(name, pattern) for pattern in only.split())]
+    if wanted and not chosen:
+        raise UsageError(f"--only {only!r} fits none of the {len(wanted)} cells, such as {next(iter(wanted))}")
+    return [_with_chain(*wanted[name], scale, root) for name in chosen]
 
 
 def arm_called(name: str) -> Arm:

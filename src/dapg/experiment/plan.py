@@ -1,13 +1,12 @@
 """What to run and where; what is done, what would run, how long it takes and how much disk it needs."""
 
-import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from dapg.core.device import resolve_device
-from dapg.core.errors import DapgError, UsageError
+from dapg.core.errors import DapgError
 from dapg.core.run_folder import RESULT
 from dapg.core.scales import SCALES, Stage
 from dapg.core.train_config import DataConfig
@@ -58,12 +57,7 @@ class Experiment:
         Raises:
             UsageError: unknown tables, starts or scale, or patterns that fit no cell.
         """
-        wanted = cells(self.tables, self.scale, self.sources, self.starts, self.seeds, self.runs)
-        patterns = self.only.split()
-        chosen = [cell for cell in wanted if any(fnmatch.fnmatch(cell.name, pattern) for pattern in patterns)]
-        if not chosen:
-            raise UsageError(f"--only {self.only!r} fits none of the {len(wanted)} cells, such as {wanted[0].name}")
-        return chosen
+        return cells(self.tables, self.scale, self.sources, self.starts, self.seeds, self.runs, self.only)
 
     @property
     def folder(self) -> Path:
