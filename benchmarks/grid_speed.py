@@ -27,7 +27,7 @@ from dapg.data.base import Dataset
 from dapg.data.sets.synthetic import Synthetic
 from dapg.evaluation.benchmark_sets import CLEAN_SET, FeatureFolder, Maker, TestSet, cell_name
 from dapg.evaluation.corrupted_sets import CorruptedDataset, policy
-from dapg.evaluation.picture_cache import PictureCache
+from dapg.evaluation.image_cache import ImageCache
 from dapg.features.build_encoder import build_encoder
 from dapg.features.encoders import Encoder
 from dapg.features.extract import extract
@@ -76,7 +76,7 @@ def measure(name: str, dataset: Dataset, records: Sequence[Record], encoder: Enc
     view = CorruptedDataset(dataset, cell)
     test_set = TestSet(cell_name(name, 3), cell)
     with tempfile.TemporaryDirectory() as place:
-        cache = PictureCache(Path(place) / "cache", 10**9)
+        cache = ImageCache(Path(place) / "cache", 10**9)
         folders = [FeatureFolder(Path(place) / part) for part in ("first", "second")]
         for folder in folders:
             folder.write(CLEAN_SET, records[:1], torch.ones(1, 1))

@@ -29,9 +29,9 @@ from dapg.data.sets.synthetic import VISIBLE_CAMERAS, Synthetic
 from dapg.features.build_encoder import build_encoder
 from dapg.models.weights.pose_weights import load_generator
 from dapg.pose.estimators.base import Estimator
+from dapg.pose.image_quality import gradient_energy, grey, masked_mean, ssim_map
 from dapg.pose.mask import person_mask
 from dapg.pose.pairs import exact_points, same_people
-from dapg.pose.picture_quality import gradient_energy, grey, masked_mean, ssim_map
 from dapg.pose.scores import pck
 
 POSES = tuple(canonical_poses())

@@ -36,7 +36,7 @@ from dapg.core.train_config import BackboneConfig
 from dapg.core.types import Protocol
 from dapg.data.base import Dataset
 from dapg.data.cropping import segments, videos
-from dapg.data.manifest import GeneratedPicture, Manifest, read_manifest, write_manifest
+from dapg.data.manifest import GeneratedImage, Manifest, read_manifest, write_manifest
 from dapg.data.sets.folder import Folder
 from dapg.data.sets.shards import Shards
 from dapg.data.shards.pack import pack
@@ -225,7 +225,7 @@ def cells(folder: Path) -> None:
 
 
 def generated(folder: Path) -> None:
-    pictures = (GeneratedPicture("a.jpg", (0, 0, 4, 8), "front", "front/a.png", 0.5), GeneratedPicture("b.jpg", None))
+    pictures = (GeneratedImage("a.jpg", (0, 0, 4, 8), "front", "front/a.png", 0.5), GeneratedImage("b.jpg", None))
     folder.mkdir(parents=True)
     write_manifest(Manifest(folder, pictures, {"poses": ["front"], "generator": "abc"}))
 

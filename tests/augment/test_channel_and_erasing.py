@@ -87,9 +87,9 @@ def test_self_mixing_takes_a_patch_of_the_same_picture() -> None:
 
 def test_wrap_and_clip_by_hand() -> None:
     values = torch.tensor([-0.1, 0.0, 100 / 255, 1.0, 1.2]).repeat(3).view(1, 3, 5, 1)
-    clipped = erasing.to_picture(values)[0, 0, :, 0] * 255
+    clipped = erasing.to_image(values)[0, 0, :, 0] * 255
     assert clipped.round().tolist() == [0, 0, 100, 255, 255]
-    wrapped = erasing.to_picture(values, legacy_wrap=True)[0, 0, :, 0] * 255
+    wrapped = erasing.to_image(values, legacy_wrap=True)[0, 0, :, 0] * 255
     # -25.5 is cut to -25, which is 231 in a byte; 306 is 50.
     assert wrapped.round().tolist() == [231, 0, 100, 255, 50]
 

@@ -16,7 +16,7 @@ from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.schema import read_json
 from dapg.core.settings import read_yaml
 from dapg.core.types import Modality
-from dapg.data.manifest import GeneratedPicture, Manifest, write_manifest
+from dapg.data.manifest import GeneratedImage, Manifest, write_manifest
 from dapg.data.sets.folder import Folder
 from dapg.methods.alignment._on_the_fly import OnTheFly
 from dapg.methods.runs import load_method
@@ -51,13 +51,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         modality = "infrared" if number == 11 else "visible"
         rows.append(f"{path.name},p{number % 4},{modality}")
         if number == 0:
-            lines.append(GeneratedPicture(path.name, None))
+            lines.append(GeneratedImage(path.name, None))
             continue
         for pose in ("front", "left"):
             made = root / "made" / f"{number}_{pose}.png"
             made.parent.mkdir(exist_ok=True)
             Image.new("RGB", (32, 64), tuple(colour[::-1])).save(made)
-            lines.append(GeneratedPicture(path.name, None, pose, made.name, 0.9 if pose == "front" else 0.3))
+            lines.append(GeneratedImage(path.name, None, pose, made.name, 0.9 if pose == "front" else 0.3))
     (root / "data" / "labels.csv").write_text("\n".join(rows))
     assert len(Folder(root / "data").records("all")) == 12
     write_manifest(Manifest(root / "made", tuple(lines), {"generator": "ab", "pairs": "synthetic"}))

@@ -12,7 +12,7 @@ from dapg.core.errors import DataError, UsageError
 from dapg.core.types import Record
 from dapg.data.companions import WithCompanions, generated_companions, shuffled_companions, true_companions
 from dapg.data.loading import LoaderConfig, ordered_batches, training_batches
-from dapg.data.manifest import GeneratedPicture, Manifest
+from dapg.data.manifest import GeneratedImage, Manifest
 from dapg.data.samplers import InfiniteSampler, LocalBatches
 from dapg.data.sets.folder import Folder
 from figures import colour_at
@@ -35,7 +35,7 @@ def pictures(tmp_path: Path) -> tuple[Folder, list[Record], Manifest]:
         rows.append(f"{number}.png,{'abc'[number % 3]}")
         for pose, name in enumerate(POSES):
             grey(tmp_path / "made" / f"{number}_{name}.png", 100 + 10 * number + pose)
-            lines.append(GeneratedPicture(f"{number}.png", None, name, f"{number}_{name}.png", 0.2 * number))
+            lines.append(GeneratedImage(f"{number}.png", None, name, f"{number}_{name}.png", 0.2 * number))
     (tmp_path / "data" / "labels.csv").write_text("\n".join(rows))
     folder = Folder(tmp_path / "data")
     return folder, folder.records("all"), Manifest(tmp_path / "made", tuple(lines))

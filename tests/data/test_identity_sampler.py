@@ -18,7 +18,7 @@ def people(persons: int = 12, visible: int = 6, infrared: int = 5) -> list[Recor
 
 def test_cross_modal_batch_holds_persons_in_both_lights() -> None:
     records = people()
-    sampler = CrossModalSampler(records, persons=8, pictures=4, seed=3)
+    sampler = CrossModalSampler(records, persons=8, images=4, seed=3)
     assert isinstance(sampler, Sampler)
     batch = [records[number] for number in sampler.batch(5)]
     assert len(batch) == sampler.batch_size == 64
@@ -31,7 +31,7 @@ def test_cross_modal_batch_holds_persons_in_both_lights() -> None:
 
 def test_pictures_are_drawn_with_replacement_like_agw() -> None:
     """Four of six with replacement: all different in 6·5·4·3 / 6^4 = 27.8 % of the draws."""
-    sampler = CrossModalSampler(people(), persons=8, pictures=4, seed=0)
+    sampler = CrossModalSampler(people(), persons=8, images=4, seed=0)
     draws = [tuple(batch[start : start + 4]) for step in range(200) for batch in [sampler.batch(step)]
              for start in range(0, 64, 8)]  # fmt: skip
     share = sum(len(set(draw)) == 4 for draw in draws) / len(draws)

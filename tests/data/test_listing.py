@@ -12,7 +12,7 @@ from PIL import Image
 from dapg.core.errors import DataError
 from dapg.core.images import decode, open_rgb, upright_size
 from dapg.core.types import Record
-from dapg.data.listing import inside, is_picture, pictures_below, pictures_in, read_lines, read_numbers
+from dapg.data.listing import images_below, images_in, inside, is_image, read_lines, read_numbers
 from dapg.data.sets.folder import Folder
 from dapg.data.sets.llcm import LLCM
 from dapg.data.sets.market1501 import Market1501
@@ -44,7 +44,7 @@ def encoded(form: str = "PNG", size: tuple[int, int] = (32, 64), seed: int = 0, 
     ],
 )
 def test_one_rule_for_names(path: str, expected: bool) -> None:
-    assert is_picture(path) == expected
+    assert is_image(path) == expected
 
 
 def test_market_passes_over_what_macos_leaves_and_takes_any_suffix(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
         path.write_bytes(encoded())
     (root / "one").symlink_to(disk / "one")
     (root / "again").symlink_to(root)
-    assert pictures_below(root) == ["b.png", "one/a.png"]
+    assert images_below(root) == ["b.png", "one/a.png"]
     assert [record.path for record in Folder(root).records()] == ["b.png", "one/a.png"]
 
 
@@ -78,7 +78,7 @@ def test_names_that_are_not_utf_8_are_named_by_every_reader(tmp_path: Path) -> N
     bad = os.fsencode(tmp_path) + b"/caf\xe9.png"
     Path(os.fsdecode(bad)).write_bytes(encoded())
     with pytest.raises(DataError, match=r"1 file name\(s\) are not UTF-8, such as b'caf\\xe9.png'"):
-        pictures_in(tmp_path)
+        images_in(tmp_path)
     with pytest.raises(DataError, match="not UTF-8"):
         Folder(tmp_path)
     assert not verify_folder("folder", tmp_path).passed

@@ -6,14 +6,14 @@ import pytest
 
 from dapg.core.errors import DataError
 from dapg.core.types import Record
-from dapg.data.manifest import GeneratedPicture, Manifest, read_manifest, write_manifest
+from dapg.data.manifest import GeneratedImage, Manifest, read_manifest, write_manifest
 
 BOX = (1, 2, 30, 40)
 PICTURES = (
-    GeneratedPicture("a,b/1.jpg", None, "front", "front/00000.jpg", 0.9),
-    GeneratedPicture("a,b/1.jpg", None, "left", "left/00000.jpg", 0.25),
-    GeneratedPicture("a,b/1.jpg", BOX, "front", "front/00001.jpg"),
-    GeneratedPicture("c/2.jpg", None),
+    GeneratedImage("a,b/1.jpg", None, "front", "front/00000.jpg", 0.9),
+    GeneratedImage("a,b/1.jpg", None, "left", "left/00000.jpg", 0.25),
+    GeneratedImage("a,b/1.jpg", BOX, "front", "front/00001.jpg"),
+    GeneratedImage("c/2.jpg", None),
 )
 
 

@@ -15,7 +15,7 @@ import torch
 
 from dapg.core.errors import DataError, UsageError
 from dapg.core.types import Modality, Record
-from dapg.data.base import example_picture
+from dapg.data.base import example_image
 from dapg.data.samplers import LocalBatches, Sampler
 from dapg.data.sets.folder import Folder
 from dapg.data.sets.market1501 import Market1501
@@ -60,7 +60,7 @@ def test_only_what_was_asked_for_is_packed(tmp_path: Path) -> None:
 
 def test_boxes_share_one_picture(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
-    (tmp_path / "raw/a.png").write_bytes(example_picture("a.png"))
+    (tmp_path / "raw/a.png").write_bytes(example_image("a.png"))
     (tmp_path / "raw/labels.csv").write_text("path,left,top,right,bottom\na.png,0,0,4,8\na.png,2,2,8,16\n")
     pack(Folder(tmp_path / "raw"), tmp_path / "packed")
     packed = Shards(tmp_path / "packed")
@@ -82,22 +82,22 @@ def test_webdataset_reads_the_tars(tmp_path: Path) -> None:
     Shards.write_example(tmp_path)
     urls = [str(path) for path in sorted(tmp_path.glob("*.tar"))]
     samples = list(webdataset.WebDataset(urls, shardshuffle=False))
-    assert [sample["png"] for sample in samples] == [example_picture(name) for name in Shards.example_layout()]
+    assert [sample["png"] for sample in samples] == [example_image(name) for name in Shards.example_layout()]
 
 
 def test_tars_of_other_programs_are_indexed(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "web.tar", "w", format=tarfile.GNU_FORMAT) as archive:
         long_name = "x" * 150 + "/b.v2.png"  # longer than a plain header holds
         for name, data in (("a.png", b""), (long_name, b""), ("a.cls", b"3"), ("notes.txt", b"hello")):
-            data = data or example_picture(name)
+            data = data or example_image(name)
             member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     dataset = Shards(tmp_path)
     assert [record.path for record in dataset.records()] == ["a.png", long_name]
     assert [dataset.read(record) for record in dataset.records()] == [
-        example_picture("a.png"),
-        example_picture(long_name),
+        example_image("a.png"),
+        example_image(long_name),
     ]
     assert (tmp_path / "index.npz").is_file()
 
@@ -121,7 +121,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
 
 
 def test_a_record_without_picture_is_refused(tmp_path: Path) -> None:
-    write_tars(tmp_path, ["a.png"], example_picture, per_shard=1)
+    write_tars(tmp_path, ["a.png"], example_image, per_shard=1)
     with pytest.raises(DataError, match=r"first b\.png"):
         write_index(tmp_path, {"all": [Record("b.png")]}, {}, "x")
 
@@ -195,7 +195,7 @@ class PartOf(Folder):
 def test_killed_packing_is_no_data_set_and_goes_on(tmp_path: Path) -> None:
     for number in range(8):
         (tmp_path / "pictures").mkdir(exist_ok=True)
-        (tmp_path / f"pictures/{number}.png").write_bytes(example_picture(f"{number}.png"))
+        (tmp_path / f"pictures/{number}.png").write_bytes(example_image(f"{number}.png"))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     pack(Folder(tmp_path / "pictures"), whole, per_shard=2)
     with pytest.raises(KeyboardInterrupt):
@@ -223,8 +223,8 @@ def hostile_tar(file: Path, *names: str) -> None:
     with tarfile.open(file, "w") as archive:
         for name in names:
             member = tarfile.TarInfo(name)
-            member.size = len(example_picture("a.png"))
-            archive.addfile(member, io.BytesIO(example_picture("a.png")))
+            member.size = len(example_image("a.png"))
+            archive.addfile(member, io.BytesIO(example_image("a.png")))
 
 
 def test_names_in_tars_and_indexes_cannot_lead_out(tmp_path: Path) -> None:

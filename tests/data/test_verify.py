@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dapg.core.errors import UsageError
-from dapg.data.base import example_picture
+from dapg.data.base import example_image
 from dapg.data.sets.sysu import SysuMM01
 from dapg.data.verify import Finding, Verification, grouped, verify_folder
 
@@ -60,11 +60,11 @@ def found(name: str, root: Path, decode: bool) -> list[Finding]:
 SYSU = [
     ("a test picture is gone", "cam3/0006/0020.jpg", delete, "count", "cam3/0006"),
     ("a training picture is gone", "cam1/0001/0003.jpg", delete, "count", "cam1"),
-    ("one picture too many", "cam2/0010/0099.jpg", lambda _: example_picture("a.jpg"), "count", "cam2/0010"),
+    ("one picture too many", "cam2/0010/0099.jpg", lambda _: example_image("a.jpg"), "count", "cam2/0010"),
     (
         "an odd file name",
         "cam5/0010/holiday.jpeg",
-        lambda _: example_picture("b.jpg"),
+        lambda _: example_image("b.jpg"),
         "extra",
         "cam5/0010/holiday.jpeg",
     ),
@@ -85,7 +85,7 @@ SYSU = [
     ("a missing list", "exp/val_id.txt", delete, "layout", "."),
 ]
 
-BMP = example_picture("a.bmp")
+BMP = example_image("a.bmp")
 READ, LIST = True, False
 REGDB = [
     ("a picture is gone", "Visible/7/male_back_v_00002_7.bmp", delete, LIST, "missing", "back_v_00002_7.bmp"),
@@ -176,7 +176,7 @@ def test_regdb_person_without_thermal_pictures_is_named(full_regdb: Path) -> Non
     assert any(finding.kind == "missing" and finding.where == "Thermal/12" for finding in findings)
 
 
-JPG = example_picture("a.jpg")
+JPG = example_image("a.jpg")
 MARKET = [
     ("a training picture is gone", "bounding_box_train/0002_c1s1_000000_00.jpg", delete, "count", "bounding_box_train"),
     ("one query too many", "query/0001_c1s1_000999_00.jpg", lambda _: JPG, "count", "query"),
@@ -396,5 +396,5 @@ def test_a_published_set_given_as_a_plain_folder_is_recognised(tmp_path: Path) -
 
 
 def test_a_folder_without_labels_is_not_told_of_them(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(example_picture("a.png"))
+    (tmp_path / "a.png").write_bytes(example_image("a.png"))
     assert "labels.csv" not in " ".join(map(str, verify_folder("folder", tmp_path).findings))

@@ -25,7 +25,7 @@ from dapg.evaluation.benchmark import BenchmarkSettings, benchmark, cells_csv
 from dapg.evaluation.benchmark_scores import Test, grid_of, relative_errors, score_protocols
 from dapg.evaluation.benchmark_sets import FeatureFolder, Maker, damaged_by, sets_of
 from dapg.evaluation.corrupted_sets import CorruptedDataset, CorruptionPolicy, policy
-from dapg.evaluation.picture_cache import PictureCache
+from dapg.evaluation.image_cache import ImageCache
 from dapg.features.encoders import HistogramEncoder
 from dapg.report.benchmark_page import number_rows, open_set_rows, write_benchmark_page
 from dapg.scoring.labels import Labels
@@ -207,10 +207,10 @@ def test_made_features_are_those_of_single_pictures_with_and_without_cache(few: 
     test = Test(dataset, dataset.trials("cross-modal"), 1)
     chosen = dataclasses.replace(policy("vi-c-1.0/both"), types=("fog", "gaussian_noise", "rain"), severities=(2, 5))
     sets, records = sets_of([chosen], 1), test.records()
-    cache = PictureCache(tmp_path / "cache", 10**8)
+    cache = ImageCache(tmp_path / "cache", 10**8)
     folders = [FeatureFolder(tmp_path / name) for name in ("first", "second", "third")]
     for folder, runtime in zip(folders, (Runtime(), Runtime(workers=1), Runtime()), strict=True):
-        kept = cache if folder != folders[2] else PictureCache(tmp_path / "none", 0)
+        kept = cache if folder != folders[2] else ImageCache(tmp_path / "none", 0)
         Maker(encoder, "histogram", dataset, records, runtime, kept).make(sets, folder)
     assert len(list((tmp_path / "cache").glob("*.npy"))) == len(sets)
     assert not (tmp_path / "none").exists()
@@ -229,14 +229,14 @@ def test_made_features_are_those_of_single_pictures_with_and_without_cache(few: 
 
 def test_the_cache_is_bounded_and_drops_what_was_not_used(tmp_path: Path) -> None:
     images = np.zeros((10, 3, 4, 4), dtype=np.uint8)
-    earlier = PictureCache(tmp_path, 2924, started=0.0)
+    earlier = ImageCache(tmp_path, 2924, started=0.0)
     paths = [earlier.path({"n": number}) for number in range(5)]
     for path in paths[:3]:
         earlier.put(path, images)
     assert all(path.exists() for path in paths[:3])
     for number, path in enumerate(paths[:3]):
         os.utime(path, (100 + number, 100 + number))
-    later = PictureCache(tmp_path, earlier.limit, started=1000.0)
+    later = ImageCache(tmp_path, earlier.limit, started=1000.0)
     assert later.get(paths[0]) is not None  # used now, so the next one goes first
     later.put(paths[3], images)
     assert [path.exists() for path in paths[:4]] == [True, False, True, True]

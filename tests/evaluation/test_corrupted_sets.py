@@ -115,11 +115,11 @@ def test_policies() -> None:
 def test_bits_do_not_depend_on_threads(name: str) -> None:
     picture = (torch.rand(3, 96, 48, generator=torch.Generator().manual_seed(1)) * 255).to(torch.uint8)
     assignment = Assignment(name, 3, 123)
-    once = corrupted_sets.corrupt_picture(picture, assignment)
+    once = corrupted_sets.corrupt_image(picture, assignment)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        assert torch.equal(corrupted_sets.corrupt_picture(picture, assignment), once)
+        assert torch.equal(corrupted_sets.corrupt_image(picture, assignment), once)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -143,9 +143,7 @@ def second(name: str, severity: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("name", ["gaussian_noise", "speckle_noise", "impulse_noise", "brightness"])
 def test_a_second_program_makes_the_same_pictures(name: str) -> None:
     for severity in (1, 4):
-        ours = corrupted_sets.corrupt_picture(
-            torch.from_numpy(picture()), Assignment(name, severity, 1234567 + severity)
-        )
+        ours = corrupted_sets.corrupt_image(torch.from_numpy(picture()), Assignment(name, severity, 1234567 + severity))
         difference = np.abs(ours.numpy().astype(int) - second(name, severity, 1234567 + severity))
         assert difference.max() <= 1
         assert (difference > 0).mean() < 0.01, "but for last bits"

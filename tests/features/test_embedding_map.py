@@ -46,7 +46,7 @@ def test_counts_are_those_of_a_loop_over_pairs() -> None:
 
 def test_one_modality_gives_one_panel_and_large_sets_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
     table = case()
-    monkeypatch.setattr(embedding_map, "MOST_PICTURES", 7)
+    monkeypatch.setattr(embedding_map, "MOST_IMAGES", 7)
     (pair,) = distance_histograms(table.where(table.modalities == int(VISIBLE)), "own")["pairs"]
     assert sum(pair["same"]) + sum(pair["other"]) == 7 * 6 / 2
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dapg.core.types import Modality, Record
-from dapg.evaluation.explain import PictureFiles
+from dapg.evaluation.explain import ImageFiles
 from dapg.features.encoders import BackboneEncoder, FlipAveraged, HistogramEncoder
 from dapg.features.grad_cam import backbone_of, likeness_maps, maps_of_records, strength_maps
 from dapg.models.backbones.base import Pyramid
@@ -84,7 +84,7 @@ def test_maps_follow_the_records_and_the_first_run_of_a_flip(encoder: BackboneEn
     for number, image in enumerate((half_red_half_green()[0], half_red_half_green()[0].flip(1))):
         paths.append(str(tmp_path / f"{number}.png"))
         to_pil(image).save(paths[-1])
-    dataset = PictureFiles(tuple(paths), Modality.INFRARED)
+    dataset = ImageFiles(tuple(paths), Modality.INFRARED)
     records = dataset.records()
     assert records[0] == Record("0.png", modality=Modality.INFRARED)
     assert dataset.root == tmp_path.resolve()

@@ -7,7 +7,7 @@ from PIL import Image
 from dapg.cli import main
 from dapg.core.errors import UsageError
 from dapg.core.train_config import DataConfig
-from dapg.data.picture_lines import read_groups
+from dapg.data.image_lines import read_groups
 from dapg.data.source import open_dataset, select_records
 from dapg.features.pseudo_persons import GroupSettings, clusters, group, require_clusters
 

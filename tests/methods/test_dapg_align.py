@@ -12,7 +12,7 @@ from dapg.core.batch import Batch
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.scales import PRESETS
-from dapg.methods.alignment.base import positive_pictures
+from dapg.methods.alignment.base import positive_images
 from dapg.methods.alignment.dapg_align import DAPGAlign, draw_channels
 from dapg.methods.base import DataFacts
 from dapg.models.backbones.resnet18 import ResNet18
@@ -55,7 +55,7 @@ class TestPositivePictures:
     def test_all_poses_are_drawn_and_never_twice_in_a_step(self) -> None:
         seen = set()
         for step in range(20):
-            pictures, own = positive_pictures(batch(), 2, draws(step))
+            pictures, own = positive_images(batch(), 2, draws(step))
             levels = pictures[:, :, 0, 0, 0].long() - 10 * torch.arange(COUNT)[:, None]
             assert not own.any()
             assert bool((levels[:, 0] != levels[:, 1]).all())
@@ -67,7 +67,7 @@ class TestPositivePictures:
         valid[1] = False
         valid[2] = torch.tensor([False, True, False])
         for step in range(10):
-            pictures, own = positive_pictures(batch(valid), 3, draws(step))
+            pictures, own = positive_images(batch(valid), 3, draws(step))
             levels = pictures[:, :, 0, 0, 0]
             assert own.tolist() == [False, True, False, False, False, False]
             assert levels[1].tolist() == [10, 10, 10]
@@ -77,12 +77,12 @@ class TestPositivePictures:
     def test_without_companions_everybody_is_their_own(self) -> None:
         lonely = batch()
         lonely.extras.clear()
-        pictures, own = positive_pictures(lonely, 2, draws(0))
+        pictures, own = positive_images(lonely, 2, draws(0))
         assert bool(own.all())
         assert torch.equal(pictures[:, 1], lonely.images)
 
     def test_a_sample_s_draw_does_not_depend_on_its_batch(self) -> None:
-        whole, _ = positive_pictures(batch(), 2, draws(5))
+        whole, _ = positive_images(batch(), 2, draws(5))
         part = batch()
         rows = torch.tensor([4])
         alone = Batch(
@@ -93,7 +93,7 @@ class TestPositivePictures:
             rows,
             {key: value[rows] for key, value in part.extras.items()},
         )
-        assert torch.equal(positive_pictures(alone, 2, draws(5).rows(rows))[0], whole[rows])
+        assert torch.equal(positive_images(alone, 2, draws(5).rows(rows))[0], whole[rows])
 
 
 def test_channels_are_exchanged_with_the_stated_chances() -> None:

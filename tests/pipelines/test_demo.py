@@ -80,7 +80,7 @@ def test_whole_method_and_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     network = build_generator(GeneratorConfig("attention", 8, 1), generator_from("demo generator"))
     save_generator(network, tmp_path / "g.safetensors", GeneratorFacts(64, 32, "self", {}))
     said.clear()
-    demo = Demo(out, steps=2, generator=str(tmp_path / "g.safetensors"), aligned_pictures=120, processes=1)
+    demo = Demo(out, steps=2, generator=str(tmp_path / "g.safetensors"), aligned_images=120, processes=1)
     made = run_demo(demo, said.append, "Nothing is registered.")
     assert [line.partition("]")[0] for line in said] == [f"[{step}/11" for step in range(1, 12)]
     page, details = made["page"].read_text(), (out / "details.html").read_text()

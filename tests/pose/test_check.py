@@ -8,7 +8,7 @@ from PIL import Image
 
 from dapg.augment.skeleton import canonical_poses
 from dapg.core.errors import DataError, UsageError
-from dapg.data.manifest import GeneratedPicture, Manifest, read_manifest, write_manifest
+from dapg.data.manifest import GeneratedImage, Manifest, read_manifest, write_manifest
 from dapg.pose.check import check_generated
 from dapg.pose.estimators.base import Estimator
 
@@ -32,10 +32,10 @@ class Knowing(Estimator):
 
 
 def folder(path: Path, *levels: tuple[str, int]) -> Path:
-    pictures = [GeneratedPicture("none.png", None)]
+    pictures = [GeneratedImage("none.png", None)]
     for number, (pose, level) in enumerate(levels):
         Image.new("RGB", (32, 64), (level, level, level)).save(path / f"{number}.png")
-        pictures.append(GeneratedPicture(f"{number}.png", None, pose, f"{number}.png"))
+        pictures.append(GeneratedImage(f"{number}.png", None, pose, f"{number}.png"))
     write_manifest(Manifest(path, tuple(pictures), {"pairs": "synthetic"}))
     return path
 
@@ -70,6 +70,6 @@ def test_missing_pictures_and_foreign_poses_are_named(tmp_path: Path) -> None:
     result = check_generated(where, Knowing(Knowing.Config()))
     assert list(result["unreadable"]) == ["0.png"]
     assert read_manifest(where).pictures[1].score is None, "it is tried again the next time"
-    write_manifest(Manifest(where, (GeneratedPicture("a.png", None, "upside", "a.png"),), {}))
+    write_manifest(Manifest(where, (GeneratedImage("a.png", None, "upside", "a.png"),), {}))
     with pytest.raises(UsageError, match="upside is not one of the canonical poses"):
         check_generated(where, Knowing(Knowing.Config()))

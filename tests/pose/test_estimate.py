@@ -30,7 +30,7 @@ from dapg.pose.scores import pck
 
 @pytest.fixture(autouse=True)
 def _small_sheets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "SHEET_PICTURES", 3)
+    monkeypatch.setattr(stage, "SHEET_IMAGES", 3)
 
 
 @pytest.fixture

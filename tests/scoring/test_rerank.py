@@ -91,6 +91,6 @@ def test_settings_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
             k_reciprocal(features, features, **arguments)
     with pytest.raises(UsageError, match="at least 1 neighbour"):
         expand_queries(features, features, 0)
-    monkeypatch.setattr(rerank, "MAX_PICTURES", 7)
+    monkeypatch.setattr(rerank, "MAX_IMAGES", 7)
     with pytest.raises(UsageError, match="too many"):
         k_reciprocal(features, features)

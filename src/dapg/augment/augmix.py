@@ -66,18 +66,18 @@ def augmix(
     share = send(generator.uniform(), images.device)
 
     start = images.mul(255).round().clamp(0, 255).to(torch.uint8)
-    pictures = start.repeat_interleave(width, dim=0)  # (B width, 3, H, W): all chains side by side
+    changed = start.repeat_interleave(width, dim=0)  # (B width, 3, H, W): all chains side by side
     for step in range(longest):
         active = (depths > step) | (depth is not None)
         draws = (operations[:, :, step], levels[:, :, step], signs[:, :, step])
-        pictures = _one_step(pictures, active.flatten(), *(draw.flatten() for draw in draws))
-    chains = (pictures.to(images.dtype) / 255).reshape(count, width, *images.shape[1:])
+        changed = _one_step(changed, active.flatten(), *(draw.flatten() for draw in draws))
+    chains = (changed.to(images.dtype) / 255).reshape(count, width, *images.shape[1:])
     mixed = mix(images, chains, weights, share)
     return mixed.mul(255).clamp(0, 255).floor() / 255 if truncate else mixed
 
 
 def _one_step(
-    pictures: UInt8[Tensor, "B 3 H W"],
+    images: UInt8[Tensor, "B 3 H W"],
     active: Tensor,
     operation: Int[Tensor, "B"],
     level: Float[Tensor, "B"],
@@ -88,25 +88,25 @@ def _one_step(
     groups: dict[str, list[int]] = {}
     for number, kind in enumerate(kinds):
         groups.setdefault("affine" if kind in _AFFINE else kind, []).append(number)
-    height, width = pictures.shape[-2:]
+    height, width = images.shape[-2:]
     levels, signs = level.tolist(), sign.tolist()
     parts = []
     for name, members in groups.items():
         rows = torch.tensor(members)
-        part = pictures.index_select(0, send(rows, pictures.device))
+        part = images.index_select(0, send(rows, images.device))
         if name == "affine":
             matrices = [_affine_values(kinds[i], levels[i], signs[i], height, width) for i in members]
-            part = warp(part, send(torch.tensor(matrices, dtype=torch.float64), pictures.device))
+            part = warp(part, send(torch.tensor(matrices, dtype=torch.float64), images.device))
         elif name:
             part = operate(part, name, level[rows], sign[rows])
         parts.append(part)
     # Whole rows are copied one after the other, which is many times faster than writing them to their places.
     places = torch.tensor([number for members in groups.values() for number in members]).argsort()
-    return torch.cat(parts).index_select(0, send(places, pictures.device))
+    return torch.cat(parts).index_select(0, send(places, images.device))
 
 
 def operate(
-    pictures: UInt8[Tensor, "B 3 H W"], name: str, level: Float[Tensor, "B"], sign: Int[Tensor, "B"]
+    images: UInt8[Tensor, "B 3 H W"], name: str, level: Float[Tensor, "B"], sign: Int[Tensor, "B"]
 ) -> UInt8[Tensor, "B 3 H W"]:
     """One operation by name; ``level`` up to 10, ``sign`` ±1 where an operation has a direction, both on the host.
 
@@ -116,53 +116,53 @@ def operate(
     if name not in OPERATIONS:
         raise UsageError(f"AugMix has no operation {name!r}; known: {', '.join(OPERATIONS)}")
     if name == "autocontrast":
-        return autocontrast(pictures)
+        return autocontrast(images)
     if name == "equalize":
-        return equalize(pictures)
-    strength = send(level, pictures.device)
+        return equalize(images)
+    strength = send(level, images.device)
     if name == "posterize":
-        return posterize(pictures, 4 - (strength * 4 / 10).long())
+        return posterize(images, 4 - (strength * 4 / 10).long())
     if name == "solarize":
-        return solarize(pictures, 256 - (strength * 256 / 10).long())
-    height, width = pictures.shape[-2:]
+        return solarize(images, 256 - (strength * 256 / 10).long())
+    height, width = images.shape[-2:]
     pairs = zip(level.tolist(), sign.tolist(), strict=True)
     matrices = torch.stack([affine_matrix(name, value, direction, height, width) for value, direction in pairs])
-    return warp(pictures, send(matrices, pictures.device))
+    return warp(images, send(matrices, images.device))
 
 
-def autocontrast(pictures: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 3 H W"]:
+def autocontrast(images: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 3 H W"]:
     """Stretch every channel to 0 ... 255; flat channels stay."""
-    low = pictures.amin(dim=(2, 3), keepdim=True).to(torch.float64)
-    high = pictures.amax(dim=(2, 3), keepdim=True).to(torch.float64)
+    low = images.amin(dim=(2, 3), keepdim=True).to(torch.float64)
+    high = images.amax(dim=(2, 3), keepdim=True).to(torch.float64)
     # Not 255 / x, which torch computes as 255 times the reciprocal: one bit off, one grey level off.
     scale = torch.full_like(high, 255) / (high - low).clamp(min=1)
-    stretched = (pictures * scale - low * scale).clamp(0, 255).to(torch.uint8)
-    return torch.where(high > low, stretched, pictures)
+    stretched = (images * scale - low * scale).clamp(0, 255).to(torch.uint8)
+    return torch.where(high > low, stretched, images)
 
 
-def equalize(pictures: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 3 H W"]:
+def equalize(images: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 3 H W"]:
     """Equalise the histogram of every channel with Pillow's integer table."""
-    flat = pictures.flatten(2).long()
-    histogram = torch.zeros(*flat.shape[:2], 256, dtype=torch.int64, device=pictures.device)
+    flat = images.flatten(2).long()
+    histogram = torch.zeros(*flat.shape[:2], 256, dtype=torch.int64, device=images.device)
     histogram.scatter_add_(2, flat, torch.ones_like(flat))
     last = 255 - (histogram > 0).flip(2).int().argmax(dim=2, keepdim=True)
     step = (flat.shape[2] - histogram.gather(2, last)) // 255
     before = histogram.cumsum(dim=2) - histogram
     table = ((step // 2 + before) // step.clamp(min=1)).clamp(0, 255)
-    identity = torch.arange(256, device=pictures.device).expand_as(table)
+    identity = torch.arange(256, device=images.device).expand_as(table)
     table = torch.where(step > 0, table, identity)
-    return table.gather(2, flat).to(torch.uint8).reshape(pictures.shape)
+    return table.gather(2, flat).to(torch.uint8).reshape(images.shape)
 
 
-def posterize(pictures: UInt8[Tensor, "B 3 H W"], bits: Int[Tensor, "B"]) -> UInt8[Tensor, "B 3 H W"]:
+def posterize(images: UInt8[Tensor, "B 3 H W"], bits: Int[Tensor, "B"]) -> UInt8[Tensor, "B 3 H W"]:
     """Keep the highest ``bits`` bits of every value."""
     mask = 256 - 2 ** (8 - bits.clamp(0, 8))
-    return pictures & mask.to(torch.uint8)[:, None, None, None]
+    return images & mask.to(torch.uint8)[:, None, None, None]
 
 
-def solarize(pictures: UInt8[Tensor, "B 3 H W"], threshold: Int[Tensor, "B"]) -> UInt8[Tensor, "B 3 H W"]:
+def solarize(images: UInt8[Tensor, "B 3 H W"], threshold: Int[Tensor, "B"]) -> UInt8[Tensor, "B 3 H W"]:
     """Turn values at or above the threshold into their negative."""
-    return torch.where(pictures < threshold[:, None, None, None], pictures, 255 - pictures)
+    return torch.where(images < threshold[:, None, None, None], images, 255 - images)
 
 
 def affine_matrix(name: str, level: float, sign: int, height: int, width: int) -> Float[Tensor, "6"]:
@@ -186,17 +186,17 @@ def _affine_values(name: str, level: float, sign: int, height: int, width: int) 
     return 1.0, 0.0, 0.0, 0.0, 1.0, float(sign * int(level * (height / 3) / 10))
 
 
-def warp(pictures: UInt8[Tensor, "B 3 H W"], matrices: Float[Tensor, "B 6"]) -> UInt8[Tensor, "B 3 H W"]:
+def warp(images: UInt8[Tensor, "B 3 H W"], matrices: Float[Tensor, "B 6"]) -> UInt8[Tensor, "B 3 H W"]:
     """Affine warp, bilinear, black where the input is left; truncated to whole levels like Pillow."""
-    height, width = pictures.shape[-2:]
-    y = torch.arange(height, device=pictures.device, dtype=torch.float64)[:, None] + 0.5
-    x = torch.arange(width, device=pictures.device, dtype=torch.float64) + 0.5
+    height, width = images.shape[-2:]
+    y = torch.arange(height, device=images.device, dtype=torch.float64)[:, None] + 0.5
+    x = torch.arange(width, device=images.device, dtype=torch.float64) + 0.5
     a, b, c, d, e, f = (matrices[:, i, None, None] for i in range(6))
     # Whole pictures see one addition in float64 and comparisons in float32, which keeps the edges 0 and 1 exact.
-    grid = torch.empty(len(pictures), height, width, 2, dtype=torch.float32, device=pictures.device)
+    grid = torch.empty(len(images), height, width, 2, dtype=torch.float32, device=images.device)
     grid[..., 0] = (a * x + c) * (2 / width) + (b * y * (2 / width) - 1)
     grid[..., 1] = (d * x + f) * (2 / height) + (e * y * (2 / height) - 1)
     inside = ((grid >= -1) & (grid < 1)).all(dim=-1)
-    values = functional.grid_sample(pictures.to(torch.float32), grid, padding_mode="border", align_corners=False)
+    values = functional.grid_sample(images.to(torch.float32), grid, padding_mode="border", align_corners=False)
     # A two-hundredth of a level against float32's 99.998 for a value that was hit exactly.
     return (values + 5e-3).clamp_(0, 255).mul_(inside[:, None]).to(torch.uint8)

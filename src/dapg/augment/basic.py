@@ -78,8 +78,8 @@ def crop_resize(
     columns = _sample_positions(boxes[:, 1], boxes[:, 3], size[1]) * (2 / width) + (1 / width - 1)
     shape = (len(images), *size)
     grid = torch.stack([columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)], dim=-1)
-    pictures = as_float(images)
-    return functional.grid_sample(pictures, grid.to(pictures.dtype), padding_mode="border", align_corners=False)
+    floats = as_float(images)
+    return functional.grid_sample(floats, grid.to(floats.dtype), padding_mode="border", align_corners=False)
 
 
 def _sample_positions(start: Int[Tensor, "B"], length: Int[Tensor, "B"], steps: int) -> Float[Tensor, "B {steps}"]:
@@ -103,10 +103,10 @@ def random_resized_crop(
 
 def resize(images: Shaped[Tensor, "B 3 H W"], size: tuple[int, int]) -> Float[Tensor, "B 3 h w"]:
     """Resize to (height, width), bilinear with smoothing when shrinking, like Pillow; uint8 or float in, float out."""
-    pictures = as_float(images)
-    if pictures.shape[-2:] == torch.Size(size):
-        return pictures
-    return functional.interpolate(pictures, size=size, mode="bilinear", antialias=True).clamp(0, 1)
+    floats = as_float(images)
+    if floats.shape[-2:] == torch.Size(size):
+        return floats
+    return functional.interpolate(floats, size=size, mode="bilinear", antialias=True).clamp(0, 1)
 
 
 def random_padded_crop(

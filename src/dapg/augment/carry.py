@@ -53,7 +53,7 @@ class _Parts:
 
 
 def carry(
-    pictures: Float[Tensor, "B 3 H W"],
+    images: Float[Tensor, "B 3 H W"],
     sources: Float[Tensor, "B 18 3"],
     targets: Float[Tensor, "B 18 3"],
     least: float = CONFIDENT,
@@ -69,7 +69,7 @@ def carry(
         targets: those of the wanted poses.
         least: confidence from which a joint counts as found.
     """
-    size = (pictures.shape[2], pictures.shape[3])
+    size = (images.shape[2], images.shape[3])
     new, old = _parts(targets, size, least), _parts(sources, size, least)
     distance, across, along, cover = _places(new, size)
     carried = new.visible & old.visible
@@ -95,7 +95,7 @@ def carry(
     places = begin + y[..., None] * direction + x[..., None] * normal
     grid = 2 * places / constant((size[1], size[0]), places.device, places.dtype) - 1
     inside = (grid.abs() <= 1).all(dim=-1)[:, None]
-    sampled = functional.grid_sample(pictures, grid.to(pictures.dtype), padding_mode="border", align_corners=False)
+    sampled = functional.grid_sample(images, grid.to(images.dtype), padding_mode="border", align_corners=False)
     cover = (cover * inside).to(sampled.dtype)
     return torch.cat([sampled * (cover > 0), cover], dim=1)
 

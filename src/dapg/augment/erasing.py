@@ -22,7 +22,7 @@ def soft_erasing(
 ) -> Float[Tensor, "B 3 H W"]:
     """A random rectangle becomes (1 - m) patch + m noise, noise ~ N(0, 1) per element, m ~ Beta(0.5, 1).
 
-    The result leaves [0, 1]; see ``to_picture``.
+    The result leaves [0, 1]; see ``to_image``.
     """
     height, width = images.shape[-2:]
     chosen = generator.bernoulli(probability)
@@ -64,10 +64,10 @@ def cil_erasing(
 ) -> Float[Tensor, "B 3 H W"]:
     """CIL's two steps in order, then back to a picture in [0, 1]."""
     erased = soft_erasing(images, generator.fork("soft erasing"))
-    return to_picture(self_mixing(erased, generator.fork("self mixing")), legacy_wrap)
+    return to_image(self_mixing(erased, generator.fork("self mixing")), legacy_wrap)
 
 
-def to_picture(images: Float[Tensor, "B 3 H W"], legacy_wrap: bool = False) -> Float[Tensor, "B 3 H W"]:
+def to_image(images: Float[Tensor, "B 3 H W"], legacy_wrap: bool = False) -> Float[Tensor, "B 3 H W"]:
     """Whole grey levels in [0, 1], truncated; values outside are clipped, or wrapped modulo 256 as in CIL."""
     levels = images.mul(255).add_(1e-3)
     if legacy_wrap:

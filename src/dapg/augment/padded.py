@@ -46,13 +46,13 @@ class PaddedViewConfig(ViewSize):
         return replace(super().resized(size), padding=round(self.padding * size[0] / self.height))
 
 
-def padded_picture(
+def padded_image(
     images: UInt8[Tensor, "B 3 H W"], config: PaddedViewConfig, generator: SampleGenerator
 ) -> Float[Tensor, "B 3 h w"]:
     """Resize where the loader has not, pad, crop, mirror: a float picture in [0, 1], for further augmentation."""
-    picture = basic.random_padded_crop(basic.resize(images, config.size), generator.fork("crop"), config.padding)
-    picture = basic.horizontal_flip(picture, generator.fork("flip"), config.flip)
-    return picture if config.mixing is None else channel_mix(picture, generator.fork("mixing"), config.mixing)
+    image = basic.random_padded_crop(basic.resize(images, config.size), generator.fork("crop"), config.padding)
+    image = basic.horizontal_flip(image, generator.fork("flip"), config.flip)
+    return image if config.mixing is None else channel_mix(image, generator.fork("mixing"), config.mixing)
 
 
 def padded_view(
@@ -64,18 +64,18 @@ def padded_view(
 ) -> Float[Tensor, "B 3 h w"]:
     """What the network sees of each picture in training, in single precision."""
     with torch.autocast(images.device.type, enabled=False):
-        return standardise(padded_picture(images, config, generator), config, generator, mean, std)
+        return standardise(padded_image(images, config, generator), config, generator, mean, std)
 
 
 def standardise(
-    picture: Float[Tensor, "B 3 h w"],
+    image: Float[Tensor, "B 3 h w"],
     config: PaddedViewConfig,
     generator: SampleGenerator,
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> Float[Tensor, "B 3 h w"]:
     """The last part of a view: normalise, and where asked erase."""
-    view = normalise(picture, mean, std)
+    view = normalise(image, mean, std)
     if config.erasing <= 0:
         return view
     aspect = (0.3, 1 / 0.3)

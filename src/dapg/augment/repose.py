@@ -13,7 +13,7 @@ from dapg.models.pn_gan import PoseGenerator
 @torch.inference_mode()
 def repose(
     generator: PoseGenerator,
-    pictures: UInt8[Tensor, "B 3 H W"],
+    images: UInt8[Tensor, "B 3 H W"],
     points: Float[Tensor, "P 18 3"],
     own: Float[Tensor, "B 18 3"] | None = None,
 ) -> UInt8[Tensor, "B P 3 H W"]:
@@ -26,15 +26,15 @@ def repose(
         own: key points of the pictures, by which a generator that heeds them is given carried body parts.
     """
     device = next(generator.parameters()).device
-    size = (pictures.shape[2], pictures.shape[3])
+    size = (images.shape[2], images.shape[3])
     skeletons = 2 * draw_skeletons(points.to(device), size) - 1  # (P, 3, H, W)
-    count, poses = len(pictures), len(skeletons)
-    sources = (2 * to_float(pictures.to(device)) - 1).repeat_interleave(poses, dim=0)
+    count, poses = len(images), len(skeletons)
+    sources = (2 * to_float(images.to(device)) - 1).repeat_interleave(poses, dim=0)
     carried = None
     if generator.config.carry and own is not None:
         targets = points.to(device).repeat(count, 1, 1)
         carried = carry(sources, own.to(device).repeat_interleave(poses, dim=0), targets)
     generated = generator(sources, skeletons.repeat(count, 1, 1, 1), carried)
     scaled = ((generated.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    versions: Tensor = scaled.reshape(count, poses, *pictures.shape[1:])
+    versions: Tensor = scaled.reshape(count, poses, *images.shape[1:])
     return versions

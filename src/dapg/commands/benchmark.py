@@ -32,9 +32,9 @@ def main(words: list[str], program: str) -> None:
         _images(words[1:], program)
         return
     if words[:1] == ["--clear_cache"]:
-        from dapg.evaluation.picture_cache import PictureCache, default_folder
+        from dapg.evaluation.image_cache import ImageCache, default_folder
 
-        freed = PictureCache(default_folder(), 0).clear()
+        freed = ImageCache(default_folder(), 0).clear()
         print(f"{freed / 1e9:.2f} GB of corrupted pictures deleted from {default_folder()}")
         return
     from pathlib import Path

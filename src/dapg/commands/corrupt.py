@@ -33,9 +33,9 @@ examples:
 def main(words: list[str], program: str) -> None:
     """Parse, write, print counts."""
     for kind in ("sheet", "chain"):
-        picture, words = take_option(words, f"--{kind}", "")
-        if picture:
-            _sheet(kind, Path(picture), words, program)
+        image, words = take_option(words, f"--{kind}", "")
+        if image:
+            _sheet(kind, Path(image), words, program)
             return
     fixed, words = take_option(words, "--list", "")
     if fixed and not words:
@@ -64,10 +64,10 @@ def main(words: list[str], program: str) -> None:
     say_next(("score a model on it", dapg("evaluate", "MODEL", "--data", f"{config.name}={settings.out}")))
 
 
-def _sheet(kind: str, picture: Path, words: list[str], program: str) -> None:
+def _sheet(kind: str, image: Path, words: list[str], program: str) -> None:
     from dapg.evaluation.corruption_sheets import ChainSheetSettings, SheetSettings, write_sheet
 
     defaults = SheetSettings() if kind == "sheet" else ChainSheetSettings()
-    settings = parse(f"{program} --{kind} {picture}", defaults, words, _HELP)
-    write_sheet(picture, settings)
+    settings = parse(f"{program} --{kind} {image}", defaults, words, _HELP)
+    write_sheet(image, settings)
     print(f"written: {settings.out}")

@@ -26,7 +26,7 @@ def main(words: list[str], program: str) -> None:
     from pathlib import Path
 
     from dapg.data.captions import CaptionSettings, captions
-    from dapg.data.picture_lines import write_lines
+    from dapg.data.image_lines import write_lines
 
     settings = parse(program, CaptionSettings(config), words, _HELP)
     sentences = captions(settings)

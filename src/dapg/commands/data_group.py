@@ -24,7 +24,7 @@ def main(words: list[str], program: str) -> None:
 
     from pathlib import Path
 
-    from dapg.data.picture_lines import write_lines
+    from dapg.data.image_lines import write_lines
     from dapg.features.extract import left_out
     from dapg.features.pseudo_persons import GroupSettings, describe, group
 

@@ -26,8 +26,8 @@ def main(words: list[str], program: str) -> None:
     from dapg.report.run_page import write_page
 
     model, words = take_positional(words, "MODEL", None, program)
-    pictures, words = take_words(words)
-    defaults = ExplainSettings(model=model, pictures=tuple(pictures))
+    images, words = take_words(words)
+    defaults = ExplainSettings(model=model, pictures=tuple(images))
     settings = parse(program, defaults, words, _HELP, positionals=("model", "pictures"))
     if not settings.pictures:
         raise UsageError(f"{program} needs a picture after the model; see {program} --help")

@@ -36,8 +36,8 @@ def main(words: list[str], program: str) -> None:
     settings = parse(program, defaults, words, help_text, positionals=("name",))
     result = estimate(settings)
     done = "already finished, reused" if result.get("reused") else "done"
-    pictures, usable = result["pictures"], result["usable"]
-    print(f"{done}: {counted(pictures, 'picture')}, {usable} with usable key points, {pictures - usable} without")
+    images, usable = result["pictures"], result["usable"]
+    print(f"{done}: {counted(images, 'picture')}, {usable} with usable key points, {images - usable} without")
     if result["unreadable"]:
         unreadable = counted(len(result["unreadable"]), "picture")
         print(f"could not be read: {unreadable}, listed in {settings.folder() / 'result.json'}")

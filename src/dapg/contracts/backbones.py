@@ -24,7 +24,7 @@ def returns_a_map(name: str) -> None:
     network = build(name).eval()
     for size in SIZES:
         with torch.no_grad():
-            features = network(pictures(2, *size))
+            features = network(random_images(2, *size))
         require(features.ndim == 4, f"forward returns {tuple(features.shape)}, no map of channels, rows and columns")
         require(features.shape[:2] == (2, network.feature_dim), f"the map has {features.shape[1]} channels")
         require(features.isfinite().all() and features.std() > 0, "the map is not finite, or the same everywhere")
@@ -32,7 +32,7 @@ def returns_a_map(name: str) -> None:
 
 def does_not_depend_on_the_batch(name: str) -> None:
     """In evaluation mode, a picture's map is the same alone."""
-    network, images = build(name).eval(), pictures(3)
+    network, images = build(name).eval(), random_images(3)
     with torch.no_grad():
         require_near(network(images)[1:2], network(images[1:2]), "a picture's map depends on the batch around it")
 
@@ -40,7 +40,7 @@ def does_not_depend_on_the_batch(name: str) -> None:
 def gradients_reach_every_parameter(name: str) -> None:
     """Those that are trained."""
     network = build(name).train()
-    features = network(pictures(4))
+    features = network(random_images(4))
     target = torch.randn(features.shape, generator=generator_from("target"))
     trained = {key: value for key, value in network.named_parameters() if value.requires_grad}
     loss = functional.mse_loss(features, target)
@@ -65,7 +65,7 @@ def weights_depend_on_the_generator_alone(name: str) -> None:
 
 def its_map_can_be_looked_at(name: str) -> None:
     """``map_module`` puts out what ``forward`` returns: that is what heat maps hook."""
-    network, images, seen = build(name).eval(), pictures(1), list[Tensor]()
+    network, images, seen = build(name).eval(), random_images(1), list[Tensor]()
     network.map_module().register_forward_hook(lambda module, inputs, output: seen.append(output))
     with torch.no_grad():
         features = network(images)
@@ -77,7 +77,7 @@ def its_map_can_be_looked_at(name: str) -> None:
 
 def runs_two_streams(name: str) -> None:
     """A second stem with weights of its own, and the layers that both share; what has no stem says so in one line."""
-    network, other, images = build(name, "a").eval(), build(name, "b").eval(), pictures(2)
+    network, other, images = build(name, "a").eval(), build(name, "b").eval(), random_images(2)
     if not _has_stem(network):
         return
     with torch.no_grad():
@@ -97,7 +97,7 @@ def stages_make_up_the_trunk(name: str) -> None:
     if not isinstance(network, Pyramid):
         return
     with torch.no_grad():
-        x = network.stem(pictures(1, 128, 64))
+        x = network.stem(random_images(1, 128, 64))
         for (stage, blocks), stride in zip(network.stages().items(), (4, 8, 16, 32), strict=True):
             for block in blocks:
                 x = block(x)
@@ -139,6 +139,6 @@ def _has_stem(network: Backbone) -> bool:
         return False
 
 
-def pictures(count: int, height: int = 96, width: int = 48) -> Tensor:
+def random_images(count: int, height: int = 96, width: int = 48) -> Tensor:
     """Normalised noise."""
     return torch.randn(count, 3, height, width, generator=generator_from("pictures"))

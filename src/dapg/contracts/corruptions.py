@@ -15,7 +15,7 @@ LEVELS = torch.arange(1, 6)
 def keeps_shape_type_and_range(name: str) -> None:
     """Of bytes and floats, small and odd sizes; what it is given stays as it was, what it gives is another picture."""
     for height, width in ((64, 48), (32, 33), (150, 71)):
-        images = pictures(5, height, width)
+        images = random_images(5, height, width)
         for given in (images, images.float() / 255, (images.float() / 255).half()):
             before = given.clone()
             result = library.corrupt(given, name, LEVELS, streams(5))
@@ -31,7 +31,7 @@ def keeps_shape_type_and_range(name: str) -> None:
 
 def channels_last_changes_nothing(name: str) -> None:
     """However the pictures lie in memory."""
-    images = pictures(5)
+    images = random_images(5)
     plain = library.corrupt(images, name, LEVELS, streams(5))
     other = library.corrupt(images.to(memory_format=torch.channels_last), name, LEVELS, streams(5))
     require(torch.equal(plain, other), "the same pictures in another order of memory come out differently")
@@ -39,7 +39,7 @@ def channels_last_changes_nothing(name: str) -> None:
 
 def every_choice_is_drawn(name: str) -> None:
     """``transform`` makes none: one draw gives one picture, whatever batch it is drawn and worked on in."""
-    corruption, images = library.get(name), pictures(5)
+    corruption, images = library.get(name), random_images(5)
     drawn = corruption.draw(images.shape, LEVELS, streams(5))
     require(all(len(value) == 5 for value in drawn.values()), "a parameter is not one value for each picture")
     first, again = corruption.apply(images, drawn), corruption.apply(images, drawn)
@@ -54,7 +54,7 @@ def every_choice_is_drawn(name: str) -> None:
 
 def severest_is_farthest(name: str) -> None:
     """Of the mean squares from the clean picture, severity 5's is larger than 1's."""
-    images = pictures(16, 96, 64)
+    images = random_images(16, 96, 64)
     slight, severe = (
         (library.corrupt(images, name, severity, streams(16)).float() - images).square().mean() for severity in (1, 5)
     )
@@ -69,7 +69,7 @@ CHECKS = by_name(
 )
 
 
-def pictures(count: int, height: int = 64, width: int = 48) -> Tensor:
+def random_images(count: int, height: int = 64, width: int = 48) -> Tensor:
     """Smooth colour with some texture, uint8: neither flat nor pure noise."""
     generator = generator_from("corruptible pictures")
     coarse = torch.rand(count, 3, 6, 4, generator=generator)

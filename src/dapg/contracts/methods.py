@@ -20,7 +20,7 @@ from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.scales import SCALES, Stage
 from dapg.core.settings import from_dict, to_dict
 from dapg.core.types import Modality, Record
-from dapg.data.picture_lines import write_lines
+from dapg.data.image_lines import write_lines
 from dapg.methods.base import DataFacts, Method, MethodConfig
 from dapg.methods.contrastive import NegativesConfig, QueueConfig
 from dapg.methods.runs import method_class

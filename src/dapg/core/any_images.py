@@ -96,8 +96,8 @@ def encoded(image: AnyImage) -> tuple[bytes, str]:
         except OSError as error:
             raise UsageError(f"{image} cannot be read: {error.strerror or error}") from error
     stream = io.BytesIO()
-    picture = image if isinstance(image, Image.Image) else to_pil(_rounded(to_tensor(image)))
-    picture.save(stream, "PNG")
+    shown = image if isinstance(image, Image.Image) else to_pil(_rounded(to_tensor(image)))
+    shown.save(stream, "PNG")
     return stream.getvalue(), "image"
 
 

@@ -37,8 +37,8 @@ def open_rgb(data: bytes, where: str) -> Image.Image:
     return _upright(_convert(image, where), _turn(image))
 
 
-def _upright(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
-    return picture if turn is None else picture.transpose(turn)
+def _upright(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    return image if turn is None else image.transpose(turn)
 
 
 def _identify(data: bytes, where: str) -> Image.Image:
@@ -168,17 +168,17 @@ def decode(
     stored = (width, height) if turn is None or turn in _KEEP_SIDES else (height, width)
     if box is None and image.format == "JPEG" and image.width > 2 * stored[0] and image.height > 2 * stored[1]:
         image.draft("RGB", (2 * stored[0], 2 * stored[1]))
-    picture = _convert(image, where)
+    rgb = _convert(image, where)
     if box is not None:
         left, top, right, bottom = box
-        clipped = (max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height))
+        clipped = (max(left, 0), max(top, 0), min(right, rgb.width), min(bottom, rgb.height))
         if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
-            raise DataError(f"{where}: box {box} has no area inside a picture of {picture.width} x {picture.height}")
-        picture = picture.crop(clipped)
-    picture = _upright(picture, turn)
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), resample)
-    return from_numpy(np.asarray(picture))
+            raise DataError(f"{where}: box {box} has no area inside a picture of {rgb.width} x {rgb.height}")
+        rgb = rgb.crop(clipped)
+    rgb = _upright(rgb, turn)
+    if rgb.size != (width, height):
+        rgb = rgb.resize((width, height), resample)
+    return from_numpy(np.asarray(rgb))
 
 
 def from_numpy(array: NDArray[np.uint8]) -> UInt8[Tensor, "3 H W"]:

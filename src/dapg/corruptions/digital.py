@@ -126,9 +126,9 @@ class Pixelate(Corruption):
         return result
 
 
-def _pixelate_in_pillow(share: float, picture: Image.Image) -> Image.Image:
-    size = int(picture.width * share), int(picture.height * share)
-    return picture.resize(size, Image.Resampling.BOX).resize(picture.size, Image.Resampling.NEAREST)
+def _pixelate_in_pillow(share: float, image: Image.Image) -> Image.Image:
+    size = int(image.width * share), int(image.height * share)
+    return image.resize(size, Image.Resampling.BOX).resize(image.size, Image.Resampling.NEAREST)
 
 
 @functools.lru_cache(maxsize=64)
@@ -228,9 +228,9 @@ class JpegCompression(Corruption):
         return _through_pillow(images, [partial(_codec_round_trip, self.QUALITY[n - 1]) for n in levels])
 
 
-def _codec_round_trip(quality: int, picture: Image.Image) -> Image.Image:
+def _codec_round_trip(quality: int, image: Image.Image) -> Image.Image:
     encoded = io.BytesIO()
-    picture.save(encoded, "JPEG", quality=quality)
+    image.save(encoded, "JPEG", quality=quality)
     return Image.open(encoded)
 
 

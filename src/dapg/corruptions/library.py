@@ -219,8 +219,8 @@ def _apply_to_rows(
         part = slice(start, start + chunk)
         damaged = corruption.apply(images.index_select(0, places[part]), take(parameters, part))
         if images.device.type == "cpu":  # index_copy_ goes byte by byte there
-            for row, picture in zip(rows[part].tolist(), damaged, strict=True):
-                result[row] = picture
+            for row, image in zip(rows[part].tolist(), damaged, strict=True):
+                result[row] = image
         else:
             result.index_copy_(0, places[part], damaged)
 

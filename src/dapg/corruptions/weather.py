@@ -121,8 +121,8 @@ def frost_size(photograph: int, height: int, width: int) -> tuple[int, int]:
 @functools.lru_cache(maxsize=32)
 def frost_photograph(photograph: int, height: int, width: int, device: torch.device) -> Float[Tensor, "3 h w"]:
     """An enlarged frost photograph, whole numbers 0 ... 255 as float, bicubic as OpenCV does it."""
-    with Image.open(_FROST_FOLDER / FROST_FILES[photograph]) as picture:
-        small = from_numpy(np.asarray(picture.convert("RGB")))
+    with Image.open(_FROST_FOLDER / FROST_FILES[photograph]) as image:
+        small = from_numpy(np.asarray(image.convert("RGB")))
     size = frost_size(photograph, height, width)
     large = functional.interpolate(small[None].float(), size=size, mode="bicubic", align_corners=False)
     return send(large[0].round_().clamp_(0, 255), device)

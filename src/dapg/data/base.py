@@ -143,7 +143,7 @@ class Dataset(ABC):
             file = Path(root) / path
             file.parent.mkdir(parents=True, exist_ok=True)
             if text is None:
-                file.write_bytes(example_picture(path))
+                file.write_bytes(example_image(path))
             else:
                 file.write_text(text, encoding="utf-8")
 
@@ -200,12 +200,12 @@ def _refuse_unfinished(root: Path) -> None:
         raise DataError(f"the corrupted copy in {root} is not whole; run its dapg corrupt command again to go on")
 
 
-def example_picture(path: str) -> bytes:
+def example_image(path: str) -> bytes:
     """A picture of 8 x 16 pixels in the format that the suffix names, in a colour of its own."""
     colour = derive_seed("example", path) % 2**24
-    picture = Image.new("RGB", (8, 16), (colour & 255, colour >> 8 & 255, colour >> 16))
+    image = Image.new("RGB", (8, 16), (colour & 255, colour >> 8 & 255, colour >> 16))
     stream = io.BytesIO()
-    picture.save(stream, format=Image.registered_extensions()[Path(path).suffix.lower()])
+    image.save(stream, format=Image.registered_extensions()[Path(path).suffix.lower()])
     return stream.getvalue()
 
 

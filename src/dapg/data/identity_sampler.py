@@ -21,14 +21,14 @@ class IdentitySampler:
     every picture once and the rest again.
     """
 
-    def __init__(self, records: Sequence[Record], persons: int, pictures: int, seed: int) -> None:
+    def __init__(self, records: Sequence[Record], persons: int, images: int, seed: int) -> None:
         """Group the records by person; pictures without a person are not used.
 
         Raises:
             UsageError: fewer persons than a batch holds.
         """
-        self.persons, self.pictures, self.seed = persons, pictures, seed
-        self.batch_size = persons * pictures
+        self.persons, self.images, self.seed = persons, images, seed
+        self.batch_size = persons * images
         self._groups = list(_by_person(records).values())
         self._numbers = sum(map(len, self._groups))
         _refuse_too_few(len(self._groups), persons, "persons")
@@ -42,7 +42,7 @@ class IdentitySampler:
         """Numbers of the pictures of step ``step``, person by person."""
         generator = generator_from("identity", self.seed, step)
         chosen = torch.randperm(len(self._groups), generator=generator)[: self.persons].tolist()
-        return [number for group in chosen for number in _without(self._groups[group], self.pictures, generator)]
+        return [number for group in chosen for number in _without(self._groups[group], self.images, generator)]
 
 
 class CrossModalSampler:
@@ -54,14 +54,14 @@ class CrossModalSampler:
     infrared pictures. AGW's sizes are 8 x (4 + 4).
     """
 
-    def __init__(self, records: Sequence[Record], persons: int = 8, pictures: int = 4, seed: int = 0) -> None:
+    def __init__(self, records: Sequence[Record], persons: int = 8, images: int = 4, seed: int = 0) -> None:
         """Group the records by person and modality.
 
         Raises:
             UsageError: fewer persons with both modalities than a batch holds.
         """
-        self.persons, self.pictures, self.seed = persons, pictures, seed
-        self.batch_size = 2 * persons * pictures
+        self.persons, self.images, self.seed = persons, images, seed
+        self.batch_size = 2 * persons * images
         visible, infrared = (_by_person(records, modality) for modality in Modality)
         self._groups = [(visible[person], infrared[person]) for person in visible if person in infrared]
         self._numbers = max(sum(map(len, visible.values())), sum(map(len, infrared.values())))
@@ -70,7 +70,7 @@ class CrossModalSampler:
     @property
     def steps_per_epoch(self) -> int:
         """AGW's epoch: floor(N / PK) + 1 batches, N the pictures of the larger modality (SYSU-MM01: 696)."""
-        return self._numbers // (self.persons * self.pictures) + 1
+        return self._numbers // (self.persons * self.images) + 1
 
     def batch(self, step: int) -> list[int]:
         """Numbers of the pictures of step ``step``."""
@@ -79,7 +79,7 @@ class CrossModalSampler:
         batch: list[int] = []
         for person in chosen:
             for numbers in self._groups[person]:
-                places = torch.randint(len(numbers), (self.pictures,), generator=generator).tolist()
+                places = torch.randint(len(numbers), (self.images,), generator=generator).tolist()
                 batch += [numbers[place] for place in places]
         return batch
 

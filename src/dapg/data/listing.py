@@ -8,40 +8,40 @@ from pathlib import Path, PurePosixPath
 from dapg.core.errors import DataError
 from dapg.core.types import leads_out
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
 """In lower case; a file's own suffix may be in any case."""
 
 
-def is_picture(path: str) -> bool:
+def is_image(path: str) -> bool:
     """Whether a relative path names a picture: a known suffix, and nothing hidden on the way.
 
     macOS leaves ``._NAME`` beside NAME on copies, and ``__MACOSX`` folders in archives.
     """
     parts = PurePosixPath(path).parts
     hidden = any(part == "__MACOSX" or (part.startswith(".") and part not in (".", "..")) for part in parts)
-    return bool(parts) and not hidden and PurePosixPath(parts[-1]).suffix.lower() in PICTURE_SUFFIXES
+    return bool(parts) and not hidden and PurePosixPath(parts[-1]).suffix.lower() in IMAGE_SUFFIXES
 
 
-def pictures_in(folder: Path) -> list[str]:
+def images_in(folder: Path) -> list[str]:
     """Sorted names of the pictures in one folder.
 
     Raises:
         DataError: the folder cannot be read, or a name is not UTF-8.
     """
     try:
-        names = sorted(path.name for path in folder.iterdir() if is_picture(path.name))
+        names = sorted(path.name for path in folder.iterdir() if is_image(path.name))
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror or error}") from error
     return _utf8(names, folder)
 
 
-def pictures_below(root: Path) -> list[str]:
+def images_below(root: Path) -> list[str]:
     """Sorted paths of all pictures below ``root``, relative to it; linked folders are followed, each once.
 
     Raises:
         DataError: a name is not UTF-8.
     """
-    return _utf8(sorted(path for path in files_below(root) if is_picture(path)), root)
+    return _utf8(sorted(path for path in files_below(root) if is_image(path)), root)
 
 
 def files_below(root: Path) -> Iterator[str]:

@@ -57,7 +57,7 @@ class _Item:
     extras: dict[str, Tensor]
 
 
-class _Pictures(TorchDataset[_Item]):
+class _Images(TorchDataset[_Item]):
     """Decodes record number i; in training an unreadable one gives way by a fixed rule."""
 
     def __init__(
@@ -112,17 +112,17 @@ class _Pictures(TorchDataset[_Item]):
         An unreadable one is left out, and noted, where unreadable pictures may be replaced.
         """
         height, width = self.config.height, self.config.width
-        pictures = torch.zeros(self.dataset.companion_slots, 3, height, width, dtype=torch.uint8)
+        images = torch.zeros(self.dataset.companion_slots, 3, height, width, dtype=torch.uint8)
         valid = torch.zeros(self.dataset.companion_slots, dtype=torch.bool)
         for slot, (data, box, where) in enumerate(self.dataset.companions(record)):
             try:
-                pictures[slot] = decode(data, (height, width), box, where)
+                images[slot] = decode(data, (height, width), box, where)
                 valid[slot] = True
             except DataError as error:
                 if not self.replace:
                     raise
                 notes.append(BadImage(where, str(error), record.path))
-        return {"companions": pictures, "companions_valid": valid}
+        return {"companions": images, "companions_valid": valid}
 
     def _candidates(self, index: int) -> Iterator[int]:
         """The picture itself, then the following ones of the same person and modality, then just the following ones."""
@@ -162,10 +162,10 @@ def training_batches(
     Raises:
         DataError: an unreadable picture with ``on_bad_image: fail``, or too many in a row.
     """
-    pictures = _Pictures(dataset, records, config, replace=config.on_bad_image == "replace")
-    workers = 0 if pictures.keep() else config.workers
+    images = _Images(dataset, records, config, replace=config.on_bad_image == "replace")
+    workers = 0 if images.keep() else config.workers
     loader = DataLoader(
-        pictures,
+        images,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
@@ -185,7 +185,7 @@ def ordered_batches(
 ) -> Iterator[Batch]:
     """All pictures once, in order; an unreadable one is an error or, with ``skip``, black and in ``bad_images``."""
     loader = DataLoader(
-        _Pictures(dataset, records, config, replace=False, skip=skip),
+        _Images(dataset, records, config, replace=False, skip=skip),
         batch_size=batch_size,
         num_workers=config.workers,
         collate_fn=collate,

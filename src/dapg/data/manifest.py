@@ -25,7 +25,7 @@ Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class GeneratedPicture:
+class GeneratedImage:
     """One line: the source picture, and what became of it in one pose."""
 
     path: str
@@ -42,7 +42,7 @@ class Manifest:
     """The generated pictures of a folder."""
 
     folder: Path
-    pictures: tuple[GeneratedPicture, ...]
+    pictures: tuple[GeneratedImage, ...]
     about: JsonObject = field(default_factory=dict)
     """``generator`` (SHA-256 of its weights), ``pairs`` (labels, label-free, synthetic: what the generator learnt
     from), ``poses`` (names, in order), ``data`` (hash of the source list), and more."""
@@ -50,7 +50,7 @@ class Manifest:
     @property
     def poses(self) -> tuple[str, ...]:
         """Names of the target poses, in order of first appearance."""
-        return tuple(dict.fromkeys(picture.pose for picture in self.pictures if picture.pose))
+        return tuple(dict.fromkeys(image.pose for image in self.pictures if image.pose))
 
     def by_source(self, least_score: float = 0.0) -> dict[tuple[str, Box | None], dict[str, Path]]:
         """(path, box) -> pose -> file, for pictures whose score is not below ``least_score`` (or not measured).
@@ -58,10 +58,10 @@ class Manifest:
         Sources that went on unchanged, or lost all their pictures, have an empty inner mapping.
         """
         sources: dict[tuple[str, Box | None], dict[str, Path]] = {}
-        for picture in self.pictures:
-            files = sources.setdefault((picture.path, picture.box), {})
-            if picture.file and (picture.score is None or picture.score >= least_score):
-                files[picture.pose] = self.folder / picture.file
+        for image in self.pictures:
+            files = sources.setdefault((image.path, image.box), {})
+            if image.file and (image.score is None or image.score >= least_score):
+                files[image.pose] = self.folder / image.file
         return sources
 
     def of(self, records: Iterable[Record], least_score: float = 0.0) -> list[dict[str, Path]]:
@@ -92,10 +92,10 @@ def write_manifest(manifest: Manifest) -> None:
         DapgError: a file cannot be written.
     """
     rows: list[tuple[object, ...]] = [COLUMNS]
-    for picture in manifest.pictures:
-        box = ("", "", "", "") if picture.box is None else picture.box
-        score = "" if picture.score is None else f"{picture.score:.4f}"
-        rows.append((picture.path, *box, picture.pose, picture.file, score))
+    for image in manifest.pictures:
+        box = ("", "", "", "") if image.box is None else image.box
+        score = "" if image.score is None else f"{image.score:.4f}"
+        rows.append((image.path, *box, image.pose, image.file, score))
     write_json(manifest.folder / ABOUT, manifest.about)
     atomic_write_text(manifest.folder / MANIFEST, csv_text(rows))
 
@@ -112,15 +112,15 @@ def read_manifest(folder: Path | str) -> Manifest:
             reader = csv.reader(handle, strict=True)
             if tuple(next(reader, ())) != COLUMNS:
                 raise DataError(f"{where}: the first line must be {','.join(COLUMNS)}")
-            pictures = tuple(_picture(cells, f"{where}, line {reader.line_num}") for cells in reader)
+            images = tuple(_image(cells, f"{where}, line {reader.line_num}") for cells in reader)
     except FileNotFoundError as error:
         raise DataError(f"{where} does not exist; dapg pose generate makes it, as its last file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{where} cannot be read ({error})") from error
-    return Manifest(Path(folder), pictures, read_json(Path(folder) / ABOUT, _About))
+    return Manifest(Path(folder), images, read_json(Path(folder) / ABOUT, _About))
 
 
-def _picture(cells: list[str], where: str) -> GeneratedPicture:
+def _image(cells: list[str], where: str) -> GeneratedImage:
     if len(cells) != len(COLUMNS):
         raise DataError(f"{where}: {len(cells)} cells in place of {len(COLUMNS)}")
     path, *sides, pose, file, score = map(plain_cell, cells)
@@ -129,6 +129,6 @@ def _picture(cells: list[str], where: str) -> GeneratedPicture:
         raise DataError(f"{where}: pose and file must both be given, the file relative to the folder, or both be empty")
     try:
         box = None if not any(sides) else (int(sides[0]), int(sides[1]), int(sides[2]), int(sides[3]))
-        return GeneratedPicture(path, box, pose, file, float(score) if score else None)
+        return GeneratedImage(path, box, pose, file, float(score) if score else None)
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error

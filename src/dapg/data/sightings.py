@@ -15,7 +15,7 @@ from dapg.core.types import UNKNOWN, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.cropping.crop import MANIFEST, CropSettings, crop
 from dapg.data.cropping.videos import VIDEO_SUFFIXES
-from dapg.data.listing import pictures_below
+from dapg.data.listing import images_below
 from dapg.data.sets.folder import LABELS, Folder
 from dapg.data.source import open_dataset, parse_source
 
@@ -111,7 +111,7 @@ def _plain(root: Path, settings: SourceSettings) -> list[Sighting]:
     """Every picture below a folder; a picture's camera is the folder right below the root that holds it."""
     root = root.resolve()
     answers = []
-    for name in pictures_below(root):
+    for name in images_below(root):
         path, folder = root / name, name.rpartition("/")[0].partition("/")[0]
         stamp = _stamp(path)
         if stamp is not None:

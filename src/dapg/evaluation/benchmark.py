@@ -36,7 +36,7 @@ from dapg.evaluation.benchmark_sets import (
 )
 from dapg.evaluation.corrupted_sets import CorruptionPolicy, protocols_of
 from dapg.evaluation.evaluate import first_mode, untrained_trials, weights_hash
-from dapg.evaluation.picture_cache import PictureCache, default_folder
+from dapg.evaluation.image_cache import ImageCache, default_folder
 from dapg.evaluation.result import describe_trial
 from dapg.features.build_encoder import build_encoder
 from dapg.features.extract import checked_feature, readable_trials, trial_records
@@ -209,7 +209,7 @@ def _make(
     if stored.exists() and read_json(stored) != about:
         shutil.rmtree(features.path)
     write_json(stored, about)
-    cache = PictureCache(default_folder(), int(settings.cache_size * GIGABYTE))
+    cache = ImageCache(default_folder(), int(settings.cache_size * GIGABYTE))
     runtime = Runtime(device, settings.batch_size, settings.workers, progress=True)
     skip = settings.on_bad_image == "skip"
     try:

@@ -29,7 +29,7 @@ from dapg.core.types import Modality, Record
 from dapg.corruptions import library
 from dapg.data.base import Dataset
 from dapg.evaluation.corrupted_sets import Assignment, CorruptionPolicy, assign, one_thread
-from dapg.evaluation.picture_cache import PictureCache
+from dapg.evaluation.image_cache import ImageCache
 from dapg.features.encoders import Encoder
 from dapg.features.extract import Unreadable, extract
 
@@ -175,7 +175,7 @@ class Maker:
     dataset: Dataset
     records: Sequence[Record]
     runtime: Runtime
-    cache: PictureCache
+    cache: ImageCache
     skip: bool = False
     """Whether images that cannot be read are left out and noted in the folder; else they are an error."""
 
@@ -242,7 +242,7 @@ class _Blocks(TorchDataset[Tensor]):
         sets: Sequence[TestSet],
         records: Sequence[Record],
         size: tuple[int, int],
-        cache: PictureCache,
+        cache: ImageCache,
     ) -> None:
         self.dataset, self.sets, self.size, self.cache = dataset, sets, size, cache
         self.damaged = [damaged_by(test_set, dataset, records) for test_set in sets]

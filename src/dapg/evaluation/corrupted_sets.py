@@ -227,8 +227,8 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def corrupt_picture(
-    picture: UInt8[Tensor, "3 H W"], assignment: Assignment, equal_channels: bool = False
+def corrupt_image(
+    image: UInt8[Tensor, "3 H W"], assignment: Assignment, equal_channels: bool = False
 ) -> UInt8[Tensor, "3 H W"]:
     """One corrupted picture; the same arguments give the same bits whatever runs beside.
 
@@ -236,11 +236,11 @@ def corrupt_picture(
         UsageError: the picture has fewer than 32 pixels on a side.
     """
     if assignment.name == library.NONE:
-        return picture
+        return image
     with one_thread():
         streams = SampleGenerator(torch.tensor([assignment.seed]))
         return library.corrupt(
-            picture[None], assignment.name, assignment.severity, streams, equal_channels=equal_channels
+            image[None], assignment.name, assignment.severity, streams, equal_channels=equal_channels
         )[0]
 
 
@@ -253,7 +253,7 @@ def corrupt_record(
         DataError: the picture cannot be read, or is too small to be corrupted at its own size.
     """
     if policy.height:
-        picture = decode(data, (policy.height, policy.width), record.box, record.path)
+        image = decode(data, (policy.height, policy.width), record.box, record.path)
     else:
         whole = open_rgb(data, record.path)
         if record.box is not None:
@@ -266,8 +266,8 @@ def corrupt_record(
         if assignment.name == "rain" and whole.height <= _RAIN_ROWS[0]:
             rows = _RAIN_ROWS[1]
             whole = whole.resize((max(32, round(whole.width * rows / whole.height)), rows), Image.Resampling.BILINEAR)
-        picture = from_numpy(np.asarray(whole))
-    return corrupt_picture(picture, assignment, record.modality == Modality.INFRARED)
+        image = from_numpy(np.asarray(whole))
+    return corrupt_image(image, assignment, record.modality == Modality.INFRARED)
 
 
 _RAIN_ROWS = (60, 65)
@@ -359,9 +359,9 @@ def _original(record: Record) -> tuple[Record, bool]:
     return replace(record, path=path), clean
 
 
-def _encoded(picture: UInt8[Tensor, "3 H W"], form: str, **options: int) -> bytes:
+def _encoded(image: UInt8[Tensor, "3 H W"], form: str, **options: int) -> bytes:
     stream = io.BytesIO()
-    to_pil(picture).save(stream, form, **options)
+    to_pil(image).save(stream, form, **options)
     return stream.getvalue()
 
 
@@ -439,14 +439,14 @@ def write_copy(
     mark = whole.with_name(whole.name + PARTIAL)
     mark.touch()
     _copy_lists(Path(dataset.root), target, set(unique))
-    pictures = CompactRecords(unique[path] for path in sorted(unique))
-    shards = chunks(len(pictures), _SHARD)
+    images = CompactRecords(unique[path] for path in sorted(unique))
+    shards = chunks(len(images), _SHARD)
     for shard in shards:
         lines = _lines(target, shard)
         refused = on_bad_image == "fail" and any(line["corruption"] == UNREADABLE for line in lines)
         if refused or not all(sha256(target / line["path"]) == line["sha256"] for line in lines):
             forget(target, shard)
-    start = functools.partial(_start_copying, dataset, pictures, (policy, repeat), target, on_bad_image)
+    start = functools.partial(_start_copying, dataset, images, (policy, repeat), target, on_bad_image)
     kept = launch(Job("corrupt", target, shards, "picture", start), engine)
     lines = [line for shard in shards for line in _lines(target, shard)]
     with folder_lock(target, patience=3600.0):  # others that worked with us may be writing the same
@@ -454,9 +454,9 @@ def write_copy(
         atomic_write_text(whole, "".join(json.dumps(line) + "\n" for line in lines))
         mark.unlink(missing_ok=True)
     counts = Counter(line["corruption"] for line in lines)
-    written = len(pictures) - kept
+    written = len(images) - kept
     return {
-        "pictures": len(pictures),
+        "pictures": len(images),
         "written": written,
         "kept": kept,
         "corruptions": dict(sorted(counts.items())),
@@ -466,7 +466,7 @@ def write_copy(
 
 def _start_copying(
     dataset: Dataset,
-    pictures: Sequence[Record],
+    images: Sequence[Record],
     draw: tuple[CorruptionPolicy, int],
     target: Path,
     on_bad_image: OnBadImage,
@@ -476,7 +476,7 @@ def _start_copying(
 
     def run_shard(shard: str) -> list[Path]:
         lines = []
-        for record in pictures[chunk(shard, _SHARD)]:
+        for record in images[chunk(shard, _SHARD)]:
             assignment = assign(policy, dataset.title, record, repeat, dataset.places)
             data = dataset.read(record)
             name, severity = assignment.name, assignment.severity
@@ -545,11 +545,11 @@ def _check_policy(target: Path, settings: JsonObject) -> None:
             )
 
 
-def _copy_lists(root: Path, target: Path, pictures: set[str]) -> None:
+def _copy_lists(root: Path, target: Path, images: set[str]) -> None:
     """Copy the data set's small files that are no pictures, out of a folder or a zip archive."""
 
     def copy(name: str, size: int, source: Callable[[str], IO[bytes]]) -> None:
-        listed = Path(name).suffix.lower() in _LISTS and name not in pictures
+        listed = Path(name).suffix.lower() in _LISTS and name not in images
         file = target / inside(name, str(root)) if listed else target
         if listed and not (file.is_file() and file.stat().st_size == size):  # a file that is there is whole
             with source(name) as stream, atomic_path(file) as temporary, temporary.open("wb") as handle:

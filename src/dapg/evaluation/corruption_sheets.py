@@ -17,7 +17,7 @@ from dapg.core.ranges import Count, Pixels, Seed, Severity
 from dapg.core.rng import SampleGenerator
 from dapg.core.seeds import derive_seed
 from dapg.corruptions import library
-from dapg.evaluation.corrupted_sets import Assignment, corrupt_picture
+from dapg.evaluation.corrupted_sets import Assignment, corrupt_image
 
 _MARGIN = 4
 _LABEL = 12
@@ -82,24 +82,24 @@ def write_sheet(picture: Path, settings: SheetSettings | ChainSheetSettings) -> 
 
 
 def severity_sheet(
-    picture: UInt8[Tensor, "3 H W"], names: Sequence[str] = library.VISIBLE_20, seed: int = 0
+    image: UInt8[Tensor, "3 H W"], names: Sequence[str] = library.VISIBLE_20, seed: int = 0
 ) -> Image.Image:
     """A row a corruption: the clean picture, then severities 1 to 5."""
     rows = []
     for name in names:
         damaged = [
-            corrupt_picture(picture, Assignment(name, severity, derive_seed("sheet", name, severity, seed)))
+            corrupt_image(image, Assignment(name, severity, derive_seed("sheet", name, severity, seed)))
             for severity in library.SEVERITIES
         ]
-        rows.append((name, [picture, *damaged]))
+        rows.append((name, [image, *damaged]))
     return _sheet(rows, ["clean", *(f"severity {severity}" for severity in library.SEVERITIES)])
 
 
 def chain_sheet(
-    picture: UInt8[Tensor, "3 H W"], rows: int = 4, severities: tuple[int, int] = (1, 3), seed: int = 0
+    image: UInt8[Tensor, "3 H W"], rows: int = 4, severities: tuple[int, int] = (1, 3), seed: int = 0
 ) -> Image.Image:
     """A row a draw of the noise chain: anchor, one, two and three corruptions, and their mixture."""
-    anchor = (picture.to(torch.float32) / 255).expand(rows, -1, -1, -1).contiguous()
+    anchor = (image.to(torch.float32) / 255).expand(rows, -1, -1, -1).contiguous()
     seeds = torch.tensor([derive_seed("chain sheet", row, seed) for row in range(rows)])
     chain = noise_chain(anchor, SampleGenerator(seeds), severities=severities)
     lines = []
@@ -119,9 +119,9 @@ def _sheet(rows: Sequence[tuple[str, Sequence[Tensor]]], columns: Sequence[str])
     pen = ImageDraw.Draw(sheet)
     for column, title in enumerate(columns):
         pen.text((column * cell_width + _MARGIN, 0), title, fill="black")
-    for row, (label, pictures) in enumerate(rows):
+    for row, (label, images) in enumerate(rows):
         top = row * cell_height + _LABEL
         pen.text((_MARGIN, top), label, fill="black")
-        for column, picture in enumerate(pictures):
-            sheet.paste(to_pil(picture), (column * cell_width + _MARGIN, top + _LABEL))
+        for column, image in enumerate(images):
+            sheet.paste(to_pil(image), (column * cell_width + _MARGIN, top + _LABEL))
     return sheet

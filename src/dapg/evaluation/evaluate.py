@@ -247,10 +247,10 @@ def _corrupted(
         plain = replace(work, settings=replace(settings, activations=False))
         lists = _ranked_lists(plain, view, view.mark(work.trials[0]), table, folder)
         assignments = {record.path: view.assignment(record) for record in table.records}
-        for picture in _pictures(lists):
-            assignment = assignments[picture["path"]]
-            picture["picture"] = str(place / picture["picture"])
-            picture["corruption"] = f"{assignment.name} {assignment.severity}".removesuffix(" 0")
+        for image in _images(lists):
+            assignment = assignments[image["path"]]
+            image["picture"] = str(place / image["picture"])
+            image["corruption"] = f"{assignment.name} {assignment.severity}".removesuffix(" 0")
         write_json(folder / CORRUPTED_LISTS, lists)
 
     sets = score_corrupted(
@@ -261,9 +261,9 @@ def _corrupted(
     return summary(SetScores(queries), sets, work.feature, files), read_json(folder / CORRUPTED_LISTS, list[RankedList])
 
 
-def _pictures(lists: list[JsonObject]) -> list[JsonObject]:
+def _images(lists: list[JsonObject]) -> list[JsonObject]:
     """Queries and answers of ranked lists."""
-    return [picture for entry in lists for picture in (entry["query"], *entry["answers"])]
+    return [image for entry in lists for image in (entry["query"], *entry["answers"])]
 
 
 def _model_seed(settings: EvaluateSettings) -> int | None:

@@ -62,7 +62,7 @@ class ExplainSettings:
     """auto, cpu, cuda or cuda:N."""
 
 
-class PictureFiles(Dataset):
+class ImageFiles(Dataset):
     """Picture files named one by one."""
 
     title = "picture files"
@@ -113,7 +113,7 @@ def _explain(settings: ExplainSettings, folder: Path) -> JsonObject:
     if backbone_of(encoder) is None:
         raise UsageError(f"{settings.model} is no network, so there are no activations to draw")
     feature = checked_feature(encoder, settings.feature)
-    asked = PictureFiles(settings.pictures, Modality[settings.modality.upper()])
+    asked = ImageFiles(settings.pictures, Modality[settings.modality.upper()])
     queries = extract(encoder, asked, asked.records(), runtime)
     gallery: Dataset = asked
     unreadable: Unreadable = {}

@@ -21,8 +21,8 @@ from dapg.core.settings import to_dict
 from dapg.core.train_config import BackboneConfig, DataConfig
 from dapg.corruptions import library
 from dapg.data.captions import CaptionSettings, captions
+from dapg.data.image_lines import write_lines
 from dapg.data.manifest import MANIFEST
-from dapg.data.picture_lines import write_lines
 from dapg.data.source import open_dataset, select_records
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
 from dapg.experiment.figures import WITHIN
@@ -123,10 +123,10 @@ def _captions(data: DataConfig, device: str) -> Mapping[str, str]:
 
 
 def _groups(data: DataConfig, device: str) -> Mapping[str, int]:
-    pictures = len(select_records(open_dataset(data), data, 0))
-    if pictures > MOST_GROUPED:
-        raise UsageError(f"{pictures} pictures are too many to cluster in memory")
-    return group(GroupSettings(data, groups=max(2, pictures // 6), device=device))
+    images = len(select_records(open_dataset(data), data, 0))
+    if images > MOST_GROUPED:
+        raise UsageError(f"{images} pictures are too many to cluster in memory")
+    return group(GroupSettings(data, groups=max(2, images // 6), device=device))
 
 
 _WRITERS: dict[str, Callable[[DataConfig, str], Mapping[str, str | int]]] = {"captions": _captions, "groups": _groups}

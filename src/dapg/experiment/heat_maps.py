@@ -30,7 +30,7 @@ from dapg.data.source import open_dataset
 from dapg.evaluation.benchmark_scores import Test, grid_of, score_protocols
 from dapg.evaluation.benchmark_sets import FeatureFolder, Maker, sets_of
 from dapg.evaluation.corrupted_sets import CorruptedDataset, CorruptionPolicy
-from dapg.evaluation.picture_cache import PictureCache
+from dapg.evaluation.image_cache import ImageCache
 from dapg.experiment.figures import OURS
 from dapg.experiment.matrix import Cell, Group, arm_called
 from dapg.experiment.paper import modes_of
@@ -218,7 +218,7 @@ def severities(
     test = Test(dataset, [trial], 1)
     measured: dict[str, Any] = {"names": list(NAMES), "levels": list(LEVELS), "clean": {}, "mAP": {}, "cells": {}}
     with tempfile.TemporaryDirectory() as place:
-        cache = PictureCache(Path(place) / "pictures", _CACHE)  # the images are corrupted once for both
+        cache = ImageCache(Path(place) / "pictures", _CACHE)  # the images are corrupted once for both
         for who, encoder in encoders.items():
             folder = FeatureFolder(Path(place) / who)
             maker = Maker(encoder, encoder.headline, dataset, test.records(), Runtime(progress=True), cache)

@@ -43,7 +43,7 @@ def write_report(experiment: Experiment) -> str:
     primary = registration.report(experiment, stored)
     every = lines(experiment, stored)
     text = write_tables(experiment, stored, every)
-    pictures = read_pictures(experiment)
+    images = read_pictures(experiment)
     checked = claims.checks(experiment, stored)
     sections, not_run = _sections(experiment, every, stored)
     if primary.rows:
@@ -55,14 +55,14 @@ def write_report(experiment: Experiment) -> str:
         points=_points(experiment, stored),
         sections=[*sections, Section("The paper's text, checked", checks, folded=True)],
         curves=_curves(experiment, stored),
-        sources=[costs(experiment, stored, sum((group["seconds"] for group in pictures), 0.0))],
+        sources=[costs(experiment, stored, sum((group["seconds"] for group in images), 0.0))],
         notes=[
             f"{len(stored)} cells are done{_draws(stored)}. Differences are points of mAP, ours minus the other, with "
             "95 % intervals by bootstrap over test persons crossed with seeds. What synthetic people show is no claim "
             "about SYSU-MM01 or RegDB.",
             *([f"Not run: {'; '.join(not_run)}."] if not_run else []),
         ],
-        pictures=pictures,
+        pictures=images,
         without_pictures=_WITHOUT,
     )
     with folder_lock(experiment.folder, patience=LOCK_PATIENCE):

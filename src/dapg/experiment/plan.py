@@ -175,8 +175,8 @@ def _steps(training: TrainingSettings) -> int:
     """Steps of a training; where epochs decide, its data are counted."""
     if training.train.steps:
         return training.train.steps
-    pictures = len(select_records(open_dataset(training.data), training.data, training.seed))
-    return training.train.total_steps(pictures / training.train.batch_size)
+    images = len(select_records(open_dataset(training.data), training.data, training.seed))
+    return training.train.total_steps(images / training.train.batch_size)
 
 
 def _measured(experiment: Experiment, stored: Stored) -> Speeds:

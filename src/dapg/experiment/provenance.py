@@ -14,13 +14,11 @@ from dapg.report.score_tables import Row
 _SUMS = ("cells", "trainings", "training", "scoring")
 
 
-def costs(experiment: Experiment, stored: Stored, seconds_of_pictures: float) -> Table:
+def costs(experiment: Experiment, stored: Stored, seconds_of_images: float) -> Table:
     """Hours by machine and commit, for the page's foot."""
     old = [cell.name for cell in experiment.cells() if cell.name in stored and not stored[cell.name].unchanged(cell)]
     stale = f" By other settings than those of now: {', '.join(old)}." if old else ""
-    others = (
-        f" Heat maps and ranked lists took another {seconds_of_pictures / 3600:.2f} h." if seconds_of_pictures else ""
-    )
+    others = f" Heat maps and ranked lists took another {seconds_of_images / 3600:.2f} h." if seconds_of_images else ""
     return Table(
         "Hours by machine and commit",
         spent(stored.values()),

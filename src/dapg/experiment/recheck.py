@@ -159,7 +159,7 @@ def compare(name: str, stored: CellResult, again: CellResult, allowed: Mapping[s
     if set(stored.scores) != set(again.scores):
         odd = sorted(set(stored.scores) ^ set(again.scores))
         raise UsageError(f"{name} is scored in other modes or conditions than when it was stored: {', '.join(odd)}")
-    left_out = _other_pictures(stored, again)
+    left_out = _other_images(stored, again)
     scores = [score for score in stored.scores if not left_out or score.endswith("/clean")]
     gaps = {score: 100 * (again.scores[score]["mAP"] - stored.scores[score]["mAP"]) for score in scores}
     worst = max(gaps, key=lambda score: abs(gaps[score]) / max(allowed[score], 1e-12))
@@ -175,7 +175,7 @@ def compare(name: str, stored: CellResult, again: CellResult, allowed: Mapping[s
     )
 
 
-def _other_pictures(stored: CellResult, again: CellResult) -> str:
+def _other_images(stored: CellResult, again: CellResult) -> str:
     """Why corrupted pictures are not the same; empty: they are."""
     if stored.draws != again.draws:
         return f"random draws version {stored.draws} there, {again.draws} now"

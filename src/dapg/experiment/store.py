@@ -146,7 +146,7 @@ class CellResult:
         return sum(training.seconds for training in self.trainings)
 
     @property
-    def pictures(self) -> str:
+    def images(self) -> str:
         """Which pictures it was fine-tuned on, and how those that it was tested on were corrupted."""
         corrupted = f"{self.corruptions or 'no list'}, draws version {self.draws}, {self.repeats} repeats"
         tested = f", tested on {self.tested}" if self.tested else ""
@@ -204,7 +204,7 @@ def refuse_mixed(stored: Stored) -> None:
         UsageError: says how many cells have which pictures, or which training has which precisions.
     """
     for data in sorted({result.data for result in stored.values()}):
-        kinds = Counter(result.pictures for result in stored.values() if result.data == data)
+        kinds = Counter(result.images for result in stored.values() if result.data == data)
         if len(kinds) > 1:
             listed = "; ".join(f"{kind} ({number} cells)" for kind, number in sorted(kinds.items()))
             raise UsageError(

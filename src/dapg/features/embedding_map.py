@@ -15,7 +15,7 @@ from dapg.core.types import UNKNOWN, JsonObject, Modality
 from dapg.features.table import FeatureTable
 
 BINS = 100
-MOST_PICTURES = 4000
+MOST_IMAGES = 4000
 """Of each modality in a histogram; of more a random part, which no eye can tell from all."""
 MOST_POINTS = 2000
 _PAIRS = (
@@ -31,7 +31,7 @@ def distance_histograms(table: FeatureTable, feature: str, seed: int = 0) -> Jso
     Args:
         table: unit features of labelled test images.
         feature: which of them.
-        seed: which pictures are taken where there are more than ``MOST_PICTURES`` of a modality.
+        seed: which pictures are taken where there are more than ``MOST_IMAGES`` of a modality.
 
     Returns:
         ``edges``: 101 cosine distances 0 ... 2 (1 - dot product); ``pairs``: for each pair of modalities that occurs
@@ -110,9 +110,9 @@ def tsne_map(table: FeatureTable, feature: str, persons: int, seed: int = 0) -> 
 
 
 def _some(table: FeatureTable, modality: Modality, seed: int) -> Int[Tensor, "n"]:
-    """Rows of labelled pictures of a modality, ascending, at most ``MOST_PICTURES``."""
+    """Rows of labelled pictures of a modality, ascending, at most ``MOST_IMAGES``."""
     rows = ((table.modalities == int(modality)) & (table.persons != UNKNOWN)).nonzero()[:, 0]
-    if len(rows) <= MOST_PICTURES:
+    if len(rows) <= MOST_IMAGES:
         return rows
     chosen = torch.randperm(len(rows), generator=generator_from("histogram pictures", int(modality), seed))
-    return rows[chosen[:MOST_PICTURES].sort().values]
+    return rows[chosen[:MOST_IMAGES].sort().values]

@@ -53,8 +53,8 @@ class BackboneEncoder:
 
     def encode(self, images: UInt8[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
         """The pooled feature map."""
-        pictures = normalise(to_float(images.to(self.device)), self.backbone.mean, self.backbone.std)
-        return {"backbone": functional.normalize(average_pool(self.backbone(pictures)))}
+        standard = normalise(to_float(images.to(self.device)), self.backbone.mean, self.backbone.std)
+        return {"backbone": functional.normalize(average_pool(self.backbone(standard)))}
 
 
 FLIPPED = ", flip-averaged"

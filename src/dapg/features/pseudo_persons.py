@@ -85,7 +85,7 @@ def group(settings: GroupSettings, unreadable: Unreadable | None = None) -> dict
     return {record.path: number for record, number in zip(table.records, numbers, strict=True)}
 
 
-def require_clusters(pictures: int, groups: int) -> None:
+def require_clusters(images: int, groups: int) -> None:
     """Fail before the features are made, not after.
 
     Raises:
@@ -93,8 +93,8 @@ def require_clusters(pictures: int, groups: int) -> None:
     """
     if importlib.util.find_spec("sklearn") is None:
         raise UsageError("clustering needs scikit-learn: pip install 'dapg[plot]'")
-    if not 2 <= groups <= pictures:
-        raise UsageError(f"--groups is between 2 and the number of pictures ({pictures}), not {groups}")
+    if not 2 <= groups <= images:
+        raise UsageError(f"--groups is between 2 and the number of pictures ({images}), not {groups}")
 
 
 def clusters(features: Float[Tensor, "N D"], groups: int, seed: int) -> list[int]:

@@ -26,7 +26,7 @@ from dapg.core.progress import progress_bar
 from dapg.core.ranges import Count, Threads, Weight
 from dapg.core.types import JsonObject, Modality
 from dapg.data.cropping.videos import VIDEO_SUFFIXES
-from dapg.data.listing import files_below, is_picture
+from dapg.data.listing import files_below, is_image
 from dapg.data.loading import OnBadImage
 from dapg.data.sightings import Box, Sighting, SourceSettings, refuse_other_infrared, sightings
 from dapg.features.networks import Network, NetworkSettings
@@ -311,7 +311,7 @@ def _parts(source: str) -> list[str]:
         return [source]
     names = sorted(files_below(path))
     videos = [os.fspath(path / name) for name in names if Path(name).suffix.lower() in VIDEO_SUFFIXES]
-    return [*([source] if not videos or any(map(is_picture, names)) else []), *videos]
+    return [*([source] if not videos or any(map(is_image, names)) else []), *videos]
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -137,7 +137,7 @@ class Contrastive(Method[ConfigT_co]):
         return functional.normalize(self.head(average_pool(self.backbone(view))))
 
 
-def other_pictures(positives: Float[Tensor, "B P D"]) -> tuple[Float[Tensor, "N D"], Bool[Tensor, "B N"]]:
+def other_images(positives: Float[Tensor, "B P D"]) -> tuple[Float[Tensor, "N D"], Bool[Tensor, "B N"]]:
     """Negatives of the batch: every process's positives, and which of them belong to another picture than the row's.
 
     With gradient. A picture is told from the others by its place alone, so another picture of its person is a negative.

@@ -71,20 +71,20 @@ class Captioner(nn.Module):
             features: feature map.
             captions: START, words, END, then PADDING.
         """
-        picture = self.enter(features.flatten(2).transpose(1, 2))
+        image = self.enter(features.flatten(2).transpose(1, 2))
         return (
-            self._next_words(self.forwards, picture, captions),
-            self._next_words(self.backwards, picture, reversed_captions(captions)),
+            self._next_words(self.forwards, image, captions),
+            self._next_words(self.backwards, image, reversed_captions(captions)),
         )
 
     def _next_words(
-        self, decoder: nn.TransformerDecoder, picture: Float[Tensor, "B hw D"], captions: Int[Tensor, "B L"]
+        self, decoder: nn.TransformerDecoder, image: Float[Tensor, "B hw D"], captions: Int[Tensor, "B L"]
     ) -> Float[Tensor, ""]:
         given, wanted = captions[:, :-1], captions[:, 1:]
         count = given.shape[1]
         words = self.dropout(self.norm(self.words[given] + self.places[:count]))
         ahead: Bool[Tensor, "L L"] = torch.ones(count, count, dtype=torch.bool, device=given.device).triu(1)
-        out = decoder(words, picture, tgt_mask=ahead, tgt_key_padding_mask=given == PADDING, tgt_is_causal=True)
+        out = decoder(words, image, tgt_mask=ahead, tgt_key_padding_mask=given == PADDING, tgt_is_causal=True)
         logits = functional.linear(out, self.words, self.bias).float()
         return functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=PADDING)
 

@@ -84,7 +84,7 @@ class PoseGenerator(nn.Module):
 
     def forward(
         self,
-        pictures: Float[Tensor, "B 3 H W"],
+        images: Float[Tensor, "B 3 H W"],
         poses: Float[Tensor, "B 3 H W"],
         carried: Float[Tensor, "B 4 H W"] | None = None,
     ) -> Float[Tensor, "B 3 H W"]:
@@ -131,12 +131,12 @@ class ResidualGenerator(PoseGenerator):
 
     def forward(
         self,
-        pictures: Float[Tensor, "B 3 H W"],
+        images: Float[Tensor, "B 3 H W"],
         poses: Float[Tensor, "B 3 H W"],
         carried: Float[Tensor, "B 4 H W"] | None = None,
     ) -> Float[Tensor, "B 3 H W"]:
         """As every generator; ``carried`` is not heeded."""
-        x = torch.cat([pictures, poses], dim=1)
+        x = torch.cat([images, poses], dim=1)
         for layer in (self.conv1, self.conv2, self.conv3):
             x = layer(x).relu()
         for number in range(1, self.config.blocks + 1):
@@ -179,10 +179,10 @@ class PatchDiscriminator(nn.Module):
                 parametrizations.spectral_norm(layer.get_submodule("conv"))
 
     def forward(
-        self, pictures: Float[Tensor, "B 3 H W"], poses: Float[Tensor, "B 3 H W"] | None = None
+        self, images: Float[Tensor, "B 3 H W"], poses: Float[Tensor, "B 3 H W"] | None = None
     ) -> Float[Tensor, "B 1 h w"]:
         """A score a patch, unbounded: 1 is real, 0 generated."""
-        x = pictures if poses is None else torch.cat([pictures, poses], dim=1)
+        x = images if poses is None else torch.cat([images, poses], dim=1)
         *layers, last = self.children()
         for layer in layers:
             x = functional.leaky_relu(layer(x), 0.2)
@@ -283,34 +283,34 @@ class AttentionGenerator(PoseGenerator):
 
     def forward(
         self,
-        pictures: Float[Tensor, "B 3 H W"],
+        images: Float[Tensor, "B 3 H W"],
         poses: Float[Tensor, "B 3 H W"],
         carried: Float[Tensor, "B 4 H W"] | None = None,
     ) -> Float[Tensor, "B 3 H W"]:
         """As every generator; where nothing is carried, everything is painted."""
-        painted, trust = self.paint(pictures, poses, carried)
+        painted, trust = self.paint(images, poses, carried)
         return lay(painted, trust, carried) if self.config.carry and carried is not None else painted
 
     def paint(
         self,
-        pictures: Float[Tensor, "B 3 H W"],
+        images: Float[Tensor, "B 3 H W"],
         poses: Float[Tensor, "B 3 H W"],
         carried: Float[Tensor, "B 4 H W"] | None = None,
     ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B T H W"]]:
         """The whole picture painted, and carried parts' trust in [0, 1]; T is 1 with ``carry``, else 0."""
-        picture_fine = self.picture_fine(_with_places(functional.pixel_unshuffle(pictures, self.CELL)))  # stride 4
+        picture_fine = self.picture_fine(_with_places(functional.pixel_unshuffle(images, self.CELL)))  # stride 4
         pose_fine = self.pose_fine(_with_places(functional.pixel_unshuffle(poses, self.CELL)))
-        picture = self.picture_middle(_active(picture_fine))  # stride 8
+        image = self.picture_middle(_active(picture_fine))  # stride 8
         pose = self.pose_middle(_active(pose_fine))
-        coarse = self.picture_coarse(_active(picture))  # stride 16
+        coarse = self.picture_coarse(_active(image))  # stride 16
         plan = self.plan(torch.cat([coarse, self.pose_coarse(_active(pose))], dim=1))
         plan, context = _doubled(self.plan_middle(_active(plan))), _doubled(self.context(_active(coarse)))
-        fetched = self._fetch(pose + plan, picture + context)
-        x = self.paint_middle(self.merge(torch.cat([fetched, pose, plan, picture], dim=1)))
+        fetched = self._fetch(pose + plan, image + context)
+        x = self.paint_middle(self.merge(torch.cat([fetched, pose, plan, image], dim=1)))
         x = functional.pixel_shuffle(self.widen(_active(x)), 2)
         fine = [x, pose_fine, picture_fine]
         if self.config.carry:
-            carried = carried if carried is not None else pictures.new_zeros(len(pictures), 4, *pictures.shape[2:])
+            carried = carried if carried is not None else images.new_zeros(len(images), 4, *images.shape[2:])
             fine.append(self.carried_fine(functional.pixel_unshuffle(carried, self.CELL)))
         x = self.paint_fine(_active(torch.cat(fine, dim=1)))
         out = functional.pixel_shuffle(self.finish(_active(x)), self.CELL)

@@ -59,7 +59,7 @@ class Demo:
     device: str = "cpu"
     generator: str = "embedded"
     """Of other poses: embedded, a file, or the folder of a finished `dapg pose train`."""
-    aligned_pictures: int = 600
+    aligned_images: int = 600
     """Unlabelled pictures whose persons are generated in other poses, and that stage 2 is trained on."""
     fast: bool = False
     """Train nothing: score the package's own networks."""
@@ -92,7 +92,7 @@ class Demo:
             out=str(self.out / "poses"),
             split=self.stage_2().data.split,
             generator=self.generator,
-            subset=self.aligned_pictures,
+            subset=self.aligned_images,
             seed=self.seed,
             device=self.device,
         )
@@ -102,7 +102,7 @@ class Demo:
         base = alignment(ALIGNMENT, SCALE, self.stage_1())
         return replace(
             base,
-            data=replace(base.data, split="unlabelled", subset=self.aligned_pictures),
+            data=replace(base.data, split="unlabelled", subset=self.aligned_images),
             train=replace(base.train, steps=self.steps or LENGTHS["align"]),
             generated=str(self.out / "poses"),
             seed=self.seed,
@@ -170,7 +170,7 @@ def _lanes(demo: Demo, without_stage_2: bool) -> list[list[Step]]:
     ours: list[Step] = [("stage 1: robustness pre-training on the unlabelled pictures", partial(pretrain, stage_1))]
     if not without_stage_2:
         ours += [
-            (f"{demo.aligned_pictures} persons in four poses each", partial(generate, stage_2.data, demo.poses())),
+            (f"{demo.aligned_images} persons in four poses each", partial(generate, stage_2.data, demo.poses())),
             ("stage 2: alignment with the persons in other poses", partial(align, stage_2)),
         ]
     ours += _tuned_and_scored(demo, "stage-1" if without_stage_2 else "stage-2")

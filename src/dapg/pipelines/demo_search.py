@@ -62,7 +62,7 @@ def search(model: str, dataset: Dataset, seed: int, device: str) -> JsonObject:
         split = len(marked.query)
         ranking = rank(features[:split], features[split:], Labels.of(marked), top=max(ANSWERS, 5))
         lists = [(marked.query[number], _answers(ranking, number, marked.gallery)) for number in shown]
-        pictures = [record for query, answers in lists for record in (query, *(answer for answer, *_ in answers))]
+        images = [record for query, answers in lists for record in (query, *(answer for answer, *_ in answers))]
         found[name] = {
             "queries": split,
             "first": float(ranking.matches[:, 0].double().mean()),
@@ -70,7 +70,7 @@ def search(model: str, dataset: Dataset, seed: int, device: str) -> JsonObject:
             "lists": describe_lists(lists),
             "images": {
                 place: base64.b64encode(content).decode()
-                for place, content in thumbnails(source, pictures, _THUMBNAIL, _QUALITY)
+                for place, content in thumbnails(source, images, _THUMBNAIL, _QUALITY)
             },
         }
     return found

@@ -15,7 +15,7 @@ from dapg.core.images import decode, upright_size
 from dapg.core.progress import progress_bar
 from dapg.core.types import JsonObject
 from dapg.data.loading import OnBadImage
-from dapg.data.manifest import ABOUT, MANIFEST, GeneratedPicture, read_manifest, write_manifest
+from dapg.data.manifest import ABOUT, MANIFEST, GeneratedImage, read_manifest, write_manifest
 from dapg.pose.estimators.base import Estimator
 from dapg.pose.scores import pck
 
@@ -55,29 +55,29 @@ def _check(folder: Path, network: Estimator, skip: bool) -> JsonObject:
         raise UsageError(
             f"{folder}: {', '.join(unknown)} is not one of the canonical poses, whose key points are known"
         )
-    pictures = list(manifest.pictures)
-    todo = [number for number, picture in enumerate(pictures) if picture.file and picture.score is None]
+    images = list(manifest.pictures)
+    todo = [number for number, image in enumerate(images) if image.file and image.score is None]
     unreadable: dict[str, str] = {}
     with progress_bar("check", "picture", len(todo)) as bar:
         for count, numbers in enumerate(_chunks(todo, network.batch_size)):
-            images = {}
+            decoded = {}
             for number in numbers:
                 try:
-                    images[number] = _read(folder / pictures[number].file, network)
+                    decoded[number] = _read(folder / images[number].file, network)
                 except DataError as error:
                     if not skip:
                         raise
-                    unreadable[pictures[number].file] = str(error)
-            scores = _scores([pictures[number] for number in images], list(images.values()), network)
-            for number, score in zip(images, scores, strict=True):
-                pictures[number] = replace(pictures[number], score=score)
+                    unreadable[images[number].file] = str(error)
+            scores = _scores([images[number] for number in decoded], list(decoded.values()), network)
+            for number, score in zip(decoded, scores, strict=True):
+                images[number] = replace(images[number], score=score)
             bar.update(len(numbers))
             if (count + 1) % SAVE_EVERY == 0:
-                write_manifest(replace(manifest, pictures=tuple(pictures)))
+                write_manifest(replace(manifest, pictures=tuple(images)))
     if len(unreadable) < len(todo):
-        write_manifest(replace(manifest, pictures=tuple(pictures)))
-    means = {pose: _mean([p.score for p in pictures if p.pose == pose]) for pose in manifest.poses}
-    count = sum(bool(picture.file) for picture in pictures)
+        write_manifest(replace(manifest, pictures=tuple(images)))
+    means = {pose: _mean([p.score for p in images if p.pose == pose]) for pose in manifest.poses}
+    count = sum(bool(image.file) for image in images)
     return {"pictures": count, "mean_score": means, "unreadable": unreadable}
 
 
@@ -96,15 +96,15 @@ def _read(path: Path, network: Estimator) -> tuple[UInt8[Tensor, "3 H W"], tuple
 
 
 def _scores(
-    pictures: Sequence[GeneratedPicture],
-    images: Sequence[tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]],
+    listed: Sequence[GeneratedImage],
+    decoded: Sequence[tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]],
     network: Estimator,
 ) -> list[float]:
-    if not pictures:
+    if not listed:
         return []
-    sizes = [size for _, size in images]
-    points = network.estimate(torch.stack([image for image, _ in images]), torch.tensor(sizes))
-    target = torch.stack([canonical_poses()[picture.pose] for picture in pictures])
+    sizes = [size for _, size in decoded]
+    points = network.estimate(torch.stack([image for image, _ in decoded]), torch.tensor(sizes))
+    target = torch.stack([canonical_poses()[image.pose] for image in listed])
     aspect = torch.tensor([width / height for height, width in sizes])
     scores: list[float] = pck(points, target, aspect).tolist()
     return scores

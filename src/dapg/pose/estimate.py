@@ -39,7 +39,7 @@ from dapg.pose.key_point_table import TABLE, KeyPointTable, read_table, write_ta
 CHUNKS, SHEET = "chunks", "overlay.jpg"
 CHUNK = 256
 """Pictures between two saved states."""
-SHEET_PICTURES = 40
+SHEET_IMAGES = 40
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _start(settings: EstimateSettings, dataset: Dataset, records: Sequence[Recor
 
 
 @dataclass(frozen=True)
-class _Pictures:
+class _Images:
     """Decoded pictures; a grey one stands in for each that cannot be read."""
 
     images: UInt8[Tensor, "B 3 H W"]
@@ -162,7 +162,7 @@ class _Pictures:
 
 def _batches(
     dataset: Dataset, records: Sequence[Record], network: Estimator, pool: ThreadPoolExecutor
-) -> Iterator[_Pictures]:
+) -> Iterator[_Images]:
     """Batches of the network's size, read by threads."""
     height, width = network.input_size
 
@@ -179,7 +179,7 @@ def _batches(
         images, sizes, problems = zip(*pool.map(read, chosen), strict=True)
         broken = [number for number, problem in enumerate(problems) if problem]
         named = {chosen[number].path: problems[number] for number in broken}
-        yield _Pictures(torch.stack(images), torch.tensor(sizes), chosen, named, broken)
+        yield _Images(torch.stack(images), torch.tensor(sizes), chosen, named, broken)
 
 
 def _merge(
@@ -225,17 +225,17 @@ def _merge(
 
 def _write_sheet(path: Path, dataset: Dataset, records: Sequence[Record], points: Float[Tensor, "N 18 3"]) -> None:
     """Some pictures spread evenly over the set, with their key points."""
-    step = max(1, len(records) // SHEET_PICTURES)
-    chosen = list(range(0, len(records), step))[:SHEET_PICTURES]
-    pictures, rows = [], []
+    step = max(1, len(records) // SHEET_IMAGES)
+    chosen = list(range(0, len(records), step))[:SHEET_IMAGES]
+    images, rows = [], []
     for number in chosen:
         record = records[number]
         try:
-            pictures.append(decode(dataset.read(record), (192, 96), record.box, record.path))
+            images.append(decode(dataset.read(record), (192, 96), record.box, record.path))
             rows.append(number)
         except DataError:  # listed in the result already
             continue
-    if not pictures:
+    if not images:
         return
     with atomic_path(path) as temporary:
-        overlay_sheet(torch.stack(pictures), points[rows]).save(temporary, "JPEG", quality=90)
+        overlay_sheet(torch.stack(images), points[rows]).save(temporary, "JPEG", quality=90)

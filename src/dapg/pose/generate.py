@@ -29,7 +29,7 @@ from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.compact import CompactRecords
 from dapg.data.loading import LoaderConfig, OnBadImage, ordered_batches
-from dapg.data.manifest import ABOUT, GeneratedPicture, Manifest, write_manifest
+from dapg.data.manifest import ABOUT, GeneratedImage, Manifest, write_manifest
 from dapg.data.source import list_hash, open_dataset, select_records
 from dapg.models.weights.pose_weights import GeneratorFacts, load_generator
 from dapg.pose.pairs import key_points_of
@@ -93,15 +93,15 @@ def generate(source: DataConfig, settings: GenerateSettings) -> JsonObject:
     kept = launch(Job("pose generate", out, shards, "picture", start), settings.engine)
     reasons = [reason for shard in shards for reason in read_json(piece(out, shard, ".json"), list[str])]
     unchanged = [(record.path, record.box, reason) for record, reason in zip(records, reasons, strict=True) if reason]
-    pictures = tuple(
-        GeneratedPicture(record.path, record.box, pose, file_of(record, pose) if pose else "")
+    images = tuple(
+        GeneratedImage(record.path, record.box, pose, file_of(record, pose) if pose else "")
         for record, reason in zip(records, reasons, strict=True)
         for pose in ([""] if reason else poses)
     )
     with folder_lock(out, patience=3600.0):  # others that worked with us may be writing the same
         remove_leftovers(out)
         atomic_write_text(out / "unchanged.jsonl", "".join(json.dumps(row) + "\n" for row in unchanged))
-        write_manifest(Manifest(out, pictures, about))
+        write_manifest(Manifest(out, images, about))
     return {
         "pictures": len(records),
         "done before": kept,

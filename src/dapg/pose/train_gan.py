@@ -34,8 +34,8 @@ from dapg.core.train_config import DataConfig
 from dapg.core.types import UNKNOWN, JsonObject, Record
 from dapg.core.words import without_folders
 from dapg.data.base import Dataset
+from dapg.data.image_lines import read_groups
 from dapg.data.loading import LoaderConfig, training_batches
-from dapg.data.picture_lines import read_groups
 from dapg.data.samplers import LocalBatches
 from dapg.data.source import list_hash, open_dataset, parse_source, select_records
 from dapg.losses.adversarial import feature_loss, fools_loss, reconstruction_loss, tells_apart_loss
@@ -495,20 +495,20 @@ class _Step:
     def _pairs(self, batch: Batch, step: int) -> "_Pairs":
         """What a step learns from; some pairs mirrored, and some with nothing carried, if asked for."""
         half, options = len(batch) // 2, self.settings.pairs
-        pictures = 2 * to_float(batch.images) - 1
+        images = 2 * to_float(batch.images) - 1
         points = self.points[batch.indices]
         draws = SampleGenerator.for_step(self.settings.seed, step, torch.arange(half))
         if options.mirror:
-            chosen: Bool[Tensor, "B"] = send(draws.fork("mirror").bernoulli(0.5), pictures.device)
+            chosen: Bool[Tensor, "B"] = send(draws.fork("mirror").bernoulli(0.5), images.device)
             both = torch.cat([chosen, chosen])
-            pictures = torch.where(both[:, None, None, None], pictures.flip(3), pictures)
+            images = torch.where(both[:, None, None, None], images.flip(3), images)
             points = torch.where(both[:, None, None], mirror(points), points)
         pose = 2 * draw_skeletons(points[half:], self.size) - 1
-        carried = send(~draws.fork("carried").bernoulli(options.uncarried), pictures.device)
-        return _Pairs(pictures[:half], points[:half], pictures[half:], points[half:], pose, carried)
+        carried = send(~draws.fork("carried").bernoulli(options.uncarried), images.device)
+        return _Pairs(images[:half], points[:half], images[half:], points[half:], pose, carried)
 
     def _generate(
-        self, pairs: "_Pairs", pictures: Tensor, own: Tensor, points: Tensor, pose: Tensor
+        self, pairs: "_Pairs", images: Tensor, own: Tensor, points: Tensor, pose: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures whose key points are ``own`` in the poses ``points``, with skeletons ``pose``: made, and painted.
 
@@ -516,10 +516,10 @@ class _Step:
         """
         generator = self.networks.generator
         if not isinstance(generator, AttentionGenerator) or not generator.config.carry:
-            generated = generator(pictures, pose)
+            generated = generator(images, pose)
             return generated, generated, generated.new_zeros(len(generated), 1, *self.size)
-        carried = carry(pictures, own, points) * pairs.carried[:, None, None, None]
-        painted, trust = generator.paint(pictures, pose, carried)
+        carried = carry(images, own, points) * pairs.carried[:, None, None, None]
+        painted, trust = generator.paint(images, pose, carried)
         return lay(painted, trust, carried), painted, carried[:, 3:] * (1 - trust)
 
     def _improve_generator(self, pairs: "_Pairs", adversarial: bool) -> tuple[dict[str, Tensor], Tensor, Tensor]:
@@ -559,14 +559,14 @@ class _Step:
         self._update(loss)
         return {"tells_apart": loss}
 
-    def _judge(self, pictures: Tensor, poses: Tensor) -> Tensor:
-        scores: Tensor = self.networks.discriminator(pictures, poses if self.settings.discriminator.sees_pose else None)
+    def _judge(self, images: Tensor, poses: Tensor) -> Tensor:
+        scores: Tensor = self.networks.discriminator(images, poses if self.settings.discriminator.sees_pose else None)
         return scores
 
-    def _look(self, pictures: Tensor) -> dict[str, Tensor]:
+    def _look(self, images: Tensor) -> dict[str, Tensor]:
         """MobileNetV2's maps at strides 2, 4 and 8."""
         assert self.eye is not None
-        x = self.eye.stem(normalise((pictures + 1) / 2, IMAGENET_MEAN, IMAGENET_STD))
+        x = self.eye.stem(normalise((images + 1) / 2, IMAGENET_MEAN, IMAGENET_STD))
         maps = {"stem": x}
         for name in ("layer1", "layer2"):
             for block in self.eye.stages()[name]:
@@ -574,10 +574,10 @@ class _Step:
             maps[name] = x
         return maps
 
-    def _recognise(self, pictures: Tensor, person: Tensor) -> dict[str, Tensor]:
+    def _recognise(self, images: Tensor, person: Tensor) -> dict[str, Tensor]:
         """MobileNetV2's last maps of the person before grey, at stride 16 and on average."""
         assert self.eye is not None
-        maps = self.eye(normalise((person * pictures + 1) / 2, IMAGENET_MEAN, IMAGENET_STD))
+        maps = self.eye(normalise((person * images + 1) / 2, IMAGENET_MEAN, IMAGENET_STD))
         return {"last": maps, "mean": average_pool(maps)}
 
     def _update(self, loss: Tensor) -> None:

@@ -88,12 +88,12 @@ def open_set_rows(results: Sequence[JsonObject]) -> list[Row]:
     """FNIR at FPIR, TAR at FAR, AUROC, and the mean false positives of the corrupted sets at the clean threshold."""
     rows = []
     for result in results:
-        pictures = [("clean", result["clean"]["open_set"], "")]
+        images = [("clean", result["clean"]["open_set"], "")]
         for name, protocol in result["protocols"].items():
             drift = [cell["FPIR"]["value"] for cell in protocol["cells"] if "FPIR" in cell]
             mean = f"{_percent(sum(drift) / len(drift))}, at most {_percent(max(drift))}" if drift else ""
-            pictures.append((f"mixture, {name}", protocol["open_set"], mean))
-        for what, measured, drift_text in pictures:
+            images.append((f"mixture, {name}", protocol["open_set"], mean))
+        for what, measured, drift_text in images:
             row = {"model": result["model"]["name"], "pictures": what}
             for key in ("FNIR at FPIR 0.1", "FNIR at FPIR 0.01", "TAR at FAR 0.1", "TAR at FAR 0.01", "AUROC"):
                 row[key] = measured["reason"] if "reason" in measured else measured[key]["text"]

@@ -87,7 +87,7 @@ def _severity_maps(group: JsonObject) -> str:
 def _disagreements(group: JsonObject) -> Iterator[tuple[str, list[list[Figure]]]]:
     """Whose answers, and the list: each query twice."""
     stored = group["disagreements"]
-    pictures = {name: base64.b64decode(content) for name, content in stored["pictures"].items()}
+    images = {name: base64.b64decode(content) for name, content in stored["pictures"].items()}
     for entry in stored["lists"]:
         for who in ("ours", "other"):
-            yield who, ranked_list(pictures.__getitem__, {"query": entry["query"], "answers": entry[who]})
+            yield who, ranked_list(images.__getitem__, {"query": entry["query"], "answers": entry[who]})

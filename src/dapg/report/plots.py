@@ -155,12 +155,12 @@ def tsne_scatter(figures: JsonObject) -> str:
     return _svg([axis])
 
 
-def overlay(picture: bytes, activation: "NDArray[Any]") -> bytes:
+def overlay(image: bytes, activation: "NDArray[Any]") -> bytes:
     """A JPEG picture with a map (h, w) in 0 ... 1 laid over it, as JPEG: dark blue nothing, red the most."""
     import matplotlib
     from PIL import Image
 
-    shown = Image.open(io.BytesIO(picture)).convert("RGB")
+    shown = Image.open(io.BytesIO(image)).convert("RGB")
     values = Image.fromarray(activation.astype("float32")).resize(shown.size, Image.Resampling.BICUBIC)
     colours = matplotlib.colormaps["turbo"](np.clip(np.asarray(values), 0, 1))[..., :3]
     mixed = 0.5 * np.asarray(shown) / 255 + 0.5 * colours

@@ -208,7 +208,7 @@ def _searches(runs: Sequence[Run]) -> list[JsonObject]:
         lists, corrupted = (result.get(key) or [] for key in ("ranked_lists", "corrupted_lists"))
         if not lists and not corrupted:
             continue
-        read = partial(_picture, run.folder)
+        read = partial(_image, run.folder)
         maps = _activations(run.folder) if lists else {}
         searches.append(
             {
@@ -222,7 +222,7 @@ def _searches(runs: Sequence[Run]) -> list[JsonObject]:
     return searches
 
 
-def _picture(folder: Path, name: str) -> bytes:
+def _image(folder: Path, name: str) -> bytes:
     path = folder / name
     return path.read_bytes() if path.exists() else b""
 

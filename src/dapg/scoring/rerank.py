@@ -18,7 +18,7 @@ from dapg.scoring.labels import TrialRows
 from dapg.scoring.metrics import Scores, score
 from dapg.scoring.ranking import similarity, unit_rows
 
-MAX_PICTURES = 40_000
+MAX_IMAGES = 40_000
 """Queries and gallery together; k-reciprocal holds two matrices of their square."""
 
 
@@ -106,8 +106,8 @@ def k_reciprocal(
     if k1 < 1 or k2 < 1 or not 0 <= weight <= 1:
         raise UsageError(f"k-reciprocal needs k1 and k2 >= 1 and a weight in [0, 1]; got {k1}, {k2}, {weight}")
     count = len(query) + len(gallery)
-    if count > MAX_PICTURES:
-        raise UsageError(f"{count} pictures are too many for k-reciprocal re-ranking (at most {MAX_PICTURES})")
+    if count > MAX_IMAGES:
+        raise UsageError(f"{count} pictures are too many for k-reciprocal re-ranking (at most {MAX_IMAGES})")
     features = torch.cat([unit_rows(query), unit_rows(gallery)])
     distances = (2 - 2 * features @ features.T).clamp_(min=0)
     distances /= distances.max(dim=1, keepdim=True).values.clamp(min=1e-12)

@@ -249,13 +249,13 @@ def expose(
     height, width = (side // SUPERSAMPLING for side in buffer.mask.shape)
     behind = background(kit, camera, view, *buffer.mask.shape)
     normals = buffer.normals @ turn.T.astype(np.float32)
-    picture = {"visible": _visible, "infrared": _infrared, "thermal": _thermal}[camera.light](
+    image = {"visible": _visible, "infrared": _infrared, "thermal": _thermal}[camera.light](
         camera, view, buffer, looks, normals, behind
     )
     covered = occlusion(view, *buffer.mask.shape)
     if covered.any():
-        picture[covered] = _occluder(kit, camera, view, generator, *covered.shape)[covered]
-    return _record(camera, picture, generator, height, width)
+        image[covered] = _occluder(kit, camera, view, generator, *covered.shape)[covered]
+    return _record(camera, image, generator, height, width)
 
 
 def _visible(
@@ -270,12 +270,12 @@ def _visible(
     lamp /= np.linalg.norm(lamp)
     # Half-Lambert: light wraps around the body as it does under an open sky.
     shade = camera.ambient + (1.15 - camera.ambient) * (0.5 + 0.5 * normals @ lamp) ** 1.5
-    picture = behind * _contact_shadow(buffer.mask, 0.45)[..., None]
-    picture[buffer.mask] = looks.visible * shade[:, None]
-    grey = picture @ LUMINANCE
-    picture = grey[..., None] + (picture - grey[..., None]) * camera.saturation
-    picture = picture * (np.array(camera.cast, np.float32) * camera.gain * view.light)
-    return np.asarray(picture * (1 - camera.haze) + camera.haze * 0.7, np.float32)
+    image = behind * _contact_shadow(buffer.mask, 0.45)[..., None]
+    image[buffer.mask] = looks.visible * shade[:, None]
+    grey = image @ LUMINANCE
+    image = grey[..., None] + (image - grey[..., None]) * camera.saturation
+    image = image * (np.array(camera.cast, np.float32) * camera.gain * view.light)
+    return np.asarray(image * (1 - camera.haze) + camera.haze * 0.7, np.float32)
 
 
 def _infrared(
@@ -291,10 +291,10 @@ def _infrared(
     rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     columns = np.linspace(-1, 1, width, dtype=np.float32)[None]
     falloff = np.exp(-0.35 * ((rows + 0.1) ** 2 + 0.6 * columns**2))
-    picture = 0.07 + 0.33 * (behind @ LUMINANCE) * _contact_shadow(buffer.mask, 0.3)
-    picture[buffer.mask] = looks.infrared * (0.35 + 0.65 * np.clip(normals[:, 2], 0, 1))
-    picture = picture * falloff * (camera.gain * view.light**2)
-    return np.repeat(picture[..., None], 3, axis=2).astype(np.float32)
+    image = 0.07 + 0.33 * (behind @ LUMINANCE) * _contact_shadow(buffer.mask, 0.3)
+    image[buffer.mask] = looks.infrared * (0.35 + 0.65 * np.clip(normals[:, 2], 0, 1))
+    image = image * falloff * (camera.gain * view.light**2)
+    return np.repeat(image[..., None], 3, axis=2).astype(np.float32)
 
 
 def _thermal(
@@ -306,10 +306,10 @@ def _thermal(
     behind: Float32[Array, "H W 3"],
 ) -> Float32[Array, "H W 3"]:
     """Heat over an ambient of little contrast."""
-    picture = 0.12 + 0.14 * (behind @ LUMINANCE)
-    picture[buffer.mask] = looks.heat * (0.8 + 0.2 * np.clip(normals[:, 2], 0, 1))
-    picture = picture * camera.gain * view.light
-    return np.repeat(picture[..., None], 3, axis=2).astype(np.float32)
+    image = 0.12 + 0.14 * (behind @ LUMINANCE)
+    image[buffer.mask] = looks.heat * (0.8 + 0.2 * np.clip(normals[:, 2], 0, 1))
+    image = image * camera.gain * view.light
+    return np.repeat(image[..., None], 3, axis=2).astype(np.float32)
 
 
 def _contact_shadow(mask: Bool[Array, "H W"], strength: float) -> Float32[Array, "H W"]:
@@ -340,11 +340,11 @@ def _occluder(
 
 
 def _record(
-    camera: Camera, picture: Float32[Array, "H W 3"], generator: np.random.Generator, height: int, width: int
+    camera: Camera, image: Float32[Array, "H W 3"], generator: np.random.Generator, height: int, width: int
 ) -> UInt8[Array, "h w 3"]:
     """Lens, sensor and compression."""
     size = (max(8, round(width * camera.resolution)), max(16, round(height * camera.resolution)))
-    small = cv2.resize(np.clip(picture, 0, 1), size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(np.clip(image, 0, 1), size, interpolation=cv2.INTER_AREA)
     sigma = camera.blur * camera.resolution * height / 192
     if sigma > 0.15:
         small = cv2.GaussianBlur(small, (0, 0), sigma)

@@ -47,7 +47,7 @@ ANNOTATIONS = "annotations.jsonl"
 HIDDEN = "hidden/unlabelled_persons.jsonl"
 """Who the unlabelled persons are, apart from everything a method may read."""
 REGDB_TRIALS = 10
-REGDB_PICTURES = 10
+REGDB_IMAGES = 10
 JOINT_DEPTH = {"hip": 2.0, "shoulder": 1.2, "neck": 1.6, "knee": 1.3, "ankle": 1.1, "eye": 0.4, "nose": 0.3, "ear": 0.4}
 """How deep (dm) a joint lies below what covers it when it counts as visible; others 0.9."""
 
@@ -193,12 +193,12 @@ def _start(settings: Settings, parts: Path) -> RunShard:
     people = _people(settings)
 
     def run_shard(person: str) -> list[Path]:
-        pictures = render_job(settings, people[person])
+        images = render_job(settings, people[person])
         file = parts / f"{person}.zip"
         with _zip_store(file) as store:
-            for picture in pictures:
-                store.write(picture.path, picture.data)
-            store.write(ANNOTATIONS, _lines([picture.truth for picture in pictures]))
+            for image in images:
+                store.write(image.path, image.data)
+            store.write(ANNOTATIONS, _lines([image.truth for image in images]))
         return [file]
 
     return run_shard
@@ -218,11 +218,11 @@ def _join(settings: Settings, files: list[Path]) -> JsonObject:
     truths: list[JsonObject] = []
     hidden: list[JsonObject] = []
     with _open_store(settings) as store:
-        for picture in itertools.chain.from_iterable(map(_read_part, files)):
-            store.write(picture.path, picture.data)
-            digest.update(f"{picture.path}\0".encode() + hashlib.sha256(picture.data).digest())
-            size += len(picture.data)
-            truths.append(_known(picture.truth, hidden))
+        for image in itertools.chain.from_iterable(map(_read_part, files)):
+            store.write(image.path, image.data)
+            digest.update(f"{image.path}\0".encode() + hashlib.sha256(image.data).digest())
+            size += len(image.data)
+            truths.append(_known(image.truth, hidden))
             count += 1
         truths.sort(key=lambda truth: str(truth["path"]))
         hidden.sort(key=lambda truth: str(truth["path"]))
@@ -279,7 +279,7 @@ class Job:
 
 
 def _jobs(settings: Settings) -> list[Job]:
-    per_person = 2 * REGDB_PICTURES if settings.style == "regdb" else 6 * _per_camera(settings)
+    per_person = 2 * REGDB_IMAGES if settings.style == "regdb" else 6 * _per_camera(settings)
     jobs = [
         Job("labelled", number, split, (), per_person)
         for split, numbers in settings.splits().items()
@@ -341,7 +341,7 @@ def render_job(settings: Settings, job: Job) -> list[Picture]:
 def _sysu(settings: Settings, kit: Kit, figure: "Figure", job: Job) -> list[Picture]:
     from dapg.synth.cameras import SYSU_CAMERAS, draw_view
 
-    pictures = []
+    images = []
     carries = figure.person.bag.cut == "hand bag"
     canonical = settings.poses == "canonical"
     shots = {name: _Shot(settings, kit, figure, *_canonical(name)) for name in CANONICAL_YAWS} if canonical else {}
@@ -357,8 +357,8 @@ def _sysu(settings: Settings, kit: Kit, figure: "Figure", job: Job) -> list[Pict
                 view = draw_view(generator, camera, yaw + float(generator.normal(0, 28)), light, place)
                 shot = _Shot(settings, kit, figure, pose, view)
             path = f"cam{camera.number}/{job.number:04d}/{index + 1:04d}{_suffix(settings)}"
-            pictures.append(shot.take(camera, generator, path, job.number, job.split))
-    return pictures
+            images.append(shot.take(camera, generator, path, job.number, job.split))
+    return images
 
 
 def _canonical(name: str) -> "tuple[Pose, View]":
@@ -371,7 +371,7 @@ def _canonical(name: str) -> "tuple[Pose, View]":
 def _unlabelled(settings: Settings, kit: Kit, figure: "Figure", job: Job) -> list[Picture]:
     from dapg.synth.cameras import draw_street_camera, draw_view
 
-    pictures = []
+    images = []
     carries = figure.person.bag.cut == "hand bag"
     for index, path in enumerate(job.paths):
         generator = random_from(settings.seed, "unlabelled", job.number, index)
@@ -379,30 +379,30 @@ def _unlabelled(settings: Settings, kit: Kit, figure: "Figure", job: Job) -> lis
         place, yaw = float(generator.uniform(0, 512)), float(generator.uniform(0, 360))
         pose, view = draw_pose(generator, carries), draw_view(generator, camera, yaw, 1.0, place)
         shot = _Shot(settings, kit, figure, pose, view, labelled=False)
-        pictures.append(shot.take(camera, generator, path, job.number, job.split))
-    return pictures
+        images.append(shot.take(camera, generator, path, job.number, job.split))
+    return images
 
 
 def _regdb(settings: Settings, kit: Kit, figure: "Figure", job: Job) -> list[Picture]:
     """Ten moments, each seen by the visible and the thermal camera at once, all from the front or all from behind."""
     from dapg.synth.cameras import REGDB_CAMERAS, draw_view
 
-    pictures = []
+    images = []
     track = random_from(settings.seed, "regdb track", job.number)
     side = str(track.choice(["front", "back"]))
     yaw = (0.0 if side == "front" else 180.0) + float(track.normal(0, 18))
     place = float(track.uniform(0, 512))
     carries = figure.person.bag.cut == "hand bag"
-    for index in range(REGDB_PICTURES):
+    for index in range(REGDB_IMAGES):
         generator = random_from(settings.seed, "regdb", job.number, index)
         pose = draw_pose(generator, carries)
         view = draw_view(generator, REGDB_CAMERAS[0], yaw + float(generator.normal(0, 10)), 1.0, place)
         shot = _Shot(settings, kit, figure, pose, view)  # one geometry for both cameras
-        number = (job.number - 1) * REGDB_PICTURES + index + 1
+        number = (job.number - 1) * REGDB_IMAGES + index + 1
         for camera, folder, letter in zip(REGDB_CAMERAS, ("Visible", "Thermal"), "vt", strict=True):
             path = f"{folder}/{job.number}/{figure.person.sex}_{side}_{letter}_{number:05d}_{job.number}.bmp"
-            pictures.append(shot.take(camera, generator, path, job.number, job.split))
-    return pictures
+            images.append(shot.take(camera, generator, path, job.number, job.split))
+    return images
 
 
 class _Shot:

@@ -88,7 +88,7 @@ def _write_sheet(
     if isinstance(dataset, WithCompanions):
         positives = companions_of(dataset)
     elif on_the_fly is not None:
-        positives = lambda _, picture: on_the_fly.every_pose(picture[None])[0]  # noqa: E731
+        positives = lambda _, image: on_the_fly.every_pose(image[None])[0]  # noqa: E731
     else:
         return
     write_sheet(Path(settings.out) / SHEET, dataset, records, positives)

@@ -27,9 +27,9 @@ ReadPositives = Callable[[Record, UInt8[Tensor, "3 128 64"]], UInt8[Tensor, "P 3
 def companions_of(dataset: WithCompanions) -> ReadPositives:
     """The pictures that the data set hands along."""
 
-    def read(record: Record, picture: UInt8[Tensor, "3 128 64"]) -> UInt8[Tensor, "P 3 128 64"]:
+    def read(record: Record, image: UInt8[Tensor, "3 128 64"]) -> UInt8[Tensor, "P 3 128 64"]:
         companions = [decode(data, SIZE, box, name) for data, box, name in dataset.companions(record)]
-        return torch.stack(companions) if companions else picture.new_empty(0, *picture.shape)
+        return torch.stack(companions) if companions else image.new_empty(0, *image.shape)
 
     return read
 
@@ -42,8 +42,8 @@ def write_sheet(path: Path, dataset: Dataset, records: Sequence[Record], positiv
     columns = []
     for record in records[:: max(1, len(records) // _COLUMNS)][:_COLUMNS]:
         with contextlib.suppress(DataError):
-            picture = decode(dataset.read(record), SIZE, record.box, record.path)
-            columns.append(torch.cat([picture[None], positives(record, picture)]))
+            image = decode(dataset.read(record), SIZE, record.box, record.path)
+            columns.append(torch.cat([image[None], positives(record, image)]))
     if not columns:
         return
     rows = max(len(column) for column in columns)

@@ -28,17 +28,17 @@ def pretrain(settings: PretrainSettings, validate: Validate | None = None) -> Js
         records = select_records(dataset, settings.data, settings.seed)
         records = settings.method.labelled(records)
         facts = DataFacts(len(records), tuple(sorted({record.person for record in records})), records)
-        sampler = _picture_sampler(settings, dataset, len(records))
+        sampler = _image_sampler(settings, dataset, len(records))
         return Work(dataset, records, facts, sampler, settings.train, validate)
 
     return run_training("pretrain", settings, prepare)
 
 
-def _picture_sampler(settings: PretrainSettings, dataset: Dataset, pictures: int) -> Sampler:
+def _image_sampler(settings: PretrainSettings, dataset: Dataset, images: int) -> Sampler:
     """Pictures in random order, over all of them or within a few tars."""
     if not settings.streamed:
-        return InfiniteSampler(pictures, settings.train.batch_size, settings.seed)
+        return InfiniteSampler(images, settings.train.batch_size, settings.seed)
     numbers = dataset.shard_numbers
-    if numbers is None or len(numbers) != pictures:
+    if numbers is None or len(numbers) != images:
         raise UsageError("--streamed reads the whole first split of a packed set: --data shards=FOLDER, no subset")
     return ShardSampler(numbers, settings.train.batch_size, settings.seed)

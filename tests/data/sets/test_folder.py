@@ -10,8 +10,8 @@ from dapg.core.errors import DataError, UsageError
 from dapg.core.files import csv_text
 from dapg.core.train_config import DataConfig
 from dapg.core.types import UNKNOWN, Modality
-from dapg.data.base import Dataset, example_picture
-from dapg.data.listing import pictures_below
+from dapg.data.base import Dataset, example_image
+from dapg.data.listing import images_below
 from dapg.data.sets.folder import Folder
 from dapg.data.sets.synthetic import Synthetic
 from dapg.data.source import open_dataset
@@ -36,7 +36,7 @@ def test_without_labels_every_picture_in_the_order_of_its_path(tmp_path: Path) -
     pictures(tmp_path, "b.png", "a/z.JPG", "a/b.jpeg", ".hidden/x.png", "a/.x.png", "B.png")
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "folder.png").mkdir()
-    assert pictures_below(tmp_path) == ["B.png", "a/b.jpeg", "a/z.JPG", "b.png"]
+    assert images_below(tmp_path) == ["B.png", "a/b.jpeg", "a/z.JPG", "b.png"]
     records = Folder(tmp_path).records()
     assert [record.path for record in records] == ["B.png", "a/b.jpeg", "a/z.JPG", "b.png"]
     assert {(r.person, r.camera, r.modality, r.box) for r in records} == {(UNKNOWN, UNKNOWN, Modality.VISIBLE, None)}
@@ -187,7 +187,7 @@ def test_labels_that_allow_no_scores(tmp_path: Path, text: str, mode: str, neede
 def market_names(folder: Path, names: tuple[str, ...]) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(example_picture(name))
+        (folder / name).write_bytes(example_image(name))
     return folder
 
 

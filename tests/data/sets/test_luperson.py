@@ -9,7 +9,7 @@ import pytest
 
 from dapg.core.errors import DataError
 from dapg.core.types import UNKNOWN
-from dapg.data.base import example_picture
+from dapg.data.base import example_image
 from dapg.data.sets.luperson import LUPerson
 from dapg.data.verify import verify
 
@@ -23,7 +23,7 @@ def build(root: Path, keys: list[str], listed: object = None, place: str = "lmdb
     folder.mkdir(parents=True, exist_ok=True)
     with lmdb.open(str(folder), map_size=2**20) as environment, environment.begin(write=True) as transaction:
         for key in keys:
-            transaction.put(key.encode(), example_picture(key + ".jpg"))
+            transaction.put(key.encode(), example_image(key + ".jpg"))
     if listed is not None:
         (root / "keys.pkl").write_bytes(pickle.dumps(listed))
     return root
@@ -35,7 +35,7 @@ def test_list_of_keys(tmp_path: Path, place: str) -> None:
     records = dataset.records()
     assert [record.path for record in records] == KEYS[::-1]
     assert {(record.person, record.camera) for record in records} == {(UNKNOWN, UNKNOWN)}
-    assert [dataset.read(record) for record in records] == [example_picture(key + ".jpg") for key in KEYS[::-1]]
+    assert [dataset.read(record) for record in records] == [example_image(key + ".jpg") for key in KEYS[::-1]]
 
 
 @pytest.mark.parametrize("numbers", [[5, 6, 5], np.array([5, 6, 5]), [np.int64(5), np.int64(6), np.int64(5)]])

@@ -12,7 +12,7 @@ from scipy.io import savemat
 from dapg.core.errors import DataError, UsageError
 from dapg.core.images import decode
 from dapg.core.types import Modality
-from dapg.data.base import example_picture
+from dapg.data.base import example_image
 from dapg.data.sets.sysu import SysuMM01, published_counts
 
 # Sum of the 0-based positions and the first 12 digits of the MD5 of the positions joined by commas, of the galleries
@@ -131,7 +131,7 @@ def test_official_permutations(tmp_path: Path) -> None:
     multi = SysuMM01(tmp_path).trials("indoor-multi-official")[1]
     assert [record.path[-8:-4] for record in multi.gallery[:3]] == ["0003", "0001", "0002"]
     assert not multi.comparable, "an example is not the published set"
-    (tmp_path / "cam1/0006/0004.jpg").write_bytes(example_picture("x.jpg"))
+    (tmp_path / "cam1/0006/0004.jpg").write_bytes(example_image("x.jpg"))
     with pytest.raises(DataError, match="camera 1, person 6 has 10 x 3 entries, but there are 4"):
         SysuMM01(tmp_path).trials("all-official")
 

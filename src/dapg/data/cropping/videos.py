@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from dapg.core.errors import DataError
 from dapg.core.images import open_rgb
 from dapg.data.cropping._opencv import opencv
-from dapg.data.listing import is_picture
+from dapg.data.listing import is_image
 
 VIDEO_SUFFIXES = {
     ".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
@@ -76,11 +76,11 @@ def find_videos(source: Path, frames_per_second: float) -> tuple[list[Video], li
                     videos.append(_open_file(path, path.relative_to(source).as_posix()))
                 except DataError as error:
                     problems.append(str(error))
-        pictures = tuple(name for name in visible if is_picture(name))
-        if pictures:
+        images = tuple(name for name in visible if is_image(name))
+        if images:
             relative = Path(folder).relative_to(source).as_posix()
             name = source.resolve().name if relative == "." else relative
-            videos.append(_folder_of_pictures(Path(folder), name, pictures, frames_per_second))
+            videos.append(_folder_of_images(Path(folder), name, images, frames_per_second))
     if not videos:
         reason = problems[0] if problems else f"no video ({', '.join(sorted(VIDEO_SUFFIXES))}) and no picture"
         raise DataError(f"nothing to crop below {source}: {reason}")
@@ -101,7 +101,7 @@ class Reader:
 
     def __iter__(self) -> Iterator[Moment]:
         """Stop asking when no more is needed; ``missing`` is known only after the last frame."""
-        return self._pictures() if self.video.pictures else self._frames()
+        return self._images() if self.video.pictures else self._frames()
 
     def _frames(self) -> Iterator[Moment]:
         cv2 = opencv()
@@ -127,7 +127,7 @@ class Reader:
         # By the clock, not by the number of frames: a variable rate has fewer frames than duration times rate.
         self.missing += max(0, self.video.frames - round(last) - 1)
 
-    def _pictures(self) -> Iterator[Moment]:
+    def _images(self) -> Iterator[Moment]:
         for number, name in enumerate(self.video.pictures):
             if not self.wanted(number):
                 continue
@@ -154,10 +154,10 @@ def _open_file(path: Path, name: str) -> Video:
     return Video(name, path, rate if 0 < rate < 1000 else 25.0, frames, digest.hexdigest())
 
 
-def _folder_of_pictures(path: Path, name: str, pictures: tuple[str, ...], frames_per_second: float) -> Video:
-    text = "\n".join(f"{picture}\t{(path / picture).stat().st_size}" for picture in pictures)
+def _folder_of_images(path: Path, name: str, images: tuple[str, ...], frames_per_second: float) -> Video:
+    text = "\n".join(f"{image}\t{(path / image).stat().st_size}" for image in images)
     fingerprint = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-    return Video(name, path, frames_per_second, len(pictures), fingerprint, pictures)
+    return Video(name, path, frames_per_second, len(images), fingerprint, images)
 
 
 def _capture(path: Path) -> Any:

@@ -14,7 +14,7 @@ from dapg.core.errors import DataError, UsageError, nearest
 from dapg.core.files import plain_cell
 from dapg.core.types import UNKNOWN, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
-from dapg.data.listing import PICTURE_SUFFIXES, inside, pictures_below
+from dapg.data.listing import IMAGE_SUFFIXES, images_below, inside
 from dapg.data.verify import Finding
 
 LABELS = "labels.csv"
@@ -72,9 +72,9 @@ class Folder(Dataset):
         if labels.exists():
             self._read_labels(labels)
         else:
-            self._splits["all"] = [Record(path) for path in pictures_below(self.root)]
+            self._splits["all"] = [Record(path) for path in images_below(self.root)]
         if not self._splits["all"]:
-            raise DataError(f"no picture ({', '.join(sorted(PICTURE_SUFFIXES))}) below {self.root}")
+            raise DataError(f"no picture ({', '.join(sorted(IMAGE_SUFFIXES))}) below {self.root}")
 
     def name_persons(self, pattern: str) -> None:
         """Take persons, and cameras where it has them, from file names; names without a person name nobody.

@@ -14,14 +14,14 @@ from typing import ClassVar
 from dapg.core.errors import DataError
 from dapg.core.types import UNKNOWN, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
-from dapg.data.listing import pictures_in, read_lines, read_numbers
+from dapg.data.listing import images_in, read_lines, read_numbers
 from dapg.data.verify import Finding, expect
 
 PROTOCOL = Protocol("llcm", same_person_same_camera=True, unique_identity_cmc=True)
 TRIALS = 10
 TRAIN_PERSONS = 713
 ALL_PERSONS = 1064
-ALL_PICTURES = 46_767
+ALL_IMAGES = 46_767
 TEST_FOLDERS = {Modality.VISIBLE: "test_vis", Modality.INFRARED: "test_nir"}
 TEST_CAMERAS = {Modality.VISIBLE: range(1, 10), Modality.INFRARED: (1, 2, 4, 5, 6, 7, 8, 9)}
 """There is no infrared picture by camera 3."""
@@ -69,7 +69,7 @@ class LLCM(Dataset):
             if not self._cells(modality):
                 raise DataError(f"{self.title}: no {modality.name.lower()} test picture below {self.root / folder}")
         train, persons = self.records("train"), self.persons_tested()
-        whole = len(train) + sum(len(cell) for side in TEST_FOLDERS for cell in self._cells(side)) == ALL_PICTURES
+        whole = len(train) + sum(len(cell) for side in TEST_FOLDERS for cell in self._cells(side)) == ALL_IMAGES
         published = whole and len(persons) == ALL_PERSONS - TRAIN_PERSONS
         comparable = published and seed == 0 and mode != "visible-to-infrared"
         trials = []
@@ -95,7 +95,7 @@ class LLCM(Dataset):
                 folder = self.root / relative
                 if not folder.is_dir():
                     continue
-                cell = [Record(f"{relative}/{name}", person, camera, modality) for name in pictures_in(folder)]
+                cell = [Record(f"{relative}/{name}", person, camera, modality) for name in images_in(folder)]
                 if cell:
                     cells.append(cell)
         return cells
@@ -129,7 +129,7 @@ class LLCM(Dataset):
         train, test = self.records("train"), self.records("test")
         yield from expect([("idx/train_*.txt", len({record.person for record in train}), TRAIN_PERSONS)], "persons")
         yield from expect([("idx/test_id.txt", len(self.persons_tested()), ALL_PERSONS - TRAIN_PERSONS)], "persons")
-        yield from expect([(".", len(train) + len(test), ALL_PICTURES)], "pictures")
+        yield from expect([(".", len(train) + len(test), ALL_IMAGES)], "pictures")
         for record in train:
             if not (self.root / record.path).is_file():
                 yield Finding("missing", record.path, f"listed in {_LISTS[record.modality]}, but there is no such file")

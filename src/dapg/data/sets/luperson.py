@@ -17,7 +17,7 @@ import numpy as np
 
 from dapg.core.errors import DataError, UsageError
 from dapg.core.types import UNKNOWN, Record
-from dapg.data.base import Dataset, example_picture
+from dapg.data.base import Dataset, example_image
 from dapg.data.compact import CompactRecords
 from dapg.data.shards.pack import write_tars
 from dapg.data.shards.tar_store import INDEX, TarStore, write_index
@@ -140,7 +140,7 @@ class LUPerson(Dataset):
     def write_example(cls, root: Path | str) -> None:
         """One tar; an LMDB would need the package lmdb."""
         names = list(cls.example_layout())
-        write_tars(Path(root), names, example_picture, per_shard=100)
+        write_tars(Path(root), names, example_image, per_shard=100)
         write_index(Path(root), {"all": [Record(name) for name in names]}, {}, cls.title)
 
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 from dapg.core.errors import DataError
 from dapg.core.types import UNKNOWN, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
-from dapg.data.listing import pictures_in
+from dapg.data.listing import images_in
 from dapg.data.verify import Finding, expect
 
 JUNK, DISTRACTOR = -1, 0
@@ -66,7 +66,7 @@ class Market1501(Dataset):
     def _folder(self, split: str) -> list[Record]:
         records = []
         folder = self.root / FOLDERS[split]
-        for name in pictures_in(folder):
+        for name in images_in(folder):
             match = _NAME.match(name)
             if match is None:
                 raise DataError(
@@ -84,9 +84,9 @@ class Market1501(Dataset):
 
     def audit(self) -> Iterator[Finding]:
         """Compare with the published counts."""
-        for split, (pictures, persons) in PUBLISHED.items():
+        for split, (images, persons) in PUBLISHED.items():
             records = self._folder(split)
-            yield from expect([(FOLDERS[split], len(records), pictures)], "pictures")
+            yield from expect([(FOLDERS[split], len(records), images)], "pictures")
             present = len({record.person for record in records} - {JUNK})
             yield from expect([(FOLDERS[split], present, persons)], "persons")
         counted = sum(record.person != JUNK for record in self._folder("gallery"))

@@ -17,14 +17,14 @@ from dapg.core.seeds import derive_seed
 from dapg.core.settings import shown
 from dapg.core.types import Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
-from dapg.data.listing import pictures_in, read_lines
+from dapg.data.listing import images_in, read_lines
 from dapg.data.verify import Finding, expect, odd_persons
 
 PROTOCOL = Protocol("regdb")
 """Nothing is left out, and the CMC counts pictures."""
 PARTITIONS = range(1, 11)
 PERSONS = 412
-PICTURES_PER_PERSON = 10
+IMAGES_PER_PERSON = 10
 PERSONS_PER_SIDE = 206
 HELD_OUT = 0.2
 """Share of a partition's training persons that ``val`` takes from ``fit``."""
@@ -73,7 +73,7 @@ class RegDB(Dataset):
         """Visible pictures, then thermal ones, each in the order of its list."""
         self.check_split(split)
         if split == "all":
-            return [record for modality in FOLDERS for record in self._pictures[modality]]
+            return [record for modality in FOLDERS for record in self._images[modality]]
         name, _, number = split.partition("-")
         if name in ("train", "test"):
             return self._side(name, int(number))
@@ -90,7 +90,7 @@ class RegDB(Dataset):
             visible = tuple(record for record in records if record.modality == Modality.VISIBLE)
             thermal = tuple(record for record in records if record.modality == Modality.INFRARED)
             query, gallery = (thermal, visible) if mode == "thermal-to-visible" else (visible, thermal)
-            side = PERSONS_PER_SIDE * PICTURES_PER_PERSON
+            side = PERSONS_PER_SIDE * IMAGES_PER_PERSON
             whole = (
                 len(visible) == len(thermal) == side and len({record.person for record in records}) == PERSONS_PER_SIDE
             )
@@ -106,7 +106,7 @@ class RegDB(Dataset):
         return split.replace("train-", "fit-")
 
     @functools.cached_property
-    def _pictures(self) -> Mapping[Modality, list[Record]]:
+    def _images(self) -> Mapping[Modality, list[Record]]:
         """Every picture, persons in ascending order, by modality."""
         by_modality: dict[Modality, list[Record]] = {}
         for modality, name in FOLDERS.items():
@@ -114,7 +114,7 @@ class RegDB(Dataset):
             by_modality[modality] = [
                 Record(f"{name}/{folder.name}/{file}", int(folder.name), CAMERAS[modality], modality)
                 for folder in sorted(folders, key=lambda folder: int(folder.name))
-                for file in pictures_in(folder)
+                for file in images_in(folder)
             ]
         return by_modality
 
@@ -123,18 +123,18 @@ class RegDB(Dataset):
             lists = [self._listed(side, modality, number) for modality in FOLDERS]
             return [record for records in lists for record, _ in records]
         chosen = self._drawn(side, number)
-        return [record for modality in FOLDERS for record in self._pictures[modality] if record.person in chosen]
+        return [record for modality in FOLDERS for record in self._images[modality] if record.person in chosen]
 
     def _drawn(self, side: str, number: int) -> set[int]:
         """Half of the persons: those whose seed-derived number is smallest are the training side."""
-        persons = sorted({record.person for records in self._pictures.values() for record in records})
+        persons = sorted({record.person for records in self._images.values() for record in records})
         order = sorted(persons, key=lambda person: derive_seed("regdb-partition", number, person))
         half = len(order) // 2
         return set(order[:half] if side == "train" else order[half:])
 
     @functools.cached_property
     def _by_path(self) -> Mapping[str, Record]:
-        return {record.path: record for records in self._pictures.values() for record in records}
+        return {record.path: record for records in self._images.values() for record in records}
 
     @functools.cache  # noqa: B019  (a data set lives as long as the program)
     def _listed(self, side: str, modality: Modality, number: int) -> list[tuple[Record, int]]:
@@ -168,14 +168,14 @@ class RegDB(Dataset):
     def audit(self) -> Iterator[Finding]:
         """Compare folders, names and lists with the published counts."""
         for modality, name in FOLDERS.items():
-            pictures = self._pictures[modality]
-            numbers = Counter(record.person for record in pictures)
+            images = self._images[modality]
+            numbers = Counter(record.person for record in images)
             yield from expect([(name, len(numbers), PERSONS)], "persons")
-            yield from expect([(name, len(pictures), PERSONS * PICTURES_PER_PERSON)], "pictures")
+            yield from expect([(name, len(images), PERSONS * IMAGES_PER_PERSON)], "pictures")
             for person, count in sorted(numbers.items()):
-                yield from expect([(f"{name}/{person}", count, PICTURES_PER_PERSON)], "pictures")
+                yield from expect([(f"{name}/{person}", count, IMAGES_PER_PERSON)], "pictures")
             yield from self._audit_names(modality)
-        visible, thermal = ({record.person for record in self._pictures[modality]} for modality in FOLDERS)
+        visible, thermal = ({record.person for record in self._images[modality]} for modality in FOLDERS)
         for person in sorted(visible ^ thermal):
             present, absent = ("Visible", "Thermal") if person in visible else ("Thermal", "Visible")
             yield Finding("missing", f"{absent}/{person}", f"person {person} is in {present} only")
@@ -189,7 +189,7 @@ class RegDB(Dataset):
             yield from self._audit_labels(side, number)
 
     def _audit_names(self, modality: Modality) -> Iterator[Finding]:
-        for record in self._pictures[modality]:
+        for record in self._images[modality]:
             match = _NAME.fullmatch(record.path.rsplit("/", 1)[1])
             if match is None:
                 yield Finding("extra", record.path, "published names are like male_back_v_00502_83.bmp")
@@ -206,11 +206,11 @@ class RegDB(Dataset):
             yield Finding("list", where, str(error))
             return
         records = [record for record, _ in listed]
-        yield from expect([(where, len(records), PERSONS_PER_SIDE * PICTURES_PER_PERSON)], "lines")
+        yield from expect([(where, len(records), PERSONS_PER_SIDE * IMAGES_PER_PERSON)], "lines")
         yield from expect([(where, len({record.person for record in records}), PERSONS_PER_SIDE)], "persons")
-        odd = odd_persons(records, PICTURES_PER_PERSON)
+        odd = odd_persons(records, IMAGES_PER_PERSON)
         if odd:
-            yield Finding("count", where, f"every person has {PICTURES_PER_PERSON} lines, but {odd}")
+            yield Finding("count", where, f"every person has {IMAGES_PER_PERSON} lines, but {odd}")
         for path, times in Counter(record.path for record in records).items():
             if times > 1:
                 yield Finding("list", where, f"{path} is listed {times} times")

@@ -7,7 +7,7 @@ from typing import ClassVar
 from dapg.core import plugins
 from dapg.core.errors import UsageError
 from dapg.core.types import Record, Trial
-from dapg.data.base import Dataset, example_picture
+from dapg.data.base import Dataset, example_image
 from dapg.data.shards.pack import write_tars
 from dapg.data.shards.tar_store import TarStore, write_index
 
@@ -69,6 +69,6 @@ class Shards(Dataset):
     def write_example(cls, root: Path | str) -> None:
         """Two small tars with six pictures."""
         Path(root).mkdir(parents=True, exist_ok=True)
-        write_tars(Path(root), list(cls.example_layout()), example_picture, per_shard=4)
+        write_tars(Path(root), list(cls.example_layout()), example_image, per_shard=4)
         records = [Record(name, ord(name[0]) - ord("a"), int(name[2])) for name in cls.example_layout()]
         write_index(Path(root), {"all": records}, {}, "example")

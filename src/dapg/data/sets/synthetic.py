@@ -23,7 +23,7 @@ from dapg.core.key_points import KEY_POINT_NAMES
 from dapg.core.schema import checked, parse_json_lines
 from dapg.core.types import JsonObject, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
-from dapg.data.listing import pictures_below
+from dapg.data.listing import images_below
 
 
 class _Row(TypedDict):
@@ -152,9 +152,9 @@ class Synthetic(Dataset):
     def _trials(self, people: list[int], kind: str, mode: str, seed: int, prefix: str) -> list[Trial]:
         """The trials of ``kind`` (all, indoor, visible, validation) among these persons, named after ``mode``."""
         if kind == "visible":
-            pictures = tuple(r for p in people for camera in VISIBLE_CAMERAS for r in self._shots(p, camera))
+            images = tuple(r for p in people for camera in VISIBLE_CAMERAS for r in self._shots(p, camera))
             protocol = Protocol("synthetic people, visible across cameras", same_person_same_camera=True)
-            return [Trial(f"{prefix}0", mode, pictures, pictures, protocol, comparable=False)]
+            return [Trial(f"{prefix}0", mode, images, images, protocol, comparable=False)]
         query = tuple(r for p in people for camera in INFRARED_CAMERAS for r in self._shots(p, camera))
         cameras = INDOOR_CAMERAS if kind == "indoor" else VISIBLE_CAMERAS
         protocol = Protocol("synthetic people, single-shot", camera_groups=SAME_ROOM, unique_identity_cmc=True)
@@ -270,7 +270,7 @@ class Synthetic(Dataset):
     def _names(self) -> list[str]:
         if self.root.is_file():
             return sorted(self._archive().namelist())
-        return [path for path in pictures_below(self.root) if path.startswith(("cam", "unlabelled/"))]
+        return [path for path in images_below(self.root) if path.startswith(("cam", "unlabelled/"))]
 
     def _index(self) -> dict[tuple[int, int], list[str]]:
         """(person, camera) -> pictures by name."""
@@ -287,17 +287,17 @@ class Synthetic(Dataset):
     @classmethod
     def example_layout(cls) -> Mapping[str, str | None]:
         """Seven persons (4 train, 1 val, 2 test), two pictures a camera, three unlabelled pictures."""
-        pictures = [
+        images = [
             f"cam{camera}/{person:04d}/{number:04d}.jpg"
             for camera in range(1, 7)
             for person in range(1, 8)
             for number in (1, 2)
         ]
-        pictures += [f"unlabelled/{number:05d}.jpg" for number in (1, 2, 3)]
+        images += [f"unlabelled/{number:05d}.jpg" for number in (1, 2, 3)]
         points = [[float(i), float(2 * i), 2] for i in range(len(KEY_POINT_NAMES))]
-        lines = [json.dumps({"path": path, "key_points": points}) for path in pictures]
+        lines = [json.dumps({"path": path, "key_points": points}) for path in images]
         lists = {"train": "1,2,3,4", "val": "5", "test": "6,7", "available": "1,2,3,4,5,6,7"}
-        layout: dict[str, str | None] = dict.fromkeys(pictures)
+        layout: dict[str, str | None] = dict.fromkeys(images)
         layout.update({f"exp/{name}_id.txt": f"{ids}\n" for name, ids in lists.items()})
         layout[ANNOTATIONS] = "\n".join(lines) + "\n"
         return layout

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dapg.core.errors import DataError, UsageError
 from dapg.core.types import UNKNOWN, Modality, Protocol, Record, Trial
 from dapg.data.base import Dataset
-from dapg.data.listing import pictures_in, read_numbers
+from dapg.data.listing import images_in, read_numbers
 from dapg.data.verify import Finding, expect
 
 VISIBLE_CAMERAS = (1, 2, 4, 5)
@@ -42,7 +42,7 @@ PERSONS_PER_SPLIT = {"train": 296, "val": 99, "test": 96}
 ALL_PER_CAMERA = {1: (259, 6289), 2: (259, 7528), 3: (486, 9812), 4: (493, 8030), 5: (502, 8224), 6: (299, 5980)}
 """Camera -> (persons, pictures), all 513 persons that have a folder."""
 TRAINVAL_PER_CAMERA = {1: (194, 4721), 2: (195, 5753), 3: (392, 7909), 4: (382, 5811), 5: (390, 5973), 6: (200, 4000)}
-PICTURES_PER_SPLIT = {"train": (20_284, 9_929), "val": (1_974, 1_980), "trainval": (22_258, 11_909)}
+IMAGES_PER_SPLIT = {"train": (20_284, 9_929), "val": (1_974, 1_980), "trainval": (22_258, 11_909)}
 """Split -> (visible, infrared) pictures."""
 LAST_PERSON = 533
 
@@ -85,8 +85,8 @@ class SysuMM01(Dataset):
         if not (self.root / "cam1").is_dir() and (self.root / "ori_data" / "cam1").is_dir():
             self.root = self.root / "ori_data"  # the folder name AGW's code uses
         self._arrays: dict[str, NDArray[np.generic]] = {}
-        self.has_pictures = (self.root / "cam1").is_dir()
-        if not self.has_pictures and self._array_file(ARRAYS[Modality.VISIBLE][0]) is not None:
+        self.has_images = (self.root / "cam1").is_dir()
+        if not self.has_images and self._array_file(ARRAYS[Modality.VISIBLE][0]) is not None:
             self._require_arrays()
             return
         self.require(*(f"cam{camera}" for camera in range(1, 7)), *(f"exp/{name}_id.txt" for name in PERSONS_PER_SPLIT))
@@ -94,11 +94,11 @@ class SysuMM01(Dataset):
     def records(self, split: str = "trainval") -> list[Record]:
         """Persons in ascending order; of each the visible pictures, cameras 1, 2, 4, 5, then the infrared, 3, 6."""
         self.check_split(split)
-        if split == "trainval-arrays" or (split == "trainval" and not self.has_pictures):
+        if split == "trainval-arrays" or (split == "trainval" and not self.has_images):
             if self._array_file(ARRAYS[Modality.VISIBLE][0]) is None:
                 raise UsageError(f"split 'trainval-arrays' needs AGW's arrays in or beside {self.root}; use 'trainval'")
             return self._array_records()
-        self._refuse_without_pictures(split)
+        self._refuse_without_images(split)
         persons = sorted(itertools.chain.from_iterable(self.persons(name) for name in _SPLITS[split]))
         cameras = (*VISIBLE_CAMERAS, *INFRARED_CAMERAS)
         return [record for person in persons for camera in cameras for record in self._cell(camera, person)]
@@ -111,7 +111,7 @@ class SysuMM01(Dataset):
         no multi-shot gallery).
         """
         self.check_mode(mode)
-        self._refuse_without_pictures(mode)
+        self._refuse_without_images(mode)
         words = mode.split("-")
         official, multi = "official" in words, "multi" in words
         persons = self.persons("val" if mode == "validation" else "test")
@@ -160,16 +160,16 @@ class SysuMM01(Dataset):
         name, hash_sign, number = record.path.partition("#")
         if not hash_sign:
             return super().read(record)
-        picture = self._array(name)[int(number)]
-        height, width, _ = picture.shape
-        return bytes(b"P6 %d %d 255\n" % (width, height) + picture.tobytes())
+        image = self._array(name)[int(number)]
+        height, width, _ = image.shape
+        return bytes(b"P6 %d %d 255\n" % (width, height) + image.tobytes())
 
     def __getstate__(self) -> dict[str, object]:
         """Loader workers map the arrays anew: a pickled map would carry every picture along."""
         return {**self.__dict__, "_arrays": {}}
 
-    def _refuse_without_pictures(self, wanted: str) -> None:
-        if not self.has_pictures:
+    def _refuse_without_images(self, wanted: str) -> None:
+        if not self.has_images:
             raise DataError(
                 f"{wanted!r} of {self.title} needs cam1 ... cam6 under {self.root}; only AGW's arrays are there"
             )
@@ -185,8 +185,7 @@ class SysuMM01(Dataset):
                     continue
                 person = int(folder.name)
                 cells[camera, person] = [
-                    Record(f"cam{camera}/{folder.name}/{name}", person, camera, modality)
-                    for name in pictures_in(folder)
+                    Record(f"cam{camera}/{folder.name}/{name}", person, camera, modality) for name in images_in(folder)
                 ]
         return cells
 
@@ -206,15 +205,15 @@ class SysuMM01(Dataset):
         """The first entries of row ``trial`` of each permutation, which counts pictures from 1."""
         gallery: list[Record] = []
         for camera, person in cells:
-            pictures, order = self._cell(camera, person), self._permutations.get((camera, person))
+            images, order = self._cell(camera, person), self._permutations.get((camera, person))
             if order is None:
                 raise DataError(f"rand_perm_cam.mat has no entry for camera {camera}, person {person}")
-            if order.shape[0] <= trial or order.shape[1] != len(pictures):
+            if order.shape[0] <= trial or order.shape[1] != len(images):
                 raise DataError(
                     f"rand_perm_cam.mat: camera {camera}, person {person} has {order.shape[0]} x {order.shape[1]} "
-                    f"entries, but there are {len(pictures)} pictures"
+                    f"entries, but there are {len(images)} pictures"
                 )
-            gallery += [pictures[index - 1] for index in order[trial, :shots].tolist()]
+            gallery += [images[index - 1] for index in order[trial, :shots].tolist()]
         return tuple(gallery)
 
     @functools.cached_property
@@ -258,39 +257,39 @@ class SysuMM01(Dataset):
         lists = [self.root / "exp" / f"{name}_id.txt" for name in ("train", "val")]
         persons = sorted(self.persons("train") + self.persons("val")) if all(map(Path.is_file, lists)) else None
         records = []
-        for modality, (pictures_name, labels_name) in ARRAYS.items():
-            pictures, labels = self._array(pictures_name), self._array(labels_name)
-            if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3:
-                raise DataError(f"{pictures_name}: expected uint8 (N, height, width, 3), found {pictures.shape}")
-            if labels.shape != (len(pictures),):
-                raise DataError(f"{labels_name}: {labels.shape} labels for {len(pictures)} pictures")
+        for modality, (images_name, labels_name) in ARRAYS.items():
+            images, labels = self._array(images_name), self._array(labels_name)
+            if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+                raise DataError(f"{images_name}: expected uint8 (N, height, width, 3), found {images.shape}")
+            if labels.shape != (len(images),):
+                raise DataError(f"{labels_name}: {labels.shape} labels for {len(images)} pictures")
             if persons is not None and len(labels) and int(labels.max()) >= len(persons):
                 raise DataError(f"{labels_name}: label {int(labels.max())}, but exp/ lists {len(persons)} persons")
             for number, label in enumerate(labels.tolist()):
                 # Label = rank of the person in ascending order; without exp/ the rank itself is the name.
                 person = int(label) if persons is None else persons[int(label)]
-                records.append(Record(f"{pictures_name}#{number}", person, UNKNOWN, modality))
+                records.append(Record(f"{images_name}#{number}", person, UNKNOWN, modality))
         return records
 
     def disjoint_splits(self) -> Sequence[tuple[str, str]]:
         """Train, val and test share nobody."""
-        return (("train", "val"), ("train", "test"), ("val", "test")) if self.has_pictures else ()
+        return (("train", "val"), ("train", "test"), ("val", "test")) if self.has_images else ()
 
     def audit(self) -> Iterator[Finding]:
         """Compare lists and folders with the published counts, down to the cell for test persons."""
-        if not self.has_pictures:
+        if not self.has_images:
             return
         yield from self._audit_lists()
         yield from self._audit_names()
-        for camera, (persons, pictures) in ALL_PER_CAMERA.items():
+        for camera, (persons, images) in ALL_PER_CAMERA.items():
             filled = [cell for (c, _), cell in self._cells.items() if c == camera and cell]
             yield from expect([(f"cam{camera}", len(filled), persons)], "person folders with pictures")
-            yield from expect([(f"cam{camera}", sum(map(len, filled)), pictures)], "pictures")
-        for split, (visible, infrared) in PICTURES_PER_SPLIT.items():
+            yield from expect([(f"cam{camera}", sum(map(len, filled)), images)], "pictures")
+        for split, (visible, infrared) in IMAGES_PER_SPLIT.items():
             records = self.records(split)
-            visible_pictures = sum(record.modality == Modality.VISIBLE for record in records)
-            yield from expect([(split, visible_pictures, visible)], "visible pictures")
-            yield from expect([(split, len(records) - visible_pictures, infrared)], "infrared pictures")
+            visible_images = sum(record.modality == Modality.VISIBLE for record in records)
+            yield from expect([(split, visible_images, visible)], "visible pictures")
+            yield from expect([(split, len(records) - visible_images, infrared)], "infrared pictures")
         for person, counts in published_counts().items():
             for camera, published in enumerate(counts, start=1):
                 where = f"cam{camera}/{person:04d}"

@@ -18,7 +18,7 @@ from dapg.core.shards import Job, RunShard, chunk, chunks
 from dapg.core.types import Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.compact import CompactRecords
-from dapg.data.listing import PICTURE_SUFFIXES
+from dapg.data.listing import IMAGE_SUFFIXES
 from dapg.data.shards.tar_store import PACKED, PACKING, write_index
 
 
@@ -133,7 +133,7 @@ def _write_tar(file: Path, first: int, paths: Sequence[str], read: Callable[[str
     with atomic_path(file) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
         for number, path in enumerate(paths, first):
             suffix = Path(path).suffix.lower()
-            suffix = suffix if suffix in PICTURE_SUFFIXES else ".jpg"  # keys of an LMDB have no suffix
+            suffix = suffix if suffix in IMAGE_SUFFIXES else ".jpg"  # keys of an LMDB have no suffix
             _add(archive, f"{number:09d}{suffix}", read(path))
             _add(archive, f"{number:09d}.json", json.dumps({"path": path}).encode())
 

@@ -23,7 +23,7 @@ from dapg.core.files import atomic_path
 from dapg.core.schema import Array, checked, parse_json, read_arrays, wall
 from dapg.core.types import UNKNOWN, JsonObject, Modality, Protocol, Record, Trial
 from dapg.data.compact import CompactRecords
-from dapg.data.listing import is_picture
+from dapg.data.listing import is_image
 
 INDEX, PACKING, PACKED = "index.npz", "packing.json", "packed.json"
 _VERSION = 2
@@ -114,10 +114,10 @@ class TarStore:
             DataError: one does not.
         """
         arrays = self._arrays
-        pictures, records = len(arrays["path_end"]), len(arrays["sample"])
-        limits = {"digest_order": pictures, "sample": pictures, "shard": len(self.meta["tars"])}
+        images, records = len(arrays["path_end"]), len(arrays["sample"])
+        limits = {"digest_order": images, "sample": images, "shard": len(self.meta["tars"])}
         limits |= {name: records for name in arrays if name.startswith(("split/", "trial/"))}
-        sizes = dict.fromkeys(("shard", "offset", "size", "digest", "digest_order"), pictures)
+        sizes = dict.fromkeys(("shard", "offset", "size", "digest", "digest_order"), images)
         sizes |= dict.fromkeys(("person", "camera", "modality", "box"), records)
         wrong = [name for name, size in sizes.items() if len(arrays[name]) != size]
         wrong += [name for name, limit in limits.items() if not _within(arrays[name], limit)]
@@ -320,7 +320,7 @@ def _members(path: Path) -> Iterator[tuple[str, int, int]]:
                 continue
             name = member.name.removeprefix("./")
             stem, suffix = _split_suffix(name)
-            if is_picture(name):
+            if is_image(name):
                 if waiting is not None:
                     yield waiting
                 waiting = name, member.offset_data, member.size
@@ -337,14 +337,14 @@ def _split_suffix(name: str) -> tuple[str, str]:
     return name.removesuffix(suffix), suffix
 
 
-def _named(archive: tarfile.TarFile, member: tarfile.TarInfo, picture: tuple[str, int, int]) -> tuple[str, int, int]:
+def _named(archive: tarfile.TarFile, member: tarfile.TarInfo, image: tuple[str, int, int]) -> tuple[str, int, int]:
     stream = archive.extractfile(member)
     try:
         described = parse_json(stream.read(), member.name) if stream is not None else {}
     except DataError:
-        return picture
+        return image
     path = described.get("path") if isinstance(described, dict) else None
-    return (path, *picture[1:]) if isinstance(path, str) else picture
+    return (path, *image[1:]) if isinstance(path, str) else image
 
 
 def _index_foreign(root: Path) -> None:

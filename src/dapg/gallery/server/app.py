@@ -25,7 +25,7 @@ from dapg.core.files import csv_text
 from dapg.core.images import thumbnail
 from dapg.core.types import JsonObject, Modality
 from dapg.corruptions import library
-from dapg.data.listing import PICTURE_SUFFIXES
+from dapg.data.listing import IMAGE_SUFFIXES
 from dapg.data.sets.folder import LABELS
 from dapg.data.sightings import clock
 from dapg.gallery import verdicts
@@ -327,7 +327,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
             rows: list[Sequence[object]] = [("path", "modality", "time")]
             for file, (data, _) in zip(files, prepared, strict=True):
                 suffix = Path(file.filename or "").suffix.lower()
-                path = hashlib.sha256(data).hexdigest()[:20] + (suffix if suffix in PICTURE_SUFFIXES else ".png")
+                path = hashlib.sha256(data).hexdigest()[:20] + (suffix if suffix in IMAGE_SUFFIXES else ".png")
                 Path(name, path).write_bytes(data)
                 rows.append((path, modality, "" if time is None else time))
             Path(name, LABELS).write_text(csv_text(dict.fromkeys(rows)), encoding="utf-8")

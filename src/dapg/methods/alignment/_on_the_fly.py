@@ -25,14 +25,14 @@ class OnTheFly:
     ) -> UInt8[Tensor, "B {count} 3 H W"]:
         """``count`` poses a picture, each once while there are enough; single precision, as generated files."""
         places = torch.arange(count) % len(self._poses)
-        return self._made(images, generator.permutation(len(self._poses))[:, places])
+        return self._generate(images, generator.permutation(len(self._poses))[:, places])
 
     def every_pose(self, images: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B P 3 H W"]:
         """All poses in order."""
-        return self._made(images, torch.arange(len(self._poses)).expand(len(images), -1))
+        return self._generate(images, torch.arange(len(self._poses)).expand(len(images), -1))
 
     @torch.no_grad()
-    def _made(self, images: UInt8[Tensor, "B 3 H W"], chosen: Int[Tensor, "B P"]) -> UInt8[Tensor, "B P 3 H W"]:
+    def _generate(self, images: UInt8[Tensor, "B 3 H W"], chosen: Int[Tensor, "B P"]) -> UInt8[Tensor, "B P 3 H W"]:
         """Each picture in the poses chosen for it."""
         device, count = images.device, chosen.shape[1]
         self._generator.to(device)
@@ -40,6 +40,6 @@ class OnTheFly:
             skeletons = draw_skeletons(send(self._poses, device), self._size)[send(chosen.flatten(), device)]
             sources = resize(to_float(images), self._size).repeat_interleave(count, dim=0)
             generated = self._generator(2 * sources - 1, 2 * skeletons - 1)
-            pictures = resize(((generated + 1) / 2).clamp(0, 1), (images.shape[-2], images.shape[-1]))
-        stored = pictures.mul(255).round().to(torch.uint8)
+            resized = resize(((generated + 1) / 2).clamp(0, 1), (images.shape[-2], images.shape[-1]))
+        stored = resized.mul(255).round().to(torch.uint8)
         return stored.reshape(len(images), count, *images.shape[1:])

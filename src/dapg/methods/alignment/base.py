@@ -70,12 +70,12 @@ class AlignmentMethod(Method[AlignmentConfigT_co]):
     ) -> tuple[UInt8[Tensor, "B {count} 3 H W"], Bool[Tensor, "B"]]:
         """``count`` other pictures of each person, and for which pictures there is none and it stands in itself."""
         if self._on_the_fly is None or COMPANIONS in batch.extras:
-            return positive_pictures(batch, count, generator)
+            return positive_images(batch, count, generator)
         nobody = torch.zeros(len(batch), dtype=torch.bool, device=batch.images.device)
         return self._on_the_fly(batch.images, count, generator), nobody
 
 
-def positive_pictures(
+def positive_images(
     batch: Batch, count: int, generator: SampleGenerator
 ) -> tuple[UInt8[Tensor, "B {count} 3 H W"], Bool[Tensor, "B"]]:
     """``count`` of each picture's companions, drawn at random without replacement, and whose positive is the picture.

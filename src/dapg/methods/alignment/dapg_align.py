@@ -33,7 +33,7 @@ from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_similarity_distribution
 from dapg.methods.alignment.base import AlignmentConfig, AlignmentMethod
 from dapg.methods.base import DataFacts, Recipe
-from dapg.methods.contrastive import Contrastive, NegativesConfig, other_pictures
+from dapg.methods.contrastive import Contrastive, NegativesConfig, other_images
 from dapg.models.backbones.base import Backbone
 from dapg.models.heads.moco_head import MoCoHead
 from dapg.models.momentum import KeyEncoder
@@ -114,9 +114,9 @@ class DAPGAlign(AlignmentMethod["DAPGAlign.Config"], Contrastive["DAPGAlign.Conf
         config = self.settings
         mean, std = self.backbone.mean, self.backbone.std
         anchor_view = standard_view(batch.images, config.views, generator.fork("anchor"), mean, std)
-        pictures, own = self.positives(batch, config.positives, generator.fork("pose"))
+        images, own = self.positives(batch, config.positives, generator.fork("pose"))
         views = [
-            self._positive_view(pictures[:, place], generator.fork(f"positive {place}"))
+            self._positive_view(images[:, place], generator.fork(f"positive {place}"))
             for place in range(config.positives)
         ]
         if config.negatives == "queue":
@@ -127,7 +127,7 @@ class DAPGAlign(AlignmentMethod["DAPGAlign.Config"], Contrastive["DAPGAlign.Conf
         else:
             anchor, *seen = self.project(torch.cat([anchor_view, *views])).chunk(1 + config.positives)
             keys = torch.stack(seen, dim=1)
-            negatives, counted = other_pictures(keys)
+            negatives, counted = other_images(keys)
         contrastive = multi_positive_info_nce(
             anchor, keys, negatives, config.temperature, config.positives_reduction, counted
         )
@@ -154,14 +154,14 @@ class DAPGAlign(AlignmentMethod["DAPGAlign.Config"], Contrastive["DAPGAlign.Conf
         """The positives as the online encoder sees them, with gradient."""
         return torch.stack(self.project(torch.cat(views)).chunk(len(views)), dim=1)
 
-    def _positive_view(self, pictures: UInt8[Tensor, "B 3 H W"], generator: SampleGenerator) -> Tensor:
+    def _positive_view(self, images: UInt8[Tensor, "B 3 H W"], generator: SampleGenerator) -> Tensor:
         """(B, 3, h, w): ChannelAug of a view of its own."""
         config = self.settings
         choice = draw_channels(config.channel, generator.fork("channel"))
         if config.channel_order == "before":
-            changed = choose_channels(to_float(pictures), choice)
-            pictures = changed.mul(255).round().to(torch.uint8)
-        view = standard_view(pictures, config.views, generator.fork("view"), self.backbone.mean, self.backbone.std)
+            changed = choose_channels(to_float(images), choice)
+            images = changed.mul(255).round().to(torch.uint8)
+        view = standard_view(images, config.views, generator.fork("view"), self.backbone.mean, self.backbone.std)
         return view if config.channel_order == "before" else choose_channels(view, choice)
 
 

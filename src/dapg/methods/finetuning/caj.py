@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from dapg.augment.channel import channel_adapt_grey, channel_exchange
-from dapg.augment.padded import PaddedViewConfig, padded_picture, standardise
+from dapg.augment.padded import PaddedViewConfig, padded_image, standardise
 from dapg.core.batch import Batch, StepResult
 from dapg.core.device import send
 from dapg.core.ranges import Share
@@ -104,10 +104,10 @@ class CAJ(TwoStreamMethod["CAJ.Config"]):
         """One view; its channels are changed before normalising and erasing, or after both as published."""
         views = self.settings.views
         with torch.autocast(images.device.type, enabled=False):
-            picture = padded_picture(images, views, generator)
+            image = padded_image(images, views, generator)
             if change is not None and not self.settings.change_normalised:
-                picture = change(picture, generator.fork("channels"))
-            view = standardise(picture, views, generator, self.backbone.mean, self.backbone.std)
+                image = change(image, generator.fork("channels"))
+            view = standardise(image, views, generator, self.backbone.mean, self.backbone.std)
             if change is not None and self.settings.change_normalised:
                 view = change(view, generator.fork("channels"))
             return view

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dapg.augment.augmix import augmix
 from dapg.augment.erasing import cil_erasing
-from dapg.augment.padded import padded_picture, standardise
+from dapg.augment.padded import padded_image, standardise
 from dapg.core.batch import Batch, StepResult
 from dapg.core.device import send
 from dapg.core.errors import UsageError
@@ -103,7 +103,7 @@ class CIL(TwoStreamMethod["CIL.Config"]):
         """Normalised clean view and two AugMix copies of the erased and mixed picture."""
         chosen = self.settings
         with torch.autocast(images.device.type, enabled=False):
-            clean = padded_picture(images, chosen.views, generator)
+            clean = padded_image(images, chosen.views, generator)
             erased = cil_erasing(clean, generator.fork("cil"), chosen.legacy_wrap)
             return self._triple(erased if chosen.erase_clean else clean, erased, generator)
 
@@ -112,7 +112,7 @@ class CIL(TwoStreamMethod["CIL.Config"]):
     ) -> Float[Tensor, "3 B 3 h w"]:
         """The same for infrared pictures: nothing is erased, and the copies may be the picture itself."""
         with torch.autocast(images.device.type, enabled=False):
-            clean = padded_picture(images, self.settings.views, generator)
+            clean = padded_image(images, self.settings.views, generator)
             if self.settings.infrared_views == "augmented":
                 return self._triple(clean, clean, generator)
             view = standardise(clean, self.settings.views, generator, self.backbone.mean, self.backbone.std)

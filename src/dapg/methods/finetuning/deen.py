@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dapg.augment.basic import to_grey
-from dapg.augment.padded import PaddedViewConfig, padded_picture, standardise
+from dapg.augment.padded import PaddedViewConfig, padded_image, standardise
 from dapg.core.batch import Batch, StepResult
 from dapg.core.device import send
 from dapg.core.errors import UsageError
@@ -124,9 +124,9 @@ class DEEN(TwoStreamMethod["DEEN.Config"]):
     def _view(self, batch: Batch, generator: SampleGenerator) -> Float[Tensor, "B 3 h w"]:
         views = self.settings.views
         with torch.autocast(batch.images.device.type, enabled=False):
-            picture = padded_picture(batch.images, views, generator)
-            picture = to_grey(picture, generator.fork("grey"), self.settings.grey)
-            return standardise(picture, views, generator, self.backbone.mean, self.backbone.std)
+            image = padded_image(batch.images, views, generator)
+            image = to_grey(image, generator.fork("grey"), self.settings.grey)
+            return standardise(image, views, generator, self.backbone.mean, self.backbone.std)
 
     def _expanded(
         self,

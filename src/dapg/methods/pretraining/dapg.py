@@ -33,7 +33,7 @@ from dapg.core.train_config import OptimizerConfig, ScheduleConfig
 from dapg.losses.info_nce import Reduction, multi_positive_info_nce
 from dapg.losses.js import js_divergence, log_feature_distribution, log_similarity_distribution
 from dapg.methods.base import DataFacts, Recipe
-from dapg.methods.contrastive import Contrastive, NegativesConfig, other_pictures
+from dapg.methods.contrastive import Contrastive, NegativesConfig, other_images
 from dapg.models.backbones.base import Backbone
 from dapg.models.heads.moco_head import MoCoHead
 from dapg.models.momentum import KeyEncoder
@@ -140,7 +140,7 @@ class DAPG(Contrastive["DAPG.Config"]):
             negatives, _, counted = self.keys.queue.contents()
         else:
             keys = features.transpose(0, 1) if config.symmetric else features[1:].transpose(0, 1)
-            negatives, counted = other_pictures(features[-config.positives :].transpose(0, 1))
+            negatives, counted = other_images(features[-config.positives :].transpose(0, 1))
         contrastive = self._contrastive(features, keys, negatives, counted)
         consistency = torch.zeros_like(contrastive)
         if self._uses_js():

@@ -17,7 +17,7 @@ from dapg.core.ranges import Channels, Positive, Share, Weight
 from dapg.core.rng import SampleGenerator
 from dapg.core.train_config import ScheduleConfig
 from dapg.core.types import UNKNOWN, Record
-from dapg.data.picture_lines import read_groups, with_groups
+from dapg.data.image_lines import read_groups, with_groups
 from dapg.losses.info_nce import label_guided_info_nce
 from dapg.methods.base import DataFacts, Recipe
 from dapg.methods.contrastive import Contrastive, PairConfig, QueueConfig, TwoViews

@@ -19,7 +19,7 @@ from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Self
 from dapg.core.train_config import ParameterGroup, ScheduleConfig
 from dapg.core.types import Modality, Record
-from dapg.data.picture_lines import named, read_lines
+from dapg.data.image_lines import named, read_lines
 from dapg.methods.base import DataFacts, Method, MethodConfig, Recipe
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.pooling import average_pool
@@ -126,8 +126,8 @@ class VTBR(Method["VTBR.Config"]):
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[ParameterGroup]:
         """The network at ``lr``, the captioner at its share of it."""
-        pictures = [value for value in self.backbone.parameters() if value.requires_grad]
-        rates = ((pictures, lr), (list(self.captioner.parameters()), lr * self.settings.text_rate))
+        images = [value for value in self.backbone.parameters() if value.requires_grad]
+        rates = ((images, lr), (list(self.captioner.parameters()), lr * self.settings.text_rate))
         return [{"params": values, "lr": rate, "weight_decay": weight_decay} for values, rate in rates]
 
 

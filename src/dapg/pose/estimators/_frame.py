@@ -5,6 +5,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from dapg.core.images import to_float
+
 
 def frame(
     images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"], canvas: tuple[int, int], padding: float
@@ -27,8 +29,7 @@ def frame(
     theta = torch.zeros(len(images), 2, 3, device=images.device)
     theta[:, 0, 0], theta[:, 1, 1] = 1 / covered[:, 0], 1 / covered[:, 1]
     grid = functional.affine_grid(theta, [len(images), 3, height, width], align_corners=False)
-    pictures = images.to(torch.float32) / 255
-    return functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False), covered
+    return functional.grid_sample(to_float(images), grid, padding_mode="border", align_corners=False), covered
 
 
 def unframe(points: Float[Tensor, "B P 2"], covered: Float[Tensor, "B 2"]) -> Float[Tensor, "B P 2"]:

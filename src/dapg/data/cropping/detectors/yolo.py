@@ -66,8 +66,8 @@ class Yolo(Detector):
 
     def detect(self, frame: Frame) -> Detections:
         """Letterbox, run, read the layout, keep people, undo the letterbox."""
-        picture, scale, shift = self._letterbox(frame)
-        outputs = self._session.run(None, {self._name: picture[None].astype(self._type)})
+        image, scale, shift = self._letterbox(frame)
+        outputs = self._session.run(None, {self._name: image[None].astype(self._type)})
         boxes, scores = self._read(np.asarray(outputs[0], dtype=np.float32))
         sure = scores >= self.config.threshold
         boxes, scores = boxes[sure], scores[sure]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dapg.core.rng import generator_from
-from dapg.pose.picture_quality import gradient_energy, grey, masked_mean, ssim_map
+from dapg.pose.image_quality import gradient_energy, grey, masked_mean, ssim_map
 
 
 def test_ssim_by_hand() -> None:

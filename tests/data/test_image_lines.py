@@ -4,7 +4,7 @@ import pytest
 
 from dapg.core.errors import DataError
 from dapg.core.types import Record
-from dapg.data.picture_lines import read_groups, with_groups, write_lines
+from dapg.data.image_lines import read_groups, with_groups, write_lines
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def default_folder() -> Path:
 
 
 @dataclass
-class PictureCache:
+class ImageCache:
     """Files below a folder, at most ``limit`` bytes of them.
 
     What this process used is not thrown out to make room for more of its own: going through more than fits again and
