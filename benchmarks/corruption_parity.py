@@ -4,7 +4,7 @@
 
 With ``--keep`` the statistics of each corruption and severity are kept there, and a run that was stopped goes on.
 
-Both corrupt the same five pictures, a ramp and a spot at five severities. For each statistic the difference of the two
+Both corrupt the same five images, a ramp and a spot at five severities. For each statistic the difference of the two
 means is divided by its standard error: values beyond 3 should be rare (0.3 %) if both draw from one distribution.
 Angles and displacements are compared as distributions (Kolmogorov and Smirnov). Corruptions without randomness are
 compared by the largest difference.
@@ -81,7 +81,7 @@ def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def compare_random(name: str, draws: int, sides: Sides) -> list[str]:
-    """A row of the table: worst differences over severities and pictures."""
+    """A row of the table: worst differences over severities and images."""
     scores: dict[str, list[float]] = {statistic: [] for statistic in NAMES}
     relative: list[float] = []
     distributions: list[float] = []
@@ -97,7 +97,7 @@ def compare_random(name: str, draws: int, sides: Sides) -> list[str]:
                 scores[statistic].append(float(gap / max(error, 1e-3)))
                 if statistic == "mean":
                     relative.append(float(gap))
-        # Angles of motion from the spot, displacements from the ramp, both behind the five pictures; of snow anywhere.
+        # Angles of motion from the spot, displacements from the ramp, both behind the five images; of snow anywhere.
         for source, number in ((-1, 5), (-1, 6)):
             a, b = mine[source, :, number], other[source, :, number]
             if not (np.isnan(a).any() or np.isnan(b).any()):
@@ -151,7 +151,7 @@ def main() -> None:
             fixed_rows.append(compare_fixed(name, sides))
             print(fixed_rows[-1], flush=True)
     head = ["corruption", "mean", "deviation", "PSNR", "slope", "channels", "roughness"]
-    text = f"{options.draws} draws, 5 severities, 5 pictures of 256 x 128; worst difference in standard errors.\n\n"
+    text = f"{options.draws} draws, 5 severities, 5 images of 256 x 128; worst difference in standard errors.\n\n"
     text += table([*head, "mean, levels", "beyond 3", "distribution"], random_rows)
     text += "\n\nWithout randomness: largest difference.\n\n"
     text += table(["corruption", "mean", "deviation", "PSNR, dB", "roughness"], fixed_rows) + "\n"

@@ -1,12 +1,12 @@
-"""What the size of a picture when it is corrupted does to each type, for a network that sees 96 x 48.
+"""What the size of an image when it is corrupted does to each type, for a network that sees 96 x 48.
 
 The table of docs/explanation/experiment.md.
 
 python benchmarks/corruption_size.py
 
-Embedded validation pictures are corrupted at four sizes with equal draws and shrunk to 96 x 48. The table says how far
-(root mean square of grey levels) the result is from the clean picture: a type whose strength is counted in pixels is
-weaker, the larger the picture it was applied to.
+Embedded validation images are corrupted at four sizes with equal draws and shrunk to 96 x 48. The table says how far
+(root mean square of grey levels) the result is from the clean image: a type whose strength is counted in pixels is
+weaker, the larger the image it was applied to.
 """
 
 import torch
@@ -26,7 +26,7 @@ def main() -> None:
     people = Synthetic()
     records = [record for record in people.records("val") if record.camera in VISIBLE_CAMERAS][::EVERY]
     sizes = " | ".join(f"{height} x {width}" for height, width in SIZES)
-    print(f"| type (severity {SEVERITY}, {len(records)} pictures) | {sizes} |")
+    print(f"| type (severity {SEVERITY}, {len(records)} images) | {sizes} |")
     print("|---" * (len(SIZES) + 1) + "|")
     for name in library.names():
         row = []

@@ -1,4 +1,4 @@
-"""Speed of our corruptions beside imagecorruptions': the same 256 x 128 uint8 pictures, the same cores, in turn.
+"""Speed of our corruptions beside imagecorruptions': the same 256 x 128 uint8 images, the same cores, in turn.
 
     python benchmarks/corruption_speed.py --environment FOLDER [--processes 2] [--rounds 3]
 
@@ -21,7 +21,7 @@ COUNTS = {"zoom_blur": 20, "mix": 60}
 
 
 def measure(workers: list[Worker], name: str, count: int) -> tuple[float, float]:
-    """(wall, processor) milliseconds a picture, all workers at once."""
+    """(wall, processor) milliseconds an image, all workers at once."""
     for worker in workers:
         worker.ask(do="speed", name=name, count=count)
     answers = [worker.answer() for worker in workers]
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--environment", type=Path, required=True, help="folder of the reference's environment")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--count", type=int, default=64, help="pictures of a type in a round")
+    parser.add_argument("--count", type=int, default=64, help="images of a type in a round")
     parser.add_argument("--only", nargs="*", default=None, help="names of corruptions, or mix; no summary then")
     parser.add_argument("--out", type=Path, default=None, help="write the numbers here as JSON")
     options = parser.parse_args()

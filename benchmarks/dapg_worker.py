@@ -1,4 +1,4 @@
-"""The same requests as ``imagecorruptions_worker.py``, answered by dapg on uint8 pictures in one thread."""
+"""The same requests as ``imagecorruptions_worker.py``, answered by dapg on uint8 images in one thread."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ PICTURES = torch.from_numpy(statistics.pictures()).permute(0, 3, 1, 2).contiguou
 
 
 def speed(name: str, count: int) -> dict[str, float]:
-    """Seconds for ``count`` pictures in batches of 64, drawing included."""
+    """Seconds for ``count`` images in batches of 64, drawing included."""
     names = list(library.IMAGENET_C) if name == "mix" else [name]
     batches = []
     for start in range(0, count, BATCH):

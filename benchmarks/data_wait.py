@@ -2,7 +2,7 @@
 
 usage: python benchmarks/data_wait.py [--steps 60] [--presets demo small] [--methods mocov2 agw ...]
 
-Methods are those of pre-training and of fine-tuning; default: all that need no file beside the pictures.
+Methods are those of pre-training and of fine-tuning; default: all that need no file beside the images.
 
 The whole preset is extrapolated from the given number of steps; the first ten are left out as warm-up.
 """

@@ -1,7 +1,7 @@
 """Scoring speed against a plain per-query NumPy evaluation of the same rules, on the same cores.
 
     python benchmarks/evaluation_speed.py                 # the table
-    python benchmarks/evaluation_speed.py --million       # peak memory with a gallery of a million pictures
+    python benchmarks/evaluation_speed.py --million       # peak memory with a gallery of a million images
     python benchmarks/evaluation_speed.py --device cuda   # our side on a GPU
 
 The plain code is the loop that published evaluations contain: sort the whole matrix, then walk one query after the
@@ -82,7 +82,7 @@ def features(persons, generator):
 
 
 def sysu_case(generator):
-    """Persons, cameras and gallery cells of the published lists; ten galleries drawn from all test pictures."""
+    """Persons, cameras and gallery cells of the published lists; ten galleries drawn from all test images."""
     records = []
     for person, counts in sysu.published_counts().items():
         for camera, count in enumerate(counts, start=1):
@@ -116,7 +116,7 @@ def regdb_case(generator):
 
 
 def market_case(generator):
-    """3,368 queries of 750 persons; 13,115 gallery pictures of them and 2,798 distractors; six cameras."""
+    """3,368 queries of 750 persons; 13,115 gallery images of them and 2,798 distractors; six cameras."""
     query_persons = torch.arange(1, 751).repeat(5)[:3368]
     gallery_persons = torch.cat([torch.arange(1, 751).repeat(18)[:13_115], torch.zeros(2798, dtype=torch.int64)])
     values = features(torch.cat([query_persons, gallery_persons]), generator)
@@ -201,7 +201,7 @@ def measure_ten_trials(values, trials, device, repeats):
 
 
 def million(device):
-    """Peak memory of 1,000 queries against 1,000,000 pictures of 512 numbers, everything included."""
+    """Peak memory of 1,000 queries against 1,000,000 images of 512 numbers, everything included."""
     generator = torch.Generator().manual_seed(0)
     gallery = torch.empty(1_000_000, 512)
     for block in gallery.split(50_000):

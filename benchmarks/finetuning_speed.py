@@ -1,10 +1,10 @@
-"""Pictures per second of a fine-tuning, beside a plain single-precision loop whose loader makes views one by one.
+"""Images per second of a fine-tuning, beside a plain single-precision loop whose loader makes views one by one.
 
 usage: python benchmarks/finetuning_speed.py [--preset gpu] [--data NAME[=PATH]] [--device cuda] [--steps 60]
 
-Both sides train AGW's network with the same losses, optimiser and batches of persons on the same pictures. Ours is
+Both sides train AGW's network with the same losses, optimiser and batches of persons on the same images. Ours is
 the run that `dapg finetune agw` does: decoding in workers, views in batches on the device, autocast as the preset says.
-The plain loop opens, resizes, pads, crops, mirrors and normalises each picture with Pillow and NumPy in its workers (as
+The plain loop opens, resizes, pads, crops, mirrors and normalises each image with Pillow and NumPy in its workers (as
 many), moves float views to the device and works in float32, as the published code does. The first fifth of the steps is
 not counted.
 """
@@ -68,7 +68,7 @@ class PlainPictures(Dataset[tuple[Tensor, int, int]]):
 
 
 def ours(recipe: FinetuneSettings, folder: Path) -> float:
-    """Pictures per second over the log lines after the first fifth of the steps."""
+    """Images per second over the log lines after the first fifth of the steps."""
     finetune(replace(recipe, out=str(folder)))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     counted = [line["pictures_per_second"] for line in lines if line["step"] > recipe.train.steps // 5]
@@ -127,7 +127,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     height, width = recipe.method.views.size
-    print(f"{recipe.backbone.name}, {height} x {width}, {train.batch_size} pictures a step, {options.device}, ours in")
+    print(f"{recipe.backbone.name}, {height} x {width}, {train.batch_size} images a step, {options.device}, ours in")
     print(f"{train.precision}, {recipe.loader.workers} workers\n\n| loop | pictures/s | ratio |\n|---|---|---|")
     for name, rate in rates.items():
         print(f"| {name} | {rate:.0f} | {rate / rates['plain loop, fp32']:.2f} |")

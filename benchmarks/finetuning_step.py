@@ -3,7 +3,7 @@
 usage: python benchmarks/finetuning_step.py [--preset small] [--methods agw cil ...] [--device cpu] [--repeats 10]
                                             [--batch N] [--precision fp32]
 
-Pictures are random and already on the device: the loader is not measured. On a CPU the seconds are those of this
+Images are random and already on the device: the loader is not measured. On a CPU the seconds are those of this
 process on the CPU (minimum of the repeats), which other programs on the machine hardly change; on a GPU wall clock.
 """
 
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=plugins.names("methods.finetuning"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--batch", type=int, help="pictures a step; the preset's by default")
+    parser.add_argument("--batch", type=int, help="images a step; the preset's by default")
     parser.add_argument("--precision", choices=list(_TYPES), help="the preset's by default")
     options = parser.parse_args()
     device = torch.device(options.device)

@@ -3,8 +3,8 @@
 usage: python benchmarks/gallery_kills.py [--kills 200] [--seed 0] [--folder FOLDER] [--postgres]
 
 A worker (a fork that has everything imported) indexes, deletes, migrates or searches, and writes to a pipe what was
-acknowledged to it: pictures added, persons deleted, searches answered. After a random number of such messages and a
-random moment more it is killed; then the gallery is opened and checked: every acknowledged picture that was not deleted
+acknowledged to it: images added, persons deleted, searches answered. After a random number of such messages and a
+random moment more it is killed; then the gallery is opened and checked: every acknowledged image that was not deleted
 is there with its feature, nothing deleted is found by search or in the bytes of a file, every answered search is in the
 audit, and the chain of the audit is whole. --postgres keeps the gallery in a PostgreSQL server of its own, whose files
 are not looked into.
@@ -53,7 +53,7 @@ def network(turn: int) -> NetworkSettings:
 
 
 def draw(folder: Path, person: int) -> None:
-    """Four pictures of a person, each of random colours."""
+    """Four images of a person, each of random colours."""
     folder.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(person)
     for number in range(4):
@@ -184,7 +184,7 @@ def campaign(folder: Path, kills: int, seed: int, store: str) -> str:
 def check(
     folder: Path, told: tuple[dict[str, int], set[int], set[int]], doubtful: set[int], before: dict[str, int]
 ) -> dict[str, int]:
-    """Open the gallery as the next user would, and compare; pictures by person, which were ``before`` the last kill."""
+    """Open the gallery as the next user would, and compare; images by person, which were ``before`` the last kill."""
     added, deleted, searched = told
     gallery = Gallery(folder / "gallery", "cpu")
     if isinstance(gallery.database, PostgresDatabase):
@@ -195,7 +195,7 @@ def check(
         names: dict[str, int] = {}
         for path, picture in there.items():
             names[str(picture.person)] = names.get(str(picture.person), 0) + 1
-            assert added.get(path) not in deleted, f"deleted picture is listed: {path}"
+            assert added.get(path) not in deleted, f"deleted image is listed: {path}"
         for path, person in added.items():
             assert path in there or person in deleted or person in doubtful, f"lost: {path}"
         for person in doubtful:

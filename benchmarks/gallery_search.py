@@ -226,7 +226,7 @@ def index_speed(model: str, images: int, folder: Path) -> None:
 
 
 def _exact(table: np.ndarray, queries: np.ndarray) -> list[set[int]]:
-    """Numbers of the pictures with the largest products in double precision, block by block."""
+    """Numbers of the images with the largest products in double precision, block by block."""
     scores = np.empty((len(table), len(queries)))
     for begin in range(0, len(table), 20_000):
         scores[begin : begin + 20_000] = table[begin : begin + 20_000].astype(np.float64) @ queries.T

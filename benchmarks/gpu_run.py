@@ -136,7 +136,7 @@ def _scores_and_bits(device: torch.device) -> tuple[dict[str, float], Tensor]:
 
 
 _NEED_FILES = ("pnl", "vtbr")
-"""Methods that learn from a file about the pictures; their steps are in the tests."""
+"""Methods that learn from a file about the images; their steps are in the tests."""
 
 
 def corruptions(options: Options) -> Numbers:
@@ -291,7 +291,7 @@ def _step_rates(stage: str, name: str, batch_size: int, compiled: bool, options:
 
 
 def growth(options: Options) -> Numbers:
-    """Does pre-training help more with more pictures? Stage 1, SimCLR and none from ImageNet, then AGW, two seeds."""
+    """Does pre-training help more with more images? Stage 1, SimCLR and none from ImageNet, then AGW, two seeds."""
     scale, start = ("demo", "random") if options.smoke else ("small", "imagenet")
     names = ("", "dapg") if options.smoke else ("", "simclr", "dapg")
     scores: Numbers = {}
@@ -384,7 +384,7 @@ def _method(stage: str, name: str, scale: str, device: torch.device) -> Method:
 
 
 def _batch(count: int, size: tuple[int, int]) -> Batch:
-    """Random pictures of persons with two visible and two infrared ones each."""
+    """Random images of persons with two visible and two infrared ones each."""
     numbers = torch.arange(count)
     images = torch.randint(256, (count, 3, *size), dtype=torch.uint8, generator=generator_from("pictures"))
     half = count // 2

@@ -1,11 +1,11 @@
-"""Time of the benchmark's grid beside that of evaluation's test sets, picture by picture: processor milliseconds.
+"""Time of the benchmark's grid beside that of evaluation's test sets, image by image: processor milliseconds.
 
     python benchmarks/grid_speed.py [--pictures 64] [--rounds 3]
 
 One thread, the embedded people, a network of the scale `small`. Three ways to the features of one type at one severity:
-evaluation's (each picture read, corrupted, stored as BMP, decoded), the benchmark's with an empty cache (decoded once,
+evaluation's (each image read, corrupted, stored as BMP, decoded), the benchmark's with an empty cache (decoded once,
 corrupted together), and with a full one. The best of the rounds counts, every way in turn. The whole grid of 100 is to
-take at most twice what twenty test sets take evaluation, so at most 0.4 of it a picture.
+take at most twice what twenty test sets take evaluation, so at most 0.4 of it an image.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def measure(name: str, dataset: Dataset, records: Sequence[Record], encoder: Encoder) -> list[float]:
-    """Milliseconds a picture of the three ways."""
+    """Milliseconds an image of the three ways."""
     cell = replace(policy("cil"), types=(name,), severities=(3,))
     view = CorruptedDataset(dataset, cell)
     test_set = TestSet(cell_name(name, 3), cell)

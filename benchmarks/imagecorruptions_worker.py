@@ -1,8 +1,8 @@
 """Answers JSON requests, one a line, in the environment of imagecorruptions and albumentations (for rain).
 
-{"do": "speed", "name", "count"}: seconds (wall, CPU) for ``count`` pictures, severities 1 to 5 in turn; "mix" as name
+{"do": "speed", "name", "count"}: seconds (wall, CPU) for ``count`` images, severities 1 to 5 in turn; "mix" as name
 takes the 15 types in turn. {"do": "describe", "name", "severity", "draws", "seed", "out"}: statistics of ``draws``
-corrupted copies of each picture, saved as a NumPy file. {"do": "chain", "count", "severities"}: seconds for ``count``
+corrupted copies of each image, saved as a NumPy file. {"do": "chain", "count", "severities"}: seconds for ``count``
 samples of the noise chain: three types without replacement, one on the other, and their mixture.
 """
 
@@ -52,7 +52,7 @@ def corrupt(picture: np.ndarray, corruption_name: str, severity: int) -> np.ndar
 
 
 def speed(name: str, count: int) -> dict[str, float]:
-    """Seconds for ``count`` pictures; compiled code is warmed up before."""
+    """Seconds for ``count`` images; compiled code is warmed up before."""
     names = COMMON if name == "mix" else [name]
     for kind in names:
         corrupt(PICTURES[0], corruption_name=kind, severity=3)

@@ -6,7 +6,7 @@ See docs/explanation/experiment.md.
     OMP_NUM_THREADS=1 python benchmarks/instrument.py --gate FOLDER/gate --people FOLDER/train400 --out gate
 
 Trains AGW with channel mixing at scale ``small`` from ImageNet on 400 rendered persons and on the embedded 200, two
-seeds each, and a control whose infrared pictures belong to other persons, in training and test. Each is scored on the
+seeds each, and a control whose infrared images belong to other persons, in training and test. Each is scored on the
 gate's own 200 persons in two galleries of 100, ten trials each. The exit code is 1 where a figure misses its limit.
 Finished trainings and scores in ``--out`` are not made again; ``--word`` runs a part, such as one seed or fine-tuner.
 """
@@ -72,7 +72,7 @@ def runs(out: Path, people: str) -> dict[str, list[FinetuneSettings]]:
 
 
 def dealt(dataset: Synthetic, person: int, camera: int) -> list[Record]:
-    """A person's pictures, the infrared ones those of the next person of the split."""
+    """A person's images, the infrared ones those of the next person of the split."""
     source = person
     if camera in INFRARED_CAMERAS:
         (split,) = (name for name in ("train", "val", "test") if person in dataset.persons(name))

@@ -490,7 +490,7 @@ class Campaign:
 
 
 def small_people(root: Path) -> Path:
-    """Some of the embedded people as a tree: 6 to train on, 2 to validate, 4 to test, and 6 unlabelled pictures."""
+    """Some of the embedded people as a tree: 6 to train on, 2 to validate, 4 to test, and 6 unlabelled images."""
     people = Synthetic()
     truths = []
     available: list[int] = []
@@ -542,7 +542,7 @@ def features(path: Path) -> None:
 
 
 def records_of(kind: str, split: str = "") -> Callable[[Path], object]:
-    """Hash of all pictures of a split, as a training would read them."""
+    """Hash of all images of a split, as a training would read them."""
 
     def read(out: Path) -> object:
         dataset = open_dataset(parse_source(f"{kind}={out}"))
@@ -589,7 +589,7 @@ def exported(out: Path) -> object:
 
 
 def gallery_of(out: Path) -> object:
-    """Every picture of a gallery with its feature; the audit must be whole, and nothing half there."""
+    """Every image of a gallery with its feature; the audit must be whole, and nothing half there."""
     from dapg.gallery.gallery import Gallery
 
     gallery = Gallery(out, "cpu")
@@ -731,7 +731,7 @@ def read_by(wanted: Sequence[str]) -> set[str]:
 
 
 def prepare(work: Path, assets: Path | None) -> dict[str, Path | str]:
-    """Pictures, footage and features, once; where they are, by the names of the templates."""
+    """Images, footage and features, once; where they are, by the names of the templates."""
     inputs = work / "inputs"
     if not (inputs / "figures").exists():
         shutil.rmtree(inputs, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""Numbers that describe a corrupted picture; NumPy only, as it is imported by two environments.
+"""Numbers that describe a corrupted image; NumPy only, as it is imported by two environments.
 
-Also the made-up pictures that both sides corrupt.
+Also the made-up images that both sides corrupt.
 """
 
 import functools
@@ -11,7 +11,7 @@ NAMES = ("mean", "deviation", "psnr", "spectrum slope", "channel correlation", "
 
 
 def pictures(height: int = 256, width: int = 128) -> np.ndarray:
-    """Five (H, W, 3) uint8 pictures: even, dark, bright, colourful and finely textured; a figure on each."""
+    """Five (H, W, 3) uint8 images: even, dark, bright, colourful and finely textured; a figure on each."""
     y, x = np.mgrid[:height, :width]
     y, x = y / height, x / width
     made = []
@@ -33,13 +33,13 @@ def pictures(height: int = 256, width: int = 128) -> np.ndarray:
 
 
 def ramp(height: int = 256, width: int = 128) -> np.ndarray:
-    """A picture whose red is the column and whose green is the row, so that displacements can be read from it."""
+    """An image whose red is the column and whose green is the row, so that displacements can be read from it."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * (255 // (width - 1)), y * 255 // (height - 1), np.full_like(x, 128)], axis=-1).astype(np.uint8)
 
 
 def sources(name: str) -> list[np.ndarray]:
-    """What is corrupted: the pictures, and ramp or spot where displacements or angles are to be read."""
+    """What is corrupted: the images, and ramp or spot where displacements or angles are to be read."""
     extra = {"glass_blur": [ramp()], "elastic_transform": [ramp()], "motion_blur": [point()]}
     return [*pictures(), *extra.get(name, [])]
 

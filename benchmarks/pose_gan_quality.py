@@ -1,12 +1,12 @@
-"""How good a pose generator is on held-out synthetic people, against the true picture in the target pose.
+"""How good a pose generator is on held-out synthetic people, against the true image in the target pose.
 
     dapg data synth --persons 220 --poses canonical --archive true --out canonical
     python benchmarks/pose_gan_quality.py --canonical canonical --generator embedded --sheet docs/images/pose-gan.jpg
 
-Sources are pictures of the embedded test persons, whom the generator never saw. Truth is the same person rendered in
+Sources are images of the embedded test persons, whom the generator never saw. Truth is the same person rendered in
 the target pose, in another camera. Everything is measured inside the person (pose mask of the target's key points).
-Compared are: the generated picture; the source itself (*copy*); the mean of training persons in the target pose (*mean
-person*); and the true picture in the source's own camera (*truth*), as an upper bound. The generator's own losses look
+Compared are: the generated image; the source itself (*copy*); the mean of training persons in the target pose (*mean
+person*); and the true image in the source's own camera (*truth*), as an upper bound. The generator's own losses look
 through the ImageNet network; judges that it never met tell whether persons or features were learnt.
 """
 
@@ -88,7 +88,7 @@ def mean_person(people: Synthetic, canonical: Synthetic, size: tuple[int, int], 
 
 
 class Judge:
-    """Tells persons apart by features of the person alone: outside the mask all pictures are grey."""
+    """Tells persons apart by features of the person alone: outside the mask all images are grey."""
 
     def __init__(self, name: str, size: tuple[int, int]) -> None:
         backbone = BackboneConfig("mobilenet_v2", init="imagenet")
@@ -116,7 +116,7 @@ def centred(features: Tensor, cameras: Tensor) -> Tensor:
 
 
 def rank_1(query: Tensor, persons: Tensor, cameras: Tensor, gallery: Tensor, owners: Tensor, places: Tensor) -> float:
-    """Share of queries whose nearest real picture, in another camera than the source's, shows the same person."""
+    """Share of queries whose nearest real image, in another camera than the source's, shows the same person."""
     likeness = query @ gallery.T
     likeness[cameras[:, None] == places[None]] = -2
     return float((owners[likeness.argmax(dim=1)] == persons).float().mean())

@@ -2,7 +2,7 @@
 
     python benchmarks/pose_pck.py TABLE [--data SOURCE] [--json FILE]
 
-TABLE is what ``dapg pose estimate`` wrote for the same data with any estimator. Only true points inside the picture
+TABLE is what ``dapg pose estimate`` wrote for the same data with any estimator. Only true points inside the image
 count, hidden ones too; a point counts as hit within a part of the torso's length (neck to middle of the hips).
 """
 
@@ -44,8 +44,8 @@ def main() -> None:
     for name, chosen in groups(dataset, records, truth):
         rows[name] = scores(found, truth, chosen)
     fine = usable(estimated)
-    rows["all usable pictures"] = scores(found, truth, fine[:, None].expand_as(found))
-    print(f"{len(records)} pictures; {int((estimated[..., 2] > 0).any(1).sum())} detected, {int(fine.sum())} usable")
+    rows["all usable images"] = scores(found, truth, fine[:, None].expand_as(found))
+    print(f"{len(records)} images; {int((estimated[..., 2] > 0).any(1).sum())} detected, {int(fine.sum())} usable")
     print("| points | number | PCK@0.1 | PCK@0.2 | median error |\n|---|---|---|---|---|")
     for name, row in rows.items():
         cells = " | ".join(f"{100 * row[f'pck_{fraction}']:.1f}" for fraction in FRACTIONS)

@@ -4,12 +4,12 @@
         [--device auto] [--precision fp32] [--compile]
         [--peer FOLDER --workers 2 8 16] [--out FILE.json]
 
-Full size: 256 x 128 pictures, full width, embedded people. Printed are the parts of a step, each waited for (decode in
-this process, views, forward, backward, the rest: optimiser, momentum, queue); then pictures per second of whole steps
+Full size: 256 x 128 images, full width, embedded people. Printed are the parts of a step, each waited for (decode in
+this process, views, forward, backward, the rest: optimiser, momentum, queue); then images per second of whole steps
 without waiting in between, with the views made in the step and with ready-made ones; and the peak of memory.
 
 ``--peer`` is the folder for the environment of imagecorruptions-imaug (made on first use, 600 MB): as many processes as
-``--workers`` says make the same chain picture by picture, with nothing beside them. What a training with such a loader
+``--workers`` says make the same chain image by image, with nothing beside them. What a training with such a loader
 could reach at most is the smaller of their rate and of the step on ready-made tensors.
 """
 
@@ -112,7 +112,7 @@ class Bench:
         return {name: marks[i + 1] - marks[i] for i, name in enumerate(PARTS)}
 
     def rate(self, ready: bool) -> float:
-        """Pictures per second of whole steps on one decoded batch, waiting at the end only."""
+        """Images per second of whole steps on one decoded batch, waiting at the end only."""
         batch = next(self.source).to(self.device)
         if ready:
             self.ready_made(self.make_views(batch, self.generator(0)))
@@ -171,7 +171,7 @@ def main() -> None:
         f"{options.method} ({options.pair}), {options.backbone} at 256 x 128, batch {options.batch}, "
         f"{options.precision}, {bench.device}, {torch.get_num_threads()} threads"
     )
-    print("| part | ms a picture | share of the step |\n|---|---|---|")
+    print("| part | ms an image | share of the step |\n|---|---|---|")
     for name, value in seconds.items():
         share = "beside it" if name == "decode" else f"{100 * value / step_seconds:.1f} %"
         print(f"| {name} | {1000 * value / options.batch:.2f} | {share} |", flush=True)

@@ -16,7 +16,7 @@ from dapg.data.compact import CompactRecords
 
 
 def records(count):
-    """Keys as LUPerson's: country, city, video, picture."""
+    """Keys as LUPerson's: country, city, video, image."""
     for number in range(count):
         yield Record(
             f"{number % 40:02d}_{number % 70:02d}_{number % 9999:04d}_{number:08d}", number % 200_000, number % 46_260

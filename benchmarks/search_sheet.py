@@ -1,4 +1,4 @@
-"""The picture of a search on the first page: infrared queries, the visible answers, clean and in fog.
+"""The image of a search on the first page: infrared queries, the visible answers, clean and in fog.
 
 python benchmarks/search_sheet.py --out docs/images/search.jpg
 

@@ -1,4 +1,4 @@
-"""The sheets of docs/reference/synthetic.md: people in all cameras, key points, canonical views, unlabelled pictures.
+"""The sheets of docs/reference/synthetic.md: people in all cameras, key points, canonical views, unlabelled images.
 
 python benchmarks/synthetic_sheets.py --assets KIT --out docs/images
 """

@@ -24,7 +24,7 @@ MODES = ("visible-100", "all-100")
 
 
 def same_camera_trial(dataset: Synthetic) -> Trial:
-    """First picture of each person in a visible camera against the last of all persons in the same camera."""
+    """First image of each person in a visible camera against the last of all persons in the same camera."""
     records = [r for r in dataset.records("test") if r.modality == Modality.VISIBLE]
     query = tuple(r for r in records if Path(r.path).stem == "0001")
     gallery = tuple(r for r in records if Path(r.path).stem == "0002")

@@ -1,4 +1,4 @@
-"""Every corruption on one embedded picture, at severity 3, as one sheet.
+"""Every corruption on one embedded image, at severity 3, as one sheet.
 
 usage: python examples/corrupt_a_picture.py SHEET.png
 """
@@ -15,7 +15,7 @@ from dapg.data.sets.synthetic import Synthetic
 
 
 def main(path: Path) -> None:
-    """One picture, repeated once per corruption; a mixed batch is corrupted in one call."""
+    """One image, repeated once per corruption; a mixed batch is corrupted in one call."""
     people = Synthetic()
     picture = decode(people.read(people.records("test")[0]), (256, 128))
     names = list(library.VISIBLE_20)

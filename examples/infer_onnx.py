@@ -1,6 +1,6 @@
 """Features from an exported network without torch and without dapg: numpy, Pillow and onnxruntime alone.
 
-usage: python examples/infer_onnx.py visible.onnx PICTURE...
+usage: python examples/infer_onnx.py visible.onnx IMAGE...
 """
 
 import json
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def encode(model: str, files: list[str]) -> np.ndarray:
-    """A row of length one per picture; the dot product of two rows is their likeness."""
+    """A row of length one per image; the dot product of two rows is their likeness."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     size = json.loads(session.get_modelmeta().custom_metadata_map["dapg"])["input"]
     people = [Image.open(file).convert("RGB").resize((size["width"], size["height"]), Image.BILINEAR) for file in files]

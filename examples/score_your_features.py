@@ -12,7 +12,7 @@ from dapg.scoring.metrics import score_features
 
 
 def main() -> None:
-    """Twenty people, infrared queries of cameras 3 and 6, visible gallery pictures of cameras 1, 2, 4 and 5."""
+    """Twenty people, infrared queries of cameras 3 and 6, visible gallery images of cameras 1, 2, 4 and 5."""
     generator = torch.Generator().manual_seed(0)
     people = torch.randn(20, 64, generator=generator)
     query_persons, gallery_persons = torch.arange(20).repeat(2), torch.arange(20).repeat(4)

@@ -22,7 +22,7 @@ LARGEST = 3_000_000
 LICENCE = """
 ## Licence
 
-Trained on pictures rendered from CC0 assets alone (docs/reference/synthetic.md); the weights are CC0 1.0 too.
+Trained on images rendered from CC0 assets alone (docs/reference/synthetic.md); the weights are CC0 1.0 too.
 """
 
 

@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _mean(points: torch.Tensor) -> list[list[float]]:
-    """(N, 18, 3) in pixels and flags -> x, y as parts of the picture, confidence."""
+    """(N, 18, 3) in pixels and flags -> x, y as parts of the image, confidence."""
     places = points[..., :2].mean(dim=0) / torch.tensor([WIDTH, HEIGHT])
     visible = (points[..., 2] == 2).float().mean(dim=0) > 0.5
     return [

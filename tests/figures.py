@@ -10,7 +10,7 @@ CAMERAS = ((1, "visible"), (2, "visible"), (3, "infrared"))
 
 
 def draw_person(person: int, camera: int, picture: int, infrared: bool) -> Image.Image:
-    """A head, a torso and legs whose colours belong to the person; place and background to camera and picture."""
+    """A head, a torso and legs whose colours belong to the person; place and background to camera and image."""
     look = np.random.default_rng((1, person))
     scene = np.random.default_rng((2, person, camera, picture))
     background = tuple(int(v) for v in np.random.default_rng((3, camera)).integers(60, 190, 3))
@@ -31,7 +31,7 @@ def draw_person(person: int, camera: int, picture: int, infrared: bool) -> Image
 
 
 def colour_at(image: Image.Image, place: tuple[int, int]) -> tuple[int, ...]:
-    """Red, green and blue of a pixel (column, row) of a colour picture."""
+    """Red, green and blue of a pixel (column, row) of a colour image."""
     colour = image.getpixel(place)
     assert isinstance(colour, tuple)
     return colour

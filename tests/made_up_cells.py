@@ -64,7 +64,7 @@ def _training(stage: str, method: str, run: str, seconds: float, logs: dict[str,
 
 
 def write_people(root: Path) -> None:
-    """SYSU-MM01's layout: 8 persons to train on, 2 to validate, 3 to test, two pictures in each of six cameras."""
+    """SYSU-MM01's layout: 8 persons to train on, 2 to validate, 3 to test, two images in each of six cameras."""
     (root / "exp").mkdir(parents=True)
     for split, persons in (("train", range(1, 9)), ("val", range(9, 11)), ("test", range(11, 14))):
         (root / "exp" / f"{split}_id.txt").write_text(",".join(map(str, persons)) + "\n")

@@ -24,7 +24,7 @@ def _save(
 
 
 def coloured_peaks(path: Path, batch: int | str = "B", size: tuple[int, int] = (256, 192), maps: int = 17) -> Path:
-    """Map k is high where the picture is bright in a mixture of colours of its own."""
+    """Map k is high where the image is bright in a mixture of colours of its own."""
     weights = np.random.default_rng(0).uniform(0.1, 0.5, (maps, 3, 1, 1))
     pool = {"kernel_shape": [STRIDE, STRIDE], "strides": [STRIDE, STRIDE]}
     nodes = [
@@ -35,7 +35,7 @@ def coloured_peaks(path: Path, batch: int | str = "B", size: tuple[int, int] = (
 
 
 def planted_peaks(path: Path, planted: np.ndarray, batch: int | str = "B") -> Path:
-    """The same 17 maps for every picture."""
+    """The same 17 maps for every image."""
     size = (planted.shape[1] * STRIDE, planted.shape[2] * STRIDE)
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2, 3], keepdims=1),

@@ -1,4 +1,4 @@
-"""Tiny ONNX networks in the output layouts of YOLO exports: they find rectangles of known colours in the picture."""
+"""Tiny ONNX networks in the output layouts of YOLO exports: they find rectangles of known colours in the image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -92,7 +92,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
     [
         (errors.UsageError("bad option"), 2, "dapg: bad option\n"),
         (errors.DapgError("it failed"), 1, "dapg: it failed\n"),
-        (errors.DataError("no picture"), 1, "dapg: no picture\n"),
+        (errors.DataError("no image"), 1, "dapg: no image\n"),
         (errors.WeightsError("no weights"), 1, "dapg: no weights\n"),
         (errors.TrainingError("NaN"), 1, "dapg: NaN\n"),
         (Terminated("stopped; checkpoint: x"), 143, "dapg: stopped; checkpoint: x\n"),

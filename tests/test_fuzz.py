@@ -186,7 +186,7 @@ def read_checkpoints(folder: Path) -> None:
 
 
 def example(name: str) -> Reader:
-    """A data set: all its lists, trials and pictures, and what ``verify`` says."""
+    """A data set: all its lists, trials and images, and what ``verify`` says."""
     kind = plugins.load("data.sets", name, Dataset)
 
     def read(folder: Path) -> None:
@@ -414,7 +414,7 @@ READERS: dict[str, Reader] = {
     "query scores": Reader(scored, lambda folder: read_query_scores(folder / "queries.npz")),
     "compared results": Reader(scored, lambda folder: combine_results([folder])),
     "feature file": Reader(features, lambda folder: [read_features(folder / "features.npz", p) for p in _protocols()]),
-    "generated pictures": Reader(generated, lambda folder: read_manifest(folder).by_source()),
+    "generated images": Reader(generated, lambda folder: read_manifest(folder).by_source()),
     "key points": Reader(key_points, read_table),
     "annotations": Reader(annotated, lambda folder: Annotations(Annotations.Config(), Folder(folder))),
     "sightings": Reader(sightings, lambda folder: name_people(read_sightings(folder), folder, folder / "people.csv")),

@@ -260,7 +260,7 @@ class _OneDevice(Accelerator):  # type: ignore[misc]
 
 
 class Breaks(MoCoV2):
-    """Whose loss is no number for one picture of one step, however often that step is done."""
+    """Whose loss is no number for one image of one step, however often that step is done."""
 
     broken_step = 0
     seeds: tuple[int, ...] = ()
@@ -487,7 +487,7 @@ def test_a_pose_loss_that_is_not_finite_is_found_and_nothing_broken_is_saved(
     assert steps == [*range(1, noticed + 1), *again]
     message = str(caught.value)
     assert "not finite at step 4 (reconstruction nan" in message
-    assert "pictures of this process" in message
+    assert "images of this process" in message
     assert ("step_00000002" if saved else "no earlier checkpoint") in message
     assert [whole.step for whole in checkpoint.whole_checkpoints(tmp_path)] == saved
 

@@ -1,4 +1,4 @@
-"""The main job end to end through the command line: pictures, pre-training, scores, page."""
+"""The main job end to end through the command line: images, pre-training, scores, page."""
 
 import json
 import multiprocessing
@@ -52,7 +52,7 @@ def test_pretrain_evaluate_report(figures: Path, tmp_path: Path, capsys: pytest.
     scored = json.loads((scores / "result.json").read_text())
     values = scored["scores"][scored["feature"]]
     assert 0 <= values["mAP"] <= 1
-    assert values["queries"] == 8  # the test half: 4 persons x 1 infrared camera x 2 pictures
+    assert values["queries"] == 8  # the test half: 4 persons x 1 infrared camera x 2 images
     assert scored["comparable"] is False
     assert scored["weights"] == result["weights"]["method.safetensors"]
 

@@ -26,7 +26,7 @@ commands:
 
 first steps:
   dapg demo                                       the whole pipeline on embedded people, a page at the end
-  dapg pretrain mocov2 --data FOLDER --out RUN    pre-train on your own pictures
+  dapg pretrain mocov2 --data FOLDER --out RUN    pre-train on your own images
   dapg evaluate RUN --data synthetic --out SCORES score what came out
 """
 

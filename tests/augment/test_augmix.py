@@ -50,7 +50,7 @@ def test_operations_are_pillows(name: str, sign: int) -> None:
         picture = Image.fromarray(images[row].permute(1, 2, 0).numpy())
         expected = np.asarray(by_pillow(picture, name, float(levels[row]), sign)).astype(int)
         difference = np.abs(result[row].permute(1, 2, 0).numpy().astype(int) - expected)
-        # A pixel on the very edge of a turned picture may fall on either side of it.
+        # A pixel on the very edge of a turned image may fall on either side of it.
         assert (difference <= 1).mean() > 0.998
         if name in ("autocontrast", "equalize", "posterize", "solarize", "translate_x", "translate_y"):
             assert difference.max() == 0

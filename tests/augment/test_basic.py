@@ -65,7 +65,7 @@ def test_crop_boxes_have_the_asked_area_and_ratio_and_fill_the_picture() -> None
     assert 0.195 < share.min() < 0.205
     assert ratio.min() >= 0.74
     assert ratio.max() <= 1.35
-    # 128 wide at ratio 3/4 is 171 high: two thirds of the picture is the most a crop can hold.
+    # 128 wide at ratio 3/4 is 171 high: two thirds of the image is the most a crop can hold.
     assert 0.6 < share.max() < 0.67
     assert (top + height == 256).any()
     assert (left == 0).any()

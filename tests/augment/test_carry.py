@@ -78,7 +78,7 @@ def test_twice_as_long_a_forearm_is_stretched() -> None:
 
 
 def test_what_is_not_found_is_not_carried() -> None:
-    """In either pose; and nothing is carried from outside the picture."""
+    """In either pose; and nothing is carried from outside the image."""
     before = picture()
     assert not carry(before, only(FRONT), FRONT).any()
     assert not carry(before, FRONT, only(FRONT)).any()
@@ -105,7 +105,7 @@ def test_no_face_goes_to_a_back() -> None:
 
 
 def test_a_trunk_turned_about_is_mirrored() -> None:
-    """What hangs on the left shoulder is right in a picture of the front, and left in one of the back."""
+    """What hangs on the left shoulder is right in an image of the front, and left in one of the back."""
     trunk = ("neck", "left_hip", "right_hip")
     before = torch.zeros(1, 3, *SIZE)
     before[:, :, :, SIZE[1] // 2 :] = 1

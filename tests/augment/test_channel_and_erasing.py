@@ -104,9 +104,9 @@ def test_cil_erasing_is_a_picture_again() -> None:
 
 
 def test_mixed_channels_are_one_weighted_mean() -> None:
-    """Mixing is linear: pure red, green and blue show the weights, which sum to 1; grey pictures stay as they are."""
+    """Mixing is linear: pure red, green and blue show the weights, which sum to 1; grey images stay as they are."""
     draws = streams(64)
-    pure = torch.eye(3).view(1, 3, 3, 1).expand(64, 3, 3, 2)  # row r of a picture has channel r alone
+    pure = torch.eye(3).view(1, 3, 3, 1).expand(64, 3, 3, 2)  # row r of an image has channel r alone
     mixed = channel.channel_mix(pure, draws, probability=1.0)
     assert torch.equal(mixed[:, :1].expand_as(mixed), mixed)
     torch.testing.assert_close(mixed[:, 0, :, 0].sum(1), torch.ones(64))

@@ -24,7 +24,7 @@ def test_without_any_change_it_normalises() -> None:
 
 
 def test_every_view_is_a_shifted_picture_on_black() -> None:
-    """Undo the normalising and look for the shift: inside it the picture, outside 0."""
+    """Undo the normalising and look for the shift: inside it the image, outside 0."""
     config = replace(PLAIN, padding=3)
     std, mean = (torch.tensor(values)[:, None, None] for values in (IMAGENET_STD, IMAGENET_MEAN))
     seen = set()

@@ -1,4 +1,4 @@
-"""Skeleton pictures: against a loop over pixels, by hand, and the canonical poses we ship."""
+"""Skeleton images: against a loop over pixels, by hand, and the canonical poses we ship."""
 
 import math
 
@@ -22,7 +22,7 @@ def segment_distance(x: float, y: float, a: tuple[float, float], b: tuple[float,
 
 
 def slow_skeleton(points: torch.Tensor, height: int, width: int, least: float) -> torch.Tensor:
-    """One picture, pixel by pixel, straight from the description."""
+    """One image, pixel by pixel, straight from the description."""
     places = [(float(x) * width, float(y) * height, float(c)) for x, y, c in points]
     strokes = [(a, b, LIMB_RADIUS * height, [LIMB_SHADE * v for v in COLOURS[i]]) for i, (a, b) in enumerate(LIMBS)]
     strokes += [(j, j, JOINT_RADIUS * height, list(COLOURS[j])) for j in range(18)]

@@ -1,4 +1,4 @@
-"""The noise chain's views: what is done to a picture before and after the corruptions."""
+"""The noise chain's views: what is done to an image before and after the corruptions."""
 
 from dataclasses import replace
 
@@ -47,7 +47,7 @@ def test_corruptions_come_before_the_networks_size() -> None:
 
 
 def test_per_view_geometry_gives_x1_and_x2_their_own_crop_and_the_same_corruptions() -> None:
-    """With the whole picture as the only crop both geometries are one; with real crops x_q and x_mix stay."""
+    """With the whole image as the only crop both geometries are one; with real crops x_q and x_mix stay."""
     own = replace(CHAIN, geometry="per_view")
     assert torch.equal(chain_views(pictures(), PLAIN, own, streams()), chain_views(pictures(), PLAIN, CHAIN, streams()))
     cropped = replace(PLAIN, crop_scale=(0.2, 0.9), flip=0.5)
@@ -88,7 +88,7 @@ def test_the_pair_is_a_clean_view_and_another_view_corrupted_repeatedly() -> Non
 
 
 def test_channels_are_mixed_in_every_view_apart() -> None:
-    """All views are grey pictures then, of different weights; never where no mixing is asked for."""
+    """All views are grey images then, of different weights; never where no mixing is asked for."""
     mixing = replace(PLAIN, mixing=1.0)
     chain = chain_views(pictures(), mixing, replace(CHAIN, anchor="clean"), streams())
     pair = clean_and_corrupted_views(pictures(), mixing, CHAIN, streams())

@@ -40,7 +40,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures of four persons, two generated poses of each but the first, and a stage-1 run."""
+    """Twelve images of four persons, two generated poses of each but the first, and a stage-1 run."""
     root = tmp_path_factory.mktemp("align")
     colours = torch.randint(0, 255, (12, 3), generator=torch.Generator().manual_seed(0)).tolist()
     rows, lines = ["path,person,modality"], []
@@ -132,8 +132,8 @@ def test_stage_1_may_have_had_no_momentum_encoder(work: Path, negatives: str) ->
 
 def test_pictures_that_miss_the_pose_are_dropped(work: Path) -> None:
     result = run(work, "strict", "--generated", str(work / "made"), "--least_score", "0.5")
-    assert result["companions"]["pictures"] == 10  # front only, of ten visible pictures with generated ones
-    with pytest.raises(DapgError, match="not one picture has another"):
+    assert result["companions"]["pictures"] == 10  # front only, of ten visible images with generated ones
+    with pytest.raises(DapgError, match="not one image has another"):
         run(work, "too strict", "--generated", str(work / "made"), "--least_score", "0.95")
 
 
@@ -144,7 +144,7 @@ def test_pictures_can_be_generated_during_training(work: Path) -> None:
     assert result["generator"]["pairs"] == "self"
     assert result["logs"]["own_positive"] == 0
     with Image.open(work / "fly" / "positives.jpg") as sheet:
-        assert sheet.size == (11 * 64, 5 * 128), "eleven pictures, each with four poses below it"
+        assert sheet.size == (11 * 64, 5 * 128), "eleven images, each with four poses below it"
     assert not [key for key in load_file(work / "fly" / "method.safetensors") if "fly" in key]
     with pytest.raises(UsageError, match="goes with --positives generated"):
         run(work, "both", "--generator", str(work / "g.safetensors"), "--positives", "shuffled")
@@ -174,7 +174,7 @@ def test_the_sheet_shows_each_picture_above_its_positives(work: Path) -> None:
         for column in range(11):
             with Image.open(work / "data" / f"{column:02d}.png") as source:
                 colour = colour_at(source, (0, 0))
-            below = (255, 255, 255) if column == 0 else colour[::-1]  # the first picture has no positive
+            below = (255, 255, 255) if column == 0 else colour[::-1]  # the first image has no positive
             for row, wanted in enumerate((colour, below)):
                 found = colour_at(sheet, (64 * column + 32, 128 * row + 64))
                 assert max(abs(a - b) for a, b in zip(found, wanted, strict=True)) < 12, (column, row)

@@ -52,7 +52,7 @@ def test_corrupt_writes_a_copy_with_a_manifest(figures: Path, tmp_path: Path) ->
 
 
 def test_scores_of_foreign_features_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two queries, three gallery pictures; the first has matches at ranks 1 and 3, the second at rank 3."""
+    """Two queries, three gallery images; the first has matches at ranks 1 and 3, the second at rank 3."""
     np.savez(
         tmp_path / "features.npz",
         query_features=np.array([[1.0, 0.0], [0.0, 1.0]], np.float32),

@@ -141,7 +141,7 @@ def test_wrong_names_are_refused_before_a_picture_is_encoded(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody waits for the end of a long bar to read of a slip."""
-    monkeypatch.setattr("dapg.evaluation.evaluate.trial_features", lambda *_: pytest.fail("pictures were encoded"))
+    monkeypatch.setattr("dapg.evaluation.evaluate.trial_features", lambda *_: pytest.fail("images were encoded"))
     for given, message in (
         (("--feature", "histogramm"), "there is no feature 'histogramm'; there are histogram"),
         (("--activations", "true"), "histogram is no network"),
@@ -161,11 +161,11 @@ def test_a_damaged_picture_is_left_out_and_counted_or_ends_the_scoring(
     (copy / "f.png").write_bytes(b"")
     code, said, err = run(capsys, *words(copy, tmp_path / "scores"))
     assert code == 0, err
-    assert "1 unreadable picture left out" in said
+    assert "1 unreadable image left out" in said
     result = json.loads((tmp_path / "scores" / "result.json").read_text())
     assert list(result["unreadable"]) == ["f.png"]
     assert result["trials"][0]["queries"] == 5
-    assert result["scores"]["histogram"]["valid_queries"] == 4, "cleo has no second picture any more"
+    assert result["scores"]["histogram"]["valid_queries"] == 4, "cleo has no second image any more"
     assert result["comparable"] is False
     code, _, err = run(capsys, *words(copy, tmp_path / "other", "--on-bad-image", "fail"))
     assert code == 1
@@ -175,4 +175,4 @@ def test_a_damaged_picture_is_left_out_and_counted_or_ends_the_scoring(
         path.write_bytes(b"")
     code, _, err = run(capsys, *words(copy, tmp_path / "other"))
     assert code == 1
-    assert "none of 6 pictures can be read" in err
+    assert "none of 6 images can be read" in err

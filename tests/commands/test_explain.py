@@ -1,4 +1,4 @@
-"""`dapg explain` on pictures of one's own, and the same maps in an evaluation."""
+"""`dapg explain` on images of one's own, and the same maps in an evaluation."""
 
 import json
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_a_damaged_picture_of_the_gallery_is_left_out_and_counted(
     )
     code, said, err = run(capsys, *words)
     assert code == 0, err
-    assert "left out: 1 unreadable picture of the gallery" in said
+    assert "left out: 1 unreadable image of the gallery" in said
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert list(result["unreadable"]) == ["cleo1.png"]
     assert len(result["ranked_lists"][0]["answers"]) == 2
@@ -93,7 +93,7 @@ def test_without_a_gallery_the_pictures_stand_alone(
     ("words", "code", "message"),
     [
         (("explain",), 2, "needs MODEL"),
-        (("explain", "random"), 2, "needs a picture"),
+        (("explain", "random"), 2, "needs an image"),
         (("explain", "histogram", "a.png"), 2, "is no network"),
         (("explain", "random", "nowhere.png", *SMALL), 1, "nowhere.png"),
         (("explain", "random", "a.png", "--galery", "x"), 2, "did you mean '--gallery'"),

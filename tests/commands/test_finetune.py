@@ -180,7 +180,7 @@ def test_persons_in_one_modality_are_left_out_with_a_warning(
     words = ("finetune", "baseline", *SMALL, "--data", f"synthetic={root}", "--out", str(tmp_path / "run"))
     code, said, err = run(capsys, *words)
     assert code == 0, err
-    assert "warning: 1 of 4 persons are not used: they have pictures in one modality only (person 2)" in said + err
+    assert "warning: 1 of 4 persons are not used: they have images in one modality only (person 2)" in said + err
     result = result_of(tmp_path / "run")
     assert result["persons_in_one_modality"] == [2]
     assert result["facts"]["persons"] == [1, 3, 4]  # type: ignore[index]
@@ -196,7 +196,7 @@ def test_persons_in_one_modality_are_left_out_with_a_warning(
         (("--partitions", "all"), "--partitions belongs to --data regdb=PATH"),
         (("--partitions", "0-3"), "RegDB's partitions are 1 to 10"),
         (("--partitions", "x"), "--partitions takes all, or numbers"),
-        (("--data.split", "unlabelled"), "has no person with pictures in both kinds of light"),
+        (("--data.split", "unlabelled"), "has no person with images in both kinds of light"),
     ],
 )
 def test_wrong_use(

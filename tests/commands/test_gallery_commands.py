@@ -14,11 +14,11 @@ MODEL = ("--model", "histogram", "--height", "64", "--width", "32")
 
 @pytest.fixture
 def folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    """A gallery of two persons, made by `dapg index`; their pictures are in ``figures`` beside it."""
+    """A gallery of two persons, made by `dapg index`; their images are in ``figures`` beside it."""
     make_figures(tmp_path / "figures", persons=2)
     code, out, err = run(capsys, "index", tmp_path / "gallery", tmp_path / "figures", *MODEL, "--device", "cpu")
     assert code == 0, err
-    assert "12 pictures added" in out
+    assert "12 images added" in out
     return tmp_path / "gallery"
 
 
@@ -34,7 +34,7 @@ def test_index_says_what_it_needs(capsys: pytest.CaptureFixture[str], folder: Pa
     code, _, err = run(capsys, "index", folder, folder.parent / "figures", *elsewhere)
     assert (code, "in sqlite, not in postgresql://me@host/people" in err, err.count("\n")) == (2, True, 1)
     code, out, _ = run(capsys, "index", folder, "--model", "histogram", "--migrate", "true")
-    assert (code, "12 pictures re-encoded" in out) == (0, True)
+    assert (code, "12 images re-encoded" in out) == (0, True)
     code, out, _ = run(capsys, "index", folder, folder.parent / "figures")
     assert (code, "12 known" in out) == (0, True)
 
@@ -52,11 +52,11 @@ def test_search_prints_text_json_and_a_page(capsys: pytest.CaptureFixture[str], 
     answers = json.loads(out)["answers"]
     assert [answer["camera"] for answer in answers] == ["camera 3"] * 4
     code, out, _ = run(capsys, "search", folder, query, "--after", "0")
-    assert (code, "0 answers" in out) == (0, True)  # no picture of the list has a time
+    assert (code, "0 answers" in out) == (0, True)  # no image of the list has a time
     code, _, err = run(capsys, "search", folder, query, "--after", "noon")
     assert (code, "is no time" in err) == (2, True)
     code, _, err = run(capsys, "search", folder)
-    assert (code, "needs GALLERY and PICTURE" in err) == (2, True)
+    assert (code, "needs GALLERY and IMAGE" in err) == (2, True)
 
 
 def test_what_is_known_of_a_gallery(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
@@ -70,9 +70,9 @@ def test_what_is_known_of_a_gallery(capsys: pytest.CaptureFixture[str], folder: 
     assert (user.name, "operator  anna" in out) == ("anna", True)
     assert "anna" not in run(capsys, "gallery", "users", folder, "--remove", "anna")[1]
     code, out, _ = run(capsys, "gallery", "retention", folder, "--unknown", "3")
-    assert "unknown            0 pictures, 3 days" in out
-    assert "confirmed         12 pictures, for ever" in out
-    assert "0 pictures deleted" in run(capsys, "gallery", "retention", folder, "--enforce", "true")[1]
+    assert "unknown            0 images, 3 days" in out
+    assert "confirmed         12 images, for ever" in out
+    assert "0 images deleted" in run(capsys, "gallery", "retention", folder, "--enforce", "true")[1]
 
 
 def test_delete_check_audit_backup_and_export(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
@@ -82,7 +82,7 @@ def test_delete_check_audit_backup_and_export(capsys: pytest.CaptureFixture[str]
     assert (code, (folder.parent / "case.zip").stat().st_size > 1000) == (0, True), err
     code, out, _ = run(capsys, "gallery", "delete", folder, "--person", "person 001", "--reason", "asked for it")
     assert code == 0
-    assert "6 pictures deleted" in out
+    assert "6 images deleted" in out
     assert f"yours to delete, outside the gallery: {query}" in out
     assert run(capsys, "gallery", "check", folder, "--text", "person 001")[0] == 0
     code, out, err = run(capsys, "gallery", "check", folder, "--text", "person 000")

@@ -176,7 +176,7 @@ def test_two_steps_reused_extended_and_refused(
     code, said, err = run(capsys, *words, "--train.steps", "9")
     assert code == 0, err
     assert "this run was extended; before: [{'train.steps': 2}]" in said
-    assert "replaced: 1 unreadable picture, listed in" in said
+    assert "replaced: 1 unreadable image, listed in" in said
     assert json.loads((out / "result.json").read_text())["bad_images"].keys() == {"broken.png"}
 
 
@@ -218,7 +218,7 @@ def test_a_failed_start_does_not_block_the_corrected_command(
     assert "is not a folder" in err
     code, _, err = run(capsys, *words, "--data", str(pictures), "--train.batch_size", "64")
     assert code == 2
-    assert "10 pictures are too few for a batch of 64" in err
+    assert "10 images are too few for a batch of 64" in err
     code, said, err = run(capsys, *words, "--data", str(pictures))
     assert code == 0, err
     assert "done: 2 steps" in said
@@ -228,7 +228,7 @@ def test_a_failed_start_does_not_block_the_corrected_command(
 def test_a_batch_of_one_is_refused_with_the_smallest(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, method: str
 ) -> None:
-    """A contrast needs a second picture, and so does a batch norm over rows."""
+    """A contrast needs a second image, and so does a batch norm over rows."""
     words = (
         "pretrain",
         method,

@@ -22,7 +22,7 @@ class Optimizer:
     """Kind."""
     lr: float = 0.1
     """Learning rate,
-    per 256 pictures."""
+    per 256 images."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def test_short_help_shows_shorthands_and_one_line_for_each_setting(capsys: pytes
     assert lines[0] == "About."
     assert any(line.startswith("--data SOURCE a data set") for line in lines)
     assert "--train.steps 50 Number of steps." in lines, "the preset's value"
-    assert "--train.optimizer.lr 0.1 Learning rate, per 256 pictures." in lines
+    assert "--train.optimizer.lr 0.1 Learning rate, per 256 images." in lines
     assert "--note null Anything." in lines
     assert not any(line.startswith(("--name", "--init")) for line in lines), "neither is an option here"
     assert lines[-1] == "all 17 settings, with kinds and ranges: dapg test --help-all"
@@ -196,7 +196,7 @@ def test_full_help_shows_docs_kinds_and_sections(capsys: pytest.CaptureFixture[s
     for part in (
         "train: How long. --train.steps 50 Number of steps. (a whole number)",
         "train.optimizer: How weights move. --train.optimizer.name adam Kind. (one of sgd, adam)",
-        "--method.lr 7.0 Learning rate, per 256 pictures. (a number)",
+        "--method.lr 7.0 Learning rate, per 256 images. (a number)",
         "--note null Anything. (text or null)",
     ):
         assert part in text

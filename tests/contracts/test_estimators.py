@@ -21,7 +21,7 @@ NEEDS = {"blazepose": "ai_edge_litert", "onnx": "onnxruntime"}
 
 
 def build(name: str, folder: Path) -> tuple[Estimator, Sequence[Record]]:
-    """The estimator with its default settings, a model made here where it wants one, and pictures to work on."""
+    """The estimator with its default settings, a model made here where it wants one, and images to work on."""
     if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
         pytest.skip(f"needs {NEEDS[name]}")
     dataset = open_dataset(DataConfig())

@@ -14,7 +14,7 @@ from dapg.core.images import decode, from_numpy, normalise, open_rgb, to_float, 
 
 
 def smooth(height: int, width: int) -> np.ndarray[Any, Any]:
-    """A picture of slow waves, (height, width, 3) uint8."""
+    """An image of slow waves, (height, width, 3) uint8."""
     y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin(x / width * 5 + phase) * np.cos(y / height * 4 + phase) for phase in (0, 1, 2)]
     return (127.5 + 120 * np.stack(waves, axis=-1)).astype(np.uint8)
@@ -83,7 +83,7 @@ def test_box_is_cut_from_the_stored_picture(form: str) -> None:
 
 @pytest.mark.parametrize("box", [(40, 0, 50, 10), (0, 70, 10, 80), (5, 5, 5, 9), (9, 5, 5, 9)])
 def test_a_box_without_area_is_named(box: tuple[int, int, int, int]) -> None:
-    with pytest.raises(DataError, match=r"cam1/a\.png: box .* has no area inside a picture of 32 x 64"):
+    with pytest.raises(DataError, match=r"cam1/a\.png: box .* has no area inside an image of 32 x 64"):
         decode(encoded(PICTURE, "PNG"), (64, 32), box=box, where="cam1/a.png")
 
 
@@ -91,10 +91,10 @@ def test_a_box_without_area_is_named(box: tuple[int, int, int, int]) -> None:
     ("data", "message"),
     [
         (b"", "empty"),
-        (b"this is text, not a picture\n" * 20, "not a picture"),
-        (encoded(PICTURE, "JPEG")[:-200], "damaged picture"),
-        (encoded(PICTURE, "PNG")[:-900], "damaged picture"),
-        (encoded(PICTURE, "JPEG")[:30], "not a picture|damaged"),
+        (b"this is text, not a picture\n" * 20, "not an image"),
+        (encoded(PICTURE, "JPEG")[:-200], "damaged image"),
+        (encoded(PICTURE, "PNG")[:-900], "damaged image"),
+        (encoded(PICTURE, "JPEG")[:30], "not an image|damaged"),
         (encoded(Image.fromarray(smooth(8, 8).astype(np.float32)[..., 0]), "TIFF"), "floating-point"),
     ],
 )

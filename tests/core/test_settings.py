@@ -393,11 +393,11 @@ class Optimizer:
     """Kind."""
     lr: float = 0.1
     """Learning rate,
-    per 256 pictures."""
+    per 256 images."""
 
 
 def test_field_docs() -> None:
-    assert field_docs(Optimizer) == {"name": "Kind.", "lr": "Learning rate, per 256 pictures."}
+    assert field_docs(Optimizer) == {"name": "Kind.", "lr": "Learning rate, per 256 images."}
 
 
 def test_field_docs_are_inherited_and_may_be_said_anew() -> None:

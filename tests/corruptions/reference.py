@@ -1,6 +1,6 @@
-"""Slow NumPy versions of the random corruptions, one (H, W, 3) uint8 picture at a time, written from the description.
+"""Slow NumPy versions of the random corruptions, one (H, W, 3) uint8 image at a time, written from the description.
 
-Each takes the picture, the severity and the random choices, and returns float 0 ... 255 before truncation. None of
+Each takes the image, the severity and the random choices, and returns float 0 ... 255 before truncation. None of
 them shares code or constants with the library.
 """
 
@@ -106,7 +106,7 @@ def snow(x: np.ndarray, severity: int, noise: np.ndarray, angle: float) -> np.nd
 
 
 def frost(x: np.ndarray, severity: int, photograph: np.ndarray, top: int, left: int) -> np.ndarray:
-    """``photograph``: the enlarged picture."""
+    """``photograph``: the enlarged image."""
     a, b = {1: (1, 0.4), 2: (0.8, 0.6), 3: (0.7, 0.7), 4: (0.65, 0.7), 5: (0.6, 0.75)}[severity]
     return a * x + b * photograph[top : top + x.shape[0], left : left + x.shape[1]]
 

@@ -1,4 +1,4 @@
-"""The corruptions without randomness against mean and deviation of the reference's output on a made-up picture."""
+"""The corruptions without randomness against mean and deviation of the reference's output on a made-up image."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ from dapg.data.sets.synthetic import Synthetic
 
 FROST = Path(corruptions.__file__).parents[1] / "assets" / "frost"
 
-# (mean, deviation) at severities 1 to 5 of imagecorruptions on the picture below, uint8 (truncated) and float x 255.
+# (mean, deviation) at severities 1 to 5 of imagecorruptions on the image below, uint8 (truncated) and float x 255.
 TRUNCATED = {
     "gaussian_blur": [(127.145, 59.633), (127.002, 45.8), (126.997, 32.754), (126.993, 21.341), (126.982, 7.45)],
     "defocus_blur": [(126.682, 51.677), (126.812, 44.478), (126.93, 30.383), (128.656, 17.541), (128.372, 7.28)],
@@ -77,7 +77,7 @@ def test_jpeg_by_dct_is_near_the_codec(severity: int) -> None:
 
 
 def photographs() -> list[torch.Tensor]:
-    """Pictures that ship with the package, 256 x 128: photographs of frost and rendered people."""
+    """Images that ship with the package, 256 x 128: photographs of frost and rendered people."""
     frost = [path.read_bytes() for path in sorted(FROST.glob("frost*.*g"))]
     people = Synthetic()
     return [
@@ -104,13 +104,13 @@ def test_jpeg_by_dct_on_photographs_of_your_own(severity: int) -> None:
     folder = os.environ.get("DAPG_PHOTOGRAPHS", "")
     paths = [path for path in sorted(Path(folder).glob("*")) if path.suffix in (".jpg", ".png")] if folder else []
     if not paths:
-        pytest.skip("DAPG_PHOTOGRAPHS names no folder of pictures")
+        pytest.skip("DAPG_PHOTOGRAPHS names no folder of images")
     assert_transform_equals_codec(torch.stack([decode(path.read_bytes(), (256, 128)) for path in paths]), severity)
 
 
 @pytest.mark.parametrize("size", [(256, 128), (288, 144), (64, 32), (33, 45), (97, 61)])
 def test_pixelate_in_torch_equals_pillow(size: tuple[int, int]) -> None:
-    """The GPU's way and the CPU's way to the same picture; the second is Pillow, as in the reference."""
+    """The GPU's way and the CPU's way to the same image; the second is Pillow, as in the reference."""
     pictures = torch.randint(0, 256, (5, 3, *size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     pixelate = library.get("pixelate")
     assert isinstance(pixelate, Pixelate)

@@ -1,4 +1,4 @@
-"""The random corruptions picture by picture against slow versions that are given the same random choices."""
+"""The random corruptions image by image against slow versions that are given the same random choices."""
 
 import importlib
 import sys
@@ -23,7 +23,7 @@ HEIGHT, WIDTH = 96, 64
 
 
 def photograph(height: int = HEIGHT, width: int = WIDTH) -> torch.Tensor:
-    """A picture with smooth colour, edges and fine texture, some of it black and some white."""
+    """An image with smooth colour, edges and fine texture, some of it black and some white."""
     y, x = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
     generator = np.random.default_rng(3)
     picture = np.stack([0.6 * y + 0.2, 0.5 + 0.4 * np.sin(9 * x), 0.8 - 0.5 * x * y], axis=-1)
@@ -37,7 +37,7 @@ def photograph(height: int = HEIGHT, width: int = WIDTH) -> torch.Tensor:
 def both(
     name: str, severity: int, convert: Callable[[dict[str, np.ndarray]], dict[str, Any]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The library's uint8 picture and the reference's, truncated, from one draw; ``convert`` gives its arguments."""
+    """The library's uint8 image and the reference's, truncated, from one draw; ``convert`` gives its arguments."""
     corruption = library.get(name)
     images = photograph()
     drawn = corruption.draw(images.shape, torch.tensor([severity]), SampleGenerator(torch.tensor([severity])))
@@ -164,7 +164,7 @@ def test_rain_draws_the_described_drops() -> None:
     used = columns > -1000
     length = torch.tensor([10, 30, 30, 60, 60]).repeat(200)[:, None].expand_as(columns)
     assert ((rows >= 0) & (rows + length <= 256))[used].all()
-    # As published: a slant below 0 begins columns at the slant, left of the picture; one above 0 ends them before W.
+    # As published: a slant below 0 begins columns at the slant, left of the image; one above 0 ends them before W.
     slants = SampleGenerator(torch.arange(1000)).uniform(low=-10.0, high=10.0).trunc().long().tolist()
     assert set(slants) == set(range(-9, 10))
     reached: dict[int, set[int]] = {}
@@ -179,7 +179,7 @@ def test_rain_draws_the_described_drops() -> None:
 
 
 def test_streaks_at_the_edges_are_opencvs() -> None:
-    """Drops that begin left of the picture, end right of it or one row below, against OpenCV, pixel by pixel."""
+    """Drops that begin left of the image, end right of it or one row below, against OpenCV, pixel by pixel."""
     cv2 = pytest.importorskip("cv2")
     for length in (10, 30, 60):
         drops = [(x, y) for x in (*range(-9, 3), *range(WIDTH - 12, WIDTH + 1)) for y in (0, HEIGHT - length)]

@@ -1,4 +1,4 @@
-"""Full-size copies of published sets in which every picture is one pixel of a colour of its own."""
+"""Full-size copies of published sets in which every image is one pixel of a colour of its own."""
 
 import itertools
 import struct
@@ -33,13 +33,13 @@ def pixel(number: int) -> bytes:
 
 
 def spread(persons: Sequence[int], pictures: int) -> dict[int, int]:
-    """Person -> number of pictures, as even as the total allows."""
+    """Person -> number of images, as even as the total allows."""
     share, rest = divmod(pictures, len(persons))
     return {person: share + (index < rest) for index, person in enumerate(persons)}
 
 
 def sysu_cells() -> dict[tuple[int, int], int]:
-    """(camera, person) -> pictures, such that every published sum holds."""
+    """(camera, person) -> images, such that every published sum holds."""
     val = {3: (99, 1980), 4: (99, 984), 5: (99, 990)}  # visible 1,974 and infrared 1,980
     cells: dict[tuple[int, int], int] = {}
     for camera in range(1, 7):
@@ -115,7 +115,7 @@ def build_market(root: Path) -> None:
 
 
 def build_llcm(root: Path) -> None:
-    """Published sums: 46,767 pictures, 713 persons train and 351 test; nine cameras, no infrared camera 3.
+    """Published sums: 46,767 images, 713 persons train and 351 test; nine cameras, no infrared camera 3.
 
     How the sum divides over parts and persons is not published; here every person has about as many.
     """

@@ -1,4 +1,4 @@
-"""Pictures with companions: the right ones, somebody else's, true ones; and what the loader makes of them."""
+"""Images with companions: the right ones, somebody else's, true ones; and what the loader makes of them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def grey(path: Path, level: int) -> None:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> tuple[Folder, list[Record], Manifest]:
-    """Six pictures of three persons, levels 0 ... 5; generated ones have 100 + 10 * number + pose."""
+    """Six images of three persons, levels 0 ... 5; generated ones have 100 + 10 * number + pose."""
     rows, lines = ["path,person"], []
     for number in range(6):
         grey(tmp_path / "data" / f"{number}.png", number)
@@ -129,7 +129,7 @@ def test_unreadable_and_missing_companions(pictures: tuple[Folder, list[Record],
 
 def test_nothing_to_align_with_is_an_error(pictures: tuple[Folder, list[Record], Manifest]) -> None:
     folder, records, manifest = pictures
-    with pytest.raises(DataError, match="not one picture has another"):
+    with pytest.raises(DataError, match="not one image has another"):
         WithCompanions(folder, generated_companions(manifest, records, POSES, 1.1))
 
 

@@ -87,5 +87,5 @@ def test_too_few_persons_are_refused() -> None:
     with pytest.raises(UsageError, match="there are 12"):
         IdentitySampler(people(), 13, 2, 0)
     only_visible = [record for record in people() if record.modality == Modality.VISIBLE]
-    with pytest.raises(UsageError, match="persons with visible and infrared pictures; there are 0"):
+    with pytest.raises(UsageError, match="persons with visible and infrared images; there are 0"):
         CrossModalSampler(only_visible)

@@ -1,4 +1,4 @@
-"""What counts as a picture, where links lead, and lists as people write them."""
+"""What counts as an image, where links lead, and lists as people write them."""
 
 import contextlib
 import io
@@ -58,7 +58,7 @@ def test_market_passes_over_what_macos_leaves_and_takes_any_suffix(tmp_path: Pat
     assert [name.lower() for name in names] == whole
     for path in (tmp_path / "query").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match=r"no picture in .*query"):
+    with pytest.raises(DataError, match=r"no image in .*query"):
         Market1501(tmp_path).trials()
 
 
@@ -120,7 +120,7 @@ def test_half_an_archive_is_named(tmp_path: Path) -> None:
     LLCM.write_example(tmp_path)
     for path in (tmp_path / "test_nir").rglob("*.jpg"):
         path.unlink()
-    with pytest.raises(DataError, match=r"no infrared test picture below .*test_nir"):
+    with pytest.raises(DataError, match=r"no infrared test image below .*test_nir"):
         LLCM(tmp_path).trials()
 
 
@@ -147,7 +147,7 @@ def test_labels_as_trackers_and_spreadsheets_write_them(tmp_path: Path) -> None:
     labels.write_text(rows + "a.png,-1,1.0,,,,\nb.png,nan,nan,,,,\nc.png,7,2,-3,-2,20,40\nd.png,None,,,,,\n")
     records = Folder(tmp_path).records()
     assert [(record.person, record.camera) for record in records] == [(-1, 1), (-1, -1), (0, 2), (-1, -1)]
-    assert records[2].box == (0, 0, 20, 40), "cut to the picture"
+    assert records[2].box == (0, 0, 20, 40), "cut to the image"
     labels.write_text(rows + "a.png,1,1,3,2,,\n")
     with pytest.raises(DataError, match="line 2: the box lacks right, bottom"):
         Folder(tmp_path)
@@ -156,7 +156,7 @@ def test_labels_as_trackers_and_spreadsheets_write_them(tmp_path: Path) -> None:
 def test_a_picture_cannot_choose_its_decoder() -> None:
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n"
     for data in (postscript, encoded("AVIF"), encoded("GIF"), encoded("DDS"), encoded("ICNS", size=(32, 32))):
-        with pytest.raises(DataError, match=r"x\.jpg: not a picture"):
+        with pytest.raises(DataError, match=r"x\.jpg: not an image"):
             open_rgb(data, "x.jpg")
 
 

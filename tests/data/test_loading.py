@@ -1,4 +1,4 @@
-"""From records to batches: labels travel with pictures, and an unreadable picture gives way by a fixed rule."""
+"""From records to batches: labels travel with images, and an unreadable image gives way by a fixed rule."""
 
 import multiprocessing
 from pathlib import Path
@@ -20,7 +20,7 @@ COUNT = 12
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Twelve pictures, each of one grey; three persons in turn; every other picture infrared."""
+    """Twelve images, each of one grey; three persons in turn; every other image infrared."""
     rows = ["path,person,camera,modality"]
     for number in range(COUNT):
         Image.new("RGB", (8, 16), (number * 20,) * 3).save(tmp_path / f"{number:02d}.png")
@@ -65,7 +65,7 @@ def test_the_reason_is_the_same_in_every_run(folder: Path) -> None:
     damage(folder, 4)
     notes = [[bad for batch in one_epoch(folder, config()) for bad in batch.bad_images] for _ in range(2)]
     assert notes[0] == notes[1]
-    assert notes[0][0].reason.startswith("04.png: not a picture (unknown or damaged format;")
+    assert notes[0][0].reason.startswith("04.png: not an image (unknown or damaged format;")
 
 
 def damage(folder: Path, *numbers: int) -> None:
@@ -148,7 +148,7 @@ def test_fail_stops_and_names_the_picture_without_a_worker_s_traceback(folder: P
 @pytest.mark.parametrize("workers", [0, 1])
 def test_nothing_but_damage_ends_with_the_first_names(folder: Path, workers: int) -> None:
     damage(folder, *range(COUNT))
-    with pytest.raises(DataError, match=r"12 pictures in a row cannot be read \(\d\d\.png, .*; first: \d\d\.png: "):
+    with pytest.raises(DataError, match=r"12 images in a row cannot be read \(\d\d\.png, .*; first: \d\d\.png: "):
         one_epoch(folder, config(workers))
 
 

@@ -1,4 +1,4 @@
-"""The list of generated pictures: written, read, sorted by source, damaged."""
+"""The list of generated images: written, read, sorted by source, damaged."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which pictures belong to step t: a function of seed and step, whoever asks and in which order."""
+"""Which images belong to step t: a function of seed and step, whoever asks and in which order."""
 
 from collections import Counter
 from itertools import chain
@@ -43,14 +43,14 @@ def test_epochs_have_orders_of_their_own() -> None:
 
 
 def test_the_first_place_is_shared_fairly() -> None:
-    """Over 600 epochs each of six pictures comes first about 100 times (six standard deviations: 55)."""
+    """Over 600 epochs each of six images comes first about 100 times (six standard deviations: 55)."""
     firsts = Counter(InfiniteSampler(6, 6, seed).batch(step)[0] for seed in range(6) for step in range(100))
     assert set(firsts) == set(range(6))
     assert max(abs(count - 100) for count in firsts.values()) < 55
 
 
 def test_too_few_pictures() -> None:
-    with pytest.raises(UsageError, match=r"5 pictures are too few for a batch of 8; lower --train\.batch_size"):
+    with pytest.raises(UsageError, match=r"5 images are too few for a batch of 8; lower --train\.batch_size"):
         InfiniteSampler(5, 8, 0)
     assert sorted(InfiniteSampler(8, 8, 0).batch(0)) == list(range(8))
 

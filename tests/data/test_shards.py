@@ -54,7 +54,7 @@ def test_only_what_was_asked_for_is_packed(tmp_path: Path) -> None:
     assert counts["tars"] == len(list((tmp_path / "packed").glob("*.tar"))) == 4
     with pytest.raises(UsageError, match="has no split 'val'"):
         packed.records("val")
-    with pytest.raises(UsageError, match="other pictures or settings"):
+    with pytest.raises(UsageError, match="other images or settings"):
         pack(original, tmp_path / "packed")
 
 
@@ -181,7 +181,7 @@ def test_stream_over_a_packed_set(tmp_path: Path) -> None:
 
 
 class PartOf(Folder):
-    """Pictures that can be read only so many times, as if the process were killed then."""
+    """Images that can be read only so many times, as if the process were killed then."""
 
     left = 5
 
@@ -203,7 +203,7 @@ def test_killed_packing_is_no_data_set_and_goes_on(tmp_path: Path) -> None:
     assert sorted(path.name for path in killed.glob("*.tar")) == ["shard-000000.tar", "shard-000001.tar"]
     with pytest.raises(DataError, match="interrupted; run its dapg data shard command again"):
         Shards(killed)
-    with pytest.raises(UsageError, match="other pictures or settings"):
+    with pytest.raises(UsageError, match="other images or settings"):
         pack(Folder(tmp_path / "pictures"), killed, per_shard=3)
     rest = PartOf(tmp_path / "pictures")
     rest.left = 4  # what is packed is not read again
@@ -215,7 +215,7 @@ def test_killed_packing_is_no_data_set_and_goes_on(tmp_path: Path) -> None:
     index = (killed / "index.npz").stat().st_mtime_ns
     assert pack(Folder(tmp_path / "pictures"), killed, per_shard=2)["tars"] == 4, "the same again finds nothing to do"
     assert (killed / "index.npz").stat().st_mtime_ns == index
-    with pytest.raises(UsageError, match="other pictures or settings"):
+    with pytest.raises(UsageError, match="other images or settings"):
         pack(Folder(tmp_path / "pictures"), whole, per_shard=3)
 
 

@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_names_paths_and_both(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_source("folder") == DataConfig("folder")
-    assert parse_source("folder=/data/my pictures") == DataConfig("folder", "/data/my pictures")
+    assert parse_source("folder=/data/my images") == DataConfig("folder", "/data/my images")
     assert parse_source("folder=a=b") == DataConfig("folder", "a=b")
     assert parse_source("/data/x=1") == DataConfig("folder", "/data/x=1")
     monkeypatch.chdir(folder.parent)
@@ -105,7 +105,7 @@ def test_subset_is_drawn_by_the_seed_and_keeps_the_order(folder: Path) -> None:
     assert paths == [record.path for record in select_records(data, DataConfig(subset=7), seed=0)]
     assert paths != [record.path for record in select_records(data, DataConfig(subset=7), seed=1)]
     assert select_records(data, DataConfig(), seed=0) == data.records()
-    with pytest.raises(UsageError, match=r"--data\.subset 21 asks for more than the 20 pictures"):
+    with pytest.raises(UsageError, match=r"--data\.subset 21 asks for more than the 20 images"):
         select_records(data, DataConfig(subset=21), seed=0)
 
 

@@ -58,9 +58,9 @@ def found(name: str, root: Path, decode: bool) -> list[Finding]:
 
 
 SYSU = [
-    ("a test picture is gone", "cam3/0006/0020.jpg", delete, "count", "cam3/0006"),
-    ("a training picture is gone", "cam1/0001/0003.jpg", delete, "count", "cam1"),
-    ("one picture too many", "cam2/0010/0099.jpg", lambda _: example_image("a.jpg"), "count", "cam2/0010"),
+    ("a test image is gone", "cam3/0006/0020.jpg", delete, "count", "cam3/0006"),
+    ("a training image is gone", "cam1/0001/0003.jpg", delete, "count", "cam1"),
+    ("one image too many", "cam2/0010/0099.jpg", lambda _: example_image("a.jpg"), "count", "cam2/0010"),
     (
         "an odd file name",
         "cam5/0010/holiday.jpeg",
@@ -88,16 +88,16 @@ SYSU = [
 BMP = example_image("a.bmp")
 READ, LIST = True, False
 REGDB = [
-    ("a picture is gone", "Visible/7/male_back_v_00002_7.bmp", delete, LIST, "missing", "back_v_00002_7.bmp"),
+    ("an image is gone", "Visible/7/male_back_v_00002_7.bmp", delete, LIST, "missing", "back_v_00002_7.bmp"),
     ("a list is gone", "idx/test_thermal_4.txt", delete, LIST, "layout", "."),
     ("a line is gone", "idx/train_visible_2.txt", lines(lambda x: x[1:]), LIST, "count", "train_visible_2"),
     ("a line twice", "idx/train_visible_2.txt", lines(lambda x: [*x[1:], x[-1]]), LIST, "list", "train_visible_2"),
     ("a wrong label", "idx/test_visible_9.txt", lines(lambda x: [x[0] + "5", *x[1:]]), LIST, "list", "test_*_9"),
     ("no label", "idx/test_visible_9.txt", lines(lambda x: ["Visible/2", *x[1:]]), LIST, "list", "test_visible_9"),
-    ("a stranger's picture", "Thermal/5/male_back_t_00003_6.bmp", lambda _: BMP, LIST, "extra", "t_00003_6"),
+    ("a stranger's image", "Thermal/5/male_back_t_00003_6.bmp", lambda _: BMP, LIST, "extra", "t_00003_6"),
     ("the wrong light", "Visible/5/male_back_t_00003_5.bmp", lambda _: BMP, LIST, "extra", "t_00003_5"),
-    ("an empty picture", "Visible/9/male_back_v_00004_9.bmp", lambda _: b"", READ, "unreadable", "v_00004_9"),
-    ("a cut picture", "Thermal/9/male_back_t_00004_9.bmp", lambda d: d[:54], READ, "unreadable", "t_00004_9"),
+    ("an empty image", "Visible/9/male_back_v_00004_9.bmp", lambda _: b"", READ, "unreadable", "v_00004_9"),
+    ("a cut image", "Thermal/9/male_back_t_00004_9.bmp", lambda d: d[:54], READ, "unreadable", "t_00004_9"),
     ("text inside", "Thermal/8/male_back_t_00001_8.bmp", lambda _: b"404 not found", READ, "unreadable", "t_00001_8"),
 ]
 
@@ -146,8 +146,8 @@ def test_one_person_under_two_names_is_named(full_sysu: Path) -> None:
 def test_full_regdb_passes(full_regdb: Path) -> None:
     result = verify_folder("regdb", full_regdb)
     assert [str(finding) for finding in result.findings] == []
-    assert (result.counts["all: pictures"], result.counts["all: persons"]) == (8240, 412)
-    assert (result.counts["train-3: persons"], result.counts["test-3: pictures"]) == (206, 4120)
+    assert (result.counts["all: images"], result.counts["all: persons"]) == (8240, 412)
+    assert (result.counts["train-3: persons"], result.counts["test-3: images"]) == (206, 4120)
     assert (result.counts["visible-to-thermal: query"], result.counts["visible-to-thermal: gallery"]) == (2060, 2060)
 
 
@@ -178,7 +178,7 @@ def test_regdb_person_without_thermal_pictures_is_named(full_regdb: Path) -> Non
 
 JPG = example_image("a.jpg")
 MARKET = [
-    ("a training picture is gone", "bounding_box_train/0002_c1s1_000000_00.jpg", delete, "count", "bounding_box_train"),
+    ("a training image is gone", "bounding_box_train/0002_c1s1_000000_00.jpg", delete, "count", "bounding_box_train"),
     ("one query too many", "query/0001_c1s1_000999_00.jpg", lambda _: JPG, "count", "query"),
     ("a stranger asks", "query/1502_c1s1_000999_00.jpg", lambda _: JPG, "missing", "bounding_box_test"),
     ("a stranger asks who trains", "query/0002_c1s1_000999_00.jpg", lambda _: JPG, "overlap", "train and query"),
@@ -188,9 +188,9 @@ MARKET = [
 ]
 LLCM_FIRST = "nir/0001/0001_c01_s000000_nir.jpg"
 LLCM = [
-    ("a training picture is gone", LLCM_FIRST, delete, "missing", LLCM_FIRST),
-    ("a test picture is gone", "test_nir/cam1/0714/0714_c01_s000000_nir.jpg", delete, "count", "."),
-    ("a test picture too many", "test_vis/cam1/0714/extra.jpg", lambda _: JPG, "count", "."),
+    ("a training image is gone", LLCM_FIRST, delete, "missing", LLCM_FIRST),
+    ("a test image is gone", "test_nir/cam1/0714/0714_c01_s000000_nir.jpg", delete, "count", "."),
+    ("a test image too many", "test_vis/cam1/0714/extra.jpg", lambda _: JPG, "count", "."),
     ("a training line is gone", "idx/train_vis.txt", lines(lambda x: x[1:]), "count", "."),
     ("no label", "idx/train_nir.txt", lines(lambda x: ["nir/0001/x.jpg", *x[1:]]), "list", "train"),
     ("a test person trains", "idx/test_id.txt", text(lambda t: "713," + t), "overlap", "idx/test_id.txt"),
@@ -204,8 +204,8 @@ LLCM = [
 def test_full_market_passes(full_market: Path) -> None:
     result = verify_folder("market1501", full_market.parent, decode=False)
     assert [str(finding) for finding in result.findings] == []
-    assert (result.counts["train: pictures"], result.counts["train: persons"]) == (12_936, 751)
-    assert result.counts["all: pictures"] == 32_668
+    assert (result.counts["train: images"], result.counts["train: persons"]) == (12_936, 751)
+    assert result.counts["all: images"] == 32_668
     assert (result.counts["standard: query"], result.counts["standard: gallery"]) == (3368, 15_913)
 
 
@@ -224,7 +224,7 @@ def test_full_llcm_passes(full_llcm: Path) -> None:
     result = verify_folder("llcm", full_llcm, decode=False)
     assert [str(finding) for finding in result.findings] == []
     assert (result.counts["train: persons"], result.counts["test: persons"]) == (713, 351)
-    assert result.counts["train: pictures"] + result.counts["test: pictures"] == 46_767
+    assert result.counts["train: images"] + result.counts["test: images"] == 46_767
     assert result.counts["infrared-to-visible: trials"] == 10
 
 
@@ -289,7 +289,7 @@ def test_unknown_data_set_is_refused(tmp_path: Path) -> None:
 
 
 def own_folder(root: Path, rows: Sequence[str], size: tuple[int, int] = (20, 40)) -> Verification:
-    """A folder of pictures, each of another colour, with the given rows of labels.csv."""
+    """A folder of images, each of another colour, with the given rows of labels.csv."""
     from PIL import Image
 
     for number, row in enumerate(rows):
@@ -313,7 +313,7 @@ def test_own_folder_is_counted_per_split_modality_and_camera(tmp_path: Path) -> 
     assert result.passed
     assert [str(finding) for finding in result.findings if finding.kind != "list"] == []
     expected = {
-        "all: pictures": 5,
+        "all: images": 5,
         "all: camera 1": 2,
         "all: camera 2": 2,
         "all: camera 3": 1,
@@ -331,13 +331,13 @@ def test_own_folder_is_counted_per_split_modality_and_camera(tmp_path: Path) -> 
     ("change", "kind", "message"),
     [
         ({1: "b.png,ben,2,infrared,train"}, "overlap", "1 person(s) in both"),
-        ({3: "d.png,,2,infrared,test"}, "list", "only one modality has persons: no infrared picture names one"),
-        ({3: "d.png,cleo,2,infrared,test"}, "list", "no person has both visible and infrared pictures"),
+        ({3: "d.png,,2,infrared,test"}, "list", "only one modality has persons: no infrared image names one"),
+        ({3: "d.png,cleo,2,infrared,test"}, "list", "no person has both visible and infrared images"),
         ({n: f"{row.rsplit(',', 4)[0]},,1,visible,test" for n, row in enumerate(SOUND)}, "list", "name no person"),
         (
             {n: f"{row.split(',')[0]},{row.split(',')[1]},1,visible,test" for n, row in enumerate(SOUND)},
             "list",
-            "all labelled pictures are of one camera (camera 1)",
+            "all labelled images are of one camera (camera 1)",
         ),
         ({0: "a.png,anna,1,visible"}, "layout", "labels.csv, line 2: 4 cells"),
     ],
@@ -368,17 +368,17 @@ def test_too_small_pictures_and_boxes_outside_are_named(tmp_path: Path) -> None:
     text = "path,person,left,top,right,bottom\nf.png,anna,0,0,30,50\nf.png,ben,30,0,60,50\n"
     (tmp_path / "people.csv").write_text(text)
     result = verify_folder("folder", tmp_path / "people.csv")
-    assert result.passed, "two people in one picture are no duplicate"
-    assert result.counts["all: pictures"] == 2
+    assert result.passed, "two people in one image are no duplicate"
+    assert result.counts["all: images"] == 2
     (tmp_path / "people.csv").write_text(text + "f.png,cleo,40,0,80,50\nf.png,dora,70,0,80,50\n")
     (wrong,) = [finding for finding in verify_folder("folder", tmp_path / "people.csv").findings if finding.error]
     assert wrong.kind == "unreadable"
-    assert "the box (70, 0, 80, 50) lies outside the picture" in wrong.message
+    assert "the box (70, 0, 80, 50) lies outside the image" in wrong.message
 
 
 def test_findings_of_one_cause_are_one_line_with_examples() -> None:
     many = [Finding("unreadable", f"cam1/{n:04}.jpg", f"cam1/{n:04}.jpg: the file is empty") for n in range(519)]
-    other = Finding("count", "cam6", "12 pictures, published 20")
+    other = Finding("count", "cam6", "12 images, published 20")
     first, second = grouped([*many, other])
     assert first == (
         "ERROR unreadable cam1/0000.jpg: cam1/0000.jpg: the file is empty; 518 more like it, such as cam1/0001.jpg, "

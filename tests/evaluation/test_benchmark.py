@@ -302,7 +302,7 @@ def test_an_unreadable_image_is_left_out_and_counted_or_ends_the_benchmark(
     assert cli.main(["benchmark", "histogram", *words, "--feature", "colour", "--out", str(first)]) == 2
     assert "there is no feature 'colour'; there are histogram" in capsys.readouterr().err
     assert cli.main(["benchmark", "histogram", *words, "--out", str(first)]) == 0
-    assert "1 unreadable picture left out" in capsys.readouterr().out
+    assert "1 unreadable image left out" in capsys.readouterr().out
     result = json.loads((first / "result.json").read_text())
     assert list(result["unreadable"]) == ["0-1.png"]
     assert result["data"]["comparable"] is False

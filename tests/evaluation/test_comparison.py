@@ -15,7 +15,7 @@ from dapg.scoring.labels import Labels
 from dapg.scoring.metrics import Scores, score
 
 FIRST, SECOND = [[0.5, 0.2, 0.9], [0.1, 0.2, 0.3]], [[0.1, 0.2, 0.9], [0.3, 0.2, 0.3]]
-"""Rank-1 0 and 1, mAP 0.5 and 1: in FIRST each person's own picture is second."""
+"""Rank-1 0 and 1, mAP 0.5 and 1: in FIRST each person's own image is second."""
 
 
 def trial_of(distances: list[list[float]], persons: tuple[int, ...] = (1, 2)) -> Scores:

@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {"height": 64, "width": 32}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five persons of a colour each in two cameras: cross-camera search by colour is right on clean pictures."""
+    """Five persons of a colour each in two cameras: cross-camera search by colour is right on clean images."""
     folder = tmp_path_factory.mktemp("people")
     rows = ["path,person,camera"]
     colours = ((220, 30, 30), (30, 220, 30), (30, 30, 220), (200, 200, 40), (120, 120, 120))
@@ -43,7 +43,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class MeanColour:
-    """The mean colour of a picture; counts how many it was asked for."""
+    """The mean colour of an image; counts how many it was asked for."""
 
     headline, input_size, device = "colour", (32, 16), torch.device("cpu")
 
@@ -75,7 +75,7 @@ def test_test_sets_cover_lists_families_severities_and_the_grid() -> None:
 
 @pytest.mark.parametrize("side", ["both", "gallery"])
 def test_scores_equal_a_slow_loop(root: Path, side: Literal["both", "gallery"]) -> None:
-    """Each picture corrupted, decoded and encoded alone; distances one by one; and clean ones are encoded only once."""
+    """Each image corrupted, decoded and encoded alone; distances one by one; and clean ones are encoded only once."""
     dataset = Folder(root)
     settings = CorruptionSettings(types=("contrast", "rain"), repeats=2, detail="lists", side=side, **SMALL)
     encoder = MeanColour()
@@ -84,7 +84,7 @@ def test_scores_equal_a_slow_loop(root: Path, side: Literal["both", "gallery"]) 
     assert found["clean"].means("colour")["rank-1"] == 1.0
     (trial,) = dataset.trials("cross-camera")
     pictures = len({*trial.query, *trial.gallery})
-    assert encoder.encoded == pictures * (1 + 2 * 3), "all sides are corrupted, or each picture is in the gallery"
+    assert encoder.encoded == pictures * (1 + 2 * 3), "all sides are corrupted, or each image is in the gallery"
     for name, types in (("all", ("contrast", "rain")), ("seen", ("contrast",)), ("unseen", ("rain",))):
         policy = CorruptionPolicy(types=types, side=side, **SMALL)
         for repeat in range(2):
@@ -136,7 +136,7 @@ def test_command_writes_clean_beside_corrupted_and_resumes(
 
     def read(self: CorruptedDataset, record: Record) -> bytes:
         made.append(self.policy.types)
-        if len(made) > 35 and not done:  # two test sets of ten pictures, and ten thumbnails of the first
+        if len(made) > 35 and not done:  # two test sets of ten images, and ten thumbnails of the first
             raise KeyboardInterrupt
         return real(self, record)
 
@@ -171,7 +171,7 @@ def test_command_writes_clean_beside_corrupted_and_resumes(
 
 
 def test_ranked_lists_of_corrupted_pictures(capsys: pytest.CaptureFixture[str], root: Path, tmp_path: Path) -> None:
-    """The same queries as on clean pictures; similarities of corrupted pictures, and thumbnails of them."""
+    """The same queries as on clean images; similarities of corrupted images, and thumbnails of them."""
     out = tmp_path / "scores"
     words = ["evaluate", "histogram", "--data", str(root), "--workers", "0", "--device", "cpu", "--out", str(out)]
     words += ["--height", "64", "--width", "32", "--ranked_lists", "4", "--corruption", "cil"]

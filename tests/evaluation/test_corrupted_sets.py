@@ -209,7 +209,7 @@ def test_copy_is_the_data_set_again_and_can_be_resumed(
         assignment = corrupted_sets.assign(policy, pictures.title, record)
         assert (line["corruption"], line["severity"]) == (assignment.name, assignment.severity)
 
-    # Damage one picture, lose one of another shard: these two shards are made again.
+    # Damage one image, lose one of another shard: these two shards are made again.
     good = {path: (out / path).read_bytes() for path in (line["path"] for line in lines)}
     first = good[lines[0]["path"]]
     (out / lines[0]["path"]).write_bytes(first[:-1] + bytes([first[-1] ^ 1]))
@@ -243,7 +243,7 @@ def test_an_unreadable_picture_is_copied_and_counted_or_ends_the_copy(pictures: 
     assert (counted["pictures"], counted["unreadable"], counted["corruptions"]["contrast"]) == (12, 1, 11)
     assert (tmp_path / "copy" / broken.path).read_bytes() == b"no picture", "for whoever reads the copy to count"
     for folder in ("copy", "new"):
-        with pytest.raises(ShardsFailed, match=r"no picture|not a picture"):
+        with pytest.raises(ShardsFailed, match=r"no image|not an image"):
             corrupted_sets.write_copy(dataset, listed, policy, tmp_path / folder, on_bad_image="fail")
 
 
@@ -295,7 +295,7 @@ def test_sheets_from_the_command_line(pictures: Folder, tmp_path: Path, capsys: 
         assert (drawn.size, drawn.format) == ((5 * 36 + 4, 2 * 80 + 24), "JPEG")
     capsys.readouterr()
     for more, code, message in (
-        ([picture, "--out", str(tmp_path / "sheet.xyz")], 2, "no kind of picture"),
+        ([picture, "--out", str(tmp_path / "sheet.xyz")], 2, "no kind of image"),
         ([str(tmp_path / "lost.png")], 1, "No such file"),
         ([picture, "--types", '["fogg"]'], 2, "did you mean 'fog'"),
         ([picture, "--height", "16"], 2, "32 pixels or more"),

@@ -125,7 +125,7 @@ def picture() -> np.ndarray:
 
 
 def second(name: str, severity: int, seed: int) -> np.ndarray:
-    """One corrupted picture as the file describes it, (3, H, W)."""
+    """One corrupted image as the file describes it, (3, H, W)."""
     x, stream = picture() / 255, Stream(seed, name)
     constant = FILE["types"][name]["by_severity"][severity - 1]
     if name in ("gaussian_noise", "speckle_noise"):

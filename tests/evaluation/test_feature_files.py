@@ -134,7 +134,7 @@ def test_exactly_zero_features_are_pointed_out_and_damage_is_named(tmp_path: Pat
     features = arrays()["query_features"]
     features[3:5] = 0
     result, _ = scored(saved(tmp_path / "zero.npz", query_features=features), "sysu")
-    assert result["notes"] == ["query_features: 2 exactly zero, as near to one picture as to any"]
+    assert result["notes"] == ["query_features: 2 exactly zero, as near to one image as to any"]
     path = tmp_path / "damaged.npz"
     np.savez_compressed(path, **arrays())  # type: ignore[arg-type]
     data = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Which networks are compared in pictures, and the queries they disagree on, counted by hand."""
+"""Which networks are compared in images, and the queries they disagree on, counted by hand."""
 
 import base64
 import io
@@ -51,7 +51,7 @@ def test_the_middle_seed_of_ours_and_of_the_strongest_other(tmp_path: Path) -> N
 
 
 class Fixed:
-    """Features that say which person it takes a picture for: a table by path, otherwise the picture's own person."""
+    """Features that say which person it takes an image for: a table by path, otherwise the picture's own person."""
 
     headline, input_size, device = "feature", (32, 16), torch.device("cpu")
 
@@ -64,7 +64,7 @@ class Fixed:
 
 
 def test_heat_maps_have_the_scores_of_single_test_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The benchmark's cells against evaluation's way, which corrupts picture by picture."""
+    """The benchmark's cells against evaluation's way, which corrupts image by image."""
     monkeypatch.setattr(heat_maps, "NAMES", ("contrast",))
     monkeypatch.setattr(heat_maps, "LEVELS", (1, 5))
     dataset = Folder(make_figures(tmp_path, persons=4, pictures=1))

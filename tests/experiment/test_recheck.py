@@ -71,7 +71,7 @@ def test_other_corrupted_pictures_are_not_compared(changed: dict[str, Any], reas
     before, again = result("a", 0.50, 0.40, **changed), result("a", 0.50, 0.10)
     verdict = compare("cell", before, again, allowed)
     assert verdict.equal
-    assert "equal to the last bit; clean pictures only: " in str(verdict)
+    assert "equal to the last bit; clean images only: " in str(verdict)
     assert reason in str(verdict)
     assert not compare("cell", before, replace(again, scores={CLEAN: {"mAP": 0.48}, ALL: {"mAP": 0.4}}), allowed).passed
 

@@ -174,7 +174,7 @@ def test_cells_drawn_or_corrupted_differently_are_not_mixed() -> None:
         ({"tested": "0123456789ab"}, "tested on 0123456789ab"),
         ({"trainings": (replace(trained, data={"hash": "4567"}),)}, "data 4567"),
     ):
-        with pytest.raises(UsageError, match=rf"synthetic are about different pictures: .*{kind}.* \(1 cells\)"):
+        with pytest.raises(UsageError, match=rf"synthetic are about different images: .*{kind}.* \(1 cells\)"):
             refuse_mixed({**cells, "2": replace(cells["2"], **changed)})
 
 

@@ -57,7 +57,7 @@ def test_workers_change_no_byte(tmp_path: Path) -> None:
 
 
 def test_unreadable_images_are_rows_of_nan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One damaged picture beside readable ones, and a shard of nothing but damaged ones."""
+    """One damaged image beside readable ones, and a shard of nothing but damaged ones."""
     monkeypatch.setattr(sharded, "_SHARD", 2)
     folder = tmp_path / "pictures"
     make_figures(tmp_path / "figures", persons=1)
@@ -72,7 +72,7 @@ def test_unreadable_images_are_rows_of_nan(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ShardsFailed, match=r"b\.png|c\.png"):
         extract_features(replace(settings(tmp_path / "strict", data), on_bad_image="fail"))
     (folder / "e.png").write_bytes(good)
-    with pytest.raises(DataError, match=r"made from other pictures or weights .*images: 4 there, 5 now"):
+    with pytest.raises(DataError, match=r"made from other images or weights .*images: 4 there, 5 now"):
         extract_features(settings(tmp_path / "out", data))
     for name in ("a", "e"):
         (folder / f"{name}.png").unlink()
@@ -84,7 +84,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     make_figures(tmp_path / "figures", persons=1)
     words = ("--data", tmp_path / "figures", "--data.split", "all", "--out", tmp_path / "out", "--device", "cpu")
     code, out, err = run(capsys, "extract", "agw-imagenet-small", *words)
-    assert (code, "done: 6 pictures" in out) == (0, True), err
+    assert (code, "done: 6 images" in out) == (0, True), err
     assert "already finished, reused" in run(capsys, "extract", "agw-imagenet-small", *words)[1]
     code, _, err = run(capsys, "extract", "histogram", *words[:-3], tmp_path / "other", "--feature", "no")
     assert (code, "there is no feature 'no'" in err) == (2, True)

@@ -15,7 +15,7 @@ from dapg.models.backbones.base import Pyramid
 
 
 class Blocks(Pyramid):
-    """Two 4 x 4 poolings; the feature map is the colours of the parts of the picture."""
+    """Two 4 x 4 poolings; the feature map is the colours of the parts of the image."""
 
     def __init__(self, config: Pyramid.Config | None = None, generator: torch.Generator | None = None) -> None:
         super().__init__(config or self.Config())

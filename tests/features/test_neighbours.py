@@ -21,7 +21,7 @@ from dapg.features.neighbours import (
     together,
 )
 
-# Two videos. In video 0 tracks 0 and 1 are in the picture together at frame 0, track 2 comes later.
+# Two videos. In video 0 tracks 0 and 1 are in the image together at frame 0, track 2 comes later.
 SEEN = Sightings(
     files=tuple("abcdefg"),
     videos=torch.tensor([0, 0, 0, 0, 0, 1, 1]),

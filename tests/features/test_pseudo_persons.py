@@ -41,10 +41,10 @@ def test_impossible_numbers_of_groups_are_refused(count: int) -> None:
 
 
 def test_the_command_writes_what_pnl_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From pictures without labels to a pre-training with pseudo-persons."""
+    """From images without labels to a pre-training with pseudo-persons."""
     file, run = tmp_path / "groups.tsv", tmp_path / "run"
     assert main(f"data group synthetic --data.subset 40 --groups 8 --workers 0 --out {file}".split()) == 0
-    assert "40 pictures in 8 groups" in capsys.readouterr().out
+    assert "40 images in 8 groups" in capsys.readouterr().out
     assert len(set(read_groups(file).values())) == 8
     words = f"pretrain pnl --preset demo --data.split unlabelled --method.groups {file} --train.steps 2"
     assert main([*words.split(), *f"--train.batch_size 8 --loader.workers 0 --device cpu --out {run}".split()]) == 0

@@ -54,7 +54,7 @@ def test_nothing_is_centred_where_a_camera_has_one_image_and_zeros_are_noted() -
     equal = torch.tensor([[0.1, 0.7, 0.3]]).repeat(3, 1)
     other = FeatureTable({"unit": equal}, [Record(f"{name}.jpg", 1, 1) for name in "abc"]).with_centred()
     assert not other["unit" + CENTRED].any(), "rounding of equal images is no direction"
-    assert other.notes() == [f"unit{CENTRED}: 3 exactly zero, as near to one picture as to any"]
+    assert other.notes() == [f"unit{CENTRED}: 3 exactly zero, as near to one image as to any"]
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""A gallery of a few hand-written features, without a network or a picture file."""
+"""A gallery of a few hand-written features, without a network or an image file."""
 
 import hashlib
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def put(
     modality: Modality = Modality.VISIBLE,
     person: str | None = None,
 ) -> int:
-    """One picture; its number. Its content is as unique as its number."""
+    """One image; its number. Its content is as unique as its number."""
     with database.transaction():
         database.count("version", 1)
         database.execute("INSERT INTO cameras (name) VALUES (?) ON CONFLICT DO NOTHING", camera)
@@ -48,14 +48,14 @@ def put(
             "VALUES (?, '', ?, ?, ?, ?, ?, 1.0, ?, 0.0) RETURNING id",
             sha256_of(count), f"/pictures/{count}.png", place, following, time, int(modality), person,
         )  # fmt: skip
-        database.execute("INSERT INTO crops VALUES (?, ?)", number, f"picture {number}".encode())
+        database.execute("INSERT INTO crops VALUES (?, ?)", number, f"image {number}".encode())
         model = int(database.value("SELECT id FROM models WHERE state = 'active'"))
         add_feature(database, int(number), model, unit(vector).astype(np.float16))
     return int(number)
 
 
 def sha256_of(number: int) -> str:
-    """The hash of the picture that ``put`` makes as the n-th."""
+    """The hash of the image that ``put`` makes as the n-th."""
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 

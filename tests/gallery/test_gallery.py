@@ -74,7 +74,7 @@ def test_modalities_are_guessed_and_several_pictures_are_one_query(tmp_path: Pat
         gallery.search(grey, "thermal")
     with pytest.raises(UsageError, match=r"missing\.png cannot be read"):
         gallery.search("missing.png")
-    with pytest.raises(DataError, match="not a picture"):
+    with pytest.raises(DataError, match="not an image"):
         gallery.search(b"no picture")
 
 
@@ -104,7 +104,7 @@ def test_duplicates_damaged_and_changed_files(tmp_path: Path) -> None:
 
 
 def test_boxes_times_and_tracks_of_a_list(tmp_path: Path) -> None:
-    """Two persons in one picture; the crop that is kept decodes to the pixels in the box."""
+    """Two persons in one image; the crop that is kept decodes to the pixels in the box."""
     sheet = Image.new("RGB", (128, 128))
     for place in range(2):
         sheet.paste(draw_person(place, 1, 0, False), (64 * place, 0))
@@ -134,7 +134,7 @@ def test_pictures_that_are_not_copied_are_read_from_their_place(tmp_path: Path, 
     path = Path(gallery.picture(1).path)
     assert gallery.picture_file(1) == path.read_bytes()
     path.unlink()
-    assert gallery.check() == [f"picture 1: its file {path} is gone"]
+    assert gallery.check() == [f"image 1: its file {path} is gone"]
     with pytest.raises(DataError, match="No such file"):
         gallery.picture_file(1)
 
@@ -183,7 +183,7 @@ def test_verdicts_make_a_timeline_and_a_case(tmp_path: Path, figures: Path) -> N
         anna.verdict(result.number, picture, same)
     assert [picture.number for picture in gallery.timeline(result.number)] == [first]
     assert gallery.info()["classes"] == {"unknown": 22, "matched": 0, "confirmed": 2}
-    with pytest.raises(UsageError, match="no picture 999"):
+    with pytest.raises(UsageError, match="no image 999"):
         anna.verdict(result.number, 999, True)
     anna.export(result.number, tmp_path / "case.zip")
     with zipfile.ZipFile(tmp_path / "case.zip") as archive:

@@ -46,7 +46,7 @@ class Server:
         return (self.figures / "camera3" / f"{person:03d}_0.png").read_bytes()
 
     def search(self, role: str = "viewer", **form: str) -> Response:
-        """Search for a picture of the second person by the first camera."""
+        """Search for an image of the second person by the first camera."""
         picture = (self.figures / "camera1" / "002_0.png").read_bytes()
         return self.client(role).post("/api/v1/search", files={"files": ("a.png", picture)}, data=form)
 
@@ -339,7 +339,7 @@ def test_a_picture_that_takes_too_long_is_refused() -> None:
 
 
 def _prepare_or_hang(data: bytes, box: None, damage: None) -> Prepared:
-    """In a worker: what is no picture hangs it until the file of that name is there."""
+    """In a worker: what is no image hangs it until the file of that name is there."""
     while not data.startswith(b"\x89PNG") and not Path(data.decode()).exists():
         time.sleep(0.01)
     return Prepared(data, False)
@@ -357,7 +357,7 @@ def test_a_picture_that_hangs_its_decoder_holds_up_nobody_else(tmp_path: Path, m
         go.touch()
         assert hanging.result().data == str(go).encode()
     decoder.close()
-    with pytest.raises(BusyError, match="busy with other pictures"):
+    with pytest.raises(BusyError, match="busy with other images"):
         Decoder(seconds=0.01, workers=0).prepare(_png(8, 8))
 
 

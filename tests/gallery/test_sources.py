@@ -117,14 +117,14 @@ def test_a_deletion_removes_what_a_killed_command_left_of_pictures(tmp_path: Pat
 
 
 def test_kinds_of_infrared_do_not_meet(tmp_path: Path) -> None:
-    """The gallery takes the kind of its first infrared pictures; a visible query or folder is of no kind."""
+    """The gallery takes the kind of its first infrared images; a visible query or folder is of no kind."""
     figures = make_figures(tmp_path / "figures", persons=1)
     gallery = new(tmp_path)
     query = figures / "camera3" / "000_0.png"
     gallery.search(query, "infrared", infrared="thermal")
     gallery.index(figures / "camera1", IndexSettings(infrared="thermal"))
     gallery.index(figures / "camera3", IndexSettings(modality="infrared", infrared="near"))
-    with pytest.raises(UsageError, match="these pictures are for thermal infrared, but the gallery's pictures are for"):
+    with pytest.raises(UsageError, match="these images are for thermal infrared, but the gallery's images are for"):
         gallery.index(figures / "camera3", IndexSettings(modality="infrared", infrared="thermal"))
     with pytest.raises(UsageError, match="the query is for thermal infrared"):
         gallery.search(query, "infrared", infrared="thermal")
@@ -138,7 +138,7 @@ def test_kinds_of_infrared_do_not_meet(tmp_path: Path) -> None:
         shipped.index(figures / "camera3", IndexSettings(modality="infrared", infrared="thermal"))
     heat = Gallery.create(tmp_path / "heat", HISTOGRAM, "cpu")
     heat.index(figures / "camera3", IndexSettings(modality="infrared", infrared="thermal"))
-    with pytest.raises(UsageError, match="agw-imagenet-small is for near infrared, but the gallery's pictures are"):
+    with pytest.raises(UsageError, match="agw-imagenet-small is for near infrared, but the gallery's images are"):
         heat.migrate(NetworkSettings("agw-imagenet-small"))
 
 

@@ -60,7 +60,7 @@ def degrees(angle: float) -> list[float]:
 
 
 def test_answers_are_in_order_of_the_cosine_and_equal_ones_of_the_number(database: Database) -> None:
-    """Angles to the query 0: 60, 10, 90, 10, 30 degrees, so pictures 2, 4, 5, 1, 3."""
+    """Angles to the query 0: 60, 10, 90, 10, 30 degrees, so images 2, 4, 5, 1, 3."""
     for angle in (60, 10, 90, 10, 30):
         put(database, degrees(angle))
     ranked = answers(database, 1, query(degrees(0)), Filters(), 10, {})
@@ -80,7 +80,7 @@ def test_the_gallery_grows_between_searches(database: Database) -> None:
 
 
 def test_the_pictures_of_a_track_vote(database: Database) -> None:
-    """The best three of a track count. Single pictures at 10 and 25 degrees; track a at 0 and 60: mean cosine 0.75;
+    """The best three of a track count. Single images at 10 and 25 degrees; track a at 0 and 60: mean cosine 0.75;
     track b at 20, 20, 20 and 90: 0.94, and its best is below the first single picture's; track a of another camera."""
     put(database, degrees(10))
     put(database, degrees(25))
@@ -98,7 +98,7 @@ def test_the_pictures_of_a_track_vote(database: Database) -> None:
 
 
 def test_votes_are_exact_however_few_answers_are_asked_for(database: Database) -> None:
-    """Forty tracks whose one good picture would crowd out everything among the first hits: the steady track wins."""
+    """Forty tracks whose one good image would crowd out everything among the first hits: the steady track wins."""
     for number in range(40):
         put(database, degrees(1), track=f"lucky {number}")
         put(database, degrees(85), track=f"lucky {number}")
@@ -157,7 +157,7 @@ def test_what_is_deleted_is_found_no_more_and_leaves_no_byte(database: Database)
     assert found(database, degrees(0)) == [1, 2]
     assert delete(database, [1, 3, 77], ME) == 2
     assert found(database, degrees(0)) == [2]
-    assert check(database, [sha256_of(1), "/pictures/1.png", "picture 3"]) == []
+    assert check(database, [sha256_of(1), "/pictures/1.png", "image 3"]) == []
     assert bool(list(remains(database, ["/pictures/2.png"]))) == bool(database.files())
     assert audit.entries(database)[-1].body == {"pictures": [1, 3], "version": 4}
 

@@ -32,7 +32,7 @@ def test_a_verdict_is_read_off_a_table() -> None:
 def test_what_a_query_is_compared_with() -> None:
     """Person 1 by camera 1 twice and by camera 2; person 2 by camera 1 only, whom nobody can find; person 3.
 
-    A query of person 1 by camera 1 leaves out both pictures of its own camera, and person 2 is not in the table at all.
+    A query of person 1 by camera 1 leaves out both images of its own camera, and person 2 is not in the table at all.
     """
     records = [Record(f"{place}", person, camera) for place, (person, camera) in enumerate(
         [(1, 1), (1, 1), (1, 2), (2, 1), (3, 1), (3, 2)]
@@ -48,7 +48,7 @@ def test_what_a_query_is_compared_with() -> None:
 
 
 def test_thresholds_are_set_and_read_on_other_persons() -> None:
-    """Sixty persons, four pictures each, features of 16 numbers that scatter around the person's own."""
+    """Sixty persons, four images each, features of 16 numbers that scatter around the person's own."""
     random = np.random.default_rng(0)
     centres = random.normal(size=(60, 16))
     features = (np.repeat(centres, 4, axis=0) + 0.7 * random.normal(size=(240, 16))).astype(np.float32)
@@ -118,7 +118,7 @@ def test_a_gallery_gets_thresholds_and_says_so(tmp_path: Path, capsys: pytest.Ca
     assert code == 0, err
     assert "visible query, visible gallery: same from" in said
     assert "infrared query, visible gallery" in said
-    assert "1 unreadable picture left out" in said
+    assert "1 unreadable image left out" in said
     assert page.read_text().count("<svg") == 2, "the store of images, and the curves"
     result = read_json(out)
     assert {line["severity"] for line in result["drift"]} == {1, 2, 3, 4, 5}

@@ -144,7 +144,7 @@ def test_wrong_arguments_are_refused() -> None:
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("temperature", [0.07, 0.5])
 def test_nt_xent_against_a_slow_double_loop(batch: int, temperature: float) -> None:
-    """SimCLR's algorithm 1: rows 2 k - 1 and 2 k are the two views of picture k."""
+    """SimCLR's algorithm 1: rows 2 k - 1 and 2 k are the two views of image k."""
     first, second = random_features(batch, 6), random_features(batch, 6, seed=1)
     views = [row for pair in zip(first, second, strict=True) for row in pair]
     total = 0.0

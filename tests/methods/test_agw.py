@@ -55,7 +55,7 @@ def _run_batch_norms(method: AGW) -> None:
 
 
 def batch_of(persons: tuple[int, ...] = PERSONS, pictures: int = 2) -> Batch:
-    """As the cross-modal sampler makes it: person by person the visible, then the infrared pictures."""
+    """As the cross-modal sampler makes it: person by person the visible, then the infrared images."""
     count = len(persons) * 2 * pictures
     images = torch.randint(0, 256, (count, 3, 64, 32), generator=generator_from("images"), dtype=torch.uint8)
     labels = torch.tensor(persons).repeat_interleave(2 * pictures)
@@ -308,7 +308,7 @@ def test_classes_are_the_rank_of_the_person() -> None:
 
 
 def test_losses_are_those_of_the_views_visible_first() -> None:
-    """Worked out beside the method: views, both stems, features before the neck, cross entropy of all pictures."""
+    """Worked out beside the method: views, both stems, features before the neck, cross entropy of all images."""
     from dapg.losses.triplet import weighted_regularised_triplet
 
     method = build(AGW.Config()).train()

@@ -288,7 +288,7 @@ def test_impossible_weights_are_refused(changes: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_held_out_pictures_are_found_again_and_features_do_not_collapse() -> None:
-    """After 60 steps, corrupted views of pictures never trained on find each other far more often than before."""
+    """After 60 steps, corrupted views of images never trained on find each other far more often than before."""
     people = Synthetic()
     images = torch.stack([decode(people.read(record), (64, 32)) for record in people.records("unlabelled")[:460]])
     views = ViewConfig(height=64, width=32, crop_scale=(0.5, 1.0), crop_ratio=(0.4, 0.6), blur=0.0, erasing=0.0)

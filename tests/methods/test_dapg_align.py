@@ -1,4 +1,4 @@
-"""Alignment: which pictures become positives, what is done to their channels, the loss by hand, heads that go on."""
+"""Alignment: which images become positives, what is done to their channels, the loss by hand, heads that go on."""
 
 from dataclasses import replace
 from typing import Any
@@ -27,7 +27,7 @@ STILL = ViewConfig(
 
 
 def batch(valid: torch.Tensor | None = None) -> Batch:
-    """Pictures of one level each: originals 10 * i, companions 10 * i + 1 + slot."""
+    """Images of one level each: originals 10 * i, companions 10 * i + 1 + slot."""
     base = 10 * torch.arange(COUNT)
     images = base[:, None, None, None].expand(-1, 3, 32, 16).to(torch.uint8)
     companions = (base[:, None] + 1 + torch.arange(POSES))[:, :, None, None, None].expand(-1, -1, 3, 32, 16)
@@ -117,7 +117,7 @@ def test_positives_have_one_channel_three_times_before_or_after_normalising(orde
 
 
 def features(aligner: DAPGAlign, level: int) -> torch.Tensor:
-    """Of a picture of one level, by a forward written here."""
+    """Of an image of one level, by a forward written here."""
     mean, std = (torch.tensor(value)[:, None, None] for value in (aligner.backbone.mean, aligner.backbone.std))
     normal = (torch.full((1, 3, 32, 16), level / 255) - mean) / std
     return functional.normalize(aligner.head(average_pool(aligner.backbone(normal))))[0]

@@ -37,7 +37,7 @@ def build(kind: type[Any], config: Any = None, **changes: Any) -> Any:
 
 
 def some_batch() -> Batch:
-    """Two visible and two infrared pictures of two persons; infrared ones are grey."""
+    """Two visible and two infrared images of two persons; infrared ones are grey."""
     coarse = torch.rand(COUNT, 3, 8, 4, generator=generator_from("pictures"))
     coarse[2::4] = coarse[2::4].mean(dim=1, keepdim=True)
     coarse[3::4] = coarse[3::4].mean(dim=1, keepdim=True)
@@ -114,7 +114,7 @@ def test_consistency_has_augmixs_published_value() -> None:
 
 @torch.no_grad()
 def cil_by_hand(method: CIL) -> tuple[float, list[float]]:
-    """Loss of a step written picture by picture, and the divergence of each picture."""
+    """Loss of a step written image by image, and the divergence of each image."""
     batch, generator = some_batch(), streams()
     rows = torch.tensor([0, 1, 4, 5]), torch.tensor([2, 3, 6, 7])
     warm = method.visible_triple(batch.images[rows[0]], generator.rows(rows[0]))
@@ -140,7 +140,7 @@ def test_cil_step_picture_by_picture(config: CIL.Config) -> None:
     expected, divergences = cil_by_hand(method)
     assert loss(method) == pytest.approx(expected, rel=1e-4)
     assert min(divergences[:4]) > 1e-4
-    if config.infrared_views == "constant":  # so the published weight of 12 is 6 for visible pictures
+    if config.infrared_views == "constant":  # so the published weight of 12 is 6 for visible images
         assert divergences[4:] == pytest.approx([0.0] * 4, abs=1e-6)
     else:
         assert min(divergences[4:]) > 1e-4
@@ -217,7 +217,7 @@ def test_caj_sees_two_visible_views_of_which_one_has_a_single_channel() -> None:
     assert is_grey(pictures(infrared)).all()
 
     visible, infrared = seen_by(build(CAJ, views=quiet, change_normalised=True))
-    assert is_grey(visible[4:]).all()  # one channel after normalising: no grey picture ...
+    assert is_grey(visible[4:]).all()  # one channel after normalising: no grey image ...
     assert not is_grey(pictures(visible[4:])).any()
     assert not is_grey(pictures(infrared)).all()  # ... and infrared ones lose their greyness too
 

@@ -1,4 +1,4 @@
-"""A trained two-stream network needs to know which light a picture was taken in: the wrong stem lowers the score."""
+"""A trained two-stream network needs to know which light an image was taken in: the wrong stem lowers the score."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -40,7 +40,7 @@ def draws() -> SampleGenerator:
 
 @pytest.mark.parametrize("name", ["mocov2", "simclr", "byol", "supervised", "pnl"])
 def test_corrupted_views_are_the_first_and_the_last_of_stage_1_s_chain(name: str) -> None:
-    """Same sample, same step, same seed: same pictures, so that methods are compared on equal corruptions."""
+    """Same sample, same step, same seed: same images, so that methods are compared on equal corruptions."""
     stage_1: Any = build("dapg")
     expected: list[Tensor] = list(stage_1._views(batch_of(), draws()))
     method: Any = build(name, pair="corrupted")

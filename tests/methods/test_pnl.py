@@ -137,7 +137,7 @@ def test_a_file_of_groups_gives_the_labels(tmp_path: Any) -> None:
     assert [(record.path, record.person) for record in config.labelled(records)] == [("a.jpg", 5), ("c.jpg", 9)]
     assert PNL.Config().labelled(records) == records
     file.write_text("elsewhere.jpg\t9\n")
-    with pytest.raises(DataError, match=r"no group .*any of the 3 pictures.*a\.jpg"):
+    with pytest.raises(DataError, match=r"no group .*any of the 3 images.*a\.jpg"):
         config.labelled(records)
 
 

@@ -19,7 +19,7 @@ needs_original = pytest.mark.skipif(not ORIGINAL.is_file(), reason="needs the fi
 
 
 def picture() -> Tensor:
-    """Waves in three colours, 256 x 128, at about the scale of a normalised picture."""
+    """Waves in three colours, 256 x 128, at about the scale of a normalised image."""
     y, x = torch.arange(256)[:, None] / 256, torch.arange(128)[None] / 128
     return torch.stack([torch.sin(6 * x + 2 * y), torch.cos(9 * y - 4 * x), torch.sin(20 * x * y)])[None]
 

@@ -114,17 +114,17 @@ def test_a_push_before_backward_leaves_the_loss_alone() -> None:
 
 
 def test_synchronised_batch_norms_need_no_shuffling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With several processes pictures travel to others' batches, unless all processes are one batch to batch norm."""
+    """With several processes images travel to others' batches, unless all processes are one batch to batch norm."""
 
     def refuse(rows: torch.Tensor) -> torch.Tensor:
-        raise AssertionError("pictures were sent")
+        raise AssertionError("images were sent")
 
     monkeypatch.setattr(distributed, "active", lambda: True)
     monkeypatch.setattr(distributed, "gather_without_gradient", refuse)
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     keys = KeyEncoder(backbone, nn.Linear(4, 2), 0.9, 8, 2).eval()
     view, generator = torch.rand(2, 3, 8, 4), SampleGenerator(torch.arange(2))
-    with pytest.raises(AssertionError, match="pictures were sent"):
+    with pytest.raises(AssertionError, match="images were sent"):
         keys(view, generator)
     synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(keys)
     assert synchronised(view, generator).shape == (2, 2)

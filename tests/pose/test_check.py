@@ -1,4 +1,4 @@
-"""Scores of generated pictures, with an estimator that knows what it is shown."""
+"""Scores of generated images, with an estimator that knows what it is shown."""
 
 from pathlib import Path
 

@@ -105,7 +105,7 @@ def test_another_list_or_other_settings_are_refused(
         with pytest.raises(KeyboardInterrupt):
             estimate(settings(tree, tmp_path / "out"))
     shutil.rmtree(tree / "cam1" / "0001")
-    with pytest.raises(DataError, match="other pictures"):
+    with pytest.raises(DataError, match="other images"):
         estimate(settings(tree, tmp_path / "out"))
     other = EstimateSettings("blazepose", None, DataConfig("synthetic", str(tree)), out=str(tmp_path / "out"))
     with pytest.raises(UsageError, match="other settings"):
@@ -144,7 +144,7 @@ def test_unreadable_pictures_are_listed_and_have_no_points(
     table = read_table(tmp_path / "out")
     row = [key[0] for key in table.keys].index("cam1/0002/0001.jpg")
     assert float(table.points[row, :, 2].max()) == 0
-    assert "could not be read: 1 picture, listed in" in capsys.readouterr().out
+    assert "could not be read: 1 image, listed in" in capsys.readouterr().out
     data, out = DataConfig("synthetic", str(tree)), str(tmp_path / "new")
     strict = EstimateSettings("annotations", Annotations.Config(), data, on_bad_image="fail", out=out)
     with pytest.raises(ShardsFailed, match=r"cam1/0002/0001\.jpg"):
@@ -172,7 +172,7 @@ class TestBlazePose:
         pytest.importorskip("ai_edge_litert")
 
     def test_people_from_the_front_are_found_and_tightness_is_forgiven(self) -> None:
-        """On 12 visible pictures turned to the camera: three points in four within 0.2 torsos (0.9 measured)."""
+        """On 12 visible images turned to the camera: three points in four within 0.2 torsos (0.9 measured)."""
         people = Synthetic()
         facing = [
             record

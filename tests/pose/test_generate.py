@@ -1,4 +1,4 @@
-"""Generated pictures: deterministic, resumable, by several workers; what cannot be used is passed on untouched."""
+"""Generated images: deterministic, resumable, by several workers; what cannot be used is passed on untouched."""
 
 import json
 from dataclasses import replace
@@ -44,7 +44,7 @@ def generator_file(tmp_path: Path) -> Path:
 
 
 def run(out: Path, generator: Path, **changes: Any) -> dict[str, object]:
-    """The validation split's first pictures: visible and infrared ones."""
+    """The validation split's first images: visible and infrared ones."""
     settings = GenerateSettings(str(out), split="val", generator=str(generator), subset=9, batch_size=4, device="cpu")
     return generate(DataConfig(), replace(settings, **changes))
 
@@ -223,7 +223,7 @@ def test_the_embedded_generator_keeps_the_clothes_and_turns_the_person() -> None
     after = torch.stack([torso(picture, poses[0]) for picture in made[:, 0]])
     own = torch.cdist(after, before).argmin(dim=1) == torch.arange(24)
     assert own.float().mean() >= 1 / 3
-    assert (made[:, 0].float() - made[:, 1].float()).abs().mean() > 3, "another pose is another picture"
+    assert (made[:, 0].float() - made[:, 1].float()).abs().mean() > 3, "another pose is another image"
 
 
 def test_what_is_refused_before_it_begins_does_not_take_the_folder(generator_file: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Measures of generated pictures, by hand."""
+"""Measures of generated images, by hand."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from dapg.pose.image_quality import gradient_energy, grey, masked_mean, ssim_map
 def test_ssim_by_hand() -> None:
     picture = torch.rand(2, 1, 24, 16, generator=generator_from("ssim"))
     torch.testing.assert_close(ssim_map(picture, picture), torch.ones_like(picture), atol=1e-5, rtol=0)
-    # constant pictures: no variance, only the first factor is left
+    # constant images: no variance, only the first factor is left
     low, high = torch.full((1, 1, 16, 16), 0.2), torch.full((1, 1, 16, 16), 0.6)
     expected = (2 * 0.2 * 0.6 + 1e-4) / (0.04 + 0.36 + 1e-4)
     torch.testing.assert_close(ssim_map(low, high), torch.full((1, 1, 16, 16), expected), atol=1e-5, rtol=0)

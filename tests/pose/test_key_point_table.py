@@ -46,13 +46,13 @@ def test_an_empty_table_is_a_table(tmp_path: Path) -> None:
 def test_pictures_are_found_by_path_and_box_in_the_order_asked_for() -> None:
     records = [Record("ü/2.jpg"), Record("a/1.jpg", box=(1, 2, 30, 40))]
     torch.testing.assert_close(table().of(records), table().points[[2, 1]])
-    with pytest.raises(DataError, match=r"1 of 2 pictures are not in the table, e\.g\. b\.jpg"):
+    with pytest.raises(DataError, match=r"1 of 2 images are not in the table, e\.g\. b\.jpg"):
         table().of([Record("a/1.jpg"), Record("b.jpg")])
 
 
 def test_tables_that_contradict_themselves_are_refused() -> None:
     points = table().points
-    with pytest.raises(DataError, match="2 pictures, but 3 rows"):
+    with pytest.raises(DataError, match="2 images, but 3 rows"):
         KeyPointTable(KEYS[:2], points)
     with pytest.raises(DataError, match="twice"):
         KeyPointTable((KEYS[0], KEYS[0], KEYS[1]), points)

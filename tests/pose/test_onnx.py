@@ -1,4 +1,4 @@
-"""A user's heat-map network: planted peaks come back at the right points, and a dot in the picture where it is."""
+"""A user's heat-map network: planted peaks come back at the right points, and a dot in the image where it is."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def planted() -> tuple[np.ndarray, list[tuple[int, int, float]]]:
 
 @pytest.mark.parametrize("batch", ["B", 2])
 def test_planted_peaks_come_back_as_the_right_key_points(tmp_path: Path, batch: int | str) -> None:
-    """By hand, without padding and with a picture of the input's own shape: a peak's place is its part of the map."""
+    """By hand, without padding and with an image of the input's own shape: a peak's place is its part of the map."""
     maps, places = planted()
     graph = onnx_graphs.planted_peaks(tmp_path / "g.onnx", maps, batch)
     images = torch.randint(0, 255, (3, 3, 64, 48), dtype=torch.uint8)

@@ -24,7 +24,7 @@ def test_torso_length_and_errors_count_in_true_lengths() -> None:
     truth = person()
     torch.testing.assert_close(torso_lengths(truth, HALF), torch.tensor([0.4]))
     moved = truth.clone()
-    moved[0, 0, 0] += 0.16  # 0.08 heights in a picture half as wide as high: 0.2 torsos
+    moved[0, 0, 0] += 0.16  # 0.08 heights in an image half as wide as high: 0.2 torsos
     moved[0, 1, 1] -= 0.04  # 0.1 torsos
     moved[0, 2, :2] += torch.tensor([0.24, 0.16])  # 0.12 across, 0.16 down: 0.2 heights, 0.5 torsos
     moved[0, 3, 2] = 0.0  # not found

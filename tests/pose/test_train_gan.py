@@ -80,7 +80,7 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def records() -> list[Record]:
-    """Person 1: two pictures in camera 1, one in camera 2, one infrared; person 2: one; one of nobody."""
+    """Person 1: two images in camera 1, one in camera 2, one infrared; person 2: one; one of nobody."""
     return [
         Record("a", 1, 1),
         Record("b", 1, 1),
@@ -157,7 +157,7 @@ def test_held_out_persons_of_another_set_are_left_out(tmp_path: Path) -> None:
 def test_test_persons_in_the_training_pictures_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     people = Synthetic()
     monkeypatch.setattr(Synthetic, "records", lambda self, split: self._shots(people.persons("test")[0], 1))
-    with pytest.raises(UsageError, match="test persons are in the training pictures"):
+    with pytest.raises(UsageError, match="test persons are in the training images"):
         open_pairs(small(tmp_path))
 
 
@@ -184,7 +184,7 @@ def test_mask_covers_the_body_and_not_the_corners() -> None:
         for x, y, seen in body[row].tolist()
         if seen and 0 < x < 1 and 0 < y < 1
     ]
-    assert sum(covered) >= 0.93 * len(covered)  # a limb is lost when its other end is outside the picture
+    assert sum(covered) >= 0.93 * len(covered)  # a limb is lost when its other end is outside the image
     exact = torch.tensor([people.truth(record)["mask_area"] for record in chosen])
     assert float((mask.mean(dim=(1, 2, 3)) / exact).median()) == pytest.approx(1.0, abs=0.25)
 
@@ -274,7 +274,7 @@ def test_what_a_run_leaves_says_what_its_pairs_were(tmp_path: Path) -> None:
 
 
 def test_self_pairs_go_there_and_back_and_labels_are_named(tmp_path: Path) -> None:
-    base = small(tmp_path / "self", data=DataConfig(subset=8))  # unlabelled pictures
+    base = small(tmp_path / "self", data=DataConfig(subset=8))  # unlabelled images
     result = train_gan(replace(base, pairs=replace(base.pairs, kind="self")))
     assert {"cycle", "trust"} <= set(metrics(tmp_path / "self")[0])
     assert result["person_numbers"] == []
@@ -335,7 +335,7 @@ def test_identity_looks_at_the_person_alone(tmp_path: Path) -> None:
 
 
 def test_what_is_carried_is_judged_coarsely_and_what_is_painted_finely(tmp_path: Path) -> None:
-    """By hand for one step: the terms are those of the picture painted and of the parts laid over it."""
+    """By hand for one step: the terms are those of the image painted and of the parts laid over it."""
     base = small(tmp_path)
     base = replace(base, pairs=replace(base.pairs, mirror=False, uncarried=0.0))
     networks, data = Networks(base), open_pairs(base)

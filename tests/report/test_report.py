@@ -129,13 +129,13 @@ def test_feature_space_and_activation_maps_are_drawn(tmp_path: Path) -> None:
         "infrared - visible",
         "same person, 4 pairs",
         "other person, 8 pairs",
-        "t-SNE, 2 pictures of 2 persons",
+        "t-SNE, 2 images of 2 persons",
     ):
         assert word in text, word
     assert "infrared - infrared" not in text, "no pair of the same person: nothing to compare"
     assert "Grad-CAM, Selvaraju" in text
     pictures = [shown.content for shown in shown_images(whole)]
-    assert len(pictures) == 6, "three pictures, three maps"
+    assert len(pictures) == 6, "three images, three maps"
     plain, overlaid = (np.asarray(Image.open(io.BytesIO(pictures[n]))).astype(int) for n in (0, 3))
     cold, hot = overlaid[:4].mean(axis=(0, 1)), overlaid[-4:].mean(axis=(0, 1))
     assert plain.shape == overlaid.shape
@@ -223,8 +223,8 @@ def test_corrupted_lists_stand_below_the_clean_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("positives", "below"),
     [
-        ("generated", "generated pictures of the person: front, <b>"),
-        ("shuffled", "generated pictures of somebody else"),
+        ("generated", "generated images of the person: front, <b>"),
+        ("shuffled", "generated images of somebody else"),
     ],
 )
 def test_positives_of_an_alignment_are_shown(tmp_path: Path, positives: str, below: str) -> None:
@@ -320,7 +320,7 @@ def test_two_evaluations_of_one_model_are_two_rows_and_two_curves(tmp_path: Path
 def test_unfinished_runs_are_shown_as_such(tmp_path: Path) -> None:
     folder = training(tmp_path / "t", finished=False)
     (row,) = training_rows(collect([folder]))
-    assert (row["steps"], row["seconds"], row["loss"], row["unreadable pictures"]) == ("unfinished", "", "", "0")
+    assert (row["steps"], row["seconds"], row["loss"], row["unreadable images"]) == ("unfinished", "", "", "0")
     assert "unfinished" in page(tmp_path, folder)
     assert not (tmp_path / "page.md").exists(), "no score, no score table"
 

@@ -91,7 +91,7 @@ def test_same_person_same_camera_counted_by_hand() -> None:
 
 
 def test_camera_group_counted_by_hand() -> None:
-    # cameras 2 and 3 go: 2, 2, 1 remain, so rank 3 among pictures and rank 2 among persons
+    # cameras 2 and 3 go: 2, 2, 1 remain, so rank 3 among images and rank 2 among persons
     scores = scored(*five_images(), SYSU, max_rank=3)
     assert scores.mAP == pytest.approx(1 / 3)
     assert scores.mINP == pytest.approx(1 / 3)

@@ -61,7 +61,7 @@ def test_k_reciprocal_equals_the_slow_one(k1: int, k2: int, weight: float) -> No
 
 
 def test_k_reciprocal_helps_where_neighbours_know_more() -> None:
-    """Persons are arcs on a circle: pictures at an arc's far end are found through those in the middle."""
+    """Persons are arcs on a circle: images at an arc's far end are found through those in the middle."""
     generator = torch.Generator().manual_seed(0)
     persons = torch.arange(12).repeat_interleave(12)
     angles = persons * 0.5 + torch.linspace(0, 0.36, 12).repeat(12) + 0.005 * torch.randn(144, generator=generator)

@@ -34,7 +34,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 """Name -> method and the settings that differ from the defaults."""
 
 BATCH, PICTURES, STEPS = 8, 40, 3
-"""40 pictures make a queue of 20 keys, so that three steps of 8 wrap around."""
+"""40 images make a queue of 20 keys, so that three steps of 8 wrap around."""
 
 
 def build(case: str) -> Method:
@@ -57,7 +57,7 @@ def build(case: str) -> Method:
 
 
 def freeze_norms(method: Method) -> Method:
-    """Training mode, but batch norms, the only part that sees just its own process's pictures, in evaluation mode."""
+    """Training mode, but batch norms, the only part that sees just its own process's images, in evaluation mode."""
     method.train()
     for module in method.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):

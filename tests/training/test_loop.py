@@ -1,4 +1,4 @@
-"""The loop: accumulation, precision, stops with a reason, validation, bad pictures, length."""
+"""The loop: accumulation, precision, stops with a reason, validation, bad images, length."""
 
 import itertools
 import math
@@ -186,7 +186,7 @@ def test_a_loss_that_is_not_finite_names_step_pictures_and_checkpoint(
         run(figures, tmp_path, train_config(6), build(60, Breaks))
     message = str(caught.value)
     assert "step 4" in message
-    assert "camera" in message  # paths of the batch's pictures
+    assert "camera" in message  # paths of the batch's images
     assert "step_00000002" in message  # the last checkpoint before it
     assert [whole.step for whole in checkpoint.whole_checkpoints(tmp_path)] == [2]
 

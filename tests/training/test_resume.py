@@ -124,7 +124,7 @@ def test_the_reference_trains_at_all(figures: Path, uninterrupted: Path) -> None
     assert isinstance(moved, dict)
     assert state["step"] == 7
     assert not torch.equal(moved["backbone.conv1.weight"], fresh["backbone.conv1.weight"])
-    assert int(moved["keys.queue.filled"]) == 30  # half of 60 pictures, filled by 7 steps of 16
+    assert int(moved["keys.queue.filled"]) == 30  # half of 60 images, filled by 7 steps of 16
     assert state["rank0.pt"]["optimizer"]["state"]  # type: ignore[index]
 
 

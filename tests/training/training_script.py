@@ -36,7 +36,7 @@ from dapg.training import checkpoint, loop
 
 
 class FrozenNorms(MoCoV2):
-    """Batch norms stay in evaluation mode: the only part of a step that sees just its own process's pictures."""
+    """Batch norms stay in evaluation mode: the only part of a step that sees just its own process's images."""
 
     def train(self, mode: bool = True) -> "FrozenNorms":
         super().train(mode)
@@ -47,7 +47,7 @@ class FrozenNorms(MoCoV2):
 
 
 def build(pictures: int, kind: type[MoCoV2] = MoCoV2) -> MoCoV2:
-    """An eighth-width ResNet-18 on pictures of 32 x 16."""
+    """An eighth-width ResNet-18 on images of 32 x 16."""
     backbone = ResNet18(ResNet18.Config(width=0.125), generator_from("backbone"))
     head = MoCoHead.Config(hidden_dim=32, output_dim=16)
     config = MoCoV2.Config(momentum=0.9, head=head, views=ViewConfig(height=32, width=16))

@@ -1,6 +1,6 @@
-"""AugMix (Hendrycks et al. 2020): three chains of one to three simple operations, mixed with the clean picture.
+"""AugMix (Hendrycks et al. 2020): three chains of one to three simple operations, mixed with the clean image.
 
-Source: google-research/augmix. The nine operations avoid ImageNet-C's corruptions; each works on uint8 pictures and
+Source: google-research/augmix. The nine operations avoid ImageNet-C's corruptions; each works on uint8 images and
 rounds as Pillow does, so that a chain is what the published code makes of it.
 """
 
@@ -40,10 +40,10 @@ def augmix(
     depth: int | None = None,
     truncate: bool = False,
 ) -> Float[Tensor, "B 3 H W"]:
-    """Mixed pictures in [0, 1].
+    """Mixed images in [0, 1].
 
     Args:
-        images: pictures in [0, 1].
+        images: images in [0, 1].
         generator: one stream a sample.
         severity: levels are uniform in [0.1, severity], at most 10; 3 for CIFAR and CIL, 1 in AugMix's ImageNet script.
         width: number of chains; their weights are Dirichlet(1, ..., 1).
@@ -192,7 +192,7 @@ def warp(images: UInt8[Tensor, "B 3 H W"], matrices: Float[Tensor, "B 6"]) -> UI
     y = torch.arange(height, device=images.device, dtype=torch.float64)[:, None] + 0.5
     x = torch.arange(width, device=images.device, dtype=torch.float64) + 0.5
     a, b, c, d, e, f = (matrices[:, i, None, None] for i in range(6))
-    # Whole pictures see one addition in float64 and comparisons in float32, which keeps the edges 0 and 1 exact.
+    # Whole images see one addition in float64 and comparisons in float32, which keeps the edges 0 and 1 exact.
     grid = torch.empty(len(images), height, width, 2, dtype=torch.float32, device=images.device)
     grid[..., 0] = (a * x + c) * (2 / width) + (b * y * (2 / width) - 1)
     grid[..., 1] = (d * x + f) * (2 / height) + (e * y * (2 / height) - 1)

@@ -1,8 +1,8 @@
 """Basic views: crop, flip, grey, colour jitter, blur and erasing of a whole batch, each sample with its own draw.
 
-Every function takes float pictures in [0, 1] and returns new ones in [0, 1]; none changes its input. Random choices
+Every function takes float images in [0, 1] and returns new ones in [0, 1]; none changes its input. Random choices
 come from a ``SampleGenerator``, so that a sample's view does not depend on the batch around it. The ``draw_*``
-functions make the choices alone, on the host, for callers that want to use one draw on several pictures.
+functions make the choices alone, on the host, for callers that want to use one draw on several images.
 """
 
 import math
@@ -22,7 +22,7 @@ _ERASING_ATTEMPTS = 100
 
 
 def as_float(images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-    """Pictures in [0, 1]: uint8 is divided by 255, float is handed through."""
+    """Images in [0, 1]: uint8 is divided by 255, float is handed through."""
     if images.dtype == torch.uint8:
         return images.to(torch.float32) / 255
     return images
@@ -40,7 +40,7 @@ def draw_crop_boxes(
 ) -> Int[Tensor, "B 4"]:
     """Boxes (top, left, height, width) in pixels of a share ``scale`` of the area and width : height in ``ratio``.
 
-    Ten attempts with uniform area and log-uniform ratio; if none fits into the picture, the largest centred box of
+    Ten attempts with uniform area and log-uniform ratio; if none fits into the image, the largest centred box of
     an allowed ratio (Szegedy et al. 2015, as torchvision's RandomResizedCrop does it).
     """
     area = height * width * generator.uniform(_CROP_ATTEMPTS, low=scale[0], high=scale[1])
@@ -96,7 +96,7 @@ def random_resized_crop(
     scale: tuple[float, float] = (0.2, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Float[Tensor, "B 3 h w"]:
-    """A random box of each picture, resized to ``size`` = (height, width); uint8 or float in, float out."""
+    """A random box of each image, resized to ``size`` = (height, width); uint8 or float in, float out."""
     boxes = draw_crop_boxes(images.shape[-2], images.shape[-1], generator, scale, ratio)
     return crop_resize(images, boxes, size)
 
@@ -183,7 +183,7 @@ def change_brightness(images: Float[Tensor, "B 3 H W"], factor: Float[Tensor, "B
 
 
 def change_contrast(images: Float[Tensor, "B 3 H W"], factor: Float[Tensor, "B"]) -> Float[Tensor, "B 3 H W"]:
-    """Move away from (factor > 1) or to the picture's mean luma, clipped to [0, 1]."""
+    """Move away from (factor > 1) or to the image's mean luma, clipped to [0, 1]."""
     mean = grey(images).mean(dim=(1, 2, 3), keepdim=True)
     return torch.lerp(mean.expand_as(images), images, factor[:, None, None, None]).clamp(0, 1)
 
@@ -265,7 +265,7 @@ def draw_rectangles(
     """Rectangles (top, left, height, width) for erasing, and whether one was found.
 
     Up to 100 attempts with uniform area share and uniform height : width; one is taken when strictly smaller than
-    the picture on both axes (Zhong et al. 2020).
+    the image on both axes (Zhong et al. 2020).
     """
     target = height * width * generator.uniform(_ERASING_ATTEMPTS, low=area[0], high=area[1])
     ratio = generator.uniform(_ERASING_ATTEMPTS, low=aspect[0], high=aspect[1])
@@ -298,7 +298,7 @@ def random_erasing(
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
     value: tuple[float, float, float] = (0.485, 0.456, 0.406),
 ) -> Float[Tensor, "B 3 H W"]:
-    """Fill a random rectangle with ``value`` (RGB, in the pictures' own scale) with the given probability."""
+    """Fill a random rectangle with ``value`` (RGB, in the images' own scale) with the given probability."""
     chosen = generator.bernoulli(probability)
     rectangles, fitted = draw_rectangles(images.shape[-2], images.shape[-1], generator, area, aspect)
     mask = rectangle_mask(send(rectangles, images.device), images.shape[-2], images.shape[-1])
@@ -309,5 +309,5 @@ def random_erasing(
 def _where(
     chosen: Bool[Tensor, "B"], changed: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
 ) -> Float[Tensor, "B 3 H W"]:
-    """``changed`` where chosen, else the old picture."""
+    """``changed`` where chosen, else the old image."""
     return torch.where(send(chosen, images.device)[:, None, None, None], changed, images)

@@ -58,14 +58,14 @@ def carry(
     targets: Float[Tensor, "B 18 3"],
     least: float = CONFIDENT,
 ) -> Float[Tensor, "B 4 H W"]:
-    """The persons' parts where the target pose has them: three channels in the pictures' range, and a cover in [0, 1].
+    """The persons' parts where the target pose has them: three channels in the images' range, and a cover in [0, 1].
 
     Where nothing is carried all four are 0. A part is carried if its joints have confidence ``least`` in both poses,
     whatever side of it they show; but no face goes to a back, and no back of a head to a front.
 
     Args:
-        pictures: of the persons, in any range.
-        sources: their key points, as parts of the picture (``core/key_points.py``).
+        images: of the persons, in any range.
+        sources: their key points, as parts of the image (``core/key_points.py``).
         targets: those of the wanted poses.
         least: confidence from which a joint counts as found.
     """

@@ -1,7 +1,7 @@
-"""Channel augmentation: exchange or mix colour channels to bring visible pictures near infrared ones.
+"""Channel augmentation: exchange or mix colour channels to bring visible images near infrared ones.
 
 Exchanging is CAJ's (Ye et al., ICCV 2021), mixing ours. Source: mangye16/Cross-Modal-Re-ID-baseline and the authors'
-CAJ code. There the operations act on *normalised* pictures; because the channels are normalised differently, that is
+CAJ code. There the operations act on *normalised* images; because the channels are normalised differently, that is
 not the same as acting before. These functions take either.
 """
 
@@ -24,7 +24,7 @@ _WEIGHTS = ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), 
 
 
 def choose_channels(images: Float[Tensor, "B 3 H W"], choice: Int[Tensor, "B"]) -> Float[Tensor, "B 3 H W"]:
-    """Each picture with channel 0, 1 or 2 three times, as luma (``GREY``) or as it is (``KEEP``)."""
+    """Each image with channel 0, 1 or 2 three times, as luma (``GREY``) or as it is (``KEEP``)."""
     weights = constant(_WEIGHTS, images.device, images.dtype)[send(choice + 1, images.device)]  # KEEP is -1
     single = torch.einsum("bc,bchw->bhw", weights, images)[:, None].expand_as(images)
     return torch.where(send(choice == KEEP, images.device)[:, None, None, None], images, single)
@@ -59,9 +59,9 @@ MIX_SPREAD = 3.0
 def channel_mix(
     images: Float[Tensor, "B 3 H W"], generator: SampleGenerator, probability: float
 ) -> Float[Tensor, "B 3 H W"]:
-    """With ``probability`` a grey picture whose channels are mixed with random weights that sum to 1.
+    """With ``probability`` a grey image whose channels are mixed with random weights that sum to 1.
 
-    A picture that is grey already, such as an infrared one, stays as it is.
+    An image that is grey already, such as an infrared one, stays as it is.
     """
     weights = (MIX_SPREAD * generator.fork("weights").normal(3)).softmax(dim=1)
     weights = send(weights, images.device).to(images.dtype)

@@ -1,6 +1,6 @@
 """Soft erasing and self mixing of CIL (Chen et al. 2021), with its accident as a switch.
 
-Source: MinghuiChen43/CIL-ReID. The result leaves [0, 1]: theirs then *wraps* modulo 256 when it becomes a picture,
+Source: MinghuiChen43/CIL-ReID. The result leaves [0, 1]: theirs then *wraps* modulo 256 when it becomes an image,
 which is part of the published recipe. Ours clips unless ``legacy_wrap`` is set.
 """
 
@@ -39,7 +39,7 @@ def self_mixing(
     area: tuple[float, float] = (0.02, 0.4),
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
 ) -> Float[Tensor, "B 3 H W"]:
-    """A random rectangle becomes (1 - m) patch + m (another such patch of the picture), m ~ Beta(0.5, 1)."""
+    """A random rectangle becomes (1 - m) patch + m (another such patch of the image), m ~ Beta(0.5, 1)."""
     height, width = images.shape[-2:]
     chosen = generator.bernoulli(probability)
     rectangles, fitted = draw_rectangles(height, width, generator, area, aspect)
@@ -54,7 +54,7 @@ def self_mixing(
 def _amount(
     rectangles: Int[Tensor, "B 4"], share: Float[Tensor, "B"], images: Float[Tensor, "B 3 H W"]
 ) -> Float[Tensor, "B 1 H W"]:
-    """``share`` inside the rectangles, 0 outside, on the pictures' device."""
+    """``share`` inside the rectangles, 0 outside, on the images' device."""
     mask = rectangle_mask(send(rectangles, images.device), images.shape[-2], images.shape[-1])
     return mask * send(share, images.device)[:, None, None, None]
 
@@ -62,7 +62,7 @@ def _amount(
 def cil_erasing(
     images: Float[Tensor, "B 3 H W"], generator: SampleGenerator, legacy_wrap: bool = False
 ) -> Float[Tensor, "B 3 H W"]:
-    """CIL's two steps in order, then back to a picture in [0, 1]."""
+    """CIL's two steps in order, then back to an image in [0, 1]."""
     erased = soft_erasing(images, generator.fork("soft erasing"))
     return to_image(self_mixing(erased, generator.fork("self mixing")), legacy_wrap)
 
@@ -81,7 +81,7 @@ def _beta_half_one(generator: SampleGenerator) -> Float[Tensor, "B"]:
 
 
 def _shifted(images: Float[Tensor, "B 3 H W"], shift: Int[Tensor, "B 2"]) -> Float[Tensor, "B 3 H W"]:
-    """Each picture read ``shift`` = (rows, columns) away, wrapping round; used inside rectangles only."""
+    """Each image read ``shift`` = (rows, columns) away, wrapping round; used inside rectangles only."""
     height, width = images.shape[-2:]
     rows = (torch.arange(height, device=images.device) + shift[:, 0, None]) % height
     columns = (torch.arange(width, device=images.device) + shift[:, 1, None]) % width

@@ -1,4 +1,4 @@
-"""Polymorphic masks: holes of several shapes in the input, one shape a picture, of the PMWGCN reconstruction.
+"""Polymorphic masks: holes of several shapes in the input, one shape an image, of the PMWGCN reconstruction.
 
 PMWGCN has neither public code nor public text; shapes and sizes are our choice. "Polymorphic" is read as: the hole may
 have any of several forms, so that a network cannot learn the form of the hole instead of what surrounds it.
@@ -29,15 +29,15 @@ def polymorphic_mask(
     area: tuple[float, float] = (0.1, 0.4),
     value: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Float[Tensor, "B 3 H W"]:
-    """Hide one hole of a random shape of each picture, with the given probability, behind ``value``.
+    """Hide one hole of a random shape of each image, with the given probability, behind ``value``.
 
     Args:
-        images: pictures in any scale.
+        images: images in any scale.
         generator: one stream a sample.
         probability: of a hole.
         shapes: names of ``SHAPES`` to choose from with equal chance.
-        area: share of the picture that the box around the hole may have (the share of hidden cells of ``blocks``).
-        value: red, green and blue in the pictures' own scale; 0 is the mean colour of normalised pictures.
+        area: share of the image that the box around the hole may have (the share of hidden cells of ``blocks``).
+        value: red, green and blue in the images' own scale; 0 is the mean colour of normalised images.
 
     Raises:
         UsageError: no shape, or an unknown one.
@@ -55,7 +55,7 @@ def draw_holes(
     shapes: Sequence[str] = SHAPES,
     area: tuple[float, float] = (0.1, 0.4),
 ) -> Bool[Tensor, "B 1 {height} {width}"]:
-    """True where a picture is hidden; one hole of one shape each, on the generator's device.
+    """True where an image is hidden; one hole of one shape each, on the generator's device.
 
     Raises:
         UsageError: no shape, or an unknown one.
@@ -80,7 +80,7 @@ def _holes(
     if shape == "blocks":
         return _blocks(height, width, generator, area)
     boxes, _ = draw_rectangles(height, width, generator, area)
-    if shape == "stripe":  # as tall as the share of the area says, and as wide as the picture
+    if shape == "stripe":  # as tall as the share of the area says, and as wide as the image
         tall = (generator.uniform(low=area[0], high=area[1]) * height).round().clamp(min=1).long()
         boxes[:, 0] = (generator.uniform() * (height - tall + 1)).long()
         boxes[:, 1], boxes[:, 2], boxes[:, 3] = 0, tall, width
@@ -102,7 +102,7 @@ def _holes(
 def _blocks(
     height: int, width: int, generator: SampleGenerator, area: tuple[float, float]
 ) -> Bool[Tensor, "B 1 {height} {width}"]:
-    """Cells of the grid, each hidden with a chance drawn for the picture."""
+    """Cells of the grid, each hidden with a chance drawn for the image."""
     share = generator.uniform(low=area[0], high=area[1])
     hidden = send(generator.uniform(*_GRID) < share[:, None, None], generator.device)
     rows = torch.arange(height, device=generator.device) * _GRID[0] // height

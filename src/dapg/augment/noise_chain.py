@@ -62,9 +62,9 @@ class ChainConfig(ViewSize):
     mixture: Mixture = "augmix"
     """augmix: the clean view takes part in x_mix; weights: only the three noisy ones do."""
     height: Pixels = 256
-    """Rows of the pictures that are corrupted; severities are made for 256 x 128, the network's size comes after."""
+    """Rows of the images that are corrupted; severities are made for 256 x 128, the network's size comes after."""
     width: Pixels = 128
-    """Columns of the pictures that are corrupted."""
+    """Columns of the images that are corrupted."""
 
     def __post_init__(self) -> None:
         """Refuse names that do not exist and too few corruptions to draw from."""
@@ -75,9 +75,9 @@ class ChainConfig(ViewSize):
             )
 
     def at(self, scale: Scale) -> Self:
-        """The size of the scale's decoded pictures.
+        """The size of the scale's decoded images.
 
-        Severities in pixels, as of blurs, are stronger on smaller pictures (docs/how-to/training.md).
+        Severities in pixels, as of blurs, are stronger on smaller images (docs/how-to/training.md).
         """
         return self.resized(scale.decoded or self.size)
 
@@ -180,7 +180,7 @@ def corrupt_repeatedly(
     names: Sequence[str] = library.IMAGENET_C,
     severities: tuple[int, int] = (1, 3),
 ) -> Float[Tensor, "B 3 H W"]:
-    """Corrupt each picture, in [0, 1], zero to three times with equal chance, by different corruptions.
+    """Corrupt each image, in [0, 1], zero to three times with equal chance, by different corruptions.
 
     Raises:
         UsageError: as ``noise_chain``.

@@ -28,14 +28,14 @@ class PaddedViewConfig(ViewSize):
     flip: Share = 0.5
     """Probability of mirroring."""
     mixing: Share | None = unset(None)
-    """Probability of a grey picture whose channels are mixed with random weights: takes visible pictures nearer to
+    """Probability of a grey image whose channels are mixed with random weights: takes visible images nearer to
     infrared ones, which stay as they are. Never when not given."""
     erasing: Share = 0.0
     """Probability of random erasing after normalising (CAJ: 0.5)."""
     erasing_area: tuple[Share, Share] = (0.02, 0.4)
     """Share of the view that is erased."""
     erasing_value: tuple[Offset, Offset, Offset] = (0.0, 0.0, 0.0)
-    """What fills the hole, in the scale of normalised pictures: 0 is the mean colour."""
+    """What fills the hole, in the scale of normalised images: 0 is the mean colour."""
 
     def at(self, scale: Scale) -> Self:
         """The size of the scale's networks, and its channel mixing."""
@@ -49,7 +49,7 @@ class PaddedViewConfig(ViewSize):
 def padded_image(
     images: UInt8[Tensor, "B 3 H W"], config: PaddedViewConfig, generator: SampleGenerator
 ) -> Float[Tensor, "B 3 h w"]:
-    """Resize where the loader has not, pad, crop, mirror: a float picture in [0, 1], for further augmentation."""
+    """Resize where the loader has not, pad, crop, mirror: a float image in [0, 1], for further augmentation."""
     image = basic.random_padded_crop(basic.resize(images, config.size), generator.fork("crop"), config.padding)
     image = basic.horizontal_flip(image, generator.fork("flip"), config.flip)
     return image if config.mixing is None else channel_mix(image, generator.fork("mixing"), config.mixing)
@@ -62,7 +62,7 @@ def padded_view(
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> Float[Tensor, "B 3 h w"]:
-    """What the network sees of each picture in training, in single precision."""
+    """What the network sees of each image in training, in single precision."""
     with torch.autocast(images.device.type, enabled=False):
         return standardise(padded_image(images, config, generator), config, generator, mean, std)
 

@@ -1,4 +1,4 @@
-"""Persons in other poses on the fly: pictures and target key points in, generated pictures out."""
+"""Persons in other poses on the fly: images and target key points in, generated images out."""
 
 import torch
 from jaxtyping import Float, UInt8
@@ -21,9 +21,9 @@ def repose(
 
     Args:
         generator: in evaluation mode.
-        pictures: at the size the generator was trained at.
-        points: key points of the poses, as parts of the picture (``augment/skeleton.py: canonical_poses``).
-        own: key points of the pictures, by which a generator that heeds them is given carried body parts.
+        images: at the size the generator was trained at.
+        points: key points of the poses, as parts of the image (``augment/skeleton.py: canonical_poses``).
+        own: key points of the images, by which a generator that heeds them is given carried body parts.
     """
     device = next(generator.parameters()).device
     size = (images.shape[2], images.shape[3])

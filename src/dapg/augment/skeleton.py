@@ -1,4 +1,4 @@
-"""Skeleton pictures: key points drawn as a coloured stick figure, the pose input of PN-GAN, a whole batch at once.
+"""Skeleton images: key points drawn as a coloured stick figure, the pose input of PN-GAN, a whole batch at once.
 
 The look follows OpenPose: 17 limbs and 18 joints in 18 colours around the colour circle (CMU-Perceptual-Computing-Lab/
 openpose, model COCO), limbs darker than joints, on black. Left and right have different colours, which is what tells a
@@ -52,7 +52,7 @@ COLOURS = (
 LIMB_SHADE = 0.6
 """Limbs are drawn at this part of a joint's brightness (OpenPose)."""
 LIMB_RADIUS, JOINT_RADIUS = 1.5 / 128, 2.0 / 128
-"""Half the width of a limb, and a joint's radius, as parts of the picture's height."""
+"""Half the width of a limb, and a joint's radius, as parts of the image's height."""
 
 
 def draw_skeletons(
@@ -110,7 +110,7 @@ def _lay(canvas: Float[Tensor, "B 3 H W"], coverage: Float[Tensor, "B 1 H W"], c
 def canonical_poses() -> dict[str, Float[Tensor, "18 3"]]:
     """Our own four canonical poses by name: front, left, back, right (``left`` shows the person's left side).
 
-    Mean key points of standing synthetic people (scripts/make_canonical_poses.py), for pictures twice as high as
+    Mean key points of standing synthetic people (scripts/make_canonical_poses.py), for images twice as high as
     wide. PN-GAN's eight canonical poses and the paper's four are not published.
     """
     stored = json.loads(CANONICAL_FILE.read_text(encoding="utf-8"))

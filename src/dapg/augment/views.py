@@ -22,9 +22,9 @@ class ViewConfig(ViewSize):
     """One view. Defaults are LUPerson's ``ori-cj+sre`` (lup_moco/libs): no colour jitter, random erasing."""
 
     crop_scale: tuple[Share, Share] = (0.2, 1.0)
-    """Share of the picture's area a crop may have."""
+    """Share of the image's area a crop may have."""
     crop_ratio: tuple[Factor, Factor] = (3 / 4, 4 / 3)
-    """Width : height a crop may have, in pixels of the decoded picture."""
+    """Width : height a crop may have, in pixels of the decoded image."""
     flip: Share = 0.5
     """Probability of mirroring."""
     jitter: Share = 0.0
@@ -34,13 +34,13 @@ class ViewConfig(ViewSize):
     grey: Share = 0.2
     """Probability of a grey view."""
     mixing: Share | None = unset(None)
-    """Probability that a view is a grey picture of channels mixed with random weights, apart for each view of a picture
+    """Probability that a view is a grey image of channels mixed with random weights, apart for each view of an image
     and after corruptions, if any: what fine-tuning across modalities does (``PaddedViewConfig``). Never when not given.
     """
     blur: Share = 0.5
     """Probability of a Gaussian blur."""
     blur_sigma: tuple[Factor, Factor] = (0.1, 2.0)
-    """Deviation of the blur, in pixels of a picture 256 high; scaled with the view."""
+    """Deviation of the blur, in pixels of an image 256 high; scaled with the view."""
     solarise: Share = 0.0
     """Probability of turning bright values into their negative (BYOL's second view)."""
     erasing: Share = 0.5
@@ -59,7 +59,7 @@ def standard_view(
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> Float[Tensor, "B 3 h w"]:
     """Crop, flip, jitter, grey, blur, solarise, normalise, erase: in the order of the published recipes."""
-    with torch.autocast(images.device.type, enabled=False):  # pictures stay in single precision
+    with torch.autocast(images.device.type, enabled=False):  # images stay in single precision
         return _view(images, config, generator, mean, std)
 
 
@@ -87,7 +87,7 @@ def _view(
 def chain_views(
     images: UInt8[Tensor, "B 3 H W"], config: ViewConfig, chain: ChainConfig, generator: SampleGenerator
 ) -> Float[Tensor, "4 B 3 h w"]:
-    """The noise chain's x_q, x1, x2 and x_mix of each picture, in [0, 1]; not normalised.
+    """The noise chain's x_q, x1, x2 and x_mix of each image, in [0, 1]; not normalised.
 
     Crop, flip, jitter and grey of ``config`` at the chain's size; the corruptions, in [0, 1]; then the network's size.
     ``config.blur`` and ``config.erasing`` are not used: the corruptions blur and hide. With ``geometry: per_view``
@@ -115,7 +115,7 @@ def chain_views(
 def clean_and_corrupted_views(
     images: UInt8[Tensor, "B 3 H W"], config: ViewConfig, chain: ChainConfig, generator: SampleGenerator
 ) -> Float[Tensor, "2 B 3 h w"]:
-    """A clean view of each picture and another, corrupted zero to three times by ``chain``'s types and severities.
+    """A clean view of each image and another, corrupted zero to three times by ``chain``'s types and severities.
 
     Each has a crop, a flip and colours of its own; both are in [0, 1] and not normalised, as ``chain_views``.
     """

@@ -37,10 +37,10 @@ _SHORTHANDS = {
     "on_bad_image": (
         "loader.on_bad_image",
         "replace|fail",
-        "another picture in place of one that cannot be read, or stop",
+        "another image in place of one that cannot be read, or stop",
     ),
-    "data": ("data.name", "SOURCE", "a data set as NAME or NAME=PATH, or a folder of pictures"),
-    "gallery": ("gallery.name", "SOURCE", "a data set as NAME or NAME=PATH, or a folder of pictures"),
+    "data": ("data.name", "SOURCE", "a data set as NAME or NAME=PATH, or a folder of images"),
+    "gallery": ("gallery.name", "SOURCE", "a data set as NAME or NAME=PATH, or a folder of images"),
     "backbone": ("backbone.name", "NAME", ", ".join(plugins.names("models.backbones"))),
     "init": ("backbone.init", "WEIGHTS", "random, imagenet, a weights file, a run's folder, a name of `dapg weights`"),
     "engine": ("engine.name", "NAME", "local (processes), slurm or ray: who does the work"),

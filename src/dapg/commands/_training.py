@@ -116,4 +116,4 @@ def say_result(result: JsonObject, out: str) -> None:
         print(f"this run was extended; before: {result['extended_from']}")
     if result["bad_images"]:
         listed = Path(out) / "result.json"
-        print(f"replaced: {counted(len(result['bad_images']), 'unreadable picture')}, listed in {listed}")
+        print(f"replaced: {counted(len(result['bad_images']), 'unreadable image')}, listed in {listed}")

@@ -9,7 +9,7 @@ from dapg.core.words import counted
 _FOLDER = "methods.alignment"
 _METHOD = "dapg_align"
 _ABOUT = f"""\
-Stage 2: go on from a pre-training run; a picture must find its person in another pose and other colours. Pictures in
+Stage 2: go on from a pre-training run; an image must find its person in another pose and other colours. Images in
 other poses come from dapg pose generate. Killed runs go on where they stopped when the same command is given again.
 METHOD is {_METHOD} unless given."""
 _EXAMPLES = """\
@@ -18,7 +18,7 @@ _EXAMPLES = """\
 arms of the ablation:
   dapg align --preset small --init outputs/pretrain/first --positives original    # channels only, no pose
   dapg align --preset small --init outputs/pretrain/first --positives shuffled --generated outputs/pose/generated
-  dapg align --preset small --init outputs/pretrain/first --positives true        # other pictures, by labels
+  dapg align --preset small --init outputs/pretrain/first --positives true        # other images, by labels
 """
 
 

@@ -1,4 +1,4 @@
-"""Score a model, or only its features, on clean pictures and under 20 types of corruption at five severities."""
+"""Score a model, or only its features, on clean images and under 20 types of corruption at five severities."""
 
 from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_positional
@@ -8,11 +8,11 @@ _HELP = """usage: dapg benchmark RUN|FEATURES [--data SOURCE] [--NAME VALUE ...]
        dapg benchmark --clear_cache
 
 Score a model by the fixed list vi-c 1.0: clean, 20 types x 5 severities, and mixtures of them; mCE, retention, worst
-cells, open set, and how a threshold set on clean pictures drifts. One JSON file, one CSV file and one page come out.
+cells, open set, and how a threshold set on clean images drifts. One JSON file, one CSV file and one page come out.
 
 RUN is a finished run, random, imagenet, histogram or a weights file. FEATURES is a folder of features that any program
-made, one .npz file per test set (docs/reference/benchmark.md); --images prints which pictures they are of. A killed
-benchmark goes on where it stopped. Corrupted pictures are kept on this machine for the next model; --clear_cache
+made, one .npz file per test set (docs/reference/benchmark.md); --images prints which images they are of. A killed
+benchmark goes on where it stopped. Corrupted images are kept on this machine for the next model; --clear_cache
 deletes them.
 
 examples:
@@ -35,7 +35,7 @@ def main(words: list[str], program: str) -> None:
         from dapg.evaluation.image_cache import ImageCache, default_folder
 
         freed = ImageCache(default_folder(), 0).clear()
-        print(f"{freed / 1e9:.2f} GB of corrupted pictures deleted from {default_folder()}")
+        print(f"{freed / 1e9:.2f} GB of corrupted images deleted from {default_folder()}")
         return
     from pathlib import Path
 

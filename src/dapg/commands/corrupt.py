@@ -1,4 +1,4 @@
-"""Write a corrupted copy of a data set with a manifest, or a sheet of what corruptions do to a picture."""
+"""Write a corrupted copy of a data set with a manifest, or a sheet of what corruptions do to an image."""
 
 from pathlib import Path
 
@@ -8,24 +8,24 @@ from dapg.core.words import counted
 
 _HELP = """usage: dapg corrupt SOURCE --out FOLDER [--list LIST | --corruption POLICY] [--split test]
        dapg corrupt --list LIST
-       dapg corrupt --sheet PICTURE [--out FILE]
-       dapg corrupt --chain PICTURE [--out FILE]
+       dapg corrupt --sheet IMAGE [--out FILE]
+       dapg corrupt --chain IMAGE [--out FILE]
 
-Write a copy of a data set's pictures with the corruptions of a policy: cil (visible pictures only, one of 20 types,
+Write a copy of a data set's images with the corruptions of a policy: cil (visible images only, one of 20 types,
 severity 1 to 5: the protocol of CIL and of the paper), mlmda-C*, seen, unseen, noise, blur, weather, digital, one type
-(fog) or one type at one severity (fog-3). What happens to a picture is a function of data set, path, repeat and seed.
+(fog) or one type at one severity (fog-3). What happens to an image is a function of data set, path, repeat and seed.
 An interrupted copy goes on where it stopped.
 
 --list vi-c-1.0 is the fixed list of types, constants, severities, seeds and sides; vi-c-1.0/both is one of its
 protocols (visible or both; files know no sides). Without SOURCE the list is printed, with the rule of every random
-number, so that other programs can make the same pictures.
+number, so that other programs can make the same images.
 
 --sheet draws every type at every severity, --chain some draws of pre-training's noise chain (the paper's Fig. 3).
 
 examples:
   dapg corrupt sysu=/data/SYSU-MM01 --split test --list vi-c-1.0 --out /data/SYSU-MM01-C
-  dapg corrupt /path/to/pictures --corruption fog-3 --split all --out outputs/foggy
-  dapg corrupt /path/to/pictures --corruption cil --corruption.modality both --out outputs/both
+  dapg corrupt /path/to/images --corruption fog-3 --split all --out outputs/foggy
+  dapg corrupt /path/to/images --corruption cil --corruption.modality both --out outputs/both
   dapg corrupt --sheet person.jpg --types [noise,rain] --out sheet.png
 """
 

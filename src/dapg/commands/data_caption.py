@@ -7,8 +7,8 @@ from dapg.core.words import counted
 
 _HELP = """usage: dapg data caption DATA [--data.split SPLIT] [--out FILE]
 
-Write a sentence for each picture of rendered people (`dapg data synth`, or the embedded set): what they wear and what
-hair they have. The file has one line a picture, path, tab, sentence; write such a file yourself for other pictures.
+Write a sentence for each image of rendered people (`dapg data synth`, or the embedded set): what they wear and what
+hair they have. The file has one line an image, path, tab, sentence; write such a file yourself for other images.
 `dapg pretrain vtbr` learns from it. Sentences come from the renderer's own annotations: no method without labels sees
 as much.
 

@@ -1,4 +1,4 @@
-"""Put pictures without labels into pseudo-persons, by tracks or clusters, for methods that take noisy labels."""
+"""Put images without labels into pseudo-persons, by tracks or clusters, for methods that take noisy labels."""
 
 from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_source
@@ -6,13 +6,13 @@ from dapg.commands._training import data_option
 
 _HELP = """usage: dapg data group DATA [--by tracks|histogram|imagenet|MODEL] [--groups N] [--NAME VALUE ...]
 
-Say which pictures are likely to show one person: those of one track (a folder that `dapg data crop` made), or those
-whose features fall into one of N clusters. MODEL is a finished run or a weights file. The file has one line a picture,
+Say which images are likely to show one person: those of one track (a folder that `dapg data crop` made), or those
+whose features fall into one of N clusters. MODEL is a finished run or a weights file. The file has one line an image,
 path, tab, number. Such labels are noisy; `dapg pretrain pnl` is made for them.
 
 examples:
-  dapg data group /path/to/pictures --groups 500 --out groups.tsv
-  dapg pretrain pnl --data /path/to/pictures --method.groups groups.tsv --out outputs/pretrain/pnl
+  dapg data group /path/to/images --groups 500 --out groups.tsv
+  dapg pretrain pnl --data /path/to/images --method.groups groups.tsv --out outputs/pretrain/pnl
   dapg data group outputs/crops --by tracks --out tracks.tsv
   dapg data group synthetic --by imagenet --backbone mobilenet_v2 --groups 200
 """

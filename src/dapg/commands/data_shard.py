@@ -10,7 +10,7 @@ from dapg.core.words import counted
 
 _HELP = """usage: dapg data shard SOURCE --out FOLDER [--splits [train,...]] [--per_shard N]
 
-Pack splits of a data set, and its trials, into tars of about N pictures. Training reads them with --data shards=FOLDER.
+Pack splits of a data set, and its trials, into tars of about N images. Training reads them with --data shards=FOLDER.
 
 examples:
   dapg data shard luperson=/data/LUPerson --out /fast/luperson --per_shard 10000 --workers 8
@@ -27,7 +27,7 @@ class ShardSettings:
     splits: tuple[str, ...] = ()
     """Splits to pack; none: all that this copy has."""
     per_shard: Count = 10_000
-    """Pictures per tar."""
+    """Images per tar."""
     engine: EngineSettings = EngineSettings()
     """Who does the work."""
 

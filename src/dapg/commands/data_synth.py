@@ -8,7 +8,7 @@ from dapg.commands._settings import parse
 _HELP = """usage: dapg data synth --assets KIT [--NAME VALUE ...]
 
 Render people who do not exist in SYSU-MM01's layout (near infrared) or RegDB's (thermal), with boxes, key
-points, poses and garments of every picture in annotations.jsonl. Needs the kit of CC0 models (--assets) and
+points, poses and garments of every image in annotations.jsonl. Needs the kit of CC0 models (--assets) and
 pip install 'dapg[synth]'; docs/reference/synthetic.md says where the kit comes from.
 
 examples:

@@ -1,4 +1,4 @@
-"""Check a copy of a data set: published counts, lists, unreadable and duplicate pictures, persons in two splits."""
+"""Check a copy of a data set: published counts, lists, unreadable and duplicate images, persons in two splits."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from dapg.core.words import counted
 _HELP = """usage: dapg data verify SOURCE [--decode BOOL] [--out FILE.json]
 
 Check a copy of a data set before spending hours on it. Counts of splits and trials are compared with the published
-ones, every picture is decoded, equal files and persons in two splits are named. Exit code 1 when something is wrong.
+ones, every image is decoded, equal files and persons in two splits are named. Exit code 1 when something is wrong.
 
 examples:
   dapg data verify sysu=/data/SYSU-MM01
-  dapg data verify /path/to/my/pictures --out verified.json
+  dapg data verify /path/to/my/images --out verified.json
 """
 
 
@@ -23,9 +23,9 @@ class VerifySettings:
     """What to check."""
 
     decode: bool = True
-    """Read and decode every picture (the slow part)."""
+    """Read and decode every image (the slow part)."""
     threads: Threads = 2
-    """Pictures read at a time."""
+    """Images read at a time."""
     all: bool = False
     """List every finding, in place of one line and three examples for each cause."""
     out: str = ""

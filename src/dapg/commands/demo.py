@@ -13,7 +13,7 @@ class DemoSettings:
     out: str = "outputs/demo"
     """Folder of the demo; finished parts in it are reused."""
     seed: Seed = 0
-    """Of weights, order of pictures and every draw."""
+    """Of weights, order of images and every draw."""
     fast: bool = False
     """Train nothing: score the networks that come with the package."""
     steps: CountOrZero = 0

@@ -19,7 +19,7 @@ examples:
   dapg evaluate outputs/pretrain/first --data sysu=/data/SYSU-MM01 --mode all
   dapg evaluate outputs/agw --data regdb=/data/RegDB --mode visible-to-thermal --flip true --rerank k-reciprocal
   dapg evaluate imagenet --backbone mobilenet_v2 --out outputs/evaluate/imagenet
-  dapg evaluate outputs/pretrain/first --corruption cil --corruption.repeats 3      corrupted pictures beside clean ones
+  dapg evaluate outputs/pretrain/first --corruption cil --corruption.repeats 3      corrupted images beside clean ones
 
 Features of another program are scored by dapg score; dapg compare and dapg combine read what this command writes.
 """

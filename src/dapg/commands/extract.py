@@ -1,17 +1,17 @@
-"""Features of a data set or a folder of pictures, by a trained run or any other model, into one array."""
+"""Features of a data set or a folder of images, by a trained run or any other model, into one array."""
 
 from dapg.commands._settings import parse, take_positional
 from dapg.core.words import counted
 
 _HELP = """usage: dapg extract MODEL --data DATA --out FOLDER [--feature NAME] [--workers N] [--NAME VALUE ...]
 
-Encode every picture once. FOLDER then holds features.npy (a row of 32-bit numbers for each picture), images.csv (path,
-person, camera, kind of light and box of each row) and result.json. A picture that cannot be read has a row of NaN and
+Encode every image once. FOLDER then holds features.npy (a row of 32-bit numbers for each image), images.csv (path,
+person, camera, kind of light and box of each row) and result.json. An image that cannot be read has a row of NaN and
 is named in result.json. A killed command goes on where it stopped; how many workers there are changes no byte.
 
 examples:
   dapg extract outputs/agw --data synthetic --data.split test --out outputs/features
-  dapg extract agw-imagenet-small --data /path/to/pictures --workers 8 --out outputs/features
+  dapg extract agw-imagenet-small --data /path/to/images --workers 8 --out outputs/features
   dapg extract imagenet --backbone resnet50 --data /shared/crops --engine slurm --workers 40 --out /shared/features
 """
 _COMMON = "data.split feature batch_size engine.workers device out"
@@ -26,8 +26,8 @@ def main(words: list[str], program: str) -> None:
     settings = parse(program, ExtractSettings(model), words, _HELP, ("model",), _COMMON)
     result = extract_features(settings)
     done = "already finished, reused" if result.get("reused") else "done"
-    print(f"{done}: {counted(result['images'], 'picture')}, {result['dimension']} numbers each")
+    print(f"{done}: {counted(result['images'], 'image')}, {result['dimension']} numbers each")
     if result["unreadable"]:
         path, reason = next(iter(result["unreadable"].items()))
-        print(f"{counted(len(result['unreadable']), 'unreadable picture')}, rows of NaN; first {path}: {reason}")
+        print(f"{counted(len(result['unreadable']), 'unreadable image')}, rows of NaN; first {path}: {reason}")
     print(f"features: {settings.out}/{FEATURES}")

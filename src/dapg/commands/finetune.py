@@ -39,7 +39,7 @@ def main(words: list[str], program: str) -> None:
     from dapg.training.finetune import finetune
 
     about = method_page(program, _FOLDER, method, preset, _EXAMPLES.format(method=method))
-    common = f"{COMMON} pictures selection corrupted_scores"
+    common = f"{COMMON} images selection corrupted_scores"
     settings = parse(f"{program} {method}", finetuning(method, preset, start), words, about, ("name",), common)
     if partitions:
         _run_partitions(settings, partitions)

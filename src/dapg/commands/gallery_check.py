@@ -8,8 +8,8 @@ from dapg.core.words import counted
 
 _HELP = """usage: dapg gallery check GALLERY [--text TEXT,TEXT,...]
 
-Check the database, the audit, that every picture has its feature and its file, and search every file of the gallery,
-byte by byte, for features and file hashes of deleted pictures, and for --text (such as a deleted name). Exit code 1
+Check the database, the audit, that every image has its feature and its file, and search every file of the gallery,
+byte by byte, for features and file hashes of deleted images, and for --text (such as a deleted name). Exit code 1
 when something is wrong. Out of reach: backups, exported cases, file system snapshots, and a PostgreSQL server's own
 files.
 

@@ -1,4 +1,4 @@
-"""Remove pictures or a person from a gallery for good, and make sure that nothing is left."""
+"""Remove images or a person from a gallery for good, and make sure that nothing is left."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from dapg.core.words import counted
 
 _HELP = """usage: dapg gallery delete GALLERY --person NAME | --pictures N,N,... [--reason TEXT]
 
-Remove crops, features, results, query hashes and the cached matrix; a tombstone (keyed digests) keeps the pictures
+Remove crops, features, results, query hashes and the cached matrix; a tombstone (keyed digests) keeps the images
 from being taken in again. Then every file of the gallery is searched, byte by byte, for what must be gone. Files
 outside the gallery, backups, exported cases and file system snapshots are yours to delete; a PostgreSQL server keeps
 its own logs.
@@ -24,9 +24,9 @@ class DeleteSettings:
     """What goes, and why."""
 
     person: str = ""
-    """All pictures that people gave this name."""
+    """All images that people gave this name."""
     pictures: tuple[CountOrZero, ...] = ()
-    """Numbers of pictures."""
+    """Numbers of images."""
     reason: str = ""
     """For the audit, which is kept: no personal data."""
 
@@ -51,7 +51,7 @@ def main(words: list[str], program: str) -> None:
     numbers = gallery.numbers(settings.pictures, settings.person or None)
     outside = [picture.path for picture in gallery.known(numbers) if Path(picture.path).is_file()]
     count = gallery.acting(gallery.actor.name, settings.reason).delete(numbers)
-    print(f"{counted(count, 'picture')} deleted")
+    print(f"{counted(count, 'image')} deleted")
     for path in outside[:20]:
         print(f"yours to delete, outside the gallery: {path}")
     if len(outside) > 20:

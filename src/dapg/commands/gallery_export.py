@@ -1,4 +1,4 @@
-"""A search as a case: pictures, answers, verdicts and audit entries in a zip file with hashes."""
+"""A search as a case: images, answers, verdicts and audit entries in a zip file with hashes."""
 
 from dataclasses import dataclass
 

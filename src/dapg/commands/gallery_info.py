@@ -1,4 +1,4 @@
-"""What is in a gallery: pictures, cameras, network, thresholds, retention."""
+"""What is in a gallery: images, cameras, network, thresholds, retention."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How long pictures are kept, by class, and the deletion of what is overdue."""
+"""How long images are kept, by class, and the deletion of what is overdue."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ from dapg.core.words import counted
 
 _HELP = """usage: dapg gallery retention GALLERY [--unknown DAYS] [--matched DAYS] [--confirmed DAYS] [--enforce BOOL]
 
-Say for how many days pictures are kept after they were taken in, and delete what is overdue. Classes: unknown
-(nothing has connected the picture with a query), matched (a search called it the same person), confirmed (a person
+Say for how many days images are kept after they were taken in, and delete what is overdue. Classes: unknown
+(nothing has connected the image with a query), matched (a search called it the same person), confirmed (a person
 did, or named it).
 
 examples:
@@ -45,7 +45,7 @@ def main(words: list[str], program: str) -> None:
     if given:
         gallery.set_retention(given)
     if settings.enforce:
-        print(f"{counted(gallery.enforce_retention(), 'picture')} deleted")
+        print(f"{counted(gallery.enforce_retention(), 'image')} deleted")
     counts, days = gallery.info()["classes"], gallery.retention()
     for name in CLASSES:
-        print(f"{name:9}  {counts[name]:>9,} pictures, {f'{days[name]:g} days' if name in days else 'for ever'}")
+        print(f"{name:9}  {counts[name]:>9,} images, {f'{days[name]:g} days' if name in days else 'for ever'}")

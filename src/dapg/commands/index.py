@@ -1,4 +1,4 @@
-"""Take pictures of people into a gallery: crop folders, CSV lists, data sets, videos, a watched folder."""
+"""Take images of people into a gallery: crop folders, CSV lists, data sets, videos, a watched folder."""
 
 from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_option, take_words, wants_help
@@ -7,7 +7,7 @@ from dapg.core.words import counted
 
 _HELP = """usage: dapg index GALLERY SOURCE ... --model RUN|NAME [--NAME VALUE ...]
 
-Encode pictures and keep them in the folder GALLERY, which is made where it is missing; --model is needed only then.
+Encode images and keep them in the folder GALLERY, which is made where it is missing; --model is needed only then.
 SOURCE is a folder of crops (with labels.csv or manifest.csv where it has them), a CSV list, a video, a folder of
 videos, or a data set as NAME or NAME=PATH. Only what is new is read; a killed command goes on where it stopped.
 With --workers or --engine others encode, in shards, and this command writes.
@@ -64,7 +64,7 @@ def main(words: list[str], program: str) -> None:
     else:
         gallery = Gallery.create(folder, settings.network, settings.device, store or SQLITE)
     if migrating == "true":
-        print(f"{counted(gallery.migrate(settings.network, settings.batch_size), 'picture')} re-encoded")
+        print(f"{counted(gallery.migrate(settings.network, settings.batch_size), 'image')} re-encoded")
         if not sources:
             return
     report = gallery.index(sources, settings)
@@ -72,7 +72,7 @@ def main(words: list[str], program: str) -> None:
         print(note)
     rate = f", {report.added / report.seconds:,.0f} a second" if report.added else ""
     print(
-        f"{counted(report.added, 'picture')} added{rate}; left out: {report.known:,} known, "
+        f"{counted(report.added, 'image')} added{rate}; left out: {report.known:,} known, "
         f"{report.duplicates:,} duplicate, {report.damaged:,} damaged, {report.deleted:,} deleted before"
     )
     say_next(

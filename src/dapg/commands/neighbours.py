@@ -7,7 +7,7 @@ from dapg.core.words import counted
 _HELP = """usage: dapg neighbours MODEL --crops DIR [--people FILE.csv] --out FOLDER [--NAME VALUE ...]
 
 Rank every crop that `dapg data crop` made against all others, leaving out what was filmed within two seconds. Without
-labels, crops of the query's track should come before those of people who were in the picture with it. With --people,
+labels, crops of the query's track should come before those of people who were in the image with it. With --people,
 a copy of manifest.csv with a column `person` filled in where you know who it is, crops of the same person in other
 tracks should come first. MODEL is a finished run, a weights file, random, imagenet or histogram.
 

@@ -1,4 +1,4 @@
-"""Score generated pictures: do their key points hit the pose they were made for?"""
+"""Score generated images: do their key points hit the pose they were made for?"""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,8 +9,8 @@ from dapg.core.words import counted
 
 _HELP = """usage: dapg pose check FOLDER [--estimator {blazepose,onnx}] [--NAME VALUE ...]
 
-Find the key points of the pictures that dapg pose generate made, and write into manifest.csv which share of them hits
-the target pose (PCK at 0.2 of the torso). dapg align --least_score then drops pictures that miss it.
+Find the key points of the images that dapg pose generate made, and write into manifest.csv which share of them hits
+the target pose (PCK at 0.2 of the torso). dapg align --least_score then drops images that miss it.
 
 examples:
   dapg pose check outputs/pose/generated
@@ -25,7 +25,7 @@ class CheckSettings:
     estimator: Any
     """Its settings."""
     on_bad_image: Literal["skip", "fail"] = "skip"
-    """A picture that cannot be read: leave it without a score and count it, or stop (fail)."""
+    """An image that cannot be read: leave it without a score and count it, or stop (fail)."""
 
 
 def main(words: list[str], program: str) -> None:
@@ -44,6 +44,6 @@ def main(words: list[str], program: str) -> None:
         print(f"  {pose:8} {score:.3f}")
     if result["unreadable"]:
         name, reason = next(iter(result["unreadable"].items()))
-        print(f"without a score: {counted(len(result['unreadable']), 'unreadable picture')}; first {name}: {reason}")
+        print(f"without a score: {counted(len(result['unreadable']), 'unreadable image')}; first {name}: {reason}")
     stage_2 = dapg("align", "--preset", "small", "--init", "RUN", "--generated", folder, "--least_score", 0.5)
     say_next(("stage 2 with the better ones", stage_2))

@@ -1,4 +1,4 @@
-"""Find the 18 key points of the person in each picture: one table beside the data."""
+"""Find the 18 key points of the person in each image: one table beside the data."""
 
 from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_option, take_source
@@ -8,8 +8,8 @@ from dapg.core.words import counted
 
 _HELP = """usage: dapg pose estimate DATA [--estimator {{{estimators}}}] [--out FOLDER] [--NAME VALUE ...]
 
-Find the 18 key points (OpenPose's order) of the person in each picture of a data set. Writes key_points.npz, a sheet of
-pictures with their key points, and a result beside the data, or to --out. A killed run goes on where it stopped.
+Find the 18 key points (OpenPose's order) of the person in each image of a data set. Writes key_points.npz, a sheet of
+images with their key points, and a result beside the data, or to --out. A killed run goes on where it stopped.
 
 estimators:
 {summaries}
@@ -17,8 +17,8 @@ estimators:
 examples:
   dapg pose estimate synthetic --estimator annotations
   dapg pose estimate market1501=/data/Market-1501-v15.09.15
-  dapg pose estimate /path/to/pictures --workers 4 --out outputs/key_points
-  dapg pose estimate /path/to/pictures --estimator onnx --estimator.model hrnet.onnx
+  dapg pose estimate /path/to/images --workers 4 --out outputs/key_points
+  dapg pose estimate /path/to/images --estimator onnx --estimator.model hrnet.onnx
 """
 
 
@@ -37,9 +37,9 @@ def main(words: list[str], program: str) -> None:
     result = estimate(settings)
     done = "already finished, reused" if result.get("reused") else "done"
     images, usable = result["pictures"], result["usable"]
-    print(f"{done}: {counted(images, 'picture')}, {usable} with usable key points, {images - usable} without")
+    print(f"{done}: {counted(images, 'image')}, {usable} with usable key points, {images - usable} without")
     if result["unreadable"]:
-        unreadable = counted(len(result["unreadable"]), "picture")
+        unreadable = counted(len(result["unreadable"]), "image")
         print(f"could not be read: {unreadable}, listed in {settings.folder() / 'result.json'}")
     table = settings.folder() / "key_points.npz"
     print(f"written: {table}")

@@ -1,4 +1,4 @@
-"""Generate every person of a data set in canonical poses: pictures and a manifest."""
+"""Generate every person of a data set in canonical poses: images and a manifest."""
 
 from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_source
@@ -6,13 +6,13 @@ from dapg.commands._training import data_option
 
 _HELP = """usage: dapg pose generate DATA [--poses canonical] [--generator embedded] --out FOLDER
 
-Turn every visible picture of a data set into the four canonical poses (front, left, back, right). Pictures without
+Turn every visible image of a data set into the four canonical poses (front, left, back, right). Images without
 usable key points, and infrared ones, are listed in the manifest and go on unchanged. An interrupted run goes on where
 it stopped.
 
 examples:
   dapg pose generate synthetic --out outputs/pose/generated
-  dapg pose generate /path/to/pictures --key_points keypoints/key_points.npz --poses front,back --out outputs/pose/mine
+  dapg pose generate /path/to/images --key_points keypoints/key_points.npz --poses front,back --out outputs/pose/mine
   dapg pose generate market1501=/data/Market-1501 --generator outputs/pose/gan --workers 4 --out outputs/market
 """
 

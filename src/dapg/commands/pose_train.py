@@ -1,4 +1,4 @@
-"""Train a pose generator (PN-GAN) on your own pictures, with or without identity labels."""
+"""Train a pose generator (PN-GAN) on your own images, with or without identity labels."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ _HELP = """usage: dapg pose train [--preset paper|recommended|tiny|demo] [--NAME
 
 Train a generator that turns a person into another pose. What its pairs are made from (--pairs.kind) is
 written into its weights and its card: labels (identities, as published), groups (pseudo-persons from tracks or
-clusters), self (no labels: each picture with itself, and there and back through another pose), synthetic (rendered
+clusters), self (no labels: each image with itself, and there and back through another pose), synthetic (rendered
 persons).
 Presets: paper (256 x 128, 11.4 million weights), recommended, tiny (128 x 64, for two cores), demo. A killed run goes
 on where it stopped.

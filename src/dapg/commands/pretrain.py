@@ -1,4 +1,4 @@
-"""Pre-train a backbone on unlabelled pictures of people."""
+"""Pre-train a backbone on unlabelled images of people."""
 
 from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_option, wants_help
@@ -6,11 +6,11 @@ from dapg.commands._training import COMMON, data_option, method_page, methods_pa
 
 _FOLDER = "methods.pretraining"
 _ABOUT = """\
-Pre-train a backbone on unlabelled pictures of people. Killed runs go on where they stopped when the same command is
+Pre-train a backbone on unlabelled images of people. Killed runs go on where they stopped when the same command is
 given again; a finished run is reused."""
 _EXAMPLES = """\
   dapg pretrain {method} --preset small --out outputs/pretrain/first
-  dapg pretrain {method} --preset small --data /path/to/pictures --train.steps 500
+  dapg pretrain {method} --preset small --data /path/to/images --train.steps 500
   dapg pretrain {method} --preset gpu --data luperson=/data/LUPerson --data.subset 20000
   dapg pretrain {method} --config outputs/pretrain/first/config.yaml --seed 1 --out outputs/pretrain/second
   torchrun --nproc-per-node 4 -m dapg pretrain {method} --data luperson=/data/LUPerson

@@ -10,7 +10,7 @@ from dapg.core.words import counted
 _HELP = f"""usage: dapg reproduce run TABLE [--NAME VALUE ...]
 
 Run the experiment matrix: pre-trainings x fine-tuners x data sets x seeds, scored on clean and corrupted
-pictures. A cell that is done is not run again, a killed one goes on where it stopped, and a failing one does not stop
+images. A cell that is done is not run again, a killed one goes on where it stopped, and a failing one does not stop
 the others: exit code 1 at the end. The same command may run several times at once.
 
 {TABLES}

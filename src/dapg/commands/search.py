@@ -1,4 +1,4 @@
-"""Who is this, and where was the person seen? Search a gallery with one picture or several of one person."""
+"""Who is this, and where was the person seen? Search a gallery with one image or several of one person."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from dapg.gallery.gallery import Gallery
     from dapg.gallery.search import SearchResult
 
-_HELP = """usage: dapg search GALLERY PICTURE ... [--NAME VALUE ...]
+_HELP = """usage: dapg search GALLERY IMAGE ... [--NAME VALUE ...]
 
-The tracks most similar to the person in the pictures, each with its best picture, and what that similarity means
-where the gallery has thresholds (dapg threshold). Several pictures of one person are one query. Every search is
+The tracks most similar to the person in the images, each with its best image, and what that similarity means
+where the gallery has thresholds (dapg threshold). Several images of one person are one query. Every search is
 audited.
 
 examples:
@@ -35,13 +35,13 @@ class SearchSettings:
     infrared: Literal["unknown", "near", "thermal"] = "unknown"
     """Kind of infrared of the query; another one than the gallery's is refused."""
     among: Literal["", "visible", "infrared"] = ""
-    """Only gallery pictures of this kind of light."""
+    """Only gallery images of this kind of light."""
     camera: str = ""
     """Only these cameras, commas between them."""
     after: str = ""
-    """Only pictures from this time on, such as 2026-11-28T22:00:00 or, of videos without a start, seconds."""
+    """Only images from this time on, such as 2026-11-28T22:00:00 or, of videos without a start, seconds."""
     before: str = ""
-    """Only pictures before this time."""
+    """Only images before this time."""
     top: Count = 20
     """Number of answers."""
     reason: str = ""
@@ -49,7 +49,7 @@ class SearchSettings:
     json: bool = False
     """Print JSON."""
     html: str = ""
-    """Write the answers with their pictures to this page."""
+    """Write the answers with their images to this page."""
     model: str = ""
     """Where the gallery's model is now, if it was moved."""
     device: str = "auto"
@@ -60,14 +60,14 @@ def main(words: list[str], program: str) -> None:
     """Parse, search, print a line for each answer.
 
     Raises:
-        UsageError: no gallery or no picture.
+        UsageError: no gallery or no image.
     """
     if wants_help(words):
         parse(program, SearchSettings(), words, _HELP)
     places, words = take_words(words)
     settings = parse(program, SearchSettings(), words, _HELP)
     if len(places) < 2:
-        raise UsageError(f"{program} needs GALLERY and PICTURE; see {program} --help")
+        raise UsageError(f"{program} needs GALLERY and IMAGE; see {program} --help")
 
     from json import dumps
 
@@ -122,9 +122,9 @@ def _write_page(gallery: "Gallery", result: "SearchResult", queries: list[str], 
         said = f"{word} {answer.verdict.probability:.0%}" if answer.verdict else ""
         lines = (f"{answer.score:.3f}", said, picture.camera, clock(picture.time), picture.person or "")
         image = thumbnail(gallery.picture_file(picture.number))
-        title = f"picture {picture.number}, {picture.path}"
+        title = f"image {picture.number}, {picture.path}"
         answers.append(Figure(_KINDS.get(word, "unknown"), image, title, tuple(filter(None, lines))))
-    note = f"{result.modality.name.lower()} query; best picture of each track, most similar first"
+    note = f"{result.modality.name.lower()} query; best image of each track, most similar first"
     shown = [Figure("query", thumbnail(Path(query).read_bytes()), "query", ("query",)) for query in queries]
     atomic_write_text(
         path, render("search_page.html", title=f"Search {result.number}", note=note, queries=shown, answers=answers)

@@ -1,4 +1,4 @@
-"""The gallery as a page and an API: search by night pictures in the browser, judge, delete, and account for it."""
+"""The gallery as a page and an API: search by night images in the browser, judge, delete, and account for it."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from dapg.core.ranges import Port
 _HELP = """usage: dapg serve GALLERY [--host 127.0.0.1] [--port 8765] [--NAME VALUE ...]
        dapg serve --demo [GALLERY|DEMO]
 
-A page for searching (a picture, a box, filters, verdicts, a timeline, export) and an API under /api/v1. On this
+A page for searching (an image, a box, filters, verdicts, a timeline, export) and an API under /api/v1. On this
 machine alone the command prints a link that logs in once as an administrator; everybody else needs a token (dapg
 gallery users). Beyond this machine it takes --certificate and --key. --demo makes a gallery of rendered people and
-night pictures to search it by, within a minute; with the folder of a finished `dapg demo` it takes that run's network.
+night images to search it by, within a minute; with the folder of a finished `dapg demo` it takes that run's network.
 The networks that come with dapg have seen rendered people only: they show how a search works, not who a real person is.
 
 examples:

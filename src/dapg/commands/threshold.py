@@ -1,4 +1,4 @@
-"""Same person, ask a person, or unknown: set thresholds on labelled pictures, and say how often they err."""
+"""Same person, ask a person, or unknown: set thresholds on labelled images, and say how often they err."""
 
 from dapg.commands._next import dapg, say_next
 from dapg.commands._settings import parse, take_positional

@@ -20,7 +20,7 @@ SIZES = ((256, 128), (288, 144), (96, 48))
 
 
 def returns_a_map(name: str) -> None:
-    """Of ``feature_dim`` channels, for every size of picture that our scales have."""
+    """Of ``feature_dim`` channels, for every size of image that our scales have."""
     network = build(name).eval()
     for size in SIZES:
         with torch.no_grad():
@@ -31,10 +31,10 @@ def returns_a_map(name: str) -> None:
 
 
 def does_not_depend_on_the_batch(name: str) -> None:
-    """In evaluation mode, a picture's map is the same alone."""
+    """In evaluation mode, an image's map is the same alone."""
     network, images = build(name).eval(), random_images(3)
     with torch.no_grad():
-        require_near(network(images)[1:2], network(images[1:2]), "a picture's map depends on the batch around it")
+        require_near(network(images)[1:2], network(images[1:2]), "an image's map depends on the batch around it")
 
 
 def gradients_reach_every_parameter(name: str) -> None:
@@ -88,7 +88,7 @@ def runs_two_streams(name: str) -> None:
         non_local = (0, 2, 3, 0) if network.stages() else (0, 0, 0, 0)
         streams = TwoStream(network, TwoStreamConfig(non_local=non_local), generator_from("blocks")).eval()
         both = streams(network, images[:1], images[1:])
-    require(both.shape[:2] == (2, network.feature_dim), "two streams do not give one map per picture")
+    require(both.shape[:2] == (2, network.feature_dim), "two streams do not give one map per image")
 
 
 def stages_make_up_the_trunk(name: str) -> None:

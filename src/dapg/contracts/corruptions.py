@@ -1,4 +1,4 @@
-"""Checks of a corruption: any size and type of picture, one draw for one sample, the more severe the farther."""
+"""Checks of a corruption: any size and type of image, one draw for one sample, the more severe the farther."""
 
 import torch
 from torch import Tensor
@@ -9,56 +9,56 @@ from dapg.core.rng import SampleGenerator, generator_from
 from dapg.corruptions import library
 
 LEVELS = torch.arange(1, 6)
-"""One picture at each severity."""
+"""One image at each severity."""
 
 
 def keeps_shape_type_and_range(name: str) -> None:
-    """Of bytes and floats, small and odd sizes; what it is given stays as it was, what it gives is another picture."""
+    """Of bytes and floats, small and odd sizes; what it is given stays as it was, what it gives is another image."""
     for height, width in ((64, 48), (32, 33), (150, 71)):
         images = random_images(5, height, width)
         for given in (images, images.float() / 255, (images.float() / 255).half()):
             before = given.clone()
             result = library.corrupt(given, name, LEVELS, streams(5))
-            require(torch.equal(given, before), "the given pictures are changed")
+            require(torch.equal(given, before), "the given images are changed")
             require(result.shape == given.shape, f"{tuple(given.shape)} become {tuple(result.shape)}")
             require(result.dtype == given.dtype, f"{given.dtype} become {result.dtype}")
             highest = 255 if given.dtype == torch.uint8 else 1
             require(result.isfinite().all(), "values are not finite")
             require((result >= 0).all() and (result <= highest).all(), f"values leave [0, {highest}]")
         difference = (result.float() - given.float()).abs().flatten(1).mean(dim=1)
-        require((difference > 1e-3).all(), "a picture comes out as it was")
+        require((difference > 1e-3).all(), "an image comes out as it was")
 
 
 def channels_last_changes_nothing(name: str) -> None:
-    """However the pictures lie in memory."""
+    """However the images lie in memory."""
     images = random_images(5)
     plain = library.corrupt(images, name, LEVELS, streams(5))
     other = library.corrupt(images.to(memory_format=torch.channels_last), name, LEVELS, streams(5))
-    require(torch.equal(plain, other), "the same pictures in another order of memory come out differently")
+    require(torch.equal(plain, other), "the same images in another order of memory come out differently")
 
 
 def every_choice_is_drawn(name: str) -> None:
-    """``transform`` makes none: one draw gives one picture, whatever batch it is drawn and worked on in."""
+    """``transform`` makes none: one draw gives one image, whatever batch it is drawn and worked on in."""
     corruption, images = library.get(name), random_images(5)
     drawn = corruption.draw(images.shape, LEVELS, streams(5))
-    require(all(len(value) == 5 for value in drawn.values()), "a parameter is not one value for each picture")
+    require(all(len(value) == 5 for value in drawn.values()), "a parameter is not one value for each image")
     first, again = corruption.apply(images, drawn), corruption.apply(images, drawn)
-    require(torch.equal(first, again), "one draw gives two pictures: transform makes a choice")
+    require(torch.equal(first, again), "one draw gives two images: transform makes a choice")
     alone = corruption.draw(images[2:3].shape, LEVELS[2:3], streams(1, 2))
     for key, value in alone.items():
         require_near(value[0].double(), drawn[key][2].double(), f"{key} of a sample depends on the batch around it")
     together = library.corrupt(images, name, LEVELS, streams(5)).int()
     single = library.corrupt(images[2:3], name, LEVELS[2:3], streams(1, 2)).int()
-    require(((together[2:3] - single).abs() <= 1).float().mean() > 0.999, "a picture depends on the batch around it")
+    require(((together[2:3] - single).abs() <= 1).float().mean() > 0.999, "an image depends on the batch around it")
 
 
 def severest_is_farthest(name: str) -> None:
-    """Of the mean squares from the clean picture, severity 5's is larger than 1's."""
+    """Of the mean squares from the clean image, severity 5's is larger than 1's."""
     images = random_images(16, 96, 64)
     slight, severe = (
         (library.corrupt(images, name, severity, streams(16)).float() - images).square().mean() for severity in (1, 5)
     )
-    require(severe > slight, f"severity 5 is no farther from the clean picture than 1: {severe:.4g}, {slight:.4g}")
+    require(severe > slight, f"severity 5 is no farther from the clean image than 1: {severe:.4g}, {slight:.4g}")
 
 
 CHECKS = by_name(

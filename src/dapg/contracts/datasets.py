@@ -30,11 +30,11 @@ def tells_what_it_is(name: str) -> None:
 
 
 def records_are_unique_and_readable(name: str) -> None:
-    """Every split has some, with relative paths; their pictures open."""
+    """Every split has some, with relative paths; their images open."""
     with example(name) as dataset:
         for split, records in splits(dataset).items():
             require(len(records) > 0, f"split {split} is empty")
-            require(len({(r.path, r.box) for r in records}) == len(records), f"split {split} has a picture twice")
+            require(len({(r.path, r.box) for r in records}) == len(records), f"split {split} has an image twice")
             for record in records[:40]:
                 require("\\" not in record.path, f"{record.path}: parts of a path are separated by /")
                 require(open_rgb(dataset.read(record), record.path).size > (0, 0), f"{record.path} is empty")

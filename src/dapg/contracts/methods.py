@@ -69,9 +69,9 @@ def loss_is_finite_and_logs_are_detached_scalars(stage: Stage, name: str) -> Non
 
 
 def one_batch_overfits(stage: Stage, name: str) -> None:
-    """Fixed pictures and views: within 60 steps the loss falls to under half of where it begins.
+    """Fixed images and views: within 60 steps the loss falls to under half of where it begins.
 
-    A queue holds one key here: with the same pictures in every step, older ones would be the query's own. A momentum
+    A queue holds one key here: with the same images in every step, older ones would be the query's own. A momentum
     encoder follows faster than in a run of thousands of steps.
     """
     config = method_class(stage, name).Config()
@@ -134,17 +134,17 @@ def features_are_unit_rows(stage: Stage, name: str) -> None:
             features = method.eval().encode(images, modality)
             require(method.headline in features, f"the headline {method.headline!r} is not among the features")
             for key, values in features.items():
-                require(len(values) == 5, f"{key} has {len(values)} rows for 5 pictures")
+                require(len(values) == 5, f"{key} has {len(values)} rows for 5 images")
                 require_near(values.norm(dim=1), torch.ones(5), f"rows of {key} are not of length 1")
 
 
 def features_do_not_depend_on_the_batch(stage: Stage, name: str) -> None:
-    """A picture's are the same alone."""
+    """An image's are the same alone."""
     with built(stage, name) as method:
         images = torch.randn(4, 3, *method.input_size, generator=generator_from("images"))
         whole = method.eval().encode(images, Modality.VISIBLE)[method.headline]
         alone = method.encode(images[2:3], Modality.VISIBLE)[method.headline]
-        require_near(whole[2:3], alone, "a picture's feature depends on the batch around it")
+        require_near(whole[2:3], alone, "an image's feature depends on the batch around it")
 
 
 def its_weights_start_the_next_stage(stage: Stage, name: str) -> None:
@@ -170,7 +170,7 @@ _CHECKS = (
 )
 
 
-# A small network, twelve pictures
+# A small network, twelve images
 
 
 def network(seed: str) -> ResNet18:
@@ -200,7 +200,7 @@ def built(
 
 
 def some_batch() -> Batch:
-    """Smooth random pictures, two of each person, one per modality."""
+    """Smooth random images, two of each person, one per modality."""
     coarse = torch.rand(COUNT, 3, 8, 4, generator=generator_from("batch"))
     images = functional.interpolate(coarse, size=(64, 32), mode="bilinear").mul(255).to(torch.uint8)
     modalities = torch.arange(COUNT) // 6 + 1

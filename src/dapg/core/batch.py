@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class BadImage:
-    """A picture that could not be read in training, and what stood in for it."""
+    """An image that could not be read in training, and what stood in for it."""
 
     path: str
     reason: str
@@ -20,7 +20,7 @@ class BadImage:
 
 @dataclass(slots=True)
 class Batch:
-    """B pictures on one device with their labels. ``indices`` are positions in the list of records."""
+    """B images on one device with their labels. ``indices`` are positions in the list of records."""
 
     images: UInt8[Tensor, "B 3 H W"]
     persons: Int[Tensor, "B"]
@@ -32,7 +32,7 @@ class Batch:
     bad_images: tuple[BadImage, ...] = ()
 
     def __len__(self) -> int:
-        """B, the number of pictures."""
+        """B, the number of images."""
         return len(self.images)
 
     def to(self, device: torch.device | str) -> "Batch":

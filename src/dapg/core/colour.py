@@ -1,4 +1,4 @@
-"""Shared: grey, HSV value, saturation and hue of float pictures, without a detour where none is needed."""
+"""Shared: grey, HSV value, saturation and hue of float images, without a detour where none is needed."""
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ GREY_WEIGHTS = (0.299, 0.587, 0.114)
 
 
 def grey(images: Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 1 H W"]:
-    """Luma of RGB pictures, one channel, same range."""
+    """Luma of RGB images, one channel, same range."""
     red, green, blue = images.unbind(dim=-3)
     luma = red * GREY_WEIGHTS[0]
     luma = luma.add_(green, alpha=GREY_WEIGHTS[1]).add_(blue, alpha=GREY_WEIGHTS[2])

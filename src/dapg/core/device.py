@@ -50,7 +50,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep the memory of freed tensors for the next ones, on Linux; elsewhere nothing happens.
 
     By default it hands tensors above 32 MB back to the system and asks for each anew, whose pages are then cleared: a
-    quarter of a training step of 256 small pictures.
+    quarter of a training step of 256 small images.
     """
     if sys.platform != "linux":
         return

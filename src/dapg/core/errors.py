@@ -23,7 +23,7 @@ class UsageError(DapgError):
 
 
 class DataError(DapgError):
-    """A data set, picture or label file is missing, damaged or contradicts itself."""
+    """A data set, image or label file is missing, damaged or contradicts itself."""
 
 
 class WeightsError(DapgError):

@@ -1,4 +1,4 @@
-"""From an encoded picture to a uint8 tensor: the one decoder of the project.
+"""From an encoded image to a uint8 tensor: the one decoder of the project.
 
 Decoders differ by a grey level or so, so an experiment must use one of them throughout; ours is Pillow.
 """
@@ -17,21 +17,21 @@ from dapg.core.device import constant
 from dapg.core.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
-"""What is decoded, whatever a file is called: a picture must not choose a decoder that starts other programs."""
+"""What is decoded, whatever a file is called: an image must not choose a decoder that starts other programs."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def open_rgb(data: bytes, where: str) -> Image.Image:
-    """Decode a picture to RGB, all of it, so that a truncated file is noticed here.
+    """Decode an image to RGB, all of it, so that a truncated file is noticed here.
 
     Args:
         data: the encoded file (JPEG, PNG, BMP, WebP, ...).
         where: its path, for the error message.
 
     Raises:
-        DataError: not a picture, or a damaged one.
+        DataError: not an image, or a damaged one.
     """
     image = _identify(data, where)
     return _upright(_convert(image, where), _turn(image))
@@ -47,9 +47,9 @@ def _identify(data: bytes, where: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:  # its text holds a memory address, which would differ from run to run
-        raise DataError(f"{where}: not a picture (unknown or damaged format; read are {', '.join(FORMATS)})") from error
+        raise DataError(f"{where}: not an image (unknown or damaged format; read are {', '.join(FORMATS)})") from error
     except Exception as error:  # whatever a decoder raises for a damaged file
-        raise DataError(f"{where}: not a picture that can be read ({_said(error)})") from error
+        raise DataError(f"{where}: not an image that can be read ({_said(error)})") from error
 
 
 def _said(error: Exception) -> str:
@@ -59,11 +59,11 @@ def _said(error: Exception) -> str:
 
 def _convert(image: Image.Image, where: str) -> Image.Image:
     if image.mode == "F":
-        raise DataError(f"{where}: floating-point pictures have no fixed white; store 8 or 16 bits")
+        raise DataError(f"{where}: floating-point images have no fixed white; store 8 or 16 bits")
     try:
         return _to_8_bit(image).convert("RGB")
     except Exception as error:  # whatever a decoder raises for a damaged file
-        raise DataError(f"{where}: damaged picture ({_said(error)})") from error
+        raise DataError(f"{where}: damaged image ({_said(error)})") from error
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
@@ -80,16 +80,16 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def scale_grey(data: bytes, bits: int, percentiles: tuple[float, ...], where: str) -> bytes:
-    """A 16-bit grey picture brought to 8 bits, as a PNG; any other picture as it is.
+    """A 16-bit grey image brought to 8 bits, as a PNG; any other image as it is.
 
     Args:
         data: the encoded file.
         bits: how many of the 16 are used; the largest value they hold becomes white.
-        percentiles: two of the picture's own values that become black and white instead, or none.
+        percentiles: two of the image's own values that become black and white instead, or none.
         where: its path, for the error message.
 
     Raises:
-        DataError: not a picture, or a damaged one.
+        DataError: not an image, or a damaged one.
     """
     values = grey_values(data, where)
     if values is None:
@@ -105,10 +105,10 @@ def scale_grey(data: bytes, bits: int, percentiles: tuple[float, ...], where: st
 
 
 def grey_values(data: bytes, where: str) -> NDArray[np.int64] | None:
-    """(H, W) values of a 16-bit grey picture; None for any other.
+    """(H, W) values of a 16-bit grey image; None for any other.
 
     Raises:
-        DataError: not a picture, or a damaged one.
+        DataError: not an image, or a damaged one.
     """
     image = _identify(data, where)
     if not _is_16_bit(image):
@@ -116,7 +116,7 @@ def grey_values(data: bytes, where: str) -> NDArray[np.int64] | None:
     try:
         return np.asarray(image).astype(np.int64).clip(0, 65535)
     except Exception as error:  # whatever a decoder raises for a damaged file
-        raise DataError(f"{where}: damaged picture ({_said(error)})") from error
+        raise DataError(f"{where}: damaged image ({_said(error)})") from error
 
 
 def _is_16_bit(image: Image.Image) -> bool:
@@ -139,11 +139,11 @@ _KEEP_SIDES = (_UPRIGHT[2], _UPRIGHT[3], _UPRIGHT[4])
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """How a JPEG of a hand-held camera must be turned; other formats are taken as they are stored."""
-    if image.format not in ("JPEG", "MPO"):  # MPO: a JPEG with further pictures, as phones write
+    if image.format not in ("JPEG", "MPO"):  # MPO: a JPEG with further images, as phones write
         return None
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a damaged note about the picture says nothing about the picture
+    except Exception:  # a damaged note about the image says nothing about the image
         return None
 
 
@@ -154,13 +154,13 @@ def decode(
     where: str = "picture",
     resample: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> UInt8[Tensor, "3 H W"]:
-    """Decode, cut out ``box`` (in pixels of the stored picture), set upright, resize to ``size`` = (height, width).
+    """Decode, cut out ``box`` (in pixels of the stored image), set upright, resize to ``size`` = (height, width).
 
     Bilinear with Pillow's support scaling, so that shrinking does not alias. JPEGs over twice the target are decoded
     at reduced scale (``draft``), which is several times faster and differs by less than a grey level on average.
 
     Raises:
-        DataError: unreadable picture, or a box without area inside it.
+        DataError: unreadable image, or a box without area inside it.
     """
     image = _identify(data, where)
     height, width = size
@@ -173,7 +173,7 @@ def decode(
         left, top, right, bottom = box
         clipped = (max(left, 0), max(top, 0), min(right, rgb.width), min(bottom, rgb.height))
         if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
-            raise DataError(f"{where}: box {box} has no area inside a picture of {rgb.width} x {rgb.height}")
+            raise DataError(f"{where}: box {box} has no area inside an image of {rgb.width} x {rgb.height}")
         rgb = rgb.crop(clipped)
     rgb = _upright(rgb, turn)
     if rgb.size != (width, height):
@@ -187,7 +187,7 @@ def from_numpy(array: NDArray[np.uint8]) -> UInt8[Tensor, "3 H W"]:
 
 
 def to_pil(image: UInt8[Tensor, "3 H W"]) -> Image.Image:
-    """A (3, H, W) uint8 tensor as a Pillow picture."""
+    """A (3, H, W) uint8 tensor as a Pillow image."""
     return Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
@@ -201,7 +201,7 @@ def normalise(
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> Float[Tensor, "*B 3 H W"]:
-    """Float pictures in [0, 1] to zero mean and unit deviation per channel; constants of ImageNet unless given."""
+    """Float images in [0, 1] to zero mean and unit deviation per channel; constants of ImageNet unless given."""
     shift = constant(mean, images.device, images.dtype).view(3, 1, 1)
     scale = constant(std, images.device, images.dtype).view(3, 1, 1)
     return (images - shift) / scale
@@ -211,7 +211,7 @@ def upright_size(data: bytes, box: tuple[int, int, int, int] | None = None, wher
     """(height, width) in pixels that ``decode`` would cut out before it resizes; only the file's head is read.
 
     Raises:
-        DataError: not a picture.
+        DataError: not an image.
     """
     image = _identify(data, where)
     width, height = image.size
@@ -237,17 +237,17 @@ def sharpness(images: UInt8[Tensor, "B 3 H W"]) -> Float32[np.ndarray, "B"]:
 
 
 def cut(data: bytes, box: tuple[int, int, int, int]) -> bytes:
-    """The part of a picture inside a box, as a PNG file, so that it decodes to the same pixels."""
+    """The part of an image inside a box, as a PNG file, so that it decodes to the same pixels."""
     stored = io.BytesIO()
     to_pil(decode(data, upright_size(data, box), box)).save(stored, "PNG", compress_level=1)
     return stored.getvalue()
 
 
 def thumbnail(data: bytes, size: tuple[int, int] = (256, 128)) -> bytes:
-    """A JPEG file of (height, width) pixels of an encoded picture.
+    """A JPEG file of (height, width) pixels of an encoded image.
 
     Raises:
-        DataError: not a picture.
+        DataError: not an image.
     """
     stream = io.BytesIO()
     to_pil(decode(data, size)).save(stream, "JPEG", quality=85)

@@ -1,7 +1,7 @@
-"""The 18 key points of a person: their order, their units, and which pictures have enough of them.
+"""The 18 key points of a person: their order, their units, and which images have enough of them.
 
-A set of key points is (18, 3): x and y as parts of the picture's width and height (0 left or top edge, 1 right or
-bottom edge; the picture is the record's box, upright), and a confidence in [0, 1], 0 for a point that was not found.
+A set of key points is (18, 3): x and y as parts of the image's width and height (0 left or top edge, 1 right or
+bottom edge; the image is the record's box, upright), and a confidence in [0, 1], 0 for a point that was not found.
 Parts, not pixels, so that one table serves every input size.
 """
 
@@ -28,12 +28,12 @@ MIRRORED = tuple(
     NUMBER_OF[name.replace("left", "right") if name.startswith("left") else name.replace("right", "left")]
     for name in KEY_POINT_NAMES
 )
-"""Number of the point that takes each point's place when a picture is mirrored."""
+"""Number of the point that takes each point's place when an image is mirrored."""
 
 CONFIDENT = 0.3
 """Confidence from which a point counts as found; hidden points of exact annotations have 0.5."""
 LEAST_POINTS = 8
-"""Points a picture must have to be usable."""
+"""Points an image must have to be usable."""
 
 
 def usable(points: Float[Tensor, "B 18 3"], least: float = CONFIDENT) -> Bool[Tensor, "B"]:
@@ -45,6 +45,6 @@ def usable(points: Float[Tensor, "B 18 3"], least: float = CONFIDENT) -> Bool[Te
 
 
 def mirror(points: Float[Tensor, "*B 18 3"]) -> Float[Tensor, "*B 18 3"]:
-    """Key points of the mirrored picture: x from the other side, left and right exchanged."""
+    """Key points of the mirrored image: x from the other side, left and right exchanged."""
     swapped = points.index_select(-2, constant(MIRRORED, points.device, torch.int64))
     return torch.cat([1 - swapped[..., :1], swapped[..., 1:]], dim=-1)

@@ -2,7 +2,7 @@
 
 ``SampleGenerator`` draws for a batch such that sample *i* of step *t* gets the same numbers whatever the batch size,
 process count or device. What decides what is done (crop boxes, types, severities) is drawn on the host, which so never
-waits for a GPU to answer; noise of the size of a picture is drawn where the pictures are.
+waits for a GPU to answer; noise of the size of an image is drawn where the images are.
 """
 
 import math
@@ -133,7 +133,7 @@ class SampleGenerator:
         return ((-2 * radius.log()).sqrt() * (2 * math.pi * angle).cos()).to(torch.float32)
 
     def field(self, *size: int) -> Int[Tensor, "B ..."]:
-        """Uniform int32 of shape ``(B, *size)``, all 32 bits random: for noise of the size of a picture.
+        """Uniform int32 of shape ``(B, *size)``, all 32 bits random: for noise of the size of an image.
 
         A counter is hashed with 64 bits of key in 32-bit arithmetic, many times faster than ``bits``. The same
         numbers on every device.
@@ -151,7 +151,7 @@ class SampleGenerator:
         return output.reshape(len(self), *size)
 
     def normal_field(self, *size: int) -> Float[Tensor, "B ..."]:
-        """Standard normal float32 of shape ``(B, *size)``, as ``normal``, but fast for pictures; no value above 5.9."""
+        """Standard normal float32 of shape ``(B, *size)``, as ``normal``, but fast for images; no value above 5.9."""
         count = math.prod(size)
         half = (count + 1) // 2
         output = torch.empty(len(self), 2 * half, device=self.device)

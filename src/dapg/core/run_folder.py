@@ -186,7 +186,7 @@ def refuse_other_input(path: Path, now: JsonObject) -> None:
     if then != now:
         changed = listed({key: (then.get(key), now[key]) for key in now if then.get(key) != now[key]})
         raise DataError(
-            f"{path} was made from other pictures or weights than there are now ({changed}); give another --out"
+            f"{path} was made from other images or weights than there are now ({changed}); give another --out"
         )
 
 

@@ -59,13 +59,13 @@ class Scale:
     size: tuple[int, int] | None = None
     """Height and width that the network sees; None: as published, with heads and momentum as published too."""
     decoded: tuple[int, int] | None = None
-    """Height and width of the pictures that pre-training decodes and corrupts, before its views."""
+    """Height and width of the images that pre-training decodes and corrupts, before its views."""
     stripes: int | None = None
-    """Horizontal stripes that fine-tuned networks pool apart, beside the whole picture."""
+    """Horizontal stripes that fine-tuned networks pool apart, beside the whole image."""
     mixing: float | None = None
-    """Probability that a fine-tuning mixes a picture's channels into a grey picture."""
+    """Probability that a fine-tuning mixes an image's channels into a grey image."""
     pictures: int = 4
-    """Pictures of each person and modality in a batch of a fine-tuning (AGW: 4)."""
+    """Images of each person and modality in a batch of a fine-tuning (AGW: 4)."""
     settings: Literal["default", "recommended", "paper"] = "default"
     """Which of a method's settings: its defaults, those that helped in experiments too, or the literal ones."""
 
@@ -80,7 +80,7 @@ class Scaled:
     """Settings that know how to fit a scale; the settings inside them do likewise."""
 
     def at(self, scale: Scale) -> Self:
-        """The same for the scale's networks and pictures."""
+        """The same for the scale's networks and images."""
         inner = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: value.at(scale) for name, value in inner.items() if isinstance(value, Scaled)})
 
@@ -129,7 +129,7 @@ _RESNET_50: dict[Stage, TrainConfig] = {
         checkpoint_every=1000,
     ),
 }
-"""Pre-training as MoCo does and for LUPerson's 200 epochs (linear scaling from 256 pictures), fine-tuning as AGW does
+"""Pre-training as MoCo does and for LUPerson's 200 epochs (linear scaling from 256 images), fine-tuning as AGW does
 (train.py of its code)."""
 
 
@@ -140,7 +140,7 @@ def _adamw(
     on_collapse: Literal["stop", "warn"],
     tuning_rate: float | None = None,
 ) -> Start:
-    """A quarter-width ResNet-18 and AdamW, 64 pictures a step, the same for every method.
+    """A quarter-width ResNet-18 and AdamW, 64 images a step, the same for every method.
 
     An alignment takes a twentieth of the rate: at half of it, the network forgets what it learnt (docs/log.md).
 

@@ -1,4 +1,4 @@
-"""Seeds from names and numbers, the same on every machine; the corruption of a test picture depends on one."""
+"""Seeds from names and numbers, the same on every machine; the corruption of a test image depends on one."""
 
 import hashlib
 

@@ -32,15 +32,15 @@ class DataConfig:
     name: str = "synthetic"
     """A file of ``dapg/data``: synthetic (embedded), folder, ..."""
     root: str = ""
-    """Where the pictures are; empty: the environment variable DAPG_DATA_<NAME>, or the embedded set."""
+    """Where the images are; empty: the environment variable DAPG_DATA_<NAME>, or the embedded set."""
     split: str = ""
     """Empty: the first split of the data set, which is its training or pre-training part."""
     subset: CountOrZero = 0
-    """Use only this many pictures, drawn once by the seed; 0 uses all."""
+    """Use only this many images, drawn once by the seed; 0 uses all."""
     bits: GreyBits = unset(16)
-    """Bits that 16-bit grey pictures use: 12 for an infrared camera that counts to 4,095; more becomes white."""
+    """Bits that 16-bit grey images use: 12 for an infrared camera that counts to 4,095; more becomes white."""
     percentiles: tuple[Percentage, ...] = unset(())
-    """Two, such as [1, 99]: spread each 16-bit grey picture between these of its own values (thermal counts)."""
+    """Two, such as [1, 99]: spread each 16-bit grey image between these of its own values (thermal counts)."""
 
     names: str = unset("")
     """Of a plain folder: a regular expression that finds ``(?P<person>...)`` and perhaps ``(?P<camera>...)`` in file
@@ -89,7 +89,7 @@ class OptimizerConfig:
     name: OptimizerName = "sgd"
     """sgd, adam, adamw or lars."""
     lr: Weight = 0.03
-    """Base learning rate, before warm-up and schedule (0.03 for 256 pictures: MoCo)."""
+    """Base learning rate, before warm-up and schedule (0.03 for 256 images: MoCo)."""
     lr_batch: CountOrZero = 256
     """Batch size the rate is given for; it is scaled linearly to the run's. 0: the rate holds for any batch size."""
     weight_decay: Weight = 1e-4
@@ -139,9 +139,9 @@ class TrainConfig:
     steps: CountOrZero = 0
     """Optimiser steps; 0: ``epochs`` decides."""
     epochs: Weight = 200.0
-    """Passes over the pictures, when ``steps`` is 0."""
+    """Passes over the images, when ``steps`` is 0."""
     batch_size: Count = 256
-    """Pictures per optimiser step, over all processes and accumulated parts."""
+    """Images per optimiser step, over all processes and accumulated parts."""
     accumulation: Count = 1
     """Parts a batch is split into, one after the other, to save memory."""
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
@@ -157,7 +157,7 @@ class TrainConfig:
     early_stop: CountOrZero = 0
     """Stop after this many validations without a better score; 0 never."""
     on_collapse: Literal["stop", "warn"] = "stop"
-    """What to do when the features of all pictures have become one."""
+    """What to do when the features of all images have become one."""
     checkpoint_every: Count = run_only(200)
     """Steps between checkpoints."""
     keep_last: Count = run_only(2)

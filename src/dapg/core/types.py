@@ -45,10 +45,10 @@ def leads_out(path: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One picture of a data set, not opened yet.
+    """One image of a data set, not opened yet.
 
-    ``path`` is relative to the data set's root, with forward slashes: it names the picture in results, and seeds
-    its test corruption. ``box`` is (left, top, right, bottom) in pixels of the stored picture; None means all of it.
+    ``path`` is relative to the data set's root, with forward slashes: it names the image in results, and seeds
+    its test corruption. ``box`` is (left, top, right, bottom) in pixels of the stored image; None means all of it.
     """
 
     path: str
@@ -71,11 +71,11 @@ class Record:
 class Protocol:
     """The rules a ranking is scored by. See docs/reference/protocols.md for each data set's.
 
-    ``same_person_same_camera``: gallery pictures of the query's person by the query's own camera are left out
-    (Market-1501, LLCM). ``camera_groups``: cameras of one group see one place; gallery pictures of the query's
+    ``same_person_same_camera``: gallery images of the query's person by the query's own camera are left out
+    (Market-1501, LLCM). ``camera_groups``: cameras of one group see one place; gallery images of the query's
     group are left out, whatever the person (SYSU-MM01: cameras 2 and 3); cameras not named belong to no group.
-    ``junk_persons``: gallery pictures with these labels are left out for every query (Market-1501: -1).
-    ``unique_identity_cmc``: the CMC counts persons, each at its best picture, instead of pictures (SYSU-MM01, LLCM).
+    ``junk_persons``: gallery images with these labels are left out for every query (Market-1501: -1).
+    ``unique_identity_cmc``: the CMC counts persons, each at its best image, instead of images (SYSU-MM01, LLCM).
     """
 
     name: str
@@ -87,7 +87,7 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One random split of the test pictures into query and gallery set, and the rules it is scored by."""
+    """One random split of the test images into query and gallery set, and the rules it is scored by."""
 
     name: str
     mode: str
@@ -102,7 +102,7 @@ class Trial:
     """What another trial of the mode would change: the gallery, or the test persons and with them the model."""
 
     def __post_init__(self) -> None:
-        """Half an archive, say, leaves one side without pictures.
+        """Half an archive, say, leaves one side without images.
 
         Raises:
             DataError: names the side.
@@ -110,5 +110,5 @@ class Trial:
         for side, records in (("query", self.query), ("gallery", self.gallery)):
             if not records:
                 raise DataError(
-                    f"{self.name} of mode {self.mode} has no {side} picture in this copy; run dapg data verify"
+                    f"{self.name} of mode {self.mode} has no {side} image in this copy; run dapg data verify"
                 )

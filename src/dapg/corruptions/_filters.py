@@ -12,7 +12,7 @@ from torch.nn import functional
 from dapg.core.device import send
 
 Border = Literal["nearest", "reflect", "mirror"]
-"""What lies outside: the edge pixel again (a a | a b c), the picture mirrored with its edge pixel (b a | a b c, SciPy's
+"""What lies outside: the edge pixel again (a a | a b c), the image mirrored with its edge pixel (b a | a b c, SciPy's
 ``reflect``), or without it (c b | a b c, OpenCV's default)."""
 
 _BLOCK = 64
@@ -41,7 +41,7 @@ def pad(images: Shaped[Tensor, "*B H W"], rows: int, columns: int, border: Borde
     """Extend by ``rows`` pixels above and below and ``columns`` left and right."""
     height, width = images.shape[-2:]
     if border != "reflect" and images.ndim == 4 and images.is_floating_point() and rows < height and columns < width:
-        # torch's own padding is several times faster; it lacks "reflect" and refuses padding beyond the picture.
+        # torch's own padding is several times faster; it lacks "reflect" and refuses padding beyond the image.
         mode = "replicate" if border == "nearest" else "reflect"
         return functional.pad(images, (columns, columns, rows, rows), mode=mode)
     return pad_axis(pad_axis(images, -2, rows, rows, border), -1, columns, columns, border)
@@ -142,7 +142,7 @@ def correlate(
 def shifted_sum(
     images: Float[Tensor, "B C H W"], offsets: Int[Tensor, "B K 2"], weights: Float[Tensor, "B K"]
 ) -> Float[Tensor, "B C H W"]:
-    """Sum over k of weight k times the picture read ``offsets[k]`` = (rows, columns) away; edges are repeated."""
+    """Sum over k of weight k times the image read ``offsets[k]`` = (rows, columns) away; edges are repeated."""
     if images.device.type == "cpu":
         return _shifted_sum_by_sample(images, offsets, weights)
     return _shifted_sum_at_once(images, offsets, weights)
@@ -151,7 +151,7 @@ def shifted_sum(
 def _shifted_sum_by_sample(
     images: Float[Tensor, "B C H W"], offsets: Int[Tensor, "B K 2"], weights: Float[Tensor, "B K"]
 ) -> Float[Tensor, "B C H W"]:
-    """Each sample's shifts as views of its padded picture: everything stays in the cache."""
+    """Each sample's shifts as views of its padded image: everything stays in the cache."""
     height, width = images.shape[-2:]
     result = torch.zeros_like(images)
     for image, total, moves, shares in zip(images, result, offsets.tolist(), weights.tolist(), strict=True):

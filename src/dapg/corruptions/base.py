@@ -19,10 +19,10 @@ CHOICES = frozenset({"severity", "photograph", "corner"})
 
 
 class Corruption(ABC):
-    """One damage that happens to pictures, at severities 1 (slight) to 5 (severe).
+    """One damage that happens to images, at severities 1 (slight) to 5 (severe).
 
     ``draw`` makes every random choice and ``apply`` none, so that one draw can be replayed on another device, on
-    another picture or later in a chain. Severities are in pixels: they are meant for pictures of about 256 x 128,
+    another image or later in a chain. Severities are in pixels: they are meant for images of about 256 x 128,
     whatever size a network sees afterwards.
     """
 
@@ -30,29 +30,29 @@ class Corruption(ABC):
     family: ClassVar[str]
     """noise, blur, weather, digital or extra."""
     precision: ClassVar[torch.dtype] = torch.float32
-    """What uint8 pictures are computed in; float64 where the reference's last bit decides over whole grey levels."""
+    """What uint8 images are computed in; float64 where the reference's last bit decides over whole grey levels."""
     margin: ClassVar[float] = 1e-3
     """Added to 0 ... 255 before truncating: see ``to_bytes``."""
     cpu_batch: ClassVar[int] = 1
-    """Pictures worked on at once on the CPU: one stays in the cache; more where the operations are many and small."""
+    """Images worked on at once on the CPU: one stays in the cache; more where the operations are many and small."""
     cpu_pixels: ClassVar[int] = 2**31
-    """Fewer pictures at once than ``cpu_batch`` where they have more pixels together than this, so that what is made of
+    """Fewer images at once than ``cpu_batch`` where they have more pixels together than this, so that what is made of
     them on the way still fits into the cache."""
 
     @abstractmethod
     def draw(self, shape: torch.Size, severity: Int[Tensor, "B"], generator: SampleGenerator) -> Parameters:
-        """Parameters for pictures of ``shape`` = (B, C, H, W); severities 1 to 5, one a sample, on the host.
+        """Parameters for images of ``shape`` = (B, C, H, W); severities 1 to 5, one a sample, on the host.
 
-        Fields are made on the generator's device, everything else on the host; ``move`` brings both to the pictures.
-        C is 3, or 1 for infrared pictures in three equal channels: noise is then equal on all of them.
+        Fields are made on the generator's device, everything else on the host; ``move`` brings both to the images.
+        C is 3, or 1 for infrared images in three equal channels: noise is then equal on all of them.
         """
 
     @abstractmethod
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
-        """The corrupted float pictures; the result may leave [0, 1]. Does not change its input."""
+        """The corrupted float images; the result may leave [0, 1]. Does not change its input."""
 
     def apply(self, images: Shaped[Tensor, "B 3 H W"], parameters: Parameters) -> Shaped[Tensor, "B 3 H W"]:
-        """The corrupted pictures: uint8 (truncated, as in the reference) or float in [0, 1], the same out."""
+        """The corrupted images: uint8 (truncated, as in the reference) or float in [0, 1], the same out."""
         images = images.contiguous()
         if images.dtype == torch.uint8:
             return to_bytes(self.transform(images.to(self.precision).div_(255), parameters), self.margin)
@@ -92,7 +92,7 @@ def by_severity(severity: Int[Tensor, "B"], device: torch.device) -> Iterator[tu
 
 
 def move(parameters: Parameters, device: torch.device) -> Parameters:
-    """The same draw for pictures on another device."""
+    """The same draw for images on another device."""
     return {name: value if name in CHOICES else send(value, device) for name, value in parameters.items()}
 
 

@@ -17,7 +17,7 @@ from dapg.corruptions.base import Corruption, Parameters, by_severity, pick, to_
 
 
 class DefocusBlur(Corruption):
-    """The picture through a lens out of focus: correlation with a disk whose edge is slightly smoothed."""
+    """The image through a lens out of focus: correlation with a disk whose edge is slightly smoothed."""
 
     name = "defocus_blur"
     family = "blur"
@@ -96,7 +96,7 @@ class GlassBlur(Corruption):
 def _glass_sources(displacement: Int[Tensor, "B R 2 H W"], reach: int) -> Int[Tensor, "B N"]:
     """For every pixel the index (row * W + column) of the pixel whose value it has after all rounds of copying."""
     count, rounds, _, height, width = displacement.shape
-    # All pictures share one numbering, so that following pointers is a plain look-up.
+    # All images share one numbering, so that following pointers is a plain look-up.
     number = torch.int32 if count * height * width < 2**31 else torch.int64
     index = torch.arange(count * height * width, device=displacement.device, dtype=number)
     walked = (slice(None), slice(reach + 1, height - reach + 1), slice(reach + 1, width - reach + 1))
@@ -144,8 +144,8 @@ def motion_trail(
 ) -> dict[str, Tensor]:
     """``angle`` in degrees, ``offsets`` (B, 41, 2) in rows and columns and ``weights`` (B, 41) of a trail.
 
-    2 r + 1 steps of one pixel with weights exp(-k² / (2 σ²)), normalised. Steps that leave a picture of (height, width)
-    are dropped without normalising again, as in the reference: small pictures become darker.
+    2 r + 1 steps of one pixel with weights exp(-k² / (2 σ²)), normalised. Steps that leave an image of (height, width)
+    are dropped without normalising again, as in the reference: small images become darker.
     """
     steps = torch.arange(41, device=angle.device, dtype=torch.float64)
     weights = (-0.5 * (steps / sigma[:, None].double()) ** 2).exp() * (steps <= 2 * radius[:, None])
@@ -160,9 +160,9 @@ def motion_trail(
 
 
 class ZoomBlur(Corruption):
-    """The camera zooms: the mean of the picture and its centre enlarged by growing factors.
+    """The camera zooms: the mean of the image and its centre enlarged by growing factors.
 
-    The factors begin at 1, so the sharp picture counts twice. Where rounding makes an enlarged picture smaller than
+    The factors begin at 1, so the sharp image counts twice. Where rounding makes an enlarged image smaller than
     the whole, it is added to the top left part only, as in imagecorruptions.
     """
 

@@ -25,7 +25,7 @@ from dapg.corruptions.base import Corruption, Parameters, by_severity, per_sampl
 
 
 class Contrast(Corruption):
-    """Pull every channel towards its mean over the picture."""
+    """Pull every channel towards its mean over the image."""
 
     name = "contrast"
     family = "digital"
@@ -60,7 +60,7 @@ class ElasticTransform(Corruption):
     """A smooth random displacement of all pixels, the milder variant of imagecorruptions.
 
     Uniform fields of ±0.005 H, smoothed with σ = 1 % of each side (cut at 3 σ) and scaled by α, say where each pixel
-    is read, bilinear, with the picture mirrored at its edges.
+    is read, bilinear, with the image mirrored at its edges.
     """
 
     name = "elastic_transform"
@@ -237,7 +237,7 @@ def _codec_round_trip(quality: int, image: Image.Image) -> Image.Image:
 def _through_pillow(
     images: UInt8[Tensor, "B 3 H W"], changes: Sequence[Callable[[Image.Image], Image.Image]]
 ) -> UInt8[Tensor, "B 3 H W"]:
-    """Each picture after its change; several threads help, as Pillow lets go of the interpreter lock."""
+    """Each image after its change; several threads help, as Pillow lets go of the interpreter lock."""
     result = torch.empty_like(images, memory_format=torch.contiguous_format)
     size = (images.shape[3], images.shape[2])
 

@@ -186,7 +186,7 @@ def _with_neighbours(pixels: Bool[Tensor, "B H W"]) -> Bool[Tensor, "B H W"]:
 
 
 def _connected(seeds: Bool[Tensor, "B H W"], possible: Bool[Tensor, "B H W"]) -> Bool[Tensor, "B H W"]:
-    """The possible pixels that a seed is connected to; a number of operations that does not depend on the picture.
+    """The possible pixels that a seed is connected to; a number of operations that does not depend on the image.
 
     Every pixel points to one of a higher number in its own component; in each round the pointed-at take over the
     highest of their pixels' neighbours, and pointers are doubled, so that a component soon points to one pixel.
@@ -254,7 +254,7 @@ def _chamfer() -> tuple[tuple[float, ...], ...]:
 
 
 def equalise(images: Int[Tensor, "B H W"]) -> Int[Tensor, "B H W"]:
-    """Histogram equalisation of 0 ... 255 pictures as in OpenCV; a picture of one grey level stays."""
+    """Histogram equalisation of 0 ... 255 images as in OpenCV; an image of one grey level stays."""
     flat = images.flatten(1).long()
     histogram = torch.zeros(len(images), 256, device=images.device, dtype=torch.int64)
     histogram.scatter_add_(1, flat, torch.ones_like(flat))
@@ -267,12 +267,12 @@ def equalise(images: Int[Tensor, "B H W"]) -> Int[Tensor, "B H W"]:
 
 
 class Rain(Corruption):
-    """Slanted grey streaks, a box blur, and a darker picture.
+    """Slanted grey streaks, a box blur, and a darker image.
 
-    Drizzle at severity 1, heavy rain at 2 and 3, a torrent at 4 and 5. The reference draws a slant for each picture,
+    Drizzle at severity 1, heavy rain at 2 and 3, a torrent at 4 and 5. The reference draws a slant for each image,
     which decides where drops may begin, but every drop then falls 10 pixels to the right, as the slant never reaches
     the drawing (albumentations up to June 2022, issue 1175): published numbers contain exactly that. It also
-    multiplies lightness by 1 in 8-bit HLS, which moves strong colours by a few levels: uint8 pictures go that way too,
+    multiplies lightness by 1 in 8-bit HLS, which moves strong colours by a few levels: uint8 images go that way too,
     float ones are spared it.
     """
 
@@ -280,7 +280,7 @@ class Rain(Corruption):
     family = "extra"
     cpu_batch = 8
     cpu_pixels = 100_000
-    # area of the picture per drop, length of a drop, side of the blur, darkening
+    # area of the image per drop, length of a drop, side of the blur, darkening
     TABLE = ((770, 10, 3, 0.10), (600, 30, 4, 0.15), (600, 30, 5, 0.20), (500, 60, 6, 0.25), (500, 60, 7, 0.30))
     SLANT = 10
     """Columns to the right that a drop falls, and the bound of the slants drawn."""
@@ -325,7 +325,7 @@ class Rain(Corruption):
     def _wet(
         self, images: Float[Tensor, "B 3 H W"], parameters: Parameters, white: float
     ) -> Iterator[tuple[Int[Tensor, "b"] | slice, Float[Tensor, "b 3 H W"], float, int]]:
-        """Rows of one severity, their pictures with blurred streaks, how much darker they become, side of the blur."""
+        """Rows of one severity, their images with blurred streaks, how much darker they become, side of the blur."""
         height, width = images.shape[-2:]
         for level, rows in by_severity(parameters["severity"], images.device):
             _, length, side, darkening = self.TABLE[level - 1]
@@ -339,7 +339,7 @@ def rain_streaks(
 ) -> Bool[Tensor, "B {height} {width}"]:
     """Pixels on the lines from each (x, y) to (x + slant, y + length), as OpenCV draws them; 0 < slant <= length.
 
-    Ends outside the picture are cut back to its border first, the lower one in its row and then both in their columns,
+    Ends outside the image are cut back to its border first, the lower one in its row and then both in their columns,
     which bends a line slightly; then Bresenham's line is followed from its left end.
     """
     left, top = drops.unbind(dim=-1)

@@ -43,15 +43,15 @@ VISIBLE_20 = (*IMAGENET_C, *UNSEEN)
 """The 20 of CIL, and so of SYSU-C and RegDB-C, in the order of CIL-ReID."""
 
 NONE = "none"
-"""A picture left as it is, an entry of the infrared list."""
+"""An image left as it is, an entry of the infrared list."""
 
 INFRARED_20 = (*(name for name in VISIBLE_20 if name != "saturate"), NONE)
-"""The 20 of ML-MDA's infrared pictures: no saturate, and ``none`` instead."""
+"""The 20 of ML-MDA's infrared images: no saturate, and ``none`` instead."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
 DRAWS = 2
-"""Version of the draws: raised when a seed gives another picture by more than rounding, and stored with every score.
+"""Version of the draws: raised when a seed gives another image by more than rounding, and stored with every score.
 
 2: rain begins and falls as the reference's does.
 """
@@ -154,20 +154,20 @@ class Draw:
     parameters: Parameters
 
     def to(self, device: torch.device | str) -> "Draw":
-        """The same draw for pictures on another device."""
+        """The same draw for images on another device."""
         return Draw(self.name, self.rows, move(self.parameters, torch.device(device)))
 
 
 def draw(
     shape: torch.Size, names: Sequence[str], severities: Int[Tensor, "B"], generator: SampleGenerator
 ) -> list[Draw]:
-    """One corruption a sample for pictures of ``shape`` = (B, C, H, W): parameters grouped by type.
+    """One corruption a sample for images of ``shape`` = (B, C, H, W): parameters grouped by type.
 
-    Row i depends on ``names[i]``, ``severities[i]`` (on the host) and stream i only. ``none`` leaves a picture as it
+    Row i depends on ``names[i]``, ``severities[i]`` (on the host) and stream i only. ``none`` leaves an image as it
     is. With C = 1 noise is equal on all three channels.
 
     Raises:
-        UsageError: an unknown name, a severity outside 1 ... 5, or pictures below 32 pixels.
+        UsageError: an unknown name, a severity outside 1 ... 5, or images below 32 pixels.
     """
     _check(shape, names, severities)
     draws = []
@@ -178,9 +178,9 @@ def draw(
 
 
 def apply(images: Shaped[Tensor, "B 3 H W"], draws: Sequence[Draw], chunk: int = 64) -> Shaped[Tensor, "B 3 H W"]:
-    """Corrupt a batch with draws made before, on the pictures' device; uint8 or float in [0, 1], the same out.
+    """Corrupt a batch with draws made before, on the images' device; uint8 or float in [0, 1], the same out.
 
-    On a GPU at most ``chunk`` pictures of a type are worked on at once, which bounds the memory of intermediate
+    On a GPU at most ``chunk`` images of a type are worked on at once, which bounds the memory of intermediate
     results. On the CPU it is one or a few at a time, so that they stay in the cache.
     """
     images = images.contiguous()
@@ -235,14 +235,14 @@ def corrupt(
 ) -> Shaped[Tensor, "B 3 H W"]:
     """Draw and apply: one named corruption a sample, or one name and one severity for all.
 
-    ``chunk`` bounds how many pictures are drawn for and worked on at once; it changes nothing in the result.
-    ``equal_channels`` is for infrared pictures: the same noise on all three channels.
+    ``chunk`` bounds how many images are drawn for and worked on at once; it changes nothing in the result.
+    ``equal_channels`` is for infrared images: the same noise on all three channels.
 
     Raises:
         UsageError: as ``draw``.
 
     Example:
-        >>> pictures = torch.zeros(2, 3, 64, 32, dtype=torch.uint8)
+        >>> images = torch.zeros(2, 3, 64, 32, dtype=torch.uint8)
         >>> corrupt(pictures, ["fog", "rain"], torch.tensor([1, 3]), SampleGenerator(torch.tensor([7, 8]))).shape
         torch.Size([2, 3, 64, 32])
     """
@@ -265,17 +265,15 @@ def corrupt(
 
 
 _CPU_DRAWS = 8
-"""Pictures drawn for together on the CPU: their noise still fits into the cache."""
+"""Images drawn for together on the CPU: their noise still fits into the cache."""
 
 
 def _check(shape: torch.Size, names: Sequence[str], severities: Int[Tensor, "N"]) -> None:
     """Refuse what no corruption can do."""
     if min(shape[-2:]) < 32:
-        raise UsageError(
-            f"corruptions need pictures of 32 pixels or more on both sides, these have {tuple(shape[-2:])}"
-        )
+        raise UsageError(f"corruptions need images of 32 pixels or more on both sides, these have {tuple(shape[-2:])}")
     if len(names) != len(severities) or len(names) != shape[0]:
-        raise UsageError(f"{shape[0]} pictures need as many names and severities, not {len(names)}, {len(severities)}")
+        raise UsageError(f"{shape[0]} images need as many names and severities, not {len(names)}, {len(severities)}")
     if len(names) > 0 and not 1 <= int(severities.min()) <= int(severities.max()) <= 5:
         raise UsageError("severities are 1, 2, 3, 4 or 5")
 

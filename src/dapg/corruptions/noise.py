@@ -32,7 +32,7 @@ class ShotNoise(Corruption):
     """Poisson(x λ) / λ: light counted in few photons.
 
     The count is the inverse distribution function at a uniform number, read from a table over the 256 grey levels;
-    what lies between two levels is added back, so that float pictures keep their mean.
+    what lies between two levels is added back, so that float images keep their mean.
     """
 
     name = "shot_noise"

@@ -27,7 +27,7 @@ from dapg.corruptions.blur import motion_trail
 class Snow(Corruption):
     """Blown flakes: enlarged noise above a threshold, motion blurred, added twice (once turned by 180°).
 
-    The picture is whitened before: blend x + (1 - blend) max(x, 1.5 luma + 0.5).
+    The image is whitened before: blend x + (1 - blend) max(x, 1.5 luma + 0.5).
     """
 
     name = "snow"
@@ -48,7 +48,7 @@ class Snow(Corruption):
         angle = generator.uniform(low=-135.0, high=-45.0)
         radius = pick([row[4] for row in self.TABLE], severity)
         sigma = pick([row[5] for row in self.TABLE], severity)
-        # The trail meets the enlarged layer, whose sides are at least the picture's, save for rounding.
+        # The trail meets the enlarged layer, whose sides are at least the image's, save for rounding.
         return {"severity": severity, "noise": noise, **motion_trail(angle, radius, sigma, height, width)}
 
     def transform(self, images: Float[Tensor, "B 3 H W"], parameters: Parameters) -> Float[Tensor, "B 3 H W"]:
@@ -75,7 +75,7 @@ def _widen(centre: Float[Tensor, "B 1 h w"], height: int, width: int) -> Float[T
 
 
 class Frost(Corruption):
-    """A photograph of frost laid over the picture, cut out at a random place."""
+    """A photograph of frost laid over the image, cut out at a random place."""
 
     name = "frost"
     family = "weather"
@@ -129,7 +129,7 @@ def frost_photograph(photograph: int, height: int, width: int, device: torch.dev
 
 
 class ProceduralFrost(Corruption):
-    """Frost without photographs: needles of ice in a few directions on a cloudy film, others for every picture.
+    """Frost without photographs: needles of ice in a few directions on a cloudy film, others for every image.
 
     An option for training and for those who may not use the photographs; no published number contains it, so it belongs
     to no list of corruptions. Weights are those of ``frost``.
@@ -170,7 +170,7 @@ class ProceduralFrost(Corruption):
 
 
 class Fog(Corruption):
-    """A plasma fractal added, then everything scaled back to the picture's own maximum."""
+    """A plasma fractal added, then everything scaled back to the image's own maximum."""
 
     name = "fog"
     family = "weather"

@@ -1,4 +1,4 @@
-"""Contract of a data set: one file, one class, records and trials. No picture is opened here."""
+"""Contract of a data set: one file, one class, records and trials. No image is opened here."""
 
 import io
 import re
@@ -18,16 +18,16 @@ from dapg.core.types import Record, Trial
 
 
 class Dataset(ABC):
-    """A set of pictures of people below one root, with its official splits and test protocol.
+    """A set of images of people below one root, with its official splits and test protocol.
 
     A new data set is a new file ``data/<name>.py`` with one public subclass; the contract test builds
-    ``example_layout`` with tiny pictures and checks every split and trial of it.
+    ``example_layout`` with tiny images and checks every split and trial of it.
     """
 
     title: ClassVar[str]
     """Name as the field writes it, for example ``SYSU-MM01``."""
     licence: ClassVar[str]
-    """Under which terms the pictures may be used."""
+    """Under which terms the images may be used."""
     access: ClassVar[str]
     """Where to ask for a copy."""
     splits: ClassVar[tuple[str, ...]]
@@ -46,7 +46,7 @@ class Dataset(ABC):
     embedded: ClassVar[bool] = False
     """Whether the package brings it along, so that it needs no root."""
     smallest: ClassVar[tuple[int, int]] = (1, 1)
-    """(height, width) in pixels below which `dapg data verify` points a picture out."""
+    """(height, width) in pixels below which `dapg data verify` points an image out."""
 
     def __init__(self, root: Path | str) -> None:
         """Look at the layout below ``root`` and fail early when it is not this data set's.
@@ -59,9 +59,9 @@ class Dataset(ABC):
 
     @abstractmethod
     def records(self, split: str) -> Sequence[Record]:
-        """Every picture of a split in a fixed order, the same on every machine.
+        """Every image of a split in a fixed order, the same on every machine.
 
-        A list, or for millions of pictures ``compact.CompactRecords``.
+        A list, or for millions of images ``compact.CompactRecords``.
 
         Raises:
             UsageError: no such split.
@@ -86,7 +86,7 @@ class Dataset(ABC):
         return self.splits[0]
 
     def labelled_split(self) -> str:
-        """The split that fine-tuning takes unless told otherwise; sets with unlabelled pictures name another."""
+        """The split that fine-tuning takes unless told otherwise; sets with unlabelled images name another."""
         return self.default_split()
 
     def fitting_split(self, split: str) -> str:
@@ -100,7 +100,7 @@ class Dataset(ABC):
         return split
 
     def read(self, record: Record) -> bytes:
-        """The encoded picture of a record. Called in loader workers; sets in archives override it.
+        """The encoded image of a record. Called in loader workers; sets in archives override it.
 
         Raises:
             DataError: the file is missing or cannot be read.
@@ -112,7 +112,7 @@ class Dataset(ABC):
             raise DataError(f"{path}: {error.strerror or error}") from error
 
     def scale_grey(self, bits: int, percentiles: tuple[float, ...]) -> None:
-        """From now on ``read`` brings 16-bit grey pictures to 8 bits, as ``core.images.scale_grey`` does."""
+        """From now on ``read`` brings 16-bit grey images to 8 bits, as ``core.images.scale_grey`` does."""
         plain = partial(type(self).read, self)
         self.read = partial(_read_scaled, plain, bits, percentiles)  # type: ignore[method-assign]
 
@@ -122,20 +122,20 @@ class Dataset(ABC):
         return None
 
     companion_slots: int = 0
-    """How many other pictures of a person travel with each picture at most (``data/companions.py``)."""
+    """How many other images of a person travel with each image at most (``data/companions.py``)."""
 
     def companions(self, record: Record) -> list[tuple[bytes, tuple[int, int, int, int] | None, str]]:
-        """Encoded picture, box and name of each of them."""
+        """Encoded image, box and name of each of them."""
         return []
 
     @classmethod
     @abstractmethod
     def example_layout(cls) -> Mapping[str, str | None]:
-        """A tiny complete copy: relative path -> text of a list file, or None for a picture."""
+        """A tiny complete copy: relative path -> text of a list file, or None for an image."""
 
     @classmethod
     def write_example(cls, root: Path | str) -> None:
-        """Write ``example_layout`` below ``root``, its pictures as tiny ones of different colours.
+        """Write ``example_layout`` below ``root``, its images as tiny ones of different colours.
 
         Sets that live in archives write an archive instead.
         """
@@ -178,7 +178,7 @@ POLICY_FILE, PARTIAL = "corruption.json", ".partial"
 
 
 def _refuse_unfinished(root: Path) -> None:
-    """What a command of ours has not finished lacks pictures or lists, and would be read silently as a smaller set.
+    """What a command of ours has not finished lacks images or lists, and would be read silently as a smaller set.
 
     Raises:
         DataError: names the command.
@@ -201,7 +201,7 @@ def _refuse_unfinished(root: Path) -> None:
 
 
 def example_image(path: str) -> bytes:
-    """A picture of 8 x 16 pixels in the format that the suffix names, in a colour of its own."""
+    """An image of 8 x 16 pixels in the format that the suffix names, in a colour of its own."""
     colour = derive_seed("example", path) % 2**24
     image = Image.new("RGB", (8, 16), (colour & 255, colour >> 8 & 255, colour >> 16))
     stream = io.BytesIO()

@@ -19,14 +19,14 @@ _TEMPLATES = (
 
 @dataclass(frozen=True)
 class CaptionSettings:
-    """Which pictures."""
+    """Which images."""
 
     data: DataConfig = field(default_factory=DataConfig)
     """Rendered people."""
     seed: Seed = 0
     """Of a subset."""
     out: str = "captions.tsv"
-    """The file: a picture a line, path, tab, sentence."""
+    """The file: an image a line, path, tab, sentence."""
 
 
 def garment_sentence(garments: Mapping[str, str], template: int = 0) -> str:
@@ -53,8 +53,8 @@ def captions(settings: CaptionSettings) -> dict[str, str]:
     """Path -> sentence for rendered people, whose clothes are known; the way to put it changes from one to the next.
 
     Raises:
-        UsageError: of these pictures nobody knows what they show.
-        DataError: the data set knows nothing of a picture.
+        UsageError: of these images nobody knows what they show.
+        DataError: the data set knows nothing of an image.
     """
     dataset = open_dataset(settings.data)
     if not isinstance(dataset, Synthetic):

@@ -1,4 +1,4 @@
-"""Shared by sets of millions of pictures: a list of records kept as a few arrays instead of Python objects."""
+"""Shared by sets of millions of images: a list of records kept as a few arrays instead of Python objects."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice

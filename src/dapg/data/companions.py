@@ -1,7 +1,7 @@
-"""Shared by alignment: a data set whose pictures come with others of (supposedly) the same person, as positives.
+"""Shared by alignment: a data set whose images come with others of (supposedly) the same person, as positives.
 
-Where the others come from decides what is learnt, and is what the ablation compares: generated pictures of the person
-in other poses, those of somebody else, or true other pictures of the person.
+Where the others come from decides what is learnt, and is what the ablation compares: generated images of the person
+in other poses, those of somebody else, or true other images of the person.
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ Key = tuple[str, Box | None]
 
 
 class WithCompanions(Dataset):
-    """A data set and, for each of its pictures, up to ``companion_slots`` others; everything else is handed through."""
+    """A data set and, for each of its images, up to ``companion_slots`` others; everything else is handed through."""
 
     def __init__(self, dataset: Dataset, companions: Mapping[Key, Sequence[Path | Record]]) -> None:
         """``companions``: by (path, box) of the record; files, or records of ``dataset``."""
@@ -30,7 +30,7 @@ class WithCompanions(Dataset):
         self.companion_slots = max((len(others) for others in companions.values()), default=0)
         if self.companion_slots == 0:
             raise DataError(
-                f"{dataset.title}: not one picture has another to be aligned with; generate some (dapg pose generate), "
+                f"{dataset.title}: not one image has another to be aligned with; generate some (dapg pose generate), "
                 "or lower --least_score"
             )
 
@@ -49,7 +49,7 @@ class WithCompanions(Dataset):
         return self._dataset.read(record)
 
     def companions(self, record: Record) -> list[tuple[bytes, Box | None, str]]:
-        """Encoded pictures, box and name of each companion of a record.
+        """Encoded images, box and name of each companion of a record.
 
         Raises:
             DataError: a file is missing or cannot be read.
@@ -74,7 +74,7 @@ class WithCompanions(Dataset):
 def generated_companions(
     manifest: Manifest, records: Sequence[Record], poses: Sequence[str], least_score: float
 ) -> dict[Key, list[Path]]:
-    """For each record its generated pictures in ``poses`` whose key points hit the target well enough.
+    """For each record its generated images in ``poses`` whose key points hit the target well enough.
 
     Raises:
         UsageError: a pose that was not generated.
@@ -93,10 +93,10 @@ def generated_companions(
 def shuffled_companions(
     companions: Mapping[Key, Sequence[Path]], records: Sequence[Record], seed: int
 ) -> dict[Key, Sequence[Path]]:
-    """Everybody gets the generated pictures of somebody else: a control that keeps the pictures and breaks identity.
+    """Everybody gets the generated images of somebody else: a control that keeps the images and breaks identity.
 
-    One random cycle through all persons (through all pictures where nobody is known): pictures of a person go to
-    pictures of the next one, each set given out as evenly as can be.
+    One random cycle through all persons (through all images where nobody is known): images of a person go to
+    images of the next one, each set given out as evenly as can be.
 
     Raises:
         UsageError: fewer than two persons.
@@ -117,7 +117,7 @@ def shuffled_companions(
 
 
 def true_companions(records: Sequence[Record], count: int, seed: int) -> dict[Key, list[Record]]:
-    """For each record up to ``count`` other pictures of its person, drawn once: what perfect generation would give.
+    """For each record up to ``count`` other images of its person, drawn once: what perfect generation would give.
 
     Needs labels: an upper bound for comparison, no part of a method without labels.
 
@@ -129,7 +129,7 @@ def true_companions(records: Sequence[Record], count: int, seed: int) -> dict[Ke
         if record.person != UNKNOWN:
             groups[record.person].append(record)
     if not groups:
-        raise UsageError("true other pictures of a person need labels; this split has none")
+        raise UsageError("true other images of a person need labels; this split has none")
     given: dict[Key, list[Record]] = {}
     for person, mine in groups.items():
         generator = generator_from("true companions", seed, person)

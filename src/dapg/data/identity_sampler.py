@@ -1,4 +1,4 @@
-"""Shared by methods that need several pictures of a person in a batch: P persons x K pictures, also cross-modal.
+"""Shared by methods that need several images of a person in a batch: P persons x K images, also cross-modal.
 
 Like the samplers of ``samplers.py`` a batch is a pure function of seed and step: resuming is a number, and the parts
 that ``LocalBatches`` hands to processes hold whole persons, because a batch goes person by person.
@@ -15,14 +15,14 @@ from dapg.core.types import UNKNOWN, Modality, Record
 
 
 class IdentitySampler:
-    """``persons`` persons x ``pictures`` pictures: PK sampling of metric learning.
+    """``persons`` persons x ``pictures`` images: PK sampling of metric learning.
 
-    Persons are drawn without replacement within a batch; pictures without replacement where a person has enough, else
-    every picture once and the rest again.
+    Persons are drawn without replacement within a batch; images without replacement where a person has enough, else
+    every image once and the rest again.
     """
 
     def __init__(self, records: Sequence[Record], persons: int, images: int, seed: int) -> None:
-        """Group the records by person; pictures without a person are not used.
+        """Group the records by person; images without a person are not used.
 
         Raises:
             UsageError: fewer persons than a batch holds.
@@ -35,11 +35,11 @@ class IdentitySampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in which as many pictures are drawn as there are."""
+        """Batches in which as many images are drawn as there are."""
         return max(1, self._numbers // self.batch_size)
 
     def batch(self, step: int) -> list[int]:
-        """Numbers of the pictures of step ``step``, person by person."""
+        """Numbers of the images of step ``step``, person by person."""
         generator = generator_from("identity", self.seed, step)
         chosen = torch.randperm(len(self._groups), generator=generator)[: self.persons].tolist()
         return [number for group in chosen for number in _without(self._groups[group], self.images, generator)]
@@ -48,10 +48,10 @@ class IdentitySampler:
 class CrossModalSampler:
     """``persons`` persons x (``pictures`` visible + ``pictures`` infrared): the sampler of AGW, CAJ and CIL.
 
-    Persons, among those seen in both lights, are drawn without replacement within a batch and pictures *with*
+    Persons, among those seen in both lights, are drawn without replacement within a batch and images *with*
     replacement, also where there are enough (mangye16/Cross-Modal-Re-ID-baseline, utils.IdentitySampler; its random
     numbers are NumPy's global ones and are not reproduced). A batch holds person by person the visible, then the
-    infrared pictures. AGW's sizes are 8 x (4 + 4).
+    infrared images. AGW's sizes are 8 x (4 + 4).
     """
 
     def __init__(self, records: Sequence[Record], persons: int = 8, images: int = 4, seed: int = 0) -> None:
@@ -65,15 +65,15 @@ class CrossModalSampler:
         visible, infrared = (_by_person(records, modality) for modality in Modality)
         self._groups = [(visible[person], infrared[person]) for person in visible if person in infrared]
         self._numbers = max(sum(map(len, visible.values())), sum(map(len, infrared.values())))
-        _refuse_too_few(len(self._groups), persons, "persons with visible and infrared pictures")
+        _refuse_too_few(len(self._groups), persons, "persons with visible and infrared images")
 
     @property
     def steps_per_epoch(self) -> int:
-        """AGW's epoch: floor(N / PK) + 1 batches, N the pictures of the larger modality (SYSU-MM01: 696)."""
+        """AGW's epoch: floor(N / PK) + 1 batches, N the images of the larger modality (SYSU-MM01: 696)."""
         return self._numbers // (self.persons * self.images) + 1
 
     def batch(self, step: int) -> list[int]:
-        """Numbers of the pictures of step ``step``."""
+        """Numbers of the images of step ``step``."""
         generator = generator_from("cross-modal", self.seed, step)
         chosen = torch.randperm(len(self._groups), generator=generator)[: self.persons].tolist()
         batch: list[int] = []

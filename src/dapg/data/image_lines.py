@@ -1,4 +1,4 @@
-"""Shared: files that say something about each picture (path<TAB>text), such as which pseudo-person it shows."""
+"""Shared: files that say something about each image (path<TAB>text), such as which pseudo-person it shows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,10 +25,10 @@ def read_groups(path: Path) -> dict[str, int]:
 
 
 def read_lines(path: Path, what: str) -> dict[str, str]:
-    """Path of a picture -> what a file says about it: ``path<TAB>text``, a picture a line.
+    """Path of an image -> what a file says about it: ``path<TAB>text``, an image a line.
 
     Raises:
-        DataError: missing, a line without a tab, or a picture that is named twice.
+        DataError: missing, a line without a tab, or an image that is named twice.
     """
     texts: dict[str, str] = {}
     for number, line in enumerate(listing.read_lines(path), 1):
@@ -65,7 +65,7 @@ def named(records: Sequence[Record], said: Mapping[str, object], what: str) -> l
     known = [record for record in records if record.path in said]
     if not known:
         raise DataError(
-            f"no {what} is given for any of the {len(records)} pictures; paths begin at the data set's root, such as "
+            f"no {what} is given for any of the {len(records)} images; paths begin at the data set's root, such as "
             f"{records[0].path}, not {next(iter(said), 'nothing')}"
         )
     return known

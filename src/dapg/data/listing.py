@@ -1,4 +1,4 @@
-"""Files of a data set: which are pictures, where links lead, how lists are read. One rule for every set."""
+"""Files of a data set: which are images, where links lead, how lists are read. One rule for every set."""
 
 import os
 import re
@@ -13,7 +13,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 
 
 def is_image(path: str) -> bool:
-    """Whether a relative path names a picture: a known suffix, and nothing hidden on the way.
+    """Whether a relative path names an image: a known suffix, and nothing hidden on the way.
 
     macOS leaves ``._NAME`` beside NAME on copies, and ``__MACOSX`` folders in archives.
     """
@@ -23,7 +23,7 @@ def is_image(path: str) -> bool:
 
 
 def images_in(folder: Path) -> list[str]:
-    """Sorted names of the pictures in one folder.
+    """Sorted names of the images in one folder.
 
     Raises:
         DataError: the folder cannot be read, or a name is not UTF-8.
@@ -36,7 +36,7 @@ def images_in(folder: Path) -> list[str]:
 
 
 def images_below(root: Path) -> list[str]:
-    """Sorted paths of all pictures below ``root``, relative to it; linked folders are followed, each once.
+    """Sorted paths of all images below ``root``, relative to it; linked folders are followed, each once.
 
     Raises:
         DataError: a name is not UTF-8.

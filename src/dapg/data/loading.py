@@ -21,30 +21,30 @@ from dapg.data.base import Dataset
 from dapg.data.samplers import LocalBatches
 
 _MAX_REPLACEMENTS = 100
-"""Unreadable pictures in a row after which the data set, not the picture, is at fault."""
+"""Unreadable images in a row after which the data set, not the image, is at fault."""
 
 
 OnBadImage = Literal["skip", "fail"]
-"""What becomes of an unreadable picture outside training, where none may take its place."""
+"""What becomes of an unreadable image outside training, where none may take its place."""
 
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """How pictures are read."""
+    """How images are read."""
 
     height: Pixels = 256
-    """Rows of the decoded picture, before any augmentation (the paper: 256)."""
+    """Rows of the decoded image, before any augmentation (the paper: 256)."""
     width: Pixels = 128
-    """Columns of the decoded picture (the paper: 128)."""
+    """Columns of the decoded image (the paper: 128)."""
     on_bad_image: Literal["replace", "fail"] = "replace"
-    """An unreadable picture in training: use the next one of the same person (or the next one) and list it in the
+    """An unreadable image in training: use the next one of the same person (or the next one) and list it in the
     result, or stop."""
     workers: Processes = run_only(2)
     """Loader processes per training process; 0 decodes in the training process."""
     prefetch: Count = run_only(4)
     """Batches a worker prepares ahead."""
     memory: CountOrZero = run_only(512)
-    """MB of decoded pictures that training keeps in memory. A set that fits is decoded once, and needs no workers; of a
+    """MB of decoded images that training keeps in memory. A set that fits is decoded once, and needs no workers; of a
     larger one nothing is kept."""
 
 
@@ -67,7 +67,7 @@ class _Images(TorchDataset[_Item]):
         self._memory: dict[int, UInt8[Tensor, "3 H W"]] | None = None
 
     def keep(self) -> bool:
-        """Keep every picture once it is decoded, if all of them fit; whether they do."""
+        """Keep every image once it is decoded, if all of them fit; whether they do."""
         config = self.config
         fits = len(self.records) * 3 * config.height * config.width <= config.memory * 1_000_000
         if fits and not self.dataset.companion_slots:
@@ -95,7 +95,7 @@ class _Images(TorchDataset[_Item]):
             extras = self._companions(record, notes) if self.dataset.companion_slots else {}
             return _Item(candidate, image, record, tuple(notes), extras)
         listed = ", ".join(record.path for record, _ in bad[:5])
-        raise DataError(f"{len(bad)} pictures in a row cannot be read ({listed}, ...); first: {bad[0][1]}")
+        raise DataError(f"{len(bad)} images in a row cannot be read ({listed}, ...); first: {bad[0][1]}")
 
     def _image(self, index: int, record: Record) -> UInt8[Tensor, "3 H W"]:
         if self._memory is not None and index in self._memory:
@@ -109,7 +109,7 @@ class _Images(TorchDataset[_Item]):
     def _companions(self, record: Record, notes: list[BadImage]) -> dict[str, Tensor]:
         """``companions`` (P, 3, H, W) and which of them are real, ``companions_valid`` (P,); the rest is black.
 
-        An unreadable one is left out, and noted, where unreadable pictures may be replaced.
+        An unreadable one is left out, and noted, where unreadable images may be replaced.
         """
         height, width = self.config.height, self.config.width
         images = torch.zeros(self.dataset.companion_slots, 3, height, width, dtype=torch.uint8)
@@ -125,7 +125,7 @@ class _Images(TorchDataset[_Item]):
         return {"companions": images, "companions_valid": valid}
 
     def _candidates(self, index: int) -> Iterator[int]:
-        """The picture itself, then the following ones of the same person and modality, then just the following ones."""
+        """The image itself, then the following ones of the same person and modality, then just the following ones."""
         yield index
         if not self.replace:
             return
@@ -142,7 +142,7 @@ class _Images(TorchDataset[_Item]):
 
 
 def collate(items: list[_Item]) -> Batch:
-    """Stack decoded pictures and their labels."""
+    """Stack decoded images and their labels."""
     return Batch(
         images=torch.stack([item.image for item in items]),
         persons=torch.tensor([item.record.person for item in items]),
@@ -160,7 +160,7 @@ def training_batches(
     """This process's batches in the order of ``batches``, on the CPU.
 
     Raises:
-        DataError: an unreadable picture with ``on_bad_image: fail``, or too many in a row.
+        DataError: an unreadable image with ``on_bad_image: fail``, or too many in a row.
     """
     images = _Images(dataset, records, config, replace=config.on_bad_image == "replace")
     workers = 0 if images.keep() else config.workers
@@ -183,7 +183,7 @@ def ordered_batches(
     pin_memory: bool = False,
     skip: bool = False,
 ) -> Iterator[Batch]:
-    """All pictures once, in order; an unreadable one is an error or, with ``skip``, black and in ``bad_images``."""
+    """All images once, in order; an unreadable one is an error or, with ``skip``, black and in ``bad_images``."""
     loader = DataLoader(
         _Images(dataset, records, config, replace=False, skip=skip),
         batch_size=batch_size,

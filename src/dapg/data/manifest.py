@@ -1,9 +1,9 @@
-"""Shared by pose generation, which writes it, and alignment, which reads it: the list of generated pictures.
+"""Shared by pose generation, which writes it, and alignment, which reads it: the list of generated images.
 
-A folder of generated pictures holds ``manifest.csv``, one line a picture and pose, and ``manifest.json``, which says
-by which generator. Columns of the CSV: ``path, left, top, right, bottom`` (the source picture as in its record; the
-box empty for a whole picture), ``pose`` (name of the target pose), ``file`` (relative to the folder) and ``score``
-(share of the target's key points that the generated picture hits, PCK at 0.2 of the torso, or empty when not
+A folder of generated images holds ``manifest.csv``, one line an image and pose, and ``manifest.json``, which says
+by which generator. Columns of the CSV: ``path, left, top, right, bottom`` (the source image as in its record; the
+box empty for a whole image), ``pose`` (name of the target pose), ``file`` (relative to the folder) and ``score``
+(share of the target's key points that the generated image hits, PCK at 0.2 of the torso, or empty when not
 measured). A source without usable key points has one line with ``pose`` and ``file`` empty: it goes on unchanged.
 """
 
@@ -26,7 +26,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class GeneratedImage:
-    """One line: the source picture, and what became of it in one pose."""
+    """One line: the source image, and what became of it in one pose."""
 
     path: str
     box: Box | None
@@ -34,12 +34,12 @@ class GeneratedImage:
     file: str = ""
     """Empty: nothing was generated, the source goes on unchanged."""
     score: float | None = None
-    """PCK of the generated picture's key points against the target pose, 0 ... 1; None when not measured."""
+    """PCK of the generated image's key points against the target pose, 0 ... 1; None when not measured."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The generated pictures of a folder."""
+    """The generated images of a folder."""
 
     folder: Path
     pictures: tuple[GeneratedImage, ...]
@@ -53,9 +53,9 @@ class Manifest:
         return tuple(dict.fromkeys(image.pose for image in self.pictures if image.pose))
 
     def by_source(self, least_score: float = 0.0) -> dict[tuple[str, Box | None], dict[str, Path]]:
-        """(path, box) -> pose -> file, for pictures whose score is not below ``least_score`` (or not measured).
+        """(path, box) -> pose -> file, for images whose score is not below ``least_score`` (or not measured).
 
-        Sources that went on unchanged, or lost all their pictures, have an empty inner mapping.
+        Sources that went on unchanged, or lost all their images, have an empty inner mapping.
         """
         sources: dict[tuple[str, Box | None], dict[str, Path]] = {}
         for image in self.pictures:
@@ -101,7 +101,7 @@ def write_manifest(manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path | str) -> Manifest:
-    """Read a folder's manifest; the pictures themselves are not opened.
+    """Read a folder's manifest; the images themselves are not opened.
 
     Raises:
         DataError: missing, or not such a list; names the line.

@@ -1,7 +1,7 @@
-"""Shared by all loaders: which pictures belong to step t. Order is a pure function of seed and step.
+"""Shared by all loaders: which images belong to step t. Order is a pure function of seed and step.
 
-A sampler answers ``batch(step)`` with the picture numbers of the whole batch, over all processes. So resuming at
-step t is a number, not a replay, and two processes see exactly the pictures that one process would see.
+A sampler answers ``batch(step)`` with the image numbers of the whole batch, over all processes. So resuming at
+step t is a number, not a replay, and two processes see exactly the images that one process would see.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class Sampler(Protocol):
     """Global batches by step."""
 
     batch_size: int
-    """Pictures per optimiser step, over all processes and accumulated parts."""
+    """Images per optimiser step, over all processes and accumulated parts."""
 
     @property
     def steps_per_epoch(self) -> float:
@@ -26,31 +26,31 @@ class Sampler(Protocol):
         ...
 
     def batch(self, step: int) -> list[int]:
-        """Numbers of the pictures of step ``step`` (counted from 0), ``batch_size`` of them."""
+        """Numbers of the images of step ``step`` (counted from 0), ``batch_size`` of them."""
         ...
 
 
 class InfiniteSampler:
-    """Every epoch a new random order of all pictures, cut into whole batches.
+    """Every epoch a new random order of all images, cut into whole batches.
 
-    The pictures that do not fill a batch sit this epoch out (others in the next), so that no picture is twice in one
+    The images that do not fill a batch sit this epoch out (others in the next), so that no image is twice in one
     batch, where it would be its own negative.
 
     Raises:
-        UsageError: fewer pictures than a batch holds; a picture would meet itself as a negative.
+        UsageError: fewer images than a batch holds; an image would meet itself as a negative.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:
         if count < batch_size:
             raise UsageError(
-                f"{count} pictures are too few for a batch of {batch_size}; lower --train.batch_size or give more"
+                f"{count} images are too few for a batch of {batch_size}; lower --train.batch_size or give more"
             )
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self._orders: dict[int, list[int]] = {}
 
     @property
     def steps_per_epoch(self) -> float:
-        """Not rounded: schedules count the pictures that sit an epoch out."""
+        """Not rounded: schedules count the images that sit an epoch out."""
         return self.count / self.batch_size
 
     def batch(self, step: int) -> list[int]:
@@ -91,7 +91,7 @@ class LocalBatches:
 
     @property
     def local_size(self) -> int:
-        """Pictures per process and part."""
+        """Images per process and part."""
         return self.sampler.batch_size // (self.world_size * self.accumulation)
 
     def first_position(self, part: int) -> int:
@@ -99,7 +99,7 @@ class LocalBatches:
         return part * (self.sampler.batch_size // self.accumulation) + self.rank * self.local_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Lists of picture numbers, ``accumulation`` of them per step."""
+        """Lists of image numbers, ``accumulation`` of them per step."""
         for step in range(self.start_step, self.end_step):
             batch = self.sampler.batch(step)
             for part in range(self.accumulation):

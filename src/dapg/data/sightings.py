@@ -48,7 +48,7 @@ class SourceSettings:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One picture of one person, not opened yet."""
+    """One image of one person, not opened yet."""
 
     path: str
     """Names it to the user: an absolute path, or the data set and the path in it."""
@@ -108,7 +108,7 @@ def _of_record(dataset: Dataset, record: Record, settings: SourceSettings, name:
 
 
 def _plain(root: Path, settings: SourceSettings) -> list[Sighting]:
-    """Every picture below a folder; a picture's camera is the folder right below the root that holds it."""
+    """Every image below a folder; an image's camera is the folder right below the root that holds it."""
     root = root.resolve()
     answers = []
     for name in images_below(root):

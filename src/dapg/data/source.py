@@ -58,7 +58,7 @@ def open_dataset(config: DataConfig) -> Dataset:
 
 
 def root_of(config: DataConfig) -> Path | None:
-    """Where the pictures are; None for an embedded set."""
+    """Where the images are; None for an embedded set."""
     root = config.root or os.environ.get(f"DAPG_DATA_{config.name.upper()}", "")
     return Path(root) if root else None
 
@@ -77,9 +77,9 @@ def draw_subset(records: Sequence[Record], count: int, seed: int) -> Sequence[Re
     if not count:
         return records
     if count > len(records):
-        raise UsageError(f"--data.subset {count} asks for more than the {len(records)} pictures there are")
+        raise UsageError(f"--data.subset {count} asks for more than the {len(records)} images there are")
     if count < 0:
-        raise UsageError(f"--data.subset {count} is no number of pictures; 0 uses all")
+        raise UsageError(f"--data.subset {count} is no number of images; 0 uses all")
     import torch
 
     chosen = torch.randperm(len(records), generator=generator_from("subset", seed))[:count]
@@ -87,7 +87,7 @@ def draw_subset(records: Sequence[Record], count: int, seed: int) -> Sequence[Re
 
 
 def list_hash(records: Sequence[Record]) -> str:
-    """A short hash of paths and labels, to say which pictures a result was made from."""
+    """A short hash of paths and labels, to say which images a result was made from."""
     digest = hashlib.sha256()
     for number, record in enumerate(records):  # piece by piece: the text of four million records is half a gigabyte
         start = "\n" if number else ""

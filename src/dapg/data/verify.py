@@ -58,7 +58,7 @@ class Audited(Protocol):
     """A data set that knows its published counts and lists."""
 
     def audit(self) -> Iterator[Finding]:
-        """Compare lists and counts with the published ones; opens no picture."""
+        """Compare lists and counts with the published ones; opens no image."""
         ...
 
     def disjoint_splits(self) -> Sequence[tuple[str, str]]:
@@ -92,12 +92,12 @@ def _other_layout(name: str, root: Path) -> Iterator[Finding]:
 
 
 def verify(dataset: Dataset, decode: bool = True, threads: int = 4) -> Verification:
-    """Count every split and trial, compare with the published counts, and read every picture.
+    """Count every split and trial, compare with the published counts, and read every image.
 
     Args:
         dataset: an open data set.
-        decode: read and decode every picture (the slow part), and look for equal files.
-        threads: pictures read at a time.
+        decode: read and decode every image (the slow part), and look for equal files.
+        threads: images read at a time.
     """
     findings: list[Finding] = []
     counts: dict[str, int] = {}
@@ -146,11 +146,11 @@ def grouped(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def count_records(split: str, records: Sequence[Record]) -> dict[str, int]:
-    """Pictures, persons, and pictures per modality and camera of a split."""
+    """Images, persons, and images per modality and camera of a split."""
     visible = sum(record.modality == Modality.VISIBLE for record in records)
     cameras = Counter(record.camera for record in records if record.camera != UNKNOWN)
     return {
-        f"{split}: pictures": len(records),
+        f"{split}: images": len(records),
         f"{split}: persons": len({record.person for record in records} - {UNKNOWN}),
         f"{split}: visible": visible,
         f"{split}: infrared": len(records) - visible,
@@ -175,7 +175,7 @@ def shared_persons(first: str, left: Sequence[Record], second: str, right: Seque
 
 
 def read_all(dataset: Dataset, records: Sequence[Record], threads: int) -> Iterator[Finding]:
-    """Read and decode every picture; name the unreadable and too small ones and the files with equal content."""
+    """Read and decode every image; name the unreadable and too small ones and the files with equal content."""
     levels = _Levels()
 
     def look(record: Record) -> tuple[Record, bytes | None, str]:
@@ -190,7 +190,7 @@ def read_all(dataset: Dataset, records: Sequence[Record], threads: int) -> Itera
             left, top, right, bottom = record.box
             width, height = min(right, width) - left, min(bottom, height) - top
             if width <= 0 or height <= 0:
-                return record, None, f"the box {record.box} lies outside the picture"
+                return record, None, f"the box {record.box} lies outside the image"
         if height < dataset.smallest[0] or width < dataset.smallest[1]:
             problem = f"{width} x {height}"
         return record, hashlib.blake2b(data, digest_size=16).digest(), problem
@@ -207,7 +207,7 @@ def read_all(dataset: Dataset, records: Sequence[Record], threads: int) -> Itera
     if small:
         listed = ", ".join(small[:5]) + (", ..." if len(small) > 5 else "")
         least = f"{dataset.smallest[1]} x {dataset.smallest[0]}"
-        yield Finding("small", ".", f"{len(small)} picture(s) smaller than {least} (width x height): {listed}", False)
+        yield Finding("small", ".", f"{len(small)} image(s) smaller than {least} (width x height): {listed}", False)
     for group in same.values():
         if len(group) > 1:
             yield _duplicate(group)
@@ -215,13 +215,13 @@ def read_all(dataset: Dataset, records: Sequence[Record], threads: int) -> Itera
 
 
 class _Levels:
-    """Which part of their range 16-bit grey pictures use."""
+    """Which part of their range 16-bit grey images use."""
 
     def __init__(self) -> None:
         self._ends: list[tuple[int, int]] = []
 
     def add(self, values: NDArray[np.int64] | None) -> None:
-        """Take one picture; None is no 16-bit grey one. Called from several threads."""
+        """Take one image; None is no 16-bit grey one. Called from several threads."""
         if values is not None and values.size:
             self._ends.append((int(values.min()), int(values.max())))
 
@@ -234,7 +234,7 @@ class _Levels:
         if used > 128:
             return
         remedy = f"--data.bits {max(8, high.bit_length())}" if low < high // 2 else "--data.percentiles [1,99]"
-        message = f"16 bits of grey, values {low} to {high} ({len(self._ends)} pictures): uses {used} of 256 levels"
+        message = f"16 bits of grey, values {low} to {high} ({len(self._ends)} images): uses {used} of 256 levels"
         yield Finding("levels", ".", f"{message}; give {remedy}", error=False)
 
 
@@ -247,7 +247,7 @@ def _duplicate(group: Sequence[Record]) -> Finding:
 
 
 def _distinct(splits: Iterable[Sequence[Record]]) -> list[Record]:
-    """Every picture once, whatever splits it is in."""
+    """Every image once, whatever splits it is in."""
     return list({(record.path, record.box): record for records in splits for record in records}.values())
 
 
@@ -259,7 +259,7 @@ def expect(counts: Iterable[tuple[str, int, int]], what: str) -> Iterator[Findin
 
 
 def odd_persons(records: Sequence[Record], published: int) -> str:
-    """Persons of a split that do not have the published number of pictures, as text for a message."""
+    """Persons of a split that do not have the published number of images, as text for a message."""
     numbers = Counter(record.person for record in records)
     odd = [f"person {person} has {number}" for person, number in sorted(numbers.items()) if number != published]
     return "; ".join(odd[:5]) + ("; ..." if len(odd) > 5 else "")

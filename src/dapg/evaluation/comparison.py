@@ -123,7 +123,7 @@ def combine_results(paths: Sequence[Path | str]) -> JsonObject:
     """Mean, interval and spread of several models of one method: seeds, RegDB's partitions, or both.
 
     The interval draws persons crossed with models, RegDB's partitions first and the models within each; the spread is
-    told apart by its cause: ``seed``, ``partition``, ``gallery``, and on corrupted pictures ``repeat`` of the draw. A
+    told apart by its cause: ``seed``, ``partition``, ``gallery``, and on corrupted images ``repeat`` of the draw. A
     cause with one level has no spread to show.
 
     Args:

@@ -1,8 +1,8 @@
-"""Scores on corrupted test pictures beside those on clean ones: seen and unseen corruptions, families, severities.
+"""Scores on corrupted test images beside those on clean ones: seen and unseen corruptions, families, severities.
 
-Each number comes from test sets of its own: for *seen* every picture gets one of the 15 types that stage 1 may draw,
-for *blur* one of that family, for *severity 3* any type at that severity. A repeat gives every picture another type,
-severity and noise; its spread is told apart from that of the trials (galleries). Clean pictures are encoded once.
+Each number comes from test sets of its own: for *seen* every image gets one of the 15 types that stage 1 may draw,
+for *blur* one of that family, for *severity 3* any type at that severity. A repeat gives every image another type,
+severity and noise; its spread is told apart from that of the trials (galleries). Clean images are encoded once.
 """
 
 import itertools
@@ -40,7 +40,7 @@ Detail = Literal["mixture", "lists", "groups", "grid"]
 
 @dataclass(frozen=True)
 class CorruptionSettings(CorruptionPolicy):
-    """Corrupted test pictures, scored beside the clean ones; ``--corruption cil`` is the published SYSU-C, RegDB-C."""
+    """Corrupted test images, scored beside the clean ones; ``--corruption cil`` is the published SYSU-C, RegDB-C."""
 
     types: tuple[str, ...] = ()
     """Corruptions, families (noise, blur, weather, digital, extra) or groups (all, seen, unseen); empty: clean only."""
@@ -53,7 +53,7 @@ class CorruptionSettings(CorruptionPolicy):
 
 @dataclass(frozen=True)
 class CorruptedSet:
-    """Test pictures under one policy."""
+    """Test images under one policy."""
 
     name: str
     """all, seen, unseen, a family, ``severity 3`` or ``fog 3``."""
@@ -68,12 +68,12 @@ class CorruptedSet:
 
 @dataclass(frozen=True)
 class SetScores:
-    """What a model scored on the clean pictures, or on one kind of test set."""
+    """What a model scored on the clean images, or on one kind of test set."""
 
     scores: dict[str, list[list[QueryScores]]]
     """Feature -> repeats -> trials."""
     test_set: CorruptedSet | None = None
-    """None: clean pictures."""
+    """None: clean images."""
 
     def means(self, feature: str) -> dict[str, float]:
         """rank-1, mAP and mINP as fractions: the mean over repeats and trials."""
@@ -303,7 +303,7 @@ def summary(
     """Rows for result.json: each test set's scores, their spread by cause, and their share of the clean ones.
 
     Args:
-        clean: scores on the clean pictures.
+        clean: scores on the clean images.
         corrupted: scores of each test set.
         feature: the reported feature, which gets intervals.
         files: the files of each test set's query scores.

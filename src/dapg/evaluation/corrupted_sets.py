@@ -1,11 +1,11 @@
-"""Corrupted test sets: which picture gets which corruption, on the fly or as files; always the same ones.
+"""Corrupted test sets: which image gets which corruption, on the fly or as files; always the same ones.
 
-Type, severity and noise of a picture follow from a hash of (data set, relative path, repeat, seed), so that they do
-not depend on order, batch size or worker count. Pictures are corrupted one by one, on the CPU and in one thread: on
+Type, severity and noise of an image follow from a hash of (data set, relative path, repeat, seed), so that they do
+not depend on order, batch size or worker count. Images are corrupted one by one, on the CPU and in one thread: on
 the same machine and torch build they are equal to the last bit.
 
 ``cil`` is the policy behind the published SYSU-C and RegDB-C numbers (MinghuiChen43/CIL-ReID and its visible-infrared
-version): visible pictures only, one of 20 corruptions, severity 1 to 5, after the resize to 288 x 144.
+version): visible images only, one of 20 corruptions, severity 1 to 5, after the resize to 288 x 144.
 """
 
 import contextlib
@@ -60,7 +60,7 @@ Weather = Literal["picture", "camera", "place"]
 
 @dataclass(frozen=True)
 class CorruptionPolicy:
-    """Which pictures are corrupted, and how. The defaults are CIL's, behind the published SYSU-C and RegDB-C."""
+    """Which images are corrupted, and how. The defaults are CIL's, behind the published SYSU-C and RegDB-C."""
 
     types: tuple[str, ...] = ("all",)
     """Corruptions, families (noise, blur, weather, digital, extra) or groups (all, seen, unseen); drawn uniformly."""
@@ -69,15 +69,15 @@ class CorruptionPolicy:
     severities: tuple[Severity, ...] = library.SEVERITIES
     """1 (slight) to 5 (severe), drawn uniformly."""
     side: Side = "both"
-    """Corrupt queries, gallery pictures or both."""
+    """Corrupt queries, gallery images or both."""
     height: PixelsOrZero = 288
-    """Rows the picture is resized to before it is corrupted; 0, also for the width, corrupts at its own size."""
+    """Rows the image is resized to before it is corrupted; 0, also for the width, corrupts at its own size."""
     width: PixelsOrZero = 144
     """Columns likewise."""
     seed: Seed = 0
     """Of types, severities and noise."""
     weather: Weather = "picture"
-    """What shares type and severity: nothing (each picture has its own), the pictures of a camera, or those of all
+    """What shares type and severity: nothing (each image has its own), the images of a camera, or those of all
     cameras in one place, visible and infrared alike."""
 
     def __post_init__(self) -> None:
@@ -90,10 +90,10 @@ class CorruptionPolicy:
         if not self.severities:
             raise UsageError("severities are some of 1 ... 5, not none")
         if (self.height, self.width) != (0, 0) and min(self.height, self.width) < 32:
-            raise UsageError(f"pictures are corrupted at 32 pixels or more, not at {self.height} x {self.width}")
+            raise UsageError(f"images are corrupted at 32 pixels or more, not at {self.height} x {self.width}")
 
     def provenance(self) -> JsonObject:
-        """The fixed list that its pictures follow, for results (``corruption_list.provenance``)."""
+        """The fixed list that its images follow, for results (``corruption_list.provenance``)."""
         return lists.provenance(self.types, self.height, self.width, self.seed)
 
     def names(self, modality: Modality) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ class CorruptionPolicy:
 
 @functools.lru_cache(maxsize=256)
 def _names(types: tuple[str, ...], infrared: bool) -> tuple[str, ...]:
-    """ML-MDA's rule for infrared pictures: no saturate, as they have no colour, and ``none`` at the end instead."""
+    """ML-MDA's rule for infrared images: no saturate, as they have no colour, and ``none`` at the end instead."""
     names = library.expand(types)
     if not infrared or "saturate" not in names:
         return names
@@ -115,8 +115,8 @@ def _names(types: tuple[str, ...], infrared: bool) -> tuple[str, ...]:
 def policies() -> dict[str, CorruptionPolicy]:
     """The named policies.
 
-    ``cil``, the groups and each family corrupt visible pictures only; ``mlmda-C`` is the same as ``cil`` under ML-MDA's
-    name, ``mlmda-C*`` corrupts both kinds of light independently, ``infrared`` only the infrared pictures. A fixed list
+    ``cil``, the groups and each family corrupt visible images only; ``mlmda-C`` is the same as ``cil`` under ML-MDA's
+    name, ``mlmda-C*`` corrupts both kinds of light independently, ``infrared`` only the infrared images. A fixed list
     is one too (``vi-c-1.0``), and so is each of its protocols (``vi-c-1.0/both-query``) and of ``WEATHER``'s.
     """
     known = {
@@ -174,7 +174,7 @@ def policy(name: str) -> CorruptionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What happens to one picture."""
+    """What happens to one image."""
 
     name: str
     """Corruption, or ``none``."""
@@ -190,12 +190,12 @@ CLEAN = Assignment(library.NONE, 0, 0)
 def assign(
     policy: CorruptionPolicy, data_set: str, record: Record, repeat: int = 0, places: Mapping[int, int] | None = None
 ) -> Assignment:
-    """The corruption of a picture, from its data set's name and its relative path alone.
+    """The corruption of an image, from its data set's name and its relative path alone.
 
     Args:
         policy: what is done.
         data_set: its name.
-        record: the picture.
+        record: the image.
         repeat: another one is another draw.
         places: the data set's ``places``, for a policy by place; a camera that it does not name is a place of its own.
     """
@@ -230,10 +230,10 @@ def one_thread() -> Iterator[None]:
 def corrupt_image(
     image: UInt8[Tensor, "3 H W"], assignment: Assignment, equal_channels: bool = False
 ) -> UInt8[Tensor, "3 H W"]:
-    """One corrupted picture; the same arguments give the same bits whatever runs beside.
+    """One corrupted image; the same arguments give the same bits whatever runs beside.
 
     Raises:
-        UsageError: the picture has fewer than 32 pixels on a side.
+        UsageError: the image has fewer than 32 pixels on a side.
     """
     if assignment.name == library.NONE:
         return image
@@ -247,10 +247,10 @@ def corrupt_image(
 def corrupt_record(
     data: bytes, record: Record, policy: CorruptionPolicy, assignment: Assignment
 ) -> UInt8[Tensor, "3 H W"]:
-    """Decode a picture, resize it if the policy says so, and corrupt it.
+    """Decode an image, resize it if the policy says so, and corrupt it.
 
     Raises:
-        DataError: the picture cannot be read, or is too small to be corrupted at its own size.
+        DataError: the image cannot be read, or is too small to be corrupted at its own size.
     """
     if policy.height:
         image = decode(data, (policy.height, policy.width), record.box, record.path)
@@ -271,13 +271,13 @@ def corrupt_record(
 
 
 _RAIN_ROWS = (60, 65)
-"""CIL-ReID enlarges pictures of at most 60 rows to 65 before rain, whose longest drops are 60 pixels high."""
+"""CIL-ReID enlarges images of at most 60 rows to 65 before rain, whose longest drops are 60 pixels high."""
 
 
 class CorruptedDataset(Dataset):
-    """A data set seen through a policy: same splits, trials, persons and cameras, corrupted pictures.
+    """A data set seen through a policy: same splits, trials, persons and cameras, corrupted images.
 
-    Pictures come out of ``read`` as BMP files, not compressed and so without loss, and every loader and stage works as
+    Images come out of ``read`` as BMP files, not compressed and so without loss, and every loader and stage works as
     before. Records carry what ``read`` must know in their path: a box that was cut out (``#left,top,right,bottom``),
     and ``#clean`` for the side of a trial that the policy leaves alone.
     """
@@ -328,7 +328,7 @@ class CorruptedDataset(Dataset):
         return assign(self.policy, self.dataset.title, original, self.repeat, self.dataset.places)
 
     def read(self, record: Record) -> bytes:
-        """The corrupted picture as BMP; a clean one as it is stored, unless it must be cut out."""
+        """The corrupted image as BMP; a clean one as it is stored, unless it must be cut out."""
         original, _ = _original(record)
         assignment = self.assignment(record)
         data = self.dataset.read(original)
@@ -379,19 +379,19 @@ class CopySettings:
     corruption: CorruptionPolicy = field(default_factory=CorruptionPolicy)
     """What is done; its side is not looked at, as a file cannot be both."""
     split: str = "test"
-    """Which pictures."""
+    """Which images."""
     repeat: CountOrZero = 0
     """Which of the repeats; each needs a folder of its own."""
     on_bad_image: OnBadImage = run_only("skip")
-    """A picture that cannot be read: copy it as it is and count it, or stop (fail)."""
+    """An image that cannot be read: copy it as it is and count it, or stop (fail)."""
     engine: EngineSettings = run_only(EngineSettings())
     """Who does the work."""
 
 
 _SHARD = 256
-"""Pictures of a shard."""
+"""Images of a shard."""
 UNREADABLE = "unreadable"
-"""What the manifest says of a picture that could not be corrupted."""
+"""What the manifest says of an image that could not be corrupted."""
 
 
 def write_copy(
@@ -403,29 +403,29 @@ def write_copy(
     engine: EngineSettings = EngineSettings(),
     on_bad_image: OnBadImage = "skip",
 ) -> JsonObject:
-    """Write corrupted copies of pictures below ``folder``, with the same relative paths, and a manifest.
+    """Write corrupted copies of images below ``folder``, with the same relative paths, and a manifest.
 
     The files are PNG inside, whatever their suffix, so that nothing is lost and lists that name them stay valid;
-    pictures that the policy leaves clean and the data set's own lists (text, CSV, MAT, ...) are copied as they are.
-    ``manifest-1-of-1.jsonl`` has one line per picture: path, corruption, severity, SHA-256; its name ends in
+    images that the policy leaves clean and the data set's own lists (text, CSV, MAT, ...) are copied as they are.
+    ``manifest-1-of-1.jsonl`` has one line per image: path, corruption, severity, SHA-256; its name ends in
     ``.partial`` until it is whole, and no data set reads a copy before. A copy that was interrupted goes on where it
-    stopped; shards with a picture whose hash is no longer right are made again.
+    stopped; shards with an image whose hash is no longer right are made again.
 
     Args:
-        dataset: where pictures are read.
-        records: what to copy; records with boxes are refused, as their files hold more than one picture.
+        dataset: where images are read.
+        records: what to copy; records with boxes are refused, as their files hold more than one image.
         policy: what is done. Its ``side`` is not looked at: a file cannot be both.
         folder: the new root.
         repeat: which of the repeats; each belongs in a folder of its own.
         engine: who does the work.
-        on_bad_image: whether an unreadable picture is copied as it is, and counted, or ends the copy.
+        on_bad_image: whether an unreadable image is copied as it is, and counted, or ends the copy.
 
     Returns:
-        Counts: pictures, written, kept, per corruption (``unreadable`` among them), and unreadable.
+        Counts: images, written, kept, per corruption (``unreadable`` among them), and unreadable.
 
     Raises:
         UsageError: a folder that holds a copy by another policy, or the data set's own.
-        ShardsFailed: a picture cannot be read, with ``fail``.
+        ShardsFailed: an image cannot be read, with ``fail``.
     """
     target = Path(folder)
     if target.resolve() == Path(dataset.root).resolve():
@@ -434,7 +434,7 @@ def write_copy(
     _check_policy(target, {**stated, **_described(policy)})
     unique = {record.path: record for record in records}
     if any(record.box is not None for record in unique.values()):
-        raise UsageError(f"{dataset.title} cuts several pictures out of one file; it can only be corrupted on the fly")
+        raise UsageError(f"{dataset.title} cuts several images out of one file; it can only be corrupted on the fly")
     whole = target / "manifest-1-of-1.jsonl"
     mark = whole.with_name(whole.name + PARTIAL)
     mark.touch()
@@ -471,7 +471,7 @@ def _start_copying(
     target: Path,
     on_bad_image: OnBadImage,
 ) -> RunShard:
-    """Writes a shard's pictures and, last, their lines of the manifest."""
+    """Writes a shard's images and, last, their lines of the manifest."""
     policy, repeat = draw
 
     def run_shard(shard: str) -> list[Path]:
@@ -509,7 +509,7 @@ class _Line(TypedDict):
 
 
 def _lines(target: Path, shard: str) -> list[_Line]:
-    """A shard's lines of the manifest, of pictures that are there; none where it is not finished, or damaged."""
+    """A shard's lines of the manifest, of images that are there; none where it is not finished, or damaged."""
     path = piece(target, shard, ".jsonl")
     try:
         lines: list[_Line] = read_json_lines(path, _Line) if path.exists() else []
@@ -546,7 +546,7 @@ def _check_policy(target: Path, settings: JsonObject) -> None:
 
 
 def _copy_lists(root: Path, target: Path, images: set[str]) -> None:
-    """Copy the data set's small files that are no pictures, out of a folder or a zip archive."""
+    """Copy the data set's small files that are no images, out of a folder or a zip archive."""
 
     def copy(name: str, size: int, source: Callable[[str], IO[bytes]]) -> None:
         listed = Path(name).suffix.lower() in _LISTS and name not in images

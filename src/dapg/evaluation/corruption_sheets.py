@@ -1,4 +1,4 @@
-"""Sheets to look at: every corruption at every severity of one picture, and the noise chain like the paper's Fig. 3."""
+"""Sheets to look at: every corruption at every severity of one image, and the noise chain like the paper's Fig. 3."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ _LABEL = 12
 
 @dataclass(frozen=True)
 class SheetSettings:
-    """Every corruption at every severity of one picture."""
+    """Every corruption at every severity of one image."""
 
     out: str = "sheet.png"
     """The file; its suffix says the format."""
     types: tuple[str, ...] = ("all",)
     """Corruptions, families or groups: the rows."""
     height: Pixels = 256
-    """Rows of pixels that the picture is resized to before."""
+    """Rows of pixels that the image is resized to before."""
     width: Pixels = 128
     """Columns likewise."""
     seed: Seed = 0
@@ -50,7 +50,7 @@ class ChainSheetSettings:
     severities: tuple[Severity, Severity] = (1, 3)
     """Smallest and largest severity."""
     height: Pixels = 256
-    """Rows of pixels that the picture is resized to before."""
+    """Rows of pixels that the image is resized to before."""
     width: Pixels = 128
     """Columns likewise."""
     seed: Seed = 0
@@ -58,11 +58,11 @@ class ChainSheetSettings:
 
 
 def write_sheet(picture: Path, settings: SheetSettings | ChainSheetSettings) -> None:
-    """Draw the sheet of a picture file.
+    """Draw the sheet of an image file.
 
     Raises:
-        DataError: the picture cannot be read.
-        UsageError: a size below 32 pixels, or an output file that is no kind of picture.
+        DataError: the image cannot be read.
+        UsageError: a size below 32 pixels, or an output file that is no kind of image.
     """
     try:
         data = picture.read_bytes()
@@ -71,7 +71,7 @@ def write_sheet(picture: Path, settings: SheetSettings | ChainSheetSettings) -> 
     out = Path(settings.out)
     form = Image.registered_extensions().get(out.suffix.lower())
     if form is None:
-        raise UsageError(f"{out} names no kind of picture; give a file such as sheet.png or sheet.jpg")
+        raise UsageError(f"{out} names no kind of image; give a file such as sheet.png or sheet.jpg")
     image = decode(data, (settings.height, settings.width), None, str(picture))
     if isinstance(settings, SheetSettings):
         sheet = severity_sheet(image, library.expand(settings.types), settings.seed)
@@ -84,7 +84,7 @@ def write_sheet(picture: Path, settings: SheetSettings | ChainSheetSettings) -> 
 def severity_sheet(
     image: UInt8[Tensor, "3 H W"], names: Sequence[str] = library.VISIBLE_20, seed: int = 0
 ) -> Image.Image:
-    """A row a corruption: the clean picture, then severities 1 to 5."""
+    """A row a corruption: the clean image, then severities 1 to 5."""
     rows = []
     for name in names:
         damaged = [
@@ -112,7 +112,7 @@ def chain_sheet(
 
 
 def _sheet(rows: Sequence[tuple[str, Sequence[Tensor]]], columns: Sequence[str]) -> Image.Image:
-    """Pictures in a grid with a line of text above each row and column titles on top."""
+    """Images in a grid with a line of text above each row and column titles on top."""
     height, width = rows[0][1][0].shape[-2:]
     cell_height, cell_width = height + _LABEL + _MARGIN, width + _MARGIN
     sheet = Image.new("RGB", (cell_width * len(columns) + _MARGIN, cell_height * len(rows) + 2 * _LABEL), "white")

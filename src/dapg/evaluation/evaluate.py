@@ -99,23 +99,23 @@ class EvaluateSettings:
     max_rank: Count = 20
     """Length of the CMC curve."""
     flip: bool = False
-    """Also score the average of the features of a picture and its mirror image, as CAJ and DEEN report."""
+    """Also score the average of the features of an image and its mirror image, as CAJ and DEEN report."""
     rerank: Rerank = field(default_factory=Rerank)
     """Also score the reported feature after k-reciprocal re-ranking or query expansion."""
     ranked_lists: CountOrZero = 10
     """Queries whose ranked list is drawn."""
     activations: bool = False
-    """Also draw in the ranked lists which parts make two pictures alike (Grad-CAM of their similarity)."""
+    """Also draw in the ranked lists which parts make two images alike (Grad-CAM of their similarity)."""
     tsne: CountOrZero = 0
-    """Persons whose pictures are laid out by t-SNE of the reported feature (needs scikit-learn); 0: none."""
+    """Persons whose images are laid out by t-SNE of the reported feature (needs scikit-learn); 0: none."""
     corruption: CorruptionSettings = field(default_factory=CorruptionSettings)
-    """Corrupted test pictures beside the clean ones."""
+    """Corrupted test images beside the clean ones."""
     on_bad_image: OnBadImage = unset("skip")
-    """A picture that cannot be read: leave it out, and list it in the result, or stop (fail)."""
+    """An image that cannot be read: leave it out, and list it in the result, or stop (fail)."""
     seed: Seed = 0
     """Of random weights, and of which queries are drawn."""
     batch_size: Count = run_only(64)
-    """Pictures encoded at once."""
+    """Images encoded at once."""
     workers: Processes = run_only(2)
     """Loader processes."""
     out: str = run_only("")
@@ -221,12 +221,12 @@ def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> JsonObject:
 
 
 def _refuse_other_draws(folder: Path, finished: JsonObject) -> None:
-    """Refuse to reuse corrupted scores of pictures that this version draws otherwise."""
+    """Refuse to reuse corrupted scores of images that this version draws otherwise."""
     for row in finished.get("corrupted") or ():
         draws = row.get("list", {}).get("draws", 1)
         if draws != library.DRAWS:
             raise UsageError(
-                f"{folder} holds scores on corrupted pictures of version {draws} of the draws, this is version "
+                f"{folder} holds scores on corrupted images of version {draws} of the draws, this is version "
                 f"{library.DRAWS}; give another --out"
             )
 

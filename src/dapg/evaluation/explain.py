@@ -1,4 +1,4 @@
-"""Single pictures as a stage: where the network looks, and what it finds nearest in a gallery."""
+"""Single images as a stage: where the network looks, and what it finds nearest in a gallery."""
 
 import os
 from collections.abc import Mapping
@@ -28,18 +28,18 @@ from dapg.scoring.ranking import rank
 
 @dataclass(frozen=True)
 class ExplainSettings:
-    """Which pictures are looked at, and by which model."""
+    """Which images are looked at, and by which model."""
 
     model: str
     """Folder of a finished run, ``random``, ``imagenet`` or a weights file."""
     pictures: tuple[str, ...] = ()
-    """Picture files."""
+    """Image files."""
     modality: Literal["visible", "infrared"] = "visible"
-    """Kind of light of the pictures."""
+    """Kind of light of the images."""
     gallery: DataConfig = field(default_factory=lambda: DataConfig(name=""))
-    """Where the nearest pictures are looked up; without it only the pictures themselves are shown."""
+    """Where the nearest images are looked up; without it only the images themselves are shown."""
     top: Count = 8
-    """Nearest gallery pictures shown."""
+    """Nearest gallery images shown."""
     feature: str = ""
     """Feature to look at; empty: the model's headline."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -49,11 +49,11 @@ class ExplainSettings:
     width: Pixels = 128
     """Columns of the input, where the model does not say."""
     on_bad_image: OnBadImage = unset("skip")
-    """A picture that cannot be read: leave it out, and list it in the result, or stop (fail)."""
+    """An image that cannot be read: leave it out, and list it in the result, or stop (fail)."""
     seed: Seed = 0
     """Of random weights, and of which part of the gallery is searched with ``--gallery.subset``."""
     batch_size: Count = run_only(64)
-    """Pictures encoded at once."""
+    """Images encoded at once."""
     workers: Processes = run_only(0)
     """Loader processes."""
     out: str = run_only("outputs/explain")
@@ -63,9 +63,9 @@ class ExplainSettings:
 
 
 class ImageFiles(Dataset):
-    """Picture files named one by one."""
+    """Image files named one by one."""
 
-    title = "picture files"
+    title = "image files"
     licence = "yours"
     access = "your own files"
     splits: ClassVar[tuple[str, ...]] = ("all",)
@@ -83,19 +83,19 @@ class ImageFiles(Dataset):
 
     @classmethod
     def example_layout(cls) -> Mapping[str, str | None]:
-        """One picture."""
+        """One image."""
         return {"a.png": None}
 
 
 def explain(settings: ExplainSettings) -> JsonObject:
-    """Activation maps and nearest gallery pictures of single pictures; returns the content of result.json.
+    """Activation maps and nearest gallery images of single images; returns the content of result.json.
 
     Raises:
-        UsageError: no picture, a model that is no network, no such feature, or the folder holds another run.
-        DataError: a picture cannot be read.
+        UsageError: no image, a model that is no network, no such feature, or the folder holds another run.
+        DataError: an image cannot be read.
     """
     if not settings.pictures:
-        raise UsageError("give at least one picture")
+        raise UsageError("give at least one image")
     folder = Path(settings.out)
     stage = RunFolder(folder, settings, "explain", alone=True)
     finished = stage.open()
@@ -132,7 +132,7 @@ def _explain(settings: ExplainSettings, folder: Path) -> JsonObject:
         "feature": feature,
         "data": {
             "name": gallery.title if len(candidates) else "no gallery",
-            "mode": f"{len(candidates)} pictures searched",
+            "mode": f"{len(candidates)} images searched",
         },
         "unreadable": unreadable,
         "ranked_lists": describe_lists(lists),

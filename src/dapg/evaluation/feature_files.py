@@ -31,7 +31,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "market": market1501.PROTOCOL,
     "plain": Protocol("plain"),
 }
-"""Names that ``--protocol`` accepts. ``plain`` leaves nothing out and counts pictures, like ``regdb``."""
+"""Names that ``--protocol`` accepts. ``plain`` leaves nothing out and counts images, like ``regdb``."""
 _FEATURE = "file"
 _SHORTEST = 1e-12
 _LARGEST_LABEL = 2**53
@@ -167,7 +167,7 @@ def write_result(path: Path | str, result: JsonObject, scores: Mapping[str, Sequ
 
 def _unit(path: Path | str, key: str, array: NDArray[np.generic], wide: bool) -> Tensor:
     if array.ndim != 2 or array.dtype.kind != "f" or 0 in array.shape:
-        raise DataError(f"{path}: {key} must be floating point (pictures, numbers), found {array.dtype} {array.shape}")
+        raise DataError(f"{path}: {key} must be floating point (images, numbers), found {array.dtype} {array.shape}")
     with np.errstate(over="ignore"):  # beyond float64's range: infinite, which is refused below
         features = torch.from_numpy(array.astype(np.float64 if wide else np.float32, copy=False))
     lengths = torch.linalg.vector_norm(features, dim=1, keepdim=True)
@@ -184,7 +184,7 @@ def _unit(path: Path | str, key: str, array: NDArray[np.generic], wide: bool) ->
 
 
 def _check_cameras(path: Path | str, columns: Mapping[str, NDArray[np.int64]]) -> None:
-    """Refuse cameras that SYSU-MM01 does not have: its rule on cameras 2 and 3 would leave out the wrong pictures."""
+    """Refuse cameras that SYSU-MM01 does not have: its rule on cameras 2 and 3 would leave out the wrong images."""
     for key in ("query_cameras", "gallery_cameras"):
         unknown = sorted(set(columns[key].tolist()) - {*sysu.VISIBLE_CAMERAS, *sysu.INFRARED_CAMERAS})
         if unknown:

@@ -44,11 +44,11 @@ from dapg.training.training_settings import AlignSettings, FinetuneSettings, Pre
 VISIBLE = "visible-100"
 """Mode of the embedded people in which visible cameras search each other, in galleries of 100 persons."""
 MOST_GROUPED = 100_000
-"""Pictures whose features are clustered in memory; for more, tracks are needed."""
+"""Images whose features are clustered in memory; for more, tracks are needed."""
 
 
 def run_cell(experiment: Experiment, cell: Cell, cache: Cache) -> CellResult:
-    """Train what is not trained yet, score, and say how; ``cache`` holds corrupted test pictures between cells.
+    """Train what is not trained yet, score, and say how; ``cache`` holds corrupted test images between cells.
 
     Raises:
         DapgError: whatever a training or the scoring refuses.
@@ -95,12 +95,12 @@ def _train(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def make_files(settings: PretrainSettings, device: str) -> None:
-    """Write what a pre-training learns from beside the pictures, where it is not there yet.
+    """Write what a pre-training learns from beside the images, where it is not there yet.
 
-    Pseudo-persons are clusters of colours, six pictures each on average; captions say what rendered people wear.
+    Pseudo-persons are clusters of colours, six images each on average; captions say what rendered people wear.
 
     Raises:
-        UsageError: too many pictures for clusters, or nobody knows what they show; says which file to put there.
+        UsageError: too many images for clusters, or nobody knows what they show; says which file to put there.
     """
     name = settings.method.line_file
     place = str(to_dict(settings.method).get(name, ""))
@@ -113,7 +113,7 @@ def make_files(settings: PretrainSettings, device: str) -> None:
     except UsageError as error:
         raise UsageError(
             f"{settings.name} learns from {name}, which must come from elsewhere ({error}): put them into {place}, "
-            "one line per picture: path, tab, and what is said of it"
+            "one line per image: path, tab, and what is said of it"
         ) from error
     write_lines(Path(place), lines)
 
@@ -125,7 +125,7 @@ def _captions(data: DataConfig, device: str) -> Mapping[str, str]:
 def _groups(data: DataConfig, device: str) -> Mapping[str, int]:
     images = len(select_records(open_dataset(data), data, 0))
     if images > MOST_GROUPED:
-        raise UsageError(f"{images} pictures are too many to cluster in memory")
+        raise UsageError(f"{images} images are too many to cluster in memory")
     return group(GroupSettings(data, groups=max(2, images // 6), device=device))
 
 
@@ -134,7 +134,7 @@ _WRITERS: dict[str, Callable[[DataConfig, str], Mapping[str, str | int]]] = {"ca
 
 
 def _generate(settings: AlignSettings) -> None:
-    """Make the pictures that every seed and arm aligns with.
+    """Make the images that every seed and arm aligns with.
 
     Raises:
         BusyError: another process makes them.
@@ -187,7 +187,7 @@ def _score(experiment: Experiment, cell: Cell, cache: Cache) -> _Scores:
 
     Where the data set has a visible mode, within the visible cameras too, by the fine-tuned network and by the one that
     fine-tuning started from (``frozen``), both raw and centred per camera. Other test persons (``--test``) are many
-    and are searched by infrared pictures alone, clean and corrupted by any type. Sums by person are kept of what tables
+    and are searched by infrared images alone, clean and corrupted by any type. Sums by person are kept of what tables
     show with intervals.
     """
     last = cell.chain[-1]

@@ -27,7 +27,7 @@ def checks(experiment: Experiment, stored: Stored) -> list[Table]:
     return [
         Table("Gains stated in the text, points of rank-1", _gains(results), f"{_HERE}, – if not run; {_OTHERS}."),
         Table(
-            "Robust fine-tuning gains on corrupted pictures and costs on clean ones (Fig. 1), points of rank-1",
+            "Robust fine-tuning gains on corrupted images and costs on clean ones (Fig. 1), points of rank-1",
             [*_printed_costs(), *_measured_costs(results)],
             f"The paper's rows are from its Tables I and II, as Fig. 1 prints no values. {_HERE}: yes and no where the "
             f"intervals decide, open where they do not; {_OTHERS}.",

@@ -2,7 +2,7 @@
 
 A training takes its number of steps times the median seconds of a step of others like it: the same arm from the same
 start, or where there is none the same method. Scoring takes the median of the same start, of cells that had the
-corrupted test pictures in memory or of those that had to make them, which takes longer than to encode them.
+corrupted test images in memory or of those that had to make them, which takes longer than to encode them.
 """
 
 import statistics
@@ -34,7 +34,7 @@ def seconds_of_a_step(speeds: Speeds, stage: str, method: str, arm: str, start: 
 
 
 def seconds_of_scoring(speeds: Speeds, start: str, kept: bool | None) -> float | None:
-    """Of a cell; ``kept``: whether corrupted pictures are in memory, None where nobody knows."""
+    """Of a cell; ``kept``: whether corrupted images are in memory, None where nobody knows."""
     return next((speeds["score", name] for name in _scoring_kinds(start, kept) if ("score", name) in speeds), None)
 
 

@@ -91,7 +91,7 @@ def write_pictures(experiment: Experiment, say: Say) -> list[Path]:
     refuse_mixed(stored)
     chosen = pairs(experiment, stored)
     if not chosen:
-        raise UsageError("pictures need a finished cell of DAPG and one of another arm: same data, start, fine-tuning")
+        raise UsageError("images need a finished cell of DAPG and one of another arm: same data, start, fine-tuning")
     written = []
     for group, cells in chosen.items():
         path = file(experiment, group)
@@ -111,7 +111,7 @@ def write_pictures(experiment: Experiment, say: Say) -> list[Path]:
 
 
 def file(experiment: Experiment, group: Group) -> Path:
-    """Where a group's pictures are."""
+    """Where a group's images are."""
     data, start, finetuning = group
     return experiment.page.parent / f"{finetuning}-{data}-{start}.json"
 
@@ -125,7 +125,7 @@ def read_pictures(experiment: Experiment) -> list[dict[str, Any]]:
 def pairs(experiment: Experiment, stored: Stored) -> dict[Group, dict[str, Cell]]:
     """Group -> ``ours`` and ``other``: the middle seed of our arm and of the strongest arm that is no part of it.
 
-    Strength is mAP on corrupted pictures (all types) in the data set's first mode, the mean over seeds; of an even
+    Strength is mAP on corrupted images (all types) in the data set's first mode, the mean over seeds; of an even
     number of seeds the lower of the two in the middle is taken. Both cells are of the same partition.
     """
     found: dict[Group, dict[str, list[Cell]]] = {}
@@ -156,7 +156,7 @@ def _middle(cells: list[Cell], strength: Mapping[str, float]) -> Cell:
 
 
 def _named(cell: Cell, stored: Stored) -> dict[str, Any]:
-    """What tells whether stored pictures are those of a cell's network."""
+    """What tells whether stored images are those of a cell's network."""
     return {"name": cell.name, "weights": stored[cell.name].trainings[-1].weights}
 
 
@@ -208,11 +208,11 @@ def severities(
         encoders: by name.
         dataset: the test data.
         trial: queries and gallery.
-        size: height and width at which pictures are corrupted.
+        size: height and width at which images are corrupted.
 
     Returns:
         ``names`` and ``levels``; ``clean``: encoder -> mAP; ``mAP``: encoder -> rows (names) of columns (levels);
-        ``cells``: encoder -> the benchmark's cells, with FPIR at the threshold of clean pictures.
+        ``cells``: encoder -> the benchmark's cells, with FPIR at the threshold of clean images.
     """
     policy = CorruptionPolicy(NAMES, severities=LEVELS, height=size[0], width=size[1])
     test = Test(dataset, [trial], 1)
@@ -234,13 +234,13 @@ def severities(
 def disagreements(
     encoders: Mapping[str, Encoder], dataset: Dataset, trial: Trial, size: tuple[int, int], seed: int = 0
 ) -> dict[str, Any]:
-    """Queries whose first answer one of two encoders alone gets right, on corrupted pictures of any type.
+    """Queries whose first answer one of two encoders alone gets right, on corrupted images of any type.
 
     Args:
         encoders: ``ours`` and ``other``.
         dataset: the test data.
         trial: queries and gallery.
-        size: height and width at which pictures are corrupted.
+        size: height and width at which images are corrupted.
         seed: of the draw of the queries that are shown, ``LISTS`` for each of the two, or as many as there are.
 
     Returns:

@@ -17,7 +17,7 @@ COLUMNS = (
     *("mixture rank-1", "mixture mAP", "mixture mINP", "grid mAP", "retention", "mCE", "relative mCE"),
     *("worst tenth", "persons", "comparable", "features"),
 )
-"""Of ``leaderboard.csv``. Mixture: every picture draws its type and severity; only these figures are in print."""
+"""Of ``leaderboard.csv``. Mixture: every image draws its type and severity; only these figures are in print."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Printed:
     data: str
     mode: str
     protocol: str
-    """How the corrupted pictures were drawn and which galleries were scored."""
+    """How the corrupted images were drawn and which galleries were scored."""
     clean: tuple[float, float]
     """rank-1, mAP."""
     mixture: tuple[float, ...]
@@ -46,7 +46,7 @@ class Printed:
             raise UsageError(f"{self.model}: a printed figure needs its protocol and its source")
 
 
-_CIL = "visible pictures, type and severity drawn without a seed, gallery or partition 1 alone"
+_CIL = "visible images, type and severity drawn without a seed, gallery or partition 1 alone"
 _UNSAID = "not said in the paper; its ImageNet rows are those of CIL's README, so presumably CIL's: " + _CIL
 _CIL_README = "README of Zoky-2020/CIL-CrossModal"
 

@@ -116,7 +116,7 @@ def _short(row: Row, modes: Iterable[str]) -> Row:
 
 
 def _points(experiment: Experiment, stored: Stored) -> dict[str, list[Point]]:
-    """Panel (fine-tuning, data, start, mode) -> arms with mAP on clean and on corrupted pictures, and intervals."""
+    """Panel (fine-tuning, data, start, mode) -> arms with mAP on clean and on corrupted images, and intervals."""
     scores: dict[tuple[str, str], dict[str, list[CellResult]]] = {}
     for result in stored.values():
         for mode in modes_of(result.data):

@@ -38,7 +38,7 @@ class PrintedRow:
     pretraining: str
     """in-sup, pnl, byol, ssl, vtbr, simclr or dapg."""
     clean: Mapping[str, Scores]
-    """Table I: mode -> scores on clean pictures."""
+    """Table I: mode -> scores on clean images."""
     corrupted: Mapping[str, Scores]
     """Table II: mode -> scores on SYSU-MM01-C or RegDB-C."""
 
@@ -132,7 +132,7 @@ TABLE_3: Mapping[str, Mapping[str, Scores]] = {
 }
 """Ablation, AGW on SYSU-MM01-C. What "without L_total" means is not said; we read InfoNCE with one positive."""
 
-FIGURE_1 = "not available: Fig. 1 is a picture without printed values"
+FIGURE_1 = "not available: Fig. 1 is an image without printed values"
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class Experiment:
 
     @property
     def corrupted_at(self) -> tuple[int, int]:
-        """Height and width of test pictures when they are corrupted: as in the scale's pre-trainings, or the list's."""
+        """Height and width of test images when they are corrupted: as in the scale's pre-trainings, or the list's."""
         policy = CorruptionPolicy()
         return SCALES[self.scale].decoded or (policy.height, policy.width)
 

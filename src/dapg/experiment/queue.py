@@ -53,7 +53,7 @@ def run(experiment: Experiment, engine: EngineSettings = ONCE) -> Mapping[str, s
 
 
 def _start(experiment: Experiment) -> RunShard:
-    """Trains what a cell needs, scores it and stores its result; corrupted pictures are kept for the next cell."""
+    """Trains what a cell needs, scores it and stores its result; corrupted images are kept for the next cell."""
     cells = {cell.name: cell for cell in experiment.cells()}
     cache: Cache = {}
 

@@ -45,7 +45,7 @@ class Verdict:
     score: str
     """Its name: mode/condition."""
     left_out: str = ""
-    """Why corrupted pictures were not compared; empty: they were."""
+    """Why corrupted images were not compared; empty: they were."""
 
     @property
     def passed(self) -> bool:
@@ -54,7 +54,7 @@ class Verdict:
 
     def __str__(self) -> str:
         """One line."""
-        without = f"; clean pictures only: {self.left_out}" if self.left_out else ""
+        without = f"; clean images only: {self.left_out}" if self.left_out else ""
         if self.equal:
             return f"{self.cell}: equal to the last bit{without}"
         where = "on the same machine and torch, where it should be" if self.same_machine else "on another machine"
@@ -148,7 +148,7 @@ def _freedom(seeds: Sequence[Sequence[CellResult]]) -> int:
 def compare(name: str, stored: CellResult, again: CellResult, allowed: Mapping[str, float]) -> Verdict:
     """What differs between a stored cell and the same cell run again.
 
-    By other random draws, the test pictures are corrupted differently: then only the scores of clean ones are compared.
+    By other random draws, the test images are corrupted differently: then only the scores of clean ones are compared.
 
     Raises:
         UsageError: they hold different scores, or are fine-tuned on different data.
@@ -176,7 +176,7 @@ def compare(name: str, stored: CellResult, again: CellResult, allowed: Mapping[s
 
 
 def _other_images(stored: CellResult, again: CellResult) -> str:
-    """Why corrupted pictures are not the same; empty: they are."""
+    """Why corrupted images are not the same; empty: they are."""
     if stored.draws != again.draws:
         return f"random draws version {stored.draws} there, {again.draws} now"
     return "" if stored.corruptions == again.corruptions else "they were corrupted by another list"

@@ -53,7 +53,7 @@ class Registration:
     detectable: float
     """The gain found in 80 of 100 such experiments if it is true (``detectable_gain``), from validation persons."""
     margin: float
-    """On clean pictures the arm may be lower by less than this, in points of mAP."""
+    """On clean images the arm may be lower by less than this, in points of mAP."""
     seeds: int
     repeats: int
 
@@ -110,7 +110,7 @@ def statement(experiment: Experiment) -> str:
         f"{' and '.join(stated.finetunings)} from {stated.start}, {stated.seeds} seeds, on {stated.test}. "
         f"It holds where the difference is above 0 after Holm's correction; the smallest that would matter is "
         f"{stated.smallest_effect:g} points, {stated.detectable:g} are found in 80 of 100 such experiments. On clean "
-        f"pictures not lower by {stated.margin:g}. {stated.reason} Everything else is exploratory."
+        f"images not lower by {stated.margin:g}. {stated.reason} Everything else is exploratory."
     )
 
 

@@ -27,7 +27,7 @@ CELLS, PERSONS = "cells.jsonl", "persons"
 LOCK_PATIENCE = 600.0
 """Seconds to wait for others that write into the results; they need moments only."""
 CONDITIONS = ("clean", "all", "seen", "unseen")
-"""Clean pictures; corrupted by any of 20 types, by one of the 15 that stage 1 may draw, by one of the other five."""
+"""Clean images; corrupted by any of 20 types, by one of the 15 that stage 1 may draw, by one of the other five."""
 MIXTURE_CONDITIONS = ("clean", "all")
 """Without the lists apart: of other test persons nothing else is scored, and of searches within the visible cameras
 only their sums by person are kept."""
@@ -82,7 +82,7 @@ class TrainingResult:
     weights: dict[str, str]
     """File -> SHA-256."""
     data: dict[str, str | int | None]
-    """Number of pictures, hash of their list, and the version of an embedded set."""
+    """Number of images, hash of their list, and the version of an embedded set."""
     steps: int
     pictures_seen: int
     seconds: float
@@ -91,7 +91,7 @@ class TrainingResult:
     curve: list[tuple[int, float]] = field(default_factory=list)
     """(step, loss) at no more than 40 places."""
     alignment: dict[str, object] = field(default_factory=dict)
-    """Of an alignment: which positives, from which generator, for how many pictures."""
+    """Of an alignment: which positives, from which generator, for how many images."""
     precision: str = "fp32"
     """fp32, bf16 or fp16; cells stored before it was noted are of scales that train in fp32."""
 
@@ -109,9 +109,9 @@ class CellResult:
     repeats: int
     """Corrupted test sets of each kind."""
     draws: int
-    """Version of the draws of corruptions (``corruptions/library.py``), in training and in test pictures."""
+    """Version of the draws of corruptions (``corruptions/library.py``), in training and in test images."""
     corruptions: str
-    """Name and hash of the list of corrupted test pictures; empty: stored before lists had hashes."""
+    """Name and hash of the list of corrupted test images; empty: stored before lists had hashes."""
     feature: str
     """The reported feature."""
     scores: dict[str, dict[str, float]]
@@ -119,7 +119,7 @@ class CellResult:
     trainings: tuple[TrainingResult, ...]
     scoring_seconds: float
     pictures_kept: bool | None
-    """Whether the corrupted pictures were in memory already; None: not noted."""
+    """Whether the corrupted images were in memory already; None: not noted."""
     machine: Machine
     version: str
     commit: str | None
@@ -147,7 +147,7 @@ class CellResult:
 
     @property
     def images(self) -> str:
-        """Which pictures it was fine-tuned on, and how those that it was tested on were corrupted."""
+        """Which images it was fine-tuned on, and how those that it was tested on were corrupted."""
         corrupted = f"{self.corruptions or 'no list'}, draws version {self.draws}, {self.repeats} repeats"
         tested = f", tested on {self.tested}" if self.tested else ""
         return f"data {self.trainings[-1].data.get('hash')}{tested}, corrupted by {corrupted}"
@@ -198,17 +198,17 @@ def add_cell(folder: Path, result: CellResult) -> None:
 
 
 def refuse_mixed(stored: Stored) -> None:
-    """Refuse to show cells side by side that differ in pictures (to test or learn from) or in numerical precision.
+    """Refuse to show cells side by side that differ in images (to test or learn from) or in numerical precision.
 
     Raises:
-        UsageError: says how many cells have which pictures, or which training has which precisions.
+        UsageError: says how many cells have which images, or which training has which precisions.
     """
     for data in sorted({result.data for result in stored.values()}):
         kinds = Counter(result.images for result in stored.values() if result.data == data)
         if len(kinds) > 1:
             listed = "; ".join(f"{kind} ({number} cells)" for kind, number in sorted(kinds.items()))
             raise UsageError(
-                f"the stored cells of {data} are about different pictures: {listed}. Their scores cannot be compared: "
+                f"the stored cells of {data} are about different images: {listed}. Their scores cannot be compared: "
                 f"delete the lines of one kind from {CELLS}, then run those cells again"
             )
     precisions: dict[tuple[str, ...], set[str]] = {}

@@ -80,7 +80,7 @@ class ExportSettings:
     onnx_input: InputRange = "unit"
     """What ONNX files take: images in [0, 1] (unit), or normalised by ImageNet's mean and deviation, as boxmot does."""
     on_bad_image: OnBadImage = unset("skip")
-    """A picture for int8 that cannot be read: leave it out and count it, or stop (fail)."""
+    """An image for int8 that cannot be read: leave it out and count it, or stop (fail)."""
     int8: bool = False
     """Write ONNX in 8-bit integers too, ranges chosen on training images, and score both on the run's test data."""
 

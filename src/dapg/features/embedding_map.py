@@ -1,4 +1,4 @@
-"""Numbers behind the report's pictures of a feature space: histograms of distances, and its t-SNE map."""
+"""Numbers behind the report's images of a feature space: histograms of distances, and its t-SNE map."""
 
 import importlib.util
 
@@ -26,16 +26,16 @@ _PAIRS = (
 
 
 def distance_histograms(table: FeatureTable, feature: str, seed: int = 0) -> JsonObject:
-    """How far apart pictures of the same person and of other persons are, for each pair of modalities.
+    """How far apart images of the same person and of other persons are, for each pair of modalities.
 
     Args:
         table: unit features of labelled test images.
         feature: which of them.
-        seed: which pictures are taken where there are more than ``MOST_IMAGES`` of a modality.
+        seed: which images are taken where there are more than ``MOST_IMAGES`` of a modality.
 
     Returns:
         ``edges``: 101 cosine distances 0 ... 2 (1 - dot product); ``pairs``: for each pair of modalities that occurs
-        the counts ``same`` and ``other`` of pairs of pictures per bin. Every pair of different pictures counts once,
+        the counts ``same`` and ``other`` of pairs of images per bin. Every pair of different images counts once,
         also those that a protocol leaves out of its ranking.
     """
     features, persons = table[feature], table.persons
@@ -69,15 +69,15 @@ def require_tsne() -> None:
 
 
 def tsne_map(table: FeatureTable, feature: str, persons: int, seed: int = 0) -> list[JsonObject]:
-    """Pictures of some random persons in two dimensions, near where their features are near (van der Maaten, 2008).
+    """Images of some random persons in two dimensions, near where their features are near (van der Maaten, 2008).
 
     Distances between far clusters and the sizes of clusters mean nothing in such a map.
 
     Returns:
-        For each picture ``x``, ``y``, ``person``, ``camera`` and ``modality``.
+        For each image ``x``, ``y``, ``person``, ``camera`` and ``modality``.
 
     Raises:
-        UsageError: scikit-learn is not installed, or there are fewer than three pictures.
+        UsageError: scikit-learn is not installed, or there are fewer than three images.
     """
     require_tsne()
     from sklearn.manifold import TSNE
@@ -90,7 +90,7 @@ def tsne_map(table: FeatureTable, feature: str, persons: int, seed: int = 0) -> 
         drawn = torch.randperm(len(rows), generator=generator_from("t-SNE pictures", seed))[:MOST_POINTS]
         rows = [rows[place] for place in sorted(drawn.tolist())]
     if len(rows) < 3:
-        raise UsageError(f"t-SNE needs at least three pictures of known persons, not {len(rows)}")
+        raise UsageError(f"t-SNE needs at least three images of known persons, not {len(rows)}")
     places: NDArray[np.float32] = TSNE(
         metric="cosine",
         init="random",
@@ -110,7 +110,7 @@ def tsne_map(table: FeatureTable, feature: str, persons: int, seed: int = 0) -> 
 
 
 def _some(table: FeatureTable, modality: Modality, seed: int) -> Int[Tensor, "n"]:
-    """Rows of labelled pictures of a modality, ascending, at most ``MOST_IMAGES``."""
+    """Rows of labelled images of a modality, ascending, at most ``MOST_IMAGES``."""
     rows = ((table.modalities == int(modality)) & (table.persons != UNKNOWN)).nonzero()[:, 0]
     if len(rows) <= MOST_IMAGES:
         return rows

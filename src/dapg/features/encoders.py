@@ -1,4 +1,4 @@
-"""What turns pictures into named features to be scored: a trained method, a bare backbone, or a colour histogram."""
+"""What turns images into named features to be scored: a trained method, a bare backbone, or a colour histogram."""
 
 from typing import Protocol, runtime_checkable
 
@@ -22,11 +22,11 @@ class Encoder(Protocol):
     headline: str
     """The feature to report."""
     input_size: tuple[int, int]
-    """(height, width) of the pictures it takes."""
+    """(height, width) of the images it takes."""
     device: torch.device
 
     def encode(self, images: UInt8[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
-        """Named unit features of decoded pictures of one modality."""
+        """Named unit features of decoded images of one modality."""
         ...
 
 
@@ -61,7 +61,7 @@ FLIPPED = ", flip-averaged"
 
 
 class FlipAveraged:
-    """Another encoder's features, and beside each the average over a picture and its mirror image, of unit length.
+    """Another encoder's features, and beside each the average over an image and its mirror image, of unit length.
 
     What CAJ and DEEN report (mangye16/Cross-Modal-Re-ID-baseline, ICCV21_CAJ/testa.py); AGW and CIL do not.
     """

@@ -83,7 +83,7 @@ def encode_batches(
     rest = [record for record in records if record.path not in unreadable]
     if not rest:
         path, reason = next(iter(unreadable.items()))
-        raise DataError(f"none of {len(records)} pictures can be read; first {path}: {reason}")
+        raise DataError(f"none of {len(records)} images can be read; first {path}: {reason}")
     return table.of(rest)
 
 
@@ -129,7 +129,7 @@ def left_out(unreadable: Unreadable, consequence: str = "so that the score is an
         return []
     path, reason = next(iter(unreadable.items()))
     said = reason if path in reason else f"{path}: {reason}"
-    what = f"{counted(len(unreadable), 'unreadable picture')} left out"
+    what = f"{counted(len(unreadable), 'unreadable image')} left out"
     return [f"{', '.join(filter(None, [what, consequence]))}; first {said}"]
 
 

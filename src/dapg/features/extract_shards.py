@@ -53,7 +53,7 @@ class ExtractSettings(NetworkSettings):
     feature: str = ""
     """Which of the model's features; empty: the one that it is scored by."""
     on_bad_image: OnBadImage = unset("skip")
-    """A picture that cannot be read: a row of NaN, and list it in the result, or stop (fail)."""
+    """An image that cannot be read: a row of NaN, and list it in the result, or stop (fail)."""
     batch_size: Count = 64
     """Images encoded at once; it decides over last bits."""
     engine: EngineSettings = run_only(EngineSettings())

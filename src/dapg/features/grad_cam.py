@@ -1,7 +1,7 @@
-"""Where a network looks: maps over a picture, computed here and drawn by ``report``.
+"""Where a network looks: maps over an image, computed here and drawn by ``report``.
 
-Likeness is Grad-CAM (Selvaraju et al., ICCV 2017) with the cosine similarity to another picture's feature in place of a
-class score: what makes the two pictures alike. Strength needs no other picture: the squared length of the feature map's
+Likeness is Grad-CAM (Selvaraju et al., ICCV 2017) with the cosine similarity to another image's feature in place of a
+class score: what makes the two images alike. Strength needs no other image: the squared length of the feature map's
 vectors, the attention map of Zagoruyko and Komodakis (Paying More Attention to Attention, ICLR 2017).
 """
 
@@ -35,17 +35,17 @@ def likeness_maps(
     feature: str,
     others: Float[Tensor, "B D"],
 ) -> Float[Tensor, "B h w"]:
-    """Grad-CAM of each picture's similarity to one other feature: 0 ... 1, the largest of each map 1 (or all 0).
+    """Grad-CAM of each image's similarity to one other feature: 0 ... 1, the largest of each map 1 (or all 0).
 
     The gradient of the similarity by the last feature map, averaged over places, weights the channels; what is left
     below 0 speaks against likeness and is cut off.
 
     Args:
         encoder: with a backbone.
-        images: pictures of its input size.
+        images: images of its input size.
         modality: of all of them.
         feature: one of the encoder's named features.
-        others: unit features of the pictures compared with, in the same order.
+        others: unit features of the images compared with, in the same order.
     """
     with torch.enable_grad():
         maps, features = _with_maps(encoder, images, modality)
@@ -73,7 +73,7 @@ def maps_of_records(
     """A map for each record: likeness to the feature beside it, or strength where that is None.
 
     Raises:
-        DataError: a picture cannot be read.
+        DataError: an image cannot be read.
     """
     height, width = encoder.input_size
     config = replace(LoaderConfig(workers=0), height=height, width=width)

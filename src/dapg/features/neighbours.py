@@ -4,7 +4,7 @@ Two tests of the same ranking. Both leave out every crop within some seconds of 
 in nearly the same pose before the same background.
 
 * tracks (no labels): matches are later or earlier crops of the query's own track; against them stand tracks that were
-  in the picture together with it, and so are other people. What is left unknown is left out. A track keeps its
+  in the image together with it, and so are other people. What is left unknown is left out. A track keeps its
   surroundings, so this is the easy test, and a track that swaps people counts against every model alike.
 * people (labels): matches are crops of the same person in *other* tracks, against all other labelled crops.
 """
@@ -69,13 +69,13 @@ class NeighbourSettings:
     width: Pixels = 64
     """Columns of the input, where the model does not say."""
     on_bad_image: OnBadImage = unset("skip")
-    """A picture that cannot be read: leave it out, and list it in the result, or stop (fail)."""
+    """An image that cannot be read: leave it out, and list it in the result, or stop (fail)."""
     seed: Seed = 0
     """Of random weights, and of which queries are drawn."""
     queries_drawn: CountOrZero = 12
-    """Rows of neighbours.png, a picture of the nearest neighbours; it shows real people: do not publish it."""
+    """Rows of neighbours.png, an image of the nearest neighbours; it shows real people: do not publish it."""
     batch_size: Count = 64
-    """Pictures encoded at once."""
+    """Images encoded at once."""
     workers: Processes = 2
     """Loader processes."""
     out: str = ""

@@ -31,7 +31,7 @@ from dapg.models.weights.backbone_weights import HUB_FILE
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """Which network turns pictures into features."""
+    """Which network turns images into features."""
 
     model: str = ""
     """Folder of a finished run, a name of the zoo (``dapg weights``), a weights file or its address, ``histogram``,
@@ -62,11 +62,11 @@ class ModelCard:
     licence: str
     """Of the weights."""
     data_terms: str
-    """Of the pictures that it has learnt from."""
+    """Of the images that it has learnt from."""
 
 
 class Network:
-    """An encoder with its card: one feature of unit length for each picture."""
+    """An encoder with its card: one feature of unit length for each image."""
 
     def __init__(self, settings: NetworkSettings, device: str = "auto") -> None:
         """Load it.
@@ -123,7 +123,7 @@ def _card(settings: NetworkSettings, encoder: Encoder, width: int) -> ModelCard:
     identity: JsonObject = {"feature": encoder.headline, "width": width}
     if settings.model in BUILT_IN:
         identity |= {"network": to_dict(settings)}
-        known, name, place = Card("learnt from no picture", "none", "none needed"), settings.model, settings.model
+        known, name, place = Card("learnt from no image", "none", "none needed"), settings.model, settings.model
         if settings.model == "imagenet":
             known, name = Card(), f"imagenet {settings.backbone.name}"
     else:

@@ -1,4 +1,4 @@
-"""Pseudo-persons for pictures without labels: the tracks of a cropped video, or clusters of near features."""
+"""Pseudo-persons for images without labels: the tracks of a cropped video, or clusters of near features."""
 
 import importlib.util
 from collections import Counter
@@ -26,15 +26,15 @@ from dapg.features.neighbours import read_sightings
 
 TRACKS = "tracks"
 _FEW = 20_000
-"""Up to so many pictures are clustered exactly; beyond, in random batches."""
+"""Up to so many images are clustered exactly; beyond, in random batches."""
 
 
 @dataclass(frozen=True)
 class GroupSettings:
-    """Which pictures, and what puts two of them together."""
+    """Which images, and what puts two of them together."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    """Pictures; their labels are not looked at."""
+    """Images; their labels are not looked at."""
     by: str = "histogram"
     """tracks (a folder that ``dapg data crop`` made), or features: histogram, random, imagenet, a run's folder or a
     weights file."""
@@ -47,27 +47,27 @@ class GroupSettings:
     width: Pixels = 64
     """Columns of the input, where the model does not say."""
     on_bad_image: OnBadImage = unset("skip")
-    """A picture that cannot be read: leave it out, and list it in the result, or stop (fail)."""
+    """An image that cannot be read: leave it out, and list it in the result, or stop (fail)."""
     seed: Seed = 0
     """Of random weights, subsets and first centres."""
     workers: Processes = 2
     """Loader processes."""
     out: str = "groups.tsv"
-    """The file: a picture a line, path, tab, number."""
+    """The file: an image a line, path, tab, number."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
 
 def group(settings: GroupSettings, unreadable: Unreadable | None = None) -> dict[str, int]:
-    """Path of each picture -> number of its group.
+    """Path of each image -> number of its group.
 
     Args:
-        settings: which pictures, and what puts two of them together.
-        unreadable: takes the pictures that are left out because they cannot be read.
+        settings: which images, and what puts two of them together.
+        unreadable: takes the images that are left out because they cannot be read.
 
     Raises:
-        UsageError: fewer pictures than groups, an unknown model, no tracks, or scikit-learn is missing.
-        DataError: a picture cannot be read, with ``on_bad_image: fail``, or none can.
+        UsageError: fewer images than groups, an unknown model, no tracks, or scikit-learn is missing.
+        DataError: an image cannot be read, with ``on_bad_image: fail``, or none can.
     """
     if settings.by == TRACKS:
         seen = read_sightings(Path(settings.data.root))
@@ -89,12 +89,12 @@ def require_clusters(images: int, groups: int) -> None:
     """Fail before the features are made, not after.
 
     Raises:
-        UsageError: fewer pictures than groups, fewer than two groups, or scikit-learn is missing.
+        UsageError: fewer images than groups, fewer than two groups, or scikit-learn is missing.
     """
     if importlib.util.find_spec("sklearn") is None:
         raise UsageError("clustering needs scikit-learn: pip install 'dapg[plot]'")
     if not 2 <= groups <= images:
-        raise UsageError(f"--groups is between 2 and the number of pictures ({images}), not {groups}")
+        raise UsageError(f"--groups is between 2 and the number of images ({images}), not {groups}")
 
 
 def clusters(features: Float[Tensor, "N D"], groups: int, seed: int) -> list[int]:
@@ -108,9 +108,9 @@ def clusters(features: Float[Tensor, "N D"], groups: int, seed: int) -> list[int
 
 
 def describe(groups: Mapping[str, int]) -> str:
-    """One line: how many pictures in how many groups, and of what sizes."""
+    """One line: how many images in how many groups, and of what sizes."""
     sizes = sorted(Counter(groups.values()).values())
     return (
-        f"{counted(len(groups), 'picture')} in {counted(len(sizes), 'group')} of {sizes[0]} to {sizes[-1]} "
+        f"{counted(len(groups), 'image')} in {counted(len(sizes), 'group')} of {sizes[0]} to {sizes[-1]} "
         f"(half have at most {sizes[(len(sizes) - 1) // 2]})"
     )

@@ -1,4 +1,4 @@
-"""Ranked lists as the report draws them: thumbnails, what matches, and maps of what makes two pictures alike."""
+"""Ranked lists as the report draws them: thumbnails, what matches, and maps of what makes two images alike."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ PICTURES, MAPS = "pictures", "activations.npz"
 _THUMBNAIL = (128, 64)
 
 Answers = list[tuple[Record, float, bool | None]]
-"""Gallery pictures, nearest first: similarity, and whether it is the query's person (None: nobody knows)."""
+"""Gallery images, nearest first: similarity, and whether it is the query's person (None: nobody knows)."""
 
 
 def describe_lists(lists: Sequence[tuple[Record, Answers]]) -> list[JsonObject]:
@@ -41,7 +41,7 @@ def save_thumbnails(folder: Path, dataset: Dataset, records: Sequence[Record]) -
     """Small JPEGs below ``folder``, under the names that ``describe_lists`` gives.
 
     Raises:
-        DataError: a picture cannot be read.
+        DataError: an image cannot be read.
     """
     (folder / PICTURES).mkdir(parents=True, exist_ok=True)
     for name, content in thumbnails(dataset, records, _THUMBNAIL, quality=85):
@@ -54,7 +54,7 @@ def thumbnails(
     """A JPEG file of (height, width) for each different record, under the name that ``describe_lists`` gives.
 
     Raises:
-        DataError: a picture cannot be read.
+        DataError: an image cannot be read.
     """
     records = list(dict.fromkeys(records))
     config = LoaderConfig(height=size[0], width=size[1], workers=0)
@@ -109,7 +109,7 @@ def _described(record: Record) -> JsonObject:
 
 
 def _file_name(record: Record) -> str:
-    """A readable name, and a hash that tells ``a/b.png`` from ``a_b.png`` and two boxes of one picture apart."""
+    """A readable name, and a hash that tells ``a/b.png`` from ``a_b.png`` and two boxes of one image apart."""
     readable = "".join(letter if letter.isalnum() else "_" for letter in record.path)[-60:]
     digest = hashlib.sha256(f"{record.path}\t{record.box}".encode()).hexdigest()[:8]
     return f"{readable}-{digest}.jpg"

@@ -128,6 +128,4 @@ def centre_per_camera(features: Float[Tensor, "N D"], cameras: Int[Tensor, "N"])
 def zero_notes(features: Mapping[str, Float[Tensor, "_ _"]]) -> list[str]:
     """A line for each feature with rows that are exactly zero: their distances to all others tie."""
     counts = {name: int((~values.any(dim=1)).sum()) for name, values in features.items()}
-    return [
-        f"{name}: {count} exactly zero, as near to one picture as to any" for name, count in counts.items() if count
-    ]
+    return [f"{name}: {count} exactly zero, as near to one image as to any" for name, count in counts.items() if count]

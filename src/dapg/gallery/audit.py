@@ -1,6 +1,6 @@
 """Who did what, when and why: an append-only list of entries, each chained to the one before by its hash.
 
-What may have to be forgotten later (hashes of query pictures) is not part of an entry. It lies apart, in ``secrets``,
+What may have to be forgotten later (hashes of query images) is not part of an entry. It lies apart, in ``secrets``,
 and the entry holds its salted hash: after a deletion the secret is gone and the chain is still whole.
 
 The fields follow Article 12(3) of the EU's AI Act: when a use began and ended, the reference database (gallery,

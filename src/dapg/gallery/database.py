@@ -34,12 +34,12 @@ _PAGE = 16_384
 
 @dataclass(frozen=True)
 class Filters:
-    """Which pictures of the gallery are searched."""
+    """Which images of the gallery are searched."""
 
     camera: tuple[str, ...] = ()
     """Names of cameras; empty: all."""
     after: float | None = None
-    """Seconds since 1970 (of videos without a start: since their beginning); pictures without a time are left out."""
+    """Seconds since 1970 (of videos without a start: since their beginning); images without a time are left out."""
     before: float | None = None
     """Likewise; the moment itself is left out."""
     modality: Modality | None = None
@@ -90,14 +90,14 @@ class Database(ABC):
 
     @abstractmethod
     def nearest(self, model: int, query: NDArray[np.float32], filters: Filters, count: int) -> Table:
-        """The ``count`` pictures (dtype ``HIT``) with the largest inner products, largest first, equal ones by picture.
+        """The ``count`` images (dtype ``HIT``) with the largest inner products, largest first, equal ones by image.
 
         Products are of half-precision features, summed in single precision.
         """
 
     @abstractmethod
     def of_tracks(self, model: int, query: NDArray[np.float32], filters: Filters, tracks: Sequence[int]) -> Table:
-        """All pictures of these tracks that pass the filters, in the same order."""
+        """All images of these tracks that pass the filters, in the same order."""
 
     @abstractmethod
     def forget(self) -> None:

@@ -1,6 +1,6 @@
 """Deletion that leaves nothing but a tombstone, and the search for what must be gone in the bytes of the files.
 
-A tombstone holds keyed digests alone: of the picture's content, so that it is not taken in again, and of its feature.
+A tombstone holds keyed digests alone: of the image's content, so that it is not taken in again, and of its feature.
 To find a feature among gigabytes, eight of its bytes are marked by a keyed permutation of 64-bit numbers, which NumPy
 applies to every position of a file; where a mark occurs, the digest of the whole feature decides.
 """
@@ -19,7 +19,7 @@ from dapg.gallery.database import Database
 from dapg.gallery.indexing import Keys
 
 CLASSES = ("unknown", "matched", "confirmed")
-"""Nobody has connected the picture with a query; a search called it the same person; a person did, or named it."""
+"""Nobody has connected the image with a query; a search called it the same person; a person did, or named it."""
 _CLASS = (
     "CASE WHEN p.person IS NOT NULL OR EXISTS (SELECT 1 FROM verdicts v WHERE v.picture = p.id AND v.same = 1) "
     "THEN 'confirmed' WHEN EXISTS (SELECT 1 FROM results r WHERE r.picture = p.id AND r.verdict = 'same') "
@@ -29,7 +29,7 @@ _CHUNK, _LONGEST = 2**25, 2**17
 
 
 def delete(database: Database, pictures: Sequence[int], actor: Actor, action: str = "delete") -> int:
-    """Remove pictures with crops, features, results and the query hashes of searches that found them; how many.
+    """Remove images with crops, features, results and the query hashes of searches that found them; how many.
 
     When this returns, the database has overwritten what it held, the log is cut, and the matrix is new.
 
@@ -83,19 +83,19 @@ def _mark(numbers: NDArray[np.uint64], secret: bytes) -> NDArray[np.uint64]:
 
 
 def pictures_of(database: Database, person: str) -> list[int]:
-    """Pictures that people gave this name.
+    """Images that people gave this name.
 
     Raises:
         UsageError: there are none.
     """
     numbers = [int(row[0]) for row in database.query("SELECT id FROM pictures WHERE person = ? ORDER BY id", person)]
     if not numbers:
-        raise UsageError(f"no picture of the gallery is labelled {person!r}")
+        raise UsageError(f"no image of the gallery is labelled {person!r}")
     return numbers
 
 
 def classes(database: Database) -> dict[str, int]:
-    """How many pictures are of each class."""
+    """How many images are of each class."""
     counts: dict[str, int] = dict(
         database.query(
             f"SELECT class, COUNT(*) FROM (SELECT {_CLASS} AS class FROM pictures p) AS every GROUP BY class"
@@ -105,7 +105,7 @@ def classes(database: Database) -> dict[str, int]:
 
 
 def overdue(database: Database, now: float) -> list[int]:
-    """Pictures that were taken in longer ago than their class may be kept."""
+    """Images that were taken in longer ago than their class may be kept."""
     return [
         int(row[0])
         for row in database.query(
@@ -119,19 +119,19 @@ def overdue(database: Database, now: float) -> list[int]:
 def check(database: Database, texts: Sequence[str] = ()) -> list[str]:
     """Everything that is wrong with a gallery, a line each; empty: it is whole, and what was deleted is gone.
 
-    The database's own checks; every picture with a feature and a source; the chain of the audit; and every file, byte
-    by byte, for features of deleted pictures, for hashes of their files and for ``texts``, such as a deleted name.
+    The database's own checks; every image with a feature and a source; the chain of the audit; and every file, byte
+    by byte, for features of deleted images, for hashes of their files and for ``texts``, such as a deleted name.
     """
     problems = database.problems()
     problems += [
-        f"picture {number} has no feature of the gallery's model"
+        f"image {number} has no feature of the gallery's model"
         for (number,) in database.query(
             "SELECT p.id FROM pictures p WHERE NOT EXISTS (SELECT 1 FROM features f JOIN models m ON m.id = f.model "
             "WHERE f.picture = p.id AND m.state = 'active') ORDER BY p.id"
         )
     ]
     problems += [
-        f"picture {number}: its file {path} is gone"
+        f"image {number}: its file {path} is gone"
         for number, path in database.query(
             "SELECT p.id, p.path FROM pictures p LEFT JOIN crops c ON c.picture = p.id WHERE c.picture IS NULL"
         )
@@ -142,7 +142,7 @@ def check(database: Database, texts: Sequence[str] = ()) -> list[str]:
 
 
 def remains(database: Database, texts: Sequence[str] = ()) -> Iterator[str]:
-    """A line for each trace of a deleted picture, or of a text, in the bytes of a file."""
+    """A line for each trace of a deleted image, or of a text, in the bytes of a file."""
     keys = Keys(database)
     rows = database.query("SELECT mark, picture, place, size, feature FROM tombstones")
     marks = {bytes(mark): rest for mark, *rest in rows}
@@ -159,15 +159,15 @@ def remains(database: Database, texts: Sequence[str] = ()) -> Iterator[str]:
                 number, shift, size, feature = marks[_mark(np.frombuffer(data, "<u8", 1, place), keys.secret).tobytes()]
                 if keys.of(data[max(place - shift, 0) : place - shift + size]) == feature:
                     living = living or _living(database, keys)
-                    traces |= {f"the feature of deleted picture {number}"} if feature not in living else set()
+                    traces |= {f"the feature of deleted image {number}"} if feature not in living else set()
             for digest in (keys.of(text) for text in set(_HEX.findall(data))):
-                traces |= {f"the file hash of deleted picture {hashes[digest]}"} if digest in hashes else set()
+                traces |= {f"the file hash of deleted image {hashes[digest]}"} if digest in hashes else set()
             traces.update(repr(needle.decode()) for needle in needles if needle in data)
         yield from (f"{path}: {trace}" for trace in sorted(traces))
 
 
 def _living(database: Database, keys: Keys) -> set[str]:
-    """Digests of the features that are there by right: two pictures may have the same, such as one of a black frame."""
+    """Digests of the features that are there by right: two images may have the same, such as one of a black frame."""
     stored = database.query("SELECT vector FROM features")
     return {"", *(keys.of(database.feature(vector).astype("<f2").tobytes()) for (vector,) in stored)}
 

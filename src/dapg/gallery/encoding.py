@@ -1,4 +1,4 @@
-"""What a gallery needs to know of a picture: read, decoded and encoded, in this process or in shards."""
+"""What a gallery needs to know of an image: read, decoded and encoded, in this process or in shards."""
 
 import functools
 import hashlib
@@ -27,12 +27,12 @@ from dapg.features.networks import Network, NetworkSettings
 
 INCOMING, _JOBS = "incoming", "shards-*"
 SHARD = 256
-"""Pictures of a shard, which are also written in one transaction."""
+"""Images of a shard, which are also written in one transaction."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture that the network has not seen yet."""
+    """An image that the network has not seen yet."""
 
     sighting: Sighting
     sha256: str
@@ -42,7 +42,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What is written down of a picture."""
+    """What is written down of an image."""
 
     sighting: Sighting
     sha256: str
@@ -53,14 +53,14 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Damaged:
-    """A file that is no picture."""
+    """A file that is no image."""
 
     sighting: Sighting
     message: str
 
 
 def read_and_decode(sighting: Sighting, size: tuple[int, int], copy: bool) -> Decoded | Damaged:
-    """The picture at the network's size, with what is kept of its file: all of it, the crop of a box, or nothing."""
+    """The image at the network's size, with what is kept of its file: all of it, the crop of a box, or nothing."""
     try:
         data = sighting.read()
         image = decode(data, size, sighting.box, sighting.path)
@@ -135,7 +135,7 @@ def in_shards(
 
 
 def remove_pieces(gallery: Path) -> None:
-    """What killed commands have left of pictures, which a deletion must not leave behind."""
+    """What killed commands have left of images, which a deletion must not leave behind."""
     for folder in (gallery / INCOMING).glob(_JOBS):
         with suppress(BusyError), folder_lock(folder, patience=0.0):
             shutil.rmtree(folder)

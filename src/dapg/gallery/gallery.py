@@ -51,7 +51,7 @@ class _About(TypedDict):
 
 
 class Gallery:
-    """Pictures of persons in a folder, searched exactly by the features of one network.
+    """Images of persons in a folder, searched exactly by the features of one network.
 
     Safe to share between threads; several processes may use one folder.
     """
@@ -143,7 +143,7 @@ class Gallery:
     # Index
 
     def index(self, sources: str | Path | Sequence[str], settings: IndexSettings | None = None) -> IndexReport:
-        """Take pictures in: folders of crops, CSV lists, data sets (NAME or NAME=PATH), videos.
+        """Take images in: folders of crops, CSV lists, data sets (NAME or NAME=PATH), videos.
 
         Raises:
             UsageError: ``settings.network`` names another network than the gallery's; see ``migrate``.
@@ -163,7 +163,7 @@ class Gallery:
         return indexer.run([str(name) for name in names], self.actor)
 
     def migrate(self, network: NetworkSettings, batch_size: int = 64) -> int:
-        """Re-encode all pictures with another network, and switch to it when the last one is done; how many it were.
+        """Re-encode all images with another network, and switch to it when the last one is done; how many it were.
 
         Raises:
             UsageError: it is the gallery's network already.
@@ -205,19 +205,19 @@ class Gallery:
     # Search
 
     def encode(self, images: AnyImage | Sequence[AnyImage], modality: Modality | None = None) -> Query:
-        """One or several pictures of one person as a query: the mean of their features, of unit length.
+        """One or several images of one person as a query: the mean of their features, of unit length.
 
         Args:
             images: paths, encoded files, Pillow images, arrays or tensors.
             modality: kind of light; None: infrared if most of them are grey.
 
         Raises:
-            DataError: one of them is no picture.
+            DataError: one of them is no image.
             UsageError: no image, a file that cannot be read, or an array or tensor that is no image.
         """
         data = [encoded(image) for image in single_images(images)]
         if not data:
-            raise UsageError("a search needs a picture")
+            raise UsageError("a search needs an image")
         network = self.network()
         decoded = torch.stack([decode(content, network.input_size, None, name) for content, name in data])
         grey = sum(looks_infrared(image) for image in decoded)
@@ -235,13 +235,13 @@ class Gallery:
         top: int = 20,
         infrared: str = "unknown",
     ) -> SearchResult:
-        """The tracks (and pictures without a track) most similar to the person in the images.
+        """The tracks (and images without a track) most similar to the person in the images.
 
         Args:
-            images: one or several pictures of one person: paths, encoded files, Pillow images, arrays, tensors, or what
+            images: one or several images of one person: paths, encoded files, Pillow images, arrays, tensors, or what
                 ``encode`` made.
             modality: kind of light of the images, ``visible`` or ``infrared``; None: guessed.
-            filters: which pictures of the gallery are searched.
+            filters: which images of the gallery are searched.
             top: number of answers.
             infrared: kind of infrared of the images, near or thermal, where it is known.
 
@@ -300,7 +300,7 @@ class Gallery:
         return number
 
     def _rememberable(self, hashes: Sequence[str]) -> list[str]:
-        """Hashes of query pictures, without those of deleted ones."""
+        """Hashes of query images, without those of deleted ones."""
         keys = Keys(self.database)
         buried = {str(row[0]) for row in self.database.query("SELECT file FROM tombstones")}
         return [sha256 for sha256 in hashes if keys.of(sha256.encode()) not in buried]
@@ -311,30 +311,30 @@ class Gallery:
         return str(self.database.value("SELECT value FROM meta WHERE key = 'id'"))
 
     def known(self, numbers: Sequence[int]) -> list[Picture]:
-        """What is known about pictures, in this order; numbers that there are not are left out."""
+        """What is known about images, in this order; numbers that there are not are left out."""
         return searching.pictures(self.database, numbers)
 
     def picture(self, number: int) -> Picture:
-        """What is known about a picture.
+        """What is known about an image.
 
         Raises:
-            DataError: there is no such picture.
+            DataError: there is no such image.
         """
         known = searching.pictures(self.database, [number])
         if not known:
-            raise DataError(f"the gallery has no picture {number}")
+            raise DataError(f"the gallery has no image {number}")
         return known[0]
 
     def picture_file(self, number: int) -> bytes:
-        """The picture itself, encoded (JPEG, PNG, ...).
+        """The image itself, encoded (JPEG, PNG, ...).
 
         Raises:
-            DataError: there is no such picture, or its file, which is not stored in the gallery, is gone.
+            DataError: there is no such image, or its file, which is not stored in the gallery, is gone.
         """
         return searching.picture_file(self.database, number)
 
     def pictures(self, after: int = 0, limit: int = 100, person: str | None = None) -> list[Picture]:
-        """Pictures with larger numbers than ``after``, in order: page by page."""
+        """Images with larger numbers than ``after``, in order: page by page."""
         return searching.listed(self.database, after, limit, person)
 
     # People's words
@@ -343,11 +343,11 @@ class Gallery:
         """A person's word on an answer of a search: the same person as in the query, or not; its number.
 
         Raises:
-            UsageError: the search did not find this picture.
+            UsageError: the search did not find this image.
         """
         with self.database.transaction():
             if not self.database.value("SELECT 1 FROM results WHERE search = ? AND picture = ?", number, picture):
-                raise UsageError(f"search {number} has no picture {picture} among its answers")
+                raise UsageError(f"search {number} has no image {picture} among its answers")
             verdict = self.database.value(
                 "INSERT INTO verdicts (search, picture, actor, time, same, note) VALUES (?,?,?,?,?,?) RETURNING id",
                 number, picture, self.actor.name, time.time(), int(same), note,
@@ -357,7 +357,7 @@ class Gallery:
         return int(verdict)
 
     def timeline(self, number: int) -> list[Picture]:
-        """The pictures of a search that people called the same person (by their last word on each), oldest first."""
+        """The images of a search that people called the same person (by their last word on each), oldest first."""
         rows = self.database.query(
             "SELECT picture FROM verdicts v WHERE search = ? AND same = 1 AND id = (SELECT MAX(id) FROM verdicts w "
             "WHERE w.search = v.search AND w.picture = v.picture)",
@@ -367,7 +367,7 @@ class Gallery:
         return sorted(sightings, key=lambda picture: (picture.time is None, picture.time or 0, picture.number))
 
     def label(self, pictures: Sequence[int], person: str | None) -> None:
-        """Give pictures a name, or take it away."""
+        """Give images a name, or take it away."""
         with self.database.transaction():
             self.database.many("UPDATE pictures SET person = ? WHERE id = ?", [(person, number) for number in pictures])
             auditing.append(
@@ -377,7 +377,7 @@ class Gallery:
     # Deletion
 
     def delete(self, pictures: Sequence[int] = (), person: str | None = None) -> int:
-        """Remove pictures, by number or all of a named person, for good; how many were removed.
+        """Remove images, by number or all of a named person, for good; how many were removed.
 
         Crops, features, results, query hashes and the cached matrix go with them; a tombstone keeps each from being
         taken in again.
@@ -390,7 +390,7 @@ class Gallery:
         return deletion.delete(self.database, self.numbers(pictures, person), self.actor)
 
     def numbers(self, pictures: Sequence[int] = (), person: str | None = None) -> list[int]:
-        """The numbers given, and those of all pictures of a named person.
+        """The numbers given, and those of all images of a named person.
 
         Raises:
             UsageError: nobody is called so.
@@ -398,14 +398,14 @@ class Gallery:
         return [*pictures, *(deletion.pictures_of(self.database, person) if person is not None else ())]
 
     def set_retention(self, days: dict[str, float]) -> None:
-        """Days that pictures of a class (unknown, matched, confirmed) are kept; 0 keeps them for ever.
+        """Days that images of a class (unknown, matched, confirmed) are kept; 0 keeps them for ever.
 
         Raises:
             UsageError: there is no such class.
         """
         unknown = sorted(set(days) - set(deletion.CLASSES))
         if unknown:
-            raise UsageError(f"{unknown[0]!r} is no class of pictures; classes are {', '.join(deletion.CLASSES)}")
+            raise UsageError(f"{unknown[0]!r} is no class of images; classes are {', '.join(deletion.CLASSES)}")
         with self.database.transaction():
             for name, count in days.items():
                 self.database.execute("DELETE FROM retention WHERE class = ?", name)
@@ -418,14 +418,14 @@ class Gallery:
         return {name: float(days) for name, days in self.database.query("SELECT class, days FROM retention")}
 
     def enforce_retention(self) -> int:
-        """Delete what has been kept for longer than its class allows; how many pictures."""
+        """Delete what has been kept for longer than its class allows; how many images."""
         numbers = deletion.overdue(self.database, time.time())
         remove_pieces(self.folder)
         return deletion.delete(self.database, numbers, self.actor, "retention") if numbers else 0
 
     def check(self, texts: Sequence[str] = ()) -> list[str]:
         """Everything that is wrong, a line each: damage, a broken audit, and in the bytes of all files whatever is left
-        of deleted pictures, or of ``texts``.
+        of deleted images, or of ``texts``.
         """
         return deletion.check(self.database, texts)
 
@@ -501,11 +501,11 @@ class Gallery:
         auditing.append(self.database, self.actor, "backup", {})
 
     def export(self, number: int, path: Path | str) -> None:
-        """A search as a case: its pictures, answers, verdicts and audit entries in a zip file, with a list of hashes.
+        """A search as a case: its images, answers, verdicts and audit entries in a zip file, with a list of hashes.
 
         Raises:
             UsageError: there is no such search.
-            DataError: the file of a picture is gone.
+            DataError: the file of an image is gone.
         """
         auditing.append(self.database, self.actor, "export", {"search": number})
         atomic_write_bytes(path, self._case(number))

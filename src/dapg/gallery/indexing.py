@@ -1,6 +1,6 @@
 """From sources to rows: read, decode, encode, and commit batch by batch; what is committed survives any kill.
 
-While the network encodes a batch, threads read and decode the next one, and the one before is written. A picture is
+While the network encodes a batch, threads read and decode the next one, and the one before is written. An image is
 known by the SHA-256 of its file and its box: seen again, under whatever name, it is a duplicate. A file whose size and
 time of change are known is not even read.
 """
@@ -54,17 +54,17 @@ class IndexSettings(SourceSettings, NetworkSettings):
     """What is taken in, and how."""
 
     copy: bool = True
-    """Keep a copy of each picture (of a box: the crop) in the gallery; else only the path of its file."""
+    """Keep a copy of each image (of a box: the crop) in the gallery; else only the path of its file."""
     watch: bool = False
-    """Go on looking for new pictures until interrupted."""
+    """Go on looking for new images until interrupted."""
     every: Weight = 5.0
     """Seconds between two looks."""
     batch_size: Count = 64
-    """Pictures encoded at once."""
+    """Images encoded at once."""
     threads: Threads = 2
-    """Pictures read and decoded at a time."""
+    """Images read and decoded at a time."""
     on_bad_image: OnBadImage = "skip"
-    """A picture that cannot be read: leave it out and count it, or stop (fail)."""
+    """An image that cannot be read: leave it out and count it, or stop (fail)."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     engine: EngineSettings = EngineSettings()
@@ -78,7 +78,7 @@ class IndexSettings(SourceSettings, NetworkSettings):
 
 @dataclass
 class IndexReport:
-    """What became of the pictures."""
+    """What became of the images."""
 
     added: int = 0
     known: int = 0
@@ -172,7 +172,7 @@ class Indexer:
         with (
             ThreadPoolExecutor(settings.threads) as pool,
             ThreadPoolExecutor(1) as encoder,
-            progress_bar("index", "picture", len(listed)) as bar,
+            progress_bar("index", "image", len(listed)) as bar,
         ):
             ahead: list[Future[Decoded | Damaged]] = []
             encoding: Future[list[Encoded | Damaged]] | None = None
@@ -189,7 +189,7 @@ class Indexer:
         """Near and thermal infrared do not meet in a gallery."""
         for kind in sorted({s.infrared for s in listed if s.modality == Modality.INFRARED} - {"unknown"}):
             with self.database.transaction():
-                refuse_other_infrared(infrared_kinds(self.database), kind, "these pictures are")
+                refuse_other_infrared(infrared_kinds(self.database), kind, "these images are")
                 self.database.execute("INSERT INTO meta VALUES ('infrared', ?) ON CONFLICT DO NOTHING", kind)
 
     def _fresh(self, batch: Sequence[Sighting], report: IndexReport) -> list[Sighting]:
@@ -280,7 +280,7 @@ class Indexer:
 
 
 class Keys:
-    """Keyed digests, by which the gallery recognises files and deleted pictures without keeping names or hashes."""
+    """Keyed digests, by which the gallery recognises files and deleted images without keeping names or hashes."""
 
     def __init__(self, database: Database) -> None:
         self.secret = bytes.fromhex(database.value("SELECT value FROM meta WHERE key = 'secret'"))
@@ -299,13 +299,13 @@ class Keys:
 
 
 def add_feature(database: Database, picture: int, model: int, vector: Float16[np.ndarray, "D"]) -> None:
-    """One feature of one picture."""
+    """One feature of one image."""
     statement = "INSERT INTO features (model, picture, vector) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
     database.execute(statement, model, picture, database.vector(vector))
 
 
 def _parts(source: str) -> list[str]:
-    """A source, or of a folder with videos those and itself where it has pictures, too."""
+    """A source, or of a folder with videos those and itself where it has images, too."""
     path = Path(source)
     if not path.is_dir():
         return [source]

@@ -24,7 +24,7 @@ from dapg.core.files import atomic_write_text, folder_lock
 Table = Shaped[np.ndarray, "_"]
 """Of one of the two structured types below, or one field of it."""
 ROW = np.dtype([("picture", "i8"), ("camera", "i8"), ("track", "i8"), ("time", "f8"), ("modality", "i1")])
-"""What filters and answers need to know about a row; a picture without a track is one of its own, ``-picture``."""
+"""What filters and answers need to know about a row; an image without a track is one of its own, ``-picture``."""
 HIT = np.dtype([*ROW.descr, ("score", "f4")])
 _BLOCK = 512
 """Rows cast at once: 1 MB of single precision at 512 numbers a row, which stays in the processor's cache."""
@@ -44,7 +44,7 @@ class Rows:
     features: Float16[Tensor, "N D"]
 
     def nearest(self, queries: Float32[np.ndarray, "Q D"], chosen: NDArray[np.bool_] | None, count: int) -> list[Table]:
-        """For each query the rows (``HIT``) with the largest products, largest first, equal ones by picture.
+        """For each query the rows (``HIT``) with the largest products, largest first, equal ones by image.
 
         Args:
             queries: unit features.

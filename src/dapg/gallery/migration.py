@@ -19,19 +19,19 @@ from dapg.gallery.verdicts import PICTURES, infrared_kinds
 
 
 def migrate(database: Database, network: Network, batch_size: int, actor: Actor) -> int:
-    """Re-encode all pictures; searches use the old features until the last one is there. How many were encoded.
+    """Re-encode all images; searches use the old features until the last one is there. How many were encoded.
 
-    A killed migration goes on where it stopped. Pictures that others add meanwhile are encoded too, before the switch;
+    A killed migration goes on where it stopped. Images that others add meanwhile are encoded too, before the switch;
     thresholds of the old network do not hold for the new one and go with it.
 
     Raises:
-        UsageError: the gallery is of this network already, is being re-encoded with a third one, or has pictures of
+        UsageError: the gallery is of this network already, is being re-encoded with a third one, or has images of
             another kind of infrared than the network knows.
-        DataError: a picture that is not stored in the gallery is gone.
+        DataError: an image that is not stored in the gallery is gone.
     """
     model = _building(database, network)
     total, encoded = int(database.value("SELECT COUNT(*) FROM pictures")), 0
-    with progress_bar("re-encode", "picture", total, total - _missing(database, model)) as bar:
+    with progress_bar("re-encode", "image", total, total - _missing(database, model)) as bar:
         while True:
             rows = database.query(
                 "SELECT id, modality FROM pictures WHERE id NOT IN (SELECT picture FROM features WHERE model = ?) "

@@ -1,4 +1,4 @@
-"""From a query feature to answers: the pictures of a track vote, and its best one stands for it."""
+"""From a query feature to answers: the images of a track vote, and its best one stands for it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ from dapg.gallery.matrix import Table
 from dapg.gallery.verdicts import Threshold, Verdict
 
 VOTERS = 3
-"""The vote of a track is the mean score of so many of its pictures, the most similar ones."""
+"""The vote of a track is the mean score of so many of its images, the most similar ones."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What the gallery knows about one of its pictures."""
+    """What the gallery knows about one of its images."""
 
     number: int
     path: str
@@ -38,27 +38,27 @@ class Picture:
 
 @dataclass(frozen=True)
 class Answer:
-    """A track, or a picture that belongs to none, with its most similar picture."""
+    """A track, or an image that belongs to none, with its most similar image."""
 
     picture: Picture
     score: float
-    """Cosine of query and picture."""
+    """Cosine of query and image."""
     vote: float
     """Mean of the best scores of the track; answers are in this order."""
     pictures: int
-    """Pictures of the track that passed the filters."""
+    """Images of the track that passed the filters."""
     verdict: Verdict | None
     """Same person, ask a person, or unknown; None where the gallery has no thresholds for these kinds of light."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """One or several pictures of one person, as a feature."""
+    """One or several images of one person, as a feature."""
 
     feature: Float32[np.ndarray, "D"]
     modality: Modality
     hashes: tuple[str, ...]
-    """SHA-256 of each picture's file."""
+    """SHA-256 of each image's file."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def answers(
 ) -> list[Answer]:
     """The ``top`` tracks with the highest votes, exactly.
 
-    A track whose best picture was not among those looked at cannot have a higher vote than the last of them: more are
+    A track whose best image was not among those looked at cannot have a higher vote than the last of them: more are
     looked at until that is below the last vote that counts.
     """
     count = 4 * top
@@ -149,7 +149,7 @@ def answers(
 def _votes(
     database: Database, model: int, query: Query, filters: Filters, hits: Table
 ) -> list[tuple[float, np.void, int]]:
-    """(vote, best picture, number of pictures) of the tracks that the hits belong to, highest vote first."""
+    """(vote, best image, number of images) of the tracks that the hits belong to, highest vote first."""
     tracks = np.unique(hits["track"][hits["track"] > 0]).tolist()
     members = [hits[hits["track"] < 0]]
     if tracks:
@@ -165,7 +165,7 @@ def _votes(
 
 
 def pictures(database: Database, numbers: Sequence[int]) -> list[Picture]:
-    """Pictures by number, in that order; numbers that there are not are left out."""
+    """Images by number, in that order; numbers that there are not are left out."""
     marks = ",".join("?" * len(numbers))
     rows = database.query(f"{_SELECT} WHERE p.id IN ({marks})", *numbers) if numbers else []
     by_number = {int(row[0]): _picture(row) for row in rows}
@@ -173,7 +173,7 @@ def pictures(database: Database, numbers: Sequence[int]) -> list[Picture]:
 
 
 def listed(database: Database, after: int, limit: int, person: str | None = None) -> list[Picture]:
-    """Pictures with larger numbers than ``after``, of one person perhaps, in order of number."""
+    """Images with larger numbers than ``after``, of one person perhaps, in order of number."""
     where, values = ("AND p.person = ?", [person]) if person is not None else ("", [])
     rows = database.query(f"{_SELECT} WHERE p.id > ? {where} ORDER BY p.id LIMIT ?", after, *values, limit)
     return [_picture(row) for row in rows]
@@ -191,22 +191,22 @@ _SELECT = (
 
 
 def picture_file(database: Database, number: int) -> bytes:
-    """The encoded picture: the stored crop, or the file at its path, cut to its box.
+    """The encoded image: the stored crop, or the file at its path, cut to its box.
 
     Raises:
-        DataError: there is no such picture, or its file is gone.
+        DataError: there is no such image, or its file is gone.
     """
     rows = database.query(
         "SELECT p.path, p.box, c.data FROM pictures p LEFT JOIN crops c ON c.picture = p.id WHERE p.id = ?", number
     )
     if not rows:
-        raise DataError(f"the gallery has no picture {number}")
+        raise DataError(f"the gallery has no image {number}")
     path, box, data = rows[0]
     if data is not None:
         return bytes(data)
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise DataError(f"picture {number}: {path}: {error.strerror or error}") from error
+        raise DataError(f"image {number}: {path}: {error.strerror or error}") from error
     left, top, right, bottom = map(int, box.split(",")) if box else (0, 0, 0, 0)
     return cut(data, (left, top, right, bottom)) if box else data

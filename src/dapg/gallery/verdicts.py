@@ -1,6 +1,6 @@
 """Same person, ask a person, or unknown: two thresholds on a similarity, and how probable "same" is at it.
 
-What is stored is a small table that NumPy applies; ``thresholds.py`` makes it from labelled pictures.
+What is stored is a small table that NumPy applies; ``thresholds.py`` makes it from labelled images.
 """
 
 import json
@@ -13,7 +13,7 @@ from dapg.core.settings import from_dict
 from dapg.core.types import Modality
 from dapg.gallery.database import Database
 
-PICTURES = "pictures are"
+PICTURES = "images are"
 Word = Literal["same", "ask", "unknown"]
 
 
@@ -23,7 +23,7 @@ class Verdict:
 
     word: Word
     probability: float
-    """That query and picture show the same person, in a gallery like the one that the table was made from."""
+    """That query and image show the same person, in a gallery like the one that the table was made from."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Threshold:
 
 
 def thresholds_of(database: Database, model: int, query: Modality) -> dict[Modality, Threshold]:
-    """Kind of light of the gallery's pictures -> the table for queries of a kind of light."""
+    """Kind of light of the gallery's images -> the table for queries of a kind of light."""
     rows = database.query("SELECT gallery, content FROM thresholds WHERE model = ? AND query = ?", model, int(query))
     tables = {}
     for gallery, content in rows:
@@ -61,7 +61,7 @@ def thresholds_of(database: Database, model: int, query: Modality) -> dict[Modal
 
 
 def infrared_kinds(database: Database) -> dict[str, str]:
-    """Who says so -> the kind of infrared (near, thermal), where it is known: network, pictures, thresholds."""
+    """Who says so -> the kind of infrared (near, thermal), where it is known: network, images, thresholds."""
     rows = {
         "network is": database.query("SELECT infrared FROM models WHERE state = 'active'"),
         PICTURES: database.query("SELECT value FROM meta WHERE key = 'infrared'"),

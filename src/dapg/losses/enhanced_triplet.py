@@ -23,7 +23,7 @@ def enhanced_triplet(
     The square pushes hard where the order is wrong by much and lets go where it is right by much.
 
     Args:
-        features: one row a picture, not normalised; at least one negative for each.
+        features: one row an image, not normalised; at least one negative for each.
         labels: person of each row.
         include_self: see ``weighted_distances``.
         legacy_weights: see ``weighted_distances``.

@@ -35,7 +35,7 @@ def multi_positive_info_nce(
         temperature: above 0.
         reduction: where the sum over positives stands.
         valid: which negatives count, for all queries or for each; None: all. The others have no influence on value
-            and gradient: unfilled slots of a queue, or keys of the query's own picture.
+            and gradient: unfilled slots of a queue, or keys of the query's own image.
 
     Raises:
         UsageError: temperature not above 0, or an unknown reduction.
@@ -69,7 +69,7 @@ def label_guided_info_nce(
 
     Args:
         query: unit rows.
-        key: unit rows, the other view of each query's picture.
+        key: unit rows, the other view of each query's image.
         others: unit rows shared by all queries, for example the keys of a queue.
         same: which of them are positives of which query; all false gives InfoNCE.
         temperature: above 0.
@@ -134,7 +134,7 @@ def nt_xent(
 
 
 def _places(count: int, total: int, row_offset: int, device: torch.device) -> tuple[Int[Tensor, "R"], Int[Tensor, "R"]]:
-    """For each row: the column of itself, and the column of the other view of its picture."""
+    """For each row: the column of itself, and the column of the other view of its image."""
     first = torch.arange(row_offset, row_offset + count, device=device)
     return torch.cat([first, first + total]), torch.cat([first + total, first])
 

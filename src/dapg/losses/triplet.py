@@ -1,4 +1,4 @@
-"""Triplet losses over the pictures of a batch: weighted regularised (AGW, Ye et al. 2021) and batch-hard.
+"""Triplet losses over the images of a batch: weighted regularised (AGW, Ye et al. 2021) and batch-hard.
 
 Features are not normalised; distances are Euclidean. Everything is computed in single precision whatever comes in.
 """
@@ -35,10 +35,10 @@ def weighted_distances(
     count most.
 
     Args:
-        features: one row a picture, at least one negative for each.
+        features: one row an image, at least one negative for each.
         labels: person of each row.
         include_self: the anchor counts among its own positives at distance 1e-6, as in AGW's code. A person's only
-            picture has no other positive and always does.
+            image has no other positive and always does.
         legacy_weights: take the weights of AGW's code to the letter. It adds 1e-6 to the denominators and does not
             shift the negatives' exponents, so that beyond a distance of about 10 the negatives' weights no longer sum
             to 1 and their mean tends to 0.

@@ -28,7 +28,7 @@ class DataFacts:
     persons: tuple[int, ...] = ()
     """Labels that occur, ascending; a classifier's class i is the i-th of them."""
     records: Sequence[Record] = ()
-    """The pictures, in the order of a batch's ``indices``; none where a trained method is read back."""
+    """The images, in the order of a batch's ``indices``; none where a trained method is read back."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class MethodConfig(Scaled):
     """What the settings of every method have. ``at(scale)`` makes those inside fit a scale; add what else shrinks."""
 
     views: ViewSize = field(default_factory=ViewSize)
-    """What the network sees of a picture in training."""
+    """What the network sees of an image in training."""
 
-    # The setting that names a file with a line for each picture (groups, captions) to learn from; empty: none.
+    # The setting that names a file with a line for each image (groups, captions) to learn from; empty: none.
     line_file: ClassVar[str] = ""
 
     @property
     def passes(self) -> int:
-        """How often a step encodes each picture, in any network."""
+        """How often a step encodes each image, in any network."""
         return 2
 
     def labelled(self, records: Sequence[Record]) -> Sequence[Record]:
@@ -80,9 +80,9 @@ class Method(nn.Module, ABC, Generic[ConfigT_co]):
     headline: ClassVar[str]
     """Which of the features ``encode`` returns is the one to report."""
     smallest_batch: ClassVar[int] = 2
-    """Pictures that each process's part of a batch must hold: one has nothing to differ from, nor a batch statistic."""
+    """Images that each process's part of a batch must hold: one has nothing to differ from, nor a batch statistic."""
     needs_labels: ClassVar[bool] = False
-    """Whether it learns from persons; a pre-training then gets the scale's labelled pictures."""
+    """Whether it learns from persons; a pre-training then gets the scale's labelled images."""
 
     settings: ConfigT_co
     backbone: Backbone
@@ -117,14 +117,14 @@ class Method(nn.Module, ABC, Generic[ConfigT_co]):
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(height, width) of the pictures that ``encode`` expects."""
+        """(height, width) of the images that ``encode`` expects."""
         return self.settings.views.size
 
     # Training
 
     @abstractmethod
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
-        """Loss of one batch of uint8 pictures on the device; every random choice comes from ``generator``.
+        """Loss of one batch of uint8 images on the device; every random choice comes from ``generator``.
 
         Logs and diagnostics hold detached scalars. From ``features`` the loop logs ``feature_std`` and
         ``effective_rank`` (see ``core/batch.py: spread``) and notices a collapse.
@@ -135,7 +135,7 @@ class Method(nn.Module, ABC, Generic[ConfigT_co]):
         return self.training_step(batch, generator)
 
     def _normalised(self, images: Float[Tensor, "*B 3 h w"]) -> Float[Tensor, "*B 3 h w"]:
-        """Pictures in [0, 1] with the mean and deviation of the network."""
+        """Images in [0, 1] with the mean and deviation of the network."""
         return normalise(images, self.backbone.mean, self.backbone.std)
 
     def after_step(self, step: int, total_steps: int) -> None:
@@ -162,7 +162,7 @@ class Method(nn.Module, ABC, Generic[ConfigT_co]):
 
     @abstractmethod
     def encode(self, images: Float[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
-        """Named unit features of normalised pictures of one modality."""
+        """Named unit features of normalised images of one modality."""
 
     def transferable_state(self) -> dict[str, Tensor]:
         """What the next stage may load: the backbone under torchvision's key names."""

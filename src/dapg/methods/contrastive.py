@@ -1,4 +1,4 @@
-"""Shared by methods without labels: settings, two views of each picture, one head, negatives, features to score."""
+"""Shared by methods without labels: settings, two views of each image, one head, negatives, features to score."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -25,12 +25,12 @@ from dapg.models.heads.moco_head import MoCoHead
 Pair = Literal["standard", "corrupted"]
 """``standard``: two independent views of the recipe; ``corrupted``: x_q and x2 of one noise chain."""
 Negatives = Literal["queue", "batch"]
-"""Earlier keys of a momentum encoder, or the batch's other pictures, seen by the one online encoder."""
+"""Earlier keys of a momentum encoder, or the batch's other images, seen by the one online encoder."""
 
 
 @dataclass(frozen=True)
 class PairConfig(MethodConfig):
-    """Two views of each picture."""
+    """Two views of each image."""
 
     views: ViewConfig = field(default_factory=ViewConfig)
     """How a standard view is made."""
@@ -47,7 +47,7 @@ class QueueConfig(MethodConfig):
     momentum: Share = 0.999
     """Share of itself that the key encoder keeps at each step."""
     queue: Count = 65_536
-    """Keys remembered (K); at most half the number of pictures, so that no picture meets its own older key."""
+    """Keys remembered (K); at most half the number of images, so that no image meets its own older key."""
     head: MoCoHead.Config = field(default_factory=MoCoHead.Config)
     """Projection head."""
 
@@ -62,7 +62,7 @@ class NegativesConfig(QueueConfig):
     """Where the negatives come from."""
 
     negatives: Negatives = "queue"
-    """Earlier keys of a momentum encoder, or the batch's other pictures, seen by the one online encoder."""
+    """Earlier keys of a momentum encoder, or the batch's other images, seen by the one online encoder."""
 
     def at(self, scale: Scale) -> Self:
         """A momentum encoder of some hundred steps is hardly trained (docs/log.md)."""
@@ -74,7 +74,7 @@ PairConfigT_co = TypeVar("PairConfigT_co", bound=PairConfig, default=PairConfig,
 
 
 class TwoViews(Method[PairConfigT_co]):
-    """A method that learns from two views of each picture."""
+    """A method that learns from two views of each image."""
 
     headline = "backbone"
 
@@ -138,9 +138,9 @@ class Contrastive(Method[ConfigT_co]):
 
 
 def other_images(positives: Float[Tensor, "B P D"]) -> tuple[Float[Tensor, "N D"], Bool[Tensor, "B N"]]:
-    """Negatives of the batch: every process's positives, and which of them belong to another picture than the row's.
+    """Negatives of the batch: every process's positives, and which of them belong to another image than the row's.
 
-    With gradient. A picture is told from the others by its place alone, so another picture of its person is a negative.
+    With gradient. An image is told from the others by its place alone, so another image of its person is a negative.
     """
     every = distributed.gather(positives)
     first, count = distributed.first_row(len(positives)), positives.shape[1]

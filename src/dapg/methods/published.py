@@ -36,7 +36,7 @@ def load_published(path: Path | str, height: int = 288, width: int = 144) -> Two
 
     Args:
         path: the file.
-        height: rows of the pictures it was trained on.
+        height: rows of the images it was trained on.
         width: columns likewise.
 
     Raises:

@@ -59,7 +59,7 @@ class KeyQueue(nn.Module):
     """The last K keys with their labels, oldest replaced first; all of it is state, so a checkpoint carries it.
 
     A label says where a key comes from (its record, or its person), so that a method can leave out keys of the
-    query's own picture, or find positives among them.
+    query's own image, or find positives among them.
     """
 
     keys: Float[Tensor, "K D"]
@@ -107,7 +107,7 @@ class KeyEncoder(nn.Module):
     """MoCo's other half: a momentum copy of backbone and head, and the queue of the keys it made.
 
     Keys handed to ``remember`` during a step enter the queue in ``update``, after the optimiser's step, so that the
-    step's own pictures are no negatives of each other.
+    step's own images are no negatives of each other.
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Module, momentum: float, size: int, dim: int) -> None:
@@ -120,11 +120,11 @@ class KeyEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, view: Float[Tensor, "B 3 h w"], generator: SampleGenerator) -> Float[Tensor, "B D"]:
-        """Unit keys of this process's pictures.
+        """Unit keys of this process's images.
 
-        With several processes each picture is encoded in another process's batch, so that batch norm leaks nothing. The
+        With several processes each image is encoded in another process's batch, so that batch norm leaks nothing. The
         order is the same everywhere: it hangs on the seeds of all samples (MoCo's "shuffling BN"). Where batch norms
-        are synchronised, as the loop does on GPUs, all pictures are in one batch already, and none is sent.
+        are synchronised, as the loop does on GPUs, all images are in one batch already, and none is sent.
         """
         if not distributed.active() or self._synchronised():
             return self._encode(view)

@@ -1,6 +1,6 @@
 """Networks of PN-GAN (Qian et al. 2018): the literal pair, and an attention generator that also fits two cores.
 
-Facts of the literal networks: naiq/PN_GAN, script/GAN/network.py. A generator turns a picture of a person and a
+Facts of the literal networks: naiq/PN_GAN, script/GAN/network.py. A generator turns an image of a person and a
 drawn skeleton, both (B, 3, H, W) in [-1, 1], into the same person in the skeleton's pose. Sides are multiples of 16.
 """
 
@@ -19,7 +19,7 @@ from dapg.core.rng import generator_from
 from dapg.models.blocks.convolution import Convolution
 
 STRIDE = 16
-"""Sides of a picture are multiples of it (the residual generator could do with 4)."""
+"""Sides of an image are multiples of it (the residual generator could do with 4)."""
 TRUST = 2.0
 """Carried parts are trusted by sigmoid(2) = 0.88 before anything is learnt."""
 
@@ -51,14 +51,14 @@ class DiscriminatorConfig:
     width: Channels = 64
     """Channels of the first convolution; they double up to eight times as many (the paper: 64)."""
     sees_pose: bool = False
-    """Judge picture and skeleton together; the published one sees the picture alone."""
+    """Judge image and skeleton together; the published one sees the image alone."""
     spectral: bool = False
     """Spectral norm (Miyato et al. 2018) on every convolution, in place of instance norms."""
     halvings: Layers = 3
-    """Convolutions of stride 2 before the two without padding (the paper: 3); 2 for pictures of 64 x 32."""
+    """Convolutions of stride 2 before the two without padding (the paper: 3); 2 for images of 64 x 32."""
 
     def check_size(self, height: int, width: int) -> None:
-        """Refuse pictures that leave no patch to judge.
+        """Refuse images that leave no patch to judge.
 
         Raises:
             UsageError: a side below 7 times 2^halvings.
@@ -66,7 +66,7 @@ class DiscriminatorConfig:
         least = 7 * 2**self.halvings
         if min(height, width) < least:
             raise UsageError(
-                f"{height} x {width} pictures are too small for a discriminator with {self.halvings} halvings "
+                f"{height} x {width} images are too small for a discriminator with {self.halvings} halvings "
                 f"(sides from {least}); lower --discriminator.halvings"
             )
 
@@ -88,10 +88,10 @@ class PoseGenerator(nn.Module):
         poses: Float[Tensor, "B 3 H W"],
         carried: Float[Tensor, "B 4 H W"] | None = None,
     ) -> Float[Tensor, "B 3 H W"]:
-        """The persons of ``pictures`` in the poses of the skeleton pictures ``poses``; all in [-1, 1].
+        """The persons of ``pictures`` in the poses of the skeleton images ``poses``; all in [-1, 1].
 
         ``carried``, for generators that heed it: body parts moved to the pose, and where they are
-        (``augment/carry.py``); None where the key points of the pictures are not known.
+        (``augment/carry.py``); None where the key points of the images are not known.
         """
         raise NotImplementedError
 
@@ -102,7 +102,7 @@ class PoseGenerator(nn.Module):
 def lay(
     painted: Float[Tensor, "B 3 H W"], trust: Float[Tensor, "B 1 H W"], carried: Float[Tensor, "B 4 H W"]
 ) -> Float[Tensor, "B 3 H W"]:
-    """Carried parts over a painted picture, where they are and as far as they are trusted."""
+    """Carried parts over a painted image, where they are and as far as they are trusted."""
     return painted.lerp(carried[:, :3].to(painted.dtype), carried[:, 3:].to(painted.dtype) * trust)
 
 
@@ -235,7 +235,7 @@ class _Transposed(nn.Module):
 class AttentionGenerator(PoseGenerator):
     """Plans coarsely, fetches appearance by attention, paints finely.
 
-    A convolution cannot carry a sleeve across the picture in a few layers. Here every cell (8 x 8 pixels) of the
+    A convolution cannot carry a sleeve across the image in a few layers. Here every cell (8 x 8 pixels) of the
     target asks all cells of the source; what it asks for is decided by the skeleton and by a plan made from both at
     stride 16. What was fetched is painted at stride 4 beside the source's own pixels, from which the background comes.
     No norms: they would wash out a garment's absolute colour. ``width`` is the number of channels at stride 4 (twice
@@ -297,7 +297,7 @@ class AttentionGenerator(PoseGenerator):
         poses: Float[Tensor, "B 3 H W"],
         carried: Float[Tensor, "B 4 H W"] | None = None,
     ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B T H W"]]:
-        """The whole picture painted, and carried parts' trust in [0, 1]; T is 1 with ``carry``, else 0."""
+        """The whole image painted, and carried parts' trust in [0, 1]; T is 1 with ``carry``, else 0."""
         picture_fine = self.picture_fine(_with_places(functional.pixel_unshuffle(images, self.CELL)))  # stride 4
         pose_fine = self.pose_fine(_with_places(functional.pixel_unshuffle(poses, self.CELL)))
         image = self.picture_middle(_active(picture_fine))  # stride 8

@@ -40,7 +40,7 @@ class TwoStreamConfig(Scaled):
 
 
 class TwoStream(nn.Module):
-    """Runs a backbone on pictures of two modalities: two stems, one trunk.
+    """Runs a backbone on images of two modalities: two stems, one trunk.
 
     The backbone's own stem is the visible one; the infrared stem starts as a copy of it. A stem that is fixed
     (``Backbone.Config.fixed``) serves both modalities, as its copy would never differ from it. Where the stem ends is
@@ -80,7 +80,7 @@ class TwoStream(nn.Module):
         visible: Float[Tensor, "V 3 H W"] | None = None,
         infrared: Float[Tensor, "I 3 H W"] | None = None,
     ) -> Float[Tensor, "B C h w"]:
-        """Feature map of the visible pictures, then of the infrared ones; either may be left out.
+        """Feature map of the visible images, then of the infrared ones; either may be left out.
 
         Raises:
             UsageError: neither is given.
@@ -102,7 +102,7 @@ class TwoStream(nn.Module):
             stem = list(self.infrared_stem) or backbone.stem_modules()
             maps.append(backbone.apply_stem(stem, infrared))
         if not maps:
-            raise UsageError("a two-stream network needs visible or infrared pictures")
+            raise UsageError("a two-stream network needs visible or infrared images")
         return torch.cat(maps) if len(maps) > 1 else maps[0]
 
     def _trunk(self, backbone: Backbone, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B C h2 w2"]:
@@ -116,7 +116,7 @@ class TwoStream(nn.Module):
         return x
 
     def pool(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D"]:
-        """One vector a picture, in single precision."""
+        """One vector an image, in single precision."""
         with torch.autocast(features.device.type, enabled=False):
             wide = features.to(torch.promote_types(features.dtype, torch.float32))
             if self.config.pooling == "average":

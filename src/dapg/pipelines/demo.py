@@ -1,6 +1,6 @@
 """The demo: the whole method on the embedded people, minutes on two cores, and a page that says what came out.
 
-Stage 1 on unlabelled pictures, persons generated in other poses, stage 2, AGW from both stages, from ImageNet and from
+Stage 1 on unlabelled images, persons generated in other poses, stage 2, AGW from both stages, from ImageNet and from
 random weights, scores on persons never seen, clean and corrupted, and ranked lists of queries drawn by the seed. What
 does not depend on each other runs two at a time. ``fast`` takes the package's trained networks instead of training.
 """
@@ -60,7 +60,7 @@ class Demo:
     generator: str = "embedded"
     """Of other poses: embedded, a file, or the folder of a finished `dapg pose train`."""
     aligned_images: int = 600
-    """Unlabelled pictures whose persons are generated in other poses, and that stage 2 is trained on."""
+    """Unlabelled images whose persons are generated in other poses, and that stage 2 is trained on."""
     fast: bool = False
     """Train nothing: score the package's own networks."""
     processes: int = 2
@@ -81,7 +81,7 @@ class Demo:
         return ""
 
     def stage_1(self) -> PretrainSettings:
-        """Robustness pre-training on the unlabelled pictures, from ImageNet."""
+        """Robustness pre-training on the unlabelled images, from ImageNet."""
         base = pretraining(PRETRAINING, SCALE)
         train = replace(base.train, steps=self.steps or LENGTHS["pretrain"])
         return replace(base, train=train, seed=self.seed, out=str(self.out / "stage-1"), device=self.device)
@@ -98,7 +98,7 @@ class Demo:
         )
 
     def stage_2(self) -> AlignSettings:
-        """Alignment of stage 1's network on unlabelled pictures."""
+        """Alignment of stage 1's network on unlabelled images."""
         base = alignment(ALIGNMENT, SCALE, self.stage_1())
         return replace(
             base,
@@ -167,7 +167,7 @@ def run_demo(demo: Demo, say: Callable[[str], None], registered: str = "") -> Js
 def _lanes(demo: Demo, without_stage_2: bool) -> list[list[Step]]:
     """Steps that follow one another, in lanes that do not depend on each other."""
     stage_1, stage_2 = demo.stage_1(), demo.stage_2()
-    ours: list[Step] = [("stage 1: robustness pre-training on the unlabelled pictures", partial(pretrain, stage_1))]
+    ours: list[Step] = [("stage 1: robustness pre-training on the unlabelled images", partial(pretrain, stage_1))]
     if not without_stage_2:
         ours += [
             (f"{demo.aligned_images} persons in four poses each", partial(generate, stage_2.data, demo.poses())),

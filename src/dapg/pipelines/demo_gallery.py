@@ -1,4 +1,4 @@
-"""A gallery of the embedded rendered people, with night pictures to search it by: ``dapg serve --demo``."""
+"""A gallery of the embedded rendered people, with night images to search it by: ``dapg serve --demo``."""
 
 import importlib.util
 import io
@@ -30,7 +30,7 @@ _EVENING = datetime.fromisoformat("2026-01-05T17:00:00+00:00")
 def demo_gallery(folder: Path, model: str = MODEL, device: str = "auto") -> Gallery:
     """The gallery in ``folder``, made within a minute where it is missing.
 
-    Visible pictures of 100 test persons, and in ``queries/`` one infrared picture of each of nine of them and of three
+    Visible images of 100 test persons, and in ``queries/`` one infrared image of each of nine of them and of three
     strangers. All are drawn by a fixed seed, none by its result. The times are invented, as the people are.
     """
     if (folder / ABOUT).is_file():
@@ -76,7 +76,7 @@ def _png(data: bytes) -> bytes:
 
 
 def _write(dataset: Dataset, records: Sequence[Record], folder: Path) -> None:
-    """Pictures with a list of persons, cameras and invented times."""
+    """Images with a list of persons, cameras and invented times."""
     rows: list[Sequence[object]] = [("path", "person", "camera", "modality", "time")]
     for number, record in enumerate(records):
         name = f"{record.person:03d}_camera{record.camera}_{number:04d}.webp"

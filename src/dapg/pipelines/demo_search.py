@@ -1,4 +1,4 @@
-"""Searches for the demo's page: a few persons' infrared pictures among all their visible ones, clean and in fog."""
+"""Searches for the demo's page: a few persons' infrared images among all their visible ones, clean and in fog."""
 
 import base64
 
@@ -26,7 +26,7 @@ _THUMBNAIL, _QUALITY = (112, 56), 80
 
 
 def small_trial(dataset: Dataset, seed: int) -> Trial:
-    """Twenty test persons drawn by the seed: every infrared picture is a query, every visible one in the gallery."""
+    """Twenty test persons drawn by the seed: every infrared image is a query, every visible one in the gallery."""
     records = dataset.records("test")
     persons = sorted({record.person for record in records})
     order = torch.randperm(len(persons), generator=generator_from("demo persons", seed))[:PERSONS].tolist()

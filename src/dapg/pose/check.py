@@ -1,4 +1,4 @@
-"""Did generation hit the pose? Key points of generated pictures against the canonical ones, kept in the manifest."""
+"""Did generation hit the pose? Key points of generated images against the canonical ones, kept in the manifest."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,21 +24,21 @@ SAVE_EVERY = 64
 
 
 def check_generated(folder: Path | str, network: Estimator, on_bad_image: OnBadImage = "skip") -> JsonObject:
-    """Score every generated picture of a folder that has no score yet: PCK at 0.2 of the torso against its pose.
+    """Score every generated image of a folder that has no score yet: PCK at 0.2 of the torso against its pose.
 
     The manifest is rewritten whole from time to time, so that a killed run goes on where it was.
 
     Args:
         folder: what ``dapg pose generate`` wrote.
         network: finds the key points.
-        on_bad_image: whether a picture that cannot be read is left without a score, or an error.
+        on_bad_image: whether an image that cannot be read is left without a score, or an error.
 
     Returns:
-        The number of pictures, by pose their mean score, and why some could not be read.
+        The number of images, by pose their mean score, and why some could not be read.
 
     Raises:
         UsageError: a pose that is not one of the canonical ones.
-        DataError: no manifest, or, with ``fail``, a picture that cannot be read.
+        DataError: no manifest, or, with ``fail``, an image that cannot be read.
         BusyError: another process is at it.
     """
     read_manifest(folder)  # or a folder that is none would get a lock
@@ -58,7 +58,7 @@ def _check(folder: Path, network: Estimator, skip: bool) -> JsonObject:
     images = list(manifest.pictures)
     todo = [number for number, image in enumerate(images) if image.file and image.score is None]
     unreadable: dict[str, str] = {}
-    with progress_bar("check", "picture", len(todo)) as bar:
+    with progress_bar("check", "image", len(todo)) as bar:
         for count, numbers in enumerate(_chunks(todo, network.batch_size)):
             decoded = {}
             for number in numbers:
@@ -87,7 +87,7 @@ def _chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 
 def _read(path: Path, network: Estimator) -> tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]:
-    """A picture as the network takes it, and its own size."""
+    """An image as the network takes it, and its own size."""
     try:
         data = path.read_bytes()
     except OSError as error:

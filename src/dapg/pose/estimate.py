@@ -1,6 +1,6 @@
 """Key-point estimation as a stage: a data set in, one table of key points and a sheet to look at out.
 
-The work is cut into chunks of pictures, each a small table of its own, which workers claim (``core/shards.py``).
+The work is cut into chunks of images, each a small table of its own, which workers claim (``core/shards.py``).
 """
 
 import functools
@@ -38,7 +38,7 @@ from dapg.pose.key_point_table import TABLE, KeyPointTable, read_table, write_ta
 
 CHUNKS, SHEET = "chunks", "overlay.jpg"
 CHUNK = 256
-"""Pictures between two saved states."""
+"""Images between two saved states."""
 SHEET_IMAGES = 40
 
 
@@ -51,13 +51,13 @@ class EstimateSettings:
     estimator: Any
     """Its own settings (the ``Config`` nested in it)."""
     data: DataConfig = field(default_factory=DataConfig)
-    """Pictures; without a split, those of all splits."""
+    """Images; without a split, those of all splits."""
     engine: EngineSettings = run_only(EngineSettings())
     """Who does the work."""
     on_bad_image: OnBadImage = unset("skip")
-    """A picture that cannot be read: give it no confidence, and list it in the result, or stop (fail)."""
+    """An image that cannot be read: give it no confidence, and list it in the result, or stop (fail)."""
     threads: Threads = run_only(2)
-    """Pictures decoded at a time."""
+    """Images decoded at a time."""
     out: str = run_only("")
     """Folder of the table; empty: beside the data, ``<root>-key_points`` (embedded set: outputs/pose/key_points)."""
 
@@ -75,7 +75,7 @@ def estimator_class(name: str) -> type[Estimator]:
 
 
 def all_records(dataset: Dataset, config: DataConfig, seed: int = 0) -> Sequence[Record]:
-    """The records of the given split, or of all splits this copy has, each picture once, in order of first appearance.
+    """The records of the given split, or of all splits this copy has, each image once, in order of first appearance.
 
     Raises:
         UsageError: no split of the data set can be read.
@@ -102,7 +102,7 @@ def estimate(settings: EstimateSettings) -> JsonObject:
 
     Raises:
         UsageError: wrong settings, or the folder holds other work.
-        DataError, WeightsError: see there. Single unreadable pictures are listed, and have confidence 0, unless
+        DataError, WeightsError: see there. Single unreadable images are listed, and have confidence 0, unless
             ``on_bad_image`` is ``fail``.
     """
     dataset = open_dataset(settings.data)
@@ -128,7 +128,7 @@ def _chunk(settings: EstimateSettings, shard: str) -> Path:
 
 
 def _start(settings: EstimateSettings, dataset: Dataset, records: Sequence[Record], size: int) -> RunShard:
-    """Makes the table of ``size`` pictures in a row."""
+    """Makes the table of ``size`` images in a row."""
     network = estimator_class(settings.name)(settings.estimator, dataset)
     pool = ThreadPoolExecutor(settings.threads)
 
@@ -151,7 +151,7 @@ def _start(settings: EstimateSettings, dataset: Dataset, records: Sequence[Recor
 
 @dataclass(frozen=True)
 class _Images:
-    """Decoded pictures; a grey one stands in for each that cannot be read."""
+    """Decoded images; a grey one stands in for each that cannot be read."""
 
     images: UInt8[Tensor, "B 3 H W"]
     sizes: Int[Tensor, "B 2"]
@@ -195,7 +195,7 @@ def _merge(
         tables = [read_table(_chunk(settings, shard)) for shard in shards]
         keys = tuple(key for table in tables for key in table.keys)
         if keys != tuple((record.path, record.box) for record in records):
-            raise DataError(f"{out / CHUNKS} holds chunks of other pictures; give another --out")
+            raise DataError(f"{out / CHUNKS} holds chunks of other images; give another --out")
         about = {
             "estimator": settings.name,
             "settings": vars(settings.estimator) if hasattr(settings.estimator, "__dict__") else {},
@@ -224,7 +224,7 @@ def _merge(
 
 
 def _write_sheet(path: Path, dataset: Dataset, records: Sequence[Record], points: Float[Tensor, "N 18 3"]) -> None:
-    """Some pictures spread evenly over the set, with their key points."""
+    """Some images spread evenly over the set, with their key points."""
     step = max(1, len(records) // SHEET_IMAGES)
     chosen = list(range(0, len(records), step))[:SHEET_IMAGES]
     images, rows = [], []

@@ -1,4 +1,4 @@
-"""Writes each person in other poses: pictures and a manifest, in shards that workers claim."""
+"""Writes each person in other poses: images and a manifest, in shards that workers claim."""
 
 import functools
 import io
@@ -36,7 +36,7 @@ from dapg.pose.pairs import key_points_of
 
 PICTURES = "pictures"
 _SHARD = 128
-"""Pictures of a shard; it is generated anew if it was not finished, as the batch decides over last bits."""
+"""Images of a shard; it is generated anew if it was not finished, as the batch decides over last bits."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class GenerateSettings:
     """What to generate, with which generator, and where to."""
 
     out: str = "outputs/pose/generated"
-    """Folder of the generated pictures."""
+    """Folder of the generated images."""
     split: str = ""
-    """Which pictures; empty: the data set's training split."""
+    """Which images; empty: the data set's training split."""
     poses: str = "canonical"
     """canonical: all four; or some of front, left, back, right, parted by commas."""
     generator: str = "embedded"
@@ -54,15 +54,15 @@ class GenerateSettings:
     key_points: str = ""
     """Table of `dapg pose estimate`; empty: the one beside the data, or the exact ones of synthetic people."""
     visible_only: bool = True
-    """Pass infrared pictures on unchanged."""
+    """Pass infrared images on unchanged."""
     subset: CountOrZero = 0
-    """Only so many pictures, drawn once; 0 uses all."""
+    """Only so many images, drawn once; 0 uses all."""
     on_bad_image: OnBadImage = unset("skip")
-    """A picture that cannot be read: pass it on unchanged, and list it, or stop (fail)."""
+    """An image that cannot be read: pass it on unchanged, and list it, or stop (fail)."""
     seed: Seed = 0
-    """Of the drawing of a subset; an alignment with the same seed and subset finds all its pictures here."""
+    """Of the drawing of a subset; an alignment with the same seed and subset finds all its images here."""
     batch_size: Count = run_only(32)
-    """Pictures generated at once."""
+    """Images generated at once."""
     device: str = run_only("auto")
     """auto, cpu, cuda or cuda:N."""
     engine: EngineSettings = run_only(EngineSettings())
@@ -70,15 +70,15 @@ class GenerateSettings:
 
 
 def generate(source: DataConfig, settings: GenerateSettings) -> JsonObject:
-    """Generate pictures; returns counts.
+    """Generate images; returns counts.
 
-    ``pictures/`` then holds ``<source's path>_to_<pose>.png`` (as PN-GAN names them) for every usable picture, and
-    ``manifest.csv`` lists all (``data/manifest.py``). Unusable pictures have a line without file: they go on unchanged;
+    ``pictures/`` then holds ``<source's path>_to_<pose>.png`` (as PN-GAN names them) for every usable image, and
+    ``manifest.csv`` lists all (``data/manifest.py``). Unusable images have a line without file: they go on unchanged;
     ``unchanged.jsonl`` says why. An interrupted run goes on where it stopped.
 
     Raises:
         UsageError: an unknown pose, a folder made with other settings, no key points.
-        ShardsFailed: a picture cannot be read, with ``on_bad_image: fail``; else it goes on unchanged.
+        ShardsFailed: an image cannot be read, with ``on_bad_image: fail``; else it goes on unchanged.
     """
     poses = chosen_poses(settings.poses)
     _, facts = load_generator(settings.generator)
@@ -150,7 +150,7 @@ def chosen_poses(text: str) -> dict[str, Float[Tensor, "18 3"]]:
 
 
 def file_of(record: Record, pose: str) -> str:
-    """Where a picture in a pose is stored, relative to the folder."""
+    """Where an image in a pose is stored, relative to the folder."""
     path = PurePosixPath(record.path)
     place = "" if record.box is None else "_" + "-".join(map(str, record.box))
     return f"{PICTURES}/{path.with_name(f'{path.stem}{place}_to_{pose}.png')}"
@@ -190,7 +190,7 @@ def _claim(
 
 
 def _reasons(records: Sequence[Record], points: Float[Tensor, "R 18 3"], settings: GenerateSettings) -> list[str]:
-    """Why a picture is passed on unchanged; empty for those that are generated from."""
+    """Why an image is passed on unchanged; empty for those that are generated from."""
     infrared = [settings.visible_only and record.modality != Modality.VISIBLE for record in records]
     return [
         "infrared" if dark else "" if seen else "no usable key points"
@@ -206,7 +206,7 @@ def _batches(
     facts: GeneratorFacts,
     reasons: list[str],
 ) -> Iterator[tuple[list[int], UInt8[Tensor, "b 3 H W"]]]:
-    """The chosen records' numbers and pictures; an unreadable one has its reason noted instead."""
+    """The chosen records' numbers and images; an unreadable one has its reason noted instead."""
     if not chosen:
         return
     config = LoaderConfig(height=facts.height, width=facts.width, workers=0)

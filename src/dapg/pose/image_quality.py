@@ -1,4 +1,4 @@
-"""How good generated pictures are, inside the person: likeness of structure, and sharpness."""
+"""How good generated images are, inside the person: likeness of structure, and sharpness."""
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ def grey(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
 
 
 def ssim_map(first: Float[Tensor, "B 1 H W"], second: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
-    """Structural similarity at each pixel of pictures in [0, 1]; windows at the border count what is inside."""
+    """Structural similarity at each pixel of images in [0, 1]; windows at the border count what is inside."""
     first, second = first.double(), second.double()  # variances are differences of nearly equal numbers
     places = torch.arange(_SIDE, dtype=first.dtype, device=first.device) - _SIDE // 2
     line = torch.exp(-(places**2) / (2 * _DEVIATION**2))
@@ -34,7 +34,7 @@ def ssim_map(first: Float[Tensor, "B 1 H W"], second: Float[Tensor, "B 1 H W"]) 
 
 
 def masked_mean(values: Float[Tensor, "B 1 H W"], mask: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B"]:
-    """Mean of each picture's values where the mask is, weighted by it."""
+    """Mean of each image's values where the mask is, weighted by it."""
     return (values * mask).sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3)).clamp(min=1e-6)
 
 

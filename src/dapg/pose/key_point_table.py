@@ -1,7 +1,7 @@
-"""The key-point table: one compressed NumPy file (``key_points.npz``) with the key points of every picture of a set.
+"""The key-point table: one compressed NumPy file (``key_points.npz``) with the key points of every image of a set.
 
 Arrays, readable by ``numpy.load`` without pickle: ``paths`` (N, UTF-8 bytes), ``boxes`` (N, 4; left, top, right, bottom
-in pixels, -1 where the record is the whole picture), ``key_points`` (N, 18, 3 float32; see ``core/key_points.py``),
+in pixels, -1 where the record is the whole image), ``key_points`` (N, 18, 3 float32; see ``core/key_points.py``),
 ``names`` (the 18 names in order) and ``about`` (JSON: estimator, its settings, data).
 """
 
@@ -29,7 +29,7 @@ _WHOLE = (-1, -1, -1, -1)
 
 @dataclass(frozen=True)
 class KeyPointTable:
-    """Key points of N pictures. ``keys`` are (path, box) as in the pictures' records."""
+    """Key points of N images. ``keys`` are (path, box) as in the images' records."""
 
     keys: tuple[tuple[str, Box | None], ...]
     points: Float[Tensor, "N 18 3"]
@@ -40,33 +40,33 @@ class KeyPointTable:
         """Refuse a table that contradicts itself.
 
         Raises:
-            DataError: another number of keys than of points, a picture twice, or values that are no key points.
+            DataError: another number of keys than of points, an image twice, or values that are no key points.
         """
         if len(self.keys) != len(self.points):
-            raise DataError(f"key points: {len(self.keys)} pictures, but {len(self.points)} rows of points")
+            raise DataError(f"key points: {len(self.keys)} images, but {len(self.points)} rows of points")
         if len(set(self.keys)) < len(self.keys):
-            raise DataError("key points: a picture stands in the table twice")
+            raise DataError("key points: an image stands in the table twice")
         confidence = self.points[..., 2]
         if not bool(self.points.isfinite().all()) or not bool(((confidence >= 0) & (confidence <= 1)).all()):
             raise DataError("key points: positions must be finite and confidences lie in 0 ... 1")
 
     def of(self, records: Sequence[Record]) -> Float[Tensor, "n 18 3"]:
-        """Key points of these pictures, in their order.
+        """Key points of these images, in their order.
 
         Raises:
-            DataError: a picture that the table does not know.
+            DataError: an image that the table does not know.
         """
         rows = {key: row for row, key in enumerate(self.keys)}
         missing = [record.path for record in records if (record.path, record.box) not in rows]
         if missing:
             raise DataError(
-                f"key points: {len(missing)} of {len(records)} pictures are not in the table, e.g. {missing[0]}; "
+                f"key points: {len(missing)} of {len(records)} images are not in the table, e.g. {missing[0]}; "
                 "run dapg pose estimate on this data"
             )
         return self.points[[rows[record.path, record.box] for record in records]]
 
     def usable(self) -> Bool[Tensor, "N"]:
-        """Which pictures show enough of a person (``core/key_points.py: usable``)."""
+        """Which images show enough of a person (``core/key_points.py: usable``)."""
         return usable(self.points)
 
 
@@ -116,6 +116,6 @@ def read_table(path: Path | str) -> KeyPointTable:
     points = torch.from_numpy(stored["key_points"].astype(np.float32))
     about = checked(parse_json(str(stored["about"]), file, _REMEDY), JsonObject, file, _REMEDY)
     if len(paths) != len(boxes):
-        raise DataError(f"{file} has {len(paths)} pictures and {len(boxes)} boxes; {_REMEDY}")
+        raise DataError(f"{file} has {len(paths)} images and {len(boxes)} boxes; {_REMEDY}")
     keys = tuple((name, None if box == _WHOLE else box) for name, box in zip(paths, boxes, strict=True))
     return KeyPointTable(keys, points, about)

@@ -1,4 +1,4 @@
-"""Which two pictures a pose generator learns from: of one identity, of a rendered person, of a group, or one twice."""
+"""Which two images a pose generator learns from: of one identity, of a rendered person, of a group, or one twice."""
 
 import contextlib
 from collections import defaultdict
@@ -22,17 +22,17 @@ from dapg.pose.key_point_table import TABLE, read_table
 
 PairKind = Literal["labels", "synthetic", "groups", "self"]
 DESCRIPTIONS: dict[str, str] = {
-    "labels": "identity labels (all ordered pairs of two pictures of one person: the published way)",
-    "synthetic": "rendered persons with exact key points (two pictures of one person in one camera)",
+    "labels": "identity labels (all ordered pairs of two images of one person: the published way)",
+    "synthetic": "rendered persons with exact key points (two images of one person in one camera)",
     "groups": "pseudo-persons from a file of groups (tracks or clusters), no identity labels",
-    "self": "no labels: each picture with itself, and there and back again through another pose",
+    "self": "no labels: each image with itself, and there and back again through another pose",
 }
 """What stands in weights, cards and reports."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """N ordered pairs of numbers of pictures, and the key points of every picture."""
+    """N ordered pairs of numbers of images, and the key points of every image."""
 
     sources: Int[Tensor, "N"]
     targets: Int[Tensor, "N"]
@@ -40,7 +40,7 @@ class Pairs:
     """Of every record, not only of those in pairs."""
     kind: PairKind
     without_points: int
-    """Pictures left out because their key points are not usable."""
+    """Images left out because their key points are not usable."""
 
     def __len__(self) -> int:
         """N."""
@@ -56,8 +56,8 @@ def make_pairs(
 ) -> Pairs:
     """All ordered pairs a kind allows, in the order of the records.
 
-    ``labels``: two different pictures of one person and modality. ``synthetic``: the same, in one camera, so that
-    light and background stay. ``groups``: two pictures of one group. ``self``: a picture and itself. Pictures without
+    ``labels``: two different images of one person and modality. ``synthetic``: the same, in one camera, so that
+    light and background stay. ``groups``: two images of one group. ``self``: an image and itself. Images without
     usable key points are in no pair. With ``first_target`` only records from that number on are targets, and only
     those before it are sources.
 
@@ -75,7 +75,7 @@ def make_pairs(
         sources, targets = sources[wanted], targets[wanted]
     if not len(sources):
         raise UsageError(
-            f"no pair of kind {kind!r} among {len(records)} pictures, {int(good.sum())} with usable key points; "
+            f"no pair of kind {kind!r} among {len(records)} images, {int(good.sum())} with usable key points; "
             "a split without persons has pairs of kind self only"
         )
     return Pairs(sources, targets, points, kind, int((~good).sum()))
@@ -90,7 +90,7 @@ def _members(
             continue
         if kind == "groups":
             if groups is None:
-                raise UsageError("pairs of kind 'groups' need --groups FILE: one line a picture, path and group")
+                raise UsageError("pairs of kind 'groups' need --groups FILE: one line an image, path and group")
             if record.path in groups:
                 cells[groups[record.path]].append(number)
         elif record.person != UNKNOWN:
@@ -126,7 +126,7 @@ class PairSampler:
         return len(self.pairs) // self.pair_count
 
     def batch(self, step: int) -> list[int]:
-        """Numbers of the pictures of a step."""
+        """Numbers of the images of a step."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
             self._order = (
@@ -137,11 +137,11 @@ class PairSampler:
         return [*self.pairs.sources[rows].tolist(), *self.pairs.targets[rows].tolist()]
 
 
-# ---- which pictures --------------------------------------------------------------------------------------------------
+# ---- which images --------------------------------------------------------------------------------------------------
 
 
 class Joined(Dataset):
-    """Pictures of several data sets under one roof; the k-th one's paths begin with ``k/``."""
+    """Images of several data sets under one roof; the k-th one's paths begin with ``k/``."""
 
     title: ClassVar[str] = "several data sets"
     licence: ClassVar[str] = "those of its parts"
@@ -158,7 +158,7 @@ class Joined(Dataset):
         raise UsageError("several data sets at once have no split")
 
     def read(self, record: Record) -> bytes:
-        """The picture from the data set its path names."""
+        """The image from the data set its path names."""
         return self.parts[int(record.path.partition("/")[0])].read(self.inner(record))
 
     def join(self, lists: Sequence[Sequence[Record]]) -> list[Record]:
@@ -177,7 +177,7 @@ class Joined(Dataset):
 
 
 def training_records(records: Sequence[Record], held_out: set[int], visible_only: bool) -> list[Record]:
-    """Without the held-out persons, and without infrared pictures if asked."""
+    """Without the held-out persons, and without infrared images if asked."""
     return [
         record
         for record in records
@@ -191,7 +191,7 @@ def persons_tested(dataset: Dataset) -> set[int]:
     for split in {"test", "query", "gallery"} & set(dataset.splits):
         persons |= {record.person for record in dataset.records(split)}
     for mode in set(dataset.modes) - {"validation"}:
-        with contextlib.suppress(UsageError):  # a folder without test pictures has no trials
+        with contextlib.suppress(UsageError):  # a folder without test images has no trials
             for trial in dataset.trials(mode):
                 persons |= {record.person for record in (*trial.query, *trial.gallery)}
     return persons - {UNKNOWN}
@@ -218,7 +218,7 @@ def same_people(first: Synthetic, second: Synthetic, numbers: set[int]) -> set[i
 
 
 def exact_points(dataset: Synthetic, records: Sequence[Record]) -> Float[Tensor, "R 18 3"]:
-    """Annotated key points as parts of the picture; visible 1, hidden 0.5, outside 0."""
+    """Annotated key points as parts of the image; visible 1, hidden 0.5, outside 0."""
     if not records:
         return torch.zeros(0, 18, 3)
     stored = torch.stack([dataset.key_points(record) for record in records])
@@ -231,7 +231,7 @@ def key_points_of(dataset: Dataset, records: Sequence[Record], table: str, optio
 
     Raises:
         UsageError: there is none; ``option`` is what gives one.
-        DataError: the table cannot be read or lacks a picture.
+        DataError: the table cannot be read or lacks an image.
     """
     if not table and isinstance(dataset, Synthetic):
         return exact_points(dataset, records)

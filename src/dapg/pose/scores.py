@@ -8,11 +8,11 @@ from dapg.core.key_points import LEFT_HIP, NECK, RIGHT_HIP
 
 
 def torso_lengths(points: Float[Tensor, "B 18 3"], aspect: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-    """From the neck to the middle of the hips, in heights of the picture.
+    """From the neck to the middle of the hips, in heights of the image.
 
     Args:
-        points: key points as parts of the picture.
-        aspect: width of each picture divided by its height.
+        points: key points as parts of the image.
+        aspect: width of each image divided by its height.
     """
     hips = (points[:, LEFT_HIP, :2] + points[:, RIGHT_HIP, :2]) / 2
     return _lengths(points[:, NECK, :2] - hips, aspect)
@@ -37,9 +37,9 @@ def pck(
     aspect: Float[Tensor, "B"],
     fraction: float = 0.2,
 ) -> Float[Tensor, "B"]:
-    """Per picture the share of the true points (confidence above 0) that were hit within ``fraction`` of the torso.
+    """Per image the share of the true points (confidence above 0) that were hit within ``fraction`` of the torso.
 
-    Pictures without any true point score 0.
+    Images without any true point score 0.
     """
     counted: Bool[Tensor, "B 18"] = truth[..., 2] > 0
     hit = (errors(estimated, truth, aspect) <= fraction) & counted

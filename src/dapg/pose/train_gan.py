@@ -1,6 +1,6 @@
 """Trains a pose generator: two networks against each other. Its own short loop; set-up and checkpoints as elsewhere.
 
-As in ``training/loop.py`` the pictures of step t and all draws for them are functions of (seed, t), and what has memory
+As in ``training/loop.py`` the images of step t and all draws for them are functions of (seed, t), and what has memory
 (both networks, the average of the generator, one optimiser) is in the checkpoint: a resumed run is exact. One process.
 """
 
@@ -82,17 +82,17 @@ class PairConfig:
     kind: PairKind = "synthetic"
     """labels: identity labels, as published; synthetic: rendered persons; groups: pseudo-persons; self: no labels."""
     groups: str = ""
-    """For kind groups: a file with a line ``path<TAB>number`` a picture."""
+    """For kind groups: a file with a line ``path<TAB>number`` an image."""
     key_points: str = ""
     """Table of ``dapg pose estimate``; empty: the one beside the data, or the exact ones of synthetic people."""
     more: str = ""
-    """More pictures of the same persons, NAME=PATH (its same split), such as ``dapg data synth --poses canonical``."""
+    """More images of the same persons, NAME=PATH (its same split), such as ``dapg data synth --poses canonical``."""
     targets: Literal["all", "more"] = "all"
-    """all: every picture can be source and target; more: only those of ``more`` are targets, only others sources."""
+    """all: every image can be source and target; more: only those of ``more`` are targets, only others sources."""
     held_out: str = ""
     """A data set, NAME or NAME=PATH, with the same person numbers, whose validation and test persons are left out."""
     visible_only: bool = True
-    """Leave infrared pictures out: the paper generates visible ones."""
+    """Leave infrared images out: the paper generates visible ones."""
     mirror: bool = False
     """Mirror half of the pairs (the published training does not)."""
     uncarried: Share = 0.1
@@ -108,9 +108,9 @@ class GanLossConfig:
     adversarial_from: Share = 0.0
     """Part of the training after which the discriminator comes in; 0: from the start, as published."""
     real: Literal["source", "target"] = "target"
-    """Which picture is the real one; the published training shows the source."""
+    """Which image is the real one; the published training shows the source."""
     reconstruction: Weight = 10.0
-    """Weight of the absolute difference to the target picture (naiq/PN_GAN: 10)."""
+    """Weight of the absolute difference to the target image (naiq/PN_GAN: 10)."""
     person_weight: Weight = 3.0
     """How many times more a pixel of the person counts than others; 1 as published."""
     features: Weight = 2.0
@@ -123,7 +123,7 @@ class GanLossConfig:
     trust: Weight = 2.5
     """With carried parts: weight of each share of them that is painted over, so that this must be worth it."""
     cycle: Weight = 10.0
-    """For self pairs: weight of coming back to the picture through another pose."""
+    """For self pairs: weight of coming back to the image through another pose."""
 
 
 @dataclass(frozen=True)
@@ -173,9 +173,9 @@ class GanSettings:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     """Its opponent."""
     data: DataConfig = field(default_factory=DataConfig)
-    """Pictures; never a test split."""
+    """Images; never a test split."""
     pairs: PairConfig = field(default_factory=PairConfig)
-    """Which two pictures belong together."""
+    """Which two images belong together."""
     losses: GanLossConfig = field(default_factory=GanLossConfig)
     """Weights of the terms."""
     train: GanTrainConfig = field(default_factory=GanTrainConfig)
@@ -299,7 +299,7 @@ def open_pairs(settings: GanSettings) -> TrainingData:
     seen = {record.person for records in lists for record in records} & persons_tested(sets[0])
     if seen:
         raise UsageError(
-            f"{len(seen)} test persons are in the training pictures, e.g. person {min(seen)}: take another --data.split"
+            f"{len(seen)} test persons are in the training images, e.g. person {min(seen)}: take another --data.split"
         )
     tables = (
         key_points_of(part, own, config.key_points, "--pairs.key_points") for part, own in zip(sets, lists, strict=True)
@@ -447,7 +447,7 @@ def _restore(run: Path, networks: Networks, optimizer: torch.optim.Optimizer) ->
 
 @dataclass(frozen=True)
 class _Pairs:
-    """B pairs on the device; pictures in [-1, 1]."""
+    """B pairs on the device; images in [-1, 1]."""
 
     source: Float[Tensor, "B 3 H W"]
     source_points: Float[Tensor, "B 18 3"]
@@ -510,7 +510,7 @@ class _Step:
     def _generate(
         self, pairs: "_Pairs", images: Tensor, own: Tensor, points: Tensor, pose: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures whose key points are ``own`` in the poses ``points``, with skeletons ``pose``: made, and painted.
+        """Images whose key points are ``own`` in the poses ``points``, with skeletons ``pose``: made, and painted.
 
         Both (B, 3, H, W); third, (B, 1, H, W), how much of the carried parts was painted over.
         """
@@ -535,7 +535,7 @@ class _Step:
             terms["coarse"] = losses.coarse * reconstruction_loss(seen, wanted, where, losses.person_weight)
             terms["trust"] = losses.trust * lost.mean()
         judged, judged_pose = generated, pairs.pose
-        if self.settings.pairs.kind == "self":  # own pose above; there and back through the next picture's pose
+        if self.settings.pairs.kind == "self":  # own pose above; there and back through the next image's pose
             elsewhere, judged_pose = pairs.target_points.roll(1, dims=0), pairs.pose.roll(1, dims=0)
             judged, _, _ = self._generate(pairs, source, pairs.source_points, elsewhere, judged_pose)
             back, _, _ = self._generate(pairs, judged, elsewhere, pairs.target_points, pairs.pose)
@@ -621,7 +621,7 @@ def card(facts: GeneratorFacts, generator: PoseGenerator) -> str:
     training, config = facts.training, generator.config
     weights = sum(weight.numel() for weight in generator.parameters())
     labels = {
-        "labels": "It SAW IDENTITY LABELS of its training pictures: results that use it are not label-free.",
+        "labels": "It SAW IDENTITY LABELS of its training images: results that use it are not label-free.",
         "synthetic": "It saw no identity label of a real person: its persons are rendered.",
         "groups": "It saw no identity labels; its pseudo-persons come from a file of groups.",
         "self": "It saw no labels.",
@@ -629,14 +629,14 @@ def card(facts: GeneratorFacts, generator: PoseGenerator) -> str:
     start = f", from {without_folders(training['init'])}" if training["init"] else ""
     return f"""# Pose generator
 
-Turns a picture of a person and a drawn skeleton into the same person in the skeleton's pose (PN-GAN, Qian et al. 2018;
+Turns an image of a person and a drawn skeleton into the same person in the skeleton's pose (PN-GAN, Qian et al. 2018;
 `dapg pose train`).
 
 * Network: {config.kind}{", with carried parts" if config.carry else ""}, width {config.width}, {config.blocks} blocks,
   {weights / 1e6:.2f} million weights, {facts.height} x {facts.width} pixels.
 * Pairs: {training["pairs"]["meaning"]}. {labels}
-* Data: {training["data"]["name"]}, {training["pictures"]} pictures, {training["persons"]} persons,
-  {training["pairs"]["count"]} pairs; {training["pictures_without_key_points"]} pictures without usable key points.
+* Data: {training["data"]["name"]}, {training["pictures"]} images, {training["persons"]} persons,
+  {training["pairs"]["count"]} pairs; {training["pictures_without_key_points"]} images without usable key points.
 * Training: {training["steps"]} steps of {training["batch_size"]} pairs, seed {training["seed"]}{start}.
 
 What synthetic people show is no claim about real data.

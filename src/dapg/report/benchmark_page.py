@@ -11,7 +11,7 @@ from dapg.report.render import render
 from dapg.report.score_tables import Row
 
 TARGET = 10.0
-"""Per cent: the FPIR that thresholds are set to on clean pictures."""
+"""Per cent: the FPIR that thresholds are set to on clean images."""
 
 
 def write_benchmark_page(path: Path, results: Sequence[JsonObject], printed: Sequence[Row] = ()) -> None:

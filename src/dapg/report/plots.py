@@ -128,7 +128,7 @@ def error_curves(pairs: Sequence[JsonObject]) -> str:
 
 
 def tsne_scatter(figures: JsonObject) -> str:
-    """Each picture where t-SNE puts it: a colour a person, circles visible and crosses infrared."""
+    """Each image where t-SNE puts it: a colour a person, circles visible and crosses infrared."""
     points = figures.get("tsne") or []
     if not points:
         return ""
@@ -148,7 +148,7 @@ def tsne_scatter(figures: JsonObject) -> str:
             linewidths=0.9,
             label=modality,
         )
-    _label(axis, f"t-SNE, {len(points)} pictures of {len(persons)} persons", "")
+    _label(axis, f"t-SNE, {len(points)} images of {len(persons)} persons", "")
     axis.set_xticks([])
     axis.set_yticks([])
     _legend(axis)
@@ -156,7 +156,7 @@ def tsne_scatter(figures: JsonObject) -> str:
 
 
 def overlay(image: bytes, activation: "NDArray[Any]") -> bytes:
-    """A JPEG picture with a map (h, w) in 0 ... 1 laid over it, as JPEG: dark blue nothing, red the most."""
+    """A JPEG image with a map (h, w) in 0 ... 1 laid over it, as JPEG: dark blue nothing, red the most."""
     import matplotlib
     from PIL import Image
 
@@ -289,7 +289,7 @@ def score_heat_map(title: str, names: Sequence[str], levels: Sequence[int], tabl
 
 
 def threshold_drift(target: float, families: Mapping[str, Sequence[float]], levels: Sequence[int], title: str) -> str:
-    """False positives in per cent over the severity, a line for each family, at a threshold set on clean pictures.
+    """False positives in per cent over the severity, a line for each family, at a threshold set on clean images.
 
     Args:
         target: the rate that the threshold was set to.

@@ -60,7 +60,7 @@ class _Figures(TypedDict, total=False):
 
 
 DRAWN = 40
-"""Runs whose curves and pictures are on a page; of more, nobody reads them, and a page of thousands opens nowhere."""
+"""Runs whose curves and images are on a page; of more, nobody reads them, and a page of thousands opens nowhere."""
 
 
 def write_page(
@@ -75,7 +75,7 @@ def write_page(
         note: stands below the title.
         paths: show absolute paths as they are; else their last part.
 
-    Nothing is loaded from elsewhere: pictures and curves are inside the file.
+    Nothing is loaded from elsewhere: images and curves are inside the file.
     """
     if not paths:
         runs = [_without_folders(run) for run in runs]
@@ -184,15 +184,15 @@ def _feature_spaces(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
 
 
 def _positives(runs: Sequence[Run]) -> list[tuple[str, str, bytes]]:
-    """The sheets that alignments left: run, what each picture was aligned with, JPEG."""
+    """The sheets that alignments left: run, what each image was aligned with, JPEG."""
     sheets = []
     for run in runs:
         sheet = run.folder / "positives.jpg"
         if run.stage != "align" or not sheet.exists():
             continue
         result = run.result or {}
-        who = {"shuffled": "generated pictures of somebody else", "true": "other pictures of the person"}
-        below = who.get(run.settings["positives"], "generated pictures of the person")
+        who = {"shuffled": "generated images of somebody else", "true": "other images of the person"}
+        below = who.get(run.settings["positives"], "generated images of the person")
         below += f": {', '.join(poses)}" if (poses := result.get("poses")) else ""
         pairs = result.get("generator", {}).get("pairs")
         below += f" (the generator learnt from pairs of kind {pairs})" if pairs else ""
@@ -201,7 +201,7 @@ def _positives(runs: Sequence[Run]) -> list[tuple[str, str, bytes]]:
 
 
 def _searches(runs: Sequence[Run]) -> list[JsonObject]:
-    """Ranked lists of each run, of clean and of corrupted pictures."""
+    """Ranked lists of each run, of clean and of corrupted images."""
     searches = []
     for run in runs:
         result = run.result or {}

@@ -38,7 +38,7 @@ def score_rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def corruption_rows(runs: Sequence[Run]) -> list[Row]:
-    """The reported feature of each evaluation on clean pictures and on each corrupted test set, in percent.
+    """The reported feature of each evaluation on clean images and on each corrupted test set, in percent.
 
     ``±`` is the standard deviation over repeats alone, or over trials (galleries) alone; ``relative`` is the share of
     the clean score. Single corruptions at single severities are for the heat map.
@@ -127,7 +127,7 @@ def training_rows(runs: Sequence[Run]) -> list[Row]:
                 "pictures/s": _number(done.get("pictures_per_second"), 0),
                 "waiting for data": f"{100 * done['data_wait']:.1f} %" if "data_wait" in done else "",
                 "loss": _number(done.get("logs", {}).get("loss"), 3),
-                "unreadable pictures": str(len(done.get("bad_images", {}))),
+                "unreadable images": str(len(done.get("bad_images", {}))),
             }
         )
     return rows

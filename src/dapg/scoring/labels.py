@@ -40,9 +40,7 @@ class Labels:
         """
         by_camera = protocol.same_person_same_camera or bool(protocol.camera_groups)
         if by_camera and (query_cameras is None or gallery_cameras is None):
-            raise UsageError(
-                f"protocol {protocol.name!r} leaves pictures out by camera: give query and gallery cameras"
-            )
+            raise UsageError(f"protocol {protocol.name!r} leaves images out by camera: give query and gallery cameras")
         columns = {
             "query_persons": query_persons,
             "gallery_persons": gallery_persons,

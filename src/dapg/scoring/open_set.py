@@ -296,7 +296,7 @@ def miss_rate(trials: Sequence[Trials], rate: float, replicates: int = REPLICATE
 def missed_at(
     trials: Sequence[Trials], thresholds: Sequence[float], replicates: int = REPLICATES, seed: int = 0
 ) -> Measured:
-    """FNIR (FNMR) at given thresholds, one a split: set on other persons, or on other pictures.
+    """FNIR (FNMR) at given thresholds, one a split: set on other persons, or on other images.
 
     Raises:
         UsageError: no split, or another number of thresholds.
@@ -312,7 +312,7 @@ def missed_at(
 def passed_at(
     trials: Sequence[Trials], thresholds: Sequence[float], replicates: int = REPLICATES, seed: int = 0
 ) -> Measured:
-    """FPIR (FMR) at given thresholds, one a split: threshold drift, where they were set on clean pictures.
+    """FPIR (FMR) at given thresholds, one a split: threshold drift, where they were set on clean images.
 
     Raises:
         UsageError: no split, or another number of thresholds.

@@ -35,7 +35,7 @@ class Rerank:
     weight: Share = 0.3
     """k-reciprocal: weight lambda of the original distance."""
     neighbours: Count = 10
-    """query-expansion: gallery pictures added to each query."""
+    """query-expansion: gallery images added to each query."""
     power: Weight = 3.0
     """query-expansion: a neighbour counts with its similarity to this power."""
 
@@ -64,10 +64,10 @@ def reranked_distances(
 ) -> Float[Tensor, "Q G"]:
     """Distances to score in place of ``-similarity``; ``none`` gives just that.
 
-    Both options use gallery pictures as context, also those that a protocol later leaves out for some query.
+    Both options use gallery images as context, also those that a protocol later leaves out for some query.
 
     Raises:
-        UsageError: settings out of range, or too many pictures for k-reciprocal.
+        UsageError: settings out of range, or too many images for k-reciprocal.
     """
     if settings.method == "none":
         return -similarity(query, gallery)
@@ -98,16 +98,16 @@ def k_reciprocal(
     """(1 - weight) · Jaccard distance of expanded k-reciprocal neighbourhoods + weight · original distance.
 
     The original distance is the squared Euclidean one of unit features divided by the largest of its row, as in the
-    authors' code; neighbourhoods hold the picture itself.
+    authors' code; neighbourhoods hold the image itself.
 
     Raises:
-        UsageError: k1 or k2 below 1, weight outside [0, 1], or more pictures than fit.
+        UsageError: k1 or k2 below 1, weight outside [0, 1], or more images than fit.
     """
     if k1 < 1 or k2 < 1 or not 0 <= weight <= 1:
         raise UsageError(f"k-reciprocal needs k1 and k2 >= 1 and a weight in [0, 1]; got {k1}, {k2}, {weight}")
     count = len(query) + len(gallery)
     if count > MAX_IMAGES:
-        raise UsageError(f"{count} pictures are too many for k-reciprocal re-ranking (at most {MAX_IMAGES})")
+        raise UsageError(f"{count} images are too many for k-reciprocal re-ranking (at most {MAX_IMAGES})")
     features = torch.cat([unit_rows(query), unit_rows(gallery)])
     distances = (2 - 2 * features @ features.T).clamp_(min=0)
     distances /= distances.max(dim=1, keepdim=True).values.clamp(min=1e-12)

@@ -40,7 +40,7 @@ def mean_corruption_error(errors: Float[np.ndarray, "T S"], reference: Float[np.
 def relative_corruption_error(
     errors: Float[np.ndarray, "T S"], clean: float, reference: Float[np.ndarray, "t s"], reference_clean: float
 ) -> float:
-    """Relative mCE: the same of the errors beyond those on clean pictures, so that a poor start does not hide a fall.
+    """Relative mCE: the same of the errors beyond those on clean images, so that a poor start does not hide a fall.
 
     Raises:
         UsageError: other types or severities, or a type that costs the reference nothing.

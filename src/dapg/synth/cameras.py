@@ -1,4 +1,4 @@
-"""Cameras: how a picture is framed, lit, recorded and spoiled in visible, near-infrared or thermal light."""
+"""Cameras: how an image is framed, lit, recorded and spoiled in visible, near-infrared or thermal light."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -26,7 +26,7 @@ Light = Literal["visible", "infrared", "thermal"]
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera at its place. Angles in degrees, lengths in dm, brightness as factors of 0 ... 1 pictures."""
+    """One camera at its place. Angles in degrees, lengths in dm, brightness as factors of 0 ... 1 images."""
 
     number: int
     light: Light
@@ -42,7 +42,7 @@ class Camera:
     """Direction to the main light, camera coordinates."""
     ambient: float = 0.5
     blur: float = 0.5
-    """Standard deviation in pixels of a picture 192 high."""
+    """Standard deviation in pixels of an image 192 high."""
     resolution: float = 1.0
     """Recorded size as a part of the stored size."""
     noise: float = 0.01
@@ -52,7 +52,7 @@ class Camera:
     """Mean empty margin around the person, as a part of the height."""
     haze: float = 0.0
     horizon: float = 92.0
-    """Row of the 256-row panorama at which pictures begin."""
+    """Row of the 256-row panorama at which images begin."""
 
 
 SYSU_CAMERAS = (
@@ -98,7 +98,7 @@ REGDB_CAMERAS = (
 
 
 def draw_street_camera(generator: np.random.Generator, kit: Kit) -> Camera:
-    """A visible camera somewhere, for unlabelled pictures."""
+    """A visible camera somewhere, for unlabelled images."""
     draw = generator.uniform
     cast = np.clip(1 + generator.normal(0, 0.10, 3), 0.7, 1.35)
     return Camera(
@@ -125,26 +125,26 @@ def draw_street_camera(generator: np.random.Generator, kit: Kit) -> Camera:
 
 @dataclass(frozen=True)
 class View:
-    """How one picture is taken: where the person is turned to, and how they lie in the picture."""
+    """How one image is taken: where the person is turned to, and how they lie in the image."""
 
     yaw: float
     elevation: float
     distance: float
     fill: float
-    """Height of the person against the height of the picture."""
+    """Height of the person against the height of the image."""
     shift: tuple[float, float]
-    """Middle of the person against the middle of the picture, as parts of its width and height."""
+    """Middle of the person against the middle of the image, as parts of its width and height."""
     stretch: float = 1.0
     """Width against height, as crops of other shape are resized."""
     light: float = 1.0
     place: float = 0.0
     """Column of the panorama behind the person."""
     occluder: tuple[str, float] = ("none", 0.0)
-    """``bottom``, ``left`` or ``right`` and the part of the picture it covers."""
+    """``bottom``, ``left`` or ``right`` and the part of the image it covers."""
 
 
 def draw_view(generator: np.random.Generator, camera: Camera, yaw: float, light: float, place: float) -> View:
-    """Framing of one picture around a track's direction, light and place."""
+    """Framing of one image around a track's direction, light and place."""
     draw = generator.uniform
     margin = max(0.01, camera.looseness + float(generator.normal(0, 0.03)))
     fill, shift = 1 - 2 * margin, (float(generator.normal(0, 0.05)), float(generator.normal(0, 0.012)))
@@ -179,7 +179,7 @@ def canonical_view(yaw: float) -> View:
 
 @dataclass(frozen=True)
 class Projection:
-    """From posed body coordinates (dm) to pixels of a picture of a given height."""
+    """From posed body coordinates (dm) to pixels of an image of a given height."""
 
     turn: Float[Array, "3 3"]
     centre: Float[Array, "3"]
@@ -245,7 +245,7 @@ def expose(
     turn: Float[Array, "3 3"],
     generator: np.random.Generator,
 ) -> UInt8[Array, "h w 3"]:
-    """The recorded picture, smaller than the G-buffer by ``SUPERSAMPLING``."""
+    """The recorded image, smaller than the G-buffer by ``SUPERSAMPLING``."""
     height, width = (side // SUPERSAMPLING for side in buffer.mask.shape)
     behind = background(kit, camera, view, *buffer.mask.shape)
     normals = buffer.normals @ turn.T.astype(np.float32)

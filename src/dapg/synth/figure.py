@@ -32,7 +32,7 @@ class Layer:
 
 
 class Figure:
-    """Geometry of one person, shared by all pictures of them."""
+    """Geometry of one person, shared by all images of them."""
 
     def __init__(self, kit: Kit, person: Person) -> None:
         """Shape the body and dress it."""

@@ -260,7 +260,7 @@ class Kit:
         object.__setattr__(surface, "rest", surface.fit(self.base.vertices))
         return surface
 
-    # ---- pictures --------------------------------------------------------------------------------------------------
+    # ---- images --------------------------------------------------------------------------------------------------
 
     def texture(self, name: str | None) -> UInt8[Array, "S S 4"]:
         """RGBA texture of a garment, hair or skin, first row at v = 0; plain grey where the kit has none."""

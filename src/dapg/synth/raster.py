@@ -41,7 +41,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class GBuffer:
-    """What the camera sees, one row per covered pixel (N of them), in picture order."""
+    """What the camera sees, one row per covered pixel (N of them), in image order."""
 
     mask: Bool[Array, "H W"]
     surface: Int[Array, "N"]
@@ -190,7 +190,7 @@ def _gather(owner, weights, triangles, uv, surface, textures, normals, rest, out
 def rasterise(scene: Scene, points: Float32[Array, "V 3"], height: int, width: int) -> GBuffer:
     """Z-buffer of a scene.
 
-    ``points`` are column, row (pixels) and depth towards the camera (dm) of each vertex; the picture has ``height``
+    ``points`` are column, row (pixels) and depth towards the camera (dm) of each vertex; the image has ``height``
     rows and ``width`` columns.
     """
     depth = np.full((height, width), -1e9, np.float32)

@@ -1,6 +1,6 @@
-"""Renders a data set of synthetic people: SYSU-MM01's or RegDB's layout, with the truth of every picture beside it.
+"""Renders a data set of synthetic people: SYSU-MM01's or RegDB's layout, with the truth of every image beside it.
 
-A person is one unit of work. What a picture shows is drawn from (seed, person, camera, number of the picture) and
+A person is one unit of work. What an image shows is drawn from (seed, person, camera, number of the image) and
 nothing else, so that one process and many write the same files.
 """
 
@@ -67,31 +67,31 @@ class Settings:
     test_persons: CountOrZero | None = None
     """How many of them test; a share of 5/11 when not given (SYSU-MM01 style)."""
     pictures_per_camera: Count = 2
-    """Pictures of a person in each camera (SYSU-MM01 style; RegDB's are ten and ten)."""
+    """Images of a person in each camera (SYSU-MM01 style; RegDB's are ten and ten)."""
     unlabelled: CountOrZero = 0
-    """Visible pictures of further persons, without labels."""
+    """Visible images of further persons, without labels."""
     unlabelled_persons: CountOrZero | None = None
-    """How many persons they show, each at least twice; persons of one to five pictures when not given."""
+    """How many persons they show, each at least twice; persons of one to five images when not given."""
     style: Literal["sysu", "regdb"] = "sysu"
     """Layout and cameras: SYSU-MM01 (near infrared) or RegDB (thermal)."""
     poses: Literal["varied", "canonical"] = "varied"
     """Everyday poses, or the four canonical views (front, left, back, right) of the same persons."""
     height: Pixels = 192
-    """Rows of a picture."""
+    """Rows of an image."""
     width: Pixels = 96
-    """Columns of a picture."""
+    """Columns of an image."""
     unlabelled_height: Pixels | None = None
-    """Rows of an unlabelled picture; as of the others when not given."""
+    """Rows of an unlabelled image; as of the others when not given."""
     unlabelled_width: Pixels | None = None
-    """Columns of an unlabelled picture; as of the others when not given."""
+    """Columns of an unlabelled image; as of the others when not given."""
     encoding: Literal["jpeg", "webp"] = "jpeg"
     """File format (SYSU-MM01 style; RegDB's are BMP); webp takes half the space at the same look."""
     quality: JpegQuality = 85
-    """Quality of the stored pictures, 1 to 100."""
+    """Quality of the stored images, 1 to 100."""
     archive: bool = False
     """Write one zip file in place of a tree of folders."""
     seed: Seed = 0
-    """Other seeds give other persons and pictures."""
+    """Other seeds give other persons and images."""
     engine: EngineSettings = run_only(EngineSettings(workers=0))
     """Who does the work."""
 
@@ -108,7 +108,7 @@ class Settings:
         }
 
     def size(self, labelled: bool) -> tuple[int, int]:
-        """Rows and columns of a picture."""
+        """Rows and columns of an image."""
         if labelled:
             return self.height, self.width
         return self.unlabelled_height or self.height, self.unlabelled_width or self.width
@@ -129,10 +129,10 @@ class Settings:
         if not 1 <= self.pictures_per_camera <= 9999:
             raise UsageError("--pictures_per_camera must lie in 1 ... 9999")
         if self.unlabelled_persons is not None and not 0 < 2 * self.unlabelled_persons <= self.unlabelled:
-            raise UsageError("--unlabelled_persons needs two --unlabelled pictures of each of them")
+            raise UsageError("--unlabelled_persons needs two --unlabelled images of each of them")
         for height, width in (self.size(labelled=True), self.size(labelled=False)):
             if height < 32 or width < 16:
-                raise UsageError("pictures must have at least 32 rows and 16 columns")
+                raise UsageError("images must have at least 32 rows and 16 columns")
         if not 1 <= self.quality <= 100:
             raise UsageError("--quality must lie in 1 ... 100")
         if self.style == "regdb" and (self.unlabelled or self.poses == "canonical"):
@@ -143,7 +143,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Picture:
-    """One rendered picture: where it goes, its encoded bytes, and what is known about it."""
+    """One rendered image: where it goes, its encoded bytes, and what is known about it."""
 
     path: str
     data: bytes
@@ -151,10 +151,10 @@ class Picture:
 
 
 def render_dataset(settings: Settings) -> Path:
-    """Render all pictures, lists and annotations; the folder they are in.
+    """Render all images, lists and annotations; the folder they are in.
 
     A finished folder with equal settings is left as it is. A killed call goes on with the first person who is missing:
-    until all are there, the pictures of each are in a file below ``parts``.
+    until all are there, the images of each are in a file below ``parts``.
 
     Raises:
         UsageError: impossible settings, or a folder that holds something else.
@@ -189,7 +189,7 @@ def _people(settings: Settings) -> "dict[str, Job]":
 
 
 def _start(settings: Settings, parts: Path) -> RunShard:
-    """Renders the pictures of a person into one file."""
+    """Renders the images of a person into one file."""
     people = _people(settings)
 
     def run_shard(person: str) -> list[Path]:
@@ -242,7 +242,7 @@ def _join(settings: Settings, files: list[Path]) -> JsonObject:
     }
 
 
-LICENCE = """Pictures of people who do not exist, rendered by dapg (`dapg data synth`, see docs/reference/synthetic.md).
+LICENCE = """Images of people who do not exist, rendered by dapg (`dapg data synth`, see docs/reference/synthetic.md).
 
 They may be used for any purpose: CC0 1.0 Universal, https://creativecommons.org/publicdomain/zero/1.0/
 
@@ -268,13 +268,13 @@ def _lines(rows: list[JsonObject]) -> bytes:
 
 @dataclass(frozen=True)
 class Job:
-    """One person and the files their pictures become."""
+    """One person and the files their images become."""
 
     group: Literal["labelled", "unlabelled"]
     number: int
     split: str
     paths: tuple[str, ...]
-    """For unlabelled persons: their pictures' names, given out at random so that order tells nothing."""
+    """For unlabelled persons: their images' names, given out at random so that order tells nothing."""
     pictures: int
 
 
@@ -295,7 +295,7 @@ def _jobs(settings: Settings) -> list[Job]:
 
 
 def _shares(settings: Settings, generator: np.random.Generator) -> list[int]:
-    """How many pictures each hidden person gets."""
+    """How many images each hidden person gets."""
     persons, left = settings.unlabelled_persons, settings.unlabelled
     if persons is not None:
         return [2 + int(more) for more in generator.multinomial(left - 2 * persons, np.full(persons, 1 / persons))]
@@ -326,7 +326,7 @@ def _kit(settings: Settings) -> Kit:
 
 
 def render_job(settings: Settings, job: Job) -> list[Picture]:
-    """All pictures of one person."""
+    """All images of one person."""
     from dapg.synth.figure import Figure
 
     kit = _kit(settings)
@@ -362,7 +362,7 @@ def _sysu(settings: Settings, kit: Kit, figure: "Figure", job: Job) -> list[Pict
 
 
 def _canonical(name: str) -> "tuple[Pose, View]":
-    """Pose and view of a canonical picture; all cameras see one geometry, only their backgrounds differ."""
+    """Pose and view of a canonical image; all cameras see one geometry, only their backgrounds differ."""
     from dapg.synth.cameras import canonical_view
 
     return replace(canonical_pose(), kind=f"canonical {name}"), canonical_view(CANONICAL_YAWS[name])
@@ -474,7 +474,7 @@ def _encode(pixels: UInt8[Array, "H W 3"], path: str, quality: int) -> bytes:
 def _visibility(
     points: Float[Array, "18 3"], depth: Float[Array, "H W"], covered: Bool[Array, "H W"], factor: int
 ) -> list[list[float | int]]:
-    """x, y in stored pixels and 2 visible, 1 hidden, 0 outside the picture."""
+    """x, y in stored pixels and 2 visible, 1 hidden, 0 outside the image."""
     rows = []
     for name, (x, y, z) in zip(KEY_POINT_NAMES, points, strict=True):
         inside = 0 <= x < depth.shape[1] and 0 <= y < depth.shape[0]
@@ -488,7 +488,7 @@ def _visibility(
 
 
 def _box(points: Float[Array, "N 3"], height: int, width: int, factor: int) -> list[int]:
-    """Left, top, right, bottom of the person inside the picture, stored pixels."""
+    """Left, top, right, bottom of the person inside the image, stored pixels."""
     low, high = points.min(0) / factor, points.max(0) / factor
     return [
         max(0, int(np.floor(low[0]))),
@@ -552,7 +552,7 @@ class _FolderStore:
         self._folder = folder
 
     def write(self, path: str, data: bytes) -> None:
-        # No fsync for each picture: result.json, written last, says that all are there.
+        # No fsync for each image: result.json, written last, says that all are there.
         with atomic_path(self._folder / path, flushed=False) as temporary:
             temporary.write_bytes(data)
 

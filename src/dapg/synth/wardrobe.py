@@ -152,7 +152,7 @@ class Garment:
 
 @dataclass(frozen=True)
 class Person:
-    """Everything that stays the same in all pictures of a person."""
+    """Everything that stays the same in all images of a person."""
 
     sex: str
     targets: dict[str, float]

@@ -1,4 +1,4 @@
-"""Alignment (stage 2): a pre-trained network and other pictures of each person in, a network out."""
+"""Alignment (stage 2): a pre-trained network and other images of each person in, a network out."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,8 +29,8 @@ from dapg.training.training_settings import AlignSettings
 def align(settings: AlignSettings, validate: Validate | None = None) -> JsonObject:
     """Run (or go on with, or reuse) one alignment; returns the content of result.json.
 
-    The folder holds what ``pretrain`` leaves, and ``positives.jpg``: some pictures and what they are aligned with. The
-    result says what the positives were, how many pictures had any, and what the generator learnt from.
+    The folder holds what ``pretrain`` leaves, and ``positives.jpg``: some images and what they are aligned with. The
+    result says what the positives were, how many images had any, and what the generator learnt from.
 
     Raises:
         UsageError: wrong settings, or the folder holds another run.
@@ -43,7 +43,7 @@ def align(settings: AlignSettings, validate: Validate | None = None) -> JsonObje
         if settings.visible_only:
             records = [record for record in records if record.modality == Modality.VISIBLE]
         if not records:
-            raise UsageError("there is no visible picture to align; give --visible_only false or another --data.split")
+            raise UsageError("there is no visible image to align; give --visible_only false or another --data.split")
         dataset, notes = _with_companions(dataset, records, settings)
         on_the_fly = _on_the_fly(settings, notes) if settings.generator else None
         if distributed.rank() == 0:
@@ -62,7 +62,7 @@ def _with_companions(
     """The data set that hands out positives, and what the result says about them."""
     notes: JsonObject = {"positives": settings.positives}
     if settings.generator and (settings.positives != "generated" or settings.generated):
-        raise UsageError("--generator makes pictures during training: it goes with --positives generated and no folder")
+        raise UsageError("--generator makes images during training: it goes with --positives generated and no folder")
     if settings.positives == "original" or settings.generator:
         return dataset, notes
     companions: Mapping[Key, Sequence[Path | Record]]
@@ -84,7 +84,7 @@ def _with_companions(
 def _write_sheet(
     settings: AlignSettings, dataset: Dataset, records: Sequence[Record], on_the_fly: OnTheFly | None
 ) -> None:
-    """Some pictures and their positives; none where each is its own."""
+    """Some images and their positives; none where each is its own."""
     if isinstance(dataset, WithCompanions):
         positives = companions_of(dataset)
     elif on_the_fly is not None:
@@ -95,7 +95,7 @@ def _write_sheet(
 
 
 def _start_of(settings: AlignSettings, on_the_fly: OnTheFly | None) -> Callable[[Method], None]:
-    """Gives the method the earlier run's projection head, and a generator where pictures are made during training."""
+    """Gives the method the earlier run's projection head, and a generator where images are made during training."""
     weights = Path(settings.backbone.init) / METHOD_WEIGHTS
 
     def start(method: Method) -> None:

@@ -36,12 +36,12 @@ def finetune(settings: FinetuneSettings, make_validate: MakeValidate | None = No
         both, single = _by_modalities(records)
         if not both:
             raise UsageError(
-                f"{dataset.title} has no person with pictures in both kinds of light; of a folder, labels.csv says who "
-                "and what is on each picture (docs/reference/datasets.md)"
+                f"{dataset.title} has no person with images in both kinds of light; of a folder, labels.csv says who "
+                "and what is on each image (docs/reference/datasets.md)"
             )
         if single:
             tqdm.write(
-                f"warning: {len(single)} of {len(single) + len(both)} persons are not used: they have pictures in one "
+                f"warning: {len(single)} of {len(single) + len(both)} persons are not used: they have images in one "
                 f"modality only (person {', '.join(map(str, single[:10]))}{', ...' if len(single) > 10 else ''})"
             )
         sampler = CrossModalSampler(records, _persons_per_batch(settings), settings.pictures, settings.seed)
@@ -64,7 +64,7 @@ def finetune(settings: FinetuneSettings, make_validate: MakeValidate | None = No
 
 
 def _by_modalities(records: Sequence[Record]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Labelled persons with pictures in both modalities, and those with one only; both ascending."""
+    """Labelled persons with images in both modalities, and those with one only; both ascending."""
     seen = {
         modality: {record.person for record in records if record.modality == modality} - {UNKNOWN}
         for modality in Modality
@@ -75,18 +75,18 @@ def _by_modalities(records: Sequence[Record]) -> tuple[tuple[int, ...], tuple[in
 
 
 def _persons_per_batch(settings: FinetuneSettings) -> int:
-    """Persons in a batch; a process's part of it must hold two whole persons, or triplets would lack pictures."""
+    """Persons in a batch; a process's part of it must hold two whole persons, or triplets would lack images."""
     size, parts = settings.train.batch_size, distributed.world_size() * settings.train.accumulation
     if settings.pictures < 1 or size < 1 or size % (2 * settings.pictures * parts):
         raise UsageError(
             f"--train.batch_size {size} does not divide into {counted(parts, 'part')} of whole persons with "
-            f"{settings.pictures} visible and as many infrared pictures each (parts: processes x --train.accumulation)"
+            f"{settings.pictures} visible and as many infrared images each (parts: processes x --train.accumulation)"
         )
     persons = size // (2 * settings.pictures)
     if persons < 2 * parts:
         raise UsageError(
             f"--train.batch_size {size} puts one person in each part of a batch, so that no triplet has a negative; "
             f"give {4 * settings.pictures * parts} or more (two persons x {settings.pictures} visible and as many "
-            f"infrared pictures x {counted(parts, 'part')})"
+            f"infrared images x {counted(parts, 'part')})"
         )
     return persons

@@ -1,7 +1,7 @@
 """The one training loop: batches in, checkpoints and numbers out. It knows ``methods/base.py`` and no method.
 
 Accelerate carries devices, mixed precision and data parallelism (several processes are launched by torchrun). What
-makes a run exactly resumable is not there but in three habits: the pictures of step t and all draws for them are
+makes a run exactly resumable is not there but in three habits: the images of step t and all draws for them are
 functions of (seed, t), nothing else has memory than the method and the optimiser, and both are in the checkpoint.
 """
 
@@ -158,7 +158,7 @@ class FiniteCheck:
         """Take the losses of one step.
 
         Raises:
-            TrainingError: one is NaN or infinite, and they are looked at; names step, terms, pictures and checkpoint.
+            TrainingError: one is NaN or infinite, and they are looked at; names step, terms, images and checkpoint.
         """
         broken = ~torch.stack(losses).isfinite().all()
         if not self.at_once:
@@ -171,7 +171,7 @@ class FiniteCheck:
         more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
         terms = ", ".join(f"{name} {float(value):.4g}" for name, value in logs.items())
         raise TrainingError(
-            f"the loss is not finite at step {step + 1} ({terms}); pictures of this process: {files}{more}"
+            f"the loss is not finite at step {step + 1} ({terms}); images of this process: {files}{more}"
             f"{checkpoint.last_good(self.run)}. {_REMEDY}"
         )
 
@@ -303,7 +303,7 @@ def _refuse_small_batch(smallest: int, batches: LocalBatches) -> None:
         return
     least = smallest * batches.world_size * batches.accumulation
     raise UsageError(
-        f"a batch of {batches.sampler.batch_size} is too small: the method learns from {smallest} pictures or more at "
+        f"a batch of {batches.sampler.batch_size} is too small: the method learns from {smallest} images or more at "
         f"a time, in each process and accumulated part; give --train.batch_size {least} or more"
     )
 
@@ -452,7 +452,7 @@ def _forward_backward(
 
 
 class _Window:
-    """Numbers, time and pictures since the last log line."""
+    """Numbers, time and images since the last log line."""
 
     def __init__(self, stored: JsonObject | None = None, device: torch.device | None = None) -> None:
         """Empty, or with the numbers that a checkpoint holds."""
@@ -465,7 +465,7 @@ class _Window:
         """Of the last step's parts, each (B, D), if it was logged and its method has them."""
 
     def open(self) -> None:
-        """Count time and pictures from now."""
+        """Count time and images from now."""
         self.waited, self.pictures, self._opened = 0.0, 0, time.perf_counter()
 
     def state(self) -> JsonObject:

@@ -1,4 +1,4 @@
-"""What an alignment leaves to look at: some pictures in a row, and below each the positives it is compared with."""
+"""What an alignment leaves to look at: some images in a row, and below each the positives it is compared with."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -17,15 +17,15 @@ from dapg.data.companions import WithCompanions
 
 SHEET = "positives.jpg"
 SIZE = (128, 64)
-"""Height and width of a picture on the sheet."""
+"""Height and width of an image on the sheet."""
 _COLUMNS = 12
 
 ReadPositives = Callable[[Record, UInt8[Tensor, "3 128 64"]], UInt8[Tensor, "P 3 128 64"]]
-"""Takes a record and its picture, and gives its positives; P may differ."""
+"""Takes a record and its image, and gives its positives; P may differ."""
 
 
 def companions_of(dataset: WithCompanions) -> ReadPositives:
-    """The pictures that the data set hands along."""
+    """The images that the data set hands along."""
 
     def read(record: Record, image: UInt8[Tensor, "3 128 64"]) -> UInt8[Tensor, "P 3 128 64"]:
         companions = [decode(data, SIZE, box, name) for data, box, name in dataset.companions(record)]
@@ -35,9 +35,9 @@ def companions_of(dataset: WithCompanions) -> ReadPositives:
 
 
 def write_sheet(path: Path, dataset: Dataset, records: Sequence[Record], positives: ReadPositives) -> None:
-    """A column for each of twelve records, evenly spread: the picture, below it its positives, white where it has less.
+    """A column for each of twelve records, evenly spread: the image, below it its positives, white where it has less.
 
-    A picture that cannot be read is left out: training says what it makes of it. Without any there is no sheet.
+    An image that cannot be read is left out: training says what it makes of it. Without any there is no sheet.
     """
     columns = []
     for record in records[:: max(1, len(records) // _COLUMNS)][:_COLUMNS]:

@@ -1,4 +1,4 @@
-"""Pre-training: any pictures in, a network out."""
+"""Pre-training: any images in, a network out."""
 
 from dapg.core.errors import UsageError
 from dapg.core.types import JsonObject
@@ -35,7 +35,7 @@ def pretrain(settings: PretrainSettings, validate: Validate | None = None) -> Js
 
 
 def _image_sampler(settings: PretrainSettings, dataset: Dataset, images: int) -> Sampler:
-    """Pictures in random order, over all of them or within a few tars."""
+    """Images in random order, over all of them or within a few tars."""
     if not settings.streamed:
         return InfiniteSampler(images, settings.train.batch_size, settings.seed)
     numbers = dataset.shard_numbers

@@ -136,7 +136,7 @@ def _save_weights(folder: Path, method: Method, kind: str, name: str) -> dict[st
 
 
 def _all_bad_images(progress: Progress) -> dict[str, list[str]]:
-    """Unreadable pictures that any process met."""
+    """Unreadable images that any process met."""
     if not distributed.active():
         return progress.bad_images
     parts: list[dict[str, list[str]] | None] = [None] * distributed.world_size()

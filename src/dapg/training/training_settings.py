@@ -19,7 +19,7 @@ class TrainingSettings:
     method: MethodConfig
     """Its own settings (the ``Config`` nested in it)."""
     data: DataConfig = field(default_factory=DataConfig)
-    """Pictures; for a fine-tuning, of persons in both modalities."""
+    """Images; for a fine-tuning, of persons in both modalities."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """Network and first weights."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
@@ -27,7 +27,7 @@ class TrainingSettings:
     train: TrainConfig = field(default_factory=TrainConfig)
     """Length, optimiser, precision."""
     seed: Seed = 0
-    """Of new weights, the order of pictures and every draw."""
+    """Of new weights, the order of images and every draw."""
     out: str = run_only("")
     """Folder of the run."""
     device: str = run_only("auto")
@@ -39,7 +39,7 @@ class PretrainSettings(TrainingSettings):
     """Everything a pre-training run depends on; ``recipes.py`` has complete ones."""
 
     streamed: bool = False
-    """Take packed pictures tar by tar, four tars mixed at a time, so that a disk or network reads in a row."""
+    """Take packed images tar by tar, four tars mixed at a time, so that a disk or network reads in a row."""
     validation: str = ""
     """Test mode of the data set (e.g. visible) scored every ``train.validate_every`` steps and at the end; "" none."""
 
@@ -52,22 +52,22 @@ class AlignSettings(PretrainSettings):
     """Everything an alignment depends on; ``recipes.py`` has complete ones."""
 
     positives: Positives = "generated"
-    """What an anchor is aligned with: its person generated in other poses; itself; the generated pictures of somebody
-    else; true other pictures of its person, by labels. All but the first are for comparison."""
+    """What an anchor is aligned with: its person generated in other poses; itself; the generated images of somebody
+    else; true other images of its person, by labels. All but the first are for comparison."""
     generated: str = ""
     """Folder of ``dapg pose generate``, for ``generated`` and ``shuffled``."""
     generator: str = ""
-    """In place of a folder, for ``generated``: make the pictures during training by this generator (embedded, a file or
+    """In place of a folder, for ``generated``: make the images during training by this generator (embedded, a file or
     the folder of a finished ``dapg pose train``). Nobody then looks whether they hit the pose, and no body parts are
-    carried, as the pictures' own key points are not at hand: everything is painted."""
+    carried, as the images' own key points are not at hand: everything is painted."""
     poses: tuple[str, ...] = ()
-    """Which of the generated poses; none: all. ``true`` takes as many pictures (four where none are named)."""
+    """Which of the generated poses; none: all. ``true`` takes as many images (four where none are named)."""
     least_score: Share = 0.0
-    """Generated pictures whose key points hit the target less than this (PCK at 0.2) are dropped."""
+    """Generated images whose key points hit the target less than this (PCK at 0.2) are dropped."""
     keep_head: bool = True
     """Go on with the projection head of the run that ``backbone.init`` names."""
     visible_only: bool = True
-    """Leave infrared pictures out: the generator has learnt visible ones."""
+    """Leave infrared images out: the generator has learnt visible ones."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class FinetuneSettings(TrainingSettings):
     """
 
     pictures: Count = 4
-    """Pictures of each person and modality in a batch; ``train.batch_size`` / 2 / this are its persons (AGW: 8 x 4)."""
+    """Images of each person and modality in a batch; ``train.batch_size`` / 2 / this are its persons (AGW: 8 x 4)."""
     selection: Literal["last", "validation", "test"] = "last"
     """Which weights are kept: last, after training on all training persons; validation, those that score best on
     validation persons, who are then not trained on; test, those that score best on the test, as the published code
@@ -86,4 +86,4 @@ class FinetuneSettings(TrainingSettings):
     validate_epochs: Weight = 0.0
     """Epochs between scores when ``train.validate_every`` is 0; 0 scores at the end only."""
     corrupted_scores: bool = False
-    """Score corrupted pictures beside the clean ones: one test set each of all, seen and unseen corruptions."""
+    """Score corrupted images beside the clean ones: one test set each of all, seen and unseen corruptions."""

@@ -1,4 +1,4 @@
-"""Your own pictures: what labels.csv may say, and where it is wrong."""
+"""Your own images: what labels.csv may say, and where it is wrong."""
 
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def test_all_is_the_default_without_a_split_column(tmp_path: Path) -> None:
         ("path,person\na.png,anna,oslo\n", "labels.csv, line 2: 3 cells, but the first line names 2 columns"),
         ("path,person\na.png,x\na.png,y\n", "labels.csv, line 3: a.png is listed already, see "),
         ('path\n"a.png\n', "labels.csv, line 2: "),
-        ("path\n", "no picture"),
+        ("path\n", "no image"),
     ],
 )
 def test_wrong_labels_name_file_and_line(tmp_path: Path, text: str, message: str) -> None:
@@ -144,7 +144,7 @@ def test_one_picture_with_two_boxes_is_two_records(tmp_path: Path) -> None:
 def test_no_folder_no_picture(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a folder"):
         Folder(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no image"):
         Folder(tmp_path)
 
 

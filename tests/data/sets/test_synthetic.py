@@ -70,7 +70,7 @@ def test_pictures_decode_and_infrared_ones_are_grey(people: Synthetic) -> None:
         image = decode(people.read(record), (192, 96), where=record.path).int()
         spread = int((image.amax(0) - image.amin(0)).max())
         assert (spread <= 2) == (record.modality == Modality.INFRARED)
-        assert image.float().std() > 8  # a picture, not a blank
+        assert image.float().std() > 8  # an image, not a blank
 
 
 def test_trials_follow_agw(people: Synthetic) -> None:

@@ -114,7 +114,7 @@ def test_another_seed_gives_other_galleries_and_says_so(rebuilt: SysuMM01) -> No
 
 
 def test_official_permutations(tmp_path: Path) -> None:
-    """Row t of each cell of the permutation file says which pictures, counted from 1, trial t takes."""
+    """Row t of each cell of the permutation file says which images, counted from 1, trial t takes."""
     SysuMM01.write_example(tmp_path)
     with pytest.raises(UsageError, match=r"rand_perm_cam\.mat"):
         SysuMM01(tmp_path).trials("all-official")
@@ -144,7 +144,7 @@ def test_official_permutations(tmp_path: Path) -> None:
     ],
 )
 def test_official_permutations_of_ones_own_copy(mode: str, sums: list[int]) -> None:
-    """Sums of the 1-based picture numbers that the authors' file gives in trials 1 ... 10; needs the real data set."""
+    """Sums of the 1-based image numbers that the authors' file gives in trials 1 ... 10; needs the real data set."""
     root = os.environ.get("DAPG_DATA_SYSU", "")
     if not any((Path(root) / place / "rand_perm_cam.mat").is_file() for place in ("exp", ".")):
         pytest.skip("DAPG_DATA_SYSU names no copy with rand_perm_cam.mat")

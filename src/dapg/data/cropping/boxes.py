@@ -40,7 +40,7 @@ def best_of_overlapping(
 
 
 def inside(boxes: Float[np.ndarray, "N 4"], height: int, width: int) -> Boxes:
-    """Boxes cut off at the edges of a picture."""
+    """Boxes cut off at the edges of an image."""
     limits = np.array([width, height, width, height], dtype=np.float32)
     cut: Boxes = np.clip(boxes, 0, limits).astype(np.float32)
     return cut

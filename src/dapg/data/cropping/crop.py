@@ -53,7 +53,7 @@ class CropSettings:
     """Everything the crops depend on."""
 
     source: str
-    """A video, or a folder of videos or of frames as pictures."""
+    """A video, or a folder of videos or of frames as images."""
     detector: str = "hog"
     """A file of ``dapg/data/cropping/detectors``."""
     detect: Any = None
@@ -62,7 +62,7 @@ class CropSettings:
     filters: FilterConfig = field(default_factory=FilterConfig)
     tracks: TrackConfig = field(default_factory=TrackConfig)
     picture_rate: Positive = 25.0
-    """Frames per second of folders of pictures, which do not say."""
+    """Frames per second of folders of images, which do not say."""
     jpeg_quality: JpegQuality = 95
     """Of the crops."""
     modality: Literal["visible", "infrared"] = "visible"

@@ -64,9 +64,9 @@ def sharpness(crop: UInt8[np.ndarray, "h w 3"]) -> float:
 
 
 def perceptual_hash(crop: UInt8[np.ndarray, "h w 3"]) -> int:
-    """64 bits that change little when the picture does: signs of its lowest frequencies around their median.
+    """64 bits that change little when the image does: signs of its lowest frequencies around their median.
 
-    The cosine transform of the grey picture at 32 x 32, its 8 x 8 lowest frequencies (Zauner, Implementation and
+    The cosine transform of the grey image at 32 x 32, its 8 x 8 lowest frequencies (Zauner, Implementation and
     benchmarking of perceptual image hash functions, 2010).
     """
     cv2 = opencv()

@@ -25,7 +25,7 @@ _MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class Video:
-    """One video file, or one folder of pictures in the order of their names. Nothing is decoded yet."""
+    """One video file, or one folder of images in the order of their names. Nothing is decoded yet."""
 
     name: str
     """Path below what the user named, with forward slashes; the folder of its crops."""
@@ -36,7 +36,7 @@ class Video:
     fingerprint: str
     """Changes when the file does."""
     pictures: tuple[str, ...] = ()
-    """File names of a folder of pictures."""
+    """File names of a folder of images."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Moment:
     """One frame."""
 
     number: int
-    """Counts the frames that could be decoded, from 0; for a folder of pictures, all its pictures."""
+    """Counts the frames that could be decoded, from 0; for a folder of images, all its images."""
     seconds: float
     """Since the beginning, by the file's own clock."""
     pixels: UInt8[np.ndarray, "H W 3"] | None
@@ -55,8 +55,8 @@ def find_videos(source: Path, frames_per_second: float) -> tuple[list[Video], li
     """The videos that a path names, sorted by name, and a message for each that cannot be opened.
 
     Args:
-        source: a video, or a folder. Below a folder every video counts, and every folder that holds pictures.
-        frames_per_second: of folders of pictures, which do not say.
+        source: a video, or a folder. Below a folder every video counts, and every folder that holds images.
+        frames_per_second: of folders of images, which do not say.
 
     Raises:
         DataError: there is no such path, no video, or none that can be opened.
@@ -82,7 +82,7 @@ def find_videos(source: Path, frames_per_second: float) -> tuple[list[Video], li
             name = source.resolve().name if relative == "." else relative
             videos.append(_folder_of_images(Path(folder), name, images, frames_per_second))
     if not videos:
-        reason = problems[0] if problems else f"no video ({', '.join(sorted(VIDEO_SUFFIXES))}) and no picture"
+        reason = problems[0] if problems else f"no video ({', '.join(sorted(VIDEO_SUFFIXES))}) and no image"
         raise DataError(f"nothing to crop below {source}: {reason}")
     return sorted(videos, key=lambda video: video.name), problems
 

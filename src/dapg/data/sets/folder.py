@@ -1,4 +1,4 @@
-"""Your own pictures: any folder, with an optional CSV of persons, cameras and modalities."""
+"""Your own images: any folder, with an optional CSV of persons, cameras and modalities."""
 
 import csv
 import difflib
@@ -37,16 +37,16 @@ _MODALITIES = {
 
 
 class Folder(Dataset):
-    """All pictures below a folder, or those that ``labels.csv`` in it lists.
+    """All images below a folder, or those that ``labels.csv`` in it lists.
 
     Columns of the CSV: ``path`` (relative to the folder) and, each optional, ``person`` (any text), ``camera``
     (a whole number), ``modality`` (visible or infrared), ``split`` (train, val or test) and ``left, top, right,
     bottom`` (a box in pixels). Other columns are left alone; one that is nearly named as these is refused.
-    Without CSV every picture is visible and nobody is known, which is all that pre-training needs.
+    Without CSV every image is visible and nobody is known, which is all that pre-training needs.
     """
 
     title = "folder"
-    licence = "yours; you need a lawful basis for pictures of people"
+    licence = "yours; you need a lawful basis for images of people"
     access = "your own files"
     splits: ClassVar[tuple[str, ...]] = ("all", *SPLITS)
     modes: ClassVar[tuple[str, ...]] = ("cross-camera", "cross-modal", "validation", "leave-one-out")
@@ -54,10 +54,10 @@ class Folder(Dataset):
     smallest = (32, 16)
 
     def __init__(self, root: Path | str) -> None:
-        """Open a folder, or a CSV file under any name beside the pictures it lists.
+        """Open a folder, or a CSV file under any name beside the images it lists.
 
         Raises:
-            DataError: no such folder, no picture in it, or a mistake in the CSV, with its line.
+            DataError: no such folder, no image in it, or a mistake in the CSV, with its line.
         """
         given = Path(root)
         a_list = given.suffix.lower() == ".csv" and given.is_file()
@@ -74,7 +74,7 @@ class Folder(Dataset):
         else:
             self._splits["all"] = [Record(path) for path in images_below(self.root)]
         if not self._splits["all"]:
-            raise DataError(f"no picture ({', '.join(sorted(IMAGE_SUFFIXES))}) below {self.root}")
+            raise DataError(f"no image ({', '.join(sorted(IMAGE_SUFFIXES))}) below {self.root}")
 
     def name_persons(self, pattern: str) -> None:
         """Take persons, and cameras where it has them, from file names; names without a person name nobody.
@@ -120,22 +120,22 @@ class Folder(Dataset):
         """``all``, or the rows with that word in the ``split`` column."""
         self.check_split(split)
         if split not in self._splits and not self.labels.exists():
-            raise UsageError(f"{self.root} has no split {split!r}: nothing says more than that all are pictures")
+            raise UsageError(f"{self.root} has no split {split!r}: nothing says more than that all are images")
         if split not in self._splits:
             raise UsageError(f"{self.labels} has no row with split {split!r}; use split 'all'")
         return list(self._splits[split])
 
     def default_split(self) -> str:
-        """``train`` where labels.csv has such rows, so that nothing is trained on test pictures unasked."""
+        """``train`` where labels.csv has such rows, so that nothing is trained on test images unasked."""
         return "train" if "train" in self._splits else "all"
 
     def trials(self, mode: str, seed: int = 0) -> list[Trial]:
         """One trial over the test rows (all rows where there is no split column).
 
-        cross-camera: every visible picture against all others, the query's own camera left out for its person.
+        cross-camera: every visible image against all others, the query's own camera left out for its person.
         cross-modal: infrared queries, visible gallery. validation: the same over the val rows. leave-one-out, for one
-        camera: every picture of a person who has another one against all others. Frames that follow one another are all
-        but the same picture: such a score says less than one across cameras.
+        camera: every image of a person who has another one against all others. Frames that follow one another are all
+        but the same image: such a score says less than one across cameras.
         """
         self.check_mode(mode)
         split = "val" if mode == "validation" else "test" if "test" in self._splits else "all"
@@ -153,9 +153,9 @@ class Folder(Dataset):
         return [Trial("trial 1", mode, infrared, visible, Protocol("cross-modal"), comparable=False)]
 
     def _leave_one_out(self, known: Sequence[Record]) -> Trial:
-        """Each picture counts as a camera of its own, so that the rule of cameras leaves out the query and no other."""
+        """Each image counts as a camera of its own, so that the rule of cameras leaves out the query and no other."""
         counts = Counter(record.person for record in known)
-        self._refuse_unless(any(count > 1 for count in counts.values()), "persons with two pictures or more")
+        self._refuse_unless(any(count > 1 for count in counts.values()), "persons with two images or more")
         apart = tuple(replace(record, camera=number) for number, record in enumerate(known, 1))
         queries = tuple(record for record in apart if counts[record.person] > 1)
         protocol = Protocol("leave-one-out", same_person_same_camera=True)
@@ -180,13 +180,13 @@ class Folder(Dataset):
         persons = {light: {r.person for r in known if r.modality == light} for light in every}
         unnamed = [light.name.lower() for light in every if not persons[light]]
         if unnamed:
-            yield Finding("list", where, f"only one modality has persons: no {unnamed[0]} picture names one", promised)
+            yield Finding("list", where, f"only one modality has persons: no {unnamed[0]} image names one", promised)
         elif len(every) == 2 and not set.intersection(*persons.values()):
-            yield Finding("list", where, "no person has both visible and infrared pictures", promised)
+            yield Finding("list", where, "no person has both visible and infrared images", promised)
         cameras = {record.camera for record in known}
         if len(cameras) == 1 and len(every) == 1:
             only = "none is named" if cameras == {UNKNOWN} else f"camera {cameras.pop()}"
-            message = f"all labelled pictures are of one camera ({only}): only --mode leave-one-out can be scored"
+            message = f"all labelled images are of one camera ({only}): only --mode leave-one-out can be scored"
             yield Finding("list", where, message, promised)
 
     def _refuse_unless(self, fine: bool, needed: str) -> None:
@@ -303,4 +303,4 @@ def _box(row: Mapping[str, str], where: str) -> tuple[int, int, int, int] | None
     left, top, right, bottom = (_whole(row[column], 0, where, column) for column in columns)
     if right <= max(left, 0) or bottom <= max(top, 0):
         raise DataError(f"{where}: box left, top, right, bottom = {left}, {top}, {right}, {bottom} has no area")
-    return max(left, 0), max(top, 0), right, bottom  # cut to the picture, as detectors reach beyond it
+    return max(left, 0), max(top, 0), right, bottom  # cut to the image, as detectors reach beyond it

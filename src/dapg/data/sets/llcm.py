@@ -24,7 +24,7 @@ ALL_PERSONS = 1064
 ALL_IMAGES = 46_767
 TEST_FOLDERS = {Modality.VISIBLE: "test_vis", Modality.INFRARED: "test_nir"}
 TEST_CAMERAS = {Modality.VISIBLE: range(1, 10), Modality.INFRARED: (1, 2, 4, 5, 6, 7, 8, 9)}
-"""There is no infrared picture by camera 3."""
+"""There is no infrared image by camera 3."""
 _LISTS = {Modality.VISIBLE: "idx/train_vis.txt", Modality.INFRARED: "idx/train_nir.txt"}
 _CAMERA = re.compile(r"_c(\d+)_")
 
@@ -34,10 +34,10 @@ class LLCM(Dataset):
 
     Splits: ``train`` (713 persons) and ``test``.
 
-    Modes: ``infrared-to-visible`` and ``visible-to-infrared``: all pictures of the first modality against one picture
+    Modes: ``infrared-to-visible`` and ``visible-to-infrared``: all images of the first modality against one image
     per person and camera of the second, drawn by Python's generator seeded with the trial. In the released code the
-    second direction draws infrared pictures and then *exchanges the roles*: few infrared queries search all visible
-    pictures. That is ``visible-to-infrared-released``, which published numbers of that direction belong to.
+    second direction draws infrared images and then *exchanges the roles*: few infrared queries search all visible
+    images. That is ``visible-to-infrared-released``, which published numbers of that direction belong to.
     """
 
     title = "LLCM"
@@ -53,7 +53,7 @@ class LLCM(Dataset):
         self.require(*_LISTS.values(), "idx/test_id.txt", *TEST_FOLDERS.values())
 
     def records(self, split: str = "train") -> list[Record]:
-        """Visible pictures, then infrared ones, in list order (train) or by person and camera (test)."""
+        """Visible images, then infrared ones, in list order (train) or by person and camera (test)."""
         self.check_split(split)
         if split == "train":
             return [record for modality in _LISTS for record in self._listed(modality)]
@@ -67,7 +67,7 @@ class LLCM(Dataset):
         every = tuple(record for cell in self._cells(other) for record in cell)
         for modality, folder in TEST_FOLDERS.items():
             if not self._cells(modality):
-                raise DataError(f"{self.title}: no {modality.name.lower()} test picture below {self.root / folder}")
+                raise DataError(f"{self.title}: no {modality.name.lower()} test image below {self.root / folder}")
         train, persons = self.records("train"), self.persons_tested()
         whole = len(train) + sum(len(cell) for side in TEST_FOLDERS for cell in self._cells(side)) == ALL_IMAGES
         published = whole and len(persons) == ALL_PERSONS - TRAIN_PERSONS
@@ -87,7 +87,7 @@ class LLCM(Dataset):
 
     @functools.cache  # noqa: B019  (a data set lives as long as the program)
     def _cells(self, modality: Modality) -> list[list[Record]]:
-        """Test pictures by person, then camera; empty cells are left out."""
+        """Test images by person, then camera; empty cells are left out."""
         cells = []
         for person in self.persons_tested():
             for camera in TEST_CAMERAS[modality]:
@@ -141,10 +141,10 @@ class LLCM(Dataset):
         tested = {record.person for record in test}
         for person in self.persons_tested():
             if person not in tested:
-                yield Finding("missing", "idx/test_id.txt", f"person {person} has no picture in test_vis or test_nir")
+                yield Finding("missing", "idx/test_id.txt", f"person {person} has no image in test_vis or test_nir")
 
     def _audit_folders(self) -> Iterator[Finding]:
-        """Folders that no list or camera leads to: pictures in them are silently not tested."""
+        """Folders that no list or camera leads to: images in them are silently not tested."""
         persons = {f"{person:04d}" for person in self.persons_tested()}
         for modality, name in TEST_FOLDERS.items():
             known = {f"cam{camera}" for camera in TEST_CAMERAS[modality]}

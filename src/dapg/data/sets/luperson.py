@@ -49,7 +49,7 @@ class LUPerson(Dataset):
     """
 
     title = "LUPerson"
-    licence = "research use only; pictures of people on public video"
+    licence = "research use only; images of people on public video"
     access = "ask the authors: https://github.com/DengpanFu/LUPerson and https://github.com/DengpanFu/LUPerson-NL"
     published_persons = True
     splits: ClassVar[tuple[str, ...]] = ("all",)
@@ -90,7 +90,7 @@ class LUPerson(Dataset):
         count = len(self.records("all"))
         if count not in PUBLISHED.values():
             known = ", ".join(f"{number:,} ({name})" for name, number in PUBLISHED.items())
-            yield Finding("count", ".", f"{count:,} pictures; published are {known}", error=False)
+            yield Finding("count", ".", f"{count:,} images; published are {known}", error=False)
         if self._store is None:
             stored = int(self._open().stat()["entries"])
             if stored < count:
@@ -111,7 +111,7 @@ class LUPerson(Dataset):
         if path is None:
             with self._open().begin() as transaction, transaction.cursor() as cursor:
                 stored = [bytes(key) for key in cursor.iternext(keys=True, values=False)]
-            # ``__keys__`` and ``__len__`` are notes that some writers of LMDBs leave beside the pictures.
+            # ``__keys__`` and ``__len__`` are notes that some writers of LMDBs leave beside the images.
             keys = [_key(key, self._lmdb) for key in stored if not (key.startswith(b"__") and key.endswith(b"__"))]
             return keys, [UNKNOWN] * len(keys), [UNKNOWN] * len(keys)
         content = _load_plain(path)

@@ -20,7 +20,7 @@ JUNK, DISTRACTOR = -1, 0
 PROTOCOL = Protocol("market-1501", same_person_same_camera=True, junk_persons=(JUNK,))
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 PUBLISHED = {"train": (12_936, 751), "query": (3_368, 750), "gallery": (19_732, 751)}
-"""Split -> (pictures, persons); persons of the gallery: the 750 of the queries and the distractors' label 0."""
+"""Split -> (images, persons); persons of the gallery: the 750 of the queries and the distractors' label 0."""
 GALLERY_WITHOUT_JUNK = 15_913
 _NAME = re.compile(r"(-?\d+)_c(\d)s\d+_\d+_\d+")
 _ROOT_NAMES = ("Market-1501-v15.09.15", "Market-1501", "market1501")
@@ -75,7 +75,7 @@ class Market1501(Dataset):
             person = max(int(match[1]), UNKNOWN)
             records.append(Record(f"{FOLDERS[split]}/{name}", person, int(match[2]), Modality.VISIBLE))
         if not records:
-            raise DataError(f"{self.title}: there is no picture in {folder}. See docs/reference/datasets.md.")
+            raise DataError(f"{self.title}: there is no image in {folder}. See docs/reference/datasets.md.")
         return records
 
     def disjoint_splits(self) -> Sequence[tuple[str, str]]:
@@ -90,14 +90,14 @@ class Market1501(Dataset):
             present = len({record.person for record in records} - {JUNK})
             yield from expect([(FOLDERS[split], present, persons)], "persons")
         counted = sum(record.person != JUNK for record in self._folder("gallery"))
-        yield from expect([(FOLDERS["gallery"], counted, GALLERY_WITHOUT_JUNK)], "pictures that are not junk")
+        yield from expect([(FOLDERS["gallery"], counted, GALLERY_WITHOUT_JUNK)], "images that are not junk")
         absent = {record.person for record in self._folder("query")} - {r.person for r in self._folder("gallery")}
         for person in sorted(absent):
-            yield Finding("missing", FOLDERS["gallery"], f"query person {person} has no picture here")
+            yield Finding("missing", FOLDERS["gallery"], f"query person {person} has no image here")
 
     @classmethod
     def example_layout(cls) -> Mapping[str, str | None]:
-        """Two training persons, two query persons, a distractor and a junk picture."""
+        """Two training persons, two query persons, a distractor and a junk image."""
         names = {
             "bounding_box_train": [
                 f"{person:04d}_c{camera}s1_00045{camera}_03" for person in (2, 7) for camera in (1, 2)

@@ -1,4 +1,4 @@
-"""RegDB (Nguyen et al., Sensors 2017): 412 persons, ten visible and ten thermal pictures each, ten partitions.
+"""RegDB (Nguyen et al., Sensors 2017): 412 persons, ten visible and ten thermal images each, ten partitions.
 
 Facts and rules: docs/reference/datasets.md and docs/reference/protocols.md. Read from
 mangye16/Cross-Modal-Re-ID-baseline (data_loader.py, data_manager.py, test.py).
@@ -21,7 +21,7 @@ from dapg.data.listing import images_in, read_lines
 from dapg.data.verify import Finding, expect, odd_persons
 
 PROTOCOL = Protocol("regdb")
-"""Nothing is left out, and the CMC counts pictures."""
+"""Nothing is left out, and the CMC counts images."""
 PARTITIONS = range(1, 11)
 PERSONS = 412
 IMAGES_PER_PERSON = 10
@@ -39,7 +39,7 @@ class RegDB(Dataset):
     """``Visible/83/male_back_v_00502_83.bmp``, ``Thermal/...`` and the lists ``idx/train_visible_1.txt`` ...
 
     Splits of partition t = 1 ... 10: ``train-t`` (206 persons) and ``test-t`` (the other 206); to choose models,
-    ``fit-t`` and ``val-t`` divide the persons of ``train-t``; ``all`` is every picture. Persons are the true ones (the
+    ``fit-t`` and ``val-t`` divide the persons of ``train-t``; ``all`` is every image. Persons are the true ones (the
     folder names), not the labels 0 ... 205 that the lists restart for each side.
 
     Modes: ``visible-to-thermal``, ``thermal-to-visible``: one trial a partition. A model is scored on the partition it
@@ -70,7 +70,7 @@ class RegDB(Dataset):
             self.require(*(f"idx/{side}_{light}_{number}.txt" for side, light, number in names))
 
     def records(self, split: str = "train-1") -> list[Record]:
-        """Visible pictures, then thermal ones, each in the order of its list."""
+        """Visible images, then thermal ones, each in the order of its list."""
         self.check_split(split)
         if split == "all":
             return [record for modality in FOLDERS for record in self._images[modality]]
@@ -107,7 +107,7 @@ class RegDB(Dataset):
 
     @functools.cached_property
     def _images(self) -> Mapping[Modality, list[Record]]:
-        """Every picture, persons in ascending order, by modality."""
+        """Every image, persons in ascending order, by modality."""
         by_modality: dict[Modality, list[Record]] = {}
         for modality, name in FOLDERS.items():
             folders = [folder for folder in (self.root / name).iterdir() if folder.name.isdigit() and folder.is_dir()]
@@ -194,9 +194,9 @@ class RegDB(Dataset):
             if match is None:
                 yield Finding("extra", record.path, "published names are like male_back_v_00502_83.bmp")
             elif int(match[5]) != record.person:
-                yield Finding("extra", record.path, f"a picture of person {match[5]} in the folder of {record.person}")
+                yield Finding("extra", record.path, f"an image of person {match[5]} in the folder of {record.person}")
             elif match[3] != ("v" if modality == Modality.VISIBLE else "t"):
-                yield Finding("extra", record.path, "a picture of the other modality by its name")
+                yield Finding("extra", record.path, "an image of the other modality by its name")
 
     def _audit_list(self, side: str, modality: Modality, number: int) -> Iterator[Finding]:
         where = f"idx/{side}_{_LIST_NAMES[modality]}_{number}.txt"
@@ -239,7 +239,7 @@ class RegDB(Dataset):
 
     @classmethod
     def example_layout(cls) -> Mapping[str, str | None]:
-        """Ten persons with two pictures a modality, and all forty lists."""
+        """Ten persons with two images a modality, and all forty lists."""
         layout: dict[str, str | None] = {}
         paths: dict[tuple[str, int], list[str]] = {}
         for person, (modality, folder) in itertools.product(range(1, 11), FOLDERS.items()):

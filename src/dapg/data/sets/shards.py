@@ -1,4 +1,4 @@
-"""A folder of packed pictures, as ``dapg data shard`` writes it: any data set in a few large files."""
+"""A folder of packed images, as ``dapg data shard`` writes it: any data set in a few large files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,7 +52,7 @@ class Shards(Dataset):
         return self.store.trials(mode)
 
     def read(self, record: Record) -> bytes:
-        """The picture's bytes, from the middle of its tar."""
+        """The image's bytes, from the middle of its tar."""
         return self.store.read(record.path)
 
     @property
@@ -62,12 +62,12 @@ class Shards(Dataset):
 
     @classmethod
     def example_layout(cls) -> Mapping[str, str | None]:
-        """The pictures that ``write_example`` packs."""
+        """The images that ``write_example`` packs."""
         return {f"{person}/{number}.png": None for person in ("a", "b") for number in (1, 2, 3)}
 
     @classmethod
     def write_example(cls, root: Path | str) -> None:
-        """Two small tars with six pictures."""
+        """Two small tars with six images."""
         Path(root).mkdir(parents=True, exist_ok=True)
         write_tars(Path(root), list(cls.example_layout()), example_image, per_shard=4)
         records = [Record(name, ord(name[0]) - ord("a"), int(name[2])) for name in cls.example_layout()]

@@ -1,6 +1,6 @@
 """Synthetic people: the set that ships inside the package, or a larger one made by ``dapg data synth``.
 
-SYSU-MM01's layout, cameras and rules (see ``dapg.synth``), so that everything runs from nothing. The pictures show
+SYSU-MM01's layout, cameras and rules (see ``dapg.synth``), so that everything runs from nothing. The images show
 that the machinery works and how methods compare on them; they say nothing about results on SYSU-MM01.
 """
 
@@ -88,7 +88,7 @@ class Synthetic(Dataset):
             )
 
     def records(self, split: str) -> list[Record]:
-        """Every picture of a split: persons ascending, visible cameras before infrared ones, then by name.
+        """Every image of a split: persons ascending, visible cameras before infrared ones, then by name.
 
         Raises:
             UsageError: no such split.
@@ -124,11 +124,11 @@ class Synthetic(Dataset):
     def trials(self, mode: str, seed: int = 0) -> list[Trial]:
         """Ten single-shot trials of ``all`` or ``indoor`` search by SYSU-MM01's rules, or the one of ``visible``.
 
-        In ``all`` and ``indoor`` every infrared test picture is a query, and the gallery holds one random picture
+        In ``all`` and ``indoor`` every infrared test image is a query, and the gallery holds one random image
         of each person and visible camera (1, 2, 4, 5, or 1 and 2), chosen as the AGW code does: Python's generator,
         seeded with the trial's number 0 ... 9 (plus 10 times ``seed``), one ``choice`` per person and camera in
-        ascending order. In ``visible`` every visible test picture is query and gallery; the query itself is left
-        out with all pictures of its person by its camera. ``validation`` is ``all`` on the validation persons.
+        ascending order. In ``visible`` every visible test image is query and gallery; the query itself is left
+        out with all images of its person by its camera. ``validation`` is ``all`` on the validation persons.
         ``all-100`` and ``visible-100`` have the trials of ``all`` and ``visible`` for each 100 test persons in
         ascending order apart, so that scores do not depend on how many persons are tested.
 
@@ -183,21 +183,21 @@ class Synthetic(Dataset):
     # ---- truth -----------------------------------------------------------------------------------------------------
 
     def truth(self, record: Record) -> JsonObject:
-        """What is known of a picture: key points, box, pose, yaw, garments, mask area (docs/reference/synthetic.md).
+        """What is known of an image: key points, box, pose, yaw, garments, mask area (docs/reference/synthetic.md).
 
         Raises:
-            DataError: the set has no annotations, or none for this picture.
+            DataError: the set has no annotations, or none for this image.
         """
         if self._truths is None:
             self._truths = self._rows(ANNOTATIONS)
         if record.path not in self._truths:
-            raise DataError(f"{self.root}: {ANNOTATIONS} knows no picture {record.path}")
+            raise DataError(f"{self.root}: {ANNOTATIONS} knows no image {record.path}")
         return self._truths[record.path]
 
     def garments(self, record: Record) -> dict[str, str]:
         """What the person wears, in words, by slot (upper, lower, shoes, hair, ...).
 
-        Of unlabelled pictures it is kept apart from what methods without labels read, as it all but names the person.
+        Of unlabelled images it is kept apart from what methods without labels read, as it all but names the person.
 
         Raises:
             DataError: see ``truth``.
@@ -211,7 +211,7 @@ class Synthetic(Dataset):
         return worn
 
     def key_points(self, record: Record) -> Float[Tensor, "18 3"]:
-        """Position x, y in pixels of the stored picture, and 2 visible, 1 hidden, 0 outside; ``KEY_POINT_NAMES`` order.
+        """Position x, y in pixels of the stored image, and 2 visible, 1 hidden, 0 outside; ``KEY_POINT_NAMES`` order.
 
         Raises:
             DataError: see ``truth``.
@@ -236,10 +236,10 @@ class Synthetic(Dataset):
     # ---- files -----------------------------------------------------------------------------------------------------
 
     def read(self, record: Record) -> bytes:
-        """The encoded picture. Safe in loader workers: each process opens the archive itself.
+        """The encoded image. Safe in loader workers: each process opens the archive itself.
 
         Raises:
-            DataError: the picture is missing or damaged.
+            DataError: the image is missing or damaged.
         """
         return self._bytes(record.path)
 
@@ -273,7 +273,7 @@ class Synthetic(Dataset):
         return [path for path in images_below(self.root) if path.startswith(("cam", "unlabelled/"))]
 
     def _index(self) -> dict[tuple[int, int], list[str]]:
-        """(person, camera) -> pictures by name."""
+        """(person, camera) -> images by name."""
         names = self._names()
         self._free = [name for name in names if name.startswith("unlabelled/")]
         files: dict[tuple[int, int], list[str]] = {}
@@ -286,7 +286,7 @@ class Synthetic(Dataset):
 
     @classmethod
     def example_layout(cls) -> Mapping[str, str | None]:
-        """Seven persons (4 train, 1 val, 2 test), two pictures a camera, three unlabelled pictures."""
+        """Seven persons (4 train, 1 val, 2 test), two images a camera, three unlabelled images."""
         images = [
             f"cam{camera}/{person:04d}/{number:04d}.jpg"
             for camera in range(1, 7)

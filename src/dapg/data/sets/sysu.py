@@ -26,7 +26,7 @@ INFRARED_CAMERAS = (3, 6)
 INDOOR_CAMERAS = (1, 2)
 TRIALS = 10
 SHOTS = 10
-"""Pictures per person and camera in a multi-shot gallery."""
+"""Images per person and camera in a multi-shot gallery."""
 
 SAME_ROOM = {2: 2, 3: 2}
 PROTOCOL = Protocol("sysu-mm01", camera_groups=SAME_ROOM, unique_identity_cmc=True)
@@ -36,14 +36,14 @@ ARRAYS = {
     Modality.VISIBLE: ("train_rgb_resized_img.npy", "train_rgb_resized_label.npy"),
     Modality.INFRARED: ("train_ir_resized_img.npy", "train_ir_resized_label.npy"),
 }
-"""What pre_process_sysu.py of AGW writes: (N, 288, 144, 3) uint8 pictures and labels 0 ... 394."""
+"""What pre_process_sysu.py of AGW writes: (N, 288, 144, 3) uint8 images and labels 0 ... 394."""
 
 PERSONS_PER_SPLIT = {"train": 296, "val": 99, "test": 96}
 ALL_PER_CAMERA = {1: (259, 6289), 2: (259, 7528), 3: (486, 9812), 4: (493, 8030), 5: (502, 8224), 6: (299, 5980)}
-"""Camera -> (persons, pictures), all 513 persons that have a folder."""
+"""Camera -> (persons, images), all 513 persons that have a folder."""
 TRAINVAL_PER_CAMERA = {1: (194, 4721), 2: (195, 5753), 3: (392, 7909), 4: (382, 5811), 5: (390, 5973), 6: (200, 4000)}
 IMAGES_PER_SPLIT = {"train": (20_284, 9_929), "val": (1_974, 1_980), "trainval": (22_258, 11_909)}
-"""Split -> (visible, infrared) pictures."""
+"""Split -> (visible, infrared) images."""
 LAST_PERSON = 533
 
 _SPLITS = {"trainval": ("train", "val"), "train": ("train",), "val": ("val",), "test": ("test",)}
@@ -55,7 +55,7 @@ class SysuMM01(Dataset):
     Splits: ``trainval`` (395 persons, what published numbers train on), ``train`` (296) with ``val`` (99) to choose
     models by, ``test`` (96), and ``trainval-arrays`` (the ``.npy`` files of AGW, memory-mapped).
 
-    Modes: ``all`` and ``indoor``, each single-shot by AGW's generator; ``-multi`` puts ten pictures per person and
+    Modes: ``all`` and ``indoor``, each single-shot by AGW's generator; ``-multi`` puts ten images per person and
     camera into the gallery; ``-official`` takes the permutation file of the authors instead of AGW's generator, which
     gives other galleries. ``validation`` is all-search on the validation persons.
     """
@@ -92,7 +92,7 @@ class SysuMM01(Dataset):
         self.require(*(f"cam{camera}" for camera in range(1, 7)), *(f"exp/{name}_id.txt" for name in PERSONS_PER_SPLIT))
 
     def records(self, split: str = "trainval") -> list[Record]:
-        """Persons in ascending order; of each the visible pictures, cameras 1, 2, 4, 5, then the infrared, 3, 6."""
+        """Persons in ascending order; of each the visible images, cameras 1, 2, 4, 5, then the infrared, 3, 6."""
         self.check_split(split)
         if split == "trainval-arrays" or (split == "trainval" and not self.has_images):
             if self._array_file(ARRAYS[Modality.VISIBLE][0]) is None:
@@ -104,7 +104,7 @@ class SysuMM01(Dataset):
         return [record for person in persons for camera in cameras for record in self._cell(camera, person)]
 
     def trials(self, mode: str = "all", seed: int = 0) -> list[Trial]:
-        """Ten galleries; every infrared test picture is a query in each.
+        """Ten galleries; every infrared test image is a query in each.
 
         With seed 0 trial t re-seeds Python's generator with t, t = 0 ... 9, like AGW's code; another seed s uses
         10 s + t and is not comparable with published numbers, nor is ``-multi`` without ``-official`` (AGW's code has
@@ -135,7 +135,7 @@ class SysuMM01(Dataset):
         return trials
 
     def _has_the_published_test(self) -> bool:
-        """Whether this copy has the published test persons, each with the published number of pictures per camera."""
+        """Whether this copy has the published test persons, each with the published number of images per camera."""
         counts = published_counts()
         return set(self.persons("test")) == set(counts) and all(
             len(self._cell(camera, person)) == number
@@ -156,7 +156,7 @@ class SysuMM01(Dataset):
         return read_numbers(self.root / "exp" / f"{name}_id.txt")
 
     def read(self, record: Record) -> bytes:
-        """A file, or one picture of an array as a PPM file."""
+        """A file, or one image of an array as a PPM file."""
         name, hash_sign, number = record.path.partition("#")
         if not hash_sign:
             return super().read(record)
@@ -165,7 +165,7 @@ class SysuMM01(Dataset):
         return bytes(b"P6 %d %d 255\n" % (width, height) + image.tobytes())
 
     def __getstate__(self) -> dict[str, object]:
-        """Loader workers map the arrays anew: a pickled map would carry every picture along."""
+        """Loader workers map the arrays anew: a pickled map would carry every image along."""
         return {**self.__dict__, "_arrays": {}}
 
     def _refuse_without_images(self, wanted: str) -> None:
@@ -202,7 +202,7 @@ class SysuMM01(Dataset):
         return tuple(itertools.chain.from_iterable(chosen))
 
     def _official_gallery(self, cells: Sequence[tuple[int, int]], trial: int, shots: int) -> tuple[Record, ...]:
-        """The first entries of row ``trial`` of each permutation, which counts pictures from 1."""
+        """The first entries of row ``trial`` of each permutation, which counts images from 1."""
         gallery: list[Record] = []
         for camera, person in cells:
             images, order = self._cell(camera, person), self._permutations.get((camera, person))
@@ -211,14 +211,14 @@ class SysuMM01(Dataset):
             if order.shape[0] <= trial or order.shape[1] != len(images):
                 raise DataError(
                     f"rand_perm_cam.mat: camera {camera}, person {person} has {order.shape[0]} x {order.shape[1]} "
-                    f"entries, but there are {len(images)} pictures"
+                    f"entries, but there are {len(images)} images"
                 )
             gallery += [images[index - 1] for index in order[trial, :shots].tolist()]
         return tuple(gallery)
 
     @functools.cached_property
     def _permutations(self) -> Mapping[tuple[int, int], NDArray[np.int64]]:
-        """(camera, person) -> 10 x pictures, from the authors' ``rand_perm_cam.mat``."""
+        """(camera, person) -> 10 x images, from the authors' ``rand_perm_cam.mat``."""
         for place in ("exp/rand_perm_cam.mat", "rand_perm_cam.mat"):
             if (self.root / place).is_file():
                 return _read_permutations(self.root / place)
@@ -252,7 +252,7 @@ class SysuMM01(Dataset):
         return self._arrays[name]
 
     def _array_records(self) -> list[Record]:
-        """Pictures of the arrays, visible ones first. The arrays do not say which camera took them."""
+        """Images of the arrays, visible ones first. The arrays do not say which camera took them."""
         self._require_arrays()
         lists = [self.root / "exp" / f"{name}_id.txt" for name in ("train", "val")]
         persons = sorted(self.persons("train") + self.persons("val")) if all(map(Path.is_file, lists)) else None
@@ -262,7 +262,7 @@ class SysuMM01(Dataset):
             if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
                 raise DataError(f"{images_name}: expected uint8 (N, height, width, 3), found {images.shape}")
             if labels.shape != (len(images),):
-                raise DataError(f"{labels_name}: {labels.shape} labels for {len(images)} pictures")
+                raise DataError(f"{labels_name}: {labels.shape} labels for {len(images)} images")
             if persons is not None and len(labels) and int(labels.max()) >= len(persons):
                 raise DataError(f"{labels_name}: label {int(labels.max())}, but exp/ lists {len(persons)} persons")
             for number, label in enumerate(labels.tolist()):
@@ -283,13 +283,13 @@ class SysuMM01(Dataset):
         yield from self._audit_names()
         for camera, (persons, images) in ALL_PER_CAMERA.items():
             filled = [cell for (c, _), cell in self._cells.items() if c == camera and cell]
-            yield from expect([(f"cam{camera}", len(filled), persons)], "person folders with pictures")
+            yield from expect([(f"cam{camera}", len(filled), persons)], "person folders with images")
             yield from expect([(f"cam{camera}", sum(map(len, filled)), images)], "pictures")
         for split, (visible, infrared) in IMAGES_PER_SPLIT.items():
             records = self.records(split)
             visible_images = sum(record.modality == Modality.VISIBLE for record in records)
-            yield from expect([(split, visible_images, visible)], "visible pictures")
-            yield from expect([(split, len(records) - visible_images, infrared)], "infrared pictures")
+            yield from expect([(split, visible_images, visible)], "visible images")
+            yield from expect([(split, len(records) - visible_images, infrared)], "infrared images")
         for person, counts in published_counts().items():
             for camera, published in enumerate(counts, start=1):
                 where = f"cam{camera}/{person:04d}"
@@ -304,7 +304,7 @@ class SysuMM01(Dataset):
                 yield Finding("list", f"exp/{name}_id.txt", f"listed twice: {', '.join(map(str, twice))}")
             for person in listed:
                 if not any(self._cell(camera, person) for camera in range(1, 7)):
-                    yield Finding("missing", f"exp/{name}_id.txt", f"person {person} has no picture in any camera")
+                    yield Finding("missing", f"exp/{name}_id.txt", f"person {person} has no image in any camera")
         unknown = sorted(set(self.persons("test")) ^ set(published_counts()))
         if unknown:
             shown = ", ".join(map(str, unknown[:10]))
@@ -321,11 +321,11 @@ class SysuMM01(Dataset):
             for record in cell:
                 name = record.path.rsplit("/", 1)[1]
                 if not (len(name) == 8 and name[:4].isdigit() and name.endswith(".jpg")):
-                    yield Finding("extra", record.path, "published pictures are named 0001.jpg, 0002.jpg, ...")
+                    yield Finding("extra", record.path, "published images are named 0001.jpg, 0002.jpg, ...")
 
     @classmethod
     def example_layout(cls) -> Mapping[str, str | None]:
-        """Two training, one validation and three test persons; the last has no indoor picture."""
+        """Two training, one validation and three test persons; the last has no indoor image."""
         layout: dict[str, str | None] = {
             "exp/train_id.txt": "1,2\n",
             "exp/val_id.txt": "334\n",
@@ -341,13 +341,13 @@ class SysuMM01(Dataset):
 
 @functools.cache
 def published_counts() -> Mapping[int, tuple[int, ...]]:
-    """Published number of pictures of each test person in cameras 1 to 6."""
+    """Published number of images of each test person in cameras 1 to 6."""
     text = Path(__file__).with_name("sysu_test_counts.json").read_text(encoding="utf-8")
     return {int(person): tuple(counts) for person, counts in json.loads(text).items()}
 
 
 def _read_permutations(path: Path) -> Mapping[tuple[int, int], NDArray[np.int64]]:
-    """Six cells, one a camera, of 333 cells, one a person, of a 10 x pictures matrix."""
+    """Six cells, one a camera, of 333 cells, one a person, of a 10 x images matrix."""
     try:
         from scipy.io import loadmat
     except ImportError as error:

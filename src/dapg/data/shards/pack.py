@@ -29,17 +29,17 @@ def pack(
     per_shard: int = 10_000,
     engine: EngineSettings = EngineSettings(),
 ) -> dict[str, int]:
-    """Pack splits of a data set, and those of its trials whose pictures are all among them.
+    """Pack splits of a data set, and those of its trials whose images are all among them.
 
     Args:
         dataset: what to pack.
         root: new folder for the tars.
         splits: names; none: every split this copy has.
-        per_shard: pictures per tar.
+        per_shard: images per tar.
         engine: who does the work.
 
     Returns:
-        Numbers of pictures, tars and bytes.
+        Numbers of images, tars and bytes.
 
     A killed call goes on with the first tar that is not there. Until the index is written, ``packing.json`` says that
     the folder is not whole, and no reader takes it; then it is called ``packed.json``, and the same call again finds
@@ -48,7 +48,7 @@ def pack(
     Raises:
         UsageError: an unknown split, or ``root`` holds something else.
         BusyError: another process writes the index.
-        ShardsFailed: a picture cannot be read.
+        ShardsFailed: an image cannot be read.
     """
     folder = Path(root)
     for split in splits:
@@ -58,7 +58,7 @@ def pack(
     by_path = {record.path: record for record in records}
     listed = hashlib.sha256("\n".join(by_path).encode()).hexdigest()
     if not by_path:
-        raise UsageError("nothing to pack: the splits hold no picture")
+        raise UsageError("nothing to pack: the splits hold no image")
     with folder_lock(folder):
         _begin(folder, {"data": dataset.title, "splits": list(chosen), "per_shard": per_shard, "pictures": listed})
     shards = chunks(len(by_path), per_shard)
@@ -97,7 +97,7 @@ def _begin(folder: Path, work: dict[str, object]) -> None:
             raise UsageError(f"{folder} is not empty; shards need a folder of their own")
         write_json(folder / PACKING, work)
     elif read_json(mark) != work:
-        raise UsageError(f"{folder} holds tars of other pictures or settings; give another --out")
+        raise UsageError(f"{folder} holds tars of other images or settings; give another --out")
 
 
 def _existing(dataset: Dataset, splits: Sequence[str], optional: bool) -> dict[str, Sequence[Record]]:
@@ -124,7 +124,7 @@ def _trials_within(dataset: Dataset, packed: set[Record]) -> dict[str, list[Tria
 
 
 def write_tars(root: Path, paths: Sequence[str], read: Callable[[str], bytes], per_shard: int) -> None:
-    """Write pictures as ``000000000.jpg`` and ``000000000.json``, which names the path; equal input, equal bytes."""
+    """Write images as ``000000000.jpg`` and ``000000000.json``, which names the path; equal input, equal bytes."""
     for number, start in enumerate(range(0, len(paths), per_shard)):
         _write_tar(_tar(root, number), start, paths[start : start + per_shard], read)
 

@@ -1,4 +1,4 @@
-"""Which packed pictures belong to step t, so that a disk reads tar by tar and batches stay mixed."""
+"""Which packed images belong to step t, so that a disk reads tar by tar and batches stay mixed."""
 
 import bisect
 import itertools
@@ -32,7 +32,7 @@ class ShardSampler:
             UsageError: fewer records than a batch holds.
         """
         if len(shard_numbers) < batch_size:
-            raise UsageError(f"{len(shard_numbers)} pictures are too few for a batch of {batch_size}")
+            raise UsageError(f"{len(shard_numbers)} images are too few for a batch of {batch_size}")
         self.batch_size, self.seed, self.window = batch_size, seed, window
         numbers = np.asarray(shard_numbers)
         order = np.argsort(numbers, kind="stable")

@@ -1,6 +1,6 @@
-"""Packed pictures: webdataset tars with an offset index (``index.npz``), read at random.
+"""Packed images: webdataset tars with an offset index (``index.npz``), read at random.
 
-The index says where each picture begins, whose it is, and which test trials it belongs to. Pictures keep their bytes,
+The index says where each image begins, whose it is, and which test trials it belongs to. Images keep their bytes,
 paths and labels, so training and scores are the same as from the original files. Tars of other programs are indexed on
 first use.
 """
@@ -197,10 +197,10 @@ class TarStore:
         return shards
 
     def read(self, path: str) -> bytes:
-        """Bytes of the picture with this path.
+        """Bytes of the image with this path.
 
         Raises:
-            DataError: no such picture, or the tar ends before it does.
+            DataError: no such image, or the tar ends before it does.
         """
         digest = np.uint64(_digest(path))
         place = int(np.searchsorted(self._arrays["digest"], digest))
@@ -244,7 +244,7 @@ def write_index(
     """Write ``index.npz`` for the tars of ``root``.
 
     Raises:
-        DataError: a record's picture is not in the tars.
+        DataError: a record's image is not in the tars.
     """
     names, samples = _scan(root)
     number_of = {path: number for number, (path, *_) in enumerate(samples)}
@@ -252,11 +252,11 @@ def write_index(
     place = {record: number for number, record in enumerate(records)}
     absent = [record.path for record in records if record.path not in number_of]
     if absent:
-        raise DataError(f"{len(absent)} pictures are not in the tars under {root}, first {absent[0]}")
+        raise DataError(f"{len(absent)} images are not in the tars under {root}, first {absent[0]}")
     digests = np.array([_digest(path) for path, *_ in samples], dtype=np.uint64)
     order = np.argsort(digests, kind="stable")
     if len(np.unique(digests)) < len(digests):
-        raise DataError(f"two pictures under {root} have the same path")
+        raise DataError(f"two images under {root} have the same path")
     encoded = [path.encode() for path, *_ in samples]
     arrays: JsonObject = {
         "paths": np.frombuffer(b"".join(encoded), dtype=np.uint8),
@@ -298,7 +298,7 @@ def write_index(
 
 
 def _scan(root: Path) -> tuple[list[str], list[tuple[str, int, int, int]]]:
-    """Names of the tars, and of each picture path, tar number, offset and size."""
+    """Names of the tars, and of each image path, tar number, offset and size."""
     names = sorted(path.name for path in root.glob("*.tar"))
     if not names:
         raise DataError(f"packed shards not found under {root}: expected *.tar. See docs/reference/datasets.md.")
@@ -312,7 +312,7 @@ def _scan(root: Path) -> tuple[list[str], list[tuple[str, int, int, int]]]:
 
 
 def _members(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Path, offset and size of each picture of a tar; the path is that of the sample's JSON, else the member's name."""
+    """Path, offset and size of each image of a tar; the path is that of the sample's JSON, else the member's name."""
     waiting: tuple[str, int, int] | None = None
     with tarfile.open(path, "r:") as archive:
         for member in archive:
@@ -348,7 +348,7 @@ def _named(archive: tarfile.TarFile, member: tarfile.TarInfo, image: tuple[str, 
 
 
 def _index_foreign(root: Path) -> None:
-    """Index tars of another program: every picture is visible and nobody is known."""
+    """Index tars of another program: every image is visible and nobody is known."""
     _, samples = _scan(root)
     write_index(root, {"all": [Record(path, UNKNOWN) for path, *_ in samples]}, {}, root.name)
 

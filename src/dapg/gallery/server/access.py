@@ -26,7 +26,7 @@ CSRF = "X-CSRF-Token"
 SESSION_SECONDS = 8 * 3600.0
 LINK_SECONDS = 600.0
 MAX_BODY = 32 * 2**20
-"""Bytes of a request, pictures included."""
+"""Bytes of a request, images included."""
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' blob:; script-src 'self'; style-src 'self'; "

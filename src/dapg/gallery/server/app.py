@@ -1,6 +1,6 @@
 """The application: routes of the API and the page, over one gallery.
 
-A viewer looks: searches, pictures, timelines. An operator also takes pictures in, judges answers, names persons and
+A viewer looks: searches, images, timelines. An operator also takes images in, judges answers, names persons and
 exports cases. An admin also deletes, reads the audit and lets others in.
 """
 
@@ -63,7 +63,7 @@ class ServerSettings:
     login_name: str = ""
     """Whom the login link lets in as an administrator; empty: there is no link."""
     queries: Path | None = None
-    """Folder of pictures that the page offers as queries."""
+    """Folder of images that the page offers as queries."""
 
 
 class VerdictBody(BaseModel):
@@ -100,7 +100,7 @@ class LoginBody(BaseModel):
 
 
 class SearchForm(BaseModel):
-    """Pictures of one person, and which pictures of the gallery are searched."""
+    """Images of one person, and which images of the gallery are searched."""
 
     files: list[UploadFile]
     box: list[str] | None = Field(None, description="left,top,right,bottom in pixels; one for each file")
@@ -154,7 +154,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
     def known(number: int) -> Picture:
         pictures = gallery.known([number])
         if not pictures:
-            raise HTTPException(404, f"the gallery has no picture {number}")
+            raise HTTPException(404, f"the gallery has no image {number}")
         return pictures[0]
 
     def content(number: int) -> bytes:
@@ -162,7 +162,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         try:
             return gallery.picture_file(number)
         except DataError:  # its text holds a path of the server
-            raise HTTPException(410, f"the file of picture {number} is gone") from None
+            raise HTTPException(410, f"the file of image {number} is gone") from None
 
     def searched(number: int) -> None:
         if not gallery.database.value("SELECT 1 FROM searches WHERE id = ?", number):
@@ -224,7 +224,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
 
     @app.get(f"{API}/queries/{{name}}", tags=["gallery"])
     def offered_query(_: Viewer, name: Annotated[str, Place(max_length=200)]) -> Response:
-        """A picture that the page offers as a query (in the demonstration)."""
+        """An image that the page offers as a query (in the demonstration)."""
         for path in _offered(settings):
             if path.name == name:
                 return Response(path.read_bytes(), media_type="image/png")
@@ -232,7 +232,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
 
     @app.post(f"{API}/search", tags=["search"])
     def search(visitor: Viewer, form: Annotated[SearchForm, Form()]) -> JsonObject:
-        """The tracks most similar to the person in the pictures, and what each similarity means."""
+        """The tracks most similar to the person in the images, and what each similarity means."""
         kind = _damage(form.damage, form.severity)
         query = _query(gallery, decoder, (form.files, form.box or []), form.modality, kind)
         note = f"(query damaged: {kind.name} {kind.severity})" if kind else ""
@@ -253,7 +253,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         damage: Annotated[Text, Form()] = "",
         severity: Annotated[int, Form(ge=0, le=5)] = 0,
     ) -> Response:
-        """The first picture, cut to its box and damaged, as the network would see it (PNG)."""
+        """The first image, cut to its box and damaged, as the network would see it (PNG)."""
         kind = _damage(damage, severity)
         return Response(_prepared(decoder, (files[:1], (box or [])[:1]), kind)[0][1].data, media_type="image/png")
 
@@ -264,7 +264,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         limit: Annotated[int, Parameter(ge=1, le=500)] = 100,
         person: Annotated[Text | None, Parameter()] = None,
     ) -> JsonObject:
-        """Pictures by number, page by page: ``after`` is the last number of the page before."""
+        """Images by number, page by page: ``after`` is the last number of the page before."""
         listed = gallery.pictures(after, limit, person)
         return {
             "pictures": [_picture(picture) for picture in listed],
@@ -273,17 +273,17 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
 
     @app.get(f"{API}/pictures/{{number}}", tags=["gallery"])
     def picture(_: Viewer, number: Number) -> JsonObject:
-        """What is known about a picture."""
+        """What is known about an image."""
         return _picture(known(number))
 
     @app.get(f"{API}/pictures/{{number}}/image", tags=["gallery"])
     def image(_: Viewer, number: Number) -> Response:
-        """The picture itself, as PNG."""
+        """The image itself, as PNG."""
         return Response(decoder.prepare(content(number)).data, media_type="image/png")
 
     @app.get(f"{API}/pictures/{{number}}/thumbnail", tags=["gallery"])
     def small(_: Viewer, number: Number) -> Response:
-        """The picture at 256 x 128 pixels, as JPEG."""
+        """The image at 256 x 128 pixels, as JPEG."""
         return Response(thumbnail(content(number)), media_type="image/jpeg")
 
     @app.get(f"{API}/searches/{{number}}/timeline", tags=["search"])
@@ -302,7 +302,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
 
     @app.post(f"{API}/searches/{{number}}/export", tags=["search"])
     def export(visitor: Operator, number: Number, body: ReasonBody) -> Response:
-        """The search as a case: a zip file of pictures, answers, verdicts and audit entries, with their hashes."""
+        """The search as a case: a zip file of images, answers, verdicts and audit entries, with their hashes."""
         searched(number)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "case.zip"
@@ -321,7 +321,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         time: Annotated[Moment | None, Form(description="seconds since 1970")] = None,
         reason: Annotated[Text, Form()] = "",
     ) -> JsonObject:
-        """Take pictures of one camera and moment in."""
+        """Take images of one camera and moment in."""
         prepared = _prepared(decoder, (files, []), None)  # none that a decoder dies of reaches this process
         with tempfile.TemporaryDirectory(prefix="upload-", dir=gallery.folder) as name:
             rows: list[Sequence[object]] = [("path", "modality", "time")]
@@ -336,7 +336,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
 
     @app.post(f"{API}/pictures/{{number}}/label", tags=["gallery"])
     def label(visitor: Operator, number: Number, body: LabelBody) -> JsonObject:
-        """Name the person in a picture."""
+        """Name the person in an image."""
         known(number)
         gallery.acting(visitor.name).label([number], body.person)
         return _picture(known(number))
@@ -347,13 +347,13 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
 
     @app.delete(f"{API}/pictures/{{number}}", tags=["gallery"])
     def delete(visitor: Admin, number: Number, reason: Reason) -> JsonObject:
-        """Remove a picture and all that came of it, for good."""
+        """Remove an image and all that came of it, for good."""
         known(number)
         return {"deleted": gallery.acting(visitor.name, reason).delete([number])}
 
     @app.delete(f"{API}/persons/{{person}}", tags=["gallery"])
     def forget(visitor: Admin, person: Annotated[Name, Place()], reason: Reason) -> JsonObject:
-        """Remove all pictures of a named person, for good."""
+        """Remove all images of a named person, for good."""
         if not gallery.pictures(0, 1, person):
             raise HTTPException(404, "nobody is called so")
         return {"deleted": gallery.acting(visitor.name, reason).delete(person=person)}
@@ -427,9 +427,9 @@ def _prepared(
     """(file as it came, what can be trusted of it) for each."""
     files, boxes = uploads
     if not 1 <= len(files) <= MAX_FILES:
-        raise HTTPException(422, f"give 1 to {MAX_FILES} pictures")
+        raise HTTPException(422, f"give 1 to {MAX_FILES} images")
     if boxes and len(boxes) != len(files):
-        raise HTTPException(422, "give one box for each file, or none; an empty one is the whole picture")
+        raise HTTPException(422, "give one box for each file, or none; an empty one is the whole image")
     contents = [file.file.read(MAX_BODY) for file in files]
     cuts = [_box(text) for text in boxes] or [None] * len(files)
     return [(data, decoder.prepare(data, box, damage)) for data, box in zip(contents, cuts, strict=True)]

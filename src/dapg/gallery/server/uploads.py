@@ -1,4 +1,4 @@
-"""Pictures of strangers are decoded in processes of their own, which may crash, hang or swell without harm."""
+"""Images of strangers are decoded in processes of their own, which may crash, hang or swell without harm."""
 
 import concurrent.futures
 import contextlib
@@ -25,14 +25,14 @@ _SECONDS = 30.0
 _WORKERS = 4
 _TALLEST = 512
 _DAMAGED = (128, 256)
-"""Columns and rows at which a picture is damaged: severities are meant for this size."""
+"""Columns and rows at which an image is damaged: severities are meant for this size."""
 
 Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture that can be trusted."""
+    """An image that can be trusted."""
 
     data: bytes
     """PNG of the box, upright, at most 512 pixels high, damaged if that was asked for."""
@@ -42,7 +42,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Damage:
-    """What is done to a query picture, to see how its ranks move."""
+    """What is done to a query image, to see how its ranks move."""
 
     name: str
     severity: int
@@ -50,9 +50,9 @@ class Damage:
 
 
 class Decoder:
-    """Worker processes, each for one picture at a time, started when needed and again after each that died or hung.
+    """Worker processes, each for one image at a time, started when needed and again after each that died or hung.
 
-    Shared by threads. A picture that hangs its worker holds up nobody else's as long as there are others.
+    Shared by threads. An image that hangs its worker holds up nobody else's as long as there are others.
     """
 
     def __init__(self, seconds: float = _SECONDS, memory: int = _MEMORY, workers: int = _WORKERS) -> None:
@@ -65,25 +65,25 @@ class Decoder:
         """Decode, cut out the box, damage, and encode as PNG.
 
         Raises:
-            DataError: not a picture in an allowed format, damaged, too large, too small to be damaged, or the worker
+            DataError: not an image in an allowed format, damaged, too large, too small to be damaged, or the worker
                 died of it.
-            BusyError: all workers are held up by other pictures.
+            BusyError: all workers are held up by other images.
         """
         try:
             worker = self._free.get(timeout=self._seconds)
         except queue.Empty:
-            raise BusyError("the server is busy with other pictures; try again in a minute") from None
+            raise BusyError("the server is busy with other images; try again in a minute") from None
         try:
             worker = worker or self._start()
             return worker.submit(_prepare, data, box, damage).result(timeout=self._seconds)
         except BrokenProcessPool:
             _end(worker)
             worker = None
-            raise DataError("the picture could not be decoded: the decoder died of it") from None
+            raise DataError("the image could not be decoded: the decoder died of it") from None
         except concurrent.futures.TimeoutError:
             _end(worker)
             worker = None
-            raise DataError(f"the picture could not be decoded within {self._seconds:.0f} seconds") from None
+            raise DataError(f"the image could not be decoded within {self._seconds:.0f} seconds") from None
         finally:
             self._free.put(worker)
 
@@ -106,7 +106,7 @@ def _end(worker: concurrent.futures.ProcessPoolExecutor | None) -> None:
 
 
 def _limit(memory: int) -> None:
-    """In the worker: no more memory than this beyond what torch maps, and no core dump of a stranger's picture."""
+    """In the worker: no more memory than this beyond what torch maps, and no core dump of a stranger's image."""
     torch.set_num_threads(1)
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + memory, mapped + memory))
@@ -116,12 +116,12 @@ def _limit(memory: int) -> None:
 def _prepare(data: bytes, box: Box | None, damage: Damage | None) -> Prepared:
     height, width = upright_size(data, None, "query")
     if height * width > MAX_PIXELS:
-        raise DataError(f"the picture has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are taken")
+        raise DataError(f"the image has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are taken")
     picture = open_rgb(data, "query")
     if box is not None:
         left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
         if left >= right or top >= bottom:
-            raise DataError(f"box {box} has no area inside a picture of {width} x {height}")
+            raise DataError(f"box {box} has no area inside an image of {width} x {height}")
         picture = picture.crop((left, top, right, bottom))
     scale = min(1.0, _TALLEST / picture.height, _TALLEST / picture.width)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))

@@ -23,7 +23,7 @@ class OnTheFly:
     def __call__(
         self, images: UInt8[Tensor, "B 3 H W"], count: int, generator: SampleGenerator
     ) -> UInt8[Tensor, "B {count} 3 H W"]:
-        """``count`` poses a picture, each once while there are enough; single precision, as generated files."""
+        """``count`` poses an image, each once while there are enough; single precision, as generated files."""
         places = torch.arange(count) % len(self._poses)
         return self._generate(images, generator.permutation(len(self._poses))[:, places])
 
@@ -33,7 +33,7 @@ class OnTheFly:
 
     @torch.no_grad()
     def _generate(self, images: UInt8[Tensor, "B 3 H W"], chosen: Int[Tensor, "B P"]) -> UInt8[Tensor, "B P 3 H W"]:
-        """Each picture in the poses chosen for it."""
+        """Each image in the poses chosen for it."""
         device, count = images.device, chosen.shape[1]
         self._generator.to(device)
         with torch.autocast(device.type, enabled=False):

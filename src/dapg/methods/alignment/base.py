@@ -1,4 +1,4 @@
-"""Contract of an alignment method: it goes on from a pre-training, with other pictures of each person as positives."""
+"""Contract of an alignment method: it goes on from a pre-training, with other images of each person as positives."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -18,13 +18,13 @@ from dapg.methods.base import DataFacts, Method, MethodConfig
 from dapg.models.backbones.base import Backbone
 
 COMPANIONS, VALID = "companions", "companions_valid"
-"""Names in ``batch.extras`` of other pictures of each person, (B, P, 3, H, W), and of which of them are there, (B, P).
+"""Names in ``batch.extras`` of other images of each person, (B, P, 3, H, W), and of which of them are there, (B, P).
 
 Generated, true or somebody else's: that is settled where they are loaded (``data/companions.py``)."""
 
 
 GeneratePositives = Callable[[UInt8[Tensor, "B 3 H W"], int, SampleGenerator], UInt8[Tensor, "B P 3 H W"]]
-"""Pictures and P in, P pictures of each person in drawn poses out (``_on_the_fly.OnTheFly``)."""
+"""Images and P in, P images of each person in drawn poses out (``_on_the_fly.OnTheFly``)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class AlignmentMethod(Method[AlignmentConfigT_co]):
     def positives(
         self, batch: Batch, count: int, generator: SampleGenerator
     ) -> tuple[UInt8[Tensor, "B {count} 3 H W"], Bool[Tensor, "B"]]:
-        """``count`` other pictures of each person, and for which pictures there is none and it stands in itself."""
+        """``count`` other images of each person, and for which images there is none and it stands in itself."""
         if self._on_the_fly is None or COMPANIONS in batch.extras:
             return positive_images(batch, count, generator)
         nobody = torch.zeros(len(batch), dtype=torch.bool, device=batch.images.device)
@@ -78,9 +78,9 @@ class AlignmentMethod(Method[AlignmentConfigT_co]):
 def positive_images(
     batch: Batch, count: int, generator: SampleGenerator
 ) -> tuple[UInt8[Tensor, "B {count} 3 H W"], Bool[Tensor, "B"]]:
-    """``count`` of each picture's companions, drawn at random without replacement, and whose positive is the picture.
+    """``count`` of each image's companions, drawn at random without replacement, and whose positive is the image.
 
-    Where there are fewer, they come again; where there is none, the picture stands for them itself.
+    Where there are fewer, they come again; where there is none, the image stands for them itself.
     """
     if COMPANIONS not in batch.extras:
         everyone = torch.ones(len(batch), dtype=torch.bool, device=batch.images.device)

@@ -1,13 +1,13 @@
 """DAPG stage 2: alignment by pose generation (the paper's section II-B, Fig. 4).
 
-    anchor      a view of the picture                                        online encoder   -> q
+    anchor      a view of the image                                        online encoder   -> q
     positives   ChannelAug of the person in a random canonical pose          momentum encoder -> k: positives of Eq. 2
     queue       earlier keys: negatives of Eq. 2
 
-With ``negatives: batch`` the online encoder makes q and k, and the other pictures' k are the negatives.
+With ``negatives: batch`` the online encoder makes q and k, and the other images' k are the negatives.
 
-A picture without another one of its person is its own positive, as in stage 1. Nobody's label is looked at: where
-queue or batch hold a second picture of a person, it is a negative of the first.
+An image without another one of its person is its own positive, as in stage 1. Nobody's label is looked at: where
+queue or batch hold a second image of a person, it is a negative of the first.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ from dapg.models.momentum import KeyEncoder
 
 
 class DAPGAlign(AlignmentMethod["DAPGAlign.Config"], Contrastive["DAPGAlign.Config"]):
-    """A picture must find its person in another pose and other colours."""
+    """An image must find its person in another pose and other colours."""
 
     @dataclass(frozen=True)
     class Config(AlignmentConfig, NegativesConfig):
@@ -49,13 +49,13 @@ class DAPGAlign(AlignmentMethod["DAPGAlign.Config"], Contrastive["DAPGAlign.Conf
         temperature: Positive = 0.1
         """τ of Eq. 2. The paper's 0.7 is nearly flat; 0.1 is LUPerson's."""
         positives: Count = 1
-        """Pictures of the person in other poses that each anchor is compared with, drawn anew in each step."""
+        """Images of the person in other poses that each anchor is compared with, drawn anew in each step."""
         positives_reduction: Reduction = "sum_inside"
         """Eq. 2 sums the positives inside the logarithm; ``mean_outside`` pulls each of them."""
         channel: Share = 0.5
         """Probability that a positive shows one colour channel, or its luma, three times (CAJ's ChannelExchange)."""
         channel_order: Literal["before", "after"] = "before"
-        """Whether channels are exchanged before the picture is normalised, or after it as in CAJ's code."""
+        """Whether channels are exchanged before the image is normalised, or after it as in CAJ's code."""
         alpha: Share = 1.0
         """Share of the contrastive term; below 1 the rest is Eq. 3-5 among at least two positives."""
         js_temperature: Positive = 0.1
@@ -77,7 +77,7 @@ class DAPGAlign(AlignmentMethod["DAPGAlign.Config"], Contrastive["DAPGAlign.Conf
 
     @classmethod
     def recipe(cls, usual: "Recipe[DAPGAlign.Config]") -> "Recipe[DAPGAlign.Config]":
-        """The usual one; the paper has Adam at 0.0075 and 64 pictures a step, and goes on after a collapse."""
+        """The usual one; the paper has Adam at 0.0075 and 64 images a step, and goes on after a collapse."""
         if usual.scale.settings != "paper":
             return usual
         train = replace(

@@ -29,13 +29,13 @@ class TwoStreamSettings(MethodConfig):
     """What the settings of every two-stream method have."""
 
     views: PaddedViewConfig = field(default_factory=PaddedViewConfig)
-    """What the network sees of a picture in training, before the method's own augmentation."""
+    """What the network sees of an image in training, before the method's own augmentation."""
     network: TwoStreamConfig = field(default_factory=TwoStreamConfig)
     """Pooling and non-local blocks."""
     trunk_rate: Weight = 0.1
     """Learning rate of everything but neck and classifier, as a share of theirs."""
     flip_test: bool = False
-    """Score the mean feature of a picture and its mirror image."""
+    """Score the mean feature of an image and its mirror image."""
 
     def at(self, scale: Scale) -> Self:
         """New weights get the full rate."""
@@ -73,7 +73,7 @@ class TwoStreamMethod(Method[SettingsT_co]):
     """Labels of the training persons, ascending; class i of the classifier is the i-th."""
 
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
-        """Identity loss of all pictures' logits plus the triplet loss of their features before the neck."""
+        """Identity loss of all images' logits plus the triplet loss of their features before the neck."""
         order = self._visible_first(batch)
         rows = send(order, batch.images.device)
         views = self._view(batch, generator)[rows]
@@ -91,14 +91,14 @@ class TwoStreamMethod(Method[SettingsT_co]):
 
     @staticmethod
     def _visible_first(batch: Batch) -> Int[Tensor, "B"]:
-        """Rows (on the host) of the visible pictures, then of as many infrared ones: the cross-modal sampler's batches.
+        """Rows (on the host) of the visible images, then of as many infrared ones: the cross-modal sampler's batches.
 
         Raises:
-            UsageError: not as many infrared as visible pictures.
+            UsageError: not as many infrared as visible images.
         """
         modalities = batch.modalities
         if int((modalities == Modality.VISIBLE).sum()) * 2 != len(batch):
-            raise UsageError("a batch of fine-tuning holds as many visible as infrared pictures")
+            raise UsageError("a batch of fine-tuning holds as many visible as infrared images")
         return modalities.argsort(stable=True)  # 1 visible, 2 infrared
 
     def _view(self, batch: Batch, generator: SampleGenerator) -> Float[Tensor, "B 3 h w"]:
@@ -111,7 +111,7 @@ class TwoStreamMethod(Method[SettingsT_co]):
     def _embed(
         self, visible: Float[Tensor, "V 3 h w"] | None, infrared: Float[Tensor, "I 3 h w"] | None
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B classes"]]:
-        """Features before the neck, and logits; visible pictures first."""
+        """Features before the neck, and logits; visible images first."""
         pooled = self._pooled(visible, infrared)
         return pooled, self.classifier(self.neck(pooled))
 
@@ -123,7 +123,7 @@ class TwoStreamMethod(Method[SettingsT_co]):
     def encode(self, images: Float[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
         """``before_bn`` and ``after_bn``: the pooled feature before and after the neck ("POOL" and "FC" of AGW).
 
-        The modality chooses the stem. With ``flip_test`` each is the mean with the mirrored picture's.
+        The modality chooses the stem. With ``flip_test`` each is the mean with the mirrored image's.
         """
         features = self._features(images, modality)
         if not self.settings.flip_test:

@@ -36,9 +36,9 @@ class CAJ(TwoStreamMethod["CAJ.Config"]):
 
         change_normalised: bool = False
         """Exchange channels after normalising, as the published code does. Channels are normalised differently, so
-        that the result is no grey picture's; ours are exchanged before, and look to the network as infrared ones do."""
+        that the result is no grey image's; ours are exchanged before, and look to the network as infrared ones do."""
         infrared_grey: Share = 0.5
-        """Probability of luma in the fourth case of ChannelAdapGray, on infrared pictures."""
+        """Probability of luma in the fourth case of ChannelAdapGray, on infrared images."""
         include_self: bool = False
         """The triplet's positives include the anchor itself at distance 0, as in the published code."""
         legacy_weights: bool = False
@@ -46,9 +46,9 @@ class CAJ(TwoStreamMethod["CAJ.Config"]):
         saturate: bool = False
         """Cut the squared difference off at 88 as the published code does; beyond it an anchor has no gradient."""
         flip_test: bool = True
-        """Score the mean feature of a picture and its mirror image (``testa.py``)."""
+        """Score the mean feature of an image and its mirror image (``testa.py``)."""
         views: PaddedViewConfig = field(default_factory=lambda: PaddedViewConfig(erasing=0.5))
-        """What the network sees of a picture in training, before channels are exchanged."""
+        """What the network sees of an image in training, before channels are exchanged."""
 
         def at(self, scale: Scale) -> Self:
             """Without the scale's channel mixing: it exchanges channels itself."""
@@ -57,7 +57,7 @@ class CAJ(TwoStreamMethod["CAJ.Config"]):
 
     @classmethod
     def paper(cls) -> "CAJ.Config":
-        """The published code to the letter, with the erasing colour that it puts into normalised pictures."""
+        """The published code to the letter, with the erasing colour that it puts into normalised images."""
         return cls.Config(
             network=TwoStreamConfig(learn_power=False, non_local_channels=1),
             change_normalised=True,

@@ -1,4 +1,4 @@
-"""CIL for visible-infrared pictures: erasing, mixing, AugMix, and consistency of the views (Chen et al. 2021)."""
+"""CIL for visible-infrared images: erasing, mixing, AugMix, and consistency of the views (Chen et al. 2021)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +22,7 @@ from dapg.methods.finetuning._two_stream import TwoStreamMethod, TwoStreamSettin
 from dapg.models.two_stream import TwoStreamConfig
 
 VIEWS = 3
-"""A clean picture and two AugMix copies."""
+"""A clean image and two AugMix copies."""
 
 
 class CIL(TwoStreamMethod["CIL.Config"]):
@@ -45,8 +45,8 @@ class CIL(TwoStreamMethod["CIL.Config"]):
         legacy_wrap: bool = False
         """Values that erasing pushes out of [0, 1] wrap modulo 256 as in the published code; ours are clipped."""
         infrared_views: Literal["augmented", "constant"] = "augmented"
-        """The two copies of an infrared picture: AugMix copies, or the picture itself, as in the published code. Then
-        their divergence is 0 and the consistency of visible pictures has half its weight."""
+        """The two copies of an infrared image: AugMix copies, or the image itself, as in the published code. Then
+        their divergence is 0 and the consistency of visible images has half its weight."""
         include_self: bool = False
         """The triplet's positives include the anchor itself at distance 0, as in the published code."""
         legacy_weights: bool = False
@@ -81,7 +81,7 @@ class CIL(TwoStreamMethod["CIL.Config"]):
         pooled, logits = self._embed(warm.flatten(0, 1), cold.flatten(0, 1))
 
         classes = logits.shape[1]
-        clean = pooled.reshape(2, VIEWS, half, -1)[:, 0].flatten(0, 1)  # (modality, view, picture, D) -> (B, D)
+        clean = pooled.reshape(2, VIEWS, half, -1)[:, 0].flatten(0, 1)  # (modality, view, image, D) -> (B, D)
         of_views = logits.float().reshape(2, VIEWS, half, classes).transpose(1, 2).flatten(0, 1)  # (B, view, class)
         identity = identity_loss(of_views[:, 0], labels)
         triplet = self._triplet(clean, labels)
@@ -100,7 +100,7 @@ class CIL(TwoStreamMethod["CIL.Config"]):
     def visible_triple(
         self, images: UInt8[Tensor, "B 3 H W"], generator: SampleGenerator
     ) -> Float[Tensor, "3 B 3 h w"]:
-        """Normalised clean view and two AugMix copies of the erased and mixed picture."""
+        """Normalised clean view and two AugMix copies of the erased and mixed image."""
         chosen = self.settings
         with torch.autocast(images.device.type, enabled=False):
             clean = padded_image(images, chosen.views, generator)
@@ -110,7 +110,7 @@ class CIL(TwoStreamMethod["CIL.Config"]):
     def infrared_triple(
         self, images: UInt8[Tensor, "B 3 H W"], generator: SampleGenerator
     ) -> Float[Tensor, "3 B 3 h w"]:
-        """The same for infrared pictures: nothing is erased, and the copies may be the picture itself."""
+        """The same for infrared images: nothing is erased, and the copies may be the image itself."""
         with torch.autocast(images.device.type, enabled=False):
             clean = padded_image(images, self.settings.views, generator)
             if self.settings.infrared_views == "augmented":

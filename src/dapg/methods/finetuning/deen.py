@@ -49,7 +49,7 @@ class DEEN(TwoStreamMethod["DEEN.Config"]):
         )
         """What the network sees; the code erases 0.02 to 0.4 of RegDB's and LLCM's images."""
         grey: Share = 0.5
-        """Probability of a grey picture."""
+        """Probability of a grey image."""
         margin: Weight = 0.3
         """Margin of the batch-hard triplet."""
         pair_margin: Weight = 0.2
@@ -63,11 +63,11 @@ class DEEN(TwoStreamMethod["DEEN.Config"]):
         dropout: Share = 0.01
         """Share of the expanded maps that is dropped in training."""
         flip_test: bool = True
-        """Score the mean feature of a picture and its mirror image (``test.py``)."""
+        """Score the mean feature of an image and its mirror image (``test.py``)."""
 
     @classmethod
     def paper(cls) -> "DEEN.Config":
-        """The published code to the letter, with the erasing colour that it puts into normalised pictures."""
+        """The published code to the letter, with the erasing colour that it puts into normalised images."""
         config = cls.Config(legacy_mean=True)
         return replace(config, views=replace(config.views, erasing_value=_IMAGENET_COLOUR))
 

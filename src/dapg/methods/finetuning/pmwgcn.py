@@ -22,7 +22,7 @@ from dapg.models.blocks.wavelet_graph import WaveletGraph
 
 
 class PMWGCN(TwoStreamMethod["PMWGCN.Config"]):
-    """Reconstruction: AGW on masked pictures, with a wavelet-graph block between trunk and pooling."""
+    """Reconstruction: AGW on masked images, with a wavelet-graph block between trunk and pooling."""
 
     @dataclass(frozen=True)
     class Config(TwoStreamSettings):
@@ -31,11 +31,11 @@ class PMWGCN(TwoStreamMethod["PMWGCN.Config"]):
         block: WaveletGraph.Config = field(default_factory=WaveletGraph.Config)
         """Wavelet and graph; each can be switched off."""
         mask: Share = 0.5
-        """Probability of a mask on a training picture; 0 switches masks off."""
+        """Probability of a mask on a training image; 0 switches masks off."""
         mask_shapes: tuple[str, ...] = SHAPES
         """Shapes to choose from."""
         mask_area: tuple[Share, Share] = (0.1, 0.4)
-        """Share of the picture that a mask may take."""
+        """Share of the image that a mask may take."""
 
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
         super().__init__(config, backbone, facts, generator)

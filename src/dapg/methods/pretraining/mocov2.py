@@ -18,7 +18,7 @@ from dapg.models.momentum import KeyEncoder
 
 
 class MoCoV2(TwoViews["MoCoV2.Config"], Contrastive["MoCoV2.Config"]):
-    """A query must find its own picture's key among K earlier keys."""
+    """A query must find its own image's key among K earlier keys."""
 
     @dataclass(frozen=True)
     class Config(PairConfig, QueueConfig):

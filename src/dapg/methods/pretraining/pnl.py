@@ -40,7 +40,7 @@ class PNL(TwoViews["PNL.Config"], Contrastive["PNL.Config"]):
         temperature: Positive = 0.07
         """Softmax temperature of instances and prototypes."""
         prototype_momentum: Share = 0.999
-        """Share of itself that a label's prototype keeps for each of its pictures."""
+        """Share of itself that a label's prototype keeps for each of its images."""
         instance_weight: Weight = 1.0
         """Weight of the loss over instances."""
         prototype_weight: Weight = 1.0
@@ -58,7 +58,7 @@ class PNL(TwoViews["PNL.Config"], Contrastive["PNL.Config"]):
         groups: str = ""
         """File of pseudo-persons (``dapg data group``, tracks): path<TAB>number; empty: the data set's persons."""
         padding: Weight = 10.0
-        """Border of the weak view, in pixels of a picture 256 high; scaled with the view."""
+        """Border of the weak view, in pixels of an image 256 high; scaled with the view."""
 
         line_file = "groups"
 
@@ -73,7 +73,7 @@ class PNL(TwoViews["PNL.Config"], Contrastive["PNL.Config"]):
 
     @classmethod
     def recipe(cls, usual: "Recipe[PNL.Config]") -> "Recipe[PNL.Config]":
-        """SGD at 0.4 per 1536 pictures, 90 epochs, steps at 40 and 80 (DengpanFu/LUPerson-NL)."""
+        """SGD at 0.4 per 1536 images, 90 epochs, steps at 40 and 80 (DengpanFu/LUPerson-NL)."""
         if not usual.scale.published:
             return usual
         optimizer = replace(usual.train.optimizer, lr=0.4, lr_batch=1536)
@@ -84,7 +84,7 @@ class PNL(TwoViews["PNL.Config"], Contrastive["PNL.Config"]):
         super().__init__(config, backbone, facts, generator)
         if UNKNOWN in facts.persons or len(facts.persons) < 2:
             raise UsageError(
-                "pnl learns from labels, which may be noisy, and these pictures lack them (or show one person only); "
+                "pnl learns from labels, which may be noisy, and these images lack them (or show one person only); "
                 "make some with 'dapg data group' and give them as --method.groups FILE, or choose a labelled split"
             )
         classes = len(facts.persons)

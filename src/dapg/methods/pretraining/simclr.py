@@ -1,4 +1,4 @@
-"""SimCLR: two views of each picture find each other among the batch's others (Chen et al. 2020)."""
+"""SimCLR: two views of each image find each other among the batch's others (Chen et al. 2020)."""
 
 from dataclasses import dataclass, field, replace
 

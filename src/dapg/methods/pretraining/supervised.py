@@ -1,4 +1,4 @@
-"""Supervised: a person classifier on labelled pictures, with a batch-norm neck; what labels are worth."""
+"""Supervised: a person classifier on labelled images, with a batch-norm neck; what labels are worth."""
 
 from dataclasses import dataclass, replace
 
@@ -20,7 +20,7 @@ from dapg.models.blocks.pooling import average_pool
 
 
 class Supervised(TwoViews["Supervised.Config"]):
-    """Identity cross entropy over two views of each picture, so that it costs what SimCLR costs."""
+    """Identity cross entropy over two views of each image, so that it costs what SimCLR costs."""
 
     @dataclass(frozen=True)
     class Config(PairConfig):
@@ -52,7 +52,7 @@ class Supervised(TwoViews["Supervised.Config"]):
         super().__init__(config, backbone, facts, generator)
         if UNKNOWN in facts.persons or len(facts.persons) < 2:
             raise UsageError(
-                "supervised learns from labels, and these pictures lack them (or show one person only); "
+                "supervised learns from labels, and these images lack them (or show one person only); "
                 "choose a labelled split, for example --data.split train"
             )
         self.register_buffer("persons", torch.tensor(facts.persons))

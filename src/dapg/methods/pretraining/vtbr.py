@@ -29,7 +29,7 @@ _WIDE = ViewConfig(jitter=0.5, grey=0.0, blur=0.0, erasing=0.0)
 
 
 class VTBR(Method["VTBR.Config"]):
-    """The feature map must hold what a sentence about the picture says, read forwards and backwards.
+    """The feature map must hold what a sentence about the image says, read forwards and backwards.
 
     Source: JeremyXSC/VTBR, a fork of VirTex. Its Lookahead optimiser is left out, and words are hashed into the
     vocabulary in place of SentencePiece's pieces, so that no vocabulary has to be learnt first.
@@ -42,7 +42,7 @@ class VTBR(Method["VTBR.Config"]):
         """Defaults are the published sizes."""
 
         captions: str = ""
-        """File of captions (``dapg data caption``, or your own): path<TAB>sentence, a picture a line."""
+        """File of captions (``dapg data caption``, or your own): path<TAB>sentence, an image a line."""
         vocabulary: Count = 10_000
         """Number of tokens."""
         length: Channels = 40
@@ -76,7 +76,7 @@ class VTBR(Method["VTBR.Config"]):
 
             Raises:
                 UsageError: no file of captions is given.
-                DataError: none of the pictures is in it.
+                DataError: none of the images is in it.
             """
             return named(records, _captions(self), "caption")
 
@@ -84,7 +84,7 @@ class VTBR(Method["VTBR.Config"]):
 
     @classmethod
     def recipe(cls, usual: "Recipe[VTBR.Config]") -> "Recipe[VTBR.Config]":
-        """SGD at 0.2 per 128 pictures, 2 % warm-up and clipped gradients (JeremyXSC/VTBR)."""
+        """SGD at 0.2 per 128 images, 2 % warm-up and clipped gradients (JeremyXSC/VTBR)."""
         if not usual.scale.published:
             return usual
         optimizer, schedule = replace(usual.train.optimizer, lr=0.2, lr_batch=128), ScheduleConfig(warmup=4.0)
@@ -146,7 +146,7 @@ def tokens(sentence: str, vocabulary: int, length: int) -> list[int]:
 def _captions(config: VTBR.Config) -> dict[str, str]:
     if not config.captions:
         raise UsageError(
-            "vtbr learns from sentences: give --method.captions FILE, a picture a line (path, tab, sentence); "
+            "vtbr learns from sentences: give --method.captions FILE, an image a line (path, tab, sentence); "
             "'dapg data caption' writes it for rendered people"
         )
     return read_lines(Path(config.captions), "sentence")

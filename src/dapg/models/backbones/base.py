@@ -1,9 +1,9 @@
-"""Contract of a backbone: pictures to a feature map; and of a pyramid, whose layers are cut into stem and stages.
+"""Contract of a backbone: images to a feature map; and of a pyramid, whose layers are cut into stem and stages.
 
 What a network can be used for follows from what it has:
 
     forward                        every method without labels, scores, heat maps (Grad-CAM looks at ``map_module``)
-    stem_names, apply_stem, trunk  two-stream methods (AGW and its kin), which run a second stem on infrared pictures
+    stem_names, apply_stem, trunk  two-stream methods (AGW and its kin), which run a second stem on infrared images
     stages, stage_dims             non-local blocks between the stages, ``end`` and ``fixed``
 """
 
@@ -25,7 +25,7 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 """Stages of a whole pyramid, at strides 4, 8, 16 and 32."""
 STEM = "stem"
 _FIXED_IMAGES = 16
-"""Pictures that go through a fixed block at once."""
+"""Images that go through a fixed block at once."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Converted:
 
 
 class Backbone(nn.Module, ABC):
-    """A network from normalised pictures to a feature map of ``feature_dim`` channels.
+    """A network from normalised images to a feature map of ``feature_dim`` channels.
 
     A new backbone is a new file ``models/backbones/<name>.py`` with one public subclass whose ``Config`` is nested.
     Its constructor is ``Name(config, generator)``. The weights are drawn on the CPU from ``generator`` alone (None: a
     fixed seed, for weights loaded right after); torch's global generator is not touched. ``state_dict()`` has
     torchvision's key names and shapes where torchvision knows the network, so that weights travel both ways. It takes
-    pictures of any size whose sides are multiples of 32.
+    images of any size whose sides are multiples of 32.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Backbone(nn.Module, ABC):
     feature_dim: int
     """C of the feature map that ``forward`` returns."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Per-channel mean (of pictures in [0, 1]) that belongs to the weights; the weights loader sets it."""
+    """Per-channel mean (of images in [0, 1]) that belongs to the weights; the weights loader sets it."""
     std: tuple[float, float, float] = IMAGENET_STD
     """Per-channel deviation that belongs to the weights; the weights loader sets it."""
 
@@ -75,7 +75,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """Feature map of pictures normalised with ``mean`` and ``std``.
+        """Feature map of images normalised with ``mean`` and ``std``.
 
         A transformer returns the grid of its patches after the last norm; what is pooled, and where a heat map looks,
         are these places. Ours can move them so that their mean is the class token.
@@ -102,7 +102,7 @@ class Backbone(nn.Module, ABC):
         raise NotImplementedError
 
     def apply_block(self, block: nn.Module, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B C h2 w2"]:
-        """A block of the trunk. In training a fixed one, on the CPU, sees few pictures at a time.
+        """A block of the trunk. In training a fixed one, on the CPU, sees few images at a time.
 
         Nothing of it is kept for gradients, and maps that stay in the processor's cache take a third of the time.
         """
@@ -184,7 +184,7 @@ class Pyramid(Backbone):
         """Channels that leave each stage."""
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """Feature map of pictures normalised with ``mean`` and ``std``."""
+        """Feature map of images normalised with ``mean`` and ``std``."""
         return self.trunk(self.stem(images))
 
     def trunk(self, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B C h2 w2"]:

@@ -11,7 +11,7 @@ class Convolution(nn.Conv2d):
     """``nn.Conv2d``, but for one shape in bf16 on a CPU, which is computed in float32 and rounded.
 
     With a kernel of 3 x 3, stride 2, at least 64 input channels and an input at most two columns wide (the last stage
-    of a ResNet on 64 x 32 pictures), oneDNN's kernel for AMX reads memory that it never wrote: the same input gives
+    of a ResNet on 64 x 32 images), oneDNN's kernel for AMX reads memory that it never wrote: the same input gives
     other outputs, NaN at times. Widths 3 and 4, stride 1 and 16 channels are exact. Found by repeating layers with
     torch 2.13. The shape decides, not the processor, so that a network computes the same everywhere.
     """

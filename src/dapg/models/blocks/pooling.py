@@ -1,4 +1,4 @@
-"""From a feature map to one vector a picture: average, generalised mean (GeM, as AGW has it), stripes."""
+"""From a feature map to one vector an image: average, generalised mean (GeM, as AGW has it), stripes."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""Contract of a head: a small network from one vector a picture to another, used in pre-training only."""
+"""Contract of a head: a small network from one vector an image to another, used in pre-training only."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

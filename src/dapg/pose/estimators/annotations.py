@@ -1,4 +1,4 @@
-"""Exact key points of synthetic people, from the annotations beside their pictures."""
+"""Exact key points of synthetic people, from the annotations beside their images."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, TypedDict
@@ -16,7 +16,7 @@ from dapg.pose.estimators.base import Estimator
 
 ANNOTATIONS = "annotations.jsonl"
 CONFIDENCE = (0.0, 0.5, 1.0)
-"""Of a point outside the picture, hidden, and visible (``data/sets/synthetic.py: key_points``)."""
+"""Of a point outside the image, hidden, and visible (``data/sets/synthetic.py: key_points``)."""
 
 
 class _Row(TypedDict):
@@ -32,7 +32,7 @@ class Annotations(Estimator):
     def __init__(self, config: Estimator.Config, dataset: Dataset | None = None) -> None:
         super().__init__(config, dataset)
         if dataset is None:
-            raise UsageError("the estimator `annotations` looks points up in a data set; pictures alone do not do")
+            raise UsageError("the estimator `annotations` looks points up in a data set; images alone do not do")
         try:
             data = dataset.read(Record(ANNOTATIONS))
         except DataError as error:
@@ -45,13 +45,13 @@ class Annotations(Estimator):
     def estimate(
         self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"], records: Sequence[Record] = ()
     ) -> Float[Tensor, "B 18 3"]:
-        """The truth; a point outside the picture has confidence 0, a hidden one 0.5.
+        """The truth; a point outside the image has confidence 0, a hidden one 0.5.
 
         Raises:
-            DataError: no annotations for a picture.
+            DataError: no annotations for an image.
         """
         if len(records) != len(images):
-            raise UsageError("the estimator `annotations` needs the records of the pictures")
+            raise UsageError("the estimator `annotations` needs the records of the images")
         points = torch.tensor([self._of(record) for record in records], dtype=torch.float32).reshape(-1, 18, 3)
         corners = torch.tensor([record.box[:2] if record.box else (0, 0) for record in records]).reshape(-1, 2)
         places = (points[..., :2] - corners[:, None]) / sizes.flip(1)[:, None]
@@ -61,5 +61,5 @@ class Annotations(Estimator):
 
     def _of(self, record: Record) -> Sequence[Sequence[int | float]]:
         if record.path not in self._points:
-            raise DataError(f"{ANNOTATIONS} knows no picture {record.path}")
+            raise DataError(f"{ANNOTATIONS} knows no image {record.path}")
         return self._points[record.path]

@@ -1,4 +1,4 @@
-"""Contract of a key-point estimator: pictures of one person each in, 18 key points with confidence out."""
+"""Contract of a key-point estimator: images of one person each in, 18 key points with confidence out."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ class Estimator(ABC):
         """Settings of the estimator."""
 
     input_size: ClassVar[tuple[int, int]] = (192, 96)
-    """(height, width) to which pictures are brought before ``estimate``, whatever their shape."""
+    """(height, width) to which images are brought before ``estimate``, whatever their shape."""
     batch_size: ClassVar[int] = 32
-    """Pictures at a time that run well on a CPU."""
+    """Images at a time that run well on a CPU."""
 
     def __init__(self, config: Any, dataset: Dataset | None = None) -> None:
         """Get ready. Only estimators that look things up need ``dataset``.
@@ -37,10 +37,10 @@ class Estimator(ABC):
     def estimate(
         self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"], records: Sequence[Record] = ()
     ) -> Float[Tensor, "B 18 3"]:
-        """Key points as parts of the picture, with confidence (``core/key_points.py``); all 0 where nobody is found.
+        """Key points as parts of the image, with confidence (``core/key_points.py``); all 0 where nobody is found.
 
         Args:
-            images: pictures brought to one size.
-            sizes: (height, width) each picture had before, so that its true shape is known.
-            records: where the pictures come from, for estimators that look things up.
+            images: images brought to one size.
+            sizes: (height, width) each image had before, so that its true shape is known.
+            records: where the images come from, for estimators that look things up.
         """

@@ -67,7 +67,7 @@ class BlazePose(Estimator):
     def estimate(
         self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"], records: Sequence[Record] = ()
     ) -> Float[Tensor, "B 18 3"]:
-        """Points with confidence: the mean of *visible* and *inside the picture*, so a hidden point has about 0.5."""
+        """Points with confidence: the mean of *visible* and *inside the image*, so a hidden point has about 0.5."""
         if len(images) == 0:
             return torch.zeros(0, 18, 3)
         framed, covered = frame(images.cpu(), sizes.cpu(), (INPUT, INPUT), self.config.padding)

@@ -46,7 +46,7 @@ class HeatMapNetwork(Estimator):
         padding: Factor = 1.25
         """How many times the crop the input shows (HRNet and its kin: 1.25)."""
         mean: tuple[Weight, Weight, Weight] = IMAGENET_MEAN
-        """Of the pictures in [0, 1] that the network was trained with."""
+        """Of the images in [0, 1] that the network was trained with."""
         std: tuple[Positive, Positive, Positive] = IMAGENET_STD
         """The same."""
 
@@ -72,7 +72,7 @@ class HeatMapNetwork(Estimator):
         """Places with a quarter pixel towards the higher neighbour; confidence: the map's height, at most 1.
 
         Raises:
-            WeightsError: the graph's first output is not 17 maps a picture.
+            WeightsError: the graph's first output is not 17 maps an image.
         """
         if len(images) == 0:
             return torch.zeros(0, 18, 3)
@@ -85,7 +85,7 @@ class HeatMapNetwork(Estimator):
         return points
 
     def _run(self, inputs: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 17 a b"]:
-        """All maps; a graph of fixed batch size gets its size, the last part filled up with its last picture."""
+        """All maps; a graph of fixed batch size gets its size, the last part filled up with its last image."""
         parts = []
         for part in torch.split(inputs, self._step or len(inputs)):
             short = max(self._step - len(part), 0)

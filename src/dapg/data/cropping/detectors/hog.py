@@ -18,7 +18,7 @@ from dapg.data.cropping.boxes import best_of_overlapping, inside, iou
 from dapg.data.cropping.detectors.base import Detections, Detector, Frame, nobody
 
 _PERSON_IN_WINDOW = (0.18, 0.11, 0.82, 0.89)
-"""Where a person stands in the classifier's 64 x 128 window: its training pictures had 16 pixels of margin."""
+"""Where a person stands in the classifier's 64 x 128 window: its training images had 16 pixels of margin."""
 _PERSON_ROWS = 96
 """Height of that person in pixels."""
 _SHADOW_FREE = 255

@@ -58,7 +58,7 @@ class Yolo(Detector):
         self._session = _session(config)
         entry = self._session.get_inputs()[0]
         if entry.type not in _TYPES or len(entry.shape) != 4:
-            raise WeightsError(f"{config.weights}: the input is {entry.type} {entry.shape}, not a batch of pictures")
+            raise WeightsError(f"{config.weights}: the input is {entry.type} {entry.shape}, not a batch of images")
         self._name, self._type = entry.name, _TYPES[entry.type]
         rows, columns = entry.shape[2:]
         self._size = tuple(side if isinstance(side, int) else config.size for side in (rows, columns))
@@ -88,7 +88,7 @@ class Yolo(Detector):
         return planes, scale, np.array([left, top], dtype=np.float32)
 
     def _read(self, output: NDArray[np.float32]) -> tuple[Float32[np.ndarray, "N 4"], Float32[np.ndarray, "N"]]:
-        """Boxes as corners in the letterboxed picture, and the probability that each is a person."""
+        """Boxes as corners in the letterboxed image, and the probability that each is a person."""
         layout = self.config.layout if self.config.layout != "auto" else _guess(output.shape, self.config.weights)
         table = output[0]
         if layout == "end-to-end":
