@@ -363,7 +363,7 @@ def test_too_small_pictures_and_boxes_outside_are_named(tmp_path: Path) -> None:
     result = own_folder(tmp_path, SOUND, size=(12, 24))
     (note,) = [finding for finding in result.findings if finding.kind == "small"]
     assert not note.error
-    assert "5 picture(s) smaller than 16 x 32 (width x height): a.png (12 x 24)" in note.message
+    assert "5 image(s) smaller than 16 x 32 (width x height): a.png (12 x 24)" in note.message
     Image.new("RGB", (60, 60), (1, 2, 3)).save(tmp_path / "f.png")
     text = "path,person,left,top,right,bottom\nf.png,anna,0,0,30,50\nf.png,ben,30,0,60,50\n"
     (tmp_path / "people.csv").write_text(text)

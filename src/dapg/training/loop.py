@@ -523,7 +523,7 @@ def _log(trainer: Trainer, window: _Window, check: FiniteCheck, bar: Bar) -> Non
             "data_wait": window.wait_share,
         }
         trainer.metrics.write(progress.step, "train", line)
-    bar.set_postfix_str(f"loss {progress.logs['loss']:.3f}, {window.rate:.0f} pictures/s", refresh=False)
+    bar.set_postfix_str(f"loss {progress.logs['loss']:.3f}, {window.rate:.0f} images/s", refresh=False)
     if progress.collapsed_logs == 3:
         message = (
             f"the features have collapsed at step {progress.step}: their spread is {feature_std:.3g} of an even one"

@@ -26,7 +26,7 @@ function element(tag, values = {}, ...children) {
 
 const say = (text) => { $("message").textContent = text; };
 
-// A query picture on a canvas, with the box in pixels of the picture.
+// A query image on a canvas, with the box in pixels of the image.
 class Picture {
   constructor(file, image) {
     this.file = file;
@@ -34,7 +34,7 @@ class Picture {
     this.box = null;
     this.canvas = element("canvas", { width: image.width, height: image.height, tabIndex: 0 });
     this.canvas.setAttribute("role", "img");
-    this.canvas.setAttribute("aria-label", `Query picture ${file.name}: arrow keys move the box`);
+    this.canvas.setAttribute("aria-label", `Query image ${file.name}: arrow keys move the box`);
     this.canvas.addEventListener("pointerdown", (event) => this.begin(event));
     this.canvas.addEventListener("pointermove", (event) => this.extend(event));
     this.canvas.addEventListener("pointerup", () => this.end());
@@ -103,7 +103,7 @@ async function take(files) {
   const pictures = [];
   for (const file of chosen) {
     try { pictures.push(new Picture(file, await createImageBitmap(file))); }
-    catch { say(`${file.name} is no picture that this browser can show.`); return; }
+    catch { say(`${file.name} is no image that this browser can show.`); return; }
   }
   if (!pictures.length) return;
   state.pictures = pictures;
@@ -164,7 +164,7 @@ function summary(result) {
     : words.ask ? "None is similar enough to count as the same person; some need a person's eye."
     : "Nobody here is similar enough: the person is probably unknown.";
   $("summary").textContent = `Search ${result.search}, ${result.query_modality} query: ${result.answers.length} answers. ${verdict}`;
-  $("rates").textContent = Object.entries(result.error_rates).map(([light, said]) => `Among ${light} pictures: ${said}`).join(". ");
+  $("rates").textContent = Object.entries(result.error_rates).map(([light, said]) => `Among ${light} images: ${said}`).join(". ");
   $("answers-box").hidden = false;
 }
 
@@ -192,7 +192,7 @@ function card(answer, place) {
     buttons.append(button);
   }
   const made = element("article", { className: `card ${verdict ? verdict.word : ""}` },
-    element("img", { src: `/api/v1/pictures/${answer.picture}/thumbnail`, alt: `Picture ${answer.picture} of ${answer.camera}`, loading: "lazy" }),
+    element("img", { src: `/api/v1/pictures/${answer.picture}/thumbnail`, alt: `Image ${answer.picture} of ${answer.camera}`, loading: "lazy" }),
     element("p", {}, element("b", { textContent: `${place}. ` }), `similarity ${answer.score.toFixed(3)}`),
     said ? element("p", { className: "word", textContent: said }) : null,
     element("p", { textContent: [answer.camera, answer.clock].filter(Boolean).join(", ") }),
@@ -231,7 +231,7 @@ async function timeline() {
 
 function remove(answer) {
   const dialog = $("delete");
-  $("delete-what").textContent = `Picture ${answer.picture} of ${answer.camera} goes, with its features and everything that came of it.`;
+  $("delete-what").textContent = `Image ${answer.picture} of ${answer.camera} goes, with its features and everything that came of it.`;
   $("delete-reason").value = $("reason").value;
   dialog.returnValue = "";
   dialog.onclose = async () => {
@@ -242,7 +242,7 @@ function remove(answer) {
       state.answers = state.answers.filter((other) => other.picture !== answer.picture);
       show();
       await timeline();
-      say(`Picture ${answer.picture} is deleted.`);
+      say(`Image ${answer.picture} is deleted.`);
     } catch (error) { say(error.message); }
   };
   dialog.showModal();
@@ -298,7 +298,7 @@ async function about() {
   const checked = new Set([...$("cameras").querySelectorAll("input:checked")].map((box) => box.value));
   const names = [...new Set(cameras.map((camera) => camera.name))];
   const thresholds = info.thresholds.length ? "" : " It has no thresholds yet.";
-  $("about").textContent = `${info.pictures} pictures of ${names.length} cameras, encoded with ${info.model.name}.${thresholds}`;
+  $("about").textContent = `${info.pictures} images of ${names.length} cameras, encoded with ${info.model.name}.${thresholds}`;
   $("cameras").replaceChildren(...names.map((name) => element("label", {}, element("input", { type: "checkbox", value: name, checked: checked.has(name) }), name)));
   return info;
 }
