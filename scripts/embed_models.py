@@ -39,7 +39,7 @@ USE = "demonstrations, tests and first steps on rendered people; useless on phot
 USE_FIRST = "first weights of a fine-tuning on rendered people (--init); alone it finds nobody across kinds of light"
 MODELS = {
     "agw-imagenet-small": "AGW with channel mixing on 200 rendered persons, from ImageNet's MobileNetV2",
-    "dapg-stage1-small": "stage 1 of DAPG on 4,000 rendered images without labels, from ImageNet's MobileNetV2",
+    "dapg-stage1-small": "stage 1 of DAPG on 4,000 rendered pictures without labels, from ImageNet's MobileNetV2",
     "agw-dapg-small": "AGW with channel mixing on 200 rendered persons, from dapg-stage1-small",
 }
 """Name in the zoo -> what it is."""
