@@ -17,7 +17,7 @@ def repose(
     points: Float[Tensor, "P 18 3"],
     own: Float[Tensor, "B 18 3"] | None = None,
 ) -> UInt8[Tensor, "B P 3 H W"]:
-    """Every person of ``pictures`` in each of P poses, on the generator's device. Nothing random is in it.
+    """Every person of ``images`` in each of P poses, on the generator's device. Nothing random is in it.
 
     Args:
         generator: in evaluation mode.

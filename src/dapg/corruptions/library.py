@@ -243,7 +243,7 @@ def corrupt(
 
     Example:
         >>> images = torch.zeros(2, 3, 64, 32, dtype=torch.uint8)
-        >>> corrupt(pictures, ["fog", "rain"], torch.tensor([1, 3]), SampleGenerator(torch.tensor([7, 8]))).shape
+        >>> corrupt(images, ["fog", "rain"], torch.tensor([1, 3]), SampleGenerator(torch.tensor([7, 8]))).shape
         torch.Size([2, 3, 64, 32])
     """
     named = [names] * len(images) if isinstance(names, str) else list(names)

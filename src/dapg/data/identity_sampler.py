@@ -15,7 +15,7 @@ from dapg.core.types import UNKNOWN, Modality, Record
 
 
 class IdentitySampler:
-    """``persons`` persons x ``pictures`` images: PK sampling of metric learning.
+    """``persons`` persons x ``images`` images: PK sampling of metric learning.
 
     Persons are drawn without replacement within a batch; images without replacement where a person has enough, else
     every image once and the rest again.
@@ -46,7 +46,7 @@ class IdentitySampler:
 
 
 class CrossModalSampler:
-    """``persons`` persons x (``pictures`` visible + ``pictures`` infrared): the sampler of AGW, CAJ and CIL.
+    """``persons`` persons x (``images`` visible + ``images`` infrared): the sampler of AGW, CAJ and CIL.
 
     Persons, among those seen in both lights, are drawn without replacement within a batch and images *with*
     replacement, also where there are enough (mangye16/Cross-Modal-Re-ID-baseline, utils.IdentitySampler; its random

@@ -78,7 +78,7 @@ def build_generator(config: GeneratorConfig, generator: torch.Generator | None =
 
 
 class PoseGenerator(nn.Module):
-    """What all generators share: their settings, and ``forward(pictures, poses, carried)``."""
+    """What all generators share: their settings, and ``forward(images, poses, carried)``."""
 
     config: GeneratorConfig
 
@@ -88,7 +88,7 @@ class PoseGenerator(nn.Module):
         poses: Float[Tensor, "B 3 H W"],
         carried: Float[Tensor, "B 4 H W"] | None = None,
     ) -> Float[Tensor, "B 3 H W"]:
-        """The persons of ``pictures`` in the poses of the skeleton images ``poses``; all in [-1, 1].
+        """The persons of ``images`` in the poses of the skeleton images ``poses``; all in [-1, 1].
 
         ``carried``, for generators that heed it: body parts moved to the pose, and where they are
         (``augment/carry.py``); None where the key points of the images are not known.
