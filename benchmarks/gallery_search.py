@@ -60,7 +60,7 @@ def fill(database: Database, table: np.ndarray) -> None:
     """A gallery with these features, four cameras and no crops."""
     database.migrate()
     card = ModelCard("benchmark", "{}", "random", "feature", table.shape[1], "near", "none", "none")
-    start(database, card, Actor("me"))
+    start(database, card, Actor("me"), "benchmark")
     with database.transaction():
         database.many("INSERT INTO cameras (name) VALUES (?)", [(f"camera {n}",) for n in range(4)])
         for begin in range(0, len(table), 20_000):

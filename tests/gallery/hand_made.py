@@ -20,7 +20,7 @@ ME = Actor("me", "test")
 def tables(database: Database) -> Database:
     """Empty tables in a new database."""
     database.migrate()
-    start(database, CARD, ME)
+    start(database, CARD, ME, "by hand")
     return database
 
 

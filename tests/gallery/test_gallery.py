@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from dapg.core.images import decode
 from dapg.core.types import Modality
 from dapg.data.sightings import clock, seconds
 from dapg.features.networks import NetworkSettings
-from dapg.gallery.database import Filters
+from dapg.gallery.database import Filters, SqliteDatabase
 from dapg.gallery.gallery import Gallery
 from dapg.gallery.indexing import IndexSettings
 from figures import draw_person, make_figures
@@ -260,6 +261,27 @@ def test_a_gallery_whose_making_was_killed_is_begun_anew(tmp_path: Path, monkeyp
     (tmp_path / "other" / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty and holds no gallery"):
         Gallery.create(tmp_path / "other", settings, "cpu")
+
+
+def test_a_database_elsewhere_is_taken_up_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a PostgreSQL server keeps it, whatever becomes of the folder; another folder does not get it."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "server").mkdir()
+    monkeypatch.setattr("dapg.gallery.gallery._connect", lambda *_: SqliteDatabase(tmp_path / "server"))
+    settings = NetworkSettings("histogram", height=64, width=32)
+    with monkeypatch.context() as patch:
+        patch.setattr("dapg.gallery.gallery.write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Gallery.create(tmp_path / "gallery", settings, "cpu")
+    for folder, network in (("other", settings), ("gallery", replace(settings, height=32))):
+        with pytest.raises(UsageError, match="the database holds a gallery already"):
+            Gallery.create(tmp_path / folder, network, "cpu")
+    gallery = Gallery.create(tmp_path / "gallery", settings, "cpu")
+    assert [entry.action for entry in gallery.audit()] == ["create"]
+    assert gallery.identity == gallery.database.value("SELECT value FROM meta WHERE key = 'id'")
 
 
 def test_a_backup_is_a_gallery(tmp_path: Path, figures: Path) -> None:

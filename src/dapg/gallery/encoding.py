@@ -59,7 +59,7 @@ class Damaged:
     message: str
 
 
-def read_and_decode(sighting: Sighting, size: tuple[int, int], copy: bool) -> Decoded | Damaged:
+def read_decoded(sighting: Sighting, size: tuple[int, int], copy: bool) -> Decoded | Damaged:
     """The image at the network's size, with what is kept of its file: all of it, the crop of a box, or nothing."""
     try:
         data = sighting.read()
@@ -155,7 +155,7 @@ def _start(folder: Path, shards: Mapping[str, Sequence[Sighting]], encoding: Enc
             f"{encoding.network.model} is another network on this machine than where the command was given"
         )
     pool = ThreadPoolExecutor(encoding.threads)
-    read = functools.partial(read_and_decode, size=network.input_size, copy=encoding.copy)
+    read = functools.partial(read_decoded, size=network.input_size, copy=encoding.copy)
 
     def run_shard(shard: str) -> list[Path]:
         results: list[Encoded | Damaged] = []

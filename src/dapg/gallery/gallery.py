@@ -21,7 +21,7 @@ from PIL import Image
 
 from dapg.core.any_images import AnyImage, encoded, single_images
 from dapg.core.errors import BusyError, DataError, UsageError
-from dapg.core.files import atomic_write_bytes, folder_lock, write_json
+from dapg.core.files import atomic_write_bytes, atomic_write_text, folder_lock, write_json
 from dapg.core.images import decode, looks_infrared
 from dapg.core.schema import read_json
 from dapg.core.types import JsonObject, Modality
@@ -95,10 +95,10 @@ class Gallery:
         folder, network = Path(folder), NetworkSettings(network) if isinstance(network, str) else network
         _refuse_used(folder)
         loaded = Network(network, device)
-        with _being_made(folder):
+        with _being_made(folder) as identity:
             database = _connect(folder, store)
             database.migrate()
-            identity = start(database, loaded.card, Actor(_login()))
+            start(database, loaded.card, Actor(_login()), identity)
             database.close()
             write_json(folder / ABOUT, {"store": without_password(store), "id": identity})
         gallery = cls(folder, device)
@@ -549,26 +549,28 @@ class Gallery:
         return stream.getvalue()
 
 
-def start(database: Database, card: ModelCard, actor: Actor) -> str:
-    """Fill the tables of a new gallery; its identity.
+def start(database: Database, card: ModelCard, actor: Actor, identity: str) -> None:
+    """Fill the tables of a new gallery, unless a killed attempt to make the same one came so far.
 
     Raises:
-        UsageError: the database holds a gallery already.
+        UsageError: the database holds another gallery, or this one was begun with another network.
     """
     with database.transaction():
-        if database.value("SELECT 1 FROM meta"):
+        held = database.value("SELECT value FROM meta WHERE key = 'id'")
+        if held == identity and database.value("SELECT 1 FROM models WHERE hash = ?", card.hash):
+            return
+        if held is not None:
             raise UsageError("the database holds a gallery already; open it by its folder, or give an empty database")
-        meta = {"id": str(uuid.uuid4()), "secret": secrets.token_hex(32), "made": str(time.time())}
+        meta = {"id": identity, "secret": secrets.token_hex(32), "made": str(time.time())}
         counters = {"version": "0", "epoch": "0", "entries": "0"}
         database.many("INSERT INTO meta VALUES (?, ?)", list({**meta, **counters}.items()))
         insert_model(database, card, "active")
-        auditing.append(database, actor, "create", {"gallery": meta["id"], "model": card.hash})
-    return meta["id"]
+        auditing.append(database, actor, "create", {"gallery": identity, "model": card.hash})
 
 
 @contextlib.contextmanager
-def _being_made(folder: Path) -> Iterator[None]:
-    """Around the making of a gallery in a new folder; what a killed attempt left there is begun anew.
+def _being_made(folder: Path) -> Iterator[str]:
+    """Around the making of a gallery in a new folder; of what a killed attempt left there the identity stays.
 
     Raises:
         UsageError: the folder holds something else, or another process has made a gallery in it meanwhile.
@@ -579,11 +581,12 @@ def _being_made(folder: Path) -> Iterator[None]:
     with folder_lock(folder):
         _refuse_used(folder)
         mark = folder / _BEGUN
-        mark.touch()
+        identity = (mark.read_text() if mark.exists() else "") or str(uuid.uuid4())
+        atomic_write_text(mark, identity)
         for path in _contents(folder):
             if path != mark:
                 path.unlink()
-        yield
+        yield identity
         mark.unlink()
 
 

@@ -32,17 +32,7 @@ from dapg.data.sightings import Box, Sighting, SourceSettings, refuse_other_infr
 from dapg.features.networks import Network, NetworkSettings
 from dapg.gallery.audit import Actor, append
 from dapg.gallery.database import Database, Value
-from dapg.gallery.encoding import (
-    INCOMING,
-    SHARD,
-    Damaged,
-    Decoded,
-    Encoded,
-    Encoding,
-    encode,
-    in_shards,
-    read_and_decode,
-)
+from dapg.gallery.encoding import INCOMING, SHARD, Damaged, Decoded, Encoded, Encoding, encode, in_shards, read_decoded
 from dapg.gallery.verdicts import infrared_kinds
 
 T = TypeVar("T")
@@ -168,7 +158,7 @@ class Indexer:
             for results in in_shards(job, parts, about, engine):
                 self._commit(results, report)
             return
-        read = partial(read_and_decode, size=self.network.input_size, copy=settings.copy)
+        read = partial(read_decoded, size=self.network.input_size, copy=settings.copy)
         with (
             ThreadPoolExecutor(settings.threads) as pool,
             ThreadPoolExecutor(1) as encoder,
