@@ -42,7 +42,7 @@ from dapg.gallery.search import Query, answers  # noqa: E402
 from postgres_server import running_server  # noqa: E402
 
 TOP = 20
-NUMPY_MOST = 200_000
+NUMPY_MOST = 1_000_000
 """Rows up to which single precision is compared, which takes twice the memory."""
 
 
