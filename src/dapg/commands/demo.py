@@ -60,10 +60,10 @@ def main(words: list[str], program: str) -> None:
         fast=settings.fast,
         processes=settings.processes,
     )
-    made = run_demo(demo, lambda line: print(line, flush=True), summary(Path("results")))
-    print(f"\n{made['sentence']}")
+    page = run_demo(demo, lambda line: print(line, flush=True), summary(Path("results")))
+    print(f"\n{page['sentence']}")
     print("One seed cannot tell starts apart; differences have 95 % intervals over test persons.")
-    print(f"\nPer cent, higher is better:\n\n{made['table']}")
+    print(f"\nPer cent, higher is better:\n\n{page['table']}")
     print(f"{time.monotonic() - started:.0f} s. Next:")
-    print(f"  open {made['page']} in a browser")
+    print(f"  open {page['page']} in a browser")
     print(f"  dapg serve --demo {settings.out}   a page to search by night images")

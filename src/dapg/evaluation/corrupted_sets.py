@@ -421,7 +421,7 @@ def write_copy(
         on_bad_image: whether an unreadable image is copied as it is, and counted, or ends the copy.
 
     Returns:
-        Counts: images, written, kept, per corruption (``unreadable`` among them), and unreadable.
+        Counts: images, written, there, per corruption (``unreadable`` among them), and unreadable.
 
     Raises:
         UsageError: a folder that holds a copy by another policy, or the data set's own.
@@ -447,18 +447,18 @@ def write_copy(
         if refused or not all(sha256(target / line["path"]) == line["sha256"] for line in lines):
             forget(target, shard)
     start = functools.partial(_start_copying, dataset, images, (policy, repeat), target, on_bad_image)
-    kept = launch(Job("corrupt", target, shards, "picture", start), engine)
+    there = launch(Job("corrupt", target, shards, "picture", start), engine)
     lines = [line for shard in shards for line in _lines(target, shard)]
     with folder_lock(target, patience=3600.0):  # others that worked with us may be writing the same
         remove_leftovers(target)
         atomic_write_text(whole, "".join(json.dumps(line) + "\n" for line in lines))
         mark.unlink(missing_ok=True)
     counts = Counter(line["corruption"] for line in lines)
-    written = len(images) - kept
+    written = len(images) - there
     return {
         "pictures": len(images),
         "written": written,
-        "kept": kept,
+        "kept": there,
         "corruptions": dict(sorted(counts.items())),
         "unreadable": counts[UNREADABLE],
     }

@@ -61,33 +61,33 @@ def _gains(results: Results) -> list[Row]:
 
 def _measured_gains(results: Results, claim: paper.Claim) -> list[str]:
     """Our arms minus ImageNet's, on each data set that has the claim's mode or one like it."""
-    found = []
+    gains = []
     for data in ("synthetic", *PAPERS):
         modes = [mode for mode in modes_of(data) if paper.printed_mode(mode) == claim.mode]
         for mode, ours in itertools.product(modes, OURS):
             pair = (claim.finetuning, "in-sup"), (claim.finetuning, ours)
             gap = _gap(results, data, "imagenet", *pair, mode, "all" if claim.corrupted else "clean")
             if gap is not None:
-                found.append(f"{_points(gap)} by {arm_called(ours).title} on {data}")
-    return found
+                gains.append(f"{_points(gap)} by {arm_called(ours).title} on {data}")
+    return gains
 
 
 def _printed_costs() -> list[Row]:
     """CIL against AGW, both from ImageNet, as printed."""
     rows = {row.finetuning: row for row in paper.TABLES_1_AND_2 if row.pretraining == "in-sup"}
-    found = []
+    costs = []
     for mode in paper.SEARCHES:
         clean = round(rows["cil"].clean[mode][0] - rows["agw"].clean[mode][0], 2)
         corrupted = round(rows["cil"].corrupted[mode][0] - rows["agw"].corrupted[mode][0], 2)
         where = f"the paper, {'SYSU-MM01' if mode in modes_of('sysu') else 'RegDB'} {mode}"
         as_claimed = "yes" if clean < 0 < corrupted else "no"
-        found.append(_cost(where, "in-sup", "cil", f"{clean:+.2f}", f"{corrupted:+.2f}", as_claimed))
-    return found
+        costs.append(_cost(where, "in-sup", "cil", f"{clean:+.2f}", f"{corrupted:+.2f}", as_claimed))
+    return costs
 
 
 def _measured_costs(results: Results) -> list[Row]:
     """CIL and PMWGCN against AGW in each mode of each data set where both have run."""
-    found = []
+    costs = []
     starts, tuners = (("imagenet", "in-sup"), ("random", "none")), ("cil", "pmwgcn")
     for data, (start, arm), tuner in itertools.product(("synthetic", *PAPERS), starts, tuners):
         for mode in modes_of(data):
@@ -97,8 +97,8 @@ def _measured_costs(results: Results) -> list[Row]:
                 continue
             agrees, differs = clean.high < 0 < corrupted.low, clean.low > 0 or corrupted.high < 0
             as_claimed = "yes" if agrees else "no" if differs else "open"
-            found.append(_cost(f"here, {data} {mode}", arm, tuner, _points(clean), _points(corrupted), as_claimed))
-    return found
+            costs.append(_cost(f"here, {data} {mode}", arm, tuner, _points(clean), _points(corrupted), as_claimed))
+    return costs
 
 
 def _cost(where: str, arm: str, tuner: str, clean: str, corrupted: str, as_claimed: str) -> Row:

@@ -33,14 +33,14 @@ def seconds_of_a_step(speeds: Speeds, stage: str, method: str, arm: str, start: 
     return next((speeds[kind] for kind in kinds if kind in speeds), None)
 
 
-def seconds_of_scoring(speeds: Speeds, start: str, kept: bool | None) -> float | None:
-    """Of a cell; ``kept``: whether corrupted images are in memory, None where nobody knows."""
-    return next((speeds["score", name] for name in _scoring_kinds(start, kept) if ("score", name) in speeds), None)
+def seconds_of_scoring(speeds: Speeds, start: str, in_memory: bool | None) -> float | None:
+    """Of a cell; ``in_memory``: whether corrupted images are in memory, None where nobody knows."""
+    return next((speeds["score", name] for name in _scoring_kinds(start, in_memory) if ("score", name) in speeds), None)
 
 
-def _scoring_kinds(start: str, kept: bool | None) -> list[str]:
+def _scoring_kinds(start: str, in_memory: bool | None) -> list[str]:
     """What makes scorings alike, the closer likeness first."""
-    return [start] if kept is None else [f"{'kept' if kept else 'made'}, {start}", start]
+    return [start] if in_memory is None else [f"{'kept' if in_memory else 'made'}, {start}", start]
 
 
 def _training_kinds(stage: str, method: str, arm: str) -> list[str]:

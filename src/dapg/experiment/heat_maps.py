@@ -128,12 +128,12 @@ def pairs(experiment: Experiment, stored: Stored) -> dict[Group, dict[str, Cell]
     Strength is mAP on corrupted images (all types) in the data set's first mode, the mean over seeds; of an even
     number of seeds the lower of the two in the middle is taken. Both cells are of the same partition.
     """
-    found: dict[Group, dict[str, list[Cell]]] = {}
+    by_group: dict[Group, dict[str, list[Cell]]] = {}
     for cell in experiment.cells():
         if cell.name in stored:
-            found.setdefault(cell.group, {}).setdefault(cell.arm, []).append(cell)
+            by_group.setdefault(cell.group, {}).setdefault(cell.arm, []).append(cell)
     chosen = {}
-    for group, arms in found.items():
+    for group, arms in by_group.items():
         ours = next((arm for arm in OURS if arm in arms), "")
         others = [arm for arm in arms if not arm.startswith("dapg")]
         if not ours or not others:
@@ -264,9 +264,9 @@ def disagreements(
     }
     lists, shown = [], []
     for case in ("ours", "other"):
-        found = cases[case].nonzero()[:, 0]
-        order = torch.randperm(len(found), generator=generator_from("disagreements", case, seed))
-        for number in found[order[:LISTS]].tolist():
+        queries = cases[case].nonzero()[:, 0]
+        order = torch.randperm(len(queries), generator=generator_from("disagreements", case, seed))
+        for number in queries[order[:LISTS]].tolist():
             query = marked.query[number]
             entry: dict[str, Any] = {}
             for who, ranking in rankings.items():

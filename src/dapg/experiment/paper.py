@@ -174,7 +174,7 @@ ORIGINALS: Mapping[tuple[str, bool, str, int], float] = {
 
 def not_the_best() -> list[str]:
     """Printed cells in which the paper's own method is not the best of its block, although the text says so."""
-    found = []
+    beaten = []
     for finetuning in ("cil", "agw"):
         block = [row for row in TABLES_1_AND_2 if row.finetuning == finetuning]
         for corrupted in (False, True):
@@ -185,5 +185,5 @@ def not_the_best() -> list[str]:
                     if best != "dapg":
                         kind, ours = "corrupted" if corrupted else "clean", values["dapg"]
                         where = f"{finetuning}, {kind}, {mode}, {measure}"
-                        found.append(f"{where}: {best} {values[best]:.2f}, dapg {ours:.2f}")
-    return found
+                        beaten.append(f"{where}: {best} {values[best]:.2f}, dapg {ours:.2f}")
+    return beaten

@@ -176,12 +176,12 @@ def _judged(stated: Registration, whole: dict[str, list[list[CellResult]]]) -> l
     rows: list[Row] = []
     for (tuner, gap), p in zip(gaps.items(), corrected, strict=False):
         low, high = 100 * gap.low, 100 * gap.high
-        kept = equivalence(*_persons(whole[tuner], clean), stated.margin / 100, _REPLICATES)["mAP"]
+        cost = equivalence(*_persons(whole[tuner], clean), stated.margin / 100, _REPLICATES)["mAP"]
         difference = f"{100 * gap.value:+.2f} ({low:+.2f} to {high:+.2f})"
-        change = f"{100 * kept.value:+.2f} (90 %: {100 * kept.low:+.2f} to {100 * kept.high:+.2f})"
+        change = f"{100 * cost.value:+.2f} (90 %: {100 * cost.low:+.2f} to {100 * cost.high:+.2f})"
         judged = verdict(p, low, high, stated.smallest_effect)
-        clean_pictures = change, "holds" if kept.not_lower else "not shown"
-        rows.append(_row(stated, tuner, difference, f"{p:.4f}", verdict=judged, clean=clean_pictures))
+        on_clean = change, "holds" if cost.not_lower else "not shown"
+        rows.append(_row(stated, tuner, difference, f"{p:.4f}", verdict=judged, clean=on_clean))
     return rows
 
 

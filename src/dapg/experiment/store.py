@@ -281,10 +281,10 @@ def _read_persons(folder: Path, name: str) -> dict[str, PersonScores]:
     names, persons, sums = arrays["scores"].tolist(), arrays["persons"], arrays["sums"] * _UNIT
     if sums.shape[1:] != (len(names), len(persons)):
         raise DapgError(f"{path}: the sums by person of {name} contradict themselves; {_REMEDY}")
-    found = {}
+    scores = {}
     for number, score in enumerate(names):
         tested = sums[-1, number] > 0
         columns = np.full((int(tested.sum()), 4), np.nan)
         columns[:, _MEASURES] = sums[:, number, tested].T
-        found[score] = PersonScores(tuple(persons[tested].tolist()), columns)
-    return found
+        scores[score] = PersonScores(tuple(persons[tested].tolist()), columns)
+    return scores

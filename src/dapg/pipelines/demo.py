@@ -223,7 +223,7 @@ def _pages(demo: Demo, starts: Sequence[str], searches: JsonObject, notes: Seque
     page = DemoPage(
         title=TITLE,
         scored=scored,
-        searches={TRAINED[start]: found for start, found in searches.items()},
+        searches={TRAINED[start]: search for start, search in searches.items()},
         seed=demo.seed,
         persons=PERSONS,
         listed=LISTED,

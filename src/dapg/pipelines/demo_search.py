@@ -54,7 +54,7 @@ def search(model: str, dataset: Dataset, seed: int, device: str) -> JsonObject:
     height, width = SCALES["small"].decoded or (0, 0)
     fog = CorruptionPolicy(("fog",), severities=(FOG,), height=height, width=width)
     shown = torch.randperm(len(trial.query), generator=generator_from("demo queries", seed))[:LISTED].tolist()
-    found: JsonObject = {}
+    searches: JsonObject = {}
     for name, source in (("clean", dataset), ("fog", CorruptedDataset(dataset, fog))):
         marked = source.mark(trial) if isinstance(source, CorruptedDataset) else trial
         records = [*marked.query, *marked.gallery]
@@ -63,7 +63,7 @@ def search(model: str, dataset: Dataset, seed: int, device: str) -> JsonObject:
         ranking = rank(features[:split], features[split:], Labels.of(marked), top=max(ANSWERS, 5))
         lists = [(marked.query[number], _answers(ranking, number, marked.gallery)) for number in shown]
         images = [record for query, answers in lists for record in (query, *(answer for answer, *_ in answers))]
-        found[name] = {
+        searches[name] = {
             "queries": split,
             "first": float(ranking.matches[:, 0].double().mean()),
             "five": float(ranking.matches[:, :5].any(dim=1).double().mean()),
@@ -73,7 +73,7 @@ def search(model: str, dataset: Dataset, seed: int, device: str) -> JsonObject:
                 for place, content in thumbnails(source, images, _THUMBNAIL, _QUALITY)
             },
         }
-    return found
+    return searches
 
 
 def _answers(ranking: Ranking, number: int, gallery: tuple[Record, ...]) -> Answers:

@@ -90,7 +90,7 @@ def generate(source: DataConfig, settings: GenerateSettings) -> JsonObject:
     about = _claim(out, dataset, records, list(poses), facts, settings)  # whatever can be refused has been
     shards = chunks(len(records), _SHARD)
     start = functools.partial(_start, settings, dataset, records, _SHARD)
-    kept = launch(Job("pose generate", out, shards, "picture", start), settings.engine)
+    done_before = launch(Job("pose generate", out, shards, "picture", start), settings.engine)
     reasons = [reason for shard in shards for reason in read_json(piece(out, shard, ".json"), list[str])]
     unchanged = [(record.path, record.box, reason) for record, reason in zip(records, reasons, strict=True) if reason]
     images = tuple(
@@ -104,7 +104,7 @@ def generate(source: DataConfig, settings: GenerateSettings) -> JsonObject:
         write_manifest(Manifest(out, images, about))
     return {
         "pictures": len(records),
-        "done before": kept,
+        "done before": done_before,
         "generated": len(poses) * (len(records) - len(unchanged)),
         "passed on unchanged": len(unchanged),
         "pairs of the generator": facts.supervision,

@@ -52,9 +52,9 @@ def _conclusion(results: Sequence[JsonObject]) -> list[str]:
         summary, model = max(models, key=lambda pair: pair[0]["mean"]["mAP"])
         retention = summary["retention"]["mAP"]
         among = f", the highest of {len(models)} models" if len(models) > 1 else ""
-        kept = f", and keeps {_percent(retention)} % of its clean mAP" if retention is not None else ""
+        share = f", and keeps {_percent(retention)} % of its clean mAP" if retention is not None else ""
         score = _with_interval(summary["mean"]["mAP"], summary["intervals"]["mAP"])
-        sentences.append(f"{where}: {model} reaches a corrupted mAP of {score} %{among}{kept}.")
+        sentences.append(f"{where}: {model} reaches a corrupted mAP of {score} %{among}{share}.")
     return sentences
 
 

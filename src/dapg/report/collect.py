@@ -64,15 +64,15 @@ def collect(folders: list[Path]) -> list[Run]:
     Raises:
         UsageError: a folder does not exist, or none of them holds a run.
     """
-    found: dict[Path, Run] = {}
+    runs: dict[Path, Run] = {}
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"{folder} is not a folder")
         for config in sorted(folder.rglob(CONFIG)):
-            found.setdefault(config.parent.resolve(), _read(config.parent))
-    if not found:
+            runs.setdefault(config.parent.resolve(), _read(config.parent))
+    if not runs:
         raise UsageError(f"no run (a folder with {CONFIG}) below {', '.join(map(str, folders))}")
-    return list(found.values())
+    return list(runs.values())
 
 
 def _read(folder: Path) -> Run:

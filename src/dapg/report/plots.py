@@ -93,8 +93,8 @@ def cmc_curves(runs: Sequence[Run]) -> str:
 
 def distance_histograms(figures: JsonObject) -> str:
     """Share of pairs by cosine distance, same person and other persons, one panel per pair of modalities."""
-    found = figures.get("distances") or {"pairs": []}
-    pairs = [pair for pair in found["pairs"] if sum(pair["same"]) and sum(pair["other"])]
+    distances = figures.get("distances") or {"pairs": []}
+    pairs = [pair for pair in distances["pairs"] if sum(pair["same"]) and sum(pair["other"])]
     if not pairs:
         return ""
     axes = _panels(len(pairs))
@@ -102,9 +102,9 @@ def distance_histograms(figures: JsonObject) -> str:
         for kind, colour in (("same", COLOURS[0]), ("other", COLOURS[1])):
             shares = [100 * count / sum(pair[kind]) for count in pair[kind]]
             label = f"{kind} person, {sum(pair[kind]):,} pairs"
-            axis.stairs(shares, found["edges"], color=colour, alpha=0.45, fill=True, label=label)
+            axis.stairs(shares, distances["edges"], color=colour, alpha=0.45, fill=True, label=label)
         used = [place for kind in ("same", "other") for place, count in enumerate(pair[kind]) if count]
-        axis.set_xlim(found["edges"][min(used)], found["edges"][max(used) + 1])
+        axis.set_xlim(distances["edges"][min(used)], distances["edges"][max(used) + 1])
         _label(axis, " - ".join(pair["modalities"]), "cosine distance", "pairs (%)")
         _legend(axis)
     return _svg(axes)

@@ -44,7 +44,7 @@ def ranked_list(read: Read, entry: JsonObject, maps: Any = None) -> list[list[Fi
         maps: (1 + answers, h, w), 0 ... 1, or None.
     """
     shown = [entry["query"], *entry["answers"]]
-    rows = [[_figure(read(each["picture"]), each) for each in shown]]
+    rows = [[_figure(read(person["picture"]), person) for person in shown]]
     if maps is not None:
         mapped = [figure.image and overlay(figure.image, maps[place]) for place, figure in enumerate(rows[0])]
         rows.append([Figure(figure.kind, image, figure.title) for figure, image in zip(rows[0], mapped, strict=True)])

@@ -101,9 +101,9 @@ def sureness_rows(runs: Sequence[Run]) -> list[Row]:
             interval = run.result["intervals"][measure]
             row[f"{measure}, 95 % interval"] = f"{_percent(interval['low'])} to {_percent(interval['high'])}"
             row["test persons"] = str(interval["persons"])
-            for cause, found in run.result["spread"][measure].items():
-                if found["levels"] > 1:
-                    causes.append(f"{measure} ± {100 * found['std']:.2f} over {found['levels']} {cause} levels")
+            for cause, levels in run.result["spread"][measure].items():
+                if levels["levels"] > 1:
+                    causes.append(f"{measure} ± {100 * levels['std']:.2f} over {levels['levels']} {cause} levels")
         row["spread"] = "; ".join(causes)
         rows.append({key: row[key] for key in sorted(row, key=lambda key: key == "spread")})
     return rows

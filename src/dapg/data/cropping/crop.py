@@ -79,7 +79,7 @@ class CropSettings:
 class Crop:
     """A kept crop."""
 
-    found: Found
+    row: Found
     video: str
     camera: int
     track: str
@@ -200,7 +200,7 @@ def _merge(videos: Sequence[Video], out: Path, settings: CropSettings) -> JsonOb
         crops += _select(rows, video, camera, settings, dropped)
     counts["tracks"] = len({(crop.video, crop.track) for crop in crops})
     _write_lists(crops, out, settings)
-    for file in candidates - {crop.found.file for crop in crops}:
+    for file in candidates - {crop.row.file for crop in crops}:
         (out / file).unlink(missing_ok=True)
     for folder in (out, *(out / top / video.name for video in videos for top in ("", SEGMENTS))):
         remove_leftovers(folder)
@@ -241,10 +241,10 @@ def _write_lists(crops: Sequence[Crop], out: Path, settings: CropSettings) -> No
     manifest: list[Sequence[object]] = [COLUMNS]
     labels: list[Sequence[object]] = [("path", "camera", "modality", *(("person",) if settings.persons else ()))]
     for crop in crops:
-        found = crop.found
-        place = (crop.video, found.number, f"{found.seconds:.3f}", *found.box)
-        manifest.append((found.file, *place, f"{found.score:.4f}", crop.track, f"{found.sharpness:.1f}"))
+        row = crop.row
+        place = (crop.video, row.number, f"{row.seconds:.3f}", *row.box)
+        manifest.append((row.file, *place, f"{row.score:.4f}", crop.track, f"{row.sharpness:.1f}"))
         person = (f"{crop.video}#{crop.track}",) if settings.persons else ()
-        labels.append((found.file, crop.camera, settings.modality, *person))
+        labels.append((row.file, crop.camera, settings.modality, *person))
     for name, lines in ((LABELS, labels), (MANIFEST, manifest)):
         atomic_write_text(out / name, csv_text(lines))
