@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pose_image_quality import gradient_energy, masked_mean, ssim_map
 from torch import Tensor
 
 from dapg.augment.repose import repose
 from dapg.augment.skeleton import canonical_poses
 from dapg.core import plugins
+from dapg.core.colour import grey
 from dapg.core.files import write_json
 from dapg.core.images import decode, to_float, to_pil
 from dapg.core.train_config import BackboneConfig
@@ -29,7 +31,6 @@ from dapg.data.sets.synthetic import VISIBLE_CAMERAS, Synthetic
 from dapg.features.build_encoder import build_encoder
 from dapg.models.weights.pose_weights import load_generator
 from dapg.pose.estimators.base import Estimator
-from dapg.pose.image_quality import gradient_energy, grey, masked_mean, ssim_map
 from dapg.pose.mask import person_mask
 from dapg.pose.pairs import exact_points, same_people
 from dapg.pose.scores import pck

@@ -1,10 +1,17 @@
-"""Measures of generated images, by hand."""
+"""Measures of generated images in the benchmark of pose generators, by hand."""
+
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
 
 from dapg.core.rng import generator_from
-from dapg.pose.image_quality import gradient_energy, grey, masked_mean, ssim_map
+
+MEASURES = runpy.run_path(str(Path(__file__).resolve().parents[2] / "benchmarks" / "pose_image_quality.py"))
+gradient_energy, grey, masked_mean, ssim_map = (
+    MEASURES[name] for name in ("gradient_energy", "grey", "masked_mean", "ssim_map")
+)
 
 
 def test_ssim_by_hand() -> None:

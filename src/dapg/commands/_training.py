@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dapg.commands._next import dapg
+from dapg.commands._next import dapg, finished
 from dapg.commands._settings import take_option, take_positional
 from dapg.core import plugins
 from dapg.core.errors import UsageError
@@ -107,9 +107,8 @@ def say_result(result: JsonObject, out: str) -> None:
 
     if distributed.rank() > 0:
         return
-    done = "already finished, reused" if result.get("reused") else "done"
     print(
-        f"{done}: {counted(result['steps'], 'step')} in {result['seconds']:.0f} s "
+        f"{finished(result)}: {counted(result['steps'], 'step')} in {result['seconds']:.0f} s "
         f"({result['pictures_per_second']:.0f} images/s), last loss {result['logs'].get('loss', float('nan')):.3f}"
     )
     if result["extended_from"]:

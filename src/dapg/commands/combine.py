@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dapg.commands._next import PER_CENT
+from dapg.commands._next import PER_CENT, within
 from dapg.commands._scores import print_spread
 from dapg.commands._settings import parse, take_words
 from dapg.core.errors import UsageError
@@ -27,11 +27,7 @@ class CombineSettings:
 
 
 def main(words: list[str], program: str) -> None:
-    """Parse, combine, print a line for each measure.
-
-    Raises:
-        UsageError: no results.
-    """
+    """Parse, combine, print a line for each measure."""
     results, words = take_words(words)
     settings = parse(program, CombineSettings(), words, _HELP)
     if not results:
@@ -47,9 +43,8 @@ def main(words: list[str], program: str) -> None:
     for name, scores in {"clean": combined["clean"], **combined["corrupted"]}.items():
         for measure, interval in scores["intervals"].items():
             print(
-                f"{name:12} {measure:7} {100 * interval['value']:5.1f}   95 % interval {100 * interval['low']:.1f} to "
-                f"{100 * interval['high']:.1f}, {counted(interval['persons'], 'test person')}, "
-                f"{counted(interval['seeds'], 'model')}"
+                f"{name:12} {measure:7} {100 * interval['value']:5.1f}   {within(interval)}, "
+                f"{counted(interval['persons'], 'test person')}, {counted(interval['seeds'], 'model')}"
             )
         print_spread(scores["spread"])
     if settings.out:

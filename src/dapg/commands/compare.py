@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dapg.commands._next import within
 from dapg.commands._settings import parse, take_words
 from dapg.core.errors import UsageError
 from dapg.core.words import counted
@@ -29,11 +30,7 @@ class CompareSettings:
 
 
 def main(words: list[str], program: str) -> None:
-    """Parse, compare, print a line for each measure.
-
-    Raises:
-        UsageError: fewer than two groups of results.
-    """
+    """Parse, compare, print a line for each measure."""
     names, words = take_words(words)
     settings = parse(program, CompareSettings(), words, _HELP)
     groups = _groups(names)
@@ -51,9 +48,8 @@ def main(words: list[str], program: str) -> None:
         for measure, interval in comparison["differences"].items():
             adjusted = f", {interval['p_holm']:.4f} by Holm's rule" if len(compared) > 1 else ""
             print(
-                f"{measure:7} {100 * interval['value']:+6.1f}   95 % interval {100 * interval['low']:+.1f} to "
-                f"{100 * interval['high']:+.1f}, p {interval['p']:.4f}{adjusted}, "
-                f"{counted(interval['persons'], 'test person')}, {counted(interval['seeds'], 'seed')}"
+                f"{measure:7} {100 * interval['value']:+6.1f}   {within(interval, '+')}, p {interval['p']:.4f}"
+                f"{adjusted}, {counted(interval['persons'], 'test person')}, {counted(interval['seeds'], 'seed')}"
                 + (f" in each of {interval['partitions']} partitions" if interval["partitions"] > 1 else "")
             )
     if settings.out:

@@ -1,5 +1,6 @@
 """Features of a data set or a folder of images, by a trained run or any other model, into one array."""
 
+from dapg.commands._next import finished
 from dapg.commands._settings import parse, take_positional
 from dapg.core.words import counted
 
@@ -25,8 +26,7 @@ def main(words: list[str], program: str) -> None:
 
     settings = parse(program, ExtractSettings(model), words, _HELP, ("model",), _COMMON)
     result = extract_features(settings)
-    done = "already finished, reused" if result.get("reused") else "done"
-    print(f"{done}: {counted(result['images'], 'image')}, {result['dimension']} numbers each")
+    print(f"{finished(result)}: {counted(result['images'], 'image')}, {result['dimension']} numbers each")
     if result["unreadable"]:
         path, reason = next(iter(result["unreadable"].items()))
         print(f"{counted(len(result['unreadable']), 'unreadable image')}, rows of NaN; first {path}: {reason}")

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
+from dapg.commands._next import refuse_problems
 from dapg.commands._settings import parse, take_positional
-from dapg.core.errors import DapgError
 from dapg.core.ranges import Count, CountOrZero
-from dapg.core.words import counted
 
 _HELP = """usage: dapg gallery audit GALLERY [--verify BOOL] [--expect HASH] [--after NUMBER] [--limit NUMBER]
 
@@ -33,11 +32,7 @@ class AuditSettings:
 
 
 def main(words: list[str], program: str) -> None:
-    """Parse, print or verify.
-
-    Raises:
-        DapgError: the chain is broken.
-    """
+    """Parse, print or verify."""
     folder, words = take_positional(words, "GALLERY", None, program)
     settings = parse(program, AuditSettings(), words, _HELP)
 
@@ -52,8 +47,5 @@ def main(words: list[str], program: str) -> None:
             print(json.dumps(asdict(entry), ensure_ascii=False))
         return
     problems, head = gallery.verify_audit(settings.expect)
-    for problem in problems:
-        print(problem)
-    if problems:
-        raise DapgError(f"{folder}: {counted(len(problems), 'problem')} in the audit, see above")
+    refuse_problems(folder, problems, " in the audit")
     print(f"the chain is whole; last hash {head}")

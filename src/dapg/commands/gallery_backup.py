@@ -24,11 +24,7 @@ class BackupSettings:
 
 
 def main(words: list[str], program: str) -> None:
-    """Parse, copy.
-
-    Raises:
-        UsageError: no folder named.
-    """
+    """Parse, copy."""
     folder, words = take_positional(words, "GALLERY", None, program)
     settings = parse(program, BackupSettings(), words, _HELP)
     if not settings.out:

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
+from dapg.commands._next import refuse_problems
 from dapg.commands._settings import parse, take_positional
-from dapg.core.errors import DapgError
-from dapg.core.words import counted
 
 _HELP = """usage: dapg gallery check GALLERY [--text TEXT,TEXT,...]
 
@@ -27,19 +26,12 @@ class CheckSettings:
 
 
 def main(words: list[str], program: str) -> None:
-    """Parse, check, print problems.
-
-    Raises:
-        DapgError: there are some.
-    """
+    """Parse, check, print problems."""
     folder, words = take_positional(words, "GALLERY", None, program)
     settings = parse(program, CheckSettings(), words, _HELP)
 
     from dapg.gallery.gallery import Gallery
 
     problems = Gallery(folder).check([text.strip() for text in settings.text.split(",") if text.strip()])
-    for problem in problems:
-        print(problem)
-    if problems:
-        raise DapgError(f"{folder}: {counted(len(problems), 'problem')}, see above")
+    refuse_problems(folder, problems)
     print("everything is as it should be")

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from dapg.commands._next import refuse_problems
 from dapg.commands._settings import parse, take_positional
-from dapg.core.errors import DapgError, UsageError
+from dapg.core.errors import UsageError
 from dapg.core.ranges import CountOrZero
 from dapg.core.words import counted
 
@@ -32,12 +33,7 @@ class DeleteSettings:
 
 
 def main(words: list[str], program: str) -> None:
-    """Parse, delete, look for remains.
-
-    Raises:
-        UsageError: nothing to delete.
-        DapgError: something is left.
-    """
+    """Parse, delete, look for remains."""
     folder, words = take_positional(words, "GALLERY", None, program)
     settings = parse(program, DeleteSettings(), words, _HELP)
     if not settings.person and not settings.pictures:
@@ -56,9 +52,5 @@ def main(words: list[str], program: str) -> None:
         print(f"yours to delete, outside the gallery: {path}")
     if len(outside) > 20:
         print(f"... and {len(outside) - 20:,} more files outside the gallery")
-    problems = gallery.check()
-    for problem in problems:
-        print(problem)
-    if problems:
-        raise DapgError(f"{folder}: {counted(len(problems), 'problem')}, see above")
+    refuse_problems(folder, gallery.check())
     print("nothing is left of them in the gallery's files")

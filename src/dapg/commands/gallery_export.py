@@ -29,11 +29,7 @@ class ExportSettings:
 
 
 def main(words: list[str], program: str) -> None:
-    """Parse, write.
-
-    Raises:
-        UsageError: no search or no file named.
-    """
+    """Parse, write."""
     folder, words = take_positional(words, "GALLERY", None, program)
     settings = parse(program, ExportSettings(), words, _HELP)
     if not settings.search or not settings.out:

@@ -27,11 +27,7 @@ _COMMON = "model camera modality infrared start split labels copy watch every ba
 
 
 def main(words: list[str], program: str) -> None:
-    """Parse, index, print counts.
-
-    Raises:
-        UsageError: no gallery, no source, or a new gallery without a model.
-    """
+    """Parse, index, print counts."""
     from dapg.gallery.indexing import IndexSettings
 
     if wants_help(words):

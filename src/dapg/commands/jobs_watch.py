@@ -36,13 +36,7 @@ class WatchSettings:
 
 
 def main(words: list[str], program: str) -> None:
-    """Look, print, again.
-
-    Raises:
-        UsageError: wrong arguments.
-        DapgError: no job in the folder.
-        SystemExit: 1 where shards failed.
-    """
+    """Look, print, again."""
     folder, words = take_positional(words, "FOLDER", None, program)
     settings = parse(program, WatchSettings(), words, _HELP)
     from dapg.core.shards import read_progress

@@ -28,11 +28,7 @@ class LeaderboardSettings:
 
 
 def main(words: list[str], program: str) -> None:
-    """Parse, read, write.
-
-    Raises:
-        UsageError: no result, or one of another kind.
-    """
+    """Parse, read, write."""
     names, words = take_words(words)
     settings = parse(program, LeaderboardSettings(), words, _HELP)
     if not names:

@@ -1,6 +1,6 @@
 """Nearest neighbours among crops of your own videos, judged by tracks or by a few labels of yours."""
 
-from dapg.commands._next import PER_CENT, dapg, say_next
+from dapg.commands._next import PER_CENT, dapg, say_next, within
 from dapg.commands._settings import parse, take_positional
 from dapg.core.words import counted
 
@@ -40,10 +40,8 @@ def main(words: list[str], program: str) -> None:
     print(PER_CENT)
     for name in ("rank-1", "mAP", "mINP"):
         interval = result["intervals"][name]
-        print(
-            f"{name:7} {100 * interval['value']:5.1f}   95 % interval {100 * interval['low']:.1f} to "
-            f"{100 * interval['high']:.1f} over {interval['persons']} {result['test']}"
-        )
+        persons = f"{interval['persons']} {result['test']}"
+        print(f"{name:7} {100 * interval['value']:5.1f}   {within(interval)} over {persons}")
     print(f"rank-1 by guessing {100 * result['chance']:.1f}")
     print(
         f"written: {Path(settings.out) / 'result.json'}, {Path(settings.out) / SHEET} (real people: not to be shared)"

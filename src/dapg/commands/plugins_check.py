@@ -19,12 +19,7 @@ what to write.
 
 
 def main(words: list[str], program: str) -> None:
-    """Check, and say what is kept and what is not.
-
-    Raises:
-        UsageError: no folder, or nothing in it is a plug-in.
-        SystemExit: 1 where a contract is broken.
-    """
+    """Check, and say what is kept and what is not."""
     if words and words[0] in ("-h", "--help"):
         print(_HELP, end="")
         return

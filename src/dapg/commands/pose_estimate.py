@@ -1,6 +1,6 @@
 """Find the 18 key points of the person in each image: one table beside the data."""
 
-from dapg.commands._next import dapg, say_next
+from dapg.commands._next import dapg, finished, say_next
 from dapg.commands._settings import parse, take_option, take_source
 from dapg.commands._training import data_option
 from dapg.core import plugins
@@ -35,9 +35,8 @@ def main(words: list[str], program: str) -> None:
     defaults = EstimateSettings(name, estimator_class(name).Config(), config)
     settings = parse(program, defaults, words, help_text, positionals=("name",))
     result = estimate(settings)
-    done = "already finished, reused" if result.get("reused") else "done"
     images, usable = result["pictures"], result["usable"]
-    print(f"{done}: {counted(images, 'image')}, {usable} with usable key points, {images - usable} without")
+    print(f"{finished(result)}: {counted(images, 'image')}, {usable} with usable key points, {images - usable} without")
     if result["unreadable"]:
         unreadable = counted(len(result["unreadable"]), "image")
         print(f"could not be read: {unreadable}, listed in {settings.folder() / 'result.json'}")

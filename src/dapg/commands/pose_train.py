@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dapg.commands._next import dapg, say_next
+from dapg.commands._next import dapg, finished, say_next
 from dapg.commands._settings import parse, take_option
 from dapg.core.words import counted
 
@@ -37,9 +37,7 @@ def main(words: list[str], program: str) -> None:
     settings = parse(program, recipe(preset), words, _HELP.format(preset=preset), common=_COMMON)
     result = train_gan(settings)
     folder = Path(settings.out)
-    done = "already finished, reused" if result.get("reused") else "done"
-    print(
-        f"{done}: {counted(result['steps'], 'step')} in {result['seconds']:.0f} s; pairs: {result['pairs']['meaning']}"
-    )
+    steps = f"{counted(result['steps'], 'step')} in {result['seconds']:.0f} s"
+    print(f"{finished(result)}: {steps}; pairs: {result['pairs']['meaning']}")
     print(f"written: {folder / 'generator.safetensors'}; card: {folder / CARD}")
     say_next(("paint people in other poses", dapg("pose", "generate", "DATA", "--generator", folder)))

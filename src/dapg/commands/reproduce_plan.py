@@ -16,11 +16,7 @@ examples:
 
 
 def main(words: list[str], program: str) -> None:
-    """Parse, then print the plan.
-
-    Raises:
-        UsageError: wrong arguments.
-    """
+    """Parse, then print the plan."""
     experiment, settings = parse_experiment(program, ExperimentSettings(), words, _HELP)
     from dapg.experiment.plan import outlook
     from dapg.experiment.registration import statement

@@ -24,12 +24,7 @@ class RecheckSettings(ExperimentSettings):
 
 
 def main(words: list[str], program: str) -> None:
-    """Parse, run again and compare.
-
-    Raises:
-        UsageError: wrong arguments, or a cell that holds other scores.
-        SystemExit: 1 where the scores are outside the tolerance.
-    """
+    """Parse, run again and compare."""
     experiment, settings = parse_experiment(program, RecheckSettings(), words, _HELP)
     from dapg.experiment.recheck import NothingToCheck, recheck
 

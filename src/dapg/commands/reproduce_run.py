@@ -29,12 +29,7 @@ class RunSettings(ExperimentSettings):
 
 
 def main(words: list[str], program: str) -> None:
-    """Parse and run.
-
-    Raises:
-        UsageError: wrong arguments.
-        SystemExit: 1 where a cell failed.
-    """
+    """Parse and run."""
     experiment, settings = parse_experiment(program, RunSettings(), words, _HELP)
     from dapg.experiment.queue import run
 

@@ -26,11 +26,7 @@ class ShowSettings(ExperimentSettings):
 
 
 def main(words: list[str], program: str) -> None:
-    """Parse and show.
-
-    Raises:
-        UsageError: wrong arguments, or stored cells that cannot be compared.
-    """
+    """Parse and show."""
     experiment, settings = parse_experiment(program, ShowSettings(), words, _HELP)
     from dapg.experiment.page import write_report
 

@@ -57,11 +57,7 @@ class SearchSettings:
 
 
 def main(words: list[str], program: str) -> None:
-    """Parse, search, print a line for each answer.
-
-    Raises:
-        UsageError: no gallery or no image.
-    """
+    """Parse, search, print a line for each answer."""
     if wants_help(words):
         parse(program, SearchSettings(), words, _HELP)
     places, words = take_words(words)

@@ -48,11 +48,7 @@ class ServeSettings:
 
 
 def main(words: list[str], program: str) -> None:
-    """Parse, open the gallery, serve until interrupted.
-
-    Raises:
-        UsageError: no gallery, not all of TLS, or an address that others reach without it.
-    """
+    """Parse, open the gallery, serve until interrupted."""
     if wants_help(words):
         parse(program, ServeSettings(), words, _HELP)
     demo = "--demo" in words

@@ -1,6 +1,5 @@
 """Images as people have them, files, Pillow images, NumPy arrays or tensors, to and from tensors (3, H, W)."""
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from dapg.core.errors import UsageError
-from dapg.core.images import decode, from_numpy, open_rgb, to_pil
+from dapg.core.images import decode, encode, from_numpy, open_rgb, to_pil
 
 Array = NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.float64]
 AnyImage = str | Path | bytes | Image.Image | Array | Tensor
@@ -95,10 +94,7 @@ def encoded(image: AnyImage) -> tuple[bytes, str]:
             return Path(image).read_bytes(), str(image)
         except OSError as error:
             raise UsageError(f"{image} cannot be read: {error.strerror or error}") from error
-    stream = io.BytesIO()
-    shown = image if isinstance(image, Image.Image) else to_pil(_rounded(to_tensor(image)))
-    shown.save(stream, "PNG")
-    return stream.getvalue(), "image"
+    return encode(image if isinstance(image, Image.Image) else to_pil(_rounded(to_tensor(image))), "PNG"), "image"
 
 
 def _rounded(image: Shaped[Tensor, "3 H W"]) -> UInt8[Tensor, "3 H W"]:

@@ -99,9 +99,7 @@ def scale_grey(data: bytes, bits: int, percentiles: tuple[float, ...], where: st
         grey = ((values - black) * (255 / max(white - black, 1.0))).clip(0, 255).round()
     else:
         grey = values.clip(0, 2**bits - 1) >> (bits - 8)
-    stored = io.BytesIO()
-    Image.fromarray(grey.astype(np.uint8)).save(stored, "PNG", compress_level=1)
-    return stored.getvalue()
+    return encode(Image.fromarray(grey.astype(np.uint8)), "PNG", compress_level=1)
 
 
 def grey_values(data: bytes, where: str) -> NDArray[np.int64] | None:
@@ -181,6 +179,13 @@ def decode(
     return from_numpy(np.asarray(rgb))
 
 
+def encode(image: Image.Image, form: str, **options: int) -> bytes:
+    """The file that Pillow makes of an image in a format such as JPEG, with that format's options."""
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
 def from_numpy(array: NDArray[np.uint8]) -> UInt8[Tensor, "3 H W"]:
     """A (H, W, 3) uint8 array as a contiguous (3, H, W) tensor."""
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
@@ -238,9 +243,7 @@ def sharpness(images: UInt8[Tensor, "B 3 H W"]) -> Float32[np.ndarray, "B"]:
 
 def cut(data: bytes, box: tuple[int, int, int, int]) -> bytes:
     """The part of an image inside a box, as a PNG file, so that it decodes to the same pixels."""
-    stored = io.BytesIO()
-    to_pil(decode(data, upright_size(data, box), box)).save(stored, "PNG", compress_level=1)
-    return stored.getvalue()
+    return encode(to_pil(decode(data, upright_size(data, box), box)), "PNG", compress_level=1)
 
 
 def thumbnail(data: bytes, size: tuple[int, int] = (256, 128)) -> bytes:
@@ -249,6 +252,4 @@ def thumbnail(data: bytes, size: tuple[int, int] = (256, 128)) -> bytes:
     Raises:
         DataError: not an image.
     """
-    stream = io.BytesIO()
-    to_pil(decode(data, size)).save(stream, "JPEG", quality=85)
-    return stream.getvalue()
+    return encode(to_pil(decode(data, size)), "JPEG", quality=85)

@@ -1,6 +1,5 @@
 """Contract of a data set: one file, one class, records and trials. No image is opened here."""
 
-import io
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import ClassVar
 from PIL import Image
 
 from dapg.core.errors import DataError, UsageError, nearest
-from dapg.core.images import scale_grey
+from dapg.core.images import encode, scale_grey
 from dapg.core.seeds import derive_seed
 from dapg.core.types import Record, Trial
 
@@ -204,9 +203,7 @@ def example_image(path: str) -> bytes:
     """An image of 8 x 16 pixels in the format that the suffix names, in a colour of its own."""
     colour = derive_seed("example", path) % 2**24
     image = Image.new("RGB", (8, 16), (colour & 255, colour >> 8 & 255, colour >> 16))
-    stream = io.BytesIO()
-    image.save(stream, format=Image.registered_extensions()[Path(path).suffix.lower()])
-    return stream.getvalue()
+    return encode(image, Image.registered_extensions()[Path(path).suffix.lower()])
 
 
 def _read_scaled(read: Callable[[Record], bytes], bits: int, percentiles: tuple[float, ...], record: Record) -> bytes:

@@ -11,7 +11,6 @@ version): visible images only, one of 20 corruptions, severity 1 to 5, after the
 import contextlib
 import functools
 import hashlib
-import io
 import json
 import shutil
 import zipfile
@@ -38,7 +37,7 @@ from dapg.core.files import (
     sha256,
     write_json,
 )
-from dapg.core.images import decode, from_numpy, open_rgb, to_pil
+from dapg.core.images import decode, encode, from_numpy, open_rgb, to_pil
 from dapg.core.launch import launch
 from dapg.core.ranges import CountOrZero, PixelsOrZero, Seed, Severity
 from dapg.core.rng import SampleGenerator
@@ -334,7 +333,7 @@ class CorruptedDataset(Dataset):
         data = self.dataset.read(original)
         if assignment.name == library.NONE and original.box is None:
             return data
-        return _encoded(corrupt_record(data, original, self.policy, assignment), "BMP")
+        return encode(to_pil(corrupt_record(data, original, self.policy, assignment)), "BMP")
 
     @classmethod
     def example_layout(cls) -> Mapping[str, str | None]:
@@ -357,12 +356,6 @@ def _original(record: Record) -> tuple[Record, bool]:
         left, top, right, bottom = (int(n) for n in numbers)
         return replace(record, path=before, box=(left, top, right, bottom)), clean
     return replace(record, path=path), clean
-
-
-def _encoded(image: UInt8[Tensor, "3 H W"], form: str, **options: int) -> bytes:
-    stream = io.BytesIO()
-    to_pil(image).save(stream, form, **options)
-    return stream.getvalue()
 
 
 # A copy as files
@@ -482,7 +475,8 @@ def _start_copying(
             name, severity = assignment.name, assignment.severity
             if name != library.NONE:
                 try:
-                    data = _encoded(corrupt_record(data, record, policy, assignment), "PNG", compress_level=1)
+                    damaged = corrupt_record(data, record, policy, assignment)
+                    data = encode(to_pil(damaged), "PNG", compress_level=1)
                 except DataError:  # damaged it stays, for whoever reads the copy to count
                     if on_bad_image == "fail":
                         raise

@@ -5,7 +5,6 @@ cells (data set, start, fine-tuning) leaves one file beside the page, thumbnails
 arm and of the strongest arm that is no part of ours. The page is made from these files; git keeps neither.
 """
 
-import base64
 import tempfile
 import time
 from collections.abc import Mapping
@@ -39,7 +38,7 @@ from dapg.experiment.store import CellResult, Stored, read_cells, refuse_mixed, 
 from dapg.features.build_encoder import build_encoder
 from dapg.features.encoders import Encoder
 from dapg.features.extract import extract
-from dapg.features.ranked_lists import describe_lists, thumbnails
+from dapg.features.ranked_lists import answers_of, describe_lists, thumbnail_texts
 from dapg.scoring.labels import Labels
 from dapg.scoring.ranking import rank
 
@@ -270,12 +269,7 @@ def disagreements(
             query = marked.query[number]
             entry: dict[str, Any] = {}
             for who, ranking in rankings.items():
-                columns = (ranking.gallery[number], ranking.similarity[number], ranking.matches[number])
-                answers = [
-                    (marked.gallery[place], round(value, 3), match)
-                    for place, value, match in zip(*(column.tolist() for column in columns), strict=True)
-                    if place >= 0
-                ]
+                answers = answers_of(ranking, number, marked.gallery, 3)
                 (described,) = describe_lists([(query, answers)])
                 entry |= {"query": described["query"], who: described["answers"]}
                 shown += [query, *(record for record, *_ in answers)]
@@ -283,7 +277,5 @@ def disagreements(
     return {
         "counts": {case: int(chosen.sum()) for case, chosen in cases.items()},
         "lists": lists,
-        "pictures": {
-            name: base64.b64encode(content).decode() for name, content in thumbnails(view, shown, _THUMBNAIL, _QUALITY)
-        },
+        "pictures": thumbnail_texts(view, shown, _THUMBNAIL, _QUALITY),
     }

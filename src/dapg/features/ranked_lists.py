@@ -1,26 +1,34 @@
 """Ranked lists as the report draws them: thumbnails, what matches, and maps of what makes two images alike."""
 
+import base64
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from dapg.core.files import atomic_write_bytes, write_arrays
-from dapg.core.images import to_pil
+from dapg.core.images import encode, to_pil
 from dapg.core.types import JsonObject, Record
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, ordered_batches
 from dapg.features.encoders import Encoder
 from dapg.features.grad_cam import maps_of_records
 from dapg.features.table import FeatureTable
+from dapg.scoring.ranking import Ranking
 
 PICTURES, MAPS = "pictures", "activations.npz"
 _THUMBNAIL = (128, 64)
 
 Answers = list[tuple[Record, float, bool | None]]
 """Gallery images, nearest first: similarity, and whether it is the query's person (None: nobody knows)."""
+
+
+def answers_of(ranking: Ranking, number: int, gallery: Sequence[Record], digits: int = 9) -> Answers:
+    """The answers to a query of a ranking; similarities, of single precision, are rounded to ``digits``."""
+    columns = (ranking.gallery[number], ranking.similarity[number], ranking.matches[number])
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [(gallery[place], round(value, digits), match) for place, value, match in rows if place >= 0]
 
 
 def describe_lists(lists: Sequence[tuple[Record, Answers]]) -> list[JsonObject]:
@@ -60,9 +68,7 @@ def thumbnails(
     config = LoaderConfig(height=size[0], width=size[1], workers=0)
     for batch in ordered_batches(dataset, records, 64, config):
         for index, image in zip(batch.indices.tolist(), batch.images, strict=True):
-            stream = io.BytesIO()
-            to_pil(image).save(stream, format="JPEG", quality=quality)
-            yield f"{PICTURES}/{_file_name(records[index])}", stream.getvalue()
+            yield f"{PICTURES}/{_file_name(records[index])}", encode(to_pil(image), "JPEG", quality=quality)
 
 
 def save_maps(
@@ -97,6 +103,12 @@ def save_maps(
         for number, ((_, answers), own) in enumerate(zip(lists, query_maps, strict=True))
     }
     write_arrays(folder / MAPS, arrays)
+
+
+def thumbnail_texts(dataset: Dataset, records: Sequence[Record], size: tuple[int, int], quality: int) -> dict[str, str]:
+    """``thumbnails`` in base64, for a JSON file."""
+    files = thumbnails(dataset, records, size, quality)
+    return {name: base64.b64encode(content).decode() for name, content in files}
 
 
 def _described(record: Record) -> JsonObject:

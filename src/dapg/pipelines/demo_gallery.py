@@ -1,7 +1,6 @@
 """A gallery of the embedded rendered people, with night images to search it by: ``dapg serve --demo``."""
 
 import importlib.util
-import io
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from dapg.core.files import atomic_write_bytes, csv_text
-from dapg.core.images import open_rgb
+from dapg.core.images import encode, open_rgb
 from dapg.core.seeds import derive_seed
 from dapg.core.train_config import DataConfig
 from dapg.core.types import Modality, Record
@@ -51,7 +50,8 @@ def demo_gallery(folder: Path, model: str = MODEL, device: str = "auto") -> Gall
     for person in [*persons[:_ASKED], *strangers]:
         night = next(r for r in records if r.modality is Modality.INFRARED and r.person == person)
         known = f"person {person:03d}" if person in enrolled else f"stranger {person:03d}"
-        atomic_write_bytes(making / QUERIES / f"{known}, camera {night.camera}.png", _png(dataset.read(night)))
+        night_image = encode(open_rgb(dataset.read(night), "query"), "PNG")
+        atomic_write_bytes(making / QUERIES / f"{known}, camera {night.camera}.png", night_image)
     gallery.close()
     making.replace(folder)
     return Gallery(folder, device)
@@ -67,12 +67,6 @@ def _set_thresholds(gallery: Gallery, dataset: Dataset, records: Sequence[Record
         result = measure(network.encoder, network.card.infrared, settings)
         data = {**result["data"], "name": "rendered people", "root": "embedded"}
         gallery.set_thresholds({"model": network.card.hash, "name": network.card.name, **result, "data": data})
-
-
-def _png(data: bytes) -> bytes:
-    stream = io.BytesIO()
-    open_rgb(data, "query").save(stream, "PNG")
-    return stream.getvalue()
 
 
 def _write(dataset: Dataset, records: Sequence[Record], folder: Path) -> None:

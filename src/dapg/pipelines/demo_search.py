@@ -1,22 +1,20 @@
 """Searches for the demo's page: a few persons' infrared images among all their visible ones, clean and in fog."""
 
-import base64
-
 import torch
 
 from dapg.core.rng import generator_from
 from dapg.core.runtime import Runtime
 from dapg.core.scales import SCALES
 from dapg.core.train_config import BackboneConfig
-from dapg.core.types import JsonObject, Modality, Protocol, Record, Trial
+from dapg.core.types import JsonObject, Modality, Protocol, Trial
 from dapg.data.base import Dataset
 from dapg.data.sets.synthetic import SAME_ROOM
 from dapg.evaluation.corrupted_sets import CorruptedDataset, CorruptionPolicy
 from dapg.features.build_encoder import build_encoder
 from dapg.features.extract import extract
-from dapg.features.ranked_lists import Answers, describe_lists, thumbnails
+from dapg.features.ranked_lists import answers_of, describe_lists, thumbnail_texts
 from dapg.scoring.labels import Labels
-from dapg.scoring.ranking import Ranking, rank
+from dapg.scoring.ranking import rank
 
 PERSONS, LISTED, ANSWERS = 20, 6, 8
 """Test persons in the gallery; queries that are shown, and answers of each."""
@@ -61,25 +59,13 @@ def search(model: str, dataset: Dataset, seed: int, device: str) -> JsonObject:
         features = extract(encoder, source, records, Runtime())[encoder.headline]
         split = len(marked.query)
         ranking = rank(features[:split], features[split:], Labels.of(marked), top=max(ANSWERS, 5))
-        lists = [(marked.query[number], _answers(ranking, number, marked.gallery)) for number in shown]
+        lists = [(marked.query[number], answers_of(ranking, number, marked.gallery, 3)[:ANSWERS]) for number in shown]
         images = [record for query, answers in lists for record in (query, *(answer for answer, *_ in answers))]
         searches[name] = {
             "queries": split,
             "first": float(ranking.matches[:, 0].double().mean()),
             "five": float(ranking.matches[:, :5].any(dim=1).double().mean()),
             "lists": describe_lists(lists),
-            "images": {
-                place: base64.b64encode(content).decode()
-                for place, content in thumbnails(source, images, _THUMBNAIL, _QUALITY)
-            },
+            "images": thumbnail_texts(source, images, _THUMBNAIL, _QUALITY),
         }
     return searches
-
-
-def _answers(ranking: Ranking, number: int, gallery: tuple[Record, ...]) -> Answers:
-    columns = (ranking.gallery[number], ranking.similarity[number], ranking.matches[number])
-    return [
-        (gallery[place], round(value, 3), match)
-        for place, value, match in zip(*(column.tolist() for column in columns), strict=True)
-        if place >= 0
-    ][:ANSWERS]

@@ -1,7 +1,6 @@
 """Writes each person in other poses: images and a manifest, in shards that workers claim."""
 
 import functools
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from dapg.core.device import resolve_device
 from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import UsageError, nearest
 from dapg.core.files import atomic_write_bytes, atomic_write_text, folder_lock, remove_leftovers, write_json
-from dapg.core.images import to_pil
+from dapg.core.images import encode, to_pil
 from dapg.core.key_points import usable
 from dapg.core.launch import launch
 from dapg.core.ranges import Count, CountOrZero, Seed
@@ -128,7 +127,7 @@ def _start(settings: GenerateSettings, dataset: Dataset, records: Sequence[Recor
             for number, versions in zip(numbers, generated, strict=True):
                 for pose, version in zip(poses, versions, strict=True):
                     files.append(out / file_of(chosen[number], pose))
-                    atomic_write_bytes(files[-1], _png(version))
+                    atomic_write_bytes(files[-1], encode(to_pil(version), "PNG"))
         write_json(files[0], reasons)
         return files
 
@@ -220,9 +219,3 @@ def _batches(
         rows = [row for row, number in enumerate(numbers) if not reasons[number]]
         if rows:
             yield [numbers[row] for row in rows], batch.images[rows]
-
-
-def _png(image: UInt8[Tensor, "3 H W"]) -> bytes:
-    stream = io.BytesIO()
-    to_pil(image).save(stream, "PNG")
-    return stream.getvalue()

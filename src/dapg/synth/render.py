@@ -6,7 +6,6 @@ nothing else, so that one process and many write the same files.
 
 import copy
 import hashlib
-import io
 import itertools
 import json
 import shutil
@@ -26,6 +25,7 @@ from dapg.core import shards
 from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import UsageError
 from dapg.core.files import atomic_path
+from dapg.core.images import encode
 from dapg.core.key_points import KEY_POINT_NAMES
 from dapg.core.launch import launch
 from dapg.core.ranges import Count, CountOrZero, JpegQuality, Pixels, Seed
@@ -461,14 +461,12 @@ class _Shot:
 
 
 def _encode(pixels: UInt8[Array, "H W 3"], path: str, quality: int) -> bytes:
-    stream = io.BytesIO()
+    image = Image.fromarray(pixels)
     if path.endswith(".bmp"):
-        Image.fromarray(pixels).save(stream, "BMP")
-    elif path.endswith(".webp"):
-        Image.fromarray(pixels).save(stream, "WEBP", quality=quality, method=6)
-    else:
-        Image.fromarray(pixels).save(stream, "JPEG", quality=quality, optimize=True)
-    return stream.getvalue()
+        return encode(image, "BMP")
+    if path.endswith(".webp"):
+        return encode(image, "WEBP", quality=quality, method=6)
+    return encode(image, "JPEG", quality=quality, optimize=True)
 
 
 def _visibility(

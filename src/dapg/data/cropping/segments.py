@@ -4,7 +4,6 @@ What a stretch gives depends on the video and the settings alone, not on what wa
 stretch is simply done again, over the same file names, and machines can share a video.
 """
 
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from PIL import Image
 
 from dapg.core.errors import DataError
 from dapg.core.files import atomic_write_bytes, atomic_write_text
+from dapg.core.images import encode
 from dapg.core.ranges import CountOrZero, JpegQuality, Positive
 from dapg.core.schema import read_json, wall
 from dapg.core.types import JsonObject, leads_out
@@ -228,9 +228,7 @@ def _cut(
         segment.dropped[reason] += 1
         return row
     file = f"{video.name}/{row.number:07d}_{index:02d}.jpg"
-    encoded = io.BytesIO()
-    Image.fromarray(crop).save(encoded, "JPEG", quality=settings.jpeg_quality)
-    atomic_write_bytes(out / file, encoded.getvalue())
+    atomic_write_bytes(out / file, encode(Image.fromarray(crop), "JPEG", quality=settings.jpeg_quality))
     return Found(row.number, row.seconds, row.box, row.score, file, round(sharp, 1), f"{perceptual_hash(crop):016x}")
 
 

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import io
 import multiprocessing
 import queue
 import resource
@@ -15,7 +14,7 @@ import torch
 from PIL import Image
 
 from dapg.core.errors import BusyError, DataError
-from dapg.core.images import from_numpy, looks_infrared, open_rgb, to_pil, upright_size
+from dapg.core.images import encode, from_numpy, looks_infrared, open_rgb, to_pil, upright_size
 from dapg.core.rng import SampleGenerator
 from dapg.corruptions.library import corrupt
 
@@ -131,6 +130,4 @@ def _prepare(data: bytes, box: Box | None, damage: Damage | None) -> Prepared:
     if damage:
         streams = SampleGenerator(torch.tensor([0]))
         image = corrupt(image[None], damage.name, damage.severity, streams, equal_channels=infrared)[0]
-    stream = io.BytesIO()
-    to_pil(image).save(stream, "PNG", compress_level=1)
-    return Prepared(stream.getvalue(), infrared)
+    return Prepared(encode(to_pil(image), "PNG", compress_level=1), infrared)

@@ -4,7 +4,7 @@ SOLIDER (Chen et al. 2023) trains one network for all balances of looks and mean
 image, as a scale and a shift after each stage. Here it is fixed by ``Config.semantic_weight``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -212,12 +212,6 @@ class Swin(Backbone):
         """The embedding of patches with its norm."""
         return ("patch_embed",)
 
-    def apply_stem(self, modules: Sequence[nn.Module], images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """Places at stride 4."""
-        (embedding,) = modules
-        grid: Tensor = embedding(images)
-        return grid
-
     def trunk(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C2 h2 w2"]:
         """Four stages, the balance after each of the first three, the norm."""
         weight = self.config.semantic_weight
@@ -230,10 +224,6 @@ class Swin(Backbone):
                 x = x * functional.softplus(scale) + shift
         grid: Tensor = self.norm3(x)
         return grid
-
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """Feature map of normalised images."""
-        return self.trunk(self.stem(images))
 
     def map_module(self) -> nn.Module:
         """The last norm."""

@@ -5,7 +5,7 @@ the stem, in tokens beside the class token, and in factors on the branches.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -133,12 +133,6 @@ class ViT(Backbone):
         """The embedding of patches."""
         return ("patch_embed",)
 
-    def apply_stem(self, modules: Sequence[nn.Module], images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """One vector for each patch, on their grid."""
-        (embedding,) = modules
-        grid: Tensor = embedding(images)
-        return grid
-
     def trunk(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         """Positions, class token and further ones, blocks, norm; then the map."""
         batch, _, height, width = x.shape
@@ -150,10 +144,6 @@ class ViT(Backbone):
             tokens = block(tokens)
         grid: Tensor = self.map(self.norm(tokens), height, width)
         return grid
-
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """Feature map of normalised images."""
-        return self.trunk(self.stem(images))
 
     def map_module(self) -> nn.Module:
         """What puts the tokens onto their grid."""

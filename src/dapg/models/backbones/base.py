@@ -73,13 +73,13 @@ class Backbone(nn.Module, ABC):
         """The name by which the plug-in is loaded: its file's."""
         return type(self).__module__.rsplit(".", 1)[-1]
 
-    @abstractmethod
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """Feature map of images normalised with ``mean`` and ``std``.
 
         A transformer returns the grid of its patches after the last norm; what is pooled, and where a heat map looks,
         are these places. Ours can move them so that their mean is the class token.
         """
+        return self.trunk(self.stem(images))
 
     def map_module(self) -> nn.Module:
         """The module whose output is the feature map, in ``forward`` and in ``trunk``; networks with a stem name it."""
@@ -94,8 +94,13 @@ class Backbone(nn.Module, ABC):
         raise UsageError(f"{type(self).__name__} has no stem that a two-stream method could copy for infrared light")
 
     def apply_stem(self, modules: Sequence[nn.Module], images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B c h w"]:
-        """The stem with these modules in place of its own: how a second stream (AGW) runs its copy of them."""
-        raise NotImplementedError
+        """The stem with these modules in place of its own: how a second stream (AGW) runs its copy of them.
+
+        One module is called; a network whose stem has several says how they follow each other.
+        """
+        (only,) = modules
+        out: Tensor = only(images)
+        return out
 
     def trunk(self, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B C h2 w2"]:
         """What both streams share: all layers after the stem."""
@@ -169,10 +174,6 @@ class Pyramid(Backbone):
         """Names (for ``get_submodule``) of the stem's modules with weights, in the order they run."""
 
     @abstractmethod
-    def apply_stem(self, modules: Sequence[nn.Module], images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B c h w"]:
-        """The stem with these modules in place of its own."""
-
-    @abstractmethod
     def stages(self) -> Mapping[str, Sequence[nn.Module]]:
         """Blocks of the trunk in the order they run: ``layer1`` to the last stage built.
 
@@ -182,10 +183,6 @@ class Pyramid(Backbone):
     @abstractmethod
     def stage_dims(self) -> Mapping[str, int]:
         """Channels that leave each stage."""
-
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """Feature map of images normalised with ``mean`` and ``std``."""
-        return self.trunk(self.stem(images))
 
     def trunk(self, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B C h2 w2"]:
         """The shared layers: every block of every stage."""

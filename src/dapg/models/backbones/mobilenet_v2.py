@@ -94,12 +94,6 @@ class MobileNetV2(Pyramid):
         """The first convolution with its batch norm."""
         return ("features.0",)
 
-    def apply_stem(self, modules: Sequence[nn.Module], images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B c h w"]:
-        """Convolution, batch norm and ReLU6: stride 2."""
-        (convolution,) = modules
-        out: Tensor = convolution(images)
-        return out
-
     def stages(self) -> Mapping[str, Sequence[nn.Module]]:
         """Blocks of the four stages; the widening 1x1 convolution is the last block of ``layer4``."""
         layers = list(self.features)

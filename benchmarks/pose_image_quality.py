@@ -5,14 +5,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from dapg.core.colour import grey
+
 _SIDE, _DEVIATION = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 """Window and constants of SSIM (Wang et al. 2004) for values in [0, 1]."""
-
-
-def grey(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
-    """Luminance (ITU-R BT.601)."""
-    return (images * images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
 
 
 def ssim_map(first: Float[Tensor, "B 1 H W"], second: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
