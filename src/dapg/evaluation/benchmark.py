@@ -90,7 +90,7 @@ class BenchmarkSettings:
     keep_features: bool = run_only(True)
     """Keep the features beside the result: with them it is made again in no time, also by other protocols."""
     cache_size: Weight = run_only(8.0)
-    """GB of corrupted pictures kept on this machine for the next model of the same input size; 0: none. They are in
+    """GB of corrupted images kept on this machine for the next model of the same input size; 0: none. They are in
     $DAPG_CACHE, else in ~/.cache/dapg; --clear_cache deletes them."""
     batch_size: Count = run_only(64)
     """Clean pictures encoded at once."""
@@ -103,7 +103,7 @@ class BenchmarkSettings:
 
 
 def benchmark(settings: BenchmarkSettings) -> JsonObject:
-    """Score a model, or features, on clean pictures and on every type at every severity; returns result.json.
+    """Score a model, or features, on clean images and on every type at every severity; returns result.json.
 
     A killed run goes on at the test set where it stopped.
 

@@ -79,7 +79,7 @@ def corruption_list(name: str = NEWEST) -> CorruptionList:
 
 
 def provenance(types: tuple[str, ...], height: int, width: int, seed: int) -> dict[str, Any]:
-    """What results say of their corrupted pictures: list, hash, version of the draws, and what is not the list's.
+    """What results say of their corrupted images: list, hash, version of the draws, and what is not the list's.
 
     Scores compare when all of it is equal. ``changed`` is empty for pictures that the list itself has.
     """

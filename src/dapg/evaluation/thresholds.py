@@ -337,7 +337,7 @@ def _drift(
     table: FeatureTable,
     clean: tuple[NDArray[np.float32], list[JsonObject], Runtime],
 ) -> list[JsonObject]:
-    """The thresholds of clean pictures, read on searches with corrupted query pictures."""
+    """The thresholds of clean images, read on searches with corrupted query images."""
     features, pairs, runtime = clean
     runtime = replace(runtime, progress=False)
     gallery = table.records

@@ -1,7 +1,7 @@
 """The experiment matrix as data: pre-trainings x fine-tuners x data sets x seeds, and each cell's chain of trainings.
 
 A cell is one fine-tuned network: (nothing or) a pre-training, (nothing or) the alignment, a fine-tuning. It is scored
-in every mode of its data set, on clean and on corrupted pictures, so that Tables I and II need 7 x 2 x 2 cells and not
+in every mode of its data set, on clean and on corrupted images, so that Tables I and II need 7 x 2 x 2 cells and not
 twice as many. Trainings with equal settings share a folder, whichever tables ask for them.
 """
 

@@ -16,10 +16,10 @@ from dapg.experiment.store import LOCK_PATIENCE, Stored
 from dapg.report.score_tables import Row, to_csv, to_markdown
 
 TITLES = {
-    "primary": "The registered comparison and its neighbours: clean and corrupted pictures",
-    "table1": "Table I: clean pictures",
-    "table2": "Table II: corrupted pictures, 20 types",
-    "table3": "Table III: ablation, AGW, corrupted pictures",
+    "primary": "The registered comparison and its neighbours: clean and corrupted images",
+    "table1": "Table I: clean images",
+    "table2": "Table II: corrupted images, 20 types",
+    "table3": "Table III: ablation, AGW, corrupted images",
     "fig1": "Fig. 1: what robust fine-tuning costs and gains",
     "beyond": "Beyond the paper: equal passes, corrupted views for every method, seen and unseen types",
     "finetuners": "Every fine-tuner from random weights, from ImageNet and from stage 1",
@@ -103,7 +103,7 @@ def _empty(row: Sequence[Line]) -> bool:
 
 
 def _row(row: Sequence[Line]) -> Row:
-    """An arm's row: a column for each figure, and the share of its clean mAP that it keeps on corrupted pictures."""
+    """An arm's row: a column for each figure, and the share of its clean mAP that it keeps on corrupted images."""
     head = {"pre-training": row[0].title, "seeds": str(row[0].seeds)}
     figures = {" ".join(line.column): shown(line) for line in row}
     shares = {
@@ -186,7 +186,7 @@ def _differences(compared: Sequence[Comparison]) -> list[str]:
     ]
     for gap in compared:
         difference = f"{gap.value:+.1f} ({gap.low:+.1f} to {gap.high:+.1f})"
-        text.append(f"| {gap.other} | {gap.mode} | {gap.condition} | {difference} | {gap.p_holm:.3f} |")
+        text.append(f"| {gap.other} | {gap.mode} | {gap.condition} | {difference} | {gap.p_holm:.4f} |")
     smallest = float(np.mean([(gap.high - gap.low) / 2 for gap in compared]))
     return [
         *text,

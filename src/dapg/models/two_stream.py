@@ -19,7 +19,7 @@ from dapg.models.blocks.pooling import Stripes, average_pool, gem_pool
 
 @dataclass(frozen=True)
 class TwoStreamConfig(Scaled):
-    """Network beyond the backbone. Defaults are AGW's, without the slips of its code (docs/how-to/finetuning.md)."""
+    """Network beyond the backbone. Defaults are AGW's without its code's slips (docs/explanation/finetuners.md)."""
 
     pooling: Literal["gem", "average"] = "gem"
     """From feature map to vector: generalised mean or average."""

@@ -15,7 +15,7 @@ class AGW(TwoStreamMethod["AGW.Config"]):
 
     @dataclass(frozen=True)
     class Config(TwoStreamSettings):
-        """Defaults are the published method without the slips of its code; docs/how-to/finetuning.md lists them."""
+        """Defaults are the published method without its code's slips, which docs/explanation/finetuners.md lists."""
 
         include_self: bool = False
         """The triplet's positives include the anchor itself at distance 0, as in the published code."""

@@ -32,7 +32,7 @@ class CAJ(TwoStreamMethod["CAJ.Config"]):
 
     @dataclass(frozen=True)
     class Config(TwoStreamSettings):
-        """Defaults are the published recipe without the slips of its code; docs/how-to/finetuning.md lists them."""
+        """Defaults are the published recipe without its code's slips, which docs/explanation/finetuners.md lists."""
 
         change_normalised: bool = False
         """Exchange channels after normalising, as the published code does. Channels are normalised differently, so

@@ -34,7 +34,7 @@ class CIL(TwoStreamMethod["CIL.Config"]):
 
     @dataclass(frozen=True)
     class Config(TwoStreamSettings):
-        """Defaults are the published method without the slips of its code; docs/how-to/finetuning.md lists them."""
+        """Defaults are the published method without its code's slips, which docs/explanation/finetuners.md lists."""
 
         js_weight: Weight = 12.0
         """Weight of the consistency term (AugMix and CIL: 12)."""

@@ -38,7 +38,7 @@ class DEEN(TwoStreamMethod["DEEN.Config"]):
 
     @dataclass(frozen=True)
     class Config(TwoStreamSettings):
-        """Defaults are the published recipe without the slips of its code; docs/how-to/finetuning.md lists them."""
+        """Defaults are the published recipe without its code's slips, which docs/explanation/finetuners.md lists."""
 
         network: TwoStreamConfig = field(
             default_factory=lambda: TwoStreamConfig(pooling="average", non_local=(0, 0, 0, 0))

@@ -1,7 +1,7 @@
 """PMWGCN, a reconstruction from its title: polymorphic masks, wavelet sub-bands, graph convolution over them.
 
 Neither code nor text of the Polymorphic Mask Wavelet Graph Convolutional Network is public. Nothing here can be
-compared with its printed scores; docs/how-to/finetuning.md says what is our choice (everything).
+compared with its printed scores; docs/explanation/finetuners.md says what is our choice (everything).
 """
 
 from dataclasses import dataclass, field
