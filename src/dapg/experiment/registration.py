@@ -105,12 +105,13 @@ def statement(experiment: Experiment) -> str:
     if stated is None:
         return EXPLORATORY
     return (
-        f"Registered on {stated.written} ({FILE} {sha256(experiment.results / FILE)[:16]}): mAP, {stated.mode}, "
-        f"{stated.condition}, of {arm_called(stated.arm).title} minus {arm_called(stated.baseline).title}, under "
-        f"{' and '.join(stated.finetunings)} from {stated.start}, {stated.seeds} seeds, on {stated.test}. "
-        f"It holds where the difference is above 0 after Holm's correction; the smallest that would matter is "
-        f"{stated.smallest_effect:g} points, {stated.detectable:g} are found in 80 of 100 such experiments. On clean "
-        f"images not lower by {stated.margin:g}. {stated.reason} Everything else is exploratory."
+        f"Registered on {stated.written} ({FILE} {sha256(experiment.results / FILE)[:16]}), before its cells ran: the "
+        f"mAP after “{arm_called(stated.arm).title}” minus that after “{arm_called(stated.baseline).title}”, mode "
+        f"{stated.mode}, condition {stated.condition}, under {' and '.join(stated.finetunings)} from {stated.start}, "
+        f"with {stated.seeds} seeds on {stated.test}. It holds where the difference is above 0 after Holm's "
+        f"correction. The smallest difference that would matter is {stated.smallest_effect:.1f} points; 80 of 100 such "
+        f"experiments would find one of {stated.detectable:.1f}. On clean images the arm may be at most "
+        f"{stated.margin:.1f} lower. {stated.reason} Everything else is exploratory."
     )
 
 
