@@ -117,7 +117,8 @@ def test_it_is_shown_first_and_the_rest_is_exploratory(experiment: Experiment) -
     assert len(read_cells(experiment.folder)) == 4
     text = write_report(experiment)
     assert text.startswith("## Registered comparison\n\nRegistered on 2026-01-01 (registration.yaml ")
-    assert "of DAPG, stage 1 minus SimCLR, under agw and cil from imagenet, 2 seeds, on test1000." in text
+    assert "after “DAPG, stage 1” minus that after “SimCLR”," in text
+    assert "under agw and cil from imagenet, with 2 seeds on test1000." in text
     assert "Everything else is exploratory." in text
     assert "not finished: 0 and 0 of 2 seeds" in text
     assert text.index("holds here") < text.index("## Table I")
