@@ -74,7 +74,7 @@ class BenchmarkSettings:
     """Protocols of the list: visible (CIL's rule), visible-query, visible-gallery, both, both-query, both-gallery,
     both-cameras, both-places; all: every one."""
     repeats: Count = 10
-    """Mixtures, in which each picture draws its type and severity (CIL: 10)."""
+    """Mixtures, in which each image draws its type and severity (CIL: 10)."""
     reference: str = ""
     """Result folder or features of the model that errors are divided by for mCE, AGW from ImageNet on the same data."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -86,16 +86,16 @@ class BenchmarkSettings:
     seed: Seed = 0
     """Random weights and galleries."""
     on_bad_image: OnBadImage = unset("skip")
-    """A picture that cannot be read: leave it out, and list it in the result, or stop (fail)."""
+    """An image that cannot be read: leave it out, and list it in the result, or stop (fail)."""
     keep_features: bool = run_only(True)
     """Keep the features beside the result: with them it is made again in no time, also by other protocols."""
     cache_size: Weight = run_only(8.0)
     """GB of corrupted images kept on this machine for the next model of the same input size; 0: none. They are in
     $DAPG_CACHE, else in ~/.cache/dapg; --clear_cache deletes them."""
     batch_size: Count = run_only(64)
-    """Clean pictures encoded at once."""
+    """Clean images encoded at once."""
     workers: Processes = run_only(0)
-    """Processes that corrupt pictures; 0 does it in this one."""
+    """Processes that corrupt images; 0 does it in this one."""
     out: str = run_only("")
     """Folder of the result."""
     device: str = run_only("auto")
@@ -109,7 +109,7 @@ def benchmark(settings: BenchmarkSettings) -> JsonObject:
 
     Raises:
         UsageError: unknown model, mode, protocol or feature, or the folder holds another benchmark.
-        DataError: a picture or a feature is missing or cannot be read.
+        DataError: an image or a feature is missing or cannot be read.
     """
     folder = Path(settings.out)
     stage = RunFolder(folder, settings, "benchmark", alone=True)
@@ -184,7 +184,7 @@ def _drawn(policy: CorruptionPolicy) -> tuple[int, int, int]:
 
 
 def _needed(sets: list[TestSet], test: Test) -> list[TestSet]:
-    """Test sets that damage anything: saturation does nothing to infrared pictures."""
+    """Test sets that damage anything: saturation does nothing to infrared images."""
     records = test.records()
     return [test_set for test_set in sets if damaged_by(test_set, test.dataset, records)]
 
@@ -323,7 +323,7 @@ def default_out(settings: BenchmarkSettings) -> BenchmarkSettings:
 
 @dataclass(frozen=True)
 class ImageListSettings:
-    """Which pictures a program must make features of."""
+    """Which images a program must make features of."""
 
     data: DataConfig = field(default_factory=DataConfig)
     """Test data."""

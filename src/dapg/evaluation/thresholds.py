@@ -1,4 +1,4 @@
-"""Thresholds from labelled pictures: same person, ask a person, unknown; how often each errs, and how errors drift.
+"""Thresholds from labelled images: same person, ask a person, unknown; how often each errs, and how errors drift.
 
 Everything follows ``scoring/open_set.py`` (ISO/IEC 19795-1). Persons are divided in half, again and again: thresholds
 and probabilities are set on one half and read on the other. Within a half, half of the persons are enrolled; the others
@@ -61,7 +61,7 @@ class ThresholdSettings:
     """What thresholds are set on, and what they promise."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    """Labelled pictures of persons that the network has not learnt from."""
+    """Labelled images of persons that the network has not learnt from."""
     false_positives: Rate = 0.01
     """FPIR at the threshold of "same"; of too few persons the smallest that can be measured."""
     misses: Rate = 0.1
@@ -83,13 +83,13 @@ class ThresholdSettings:
     width: Pixels = 128
     """Columns of the input, where the model does not say."""
     on_bad_image: OnBadImage = "skip"
-    """A picture that cannot be read: leave it out, and list it in the result, or stop (fail)."""
+    """An image that cannot be read: leave it out, and list it in the result, or stop (fail)."""
     out: str = run_only("")
     """Also write the result to this JSON file."""
     html: str = run_only("")
     """Also write a page with curves."""
     batch_size: Count = run_only(64)
-    """Pictures encoded at once."""
+    """Images encoded at once."""
     workers: Processes = run_only(2)
     """Loader processes."""
     device: str = run_only("auto")
@@ -98,7 +98,7 @@ class ThresholdSettings:
 
 @dataclass(frozen=True)
 class _Table:
-    """Similarity of each query to each person of the gallery, at that person's most similar picture."""
+    """Similarity of each query to each person of the gallery, at that person's most similar image."""
 
     best: Float[np.ndarray, "Q P"]
     persons: Int[np.ndarray, "P"]
@@ -122,7 +122,7 @@ def measure(encoder: Encoder, infrared: str, settings: ThresholdSettings) -> Jso
     Raises:
         UsageError: too few persons, another kind of infrared than the network's, or scikit-learn is missing.
     """
-    library.expand(settings.drift)  # an unknown one is named before the pictures are encoded
+    library.expand(settings.drift)  # an unknown one is named before the images are encoded
     dataset = open_dataset(settings.data)
     split = settings.data.split or ("test" if "test" in dataset.splits else dataset.labelled_split())
     kind = dataset.infrared
@@ -166,7 +166,7 @@ def _table(
     pair: tuple[Modality, Modality],
     everybody: bool = False,
 ) -> _Table:
-    """A query's own picture, and other pictures of its person by its own camera, do not count.
+    """A query's own image, and other images of its person by its own camera, do not count.
 
     Queries of persons of whom nothing else is there do not count either. Persons whom no query shows are enrolled if
     ``everybody`` is: a stranger may resemble them, too.

@@ -295,34 +295,36 @@ def _with_chain(cell: Cell, data: DataConfig, scale: str, root: Path) -> Cell:
 
 def pretraining_settings(spec: Arm, scale: str, start: str, seed: int, root: Path) -> PretrainSettings:
     """Stage 1 of an arm, in a folder below ``root``."""
-    made = recipes.pretraining(spec.pretraining, scale, start)
-    made = replace(made, method=changed(made.method, spec.changes), seed=seed)
-    file, labels = made.method.line_file, method_class("pretrain", made.name).needs_labels
+    settings = recipes.pretraining(spec.pretraining, scale, start)
+    settings = replace(settings, method=changed(settings.method, spec.changes), seed=seed)
+    file, labels = settings.method.line_file, method_class("pretrain", settings.name).needs_labels
     if file and (scales.SCALES[scale].labelled or not labels):  # else the data brings labels of its own
-        data = replace(made.data, split=scales.SCALES[scale].stages["pretrain"].split)  # what the others see
-        made = replace(made, data=data, method=changed(made.method, {file: str(root / file / f"{data.name}.tsv")}))
-    share = spec.length * (2 / made.method.passes if spec.equal_passes else 1.0)
-    made = replace(made, train=made.train.lasting(share))
-    return replace(made, out=str(folder(root, "pretrain", made)))
+        data = replace(settings.data, split=scales.SCALES[scale].stages["pretrain"].split)  # what the others see
+        settings = replace(
+            settings, data=data, method=changed(settings.method, {file: str(root / file / f"{data.name}.tsv")})
+        )
+    share = spec.length * (2 / settings.method.passes if spec.equal_passes else 1.0)
+    settings = replace(settings, train=settings.train.lasting(share))
+    return replace(settings, out=str(folder(root, "pretrain", settings)))
 
 
 def alignment_settings(
     spec: Arm, scale: str, first: PretrainSettings | None, start: str, seed: int, root: Path
 ) -> AlignSettings:
     """Stage 2, fitted to the settings of the stage 1 before it if there is one."""
-    made = recipes.alignment(spec.alignment, scale, first or "", start)
-    optimizer = replace(made.train.optimizer, lr=spec.align_rate * made.train.optimizer.lr)
-    made = replace(
-        made,
-        method=changed(made.method, spec.aligned),
+    settings = recipes.alignment(spec.alignment, scale, first or "", start)
+    optimizer = replace(settings.train.optimizer, lr=spec.align_rate * settings.train.optimizer.lr)
+    settings = replace(
+        settings,
+        method=changed(settings.method, spec.aligned),
         positives=spec.positives,
-        train=replace(made.train, optimizer=optimizer),
+        train=replace(settings.train, optimizer=optimizer),
         seed=seed,
     )
     if spec.positives in NEED_GENERATED:
-        name = f"{made.data.name}-{made.data.split or 'default'}-{sha256(pose_weights.EMBEDDED)[:10]}"
-        made = replace(made, generated=str(root / "poses" / name))
-    return replace(made, out=str(folder(root, "align", made)))
+        name = f"{settings.data.name}-{settings.data.split or 'default'}-{sha256(pose_weights.EMBEDDED)[:10]}"
+        settings = replace(settings, generated=str(root / "poses" / name))
+    return replace(settings, out=str(folder(root, "align", settings)))
 
 
 def _absent(arm: str, finetuner: str) -> str:
@@ -359,11 +361,11 @@ def _counted(settings: Any) -> Any:
     plain = to_dict(settings)
 
     def drop(kind: Any, values: Any) -> None:
-        for each in dataclasses.fields(kind):
-            if each.metadata.get("run_only"):
-                values.pop(each.name, None)
-            elif dataclasses.is_dataclass(getattr(kind, each.name)):
-                drop(getattr(kind, each.name), values[each.name])
+        for item in dataclasses.fields(kind):
+            if item.metadata.get("run_only"):
+                values.pop(item.name, None)
+            elif dataclasses.is_dataclass(getattr(kind, item.name)):
+                drop(getattr(kind, item.name), values[item.name])
 
     drop(settings, plain)
     return plain

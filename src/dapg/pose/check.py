@@ -1,6 +1,6 @@
 """Did generation hit the pose? Key points of generated images against the canonical ones, kept in the manifest."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,7 +59,8 @@ def _check(folder: Path, network: Estimator, skip: bool) -> JsonObject:
     todo = [number for number, image in enumerate(images) if image.file and image.score is None]
     unreadable: dict[str, str] = {}
     with progress_bar("check", "image", len(todo)) as bar:
-        for count, numbers in enumerate(_chunks(todo, network.batch_size)):
+        for count, start in enumerate(range(0, len(todo), network.batch_size)):
+            numbers = todo[start : start + network.batch_size]
             decoded = {}
             for number in numbers:
                 try:
@@ -79,11 +80,6 @@ def _check(folder: Path, network: Estimator, skip: bool) -> JsonObject:
     means = {pose: _mean([p.score for p in images if p.pose == pose]) for pose in manifest.poses}
     count = sum(bool(image.file) for image in images)
     return {"pictures": count, "mean_score": means, "unreadable": unreadable}
-
-
-def _chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(numbers), size):
-        yield numbers[start : start + size]
 
 
 def _read(path: Path, network: Estimator) -> tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]:

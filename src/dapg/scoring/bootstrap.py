@@ -93,11 +93,6 @@ class Equivalence:
         """Lower by less than the margin (non-inferiority). Not the same as "no significant difference"."""
         return self.low > -self.margin
 
-    @property
-    def equivalent(self) -> bool:
-        """Neither lower nor higher by the margin."""
-        return self.not_lower and self.high < self.margin
-
 
 @dataclass(frozen=True)
 class PersonScores:

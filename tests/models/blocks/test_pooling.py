@@ -1,20 +1,17 @@
-import pytest
 import torch
 
-from dapg.core.errors import UsageError
-from dapg.models.blocks.pooling import Stripes, gem_pool, pool
+from dapg.models.blocks.pooling import Stripes, average_pool, gem_pool
 
 
 def test_gem_equals_the_values_of_the_published_code() -> None:
     """Fixture computed from the published AGW formula: positions 0 ... 0.5 and 0.6 ... 1.1 in steps of 0.1."""
     features = torch.arange(12, dtype=torch.float32).div(10).reshape(1, 2, 2, 3)
     torch.testing.assert_close(gem_pool(features), torch.tensor([[0.33471648, 0.8830148]]), atol=1e-7, rtol=0)
-    torch.testing.assert_close(pool(features, "gem"), gem_pool(features))
 
 
 def test_average_by_hand() -> None:
     features = torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]])
-    assert pool(features, "average").item() == 3.0
+    assert average_pool(features).item() == 3.0
 
 
 def test_power_one_is_the_average_and_a_large_power_the_maximum() -> None:
@@ -44,8 +41,3 @@ def test_stripes_by_hand() -> None:
     means = torch.tensor([0.5, 2.5, 4.5, 6.5, 8.5, 10.5])
     torch.testing.assert_close(vector[0, :12], torch.cat([means, 2 * means]))
     assert vector.shape == (1, stripes.feature_dim) == (1, 384)
-
-
-def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(UsageError, match="did you mean 'gem'"):
-        pool(torch.zeros(1, 1, 1, 1), "gme")

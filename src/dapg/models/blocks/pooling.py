@@ -5,20 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dapg.core.errors import UsageError, nearest
 from dapg.models.blocks.initialise import initialise
-
-
-def pool(features: Float[Tensor, "B C h w"], kind: str) -> Float[Tensor, "B C"]:
-    """Pool by name: ``average`` or ``gem``.
-
-    Raises:
-        UsageError: another name.
-    """
-    if kind not in _KINDS:
-        known = ", ".join(_KINDS)
-        raise UsageError(f"no pooling is called {kind!r}{nearest(kind, list(_KINDS))}; known: {known}")
-    return _KINDS[kind](features)
 
 
 def average_pool(features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C"]:
@@ -56,6 +43,3 @@ class Stripes(nn.Module):
     def forward(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D"]:
         """The stripes' means from the top, channel by channel."""
         return functional.adaptive_avg_pool2d(self.reduce(features), (self.count, 1)).flatten(1)
-
-
-_KINDS = {"average": average_pool, "gem": gem_pool}

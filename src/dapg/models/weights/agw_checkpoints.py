@@ -118,11 +118,6 @@ def non_local_counts(tensors: Mapping[str, Tensor]) -> tuple[int, int, int, int]
     return first, second, third, fourth
 
 
-def non_local_channels(tensors: Mapping[str, Tensor]) -> int:
-    """Inner channels of its non-local blocks, 1 in all published ones; 0 where it has none."""
-    return next((len(tensor) for name, tensor in tensors.items() if re.match(r"NL_\d\.\d+\.theta\.weight", name)), 0)
-
-
 def _published_names(name: str) -> list[str]:
     """Every published name that takes its values from this tensor of ours."""
     owner, _, rest = name.partition(".")
