@@ -4,6 +4,7 @@ import functools
 import os
 from collections.abc import Callable
 from typing import Any, get_args
+from unittest import mock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: a second thread costs more than it brings
 
@@ -47,6 +48,15 @@ def _check_first_calls(*, typechecker: Any) -> Callable[[Any], Any]:
         return call
 
     return decorate
+
+
+def pytest_configure() -> None:
+    """What tests write need not outlive a loss of power, and each of thousands of waits for the disk takes 6 ms."""
+    mock.patch.object(os, "fsync", _do_not_wait).start()
+
+
+def _do_not_wait(descriptor: int) -> None:
+    pass
 
 
 def _has_shape(hint: Any) -> bool:

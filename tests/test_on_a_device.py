@@ -8,6 +8,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -433,6 +434,15 @@ def test_features_similarities_and_re_ranking_come_out_as_on_the_host() -> None:
         torch.testing.assert_close(there.features[name], values)
 
 
+class _Here(ThreadPoolExecutor):
+    """Works in the thread that asks, the only one in which a device is simulated."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments, **options))
+        return future
+
+
 def test_a_gallery_is_filled_and_searched_as_on_the_host(figures: Path, tmp_path: Path) -> None:
     """Features come from the device; the search itself is the host's."""
 
@@ -444,7 +454,7 @@ def test_a_gallery_is_filled_and_searched_as_on_the_host(figures: Path, tmp_path
         return {answer.picture.number: answer.score for answer in result.answers}
 
     host = answers("cpu")
-    with SimulatedCuda() as gpu:
+    with SimulatedCuda() as gpu, mock.patch("dapg.gallery.indexing.ThreadPoolExecutor", _Here):
         assert answers("cuda:0") == pytest.approx(host, abs=2e-3)
         assert any(what == "copy to the host" for what, _ in gpu.waits)
 

@@ -5,13 +5,13 @@ import importlib
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import warm_processes
 from dapg.cli import commands, main
 from dapg.core import plugins
 from figures import make_figures
@@ -177,10 +177,8 @@ EXAMPLES = {
 def test_examples_run(name: str, tmp_path: Path) -> None:
     """As a user would: by path, in a process of its own."""
     argument, made = EXAMPLES[name]
-    words = [sys.executable, str(ROOT / "examples" / name), *([argument] if argument else [])]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    words = [str(ROOT / "examples" / name), *([argument] if argument else [])]
+    assert warm_processes.start_script(*words, folder=tmp_path, log=tmp_path / "log").succeed().strip()
     assert (tmp_path / made).exists()
 
 

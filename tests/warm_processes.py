@@ -6,9 +6,10 @@ A fresh interpreter spends about four seconds of processor time on its imports, 
 import atexit
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -77,6 +78,17 @@ def start_ranks(function: Callable[..., object], *arguments: Any, folder: Path) 
         start(_as_rank, store, function, arguments, log=folder / f"rank{rank}.log", environment=names)
         for rank, names in enumerate(ranks)
     ]
+
+
+def start_script(*words: str, folder: Path, log: Path) -> Started:
+    """As ``python WORDS`` in a folder."""
+    return start(_run_script, folder, words, log=log)
+
+
+def _run_script(folder: Path, words: Sequence[str]) -> None:
+    os.chdir(folder)
+    sys.argv, sys.path[0] = list(words), str(Path(words[0]).parent)
+    runpy.run_path(words[0], run_name="__main__")
 
 
 def _child(function: Callable[..., object], arguments: tuple[Any, ...], log: Path, environment: dict[str, str]) -> None:

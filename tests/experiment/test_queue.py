@@ -343,30 +343,32 @@ def test_a_cell_from_nothing_a_kill_inside_it_and_tables(
     assert small.page.read_bytes() == page
 
 
-@pytest.mark.parametrize("arm", ["dapg", "dapg-shuffled"])
-def test_a_cell_with_both_stages(small: Experiment, generator: Path, monkeypatch: pytest.MonkeyPatch, arm: str) -> None:
+def test_cells_with_both_stages(small: Experiment, generator: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Poses are generated once, the alignment starts from stage 1 and the fine-tuning from the alignment."""
     some = sorted({record.person for record in Synthetic().records("train")})[:10]
     few = [record for record in Synthetic().records("train") if record.person in some]
     monkeypatch.setattr(Synthetic, "records", lambda self, split: list(few))
-    both = replace(small, tables=("stage2",), only=f"{arm}+agw-*")
-    (before,) = outlook(both)
-    assert (before.state, before.about) == ("to run", "pretrain dapg, align dapg_align, finetune agw, score")
-    first, aligned, last = before.cell.chain
-    assert isinstance(aligned, AlignSettings)
+    both = replace(small, tables=("stage2",), only="dapg+agw-* dapg-shuffled+agw-*")
+    shuffled, whole = outlook(both)
+    assert (shuffled.state, whole.state) == ("to run", "to run")
+    assert shuffled.about == "pretrain dapg, align dapg_align, finetune agw, score"
+    assert whole.about == "align dapg_align, finetune agw, score", "stage 1 is the other's to train"
     assert run(both) == {}
-    manifest = read_manifest(aligned.generated)
-    assert {picture.path for picture in manifest.pictures} == {record.path for record in few}
-    trainings = read_cells(both.folder)[before.cell.name].trainings
-    stages = [(training.stage, training.run) for training in trainings]
-    folders = [Path(training.out).name for training in (first, aligned, last)]
-    assert stages == list(zip(("pretrain", "align", "finetune"), folders, strict=True))
-    assert trainings[1].alignment["generator"]["generator"] == sha256(generator)  # type: ignore[index]
-    assert trainings[1].alignment["positives"] == {"dapg": "generated"}.get(arm, "shuffled")
-    for training in (aligned, last):
-        made_from = json.loads((Path(training.out) / "result.json").read_text())["init"]
-        source = {aligned.out: first.out, last.out: aligned.out}[training.out]
-        assert made_from["sha256"] == sha256(Path(source) / "backbone.safetensors")
+    for part, positives in ((shuffled, "shuffled"), (whole, "generated")):
+        first, aligned, last = part.cell.chain
+        assert isinstance(aligned, AlignSettings)
+        manifest = read_manifest(aligned.generated)
+        assert {picture.path for picture in manifest.pictures} == {record.path for record in few}
+        trainings = read_cells(both.folder)[part.cell.name].trainings
+        stages = [(training.stage, training.run) for training in trainings]
+        folders = [Path(training.out).name for training in (first, aligned, last)]
+        assert stages == list(zip(("pretrain", "align", "finetune"), folders, strict=True))
+        assert trainings[1].alignment["generator"]["generator"] == sha256(generator)  # type: ignore[index]
+        assert trainings[1].alignment["positives"] == positives
+        for training in (aligned, last):
+            made_from = json.loads((Path(training.out) / "result.json").read_text())["init"]
+            source = {aligned.out: first.out, last.out: aligned.out}[training.out]
+            assert made_from["sha256"] == sha256(Path(source) / "backbone.safetensors")
 
 
 def test_stage_1_is_shown_within_the_visible_cameras_too(tmp_path: Path) -> None:

@@ -36,6 +36,13 @@ POSES = ("front", "left", "back", "right")
 
 
 @pytest.fixture
+def few_persons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first two persons' pictures of each split, of all cameras."""
+    persons = Synthetic.persons
+    monkeypatch.setattr(Synthetic, "persons", lambda self, split: persons(self, split)[:2])
+
+
+@pytest.fixture
 def generator_file(tmp_path: Path) -> Path:
     network = build_generator(GeneratorConfig("attention", 8, 1), generator_from("test generator"))
     facts = GeneratorFacts(64, 32, "self", {"data": {"name": "nothing"}})
@@ -111,6 +118,7 @@ def test_a_folder_made_otherwise_is_refused(generator_file: Path, tmp_path: Path
         run(tmp_path / "mine", generator_file)
 
 
+@pytest.mark.usefixtures("few_persons")
 def test_a_picture_without_key_points_goes_on_unchanged(generator_file: Path, tmp_path: Path) -> None:
     people = Synthetic()
     records = people.records("val")
@@ -153,6 +161,7 @@ def test_repose_is_the_generator_pose_by_pose() -> None:
         assert int((alone.int() - both[:, number].int()).abs().max()) <= 1  # batch sizes round differently
 
 
+@pytest.mark.usefixtures("few_persons")
 def test_parts_are_carried_by_the_sources_own_key_points(tmp_path: Path) -> None:
     """A generator that heeds them is given the source's; one that does not paints the same with and without."""
     people = Synthetic()

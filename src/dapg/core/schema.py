@@ -98,12 +98,14 @@ def _check(value: object, shape: Any, key: str) -> None:
         if not isinstance(value, list | tuple):
             _refuse(value, shape, key)
         for number, item in enumerate(value):
-            _check(item, inner[0], f"{key}[{number}]")
+            if not _fits_plainly(item, inner[0]):
+                _check(item, inner[0], f"{key}[{number}]")
     elif origin is tuple:
         if not isinstance(value, list | tuple) or len(value) != len(inner):
             _refuse(value, shape, key)
         for number, (item, kind) in enumerate(zip(value, inner, strict=True)):
-            _check(item, kind, f"{key}[{number}]")
+            if not _fits_plainly(item, kind):
+                _check(item, kind, f"{key}[{number}]")
     elif not _is_plain(value, shape):
         _refuse(value, shape, key)
 
@@ -148,6 +150,11 @@ def _fits(value: object, shape: Any) -> bool:
     except _Mismatch:
         return False
     return True
+
+
+def _fits_plainly(value: object, kind: Any) -> bool:
+    """Asked first of what there may be thousands of."""
+    return kind in (int, float, str) and _is_plain(value, kind)
 
 
 def _is_plain(value: object, kind: Any) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from dapg.core.errors import DataError, UsageError
 from dapg.core.types import Modality
+from dapg.data.sets import llcm, market1501, regdb
 from dapg.data.sets.llcm import LLCM
 from dapg.data.sets.market1501 import Market1501
 from dapg.data.sets.regdb import RegDB
@@ -146,18 +147,17 @@ def test_market_odd_name_is_named(tmp_path: Path) -> None:
         Market1501(tmp_path).records("query")
 
 
-def test_whole_copies_are_comparable_and_one_picture_less_is_not(
-    full_regdb: Path, full_market: Path, full_llcm: Path
-) -> None:
-    assert all(trial.comparable for mode in RegDB.modes[:2] for trial in RegDB(full_regdb).trials(mode))
-    assert Market1501(full_market).trials()[0].comparable
-    modes = {mode: LLCM(full_llcm).trials(mode)[0].comparable for mode in LLCM.modes}
+def check_comparable(regdb_root: Path, market_root: Path, llcm_root: Path) -> None:
+    """Whole copies are, those that lack one picture are not."""
+    assert all(trial.comparable for mode in RegDB.modes[:2] for trial in RegDB(regdb_root).trials(mode))
+    assert Market1501(market_root).trials()[0].comparable
+    modes = {mode: LLCM(llcm_root).trials(mode)[0].comparable for mode in LLCM.modes}
     assert modes == {
         "infrared-to-visible": True,
         "visible-to-infrared": False,
         "visible-to-infrared-released": True,
     }
-    for kind, root, folder in ((Market1501, full_market, "query"), (LLCM, full_llcm, "test_vis")):
+    for kind, root, folder in ((Market1501, market_root, "query"), (LLCM, llcm_root, "test_vis")):
         removed = next(path for path in sorted((root / folder).rglob("*.*")) if path.is_file())
         data = removed.read_bytes()
         removed.unlink()
@@ -165,3 +165,26 @@ def test_whole_copies_are_comparable_and_one_picture_less_is_not(
             assert not kind(root).trials()[0].comparable
         finally:
             removed.write_bytes(data)
+
+
+def test_copies_of_the_right_size_are_comparable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples, with their sizes in the place of the published ones."""
+    roots = tmp_path / "RegDB", tmp_path / "Market1501", tmp_path / "LLCM"
+    RegDB.write_example(roots[0])
+    Market1501.write_example(roots[1])
+    LLCM.write_example(roots[2])
+    assert not RegDB(roots[0]).trials()[0].comparable
+    assert not Market1501(roots[1]).trials()[0].comparable
+    assert not LLCM(roots[2]).trials()[0].comparable
+    monkeypatch.setattr(regdb, "PERSONS_PER_SIDE", 5)
+    monkeypatch.setattr(regdb, "IMAGES_PER_PERSON", 2)
+    monkeypatch.setitem(market1501.PUBLISHED, "query", (2, 2))
+    monkeypatch.setattr(market1501, "GALLERY_WITHOUT_JUNK", 5)
+    for name, number in (("ALL_IMAGES", 24), ("ALL_PERSONS", 4), ("TRAIN_PERSONS", 2)):
+        monkeypatch.setattr(llcm, name, number)
+    check_comparable(*roots)
+
+
+@pytest.mark.slow
+def test_whole_copies_are_comparable(full_regdb: Path, full_market: Path, full_llcm: Path) -> None:
+    check_comparable(full_regdb, full_market, full_llcm)
