@@ -77,6 +77,7 @@ def _refuse_broken_words(words: list[str]) -> None:
 def _with_plugins(words: list[str]) -> list[str]:
     """The words without ``--plugins FOLDER``, which may come anywhere and more than once; the folders are added."""
     rest: list[str] = []
+    plugins.GIVEN.clear()
     remaining = iter(words)
     for word in remaining:
         option, equals, folder = word.partition("=")
@@ -87,6 +88,7 @@ def _with_plugins(words: list[str]) -> list[str]:
         if not folder:
             raise UsageError("--plugins needs a folder")
         plugins.add(folder)
+        plugins.GIVEN.append(folder)
     return rest
 
 

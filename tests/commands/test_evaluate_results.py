@@ -89,7 +89,7 @@ def test_groups_are_compared_and_several_are_adjusted(capsys: pytest.CaptureFixt
     assert run(capsys, "compare", groups["base"][0])[0] == 2
     code, said, err = run(capsys, "combine", *groups["ours"])
     assert code == 0, err
-    assert "standard deviation over 2 levels of seed" in said
+    assert "standard deviation over 2 seeds" in said
     assert run(capsys, "combine")[0] == 2
 
 
@@ -140,7 +140,7 @@ def test_ten_partitions_are_ten_models(
         assert stored["model_seed"] == 0
     code, said, err = run(capsys, "combine", *results, "--out", tmp_path / "combined.json")
     assert code == 0, err
-    assert "standard deviation over 10 levels of partition" in said
+    assert "standard deviation over 10 partitions" in said
     combined = json.loads((tmp_path / "combined.json").read_text())
     assert combined["clean"]["spread"]["mAP"]["gallery"]["levels"] == 1
     code, _, err = run(capsys, "compare", *results)
@@ -170,6 +170,6 @@ def test_flip_averaging_and_reranking_add_rows(capsys: pytest.CaptureFixture[str
     assert stored["feature"] == "histogram"
     assert (stored["flip"], stored["rerank"]["method"], stored["rerank"]["k1"]) == (True, "k-reciprocal", 3)
     assert "histogram, k-reciprocal" in said
-    assert "standard deviation over 10 levels of partition" in said
+    assert "standard deviation over 10 partitions" in said
     assert len(stored["trials"]) == 10
     assert stored["intervals"]["mAP"]["persons"] == 10

@@ -11,6 +11,7 @@ from dapg.commands._next import dapg, say_next
 from dapg.commands._reproduce import words_of
 from dapg.commands._training import tuning_step
 from dapg.commands.reproduce_run import RunSettings
+from dapg.core import plugins
 from dapg.core.engines.base import EngineSettings
 from dapg.core.settings import to_dict
 from dapg.core.train_config import DataConfig
@@ -23,6 +24,12 @@ def test_commands_are_copied_as_they_are(capsys: pytest.CaptureFixture[str]) -> 
     (line,) = capsys.readouterr().out.splitlines()
     words = shlex.split(line.removeprefix("next: "), comments=True)
     assert words == ["dapg", "report", "my runs/it's", "--data", "x"]
+
+
+def test_plug_ins_go_with_what_comes_next(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "GIVEN", ["my own"])
+    say_next(("look", dapg("report", "outputs")))
+    assert capsys.readouterr().out == "next: dapg report outputs --plugins 'my own'    # look\n"
 
 
 @pytest.mark.parametrize(

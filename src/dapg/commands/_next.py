@@ -7,6 +7,8 @@ from dapg.core.errors import DapgError
 from dapg.core.types import JsonObject
 from dapg.core.words import counted
 
+from dapg.core import plugins
+
 PER_CENT = (
     "per cent, higher is better; rank-k: queries with a match among the first k answers; mAP: how far up all matches "
     "are; mINP: how far up the last one is"
@@ -38,10 +40,11 @@ def refuse_problems(folder: str, problems: Sequence[str], place: str = "") -> No
 
 
 def say_next(*steps: tuple[str, str]) -> None:
-    """Print commands to go on with, one line each, to be copied as they are.
+    """Print commands to go on with, one line each, to be copied as they are; folders of plug-ins go with them.
 
     Args:
         steps: what each is good for, and the command; words in capitals are for the user to fill in.
     """
+    own = "".join(f" --plugins {shlex.quote(folder)}" for folder in plugins.GIVEN)
     for purpose, command in steps:
-        print(f"next: {command}    # {purpose}")
+        print(f"next: {command}{own}    # {purpose}")

@@ -36,7 +36,7 @@ def print_spread(spread: Mapping[str, Mapping[str, Mapping[str, int | float]]]) 
     for cause, rank_1 in spread["rank-1"].items():
         if rank_1["levels"] > 1:
             parts = ", ".join(f"{measure} {100 * causes[cause]['std']:.2f}" for measure, causes in spread.items())
-            print(f"standard deviation over {rank_1['levels']} levels of {cause}: {parts}")
+            print(f"standard deviation over {counted(int(rank_1['levels']), cause)}: {parts}")
 
 
 def _print_corrupted(result: JsonObject) -> None:

@@ -162,7 +162,7 @@ def _help(program: str, known: dict[str, Setting], common: list[str]) -> Iterato
     if shown:
         yield "\nsettings, with their values here:" if len(shown) == len(known) else "\nsettings most often changed:"
         yield from _table([(_option(setting), setting.doc) for setting in shown])
-    yield f"\nall {len(known)} settings, with kinds and ranges: {program} --help-all"
+    yield f"\nevery setting ({len(known)}), with kinds and ranges: {program} --help-all"
 
 
 def _is_common(name: str, common: list[str]) -> bool:
@@ -219,8 +219,12 @@ def take_option(words: list[str], option: str, default: str) -> tuple[str, list[
     return value, rest
 
 
-def take_positional(words: list[str], what: str, known: list[str] | None, program: str) -> tuple[str, list[str]]:
+def take_positional(
+    words: list[str], what: str, known: list[str] | None, program: str, hint: str = ""
+) -> tuple[str, list[str]]:
     """The first word, which must not be an option; ``known`` limits it. Where help is asked for instead, an empty one.
+
+    ``hint`` ends the message about one that is not known.
 
     Raises:
         UsageError: it is missing or unknown; the nearest name is suggested.
@@ -231,7 +235,7 @@ def take_positional(words: list[str], what: str, known: list[str] | None, progra
         listed = f" ({', '.join(known)})" if known else ""
         raise UsageError(f"{program} needs {what}{listed}; see {program} --help")
     if known is not None and words[0] not in known:
-        raise UsageError(f"no {what} is called {words[0]!r}{nearest(words[0], known)}; known: {', '.join(known)}")
+        raise UsageError(f"no {what} is called {words[0]!r}{nearest(words[0], known)}; known: {', '.join(known)}{hint and '; '}{hint}")
     return words[0], words[1:]
 
 

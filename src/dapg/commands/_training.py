@@ -54,7 +54,8 @@ def take_method(words: list[str], folder: str, stage: str, program: str) -> tupl
     stored = _stored_method(config, stage) if config else None
     if stored is not None and (not words or words[0].startswith("-")):
         words = [stored, *words]
-    method, rest = take_positional(words, "method", plugins.names(folder), program)
+    own = "one of your own needs --plugins FOLDER"
+    method, rest = take_positional(words, "method", plugins.names(folder), program, own)
     if stored not in (None, method):
         raise UsageError(f"{config} holds settings of {stored}, not of {method}")
     return method, rest

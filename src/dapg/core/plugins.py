@@ -31,6 +31,8 @@ PACKAGES = (
 """Packages below ``dapg`` that plug-ins of others can join, and where their files are in a folder of plug-ins."""
 VARIABLE = "DAPG_PLUGINS"
 """Environment variable with folders of plug-ins, which the processes that we start read, too."""
+GIVEN: list[str] = []
+"""Folders that the command line named, for the commands that are said to come next."""
 _GROUPS = {
     "dapg.methods": "methods",
     "dapg.corruptions": "corruptions",
