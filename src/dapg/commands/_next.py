@@ -3,11 +3,10 @@
 import shlex
 from collections.abc import Sequence
 
+from dapg.core import plugins
 from dapg.core.errors import DapgError
 from dapg.core.types import JsonObject
 from dapg.core.words import counted
-
-from dapg.core import plugins
 
 PER_CENT = (
     "per cent, higher is better; rank-k: queries with a match among the first k answers; mAP: how far up all matches "

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from dapg.experiment.matrix import Source
     from dapg.experiment.plan import Experiment
 
-TABLES = "TABLE is primary (what is registered), table1, table2, table3, fig1, beyond, finetuners, stage1, stage2 or all."
+TABLES = (
+    "TABLE is primary (what is registered), table1, table2, table3, fig1, beyond, finetuners, stage1, stage2 or all."
+)
 
 
 @dataclass(frozen=True)

@@ -235,7 +235,8 @@ def take_positional(
         listed = f" ({', '.join(known)})" if known else ""
         raise UsageError(f"{program} needs {what}{listed}; see {program} --help")
     if known is not None and words[0] not in known:
-        raise UsageError(f"no {what} is called {words[0]!r}{nearest(words[0], known)}; known: {', '.join(known)}{hint and '; '}{hint}")
+        listed = "; ".join(filter(None, [f"known: {', '.join(known)}", hint]))
+        raise UsageError(f"no {what} is called {words[0]!r}{nearest(words[0], known)}; {listed}")
     return words[0], words[1:]
 
 
