@@ -62,7 +62,7 @@ def shoot_gallery(driver: "Chrome", demo: Path) -> None:
     words, somebody = [*DAPG, "serve", "--demo", str(demo), "--port", "0"], {**os.environ, "LOGNAME": "demo"}
     with subprocess.Popen(words, stdout=subprocess.PIPE, env=somebody) as server:
         assert server.stdout is not None
-        link = re.match(rb"open (\S+)", server.stdout.readline())
+        link = next(filter(None, (re.match(rb"open (\S+)", line) for line in server.stdout)), None)
         try:
             assert link, "the server did not start"
             resize(driver, 1400, 1700)

@@ -9,6 +9,7 @@ from command_line import run
 from dapg.gallery.gallery import Gallery
 from figures import make_figures
 
+_EXPORT = "dapg gallery export {} --search 1 --out case.zip"
 MODEL = ("--model", "histogram", "--height", "64", "--width", "32")
 
 
@@ -46,7 +47,8 @@ def test_search_prints_text_json_and_a_page(capsys: pytest.CaptureFixture[str], 
     lines = out.splitlines()
     assert lines[0] == "search 1: visible query, 3 answers"
     assert lines[1].startswith("place, likeness")
-    assert lines[2].startswith("  1  1.000  camera 1, person 001, 1 in track  #")
+    assert lines[2].startswith("  1  1.000  camera 1, person 001  #")
+    assert lines[2].endswith(f" {query}")
     assert page.read_text().count("data:image/jpeg") == 3, "the query is also the first answer, and stored once"
     code, out, _ = run(capsys, "search", folder, query, "--camera", "camera 3", "--json", "true")
     answers = json.loads(out)["answers"]
@@ -57,6 +59,26 @@ def test_search_prints_text_json_and_a_page(capsys: pytest.CaptureFixture[str], 
     assert (code, "is no time" in err) == (2, True)
     code, _, err = run(capsys, "search", folder)
     assert (code, "needs GALLERY and IMAGE" in err) == (2, True)
+
+
+@pytest.mark.parametrize("copy", ["true", "false"])
+def test_a_search_does_not_name_files_that_are_gone(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, copy: str
+) -> None:
+    figures, folder, query = make_figures(tmp_path / "figures", persons=1), tmp_path / "gallery", tmp_path / "query.png"
+    picture = figures / "camera1" / "000_0.png"
+    assert run(capsys, "index", folder, figures, *MODEL, "--copy", copy)[0] == 0
+    picture.rename(query)
+    lines = run(capsys, "search", folder, query, "--top", "1")[1].splitlines()
+    if copy == "true":
+        assert lines[2].endswith(" copy of 000_0.png")
+        assert lines[3] == f"to see the gallery's copies: --html PAGE, or {_EXPORT.format(folder)}"
+        words = lines[3].partition(" or dapg ")[2].replace("case.zip", str(tmp_path / "case.zip")).split()
+        assert run(capsys, *words)[0] == 0
+        assert (tmp_path / "case.zip").is_file()
+    else:
+        assert lines[2:] == [lines[2]]
+        assert lines[2].endswith(f" {picture} (gone)")
 
 
 def test_what_is_known_of_a_gallery(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

@@ -61,6 +61,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     command = [sys.executable, "-m", "dapg", "serve", "--demo", str(folder / "gallery"), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
+        assert "making a gallery of 100 rendered people" in server.stdout.readline()
         said = server.stdout.readline()
         link = re.fullmatch(r"open (\S+)\n", said)
         assert link, said
@@ -84,6 +85,7 @@ def test_a_search_from_login_to_deletion(page: Page) -> None:
     driver.get(page.link)
     page.until(lambda: page.all(".offer"))
     assert len(page.all(".offer")) == 12
+    assert all(re.fullmatch(r"(person|stranger) \d{3}, camera \d", offer.text) for offer in page.all(".offer"))
     page.one(".offer").click()
     page.until(page.cards)
     assert "infrared query: 12 answers" in page.one("#summary").text

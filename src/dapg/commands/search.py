@@ -10,7 +10,7 @@ from dapg.core.words import counted
 
 if TYPE_CHECKING:
     from dapg.gallery.gallery import Gallery
-    from dapg.gallery.search import SearchResult
+    from dapg.gallery.search import Picture, SearchResult
 
 _HELP = """usage: dapg search GALLERY IMAGE ... [--NAME VALUE ...]
 
@@ -88,15 +88,39 @@ def main(words: list[str], program: str) -> None:
         print(f"search {result.number}: {result.modality.name.lower()} query, {counted(len(result.answers), 'answer')}")
         if result.answers:
             print("place, likeness (the cosine, at most 1), verdict where thresholds are set, camera, time, person:")
-        for place, answer in enumerate(result.answers, 1):
+        files = [_file(gallery, answer.picture) for answer in result.answers]
+        for place, (answer, file) in enumerate(zip(result.answers, files, strict=True), 1):
             picture, verdict = answer.picture, answer.verdict
             said = f"{verdict.word:8} {verdict.probability:4.0%}  " if verdict else ""
-            facts = [picture.camera, clock(picture.time), picture.person or "", f"{answer.pictures} in track"]
-            where = f"{', '.join(filter(None, facts))}  #{picture.number} {picture.path}"
+            track = f"{answer.pictures} in track" if answer.pictures > 1 else ""
+            facts = filter(None, (picture.camera, clock(picture.time), picture.person, track))
+            where = f"{', '.join(facts)}  #{picture.number} {file}"
             print(f"{place:3}  {answer.score:.3f}  {said}{where}")
+        if not settings.html and any(file.startswith(_COPY) for file in files):
+            export = f"dapg gallery export {places[0]} --search {result.number} --out case.zip"
+            print(f"to see the gallery's copies: --html PAGE, or {export}")
     if settings.html:
         _write_page(gallery, result, places[1:], settings.html)
         print(f"written: {settings.html} (real people: not to be shared)")
+
+
+_COPY = "copy of "
+
+
+def _file(gallery: "Gallery", picture: "Picture") -> str:
+    """Where its file is; where that is gone, its name alone if the gallery has a copy."""
+    from pathlib import Path
+
+    from dapg.core.errors import DataError
+
+    path = Path(picture.path)
+    if path.is_file():
+        return picture.path
+    try:
+        gallery.picture_file(picture.number)
+    except DataError:
+        return f"{path} (gone)"
+    return f"{_COPY}{path.name}"
 
 
 _KINDS = {"same": "right", "ask": "query", "unknown": "unknown"}
@@ -118,7 +142,7 @@ def _write_page(gallery: "Gallery", result: "SearchResult", queries: list[str], 
         said = f"{word} {answer.verdict.probability:.0%}" if answer.verdict else ""
         lines = (f"{answer.score:.3f}", said, picture.camera, clock(picture.time), picture.person or "")
         image = thumbnail(gallery.picture_file(picture.number))
-        title = f"image {picture.number}, {picture.path}"
+        title = f"image {picture.number}, {_file(gallery, picture)}"
         answers.append(Figure(_KINDS.get(word, "unknown"), image, title, tuple(filter(None, lines))))
     note = f"{result.modality.name.lower()} query; best image of each track, most similar first"
     shown = [Figure("query", thumbnail(Path(query).read_bytes()), "query", ("query",)) for query in queries]

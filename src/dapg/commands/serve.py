@@ -90,7 +90,9 @@ def _serve(folder: str, demo: bool, settings: ServeSettings) -> None:
 
         trained = trained_network(place)
         place = place / "gallery" if trained else place
-        gallery = demo_gallery(place, settings.model or trained or MODEL, settings.device)
+        gallery = demo_gallery(
+            place, lambda line: print(line, flush=True), settings.model or trained or MODEL, settings.device
+        )
     else:
         gallery = Gallery(place, settings.device, settings.model)
     gallery.network()  # whatever is wrong with it is said now, and the first search need not wait

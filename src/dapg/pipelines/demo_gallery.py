@@ -3,7 +3,7 @@
 import importlib.util
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -26,14 +26,15 @@ _ENROLLED, _ASKED, _STRANGERS, _SEED = 100, 9, 3, 20
 _EVENING = datetime.fromisoformat("2026-01-05T17:00:00+00:00")
 
 
-def demo_gallery(folder: Path, model: str = MODEL, device: str = "auto") -> Gallery:
-    """The gallery in ``folder``, made within a minute where it is missing.
+def demo_gallery(folder: Path, say: Callable[[str], None], model: str = MODEL, device: str = "auto") -> Gallery:
+    """The gallery in ``folder``, made in about a minute where it is missing; ``say`` is told so before.
 
     Visible images of 100 test persons, and in ``queries/`` one infrared image of each of nine of them and of three
     strangers. All are drawn by a fixed seed, none by its result. The times are invented, as the people are.
     """
     if (folder / ABOUT).is_file():
         return Gallery(folder, device)
+    say(f"making a gallery of {_ENROLLED} rendered people in {folder}; this takes about a minute")
     dataset = open_dataset(parse_source("synthetic"))
     records = dataset.records("test")
     persons = sorted({r.person for r in records}, key=lambda person: derive_seed("demo gallery", _SEED, person))
@@ -49,12 +50,16 @@ def demo_gallery(folder: Path, model: str = MODEL, device: str = "auto") -> Gall
     _set_thresholds(gallery, dataset, [*others, *dataset.records("val")])
     for person in [*persons[:_ASKED], *strangers]:
         night = next(r for r in records if r.modality is Modality.INFRARED and r.person == person)
-        known = f"person {person:03d}" if person in enrolled else f"stranger {person:03d}"
-        night_image = encode(open_rgb(dataset.read(night), "query"), "PNG")
-        atomic_write_bytes(making / QUERIES / f"{known}, camera {night.camera}.png", night_image)
+        name = query_name("person" if person in enrolled else "stranger", night)
+        atomic_write_bytes(making / QUERIES / name, encode(open_rgb(dataset.read(night), "query"), "PNG"))
     gallery.close()
     making.replace(folder)
     return Gallery(folder, device)
+
+
+def query_name(who: str, night: Record) -> str:
+    """Name of a night image's file, one word in a shell and for ``curl``, which takes commas for its own."""
+    return f"{who}-{night.person:03d}_camera-{night.camera}.png"
 
 
 def _set_thresholds(gallery: Gallery, dataset: Dataset, records: Sequence[Record]) -> None:

@@ -23,6 +23,7 @@ from dapg.gallery.users import ROLES, Role
 
 COOKIE = "dapg_session"
 CSRF = "X-CSRF-Token"
+_REMEDY = "reload the page; a program gets it from GET /api/v1/session, or sends Authorization: Bearer TOKEN instead"
 SESSION_SECONDS = 8 * 3600.0
 LINK_SECONDS = 600.0
 MAX_BODY = 32 * 2**20
@@ -188,7 +189,7 @@ class Access:
         if request.method not in ("GET", "HEAD"):
             sent = request.headers.get(CSRF, "")
             if not hmac.compare_digest(sent.encode(), session.csrf.encode()) or not _same_origin(request):
-                raise HTTPException(403, f"the header {CSRF} is missing or wrong; reload the page")
+                raise HTTPException(403, f"the header {CSRF} is missing or wrong; {_REMEDY}")
         return Visitor(session.name, role, session.csrf)
 
 

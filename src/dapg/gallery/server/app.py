@@ -17,6 +17,7 @@ from fastapi import Depends, FastAPI, File, Form, HTTPException, Request, Respon
 from fastapi import Path as Place
 from fastapi import Query as Parameter
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+from fastapi.security import APIKeyCookie, HTTPBearer
 from pydantic import BaseModel, Field, StringConstraints
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -34,7 +35,7 @@ from dapg.gallery.database import Filters
 from dapg.gallery.gallery import Gallery
 from dapg.gallery.indexing import IndexSettings
 from dapg.gallery.search import Picture, Query
-from dapg.gallery.server.access import COOKIE, MAX_BODY, SESSION_SECONDS, Access, Guard, Visitor
+from dapg.gallery.server.access import COOKIE, CSRF, MAX_BODY, SESSION_SECONDS, Access, Guard, Visitor
 from dapg.gallery.server.uploads import Box, Damage, Decoder, Prepared
 from dapg.gallery.users import Role
 
@@ -50,6 +51,9 @@ Number = Annotated[int, Place(ge=1, le=2**53)]
 Moment = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e11)]
 Light = Literal["visible", "infrared"]
 Infrared = Literal["unknown", "near", "thermal"]
+_LOGIN = f"POST {API}/login sets it; all but GET then takes the header {CSRF}, which GET {API}/session tells"
+_Token = Annotated[object, Depends(HTTPBearer(description="dapg gallery users GALLERY --add NAME", auto_error=False))]
+_Session = Annotated[object, Depends(APIKeyCookie(name=COOKIE, description=_LOGIN, auto_error=False))]
 
 
 @dataclass(frozen=True)
@@ -141,8 +145,8 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         code = 503 if isinstance(error, BusyError) else 409 if isinstance(error, UsageError) else 422
         return JSONResponse({"detail": str(error)}, code)
 
-    def let_in(role: Role) -> Callable[[Request], Visitor]:
-        def check(request: Request) -> Visitor:  # FastAPI reads the types
+    def let_in(role: Role) -> Callable[..., Visitor]:
+        def check(request: Request, _token: _Token, _session: _Session) -> Visitor:  # FastAPI reads the types
             return access.visitor(request, role)
 
         return check
@@ -231,7 +235,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         raise HTTPException(404, "there is no such query")
 
     @app.post(f"{API}/search", tags=["search"])
-    def search(visitor: Viewer, form: Annotated[SearchForm, Form()]) -> JsonObject:
+    def search(visitor: Viewer, form: Annotated[SearchForm, Form(media_type="multipart/form-data")]) -> JsonObject:
         """The tracks most similar to the person in the images, and what each similarity means."""
         kind = _damage(form.damage, form.severity)
         query = _query(gallery, decoder, (form.files, form.box or []), form.modality, kind)

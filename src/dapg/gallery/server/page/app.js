@@ -314,7 +314,7 @@ async function begin() {
   $("offered").hidden = !info.queries.length;
   $("offered").replaceChildren(...info.queries.map((name) => {
     const button = element("button", { type: "button", className: "offer" },
-      element("img", { src: `/api/v1/queries/${encodeURIComponent(name)}`, alt: "" }), name.replace(".png", ""));
+      element("img", { src: `/api/v1/queries/${encodeURIComponent(name)}`, alt: "" }), name.replace(".png", "").replaceAll("_", ", ").replaceAll("-", " "));
     button.addEventListener("click", async () => {
       const blob = await (await api(`/queries/${encodeURIComponent(name)}`)).blob();
       await take([new File([blob], name, { type: blob.type })]);
