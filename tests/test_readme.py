@@ -19,7 +19,10 @@ from figures import make_figures
 ROOT = Path(__file__).resolve().parents[1]
 MADE = {"_build", "settings", "api"}
 """Folders of pages that `make docs` makes from the code."""
-PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if not MADE & set(path.parts))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(path for path in (ROOT / "docs").rglob("*.md") if not MADE & set(path.relative_to(ROOT).parts)),
+]
 
 
 def shell_lines() -> list[tuple[str, str]]:
