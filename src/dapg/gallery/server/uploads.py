@@ -88,7 +88,9 @@ class Decoder:
 
     def _start(self) -> concurrent.futures.ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
-        return concurrent.futures.ProcessPoolExecutor(1, context, _limit, (self._memory,))
+        worker = concurrent.futures.ProcessPoolExecutor(1, context, _limit, (self._memory,))
+        worker.submit(int).result()  # its imports take seconds, which are not the image's
+        return worker
 
     def close(self) -> None:
         """End the workers."""
