@@ -50,6 +50,7 @@ def test_every_contract_is_kept_and_a_broken_one_is_named(folder: Path, capsys: 
     for path, _ in BLOCKS:
         assert f"kept  {path}: " in out
     assert "corruptions/smoke.py: every choice is drawn" in out
+    assert re.search(r"\nall \d+ checks kept\n$", out)
 
 
 def test_a_check_says_what_is_broken(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,6 +65,20 @@ def test_a_check_says_what_is_broken(folder: Path, capsys: pytest.CaptureFixture
     assert "BROKEN  corruptions/empty.py: can be loaded" in out
     assert re.search(r"BROKEN  corruptions/smoke\.py: \w", out)
     assert run(capsys, "plugins", "check", folder / "corruptions")[0] == 2
+
+
+def test_an_error_is_said_once_with_the_line_of_the_plug_in(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path, _ in BLOCKS:
+        if not path.startswith("corruptions"):
+            (folder / path).unlink()
+    smoke = folder / "corruptions" / "smoke.py"
+    before, _, _ = smoke.read_text().partition("images + ")
+    smoke.write_text(smoke.read_text().replace("images + ", "torch.nn.Identity().head + images + "))
+    code, out, _ = run(capsys, "plugins", "check", folder)
+    problem = f"AttributeError: 'Identity' object has no attribute 'head' ({smoke}:{before.count(chr(10)) + 1})\n"
+    assert (code, out.count(problem)) == (1, 1), out
+    broken = int(re.findall(r"\n(\d+) of \d+ checks broken\n$", out)[0])
+    assert f"BROKEN  corruptions/smoke.py: and {broken - 1} more checks, the same as " in out
 
 
 def test_the_method_trains_by_its_own_recipe(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

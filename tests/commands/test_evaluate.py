@@ -63,6 +63,17 @@ def test_scores_are_printed_stored_and_reused(
     assert "max_rank: 20 there, 3 now" in err
 
 
+def test_no_published_scores_are_spoken_of_where_there_are_none(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "scores"
+    assert run(capsys, *words(pictures, out))[0] == 0
+    result = json.loads((out / "result.json").read_text())
+    monkeypatch.setattr("dapg.evaluation.evaluate.evaluate", lambda settings: result)
+    code, said, err = run(capsys, "evaluate", "histogram", "--data", "synthetic", "--out", out)
+    assert (code, "data: synthetic, embedded" in said, "published ones" in said) == (0, True, False), err
+
+
 def test_every_ranked_picture_is_its_own_thumbnail(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path
 ) -> None:

@@ -1,9 +1,11 @@
 """`dapg index`, `search` and `gallery` from the command line, with drawn figures and the colour histogram."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
+import torch
 
 from command_line import run
 from dapg.gallery.gallery import Gallery
@@ -100,8 +102,9 @@ def test_what_is_known_of_a_gallery(capsys: pytest.CaptureFixture[str], folder: 
 def test_delete_check_audit_backup_and_export(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     query = folder.parent / "figures" / "camera1" / "001_0.png"
     run(capsys, "search", folder, query)
-    code, _, err = run(capsys, "gallery", "export", folder, "--search", "1", "--out", folder.parent / "case.zip")
+    code, out, err = run(capsys, "gallery", "export", folder, "--search", "1", "--out", folder.parent / "case.zip")
     assert (code, (folder.parent / "case.zip").stat().st_size > 1000) == (0, True), err
+    assert "if these are real people" in out
     code, out, _ = run(capsys, "gallery", "delete", folder, "--person", "person 001", "--reason", "asked for it")
     assert code == 0
     assert "6 images deleted" in out
@@ -120,3 +123,13 @@ def test_delete_check_audit_backup_and_export(capsys: pytest.CaptureFixture[str]
     assert Gallery(folder.parent / "backup").info()["pictures"] == 6
     for words in (("delete", folder), ("export", folder), ("backup", folder)):
         assert run(capsys, "gallery", *words)[0] == 2
+
+
+def test_a_taken_port_is_refused_with_a_way_out(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("uvicorn")
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, err = run(capsys, "serve", folder, "--port", taken.getsockname()[1], "--device", "cpu")
+    assert (code, "; --port 0 takes a free one" in err) == (2, True), err

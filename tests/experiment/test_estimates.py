@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from dapg.commands.reproduce_plan import _cost
 from dapg.experiment.estimates import measured_speeds, seconds_of_a_step, seconds_of_scoring
 from dapg.experiment.matrix import Cell
 from dapg.experiment.store import CellResult, TrainingResult
@@ -52,3 +53,16 @@ def test_scoring_takes_longer_where_corrupted_pictures_must_be_made() -> None:
     assert seconds_of_scoring(speeds, "random", None) == pytest.approx(85.0)  # 20, 40, 70, 100, 110, 120
     assert seconds_of_scoring(measured_speeds(kept), "random", False) == pytest.approx(30.0), "better than nothing"
     assert seconds_of_scoring(speeds, "imagenet", True) is None
+
+
+@pytest.mark.parametrize(
+    "seconds, said",
+    [
+        ([60.0, 90.0], "about 2.5 min and 1.5 GB of disk"),
+        ([60.0, None], "about 1.0 min and 1.5 GB of disk; the time of 1 more cell is unknown: nothing like it was"),
+        ([None, None], "1.5 GB of disk; time unknown: none of these 2 cells is like one that was measured here"),
+        ([None], "1.5 GB of disk; time unknown: this cell is not like one that was measured here"),
+    ],
+)
+def test_a_plan_says_what_it_costs_and_what_it_does_not_know(seconds: list[float | None], said: str) -> None:
+    assert _cost(seconds, 1_500_000_000).startswith(said)

@@ -415,6 +415,10 @@ def test_stage_2_compares_the_whole_method_with_stage_1_alone(generator: Path, t
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = ["fig1", "--seeds", "1", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
     assert main(["reproduce", "plan", *base]) == 0
-    assert "6 to run" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "6 to run" in said
+    assert "of disk; time unknown: none of these 6 cells is like one that was measured here\n" in said
+    assert main(["reproduce", "plan", *base, "--only", "*mine*"]) == 2
+    assert "; a method of your own needs --plugins FOLDER" in capsys.readouterr().err
     for wrong in (["table7"], ["fig1", "--scale", "big"], ["fig1", "--data", "sysu"], ["fig1", "--seeds", "0"]):
         assert main(["reproduce", "plan", *wrong]) == 2

@@ -105,6 +105,26 @@ def test_the_page_holds_the_numbers(tmp_path: Path) -> None:
     assert "histogram (e) reaches an mAP of 43.2 % on toy, cross-modal." in text
 
 
+@pytest.mark.parametrize("lowest, tied", [(0.43, True), (0.41, True), (0.45, False)])
+def test_no_winner_is_named_where_intervals_overlap(tmp_path: Path, lowest: float, tied: bool) -> None:
+    def scored(name: str, score: float, low: float, high: float) -> None:
+        interval = {"value": score, "low": low, "high": high, "persons": 96, "seeds": 1}
+        scores = {"main": {"cmc": [0.2], "mAP": score, "mINP": 0.1}}
+        evaluation(tmp_path / name, scores=scores, intervals=dict.fromkeys(("rank-1", "mAP", "mINP"), interval))
+
+    scored("a", 0.42, 0.40, 0.44)
+    scored("b", 0.46, lowest, 0.48)
+    scored("c", 0.10, 0.05, 0.15)
+    text = Reader(page(tmp_path, tmp_path)).text
+    assert ("cannot tell which of 2 models has the highest mAP" in text) == tied
+    best = (
+        f"histogram (b) reaches 46.0 % (95 % interval {100 * lowest:.1f} to 48.0), histogram (a) 42.0 % (95 % interval"
+    )
+    assert (best in text) == tied
+    assert ("histogram (b) reaches an mAP of 46.0 %" in text) != tied
+    assert ("the highest of 3 evaluations" in text) != tied
+
+
 def with_figures(folder: Path) -> Path:
     """Distances, a t-SNE map and one ranked list's maps beside an evaluation's result."""
     pair = {"modalities": ["infrared", "visible"], "same": [3, 1, 0], "other": [0, 1, 7]}
@@ -153,7 +173,7 @@ def test_how_sure_and_what_moves_the_score_stand_apart(tmp_path: Path) -> None:
     (row,) = sureness_rows(collect([evaluation(tmp_path / "e", **sure)]))
     assert row["mAP, 95 % interval"] == "20.0 to 31.0"
     assert row["test persons"] == "96"
-    assert row["spread"].startswith("rank-1 ± 1.23 over 10 gallery levels; mAP")
+    assert row["spread"].startswith("rank-1 ± 1.23 over 10 galleries; mAP")
     assert "seed" not in row["spread"]
     assert "20.0 to 31.0" in Reader(page(tmp_path, tmp_path / "e")).text
 
@@ -410,11 +430,24 @@ def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pyte
         page(tmp_path, evaluation(tmp_path / "e"))
 
 
+def test_a_long_table_is_printed_in_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {f"{'x' * 40}{number}": {"cmc": [0.5], "mAP": 0.4, "mINP": 0.3} for number in range(42)}
+    evaluation(tmp_path / "e", scores=scores, feature=next(iter(scores)))
+    assert cli.main(["report", str(tmp_path / "e"), "--out", str(tmp_path / "page.html")]) == 0
+    said = capsys.readouterr().out
+    assert said.count(f"  {'x' * 29}...  ") == 40
+    assert f"and 2 more rows in {tmp_path / 'page.md'}" in said
+
+
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = evaluation(tmp_path / "e")
     out = tmp_path / "new" / "first.html"
     assert cli.main(["report", str(folder), "--out", str(out), "--title", "First look"]) == 0
-    assert f"written: {out}" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert f"written: {out}" in said
+    assert said[1].split() == ["model", "data", "feature", "rank-1", "rank-5", "mAP", "mINP", "trials"]
+    assert said[2].split() == ["histogram", "(e)", "toy,", "cross-modal", "main", "25.0", "81.2", "43.2", "12.3", "2"]
+    assert said[2].index("43.2") == said[1].index("mAP")
     assert "<h1>First look</h1>" in out.read_text(encoding="utf-8")
     for words, message in (
         ([], "dapg report needs a folder"),

@@ -39,4 +39,4 @@ def main(words: list[str], program: str) -> None:
 
     gallery = Gallery(folder)
     gallery.acting(gallery.actor.name, settings.reason).export(settings.search, settings.out)
-    print(f"written: {settings.out} (real people: it is no longer covered by the gallery's deletion)")
+    print(f"written: {settings.out} (if these are real people: deletion from the gallery does not reach this file)")

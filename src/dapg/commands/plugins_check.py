@@ -1,8 +1,10 @@
 """Check methods, corruptions, networks and data sets of your own against their contracts."""
 
+from itertools import groupby
 from pathlib import Path
 
 from dapg.core.errors import UsageError
+from dapg.core.words import counted
 
 _HELP = """usage: dapg plugins check FOLDER
 
@@ -28,13 +30,24 @@ def main(words: list[str], program: str) -> None:
 
     from dapg.contracts.run_checks import check_folder
 
-    broken = 0
-    for verdict in check_folder(Path(words[0])):
-        words_of_check = verdict.check.replace("_", " ")
-        broken += bool(verdict.problem)
-        print(f"{'BROKEN' if verdict.problem else 'kept'}  {verdict.plugin}: {words_of_check}", flush=True)
-        if verdict.problem:
-            print(f"        {verdict.problem}", flush=True)
+    checked = broken = 0
+    for plugin, verdicts in groupby(check_folder(Path(words[0])), lambda verdict: verdict.plugin):
+        said: dict[str, list[str]] = {}
+        for verdict in verdicts:
+            checked += 1
+            check = verdict.check.replace("_", " ")
+            if not verdict.problem:
+                print(f"kept  {plugin}: {check}", flush=True)
+                continue
+            broken += 1
+            if verdict.problem not in said:
+                print(f"BROKEN  {plugin}: {check}\n        {verdict.problem}", flush=True)
+            said.setdefault(verdict.problem, []).append(check)
+        for first, *more in said.values():
+            if more:
+                others = f"and {counted(len(more), 'more check')}, the same as {first}: {', '.join(more)}"
+                print(f"BROKEN  {plugin}: {others}", flush=True)
     if broken:
-        print(f"{broken} broken")
+        print(f"{broken} of {counted(checked, 'check')} broken")
         raise SystemExit(1)
+    print(f"all {counted(checked, 'check')} kept")

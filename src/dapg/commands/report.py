@@ -2,17 +2,23 @@
 
 from dataclasses import dataclass
 
+from dapg.commands._next import PER_CENT
 from dapg.commands._settings import parse, take_words
 from dapg.core.errors import UsageError
+from dapg.core.words import counted
 
 _HELP = """usage: dapg report FOLDER [FOLDER ...] [--out PAGE.html] [--title TEXT]
 
-Write one self-contained page from all runs in and below the folders, with its score table as .md and .csv beside it.
+Write one self-contained page from all runs in and below the folders, with its score table as .md and .csv beside it;
+print the table.
 
 examples:
   dapg report outputs
   dapg report outputs/pretrain/first outputs/evaluate --out first.html --title "First look"
 """
+
+ROWS = 40
+"""Of the score table that are printed; all are in its file."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,14 @@ def main(words: list[str], program: str) -> None:
 
     from dapg.report.collect import collect
     from dapg.report.run_page import write_page
+    from dapg.report.score_tables import score_rows, to_text
 
     runs = collect([Path(folder) for folder in folders])
-    for path in write_page(runs, Path(settings.out), settings.title, paths=settings.paths):
+    scores = score_rows(runs)
+    written = write_page(runs, Path(settings.out), settings.title, paths=settings.paths)
+    if scores:
+        print(f"{PER_CENT}\n{to_text(scores[:ROWS])}")
+        if len(scores) > ROWS:
+            print(f"and {counted(len(scores) - ROWS, 'more row')} in {Path(settings.out).with_suffix('.md')}")
+    for path in written:
         print(f"written: {path}")

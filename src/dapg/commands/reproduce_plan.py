@@ -28,15 +28,22 @@ def main(words: list[str], program: str) -> None:
         time = f"  {_duration(part.seconds)}" if part.state == "to run" else ""
         print(f"{part.cell.name:{width}}  {part.state}{': ' if part.about else ''}{part.about}{time}")
     left = [part for part in plan if part.state == "to run"]
-    known = [part.seconds for part in left if part.seconds is not None]
     done, missing = (sum(part.state == state for part in plan) for state in ("done", "missing"))
     print(f"\n{counted(done, 'cell')} done, {len(left)} to run, {missing} cannot run yet")
-    total = f"about {_duration(sum(known, 0.0))}" if known else "an unknown time"
-    unknown = len(left) - len(known)
-    without = f", without {counted(unknown, 'cell')} whose like was never measured here" if unknown else ""
     if left:
-        print(f"they take {total} and {sum(part.bytes for part in left) / 1e9:.1f} GB of disk{without}")
+        print(_cost([part.seconds for part in left], sum(part.bytes for part in left)))
         say_next(("run them", dapg("reproduce", "run", *words_of(experiment, settings))))
+
+
+def _cost(seconds: list[float | None], size: float) -> str:
+    """What cells take, some or all of which may take an unknown time; ``size`` in bytes, of all together."""
+    disk, known = f"{size / 1e9:.1f} GB of disk", [value for value in seconds if value is not None]
+    unknown = len(seconds) - len(known)
+    if not known:
+        none = f"none of these {unknown} cells is" if unknown > 1 else "this cell is not"
+        return f"{disk}; time unknown: {none} like one that was measured here"
+    without = f"; the time of {counted(unknown, 'more cell')} is unknown: nothing like it was measured here"
+    return f"about {_duration(sum(known))} and {disk}{without if unknown else ''}"
 
 
 def _duration(seconds: float | None) -> str:

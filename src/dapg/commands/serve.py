@@ -74,6 +74,7 @@ def main(words: list[str], program: str) -> None:
 
 
 def _serve(folder: str, demo: bool, settings: ServeSettings) -> None:
+    import errno
     import socket
     from pathlib import Path
 
@@ -115,7 +116,9 @@ def _serve(folder: str, demo: bool, settings: ServeSettings) -> None:
         try:
             listener.bind((settings.host, settings.port))
         except OSError as error:
-            raise UsageError(f"cannot listen at {settings.host} port {settings.port}: {error.strerror}") from error
+            other = "; --port 0 takes a free one" if error.errno == errno.EADDRINUSE else ""
+            where = f"{settings.host} port {settings.port}"
+            raise UsageError(f"cannot listen at {where}: {error.strerror}{other}") from error
         address = f"{'https' if secure else 'http'}://{own}:{listener.getsockname()[1]}"
         if alone:
             print(f"open {address}/login?key={app.state.login_key}")

@@ -33,7 +33,7 @@ def check_folder(folder: Path) -> Iterator[Verdict]:
     for package in plugins.PACKAGES:
         for file in sorted(folder.joinpath(*package.split(".")).glob("*.py")):
             if file.stem in plugins.names(package):
-                for check, problem in _problems(package, file.stem):
+                for check, problem in _problems(package, file.stem, folder.resolve()):
                     yield Verdict(str(file.relative_to(folder)), check, problem)
 
 
@@ -49,12 +49,12 @@ def checks_of(package: str, name: str) -> Iterator[tuple[str, Checks]]:
         yield name, {"models.backbones": backbones.CHECKS, "data.sets": datasets.CHECKS}[package]
 
 
-def _problems(package: str, name: str) -> Iterator[tuple[str, str]]:
-    """Each check and what is wrong; any other error of the plug-in is said with the line it comes from."""
+def _problems(package: str, name: str, folder: Path) -> Iterator[tuple[str, str]]:
+    """Each check and what is wrong; any other error is said with the line of the plug-in that led to it."""
     try:
         subjects = list(checks_of(package, name))
     except Exception as error:
-        yield "can be loaded", f"{type(error).__name__}: {error}"
+        yield "can be loaded", _with_line(error, folder)
         return
     if not subjects:
         yield "can be loaded", "no class in it is a Corruption"
@@ -66,7 +66,13 @@ def _problems(package: str, name: str) -> Iterator[tuple[str, str]]:
             except BrokenContract as error:
                 yield label, str(error)
             except Exception as error:
-                last = traceback.extract_tb(error.__traceback__)[-1]
-                yield label, f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+                yield label, _with_line(error, folder)
             else:
                 yield label, ""
+
+
+def _with_line(error: Exception, folder: Path) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if folder in Path(frame.filename).parents]
+    last = (own or frames)[-1]
+    return f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"

@@ -247,7 +247,8 @@ def cells(
                 wanted.setdefault(cell.name, (cell, data))
     chosen = [name for name in wanted if any(fnmatch.fnmatch(name, pattern) for pattern in only.split())]
     if wanted and not chosen:
-        raise UsageError(f"--only {only!r} fits none of the {len(wanted)} cells, such as {next(iter(wanted))}")
+        hint = "" if plugins.GIVEN else "; a method of your own needs --plugins FOLDER"
+        raise UsageError(f"--only {only!r} fits none of the {len(wanted)} cells, such as {next(iter(wanted))}{hint}")
     return [_with_chain(*wanted[name], scale, root) for name in chosen]
 
 

@@ -132,7 +132,10 @@ def _without_folders(run: Run) -> Run:
 
 
 def _conclusion(runs: Sequence[Run]) -> str:
-    """The highest mAP of each test, with its interval where there is one, and how many models it was the highest of."""
+    """The highest mAP of each test, with its interval where there is one, and how many models it was the highest of.
+
+    No model is named the best where another one's interval overlaps its own.
+    """
     tests: dict[str, list[tuple[float, Run, JsonObject]]] = {}
     for run in runs:
         if run.stage == "evaluate" and run.result is not None:
@@ -141,11 +144,22 @@ def _conclusion(runs: Sequence[Run]) -> str:
             tests.setdefault(where, []).append((score, run, run.result))
     sentences = []
     for where, models in tests.items():
-        score, best, result = max(models, key=lambda model: model[0])
-        bounds = result.get("intervals", {}).get("mAP")
-        sure = f" (95 % interval {100 * bounds['low']:.1f} to {100 * bounds['high']:.1f})" if bounds else ""
-        among = f", the highest of {len(models)} evaluations" if len(models) > 1 else ""
-        sentences.append(f"{best.title} reaches an mAP of {100 * score:.1f} %{sure} on {where}{among}.")
+        models.sort(key=lambda model: -model[0])
+        bounds = [result.get("intervals", {}).get("mAP") for _, _, result in models]
+        sure = [f" (95 % interval {100 * b['low']:.1f} to {100 * b['high']:.1f})" if b else "" for b in bounds]
+        rivals = [n for n, b in enumerate(bounds) if n and b and bounds[0] and b["high"] >= bounds[0]["low"]]
+        score, best, _ = models[0]
+        if rivals:
+            next_score, next_best, _ = models[rivals[0]]
+            sentences.append(
+                f"On {where}, these evaluations cannot tell which of {len(rivals) + 1} models has the highest mAP, "
+                f"because their 95 % intervals overlap: {best.title} reaches {100 * score:.1f} %{sure[0]}, "
+                f"{next_best.title} {100 * next_score:.1f} %{sure[rivals[0]]}. dapg compare, which pairs their "
+                "queries, can tell smaller differences."
+            )
+        else:
+            among = f", the highest of {len(models)} evaluations" if len(models) > 1 else ""
+            sentences.append(f"{best.title} reaches an mAP of {100 * score:.1f} %{sure[0]} on {where}{among}.")
     return " ".join(sentences)
 
 

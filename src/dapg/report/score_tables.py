@@ -5,6 +5,7 @@ from typing import Any
 
 from dapg.core.files import csv_text
 from dapg.core.types import JsonObject
+from dapg.core.words import counted
 from dapg.report.collect import Run
 
 Row = dict[str, str]
@@ -103,7 +104,7 @@ def sureness_rows(runs: Sequence[Run]) -> list[Row]:
             row["test persons"] = str(interval["persons"])
             for cause, levels in run.result["spread"][measure].items():
                 if levels["levels"] > 1:
-                    causes.append(f"{measure} ± {100 * levels['std']:.2f} over {levels['levels']} {cause} levels")
+                    causes.append(f"{measure} ± {100 * levels['std']:.2f} over {counted(levels['levels'], cause)}")
         row["spread"] = "; ".join(causes)
         rows.append({key: row[key] for key in sorted(row, key=lambda key: key == "spread")})
     return rows
@@ -139,6 +140,15 @@ def to_markdown(rows: Sequence[Row]) -> str:
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(row[column].replace("|", "\\|") for column in columns) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def to_text(rows: Sequence[Row], widest: int = 32) -> str:
+    """Columns for the terminal; what is longer than ``widest`` letters is cut."""
+    columns = list(rows[0])
+    lines = [columns, *([row[column] for column in columns] for row in rows)]
+    lines = [[cell if len(cell) <= widest else f"{cell[: widest - 3]}..." for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 def to_csv(rows: Sequence[Row]) -> str:
