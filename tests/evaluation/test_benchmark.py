@@ -179,6 +179,9 @@ def test_the_page_has_every_part_and_the_same_bytes(result: dict[str, Any], tmp_
     assert row["mCE"] == f"{100 * result['protocols']['visible']['summary']['mCE']:.1f}"
     assert len(open_set_rows([whole])) == 2
     assert len(cells_csv(whole).splitlines()) == 1 + 1 + 100
+    assert "the highest of" not in text
+    write_benchmark_page(tmp_path / "c.html", [whole, {**whole, "model": {**about, "name": "theirs"}}])
+    assert "the highest of 2 models, though its interval overlaps that of 1 other" in (tmp_path / "c.html").read_text()
 
 
 def test_no_reference_says_why(root: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from statistics import fmean
 
 from dapg.core.files import atomic_write_text
 from dapg.core.types import JsonObject
+from dapg.core.words import counted
 from dapg.report.plots import Point, clean_against_corrupted, score_heat_map, threshold_drift
 from dapg.report.render import render
 from dapg.report.score_tables import Row
@@ -41,7 +42,10 @@ def write_benchmark_page(path: Path, results: Sequence[JsonObject], printed: Seq
 
 
 def _conclusion(results: Sequence[JsonObject]) -> list[str]:
-    """For each test and protocol the model with the highest corrupted mAP, its interval, and what it keeps of clean."""
+    """For each test and protocol the model with the highest corrupted mAP, its interval, and what it keeps of clean.
+
+    Where other intervals overlap its own, it says of how many models these figures cannot tell the best.
+    """
     tests: dict[str, list[tuple[JsonObject, str]]] = {}
     for result in results:
         for name, protocol in result["protocols"].items():
@@ -51,7 +55,10 @@ def _conclusion(results: Sequence[JsonObject]) -> list[str]:
     for where, models in tests.items():
         summary, model = max(models, key=lambda pair: pair[0]["mean"]["mAP"])
         retention = summary["retention"]["mAP"]
+        lowest = summary["intervals"]["mAP"]["low"]
+        rivals = sum(other["intervals"]["mAP"]["high"] >= lowest for other, _ in models) - 1
         among = f", the highest of {len(models)} models" if len(models) > 1 else ""
+        among += f", though its interval overlaps that of {counted(rivals, 'other')}" if rivals else ""
         share = f", and keeps {_percent(retention)} % of its clean mAP" if retention is not None else ""
         score = _with_interval(summary["mean"]["mAP"], summary["intervals"]["mAP"])
         sentences.append(f"{where}: {model} reaches a corrupted mAP of {score} %{among}{share}.")
