@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import chromium, resize  # noqa: E402  (a folder of tests, not a package)
+from dapg.core.settings import read_yaml  # noqa: E402
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -41,7 +42,8 @@ def main() -> None:
             shoot(driver, page, "demo-page", 1400, 1560)
             shoot(driver, page, "demo-page-phone", 390, 1100)
             for cells in sorted((ROOT / "results").glob("reproduce-*/cells.jsonl")):
-                shoot(driver, experiment_page(cells.parent), f"experiment-page-{cells.parent.name}", 1400, 1500)
+                name = cells.parent.name.replace("reproduce", "experiment-page")
+                shoot(driver, experiment_page(cells.parent), name, 1400, 1500)
             shoot_gallery(driver, demo)
         finally:
             driver.quit()
@@ -50,7 +52,11 @@ def main() -> None:
 def experiment_page(folder: Path) -> str:
     """Address of the page that is made from stored cells."""
     _, scale, test = [*folder.name.split("-", 2), ""][:3]
-    words = ["reproduce", "show", "all", "--scale", scale, *(["--test", test] if test else [])]
+    stated = read_yaml(ROOT / "results" / "registration.yaml")
+    words = ["reproduce", "show", "all", "--scale", scale]
+    if test == stated["test"]:  # as it was run, or the stored tables would be written with fewer seeds
+        counts = ("--seeds", str(stated["seeds"]), "--repeats", str(stated["repeats"]))
+        words = ["reproduce", "show", "primary", "--scale", scale, "--test", test, "--starts", stated["start"], *counts]
     subprocess.run([*DAPG, *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     return (folder / "page" / "report.html").resolve().as_uri()
 

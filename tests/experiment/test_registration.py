@@ -12,7 +12,16 @@ from dapg.core.settings import to_dict
 from dapg.experiment import registration
 from dapg.experiment.page import write_report
 from dapg.experiment.plan import Experiment
-from dapg.experiment.registration import FILE, Registration, detectable_gain, registered, report, statement, verdict
+from dapg.experiment.registration import (
+    FILE,
+    Registration,
+    detectable_gain,
+    registered,
+    report,
+    statement,
+    summary,
+    verdict,
+)
 from dapg.experiment.store import CellResult, Stored, add_cell, read_cells
 from made_up_cells import made_up
 
@@ -121,6 +130,9 @@ def test_it_is_shown_first_and_the_rest_is_exploratory(experiment: Experiment) -
     assert "under agw and cil from imagenet, with 2 seeds on test1000." in text
     assert "Everything else is exploratory." in text
     assert "not finished: 0 and 0 of 2 seeds" in text
+    said = summary(experiment.results)
+    assert "after “DAPG, stage 1” minus that after “SimCLR”: under agw +" in said
+    assert "; under cil not finished: 0 and 0 of 2 seeds" in said
     assert text.index("holds here") < text.index("## Table I")
     (experiment.results / FILE).unlink()
     assert statement(experiment) == registration.EXPLORATORY

@@ -124,10 +124,15 @@ def summary(results: Path) -> str:
     experiment = Experiment(scale=stated.scale, test=stated.test, results=results)
     table = report(experiment, read_cells(experiment.folder, with_persons=True))
     verdicts = [
-        f"Under {row['fine-tuning']}: {', '.join(filter(None, (row['verdict'], row['difference'])))}."
+        f"under {row['fine-tuning']} {', '.join(filter(None, (row['difference'], row['verdict'])))}"
         for row in table.rows
     ]
-    return " ".join([table.note, *verdicts])
+    arm, baseline = arm_called(stated.arm).title, arm_called(stated.baseline).title
+    return (
+        f"The registered comparison ({stated.seeds} seeds, other persons, {stated.test}), mAP in condition "
+        f"{stated.condition} after “{arm}” minus that after “{baseline}”: {'; '.join(verdicts)}. The smallest "
+        f"difference that would matter is {stated.smallest_effect:.1f} points."
+    )
 
 
 def report(experiment: Experiment, stored: Stored) -> Table:
