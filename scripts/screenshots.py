@@ -7,6 +7,7 @@
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import chromium, resize  # noqa: E402  (a folder of tests, not a package)
-from dapg.core.settings import read_yaml  # noqa: E402
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -50,14 +50,11 @@ def main() -> None:
 
 
 def experiment_page(folder: Path) -> str:
-    """Address of the page that is made from stored cells."""
-    _, scale, test = [*folder.name.split("-", 2), ""][:3]
-    stated = read_yaml(ROOT / "results" / "registration.yaml")
-    words = ["reproduce", "show", "all", "--scale", scale]
-    if test == stated["test"]:  # as it was run, or the stored tables would be written with fewer seeds
-        counts = ("--seeds", str(stated["seeds"]), "--repeats", str(stated["repeats"]))
-        words = ["reproduce", "show", "primary", "--scale", scale, "--test", test, "--starts", stated["start"], *counts]
-    subprocess.run([*DAPG, *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    """Address of the page that is made from stored cells, by the command that their first table names."""
+    table = sorted(folder.glob("tables/*.md"))[0].read_text(encoding="utf-8")
+    (command, *_) = re.findall(r"Run by `dapg reproduce run ([^`]+)`", table)
+    words = [*DAPG, "reproduce", "show", *shlex.split(command)]
+    subprocess.run(words, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     return (folder / "page" / "report.html").resolve().as_uri()
 
 

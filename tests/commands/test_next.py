@@ -8,13 +8,14 @@ import yaml
 
 from command_line import run
 from dapg.commands._next import dapg, say_next
-from dapg.commands._reproduce import words_of
+from dapg.commands._reproduce import TABLES, words_of
 from dapg.commands._training import tuning_step
 from dapg.commands.reproduce_run import RunSettings
 from dapg.core import plugins
 from dapg.core.engines.base import EngineSettings
 from dapg.core.settings import to_dict
 from dapg.core.train_config import DataConfig
+from dapg.experiment import matrix
 from dapg.experiment.plan import Experiment
 from dapg.recipes import pretraining
 
@@ -58,3 +59,7 @@ def test_an_experiment_is_shown_as_it_was_run() -> None:
     settings = RunSettings(seeds=3, only="dapg* agw*", engine=EngineSettings("slurm", 8))
     assert words_of(Experiment(("table1",)), settings) == ["table1", "--seeds", "3", "--only", "dapg* agw*"]
     assert words_of(Experiment(("table1", "table2")), RunSettings())[0] == "all"
+
+
+def test_help_names_every_table() -> None:
+    assert all(table in TABLES for table in matrix.TABLES), "written out, as --help does without the matrix's imports"

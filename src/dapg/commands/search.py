@@ -82,13 +82,13 @@ def main(words: list[str], program: str) -> None:
         modality=Modality[settings.among.upper()] if settings.among else None,
     )
     result = gallery.search(places[1:], settings.modality or None, filters, settings.top, settings.infrared)
+    files = [] if settings.json and not settings.html else [_file(gallery, answer.picture) for answer in result.answers]
     if settings.json:
         print(dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:
         print(f"search {result.number}: {result.modality.name.lower()} query, {counted(len(result.answers), 'answer')}")
         if result.answers:
             print("place, likeness (the cosine, at most 1), verdict where thresholds are set, camera, time, person:")
-        files = [_file(gallery, answer.picture) for answer in result.answers]
         for place, (answer, file) in enumerate(zip(result.answers, files, strict=True), 1):
             picture, verdict = answer.picture, answer.verdict
             said = f"{verdict.word:8} {verdict.probability:4.0%}  " if verdict else ""
@@ -100,7 +100,7 @@ def main(words: list[str], program: str) -> None:
             export = f"dapg gallery export {places[0]} --search {result.number} --out case.zip"
             print(f"to see the gallery's copies: --html PAGE, or {export}")
     if settings.html:
-        _write_page(gallery, result, places[1:], settings.html)
+        _write_page(gallery, result, files, places[1:], settings.html)
         print(f"written: {settings.html} (real people: not to be shared)")
 
 
@@ -127,7 +127,7 @@ _KINDS = {"same": "right", "ask": "query", "unknown": "unknown"}
 """Verdict -> colour of the frame in ``style.css``."""
 
 
-def _write_page(gallery: "Gallery", result: "SearchResult", queries: list[str], path: str) -> None:
+def _write_page(gallery: "Gallery", result: "SearchResult", files: list[str], queries: list[str], path: str) -> None:
     from pathlib import Path
 
     from dapg.core.files import atomic_write_text
@@ -137,12 +137,12 @@ def _write_page(gallery: "Gallery", result: "SearchResult", queries: list[str], 
     from dapg.report.render import render
 
     answers = []
-    for answer in result.answers:
+    for answer, file in zip(result.answers, files, strict=True):
         picture, word = answer.picture, answer.verdict.word if answer.verdict else ""
         said = f"{word} {answer.verdict.probability:.0%}" if answer.verdict else ""
         lines = (f"{answer.score:.3f}", said, picture.camera, clock(picture.time), picture.person or "")
         image = thumbnail(gallery.picture_file(picture.number))
-        title = f"image {picture.number}, {_file(gallery, picture)}"
+        title = f"image {picture.number}, {file}"
         answers.append(Figure(_KINDS.get(word, "unknown"), image, title, tuple(filter(None, lines))))
     note = f"{result.modality.name.lower()} query; best image of each track, most similar first"
     shown = [Figure("query", thumbnail(Path(query).read_bytes()), "query", ("query",)) for query in queries]
