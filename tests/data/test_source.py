@@ -15,7 +15,7 @@ from dapg.core.settings import to_dict
 from dapg.core.train_config import DataConfig
 from dapg.core.types import Record
 from dapg.data.sets.folder import Folder
-from dapg.data.source import list_hash, open_dataset, parse_source, select_records
+from dapg.data.source import draw_persons, list_hash, open_dataset, parse_source, select_records
 from dapg.data.verify import verify_folder
 
 
@@ -24,6 +24,20 @@ def folder(tmp_path: Path) -> Path:
     for number in range(20):
         Image.new("L", (2, 2)).save(tmp_path / f"{number:02d}.png")
     return tmp_path
+
+
+def test_persons_are_drawn_whole_and_the_fewer_are_among_the_more() -> None:
+    records = [Record(f"{number}.png", number % 7, number % 3) for number in range(28)]
+    few, more = ({r.person for r in draw_persons(records, count, 5)} for count in (2, 4))
+    assert few < more
+    assert (len(few), len(more)) == (2, 4)
+    assert draw_persons(records, 4, 5) == [record for record in records if record.person in more]
+    assert draw_persons(records, 0, 5) == records
+    assert {record.person for record in draw_persons(records, 2, 6)} != few
+    with pytest.raises(UsageError, match="asks for more than the 7 persons"):
+        draw_persons(records, 8, 0)
+    with pytest.raises(UsageError, match="than the 0 persons"):
+        draw_persons([Record("a.png")], 1, 0)
 
 
 def test_names_paths_and_both(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

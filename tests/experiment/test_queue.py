@@ -112,11 +112,28 @@ def test_fine_tuners_without_a_part_differ_in_that_part_alone() -> None:
     last: dict[str, Any] = {cell.finetuning: cell.chain[-1] for cell in found if cell.arm == "none"}
     whole = last["pmwgcn"]
     assert {"baseline", "agw", "cil", "caj"} <= set(last)
-    for name, (plugin, changes) in matrix.FINETUNERS.items():
+    for name in [name for name in matrix.FINETUNERS if name.startswith("pmwgcn-")]:
+        plugin, changes = matrix.FINETUNERS[name]
         assert last[name].name == plugin == "pmwgcn"
         assert last[name].out != whole.out
-        restored = {key: {"mask": whole.method.mask}.get(key, True) for key in changes}
-        assert matrix.changed(last[name].method, restored) == whole.method
+        restored = {key: {"method.mask": whole.method.mask}.get(key, True) for key in changes}
+        assert matrix.changed(last[name], restored).method == whole.method
+
+
+def test_growth_changes_images_length_or_persons_and_nothing_else() -> None:
+    tables, sources = ("images", "labels"), (Source("synthetic"),)
+    chains = {
+        (cell.arm.removeprefix("dapg-1-mixed-outside"), cell.finetuning): cell.chain
+        for cell in matrix.cells(tables, "small", sources, ("imagenet",), 1, Path("runs"))
+    }
+    first, last = chains["", "agw"]
+    assert [last.data.persons, chains["in-sup", "agw-50"][-1].data.persons, first.data.subset] == [0, 50, 0]
+    assert chains["", "agw-100"][0] == first
+    assert len({chain[-1].out for chain in chains.values()}) == len(chains)
+    fewer, longer = chains["-1000", "agw"][0], chains["-again", "agw"][0]
+    assert replace(fewer, data=first.data, out=first.out) == first
+    assert fewer.data.subset == 1000
+    assert longer.train.steps == 2 * first.train.steps == 4 * chains["-half", "agw"][0].train.steps
 
 
 def test_pseudo_persons_and_captions_are_made_once_for_the_pictures_that_others_see(

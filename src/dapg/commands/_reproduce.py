@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from dapg.experiment.plan import Experiment
 
 TABLES = (
-    "TABLE is primary (what is registered), table1, table2, table3, fig1, beyond, finetuners, stage1, stage2 or all."
+    "TABLE is primary (what is registered), table1, table2, table3, fig1, beyond, finetuners, stage1, stage2,\n"
+    "images, labels (growth with either) or all."
 )
 
 

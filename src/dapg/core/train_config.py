@@ -37,6 +37,8 @@ class DataConfig:
     """Empty: the first split of the data set, which is its training or pre-training part."""
     subset: CountOrZero = 0
     """Use only this many images, drawn once by the seed; 0 uses all."""
+    persons: CountOrZero = unset(0)
+    """Use only this many persons of a labelled split, drawn once by the seed, the fewer among the more; 0 uses all."""
     bits: GreyBits = unset(16)
     """Bits that 16-bit grey images use: 12 for an infrared camera that counts to 4,095; more becomes white."""
     percentiles: tuple[Percentage, ...] = unset(())
@@ -53,7 +55,7 @@ class DataConfig:
 
     def whole(self) -> "DataConfig":
         """The data set and how it is read, whatever part of it this is."""
-        return replace(self, split="", subset=0)
+        return replace(self, split="", subset=0, persons=0)
 
 
 @dataclass(frozen=True)

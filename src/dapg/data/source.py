@@ -9,7 +9,7 @@ from dapg.core import plugins
 from dapg.core.errors import UsageError, nearest
 from dapg.core.rng import generator_from
 from dapg.core.train_config import DataConfig
-from dapg.core.types import Record
+from dapg.core.types import UNKNOWN, Record
 from dapg.data.base import Dataset
 from dapg.data.sets.folder import Folder
 
@@ -64,8 +64,27 @@ def root_of(config: DataConfig) -> Path | None:
 
 
 def select_records(dataset: Dataset, config: DataConfig, seed: int) -> Sequence[Record]:
-    """The records of the split, or a random subset of them in their own order."""
-    return draw_subset(dataset.records(config.split or dataset.default_split()), config.subset, seed)
+    """The records of the split, or those of some persons, or a random subset of them, in their own order."""
+    records = draw_persons(dataset.records(config.split or dataset.default_split()), config.persons, seed)
+    return draw_subset(records, config.subset, seed)
+
+
+def draw_persons(records: Sequence[Record], count: int, seed: int) -> Sequence[Record]:
+    """All records of ``count`` random persons in their own order; 0 takes all. Fewer persons are among more.
+
+    Raises:
+        UsageError: more than there are, or the images are not labelled.
+    """
+    if not count:
+        return records
+    persons = sorted({record.person for record in records} - {UNKNOWN})
+    if count > len(persons):
+        raise UsageError(f"--data.persons {count} asks for more than the {len(persons)} persons who are labelled")
+    import torch
+
+    order = torch.randperm(len(persons), generator=generator_from("persons", seed))
+    chosen = {persons[index] for index in order[:count].tolist()}
+    return [record for record in records if record.person in chosen]
 
 
 def draw_subset(records: Sequence[Record], count: int, seed: int) -> Sequence[Record]:

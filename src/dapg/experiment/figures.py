@@ -30,6 +30,8 @@ _CONDITIONS = {
     "finetuners": ("clean", "seen", "unseen"),
     "stage1": ("clean", "seen", "unseen"),
     "stage2": ("clean", "all"),
+    "images": ("clean", "all"),
+    "labels": ("clean", "all"),
 }
 WITHIN = ("visible-100 centred", "frozen visible-100 centred")
 """Modes of the embedded people that only ``APART`` show: within the visible cameras, centred per camera, by the

@@ -31,7 +31,10 @@ NEED_GENERATED: tuple[Positives, ...] = ("generated", "shuffled")
 """Positives that are taken from a folder of generated pictures."""
 SCALES = tuple(scale.name for scale in scales.SCALES.values() if scale.settings != "recommended")
 """Scales at which every method is as it was published, without what helped beyond."""
-TABLES = ("primary", "table1", "table2", "table3", "fig1", "beyond", "finetuners", "stage1", "stage2")
+TABLES = (
+    *("primary", "table1", "table2", "table3", "fig1", "beyond", "finetuners", "stage1", "stage2"),
+    *("images", "labels"),
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Arm:
     """Built from a title, as neither code nor text of the method is public."""
     length: float = 1.0
     """Length of stage 1 as a share of the scale's."""
+    images: int = 0
+    """Unlabelled images that stage 1 sees, drawn by the seed; 0: all of the scale's."""
     equal_passes: bool = False
     """Train stage 1 only as long as MoCo v2's two encoder passes a picture would take, not for equally many steps."""
 
@@ -64,6 +69,8 @@ class Arm:
 CORRUPTED, CHANNEL, _ALIGN = {"pair": "corrupted"}, {"channel": 0.5, "channel_order": "before"}, "dapg_align"
 MIXED = {"views.mixing": 0.6}
 """Channel mixing in every view, the anchor too, as often as in fine-tuning at scale ``small``."""
+MIXED_OUTSIDE = {**MIXED, "positives_reduction": "mean_outside"}
+"""The registered stage 1."""
 TWO_VIEWS = {"positives": 1, "alpha": 1.0, "symmetric": True, "chain.anchor": "clean"}
 """A clean view and one that is corrupted zero to three times."""
 ARMS: dict[str, Arm] = {
@@ -104,9 +111,11 @@ ARMS: dict[str, Arm] = {
         "dapg",
         {**MIXED, "chain.mixed_crop": "second", "symmetric": True, "positives_reduction": "mean_outside"},
     ),
-    "dapg-1-mixed-outside": Arm(
-        "stage 1, channels mixed, positives averaged outside", "dapg", {**MIXED, "positives_reduction": "mean_outside"}
-    ),
+    "dapg-1-mixed-outside": Arm("stage 1, channels mixed, positives averaged outside", "dapg", MIXED_OUTSIDE),
+    "dapg-1-mixed-outside-1000": Arm("the same on 1,000 images", "dapg", MIXED_OUTSIDE, images=1000),
+    "dapg-1-mixed-outside-2000": Arm("the same on 2,000 images", "dapg", MIXED_OUTSIDE, images=2000),
+    "dapg-1-mixed-outside-half": Arm("the same, half as long", "dapg", MIXED_OUTSIDE, length=0.5),
+    "dapg-1-mixed-outside-again": Arm("the same, twice as long", "dapg", MIXED_OUTSIDE, length=2.0),
     "dapg-1-two-views": Arm("stage 1 of two views, clean and corrupted", "dapg", TWO_VIEWS),
     "dapg-1-two-views-mixed": Arm("stage 1 of two views, channels mixed", "dapg", {**TWO_VIEWS, **MIXED}),
     "simclr-mixed": Arm("SimCLR, channels mixed in every view", "simclr", MIXED),
@@ -122,12 +131,14 @@ ARMS: dict[str, Arm] = {
 """Every arm by the name that ``--only`` and result files use."""
 
 FINETUNERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "pmwgcn-no-mask": ("pmwgcn", {"mask": 0.0}),
-    "pmwgcn-no-wavelet": ("pmwgcn", {"block.wavelet": False}),
-    "pmwgcn-no-graph": ("pmwgcn", {"block.graph": False}),
+    "pmwgcn-no-mask": ("pmwgcn", {"method.mask": 0.0}),
+    "pmwgcn-no-wavelet": ("pmwgcn", {"method.block.wavelet": False}),
+    "pmwgcn-no-graph": ("pmwgcn", {"method.block.graph": False}),
+    "agw-50": ("agw", {"data.persons": 50}),
+    "agw-100": ("agw", {"data.persons": 100}),
 }
-"""Fine-tuners with a part taken away: name -> file of ``dapg/methods/finetuning`` and dotted settings. Every other name
-is a file's own."""
+"""Fine-tuners with a part taken away, or with fewer persons: name -> file of ``dapg/methods/finetuning`` and dotted
+settings. Every other name is a file's own."""
 
 _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "primary": (("in-sup", "none", "simclr", "dapg-1", "dapg-1-mixed-outside", "dapg"), ("agw", "cil")),
@@ -142,7 +153,7 @@ _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("agw", "cil", "caj"),
     ),
-    "finetuners": (("in-sup", "none", "dapg-1"), ("baseline", "agw", "cil", "caj", "pmwgcn", *FINETUNERS)),
+    "finetuners": (("in-sup", "none", "dapg-1"), ("baseline", "agw", "cil", "caj", "pmwgcn", *list(FINETUNERS)[:3])),
     "stage1": (
         (
             *("in-sup", "none", "mocov2", "dapg-1-single", "simclr", "simclr-corrupted", "byol", "byol-corrupted"),
@@ -160,10 +171,19 @@ _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("agw",),
     ),
+    "images": (
+        (
+            *("in-sup", "none", "dapg-1-mixed-outside", "dapg-1-mixed-outside-1000", "dapg-1-mixed-outside-2000"),
+            *("dapg-1-mixed-outside-half", "dapg-1-mixed-outside-again"),
+        ),
+        ("agw",),
+    ),
+    "labels": (("in-sup", "none", "dapg-1-mixed-outside"), ("agw-50", "agw-100", "agw")),
 }
 """Table -> its arms and fine-tuners. ``primary`` is for the registered comparison, ``beyond`` is what a fair comparison
 needs and the paper does not have, ``finetuners`` has every way to fine-tune, ``stage1`` and ``stage2`` take the stages
-apart and score within the visible cameras too, frozen and fine-tuned."""
+apart and score within the visible cameras too, frozen and fine-tuned; ``images`` and ``labels`` say how the gain grows
+with the images and steps of stage 1 and with the persons of fine-tuning."""
 
 
 Group = tuple[str, str, str]
@@ -288,8 +308,7 @@ def _with_chain(cell: Cell, data: DataConfig, scale: str, root: Path) -> Cell:
     plugin, changes = FINETUNERS.get(finetuner, (finetuner, {}))
     last = recipes.finetuning(plugin, scale, start)
     backbone = replace(last.backbone, init=chain[-1].out) if chain else last.backbone
-    last = replace(last, method=changed(last.method, changes), backbone=backbone, seed=seed)
-    last = replace(last, data=data)
+    last = changed(replace(last, backbone=backbone, seed=seed, data=data), changes)
     chain.append(replace(last, out=str(folder(root, "finetune", last))))
     return replace(cell, chain=tuple(chain))
 
@@ -304,6 +323,8 @@ def pretraining_settings(spec: Arm, scale: str, start: str, seed: int, root: Pat
         settings = replace(
             settings, data=data, method=changed(settings.method, {file: str(root / file / f"{data.name}.tsv")})
         )
+    if spec.images:
+        settings = replace(settings, data=replace(settings.data, subset=spec.images))
     share = spec.length * (2 / settings.method.passes if spec.equal_passes else 1.0)
     settings = replace(settings, train=settings.train.lasting(share))
     return replace(settings, out=str(folder(root, "pretrain", settings)))

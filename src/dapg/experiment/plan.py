@@ -28,7 +28,7 @@ class Experiment:
     """What to run, and where."""
 
     tables: tuple[str, ...] = TABLES
-    """table1, table2, table3, fig1, beyond, finetuners, stage1 or stage2."""
+    """Of ``matrix.TABLES``."""
     scale: str = "small"
     """small: minutes a cell on one core; gpu: minutes on a GPU; paper: the published settings."""
     sources: tuple[Source, ...] = (Source("synthetic"),)

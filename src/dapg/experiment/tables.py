@@ -25,6 +25,8 @@ TITLES = {
     "finetuners": "Every fine-tuner from random weights, from ImageNet and from stage 1",
     "stage1": "Stage 1 taken apart: frozen and after a short AGW, within the visible cameras and across",
     "stage2": "Stage 2 taken apart: frozen and after a short AGW, within the visible cameras and across",
+    "images": "Growth: how the gain of stage 1 changes with its images and its length",
+    "labels": "Few labels: how the gain of stage 1 changes with the persons that fine-tuning knows",
 }
 _WIDEST = 8
 """Columns of figures in one Markdown table."""

@@ -1,0 +1,152 @@
+"""The benchmark vi-c 1.0 of the embedded people: every pre-training under AGW and CIL, and one family left out.
+
+    OMP_NUM_THREADS=1 python benchmarks/robustness_people.py --out outputs/robustness [--only 'AGW*'] [--seed 0]
+
+Trains what is not trained yet at scale ``small`` on the embedded persons (the folders are those of ``dapg reproduce
+run``, in ``--runs``), scores each network on the 200 test persons, clean and on 20 types x 5 severities, and prints the
+tables of docs/reference/benchmark.md; ``leaderboard.csv`` and ``leaderboard.html`` are written to ``--out``. What is
+done is not done again, and the same command may run several times at once.
+"""
+
+import argparse
+import fnmatch
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dapg.core.errors import BusyError
+from dapg.core.files import atomic_write_text
+from dapg.core.run_folder import RESULT, commit
+from dapg.core.train_config import DataConfig
+from dapg.core.types import JsonObject
+from dapg.corruptions import library
+from dapg.evaluation.benchmark import BenchmarkSettings, benchmark
+from dapg.experiment.leaderboard import leaderboard_rows
+from dapg.experiment.matrix import ARMS, Arm, alignment_settings, folder, poses, pretraining_settings
+from dapg.pose.generate import generate
+from dapg.recipes import finetuning
+from dapg.report.benchmark_page import number_rows, open_set_rows, write_benchmark_page
+from dapg.report.score_tables import Row, to_csv, to_markdown
+from dapg.training.align import align
+from dapg.training.finetune import finetune
+from dapg.training.pretrain import pretrain
+
+SCALE, REFERENCE = "small", "AGW, ImageNet"
+STAGE_1 = ARMS["dapg-1-mixed-outside"]
+LEFT_OUT = ("noise", "blur", "weather", "digital")
+MODELS: dict[str, tuple[str, Arm, str]] = {
+    f"{finetuner.upper()}, {title}": (finetuner, arm, start)
+    for finetuner in ("agw", "cil")
+    for title, arm, start in (
+        ("ImageNet", ARMS["in-sup"], "imagenet"),
+        ("stage 1", STAGE_1, "imagenet"),
+        ("both stages", ARMS["dapg"], "imagenet"),
+        ("SimCLR", ARMS["simclr"], "imagenet"),
+        ("none", ARMS["none"], "random"),
+    )
+} | {
+    f"AGW, stage 1 without {family}": (
+        "agw",
+        replace(STAGE_1, changes={**STAGE_1.changes, "chain.leave_out": (family,)}),
+        "imagenet",
+    )
+    for family in LEFT_OUT
+}
+"""Name -> fine-tuning, pre-training and first weights."""
+
+
+def trained(name: str, seed: int, runs: Path) -> str:
+    """Folder of a model's fine-tuned network; trains what is not there.
+
+    Raises:
+        BusyError: another process trains it.
+    """
+    finetuner, arm, start = MODELS[name]
+    settings = finetuning(finetuner, SCALE, start)
+    first = None
+    if arm.pretraining:
+        first = pretraining_settings(arm, SCALE, start, seed, runs)
+        pretrain(replace(first, device="cpu"))
+        settings = replace(settings, backbone=replace(settings.backbone, init=first.out))
+    if arm.alignment:
+        second = alignment_settings(arm, SCALE, first, start, seed, runs)
+        generate(second.data, replace(poses(second), device="cpu"))
+        align(replace(second, device="cpu"))
+        settings = replace(settings, backbone=replace(settings.backbone, init=second.out))
+    settings = replace(settings, data=DataConfig("synthetic"), seed=seed)
+    settings = replace(settings, out=str(folder(runs, "finetune", settings)), device="cpu")
+    finetune(settings)
+    return settings.out
+
+
+def measured(name: str, options: argparse.Namespace) -> JsonObject:
+    """The benchmark of one model, its features kept."""
+    words = name.lower().replace(", ", "-").replace(" ", "-")
+    reference = "" if name == REFERENCE else str(options.out / "agw-imagenet")
+    asked = BenchmarkSettings(
+        trained(name, options.seed, options.runs),
+        DataConfig("synthetic"),
+        mode="all",
+        name=name,
+        source=f"benchmarks/robustness_people.py, seed {options.seed}",
+        reference=reference,
+        device="cpu",
+        out=str(options.out / words),
+    )
+    if not (options.out / words / RESULT).exists():
+        print(time.strftime("%H:%M"), name, flush=True)
+    return benchmark(asked)
+
+
+def measured_all(names: Sequence[str], options: argparse.Namespace) -> list[JsonObject]:
+    """The reference first; what another process is at comes last."""
+    results: dict[str, JsonObject] = {}
+    waiting = [REFERENCE]
+    rest = [name for name in names if name != REFERENCE]
+    while waiting:
+        busy = []
+        for name in waiting:
+            try:
+                results[name] = measured(name, options)
+            except BusyError:
+                busy.append(name)
+        if len(busy) == len(waiting):
+            time.sleep(5)
+        waiting = busy
+        if not waiting and rest:
+            waiting, rest = rest, []
+    return [results[name] for name in names if name in results]
+
+
+def left_out_rows(results: Sequence[JsonObject]) -> list[Row]:
+    """Grid mAP by family: each stage 1 without a family beside those with all and ImageNet alone, in per cent."""
+    rows: list[Row] = []
+    for result in results:
+        name, summary = result["model"]["name"], result["protocols"]["visible"]["summary"]
+        if name.startswith("AGW, stage 1") or name == REFERENCE:
+            families = {family: f"{100 * summary['families'][family]:.1f}" for family in library.families()}
+            rows.append({"model": name, "clean": f"{100 * result['clean']['mAP']:.1f}", **families})
+    return rows
+
+
+def main() -> None:
+    """Train, score, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/robustness"), help="results")
+    parser.add_argument("--runs", type=Path, default=Path("outputs/reproduce"), help="trainings")
+    parser.add_argument("--only", default="*", help="pattern of models' names")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    names = [name for name in MODELS if fnmatch.fnmatch(name, options.only)]
+    results = measured_all(names, options)
+    print(f"commit {commit()}, seed {options.seed}\n")
+    for rows in (number_rows(results), open_set_rows(results), left_out_rows(results)):
+        print(to_markdown(rows))
+    atomic_write_text(options.out / "leaderboard.csv", to_csv(leaderboard_rows(results, [])))
+    write_benchmark_page(options.out / "leaderboard.html", results, [])
+    print(f"written: {options.out / 'leaderboard.csv'}, {options.out / 'leaderboard.html'}")
+
+
+if __name__ == "__main__":
+    main()
