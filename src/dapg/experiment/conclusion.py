@@ -15,8 +15,14 @@ from dapg.scoring.bootstrap import compare
 
 _CONDITIONS = {"all": "corrupted", "clean": "clean"}
 _TUNERS = {
-    **{"agw": "AGW", "cil": "CIL", "caj": "CAJ", "deen": "DEEN", "pmwgcn": "PMWGCN", "baseline": "the base method"},
-    **{"agw-50": "AGW on 50 persons", "agw-100": "AGW on 100 persons"},
+    "agw": "AGW",
+    "cil": "CIL",
+    "caj": "CAJ",
+    "deen": "DEEN",
+    "pmwgcn": "PMWGCN",
+    "baseline": "the base method",
+    "agw-50": "AGW on 50 persons",
+    "agw-100": "AGW on 100 persons",
 }
 _STARTS = {"imagenet": "ImageNet", "random": "random weights"}
 _MODES = {
