@@ -16,6 +16,7 @@ from PIL import Image
 from dapg.corruptions.library import DRAWS
 from dapg.experiment import claims, heat_maps, provenance
 from dapg.experiment.figures import lines
+from dapg.experiment.growth import gains
 from dapg.experiment.matrix import Source
 from dapg.experiment.page import write_report
 from dapg.experiment.paper import modes_of
@@ -116,6 +117,23 @@ def test_printed_values_are_for_orientation_on_other_people(experiment: Experime
     assert "0.0 (0.0–0.0) [47.50]" in text
     assert "[45.41†]" in text, "copied wrongly: its source has 45.51"
     assert "on SYSU-MM01, for orientation only: these are other people" in text
+
+
+def test_gain_grows_with_the_persons_of_fine_tuning(tmp_path: Path) -> None:
+    """Never a hit from ImageNet; after stage 1 a half with 50 persons and all with every person: 50 and 100 points."""
+    experiment = Experiment(("labels", "images"), starts=("imagenet",), seeds=2, results=tmp_path / "results")
+    hits = {"in-sup+agw-*": 0.0, "dapg-1-mixed-outside+agw-50-*": 0.5, "dapg-1-mixed-outside+agw-synthetic*": 1.0}
+    store(experiment, hits)
+    curves = gains(stored_of(experiment))
+    assert list(curves) == ["persons of fine-tuning, synthetic, from imagenet"]
+    few, every = curves[next(iter(curves))]
+    assert (few.place, few.seeds, few.clean[0]) == ("50", 2, 50.0)
+    assert (every.place, every.clean, every.corrupted) == ("all", (100.0, 100.0, 100.0), (100.0, 100.0, 100.0))
+    write_report(experiment)
+    page = files_of(experiment)["page/report.html"].decode()
+    check_page(page)
+    assert "How the gain grows" in page
+    assert "AGW on 50 persons from ImageNet, 2 seeds: on corrupted images" in text_of(page)
 
 
 def test_difference_on_the_papers_data(tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ def _through_pillow(
 
 @functools.lru_cache(maxsize=64)
 def _nearest_rows(height: int, rows: int) -> NDArray[np.intp]:
-    """For each of ``height`` rows the one of fewer rows that Pillow takes, whose own sums decide where two are as near."""
+    """For each of ``height`` rows the one of fewer that Pillow takes, whose own sums decide where two are as near."""
     numbers = Image.fromarray(np.arange(rows, dtype=np.int32)[:, None])
     return np.asarray(numbers.resize((1, height), Image.Resampling.NEAREST))[:, 0].astype(np.intp)
 

@@ -11,6 +11,7 @@ from dapg.corruptions.library import DRAWS
 from dapg.experiment import claims, registration
 from dapg.experiment.conclusion import conclusion, in_words, mode_in_words
 from dapg.experiment.figures import Line, lines
+from dapg.experiment.growth import gains
 from dapg.experiment.heat_maps import read_pictures
 from dapg.experiment.matrix import Group, arm_called
 from dapg.experiment.paper import modes_of
@@ -55,6 +56,7 @@ def write_report(experiment: Experiment) -> str:
         points=_points(experiment, stored),
         sections=[*sections, Section("The paper's text, checked", checks, folded=True)],
         curves=_curves(experiment, stored),
+        gains=gains(stored),
         sources=[costs(experiment, stored, sum((group["seconds"] for group in images), 0.0))],
         notes=[
             f"{len(stored)} cells are done{_draws(stored)}. Differences are points of mAP, ours minus the other, with "

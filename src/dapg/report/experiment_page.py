@@ -8,7 +8,7 @@ from pathlib import Path
 from dapg.core.files import atomic_write_text
 from dapg.core.types import JsonObject
 from dapg.report.benchmark_page import drift_drawing
-from dapg.report.plots import Point, clean_against_corrupted, loss_curves, severity_maps
+from dapg.report.plots import Gain, Point, clean_against_corrupted, gain_curves, loss_curves, severity_maps
 from dapg.report.ranked_list import Figure, ranked_list
 from dapg.report.render import render
 from dapg.report.score_tables import Row
@@ -53,6 +53,8 @@ class ExperimentPage:
     curves: Curves
     sources: Sequence[Table]
     """Commits, commands, hours, machines; the page's last section."""
+    gains: Mapping[str, Sequence[Gain]] = field(default_factory=dict)
+    """Panel -> its curve of gains."""
     notes: Sequence[str] = ()
     """Paragraphs below the conclusion."""
     pictures: Sequence[JsonObject] = field(default=())
@@ -69,6 +71,7 @@ def write_experiment(path: Path, page: ExperimentPage) -> None:
         title=page.title,
         page=page,
         points=clean_against_corrupted(panels) if panels else "",
+        gains=gain_curves(page.gains) if page.gains else "",
         severities=[(group, _severity_maps(group)) for group in page.pictures],
         disagreements=[(group, list(_disagreements(group))) for group in page.pictures],
         curves=loss_curves(page.curves) if page.curves else "",

@@ -246,6 +246,42 @@ def clean_against_corrupted(panels: Mapping[str, Sequence[Point]]) -> str:
     return _svg(axes)
 
 
+@dataclass(frozen=True)
+class Gain:
+    """A point of a curve of gains: (value, low, high) in points of mAP, and from how many seeds."""
+
+    place: str
+    clean: tuple[float, float, float]
+    corrupted: tuple[float, float, float]
+    seeds: int
+
+
+def gain_curves(panels: Mapping[str, Sequence[Gain]]) -> str:
+    """Gains with intervals over what grows, on clean (filled) and corrupted images (open)."""
+    axes = _panels(len(panels))
+    for axis, (title, gains) in zip(axes, panels.items(), strict=True):
+        axis.axhline(0, color=_GRID, linewidth=0.8)
+        for label, shift, points in (
+            ("clean", -0.06, [gain.clean for gain in gains]),
+            ("corrupted", 0.06, [gain.corrupted for gain in gains]),
+        ):
+            axis.errorbar(
+                [place + shift for place in range(len(gains))],
+                [value for value, _, _ in points],
+                yerr=[[value - low for value, low, _ in points], [high - value for value, _, high in points]],
+                marker="o",
+                markerfacecolor=COLOURS[0] if label == "clean" else "none",
+                color=COLOURS[0],
+                linestyle="-" if label == "clean" else "--",
+                capsize=2,
+                label=label,
+            )
+        axis.set_xticks(range(len(gains)), [f"{gain.place}\n{gain.seeds} seeds" for gain in gains])
+        _label(axis, title, "", "gain (points of mAP)")
+        _legend(axis)
+    return _svg(axes)
+
+
 def clean_and_corrupted(points: Sequence[Point]) -> str:
     """A row for each model: its mAP on clean images as a filled mark, on corrupted ones as an open one, with bars."""
     (axis,) = _panels(1, height=0.42 * len(points) + 1.0)
