@@ -108,6 +108,12 @@ def test_page_is_made_from_results_alone_and_byte_equal(experiment: Experiment, 
     assert "caj" not in first["tables/beyond.csv"].decode()
 
 
+def test_it_is_said_where_fewer_seeds_are_shown_than_stored(experiment: Experiment) -> None:
+    said = "2 seeds are stored, 1 shown (--seeds)."
+    assert said not in write_report(experiment)
+    assert said in write_report(replace(experiment, seeds=1))
+
+
 def test_printed_values_are_for_orientation_on_other_people(experiment: Experiment) -> None:
     experiment = replace(experiment, tables=("table1",))
     found = {(line.arm, line.finetuning, *line.column): line for line in lines(experiment, stored_of(experiment))}

@@ -62,6 +62,7 @@ def write_report(experiment: Experiment) -> str:
             f"{len(stored)} cells are done{_draws(stored)}. Differences are points of mAP, ours minus the other, with "
             "95 % intervals by bootstrap over test persons crossed with seeds. What synthetic people show is no claim "
             "about SYSU-MM01 or RegDB.",
+            *filter(None, [fewer_seeds(experiment, stored)]),
             *([f"Not run: {'; '.join(not_run)}."] if not_run else []),
         ],
         pictures=images,
@@ -70,7 +71,14 @@ def write_report(experiment: Experiment) -> str:
     with folder_lock(experiment.folder, patience=LOCK_PATIENCE):
         remove_leftovers_of([experiment.page])
         write_experiment(experiment.page, page)
-    return f"{registration.markdown(primary)}\n{text}\n{claims.markdown(checked)}"
+    parts = registration.markdown(primary), text, claims.markdown(checked), fewer_seeds(experiment, stored)
+    return "\n".join(filter(None, parts))
+
+
+def fewer_seeds(experiment: Experiment, stored: Stored) -> str:
+    """Whether more seeds are stored than are shown, in words; empty: no."""
+    most = max((result.seed + 1 for result in stored.values()), default=0)
+    return f"{most} seeds are stored, {experiment.seeds} shown (--seeds)." if most > experiment.seeds else ""
 
 
 def _draws(stored: Stored) -> str:
