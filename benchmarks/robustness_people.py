@@ -11,13 +11,14 @@ done is not done again, and the same command may run several times at once.
 import argparse
 import fnmatch
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from dapg.core.errors import BusyError
 from dapg.core.files import atomic_write_text
-from dapg.core.run_folder import RESULT, commit
+from dapg.core.run_folder import commit
 from dapg.core.train_config import DataConfig
 from dapg.core.types import JsonObject
 from dapg.corruptions import library
@@ -32,6 +33,7 @@ from dapg.training.align import align
 from dapg.training.finetune import finetune
 from dapg.training.pretrain import pretrain
 
+Result = TypeVar("Result")
 SCALE, REFERENCE = "small", "AGW, ImageNet"
 STAGE_1 = ARMS["dapg-1-mixed-outside"]
 LEFT_OUT = ("noise", "blur", "weather", "digital")
@@ -80,12 +82,12 @@ def trained(name: str, seed: int, runs: Path) -> str:
     return settings.out
 
 
-def measured(name: str, options: argparse.Namespace) -> JsonObject:
+def measured(name: str, network: str, options: argparse.Namespace) -> JsonObject:
     """The benchmark of one model, its features kept."""
     words = name.lower().replace(", ", "-").replace(" ", "-")
     reference = "" if name == REFERENCE else str(options.out / "agw-imagenet")
     asked = BenchmarkSettings(
-        trained(name, options.seed, options.runs),
+        network,
         DataConfig("synthetic"),
         mode="all",
         name=name,
@@ -94,29 +96,26 @@ def measured(name: str, options: argparse.Namespace) -> JsonObject:
         device="cpu",
         out=str(options.out / words),
     )
-    if not (options.out / words / RESULT).exists():
-        print(time.strftime("%H:%M"), name, flush=True)
     return benchmark(asked)
 
 
-def measured_all(names: Sequence[str], options: argparse.Namespace) -> list[JsonObject]:
-    """The reference first; what another process is at comes last."""
-    results: dict[str, JsonObject] = {}
-    waiting = [REFERENCE]
-    rest = [name for name in names if name != REFERENCE]
+def each_once(names: Sequence[str], done: str, work: Callable[[str], Result]) -> dict[str, Result]:
+    """Results by name; what another process is at comes last."""
+    results: dict[str, Result] = {}
+    waiting = list(names)
     while waiting:
         busy = []
         for name in waiting:
             try:
-                results[name] = measured(name, options)
+                results[name] = work(name)
             except BusyError:
                 busy.append(name)
+            else:
+                print(time.strftime("%H:%M"), name, done, flush=True)
         if len(busy) == len(waiting):
             time.sleep(5)
         waiting = busy
-        if not waiting and rest:
-            waiting, rest = rest, []
-    return [results[name] for name in names if name in results]
+    return results
 
 
 def left_out_rows(results: Sequence[JsonObject]) -> list[Row]:
@@ -139,7 +138,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     names = [name for name in MODELS if fnmatch.fnmatch(name, options.only)]
-    results = measured_all(names, options)
+    networks = each_once([REFERENCE, *names], "trained", lambda name: trained(name, options.seed, options.runs))
+    by_name = each_once([REFERENCE], "scored", lambda name: measured(name, networks[name], options))
+    by_name |= each_once(names, "scored", lambda name: measured(name, networks[name], options))
+    results = [by_name[name] for name in names]
     print(f"commit {commit()}, seed {options.seed}\n")
     for rows in (number_rows(results), open_set_rows(results), left_out_rows(results)):
         print(to_markdown(rows))
