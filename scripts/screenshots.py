@@ -50,8 +50,9 @@ def main() -> None:
 
 
 def experiment_page(folder: Path) -> str:
-    """Address of the page that is made from stored cells, by the command that their first table names."""
-    table = sorted(folder.glob("tables/*.md"))[0].read_text(encoding="utf-8")
+    """Address of the page that is made from stored cells, by the command that the registered or first table names."""
+    tables = sorted(folder.glob("tables/*.md"), key=lambda path: (path.stem != "primary", path.stem))
+    table = tables[0].read_text(encoding="utf-8")
     (command, *_) = re.findall(r"Run by `dapg reproduce run ([^`]+)`", table)
     words = [*DAPG, "reproduce", "show", *shlex.split(command)]
     subprocess.run(words, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
