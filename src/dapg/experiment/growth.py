@@ -49,6 +49,7 @@ def _gain(place: str, before: list[CellResult], after: list[CellResult]) -> Gain
     mode = modes_of(before[0].data)[0]
     gaps = {}
     for condition in ("clean", "all"):
-        gap = compare(*([result.persons[f"{mode}/{condition}"] for result in side] for side in (before, after)))["mAP"]
+        first, second = ([result.persons[f"{mode}/{condition}"] for result in side] for side in (before, after))
+        gap = compare(first, second)["mAP"]
         gaps[condition] = (100 * gap.value, 100 * gap.low, 100 * gap.high)
     return Gain(place, gaps["clean"], gaps["all"], min(len(before), len(after)))
