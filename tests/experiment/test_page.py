@@ -10,11 +10,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from dapg.corruptions.library import DRAWS
-from dapg.experiment import claims, heat_maps, provenance
+from dapg.experiment import claims, heat_maps, provenance, secondary
 from dapg.experiment.figures import lines
 from dapg.experiment.growth import gains
 from dapg.experiment.matrix import Source
@@ -22,6 +23,7 @@ from dapg.experiment.page import write_report
 from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment
 from dapg.experiment.store import Stored, add_cell, read_cells
+from dapg.scoring.bootstrap import PersonScores
 from made_up_cells import made_up
 from page_text import check_page, shown_images
 
@@ -112,6 +114,29 @@ def test_it_is_said_where_fewer_seeds_are_shown_than_stored(experiment: Experime
     said = "2 seeds are stored, 1 shown (--seeds)."
     assert said not in write_report(experiment)
     assert said in write_report(replace(experiment, seeds=1))
+
+
+def test_gain_under_corruption_is_told_from_that_on_clean_images(tmp_path: Path) -> None:
+    """Two persons gain 0.1 on clean images and 0.3 on corrupted ones, so 20 points more; nobody's rank-1 moves."""
+    experiment = Experiment(("primary",), starts=("imagenet",), seeds=2, results=tmp_path)
+    arms = {"in-sup": ((0.2, 0.4), (0.1, 0.1)), "dapg-1-mixed-outside": ((0.3, 0.5), (0.4, 0.4))}
+    chances = {f"{arm}+agw-*": 0.5 for arm in arms} | {"in-sup+cil-*": 0.5}
+    store(experiment, chances)
+    stored = {}
+    for name, result in stored_of(experiment).items():
+        persons = {
+            f"all-100/{condition}": PersonScores((1, 2), np.array([[0.5, mean, 0.0, 1.0] for mean in means]))
+            for condition, means in zip(("clean", "all"), arms[result.arm], strict=True)
+        }
+        stored[name] = replace(result, persons=persons)
+    table = secondary.answers(experiment, stored)
+    rows = {row["claim"]: row for row in table.rows}
+    assert len(rows) == 3
+    gained = rows["stage 1 gains more on corrupted than on clean images, AGW"]
+    assert (gained["difference"], gained["verdict"]) == ("+20.00 (+20.00 to +20.00)", "holds here")
+    robust = rows["Fig. 1: CIL is above AGW on corrupted images"]
+    assert (robust["difference"], robust["verdict"]) == ("+0.00 (+0.00 to +0.00)", "cannot be told")
+    assert len(secondary.answers(replace(experiment, seeds=1), stored).rows) == 0, "one seed decides nothing"
 
 
 def test_printed_values_are_for_orientation_on_other_people(experiment: Experiment) -> None:

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from dapg.core.files import folder_lock, remove_leftovers_of
 from dapg.corruptions.library import DRAWS
-from dapg.experiment import claims, registration
+from dapg.experiment import claims, registration, secondary
 from dapg.experiment.conclusion import conclusion, in_words, mode_in_words
 from dapg.experiment.figures import Line, lines
 from dapg.experiment.growth import gains
@@ -47,6 +47,9 @@ def write_report(experiment: Experiment) -> str:
     images = read_pictures(experiment)
     checked = claims.checks(experiment, stored)
     sections, not_run = _sections(experiment, every, stored)
+    further = secondary.answers(experiment, stored)
+    if further.rows:
+        sections.insert(0, Section(further.heading, [Table("", further.rows)], further.note))
     if primary.rows:
         sections.insert(0, Section(primary.heading, [Table("", primary.rows)], primary.note))
     checks = [Table(table.heading, table.rows, table.note) for table in checked if table.rows]
@@ -71,7 +74,8 @@ def write_report(experiment: Experiment) -> str:
     with folder_lock(experiment.folder, patience=LOCK_PATIENCE):
         remove_leftovers_of([experiment.page])
         write_experiment(experiment.page, page)
-    parts = registration.markdown(primary), text, claims.markdown(checked), fewer_seeds(experiment, stored)
+    more = registration.markdown(further) if further.rows else ""
+    parts = registration.markdown(primary), more, text, claims.markdown(checked), fewer_seeds(experiment, stored)
     return "\n".join(filter(None, parts))
 
 
