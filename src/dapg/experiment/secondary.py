@@ -90,9 +90,10 @@ def _answer(question: Question, results: Sequence[CellResult]) -> Row | None:
     for arm, finetuning in (question.first, question.second):
         side = [result for result in results if result.group == ("synthetic", question.start, finetuning)]
         sides.append([scores for result in side if result.arm == arm and (scores := _scores(result, mode, question))])
-    if min(map(len, sides)) < 2:
+    before, after = sides
+    if min(len(before), len(after)) < 2:
         return None
-    gap = compare(*sides, replicates=20_000)[question.measure]
+    gap = compare(before, after, replicates=20_000)[question.measure]
     low, high = (gap.low, gap.high) if question.above else (-gap.high, -gap.low)
     return {
         "": question.letter,
