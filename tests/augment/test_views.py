@@ -1,5 +1,6 @@
 """The noise chain's views: what is done to an image before and after the corruptions."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -132,3 +133,41 @@ def test_solarising_turns_bright_values_into_their_negative() -> None:
     bright = torch.full((200, 3, 2, 2), 0.8)
     share = (basic.solarise(bright, streams(200), 0.2) < 0.5).flatten(1).all(dim=1).float().mean()
     assert float(share) == pytest.approx(0.2, abs=0.08)
+
+
+def test_views_are_cut_from_one_chain_of_the_whole_image() -> None:
+    """With the whole image as the only crop as the shared chain; with real crops four cuts, in three corruptions."""
+    whole = replace(CHAIN, geometry="whole")
+    same = chain_views(pictures(), PLAIN, whole, streams()), chain_views(pictures(), PLAIN, CHAIN, streams())
+    torch.testing.assert_close(*same, atol=1e-5, rtol=0)
+    cropped = replace(PLAIN, height=32, width=16, crop_scale=(0.2, 0.9), flip=0.5)
+    views = chain_views(pictures(), cropped, whole, streams())
+    noisy = noise_chain(pictures().float() / 255, streams().fork("chain"))
+    sources, crops = (noisy.query, noisy.first, noisy.second, noisy.mixed), ("anchor", "first", "second", "anchor")
+    for view, corrupted, crop in zip(views, sources, crops, strict=True):
+        stream = streams().fork(crop)
+        cut = basic.random_resized_crop(corrupted, (32, 16), stream.fork("crop"), (0.2, 0.9), (0.5, 0.5))
+        assert torch.equal(view, basic.horizontal_flip(cut, stream.fork("flip"), 0.5))
+
+
+def test_three_corruptions_of_whole_images_and_eight_of_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    applied, counted = library.apply, list[int]()
+
+    def apply(images: torch.Tensor, draws: Sequence[library.Draw]) -> torch.Tensor:
+        counted.append(len(images))
+        return applied(images, draws)
+
+    monkeypatch.setattr(library, "apply", apply)
+    chain_views(pictures(), PLAIN, ChainConfig(geometry="whole", height=64, width=32), streams())
+    assert counted == [4] * 3
+    chain_views(pictures(), PLAIN, ChainConfig(height=64, width=32), streams())
+    assert counted == [4] * (3 + 8)
+
+
+def test_kept_chains_are_mixed_and_cut_as_new_ones() -> None:
+    """A bank that holds just what would be drawn gives the same views, but for the rounding to bytes."""
+    whole = replace(CHAIN, geometry="whole", bank=1)
+    noisy = noise_chain(pictures().float() / 255, streams().fork("chain"))
+    links = torch.stack([noisy.query, noisy.first, noisy.second], dim=1).mul(255).round().to(torch.uint8)
+    views = chain_views(pictures(), PLAIN, whole, streams(), lambda numbers: links)
+    torch.testing.assert_close(views, chain_views(pictures(), PLAIN, whole, streams()), atol=0.5 / 255 + 1e-5, rtol=0)

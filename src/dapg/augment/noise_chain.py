@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dapg.core.device import send
 from dapg.core.errors import UsageError
-from dapg.core.ranges import Pixels, Severity
+from dapg.core.ranges import CountOrZero, Pixels, Severity
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Self, ViewSize
 from dapg.core.settings import unset
@@ -31,12 +31,13 @@ Mixture = Literal["augmix", "weights"]
 """``augmix`` as above; ``weights`` leaves the anchor out: w1 x_q + w2 x1 + w3 x2."""
 
 
-Geometry = Literal["shared", "per_view"]
-"""``shared``: all noisy views show one crop; ``per_view``: x1 and x2 show crops of their own."""
+Geometry = Literal["shared", "per_view", "whole"]
+"""``shared``: all noisy views show one crop; ``per_view``: x1 and x2 show crops of their own; ``whole``: likewise, but
+all are cut from one chain of the whole image."""
 
 
 MixedCrop = Literal["anchor", "second", "own"]
-"""Which crop x_mix shows under ``per_view``."""
+"""Which crop x_mix shows under ``per_view`` and ``whole``."""
 
 LINKS = 3
 """Corruptions of a whole chain."""
@@ -53,12 +54,17 @@ class ChainConfig(ViewSize):
     leave_out: tuple[str, ...] = ()
     """Families that are not used: noise, blur, weather, digital."""
     geometry: Geometry = "per_view"
-    """per_view: x1 and x2 have their own crop and flip; shared, the literal reading: the four views are one crop."""
+    """per_view: x1 and x2 have their own crop and flip; shared, the literal reading: the four views are one crop;
+    whole: the whole image is corrupted three times, then each view is cut out, for three corruptions instead of eight.
+    """
     mixed_crop: MixedCrop = unset("anchor")
-    """Crop of x_mix under per_view: the anchor's, which makes it an easy positive; second: that of x2, which needs the
-    fewest corruptions; own."""
+    """Crop of x_mix under per_view and whole: the anchor's, which makes it an easy positive; second: that of x2, which
+    needs the fewest corruptions; own."""
     anchor: Literal["corrupted", "clean"] = unset("corrupted")
     """corrupted: the anchor is x_q = c1(a); clean: it is a itself."""
+    bank: CountOrZero = unset(0)
+    """Chains of each image that are kept in memory and used again, under whole on a processor; 0: a new one in every
+    step."""
     mixture: Mixture = "augmix"
     """augmix: the clean view takes part in x_mix; weights: only the three noisy ones do."""
     height: Pixels = 256
@@ -73,6 +79,8 @@ class ChainConfig(ViewSize):
                 "the chain draws three different corruptions; types and leave_out leave fewer than three: "
                 f"{', '.join(self.names) or 'none'}"
             )
+        if self.bank and self.geometry != "whole":
+            raise UsageError("chain.bank keeps chains of whole images: give chain.geometry whole, too")
 
     def at(self, scale: Scale) -> Self:
         """The size of the scale's decoded images.
@@ -133,12 +141,7 @@ def noise_chain(
         UsageError: fewer than three names, an unknown one, or severities outside 1 ... 5.
     """
     chosen, levels = _links(generator, names, severities)
-    weights = generator.fork("weights").exponential(LINKS)
-    weights = send(weights / weights.sum(dim=1, keepdim=True), anchor.device)
-    share = send(generator.fork("share").uniform(), anchor.device)
-    if mixture == "weights":
-        share = torch.ones_like(share)
-
+    weights, share = draw_mixture(generator, mixture, anchor.device)
     first, second, mixed = others or (anchor, anchor, anchor)
     views = torch.empty(4, *anchor.shape, dtype=anchor.dtype, device=anchor.device)
     for start in range(0, len(anchor), chunk):
@@ -158,6 +161,17 @@ def noise_chain(
             else:
                 views[place, rows] = functools.reduce(library.apply, draws[: place + 1], view[rows])
     return NoiseChain(views[0], views[1], views[2], views[3], chosen, levels)
+
+
+def draw_mixture(
+    generator: SampleGenerator, mixture: Mixture, device: torch.device
+) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B"]]:
+    """W and m: weights of the three links, and the share that they have together."""
+    weights = generator.fork("weights").exponential(LINKS)
+    share = generator.fork("share").uniform()
+    if mixture == "weights":
+        share = torch.ones_like(share)
+    return send(weights / weights.sum(dim=1, keepdim=True), device), send(share, device)
 
 
 def _links(

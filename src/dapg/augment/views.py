@@ -1,15 +1,15 @@
 """Views of pre-training: the standard one (crop, colours, blur, erasing), and the four of the noise chain."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from dapg.augment import basic
 from dapg.augment.channel import channel_mix
-from dapg.augment.noise_chain import ChainConfig, corrupt_repeatedly, noise_chain
+from dapg.augment.noise_chain import ChainConfig, corrupt_repeatedly, draw_mixture, mix, noise_chain
 from dapg.core.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from dapg.core.ranges import Factor, Share, Weight
 from dapg.core.rng import SampleGenerator
@@ -85,16 +85,23 @@ def _view(
 
 
 def chain_views(
-    images: UInt8[Tensor, "B 3 H W"], config: ViewConfig, chain: ChainConfig, generator: SampleGenerator
+    images: UInt8[Tensor, "B 3 H W"],
+    config: ViewConfig,
+    chain: ChainConfig,
+    generator: SampleGenerator,
+    kept: Callable[[Int[Tensor, "B"]], UInt8[Tensor, "B 3 3 H W"]] | None = None,
 ) -> Float[Tensor, "4 B 3 h w"]:
     """The noise chain's x_q, x1, x2 and x_mix of each image, in [0, 1]; not normalised.
 
     Crop, flip, jitter and grey of ``config`` at the chain's size; the corruptions, in [0, 1]; then the network's size.
     ``config.blur`` and ``config.erasing`` are not used: the corruptions blur and hide. With ``geometry: per_view``
-    x1 and x2 have a crop and a flip of their own, and the colours of the anchor. ``chain.anchor`` ``clean`` has a in
-    x_q's place.
+    x1 and x2 have a crop and a flip of their own, and the colours of the anchor; with ``whole``, too, but the whole
+    image is corrupted before. ``chain.anchor`` ``clean`` has a in x_q's place. ``kept`` gives the links of whole images
+    by the number that is drawn for each (``chain_bank.py``).
     """
     with torch.autocast(images.device.type, enabled=False):
+        if chain.geometry == "whole":
+            return _cut_views(images, config, chain, generator, kept)
         anchor = generator.fork("anchor")
 
         def crop(name: str) -> Float[Tensor, "B 3 h w"]:
@@ -110,6 +117,36 @@ def chain_views(
         )
         query = clean if chain.anchor == "clean" else noisy.query
         return _finished((query, noisy.first, noisy.second, noisy.mixed), config, generator)
+
+
+def _cut_views(
+    images: UInt8[Tensor, "B 3 H W"],
+    config: ViewConfig,
+    chain: ChainConfig,
+    generator: SampleGenerator,
+    kept: Callable[[Int[Tensor, "B"]], UInt8[Tensor, "B 3 3 H W"]] | None,
+) -> Float[Tensor, "4 B 3 h w"]:
+    """``geometry: whole``: x_q, x1, x2 and x_mix of the whole image, each then cropped, flipped and coloured."""
+    whole, stream = basic.resize(images, chain.size), generator.fork("chain")
+    if kept is None:
+        noisy = noise_chain(whole, stream, chain.names, chain.severities, chain.mixture, chunk=256)
+        links, mixed = [noisy.query, noisy.first, noisy.second], noisy.mixed
+    else:
+        drawn = kept(generator.fork("bank").integers(chain.bank)).to(torch.float32) / 255
+        links, mixed = list(drawn.unbind(1)), mix(whole, drawn, *draw_mixture(stream, chain.mixture, whole.device))
+    views = [whole if chain.anchor == "clean" else links[0], *links[1:], mixed]
+    crops = ["anchor", "first", "second", "mixed" if chain.mixed_crop == "own" else chain.mixed_crop]
+    colours = generator.fork("anchor")
+    return torch.stack(
+        [
+            _mixed(
+                _colours(_geometry(view, config, config.size, generator.fork(crop)), config, colours),
+                config,
+                generator.fork(f"view {number}"),
+            )
+            for number, (view, crop) in enumerate(zip(views, crops, strict=True))
+        ]
+    )
 
 
 def clean_and_corrupted_views(
@@ -141,7 +178,7 @@ def _mixed(view: Float[Tensor, "B 3 h w"], config: ViewConfig, generator: Sample
 
 
 def _geometry(
-    images: UInt8[Tensor, "B 3 H W"], config: ViewConfig, size: tuple[int, int], generator: SampleGenerator
+    images: Shaped[Tensor, "B 3 H W"], config: ViewConfig, size: tuple[int, int], generator: SampleGenerator
 ) -> Float[Tensor, "B 3 h w"]:
     """Crop and flip."""
     view = basic.random_resized_crop(images, size, generator.fork("crop"), config.crop_scale, config.crop_ratio)

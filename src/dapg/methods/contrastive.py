@@ -13,6 +13,7 @@ from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig, chain_views, standard_view
 from dapg.core import distributed
 from dapg.core.batch import Batch
+from dapg.core.errors import UsageError
 from dapg.core.ranges import Count, Share
 from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Self
@@ -38,6 +39,11 @@ class PairConfig(MethodConfig):
     """standard, or corrupted: the two views are x_q and x2 of one noise chain."""
     chain: ChainConfig = field(default_factory=ChainConfig)
     """The noise chain of corrupted views."""
+
+    def __post_init__(self) -> None:
+        """Refuse a bank, which this method would not use."""
+        if self.chain.bank:
+            raise UsageError("chain.bank is for dapg; two corrupted views are made anew in every step")
 
 
 @dataclass(frozen=True)

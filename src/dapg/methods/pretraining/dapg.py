@@ -13,6 +13,7 @@ A step, in the paper's names::
 docs/explanation/method.md says what the paper leaves open, and which switch here stands for which reading.
 """
 
+import functools
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -20,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dapg.augment.chain_bank import ChainBank
 from dapg.augment.channel import KEEP, choose_channels
 from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig, chain_views, clean_and_corrupted_views
@@ -122,12 +124,18 @@ class DAPG(Contrastive["DAPG.Config"]):
     def __init__(self, config: Config, backbone: Backbone, facts: DataFacts, generator: torch.Generator) -> None:
         if config.positives == 1 and config.alpha < 1:
             raise UsageError("the consistency of Eq. 3-5 compares positives: positives 1 needs alpha 1")
+        if config.chain.bank and (config.curriculum > 0 or (config.positives == 1 and config.chain.anchor == "clean")):
+            raise UsageError("chain.bank keeps whole chains of one range of severities: no curriculum, no two views")
         super().__init__(config, backbone, facts, generator)
         self.head = MoCoHead(backbone.feature_dim, config.head, generator)
         if config.negatives == "queue":
             size = max(1, min(config.queue, facts.pictures // 2))
             self.keys = KeyEncoder(backbone, self.head, config.momentum, size, config.head.output_dim)
         self.register_buffer("progress", torch.zeros(()))
+        self._bank: ChainBank | None = None
+        if config.chain.bank:
+            seed = int(torch.randint(2**31, (), generator=generator))
+            self._bank = ChainBank(config.chain, facts.pictures, seed)
 
     def training_step(self, batch: Batch, generator: SampleGenerator) -> StepResult:
         """Eq. 1 for one batch: four online passes and three of the momentum encoder; one and three without Eq. 3-5."""
@@ -180,7 +188,8 @@ class DAPG(Contrastive["DAPG.Config"]):
         if config.positives == 1 and chain.anchor == "clean":
             views = clean_and_corrupted_views(batch.images, config.views, chain, generator.fork("chain"))
         else:
-            views = chain_views(batch.images, config.views, chain, generator.fork("chain"))
+            kept = functools.partial(self._bank, batch.images, batch.indices) if self._bank else None
+            views = chain_views(batch.images, config.views, chain, generator.fork("chain"), kept)
             views = views if config.positives == POSITIVES else torch.stack([views[0], views[_STRONGEST]])
         if config.channel <= 0:
             return tuple(self._normalised(views))
