@@ -1,12 +1,15 @@
 """Where the time of a pre-training step goes, and what views made on the training device are worth.
 
+    OMP_NUM_THREADS=1 python benchmarks/pretraining_speed.py --arm dapg-1 --batch 64 --warmup 20 --steps 10
     python benchmarks/pretraining_speed.py [--method dapg] [--backbone resnet18] [--batch 32] [--steps 3]
         [--device auto] [--precision fp32] [--compile]
         [--peer FOLDER --workers 2 8 16] [--out FILE.json]
 
-Full size: 256 x 128 images, full width, embedded people. Printed are the parts of a step, each waited for (decode in
-this process, views, forward, backward, the rest: optimiser, momentum, queue); then images per second of whole steps
-without waiting in between, with the views made in the step and with ready-made ones; and the peak of memory.
+Full size: 256 x 128 images, full width, embedded people; ``--arm`` takes an arm of the experiment at scale ``small``
+from ImageNet. Printed are the parts of a step, each waited for (decode in this process, views, forward, backward, the
+rest: optimiser, momentum, queue); then images per second of whole steps without waiting in between, with the views made
+in the step and with ready-made ones; and the peak of memory. On one thread of a processor its own seconds are counted,
+which suffer less from whatever else runs.
 
 ``--peer`` is the folder for the environment of imagecorruptions-imaug (made on first use, 600 MB): as many processes as
 ``--workers`` says make the same chain image by image, with nothing beside them. What a training with such a loader
@@ -22,6 +25,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from reference_environment import Worker, reference_python
@@ -29,15 +33,18 @@ from reference_environment import Worker, reference_python
 from dapg.core.batch import Batch
 from dapg.core.device import place, resolve_device
 from dapg.core.rng import SampleGenerator, generator_from
+from dapg.corruptions import library
 from dapg.data.loading import LoaderConfig, training_batches
 from dapg.data.samplers import InfiniteSampler, LocalBatches
 from dapg.data.sets.synthetic import Synthetic
+from dapg.experiment.matrix import ARMS, pretraining_settings
 from dapg.methods.base import DataFacts, Method
-from dapg.methods.runs import method_class
+from dapg.methods.runs import backbone_settings, method_class
 from dapg.models.weights.backbone_weights import init_backbone
 from dapg.recipes import pretraining
 from dapg.training.optimizers import build_optimizer
 
+CORRUPTING = "of the views, corruptions"
 PARTS = ("decode", "views", "forward", "backward", "rest")
 
 
@@ -46,14 +53,21 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.device = options, resolve_device(options.device)
+        self.corrupting = 0.0
         recipe = pretraining(options.method, "recommended")
-        config = recipe.method
+        if options.arm:
+            recipe = pretraining_settings(ARMS[options.arm], "small", "imagenet", 0, Path("outputs"))
+            options.method = recipe.name
+        config, network = recipe.method, recipe.backbone if options.arm else None
         if options.pair != "standard":
             config = replace(config, pair=options.pair)
         dataset = Synthetic()
         records = dataset.records("train" if options.method == "supervised" else "unlabelled")
         persons = tuple(sorted({record.person for record in records}))
-        backbone, _ = init_backbone(options.backbone, {"last_stride": 1}, "random", 0)
+        if network is None:
+            backbone, _ = init_backbone(options.backbone, {"last_stride": 1}, "random", 0)
+        else:
+            backbone, _ = init_backbone(network.name, backbone_settings(network), network.init, 0)
         kind = method_class("pretrain", options.method)
         self.method: Method = kind(config, backbone, DataFacts(len(records), persons), generator_from("heads"))
         place(self.method, self.device).train()
@@ -61,7 +75,7 @@ class Bench:
             self.method.compile_network()
         self.optimizer = build_optimizer(recipe.train.optimizer, self.method.parameter_groups(0.01, 1e-4))
         sampler = InfiniteSampler(len(records), options.batch, 0)
-        loader = LoaderConfig(height=256, width=128, workers=0)
+        loader = replace(recipe.loader, workers=0) if options.arm else LoaderConfig(height=256, width=128, workers=0)
         batches = LocalBatches(sampler, 0, 10**6, 0, 1, 1)
         self.source: Iterator[Batch] = iter(training_batches(dataset, records, batches, loader, pin_memory=False))
         self.views = "_views" if hasattr(self.method, "_views") else "_pair"
@@ -74,7 +88,20 @@ class Bench:
         """The clock, once all work given to the device is done."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
+        elif torch.get_num_threads() == 1:
+            return time.process_time()
         return time.perf_counter()
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, its seconds added to ``corrupting``."""
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            start = self.wait()
+            result = function(*arguments, **named)
+            self.corrupting += self.wait() - start
+            return result
+
+        return call
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.options.precision)
@@ -99,7 +126,9 @@ class Bench:
         marks = [self.wait()]
         batch = next(self.source).to(self.device)
         marks.append(self.wait())
-        views = self.make_views(batch, self.generator(step))
+        self.corrupting = 0.0
+        with patch.multiple(library, draw=self.timed(library.draw), apply=self.timed(library.apply)):
+            views = self.make_views(batch, self.generator(step))
         marks.append(self.wait())
         self.ready_made(views)
         loss = self.forward(batch, step)
@@ -109,7 +138,7 @@ class Bench:
         self.finish(step)
         marks.append(self.wait())
         self.ready_made(None)
-        return {name: marks[i + 1] - marks[i] for i, name in enumerate(PARTS)}
+        return {name: marks[i + 1] - marks[i] for i, name in enumerate(PARTS)} | {CORRUPTING: self.corrupting}
 
     def rate(self, ready: bool) -> float:
         """Images per second of whole steps on one decoded batch, waiting at the end only."""
@@ -148,6 +177,7 @@ def main() -> None:
     """Measure and print Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", default="dapg")
+    parser.add_argument("--arm", default="", help="of the experiment, at scale small from ImageNet")
     parser.add_argument("--pair", default="standard", help="standard or corrupted, for the two-view methods")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--batch", type=int, default=32)
@@ -165,11 +195,12 @@ def main() -> None:
     for step in range(options.warmup):
         bench.parts(step)
     measured = [bench.parts(step) for step in range(options.steps)]
-    seconds = {name: sum(step[name] for step in measured) / len(measured) for name in PARTS}
-    step_seconds = sum(seconds.values()) - seconds["decode"]
+    seconds = {name: sum(step[name] for step in measured) / len(measured) for name in measured[0]}
+    step_seconds = sum(seconds[name] for name in PARTS) - seconds["decode"]
+    network = f"{options.method} ({options.pair}), {options.backbone} at 256 x 128"
     print(
-        f"{options.method} ({options.pair}), {options.backbone} at 256 x 128, batch {options.batch}, "
-        f"{options.precision}, {bench.device}, {torch.get_num_threads()} threads"
+        f"{options.arm or network}, batch {options.batch}, {options.precision}, {bench.device}, "
+        f"{torch.get_num_threads()} threads"
     )
     print("| part | ms an image | share of the step |\n|---|---|---|")
     for name, value in seconds.items():

@@ -60,6 +60,8 @@ VARIANTS = {
     "stage-1-mixed-outside": "dapg-1-mixed-outside",
     "stage-1-channel": "dapg-1-channel",
     "two-views": "dapg-1-two-views",
+    "stage-1-mixed-outside-whole": "dapg-1-mixed-outside-whole",
+    "stage-1-mixed-outside-bank": "dapg-1-mixed-outside-bank",
 }
 """Name in docs/log.md -> arm of the matrix; in the order of their worth."""
 STAGE_2 = {

@@ -114,6 +114,14 @@ ARMS: dict[str, Arm] = {
     "dapg-1-mixed-outside": Arm("stage 1, channels mixed, positives averaged outside", "dapg", MIXED_OUTSIDE),
     "dapg-1-mixed-outside-1000": Arm("stage 1 (mixed, outside), 1,000 images", "dapg", MIXED_OUTSIDE, images=1000),
     "dapg-1-mixed-outside-2000": Arm("stage 1 (mixed, outside), 2,000 images", "dapg", MIXED_OUTSIDE, images=2000),
+    "dapg-1-mixed-outside-whole": Arm(
+        "stage 1 (mixed, outside), whole images corrupted", "dapg", {**MIXED_OUTSIDE, "chain.geometry": "whole"}
+    ),
+    "dapg-1-mixed-outside-bank": Arm(
+        "stage 1 (mixed, outside), two chains of each image kept",
+        "dapg",
+        {**MIXED_OUTSIDE, "chain.geometry": "whole", "chain.bank": 2},
+    ),
     "dapg-1-mixed-outside-half": Arm("stage 1 (mixed, outside), half as long", "dapg", MIXED_OUTSIDE, length=0.5),
     "dapg-1-mixed-outside-again": Arm("stage 1 (mixed, outside), twice as long", "dapg", MIXED_OUTSIDE, length=2.0),
     "dapg-1-two-views": Arm("stage 1 of two views, clean and corrupted", "dapg", TWO_VIEWS),
@@ -161,6 +169,7 @@ _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             *("dapg-1-no-js", "dapg-1-js-12", "dapg-1-tau-0.7", "dapg-1-channel", "dapg-1-curriculum"),
             *("dapg-1-symmetric", "dapg-1-mixed", "dapg-1-mixed-second", "dapg-1-mixed-turns", "dapg-1-mixed-outside"),
             *("dapg-1-two-views", "dapg-1-two-views-mixed", "simclr-mixed"),
+            *("dapg-1-mixed-outside-whole", "dapg-1-mixed-outside-bank"),
         ),
         ("agw",),
     ),
