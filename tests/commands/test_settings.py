@@ -182,7 +182,7 @@ def test_short_help_shows_shorthands_and_one_line_for_each_setting(capsys: pytes
     assert "--train.optimizer.lr 0.1 Learning rate, per 256 images." in lines
     assert "--note null Anything." in lines
     assert not any(line.startswith(("--name", "--init")) for line in lines), "neither is an option here"
-    assert lines[-1] == "every setting (17), with kinds and ranges: dapg test --help-all"
+    assert lines[-1] == "every setting (18), with kinds and ranges: dapg test --help-all"
 
 
 def test_short_help_may_show_the_common_ones_only(capsys: pytest.CaptureFixture[str]) -> None:
