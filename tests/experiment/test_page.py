@@ -16,7 +16,7 @@ from PIL import Image
 
 from dapg.corruptions.library import DRAWS
 from dapg.experiment import claims, heat_maps, provenance, secondary
-from dapg.experiment.figures import lines
+from dapg.experiment.figures import difference, in_common, lines, spread_of
 from dapg.experiment.growth import gains
 from dapg.experiment.matrix import Source
 from dapg.experiment.page import write_report
@@ -181,6 +181,20 @@ def test_difference_on_the_papers_data(tmp_path: Path) -> None:
     assert "100.0 (100.0–100.0) [66.37, +33.6]" in text
     assert "the paper's value, ours minus it" in text
     assert "--data=regdb=PATH" in text, "where the data lie is nobody's business"
+
+
+def test_partitions_of_regdb_are_drawn_before_seeds(tmp_path: Path) -> None:
+    """Two partitions with a gain of 0 and 100 points: their mean is 50, and drawing them gives 0, 50 and 100."""
+    regdb = Experiment(("primary",), "small", (Source("regdb", "/data/regdb"),), ("imagenet",), 2, results=tmp_path)
+    chances = {"in-sup+agw-regdb-[12]-*": 0.0, "simclr+agw-regdb-1-*": 0.0, "simclr+agw-regdb-2-*": 1.0}
+    store(regdb, chances | {"dapg-1+agw-regdb-3-*": 1.0})
+    stored = stored_of(regdb)
+    sides = [[result for result in stored.values() if result.arm == arm] for arm in ("in-sup", "simclr", "dapg-1")]
+    gap = difference(sides[0], sides[1], "visible-to-thermal/clean")["mAP"]
+    assert (gap.value, gap.low, gap.high, gap.partitions, gap.seeds) == (0.5, 0.0, 1.0, 2, 2)
+    assert spread_of(sides[1], "visible-to-thermal/clean")["mAP"].partitions == 2
+    assert not in_common(sides[0], sides[2])
+    assert "regdb" in write_report(regdb), "an arm on another partition is compared with nothing"
 
 
 def test_claims_are_checked_against_tables_and_cells(experiment: Experiment) -> None:

@@ -150,6 +150,7 @@ def test_a_real_cell_comes_out_equal_to_the_last_bit(tmp_path: Path, monkeypatch
     shrink_small(monkeypatch)
     sources = (Source("sysu", str(tmp_path / "sysu")),)
     monkeypatch.setattr(recheck, "FREEDOM", 1)
+    monkeypatch.setattr(recheck, "DEVIATIONS", {1: 7.0})
     experiment = Experiment(
         ("beyond",), "small", sources, ("random",), 2, 1, "none+agw-*", tmp_path / "runs", tmp_path / "results", "cpu"
     )

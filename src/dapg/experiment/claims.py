@@ -4,14 +4,14 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from dapg.experiment import paper
-from dapg.experiment.figures import OURS, PAPERS
+from dapg.experiment.figures import OURS, PAPERS, difference, in_common
 from dapg.experiment.matrix import arm_called
 from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment
 from dapg.experiment.store import CellResult, Stored
 from dapg.report.experiment_page import Table
 from dapg.report.score_tables import Row, to_markdown
-from dapg.scoring.bootstrap import Difference, compare
+from dapg.scoring.bootstrap import Difference
 
 _HERE = "Measured here: points of rank-1 with 95 % interval"
 _OTHERS = "on other people than the paper's it says nothing about the claim itself"
@@ -126,9 +126,9 @@ def _gap(
     for finetuning, arm in (first, second):
         wanted = ((data, start, finetuning), arm)
         chosen = [result for result in results if (result.group, result.arm) == wanted]
-        sides.append([result.persons[f"{mode}/{condition}"] for result in chosen])
+        sides.append(chosen)
     before, after = sides
-    return compare(before, after)["rank-1"] if before and after else None
+    return difference(before, after, f"{mode}/{condition}")["rank-1"] if in_common(before, after) else None
 
 
 def _points(gap: Difference) -> str:

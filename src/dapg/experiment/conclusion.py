@@ -5,13 +5,12 @@ from statistics import fmean
 
 from dapg.core.words import counted
 from dapg.experiment import registration
-from dapg.experiment.figures import OURS
+from dapg.experiment.figures import OURS, difference, in_common
 from dapg.experiment.matrix import Group, arm_called
 from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment
 from dapg.experiment.store import CellResult, Stored
 from dapg.report.experiment_page import Table
-from dapg.scoring.bootstrap import compare
 
 _CONDITIONS = {"all": "corrupted", "clean": "clean"}
 _TUNERS = {
@@ -78,8 +77,8 @@ def _beside_the_strongest(experiment: Experiment, stored: Stored) -> Iterator[st
             groups.setdefault(cell.group, {}).setdefault(cell.arm, []).append(stored[cell.name])
     for group, arms in groups.items():
         ours = next((arm for arm in OURS if arm in arms), "")
-        others = [arm for arm in arms if not arm.startswith("dapg")]
-        if ours and others:
+        others = [arm for arm in arms if ours and not arm.startswith("dapg") and in_common(arms[arm], arms[ours])]
+        if others:
             places = [_place(arms, ours, others, f"{modes_of(group[0])[0]}/{name}") for name in _CONDITIONS]
             seeds = counted(len(arms[ours]), "seed")
             yield (
@@ -91,8 +90,7 @@ def _beside_the_strongest(experiment: Experiment, stored: Stored) -> Iterator[st
 def _place(arms: dict[str, list[CellResult]], ours: str, others: list[str], score: str) -> str:
     """Where ours stands beside the strongest other, with the difference in points of mAP."""
     other = max(others, key=lambda arm: fmean(result.scores[score]["mAP"] for result in arms[arm]))
-    before, after = ([result.persons[score] for result in arms[arm]] for arm in (other, ours))
-    gap = compare(before, after)["mAP"]
+    gap = difference(arms[other], arms[ours], score)["mAP"]
     judged = "ahead of" if gap.low > 0 else "behind" if gap.high < 0 else "not told apart from"
     value, low, high = (100 * number for number in (gap.value, gap.low, gap.high))
     return f"{judged} the strongest other start, {_called(other)}: {value:+.1f} ({low:+.1f} to {high:+.1f})"

@@ -12,7 +12,7 @@ from dapg.experiment import paper
 from dapg.experiment.matrix import Cell, Group, arm_called
 from dapg.experiment.plan import Experiment
 from dapg.experiment.store import MIXTURE_CONDITIONS, CellResult, Stored
-from dapg.scoring.bootstrap import compare, holm, intervals
+from dapg.scoring.bootstrap import REPLICATES, Difference, Interval, compare, holm, intervals
 
 OURS = ("dapg", "dapg-1-mixed-outside", "dapg-1")
 """Arms that comparisons are made for, the whole method first; the first that has cells is taken."""
@@ -78,6 +78,32 @@ class Line:
         return self.data, self.start, self.finetuning
 
 
+def spread_of(results: Sequence[CellResult], score: str) -> dict[str, Interval]:
+    """Intervals of a score over test persons crossed with seeds, RegDB's partitions drawn first."""
+    parts = [result.data for result in results]
+    return intervals([result.persons[score] for result in results], partitions=parts if len(set(parts)) > 1 else None)
+
+
+def in_common(first: Sequence[CellResult], second: Sequence[CellResult]) -> set[str]:
+    """Data sets, of RegDB partitions, that both sides have run on."""
+    return {result.data for result in first} & {result.data for result in second}
+
+
+def difference(
+    first: Sequence[CellResult], second: Sequence[CellResult], score: str, replicates: int = REPLICATES
+) -> dict[str, Difference]:
+    """Second minus first, paired over test persons and over the RegDB partitions that both sides have run on.
+
+    Raises:
+        UsageError: they were tested on different persons, such as two sides that have no partition in common.
+    """
+    both = in_common(first, second)
+    sides = [[result for result in side if result.data in both] for side in (first, second)]
+    before, after = ([result.persons[score] for result in side] for side in sides)
+    parts = [[result.data for result in side] for side in sides]
+    return compare(before, after, replicates, partitions=(parts[0], parts[1]) if len(both) > 1 else None)
+
+
 def lines(experiment: Experiment, stored: Stored) -> list[Line]:
     """Every figure of the experiment's tables, those without a value among them."""
     return [
@@ -117,13 +143,12 @@ def _title(arm: str) -> str:
 
 def _figures(blank: Line, results: Sequence[CellResult]) -> list[Line]:
     """rank-1 and mAP of one row, mode and condition."""
-    persons = [result.persons[f"{blank.mode}/{blank.condition}"] for result in results]
-    spread = intervals(persons) if persons else {}
+    spread = spread_of(results, f"{blank.mode}/{blank.condition}") if results else {}
     figures = []
     for place, measure in enumerate(("rank-1", "mAP")):
         printed = _printed(blank, place)
         line = replace(blank, measure=measure, seeds=len(results), paper=printed)
-        if persons:
+        if results:
             interval = spread[measure]
             value, low, high = (round(100 * number, 2) for number in (interval.value, interval.low, interval.high))
             gap = None if printed is None or line.data not in PAPERS else round(value - printed, 2)
@@ -184,11 +209,10 @@ def comparisons(experiment: Experiment, table: str, stored: Stored) -> list[Comp
     for group in dict.fromkeys(group for group, _ in rows):
         arms = [arm for other_group, arm in rows if other_group == group]
         ours = next((arm for arm in OURS if arm in arms), "")
-        others = [arm for arm in arms if arm != ours] if ours else []
+        others = [arm for arm in arms if arm != ours and in_common(rows[group, arm], rows[group, ours])] if ours else []
         for (mode, condition), other in itertools.product(_shown(experiment, table, group[0]), others):
             score = f"{mode}/{condition}"
-            before, after = ([result.persons[score] for result in rows[group, arm]] for arm in (other, ours))
-            gap = compare(before, after, _RESAMPLES)["mAP"]
+            gap = difference(rows[group, other], rows[group, ours], score, _RESAMPLES)["mAP"]
             value, low, high = (round(100 * number, 2) for number in (gap.value, gap.low, gap.high))
             compared.append(Comparison(table, *group, ours, other, mode, condition, value, low, high, p_holm=gap.p))
     corrected = holm([comparison.p_holm for comparison in compared])

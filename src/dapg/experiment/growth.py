@@ -1,10 +1,10 @@
 """How the gain of stage 1 over its start grows: with its images, with its length, with the persons of fine-tuning."""
 
+from dapg.experiment.figures import difference, in_common
 from dapg.experiment.matrix import ARMS
 from dapg.experiment.paper import modes_of
 from dapg.experiment.store import CellResult, Stored
 from dapg.report.plots import Gain
-from dapg.scoring.bootstrap import compare
 
 _OURS = "dapg-1-mixed-outside"
 _CURVES = {
@@ -39,6 +39,7 @@ def gains(stored: Stored) -> dict[str, list[Gain]]:
                 for place, arm, finetuning in points
                 if (before := seeds.get((data, start, finetuning, _BASELINES[start])))
                 and (after := seeds.get((data, start, finetuning, arm)))
+                and in_common(before, after)
             ]
             if len(measured) > 1:
                 panels[f"{name}, {data}, from {start}"] = measured
@@ -49,7 +50,6 @@ def _gain(place: str, before: list[CellResult], after: list[CellResult]) -> Gain
     mode = modes_of(before[0].data)[0]
     gaps = {}
     for condition in ("clean", "all"):
-        first, second = ([result.persons[f"{mode}/{condition}"] for result in side] for side in (before, after))
-        gap = compare(first, second)["mAP"]
+        gap = difference(before, after, f"{mode}/{condition}")["mAP"]
         gaps[condition] = (100 * gap.value, 100 * gap.low, 100 * gap.high)
     return Gain(place, gaps["clean"], gaps["all"], min(len(before), len(after)))

@@ -10,7 +10,7 @@ from dapg.core.files import folder_lock, remove_leftovers_of
 from dapg.corruptions.library import DRAWS
 from dapg.experiment import claims, registration, secondary
 from dapg.experiment.conclusion import conclusion, in_words, mode_in_words
-from dapg.experiment.figures import Line, lines
+from dapg.experiment.figures import Line, lines, spread_of
 from dapg.experiment.growth import gains
 from dapg.experiment.heat_maps import read_pictures
 from dapg.experiment.matrix import Group, arm_called
@@ -22,7 +22,6 @@ from dapg.experiment.tables import TITLES, Arms, absent, by_mode, groups_of, leg
 from dapg.report.experiment_page import Curves, ExperimentPage, Section, Table, write_experiment
 from dapg.report.plots import Point
 from dapg.report.score_tables import Row
-from dapg.scoring.bootstrap import intervals
 
 _WORDS = {"pretrain": "pre-training", "align": "alignment"}
 _WITHOUT = (
@@ -146,7 +145,7 @@ def _point(arm: str, results: Sequence[CellResult], mode: str) -> Point:
     """Means and intervals over test persons crossed with seeds."""
     values, bars = [], []
     for condition in ("clean", "all"):
-        interval = intervals([result.persons[f"{mode}/{condition}"] for result in results])["mAP"]
+        interval = spread_of(results, f"{mode}/{condition}")["mAP"]
         values.append(100 * fmean(result.scores[f"{mode}/{condition}"]["mAP"] for result in results))
         bars.append((100 * interval.low, 100 * interval.high))
     return Point(arm_called(arm).title, values[0], values[1], bars[0], bars[1])
