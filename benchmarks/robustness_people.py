@@ -21,13 +21,12 @@ from dapg.core.files import atomic_write_text
 from dapg.core.run_folder import commit
 from dapg.core.train_config import DataConfig
 from dapg.core.types import JsonObject
-from dapg.corruptions import library
 from dapg.evaluation.benchmark import BenchmarkSettings, benchmark
 from dapg.experiment.leaderboard import leaderboard_rows
 from dapg.experiment.matrix import ARMS, Arm, alignment_settings, folder, poses, pretraining_settings
 from dapg.pose.generate import generate
 from dapg.recipes import finetuning
-from dapg.report.benchmark_page import number_rows, open_set_rows, write_benchmark_page
+from dapg.report.benchmark_page import write_benchmark_page
 from dapg.report.score_tables import Row, to_csv, to_markdown
 from dapg.training.align import align
 from dapg.training.finetune import finetune
@@ -118,15 +117,52 @@ def each_once(names: Sequence[str], done: str, work: Callable[[str], Result]) ->
     return results
 
 
-def left_out_rows(results: Sequence[JsonObject]) -> list[Row]:
-    """Grid mAP by family: each stage 1 without a family beside those with all and ImageNet alone, in per cent."""
-    rows: list[Row] = []
-    for result in results:
-        name, summary = result["model"]["name"], result["protocols"]["visible"]["summary"]
-        if name.startswith("AGW, stage 1") or name == REFERENCE:
-            families = {family: f"{100 * summary['families'][family]:.1f}" for family in library.families()}
-            rows.append({"model": name, "clean": f"{100 * result['clean']['mAP']:.1f}", **families})
-    return rows
+def grid_rows(result: JsonObject) -> Row:
+    """Clean, the grid and its worst parts, in per cent."""
+    clean, summary = result["clean"], result["protocols"]["visible"]["summary"]
+    ratios = {"mCE": summary["mCE"], "relative mCE": summary["relative_mCE"]}
+    worst = summary["worst_type"]
+    return {
+        "model": result["model"]["name"],
+        "clean mAP": with_interval(clean["mAP"], clean["intervals"]["mAP"]),
+        "corrupted mAP": with_interval(summary["mean"]["mAP"], summary["intervals"]["mAP"]),
+        "retention": percent(summary["retention"]["mAP"]),
+        **{name: "100" if result["reference"] is None else percent(value) for name, value in ratios.items()},
+        "worst type": f"{worst['type']} {percent(worst['mAP'])}",
+        "worst tenth": percent(summary["worst_tenth"]["mAP"]),
+    }
+
+
+def search_rows(result: JsonObject) -> Row:
+    """Mixtures, rank-1 and the open set, in per cent."""
+    protocol, found = result["protocols"]["visible"], result["clean"]["open_set"]
+    mixture, drift = protocol["mixture"], [cell["FPIR"]["value"] for cell in protocol["cells"]]
+    return {
+        "model": result["model"]["name"],
+        "mixtures, mAP": f"{percent(mixture['mAP'])} ± {100 * mixture['spread']['mAP']['repeat']['std']:.2f}",
+        "rank-1 clean": percent(result["clean"]["rank-1"]),
+        "rank-1 corrupted": percent(protocol["summary"]["mean"]["rank-1"]),
+        "FNIR at FPIR 10 %": found["FNIR at FPIR 0.1"]["text"],
+        "TAR at FAR 10 %": found["TAR at FAR 0.1"]["text"],
+        "FPIR on corrupted": f"{percent(sum(drift) / len(drift))}, at most {percent(max(drift))}",
+    }
+
+
+def family_rows(result: JsonObject) -> Row:
+    """mAP by family, in per cent."""
+    families = result["protocols"]["visible"]["summary"]["families"]
+    by_family = {family: percent(families[family]) for family in (*LEFT_OUT, "extra")}
+    return {"model": result["model"]["name"], "clean": percent(result["clean"]["mAP"]), **by_family}
+
+
+def percent(value: float) -> str:
+    """One digit."""
+    return f"{100 * value:.1f}"
+
+
+def with_interval(value: float, interval: JsonObject) -> str:
+    """A value and its 95 % interval over persons."""
+    return f"{percent(value)} ({percent(interval['low'])} to {percent(interval['high'])})"
 
 
 def main() -> None:
@@ -143,8 +179,10 @@ def main() -> None:
     by_name |= each_once(names, "scored", lambda name: measured(name, networks[name], options))
     results = [by_name[name] for name in names]
     print(f"commit {commit()}, seed {options.seed}\n")
-    for rows in (number_rows(results), open_set_rows(results), left_out_rows(results)):
-        print(to_markdown(rows))
+    arms = [result for result in results if " without " not in result["model"]["name"]]
+    ablated = [result for result in results if result["model"]["name"].startswith(("AGW, stage 1", REFERENCE))]
+    for rows_of, shown in ((grid_rows, arms), (search_rows, arms), (family_rows, ablated)):
+        print(to_markdown([rows_of(result) for result in shown]))
     atomic_write_text(options.out / "leaderboard.csv", to_csv(leaderboard_rows(results, [])))
     write_benchmark_page(options.out / "leaderboard.html", results, [])
     print(f"written: {options.out / 'leaderboard.csv'}, {options.out / 'leaderboard.html'}")

@@ -168,6 +168,7 @@ def test_the_page_has_every_part_and_the_same_bytes(result: dict[str, Any], tmp_
     about = {"name": "ours & <theirs>", "weights": None, "feature": "f", "source": "s"}
     data = {"name": "people", "mode": "cross-modal", "comparable": False}
     whole = {**result, "model": about, "data": data, "list": {"list": "vi-c 1.0", "sha256": "0" * 64}}
+    whole |= {"features": "1" * 64, "reference": {"features": "2" * 64}}
     for name in ("a.html", "b.html"):
         write_benchmark_page(tmp_path / name, [whole])
     text = (tmp_path / "a.html").read_text(encoding="utf-8")
@@ -182,6 +183,23 @@ def test_the_page_has_every_part_and_the_same_bytes(result: dict[str, Any], tmp_
     assert "the highest of" not in text
     write_benchmark_page(tmp_path / "c.html", [whole, {**whole, "model": {**about, "name": "theirs"}}])
     assert "the highest of 2 models, though its interval overlaps that of 1 other" in (tmp_path / "c.html").read_text()
+    empty = {
+        **result["protocols"]["visible"]["summary"],
+        "mCE": None,
+        "relative_mCE": None,
+        "mCE_missing": "none given",
+    }
+    protocols = {"visible": {**result["protocols"]["visible"], "summary": empty}}
+    reference = {**whole, "features": "2" * 64, "reference": None, "protocols": protocols}
+    (without,), (row, _) = number_rows([reference]), number_rows([reference, whole])
+    assert (without["mCE"], row["mCE"], row["relative mCE"]) == ("", "100.0", "100.0")
+    others = [{**whole, "model": {**about, "name": name}} for name in "abc"]
+    write_benchmark_page(tmp_path / "d.html", [reference, *others])
+    page = (tmp_path / "d.html").read_text(encoding="utf-8")
+    assert "<title>vi-c 1.0: 4 models</title>" in page
+    assert "mCE is empty" not in page
+    assert '<th scope="col">protocol</th>' in text
+    assert '<th scope="col">protocol</th>' not in page.partition("</table>")[0], "it is the same in all rows"
 
 
 def test_no_reference_says_why(root: Path, tmp_path: Path) -> None:

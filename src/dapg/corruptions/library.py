@@ -184,11 +184,16 @@ def apply(images: Shaped[Tensor, "B 3 H W"], draws: Sequence[Draw], chunk: int =
     results. On the CPU it is one or a few at a time, so that they stay in the cache.
     """
     images = images.contiguous()
-    result = images.clone()
+    result = _to_fill(images, sum(len(group.rows) for group in draws))
     for group in draws:
         moved = group.to(images.device)
         _apply_to_rows(get(group.name), images, result, moved.rows, moved.parameters, chunk)
     return result
+
+
+def _to_fill(images: Shaped[Tensor, "B 3 H W"], corrupted: int) -> Shaped[Tensor, "B 3 H W"]:
+    """The result before any row is written: a copy only where some rows stay as they are."""
+    return torch.empty_like(images) if corrupted == len(images) else images.clone()
 
 
 def _apply_to_rows(
@@ -253,8 +258,9 @@ def corrupt(
     if images.device.type == "cpu":
         chunk = min(chunk, _CPU_DRAWS)
     images = images.contiguous()
-    result = images.clone()
-    for name, rows in _rows_by_name(named):
+    groups = _rows_by_name(named)
+    result = _to_fill(images, sum(len(rows) for _, rows in groups))
+    for name, rows in groups:
         corruption = get(name)
         for part in torch.split(rows, chunk):
             group = torch.Size((len(part), *shape[1:]))

@@ -11,6 +11,8 @@ from dapg.report.plots import Point, clean_against_corrupted, score_heat_map, th
 from dapg.report.render import render
 from dapg.report.score_tables import Row
 
+_IN_TITLE = 3
+"""Models whose names the title has; of more it says how many."""
 TARGET = 10.0
 """Per cent: the FPIR that thresholds are set to on clean images."""
 
@@ -23,17 +25,29 @@ def write_benchmark_page(path: Path, results: Sequence[JsonObject], printed: Seq
         results: of ``dapg benchmark``.
         printed: lines of a leaderboard that papers print.
     """
+    names = list(dict.fromkeys(result["model"]["name"] for result in results))
+    references = _references(results)
+    rows = number_rows(results)
+    same = [name for name in ("test", "protocol") if len(rows) > 1 and len({row[name] for row in rows}) == 1]
     text = render(
         "benchmark_page.html",
-        title="vi-c 1.0: " + ", ".join(dict.fromkeys(result["model"]["name"] for result in results)),
+        title="vi-c 1.0: " + (", ".join(names) if len(names) <= _IN_TITLE else counted(len(names), "model")),
         conclusion=_conclusion(results),
         lists=sorted({f"{result['list']['list']}, SHA-256 {result['list']['sha256'][:12]}" for result in results}),
         tests=sorted({f"{result['data']['name']}, {result['data']['mode']}" for result in results}),
         comparable=all(result["data"]["comparable"] for result in results),
-        numbers=number_rows(results),
+        numbers=[{name: cell for name, cell in row.items() if name not in same} for row in rows],
         open_set=open_set_rows(results),
         families=family_rows(results),
-        missing=sorted({_summary(r, name)["mCE_missing"] for r in results for name in r["protocols"]} - {""}),
+        missing=sorted(
+            {
+                _summary(r, name)["mCE_missing"]
+                for r in results
+                for name in r["protocols"]
+                if r["features"] not in references
+            }
+            - {""}
+        ),
         printed=[{key: value for key, value in row.items() if any(other[key] for other in printed)} for row in printed],
         points=clean_against_corrupted(_panels(results)),
         maps=[(_heading(r, name), _heat_map(r, name), _drift(r, name)) for r in results for name in r["protocols"]],
@@ -66,9 +80,10 @@ def _conclusion(results: Sequence[JsonObject]) -> list[str]:
 
 
 def number_rows(results: Sequence[JsonObject]) -> list[Row]:
-    """A row per model and protocol, in per cent; mCE is 100 for the reference."""
-    rows = []
+    """A row per model and protocol, in per cent; mCE is 100 for a model that is another's reference."""
+    rows, references = [], _references(results)
     for result in results:
+        own = "100.0" if result["features"] in references else ""
         for name, protocol in result["protocols"].items():
             summary, mixture = protocol["summary"], protocol["mixture"]
             rows.append(
@@ -79,8 +94,8 @@ def number_rows(results: Sequence[JsonObject]) -> list[Row]:
                     "clean mAP": _with_interval(result["clean"]["mAP"], result["clean"]["intervals"]["mAP"]),
                     "corrupted mAP": _with_interval(summary["mean"]["mAP"], summary["intervals"]["mAP"]),
                     "retention": _percent(summary["retention"]["mAP"]),
-                    "mCE": _percent(summary["mCE"]),
-                    "relative mCE": _percent(summary["relative_mCE"]),
+                    "mCE": _percent(summary["mCE"]) or own,
+                    "relative mCE": _percent(summary["relative_mCE"]) or own,
                     "worst type": f"{summary['worst_type']['type']} {_percent(summary['worst_type']['mAP'])}",
                     "worst tenth": _percent(summary["worst_tenth"]["mAP"]),
                     "mixture mAP": f"{_percent(mixture['mAP'])} ± {_points(mixture['spread']['mAP']['repeat']['std'])}",
@@ -89,6 +104,11 @@ def number_rows(results: Sequence[JsonObject]) -> list[Row]:
                 }
             )
     return rows
+
+
+def _references(results: Sequence[JsonObject]) -> set[str]:
+    """Hashes of the features that errors are divided by."""
+    return {result["reference"]["features"] for result in results if result["reference"]}
 
 
 def open_set_rows(results: Sequence[JsonObject]) -> list[Row]:
