@@ -178,6 +178,20 @@ def test_cells_drawn_or_corrupted_differently_are_not_mixed() -> None:
             refuse_mixed({**cells, "2": replace(cells["2"], **changed)})
 
 
+def test_few_persons_differ_by_seed_but_not_by_arm() -> None:
+    def few(seed: int, arm: str, learnt: str) -> CellResult:
+        other = replace(result(seed), arm=arm, finetuning="agw-50")
+        return replace(other, trainings=(replace(other.trainings[0], data={"hash": learnt}),))
+
+    cells = {str(seed): result(seed) for seed in range(2)}
+    drawn = {f"{arm}{seed}": few(seed, arm, f"seed {seed}") for arm in ("none", "dapg") for seed in range(2)}
+    refuse_mixed({**cells, **drawn})
+    with pytest.raises(UsageError, match=r"data another \(1 cells\)"):
+        refuse_mixed({**cells, **drawn, "dapg1": few(1, "dapg", "another")})
+    with pytest.raises(UsageError, match=r"9 repeats \(1 cells\)"):
+        refuse_mixed({**cells, **drawn, "dapg1": replace(drawn["dapg1"], repeats=9)})
+
+
 def test_cells_of_different_precision_are_not_mixed(tmp_path: Path) -> None:
     cells = {str(seed): result(seed) for seed in range(3)}
     (trained,) = cells["2"].trainings

@@ -138,12 +138,14 @@ ARMS: dict[str, Arm] = {
 }
 """Every arm by the name that ``--only`` and result files use."""
 
+PERSONS_DRAWN = "data.persons"
+"""Setting of a fine-tuner that sees only persons whom its seed draws."""
 FINETUNERS: dict[str, tuple[str, dict[str, Any]]] = {
     "pmwgcn-no-mask": ("pmwgcn", {"method.mask": 0.0}),
     "pmwgcn-no-wavelet": ("pmwgcn", {"method.block.wavelet": False}),
     "pmwgcn-no-graph": ("pmwgcn", {"method.block.graph": False}),
-    "agw-50": ("agw", {"data.persons": 50}),
-    "agw-100": ("agw", {"data.persons": 100}),
+    "agw-50": ("agw", {PERSONS_DRAWN: 50}),
+    "agw-100": ("agw", {PERSONS_DRAWN: 100}),
 }
 """Fine-tuners with a part taken away, or with fewer persons: name -> file of ``dapg/methods/finetuning`` and dotted
 settings. Every other name is a file's own."""

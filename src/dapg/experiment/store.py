@@ -20,7 +20,7 @@ import torch
 from dapg.core.errors import DapgError, DataError, UsageError
 from dapg.core.files import atomic_path, atomic_write_text, folder_lock
 from dapg.core.schema import Array, checked, parse_json, read_arrays
-from dapg.experiment.matrix import Cell, Group
+from dapg.experiment.matrix import FINETUNERS, PERSONS_DRAWN, Cell, Group
 from dapg.scoring.bootstrap import PersonScores
 
 CELLS, PERSONS = "cells.jsonl", "persons"
@@ -146,11 +146,21 @@ class CellResult:
         return sum(training.seconds for training in self.trainings)
 
     @property
-    def images(self) -> str:
-        """Which images it was fine-tuned on, and how those that it was tested on were corrupted."""
+    def learnt(self) -> str:
+        """Hash of the list of images that it was fine-tuned on."""
+        return str(self.trainings[-1].data.get("hash"))
+
+    @property
+    def few(self) -> bool:
+        """Whether it was fine-tuned on persons that its seed drew."""
+        return PERSONS_DRAWN in FINETUNERS.get(self.finetuning, ("", {}))[1]
+
+    @property
+    def tests(self) -> str:
+        """How the images that it was tested on were corrupted."""
         corrupted = f"{self.corruptions or 'no list'}, draws version {self.draws}, {self.repeats} repeats"
         tested = f", tested on {self.tested}" if self.tested else ""
-        return f"data {self.trainings[-1].data.get('hash')}{tested}, corrupted by {corrupted}"
+        return f"{tested}, corrupted by {corrupted}"
 
     def unchanged(self, cell: Cell) -> bool:
         """Whether it was trained by the settings of a cell of now: the name of a run ends in their hash."""
@@ -204,7 +214,14 @@ def refuse_mixed(stored: Stored) -> None:
         UsageError: says how many cells have which images, or which training has which precisions.
     """
     for data in sorted({result.data for result in stored.values()}):
-        kinds = Counter(result.images for result in stored.values() if result.data == data)
+        results = [result for result in stored.values() if result.data == data]
+        whole = next((result.learnt for result in results if not result.few), "drawn")
+        kinds = Counter(f"data {whole if result.few else result.learnt}{result.tests}" for result in results)
+        by_draw: dict[tuple[str, int], set[str]] = {}
+        for result in results:
+            if result.few:
+                by_draw.setdefault((result.finetuning, result.seed), set()).add(result.learnt)
+        kinds.update(f"data {name}" for drawn in by_draw.values() if len(drawn) > 1 for name in sorted(drawn))
         if len(kinds) > 1:
             listed = "; ".join(f"{kind} ({number} cells)" for kind, number in sorted(kinds.items()))
             raise UsageError(

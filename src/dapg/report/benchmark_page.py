@@ -108,7 +108,7 @@ def number_rows(results: Sequence[JsonObject]) -> list[Row]:
 
 def _references(results: Sequence[JsonObject]) -> set[str]:
     """Hashes of the features that errors are divided by."""
-    return {result["reference"]["features"] for result in results if result["reference"]}
+    return {result["reference"]["features"] for result in results if result.get("reference")}
 
 
 def open_set_rows(results: Sequence[JsonObject]) -> list[Row]:
