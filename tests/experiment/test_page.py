@@ -16,7 +16,7 @@ from PIL import Image
 
 from dapg.corruptions.library import DRAWS
 from dapg.experiment import claims, heat_maps, provenance, secondary
-from dapg.experiment.figures import difference, in_common, lines, spread_of
+from dapg.experiment.figures import comparisons, difference, in_common, lines, ours_and_others, spread_of
 from dapg.experiment.growth import gains
 from dapg.experiment.matrix import Source
 from dapg.experiment.page import write_report
@@ -181,6 +181,23 @@ def test_difference_on_the_papers_data(tmp_path: Path) -> None:
     assert "100.0 (100.0–100.0) [66.37, +33.6]" in text
     assert "the paper's value, ours minus it" in text
     assert "--data=regdb=PATH" in text, "where the data lie is nobody's business"
+
+
+def test_an_arm_with_one_seed_is_shown_but_not_judged(tmp_path: Path) -> None:
+    """Nor does it take the place of the arm with more."""
+    experiment = Experiment(("primary",), starts=("imagenet",), seeds=2, results=tmp_path)
+    chances = {"in-sup+agw-*": 0.0, "dapg-1-mixed-outside+agw-*": 1.0, "simclr+agw-*-0": 0.5, "dapg+agw-*-0": 0.5}
+    store(experiment, chances)
+    stored = stored_of(experiment)
+    assert {(gap.arm, gap.other) for gap in comparisons(experiment, "primary", stored)} == {
+        ("dapg-1-mixed-outside", "in-sup")
+    }
+    assert ours_and_others({"dapg": [], "in-sup": []}) == ("dapg", [])
+    single = {name: result for name, result in stored.items() if result.seed == 0}
+    others = {gap.other for gap in comparisons(replace(experiment, seeds=1), "primary", single)}
+    assert others == {"in-sup", "simclr", "dapg-1-mixed-outside"}, "where all have one, each is compared"
+    text = write_report(experiment)
+    assert "| SimCLR | 1 |" in text
 
 
 def test_partitions_of_regdb_are_drawn_before_seeds(tmp_path: Path) -> None:

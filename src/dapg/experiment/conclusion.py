@@ -5,7 +5,7 @@ from statistics import fmean
 
 from dapg.core.words import counted
 from dapg.experiment import registration
-from dapg.experiment.figures import OURS, difference, in_common
+from dapg.experiment.figures import difference, ours_and_others
 from dapg.experiment.matrix import Group, arm_called
 from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment
@@ -76,8 +76,8 @@ def _beside_the_strongest(experiment: Experiment, stored: Stored) -> Iterator[st
         if cell.name in stored:
             groups.setdefault(cell.group, {}).setdefault(cell.arm, []).append(stored[cell.name])
     for group, arms in groups.items():
-        ours = next((arm for arm in OURS if arm in arms), "")
-        others = [arm for arm in arms if ours and not arm.startswith("dapg") and in_common(arms[arm], arms[ours])]
+        ours, rivals = ours_and_others(arms)
+        others = [arm for arm in rivals if not arm.startswith("dapg")]
         if others:
             places = [_place(arms, ours, others, f"{modes_of(group[0])[0]}/{name}") for name in _CONDITIONS]
             seeds = counted(len(arms[ours]), "seed")

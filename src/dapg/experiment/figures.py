@@ -5,7 +5,7 @@ p-values of one table are corrected together by Holm's rule.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dapg.experiment import paper
@@ -15,7 +15,7 @@ from dapg.experiment.store import MIXTURE_CONDITIONS, CellResult, Stored
 from dapg.scoring.bootstrap import REPLICATES, Difference, Interval, compare, holm, intervals
 
 OURS = ("dapg", "dapg-1-mixed-outside", "dapg-1")
-"""Arms that comparisons are made for, the whole method first; the first that has cells is taken."""
+"""Arms that comparisons are made for, the whole method first: the one with the most cells is taken."""
 PAPERS = ("sysu", "regdb")
 """Data sets of the paper, on which ours minus the printed value means something."""
 APART = ("stage1", "stage2")
@@ -198,6 +198,17 @@ class Comparison:
         return self.data, self.start, self.finetuning
 
 
+def ours_and_others(arms: Mapping[str, Sequence[CellResult]]) -> tuple[str, list[str]]:
+    """Our arm of a group, and those that it can be compared with; none where there is nothing to compare.
+
+    One cell says nothing about the luck of a training, so where ours has several, arms with one are left out.
+    """
+    ours = max((arm for arm in OURS if arm in arms), key=lambda arm: len(arms[arm]), default="")
+    few = len(arms[ours]) < 2 if ours else False
+    rivals = [arm for arm, results in arms.items() if arm != ours and (few or len(results) > 1)] if ours else []
+    return ours, [arm for arm in rivals if in_common(arms[arm], arms[ours])]
+
+
 def comparisons(experiment: Experiment, table: str, stored: Stored) -> list[Comparison]:
     """Our arm against each other one of its group, paired over test persons, corrected by Holm's rule."""
     rows = {
@@ -207,9 +218,7 @@ def comparisons(experiment: Experiment, table: str, stored: Stored) -> list[Comp
     rows = {row: results for row, results in rows.items() if results}
     compared: list[Comparison] = []
     for group in dict.fromkeys(group for group, _ in rows):
-        arms = [arm for other_group, arm in rows if other_group == group]
-        ours = next((arm for arm in OURS if arm in arms), "")
-        others = [arm for arm in arms if arm != ours and in_common(rows[group, arm], rows[group, ours])] if ours else []
+        ours, others = ours_and_others({arm: rows[group, arm] for other_group, arm in rows if other_group == group})
         for (mode, condition), other in itertools.product(_shown(experiment, table, group[0]), others):
             score = f"{mode}/{condition}"
             gap = difference(rows[group, other], rows[group, ours], score, _RESAMPLES)["mAP"]
