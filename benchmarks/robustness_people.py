@@ -26,7 +26,7 @@ from dapg.experiment.leaderboard import leaderboard_rows
 from dapg.experiment.matrix import ARMS, Arm, alignment_settings, folder, poses, pretraining_settings
 from dapg.pose.generate import generate
 from dapg.recipes import finetuning
-from dapg.report.benchmark_page import write_benchmark_page
+from dapg.report.benchmark_page import family_rows, number_rows, open_set_rows, write_benchmark_page
 from dapg.report.score_tables import Row, to_csv, to_markdown
 from dapg.training.align import align
 from dapg.training.finetune import finetune
@@ -35,6 +35,7 @@ from dapg.training.pretrain import pretrain
 Result = TypeVar("Result")
 SCALE, REFERENCE = "small", "AGW, ImageNet"
 STAGE_1 = ARMS["dapg-1-mixed-outside"]
+DRIFT = "FPIR at the clean threshold"
 LEFT_OUT = ("noise", "blur", "weather", "digital")
 MODELS: dict[str, tuple[str, Arm, str]] = {
     f"{finetuner.upper()}, {title}": (finetuner, arm, start)
@@ -117,52 +118,28 @@ def each_once(names: Sequence[str], done: str, work: Callable[[str], Result]) ->
     return results
 
 
-def grid_rows(result: JsonObject) -> Row:
-    """Clean, the grid and its worst parts, in per cent."""
-    clean, summary = result["clean"], result["protocols"]["visible"]["summary"]
-    ratios = {"mCE": summary["mCE"], "relative mCE": summary["relative_mCE"]}
-    worst = summary["worst_type"]
-    return {
-        "model": result["model"]["name"],
-        "clean mAP": with_interval(clean["mAP"], clean["intervals"]["mAP"]),
-        "corrupted mAP": with_interval(summary["mean"]["mAP"], summary["intervals"]["mAP"]),
-        "retention": percent(summary["retention"]["mAP"]),
-        **{name: "100" if result["reference"] is None else percent(value) for name, value in ratios.items()},
-        "worst type": f"{worst['type']} {percent(worst['mAP'])}",
-        "worst tenth": percent(summary["worst_tenth"]["mAP"]),
-    }
-
-
-def search_rows(result: JsonObject) -> Row:
-    """Mixtures, rank-1 and the open set, in per cent."""
-    protocol, found = result["protocols"]["visible"], result["clean"]["open_set"]
-    mixture, drift = protocol["mixture"], [cell["FPIR"]["value"] for cell in protocol["cells"]]
-    return {
-        "model": result["model"]["name"],
-        "mixtures, mAP": f"{percent(mixture['mAP'])} ± {100 * mixture['spread']['mAP']['repeat']['std']:.2f}",
-        "rank-1 clean": percent(result["clean"]["rank-1"]),
-        "rank-1 corrupted": percent(protocol["summary"]["mean"]["rank-1"]),
-        "FNIR at FPIR 10 %": found["FNIR at FPIR 0.1"]["text"],
-        "TAR at FAR 10 %": found["TAR at FAR 0.1"]["text"],
-        "FPIR on corrupted": f"{percent(sum(drift) / len(drift))}, at most {percent(max(drift))}",
-    }
-
-
-def family_rows(result: JsonObject) -> Row:
-    """mAP by family, in per cent."""
-    families = result["protocols"]["visible"]["summary"]["families"]
-    by_family = {family: percent(families[family]) for family in (*LEFT_OUT, "extra")}
-    return {"model": result["model"]["name"], "clean": percent(result["clean"]["mAP"]), **by_family}
-
-
-def percent(value: float) -> str:
-    """One digit."""
-    return f"{100 * value:.1f}"
-
-
-def with_interval(value: float, interval: JsonObject) -> str:
-    """A value and its 95 % interval over persons."""
-    return f"{percent(value)} ({percent(interval['low'])} to {percent(interval['high'])})"
+def tables(results: Sequence[JsonObject]) -> list[list[Row]]:
+    """Clean, the grid and its worst parts; mixtures, rank-1 and the open set; mAP by family: in per cent."""
+    numbers, families = number_rows(results), family_rows(results)
+    clean, mixture = (open_set_rows(results)[part::2] for part in (0, 1))  # two lines for each model
+    arms = [row for row in numbers if " without " not in row["model"]]
+    columns = ("model", "clean mAP", "corrupted mAP", "retention", "mCE", "relative mCE", "worst type", "worst tenth")
+    grid = [{name: row[name] for name in columns} for row in arms]
+    searches = [
+        {
+            **{name: row[name] for name in ("model", "mixture mAP", "clean rank-1", "corrupted rank-1")},
+            **{name: found[name] for name in ("FNIR at FPIR 0.1", "TAR at FAR 0.1")},
+            DRIFT: drifted[DRIFT],
+        }
+        for row, found, drifted in zip(numbers, clean, mixture, strict=True)
+        if row in arms
+    ]
+    ablated = [
+        {"model": row["model"], "clean mAP": row["clean mAP"], **{name: part[name] for name in (*LEFT_OUT, "extra")}}
+        for row, part in zip(numbers, families, strict=True)
+        if row["model"].startswith(("AGW, stage 1", REFERENCE))
+    ]
+    return [grid, searches, ablated]
 
 
 def main() -> None:
@@ -179,10 +156,8 @@ def main() -> None:
     by_name |= each_once(names, "scored", lambda name: measured(name, networks[name], options))
     results = [by_name[name] for name in names]
     print(f"commit {commit()}, seed {options.seed}\n")
-    arms = [result for result in results if " without " not in result["model"]["name"]]
-    ablated = [result for result in results if result["model"]["name"].startswith(("AGW, stage 1", REFERENCE))]
-    for rows_of, shown in ((grid_rows, arms), (search_rows, arms), (family_rows, ablated)):
-        print(to_markdown([rows_of(result) for result in shown]))
+    for rows in tables(results):
+        print(to_markdown(rows))
     atomic_write_text(options.out / "leaderboard.csv", to_csv(leaderboard_rows(results, [])))
     write_benchmark_page(options.out / "leaderboard.html", results, [])
     print(f"written: {options.out / 'leaderboard.csv'}, {options.out / 'leaderboard.html'}")

@@ -1,4 +1,4 @@
-"""Noise chains that are made once for each image and used again: on a processor corrupting is half of a small step."""
+"""Noise chains that are made once for each image and used again: corrupting is a quarter of a small step on a CPU."""
 
 import torch
 from jaxtyping import Int, UInt8

@@ -166,7 +166,7 @@ def noise_chain(
 def draw_mixture(
     generator: SampleGenerator, mixture: Mixture, device: torch.device
 ) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B"]]:
-    """W and m: weights of the three links, and the share that they have together."""
+    """The weights w of the three links, and m, the share that they have together."""
     weights = generator.fork("weights").exponential(LINKS)
     share = generator.fork("share").uniform()
     if mixture == "weights":

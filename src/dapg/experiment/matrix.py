@@ -163,7 +163,13 @@ _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("agw", "cil", "caj"),
     ),
-    "finetuners": (("in-sup", "none", "dapg-1"), ("baseline", "agw", "cil", "caj", "pmwgcn", *list(FINETUNERS)[:3])),
+    "finetuners": (
+        ("in-sup", "none", "dapg-1"),
+        (
+            *("baseline", "agw", "cil", "caj", "pmwgcn"),
+            *(name for name, (_, changes) in FINETUNERS.items() if PERSONS_DRAWN not in changes),
+        ),
+    ),
     "stage1": (
         (
             *("in-sup", "none", "mocov2", "dapg-1-single", "simclr", "simclr-corrupted", "byol", "byol-corrupted"),
