@@ -183,6 +183,21 @@ def test_difference_on_the_papers_data(tmp_path: Path) -> None:
     assert "--data=regdb=PATH" in text, "where the data lie is nobody's business"
 
 
+def test_nothing_is_subtracted_from_rendered_thermal_people(tmp_path: Path) -> None:
+    """The paper's value for RegDB stands beside them, for orientation."""
+    thermal = Experiment(("table1",), "small", (Source("thermal", "thermal"),), ("imagenet",), 1, results=tmp_path)
+    store(thermal, {"in-sup+agw-*": 1.0})
+    (line,) = [
+        each
+        for each in lines(thermal, stored_of(thermal))
+        if each.value is not None and each.column[0::2] == ("visible-to-thermal", "mAP")
+    ]
+    assert (line.data, line.value, line.paper, line.difference) == ("thermal", 100.0, 66.37, None)
+    text = write_report(thermal)
+    assert "on RegDB, for orientation only: these are other people" in text
+    assert "ours minus it" not in text
+
+
 def test_an_arm_with_one_seed_is_shown_but_not_judged(tmp_path: Path) -> None:
     """Nor does it take the place of the arm with more."""
     experiment = Experiment(("primary",), starts=("imagenet",), seeds=2, results=tmp_path)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dapg.cli import main
+from dapg.commands._reproduce import ExperimentSettings, parse_experiment
 from dapg.core.errors import DataError, UsageError
 from dapg.core.files import sha256
 from dapg.core.rng import generator_from
@@ -43,6 +44,27 @@ def test_tables_1_and_2_are_28_fine_tunings() -> None:
     one_partition = [cell for cell in found if cell.data in ("sysu", "regdb-1")]
     assert len(one_partition) == 28
     assert len(found) == 14 + 14 * 10
+
+
+def test_thermal_people_are_three_partitions_in_regdbs_layout() -> None:
+    sources = (Source("thermal", "people/thermal"),)
+    found = matrix.cells(("table1",), "small", sources, ("imagenet",), 1, Path("runs"), "simclr+agw-*")
+    assert [cell.name for cell in found] == [f"simclr+agw-thermal-{part}-imagenet-0" for part in (1, 2, 3)]
+    data = [cell.chain[-1].data for cell in found]
+    assert [(each.name, each.root, each.split) for each in data] == [
+        ("regdb", "people/thermal", f"train-{part}") for part in (1, 2, 3)
+    ]
+    assert len({cell.chain[0].out for cell in found}) == 1, "one stage 1 for all partitions"
+
+
+@pytest.mark.parametrize(("name", "called"), [("regdb", "thermal"), ("sysu", "synthetic")])
+def test_rendered_people_are_not_taken_for_the_papers(tmp_path: Path, name: str, called: str) -> None:
+    """Tables would print what the paper has of others, and ours minus it."""
+    words = ["table1", "--data", f"{name}={tmp_path}"]
+    parse_experiment("dapg reproduce plan", ExperimentSettings(), words, "")
+    (tmp_path / "annotations.jsonl").touch()
+    with pytest.raises(UsageError, match=f"rendered people.*--data {called}="):
+        parse_experiment("dapg reproduce plan", ExperimentSettings(), words, "")
 
 
 def test_shared_trainings_share_a_folder_and_others_do_not() -> None:

@@ -25,7 +25,7 @@ class ExperimentSettings:
     scale: str = "small"
     """small: minutes a cell on one core; gpu: one GPU; paper: the published settings."""
     data: str = "synthetic"
-    """synthetic, sysu=PATH, regdb=PATH; several with commas between them."""
+    """synthetic, sysu=PATH, regdb=PATH, thermal=PATH (rendered people in RegDB's layout); several with commas."""
     starts: str = "random,imagenet"
     """Where the first weights come from: random, imagenet or both."""
     seeds: Count = 5
@@ -95,11 +95,15 @@ def words_of(experiment: "Experiment", settings: ExperimentSettings) -> list[str
 
 def _source(text: str) -> "Source":
     """A data set that can be fine-tuned on, and its root."""
+    from dapg.data.sets.synthetic import ANNOTATIONS
     from dapg.experiment.matrix import Source
 
     name, _, root = text.partition("=")
-    if name not in ("synthetic", "sysu", "regdb"):
-        raise UsageError(f"--data takes synthetic, sysu=PATH and regdb=PATH, not {text!r}")
+    if name not in ("synthetic", "sysu", "regdb", "thermal"):
+        raise UsageError(f"--data takes synthetic, sysu=PATH, regdb=PATH and thermal=PATH, not {text!r}")
     if name != "synthetic" and not root:
         raise UsageError(f"where is {name}? Give --data {name}=PATH")
+    called = {"sysu": "synthetic", "regdb": "thermal"}.get(name)
+    if called and (Path(root) / ANNOTATIONS).exists():  # tables would print ours minus the paper's
+        raise UsageError(f"{root} has rendered people, not those of the paper: give --data {called}={root}")
     return Source(name, root)

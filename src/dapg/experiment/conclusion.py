@@ -31,7 +31,7 @@ _MODES = {
     "all": "all cameras",
     "indoor": "indoor cameras",
 }
-_DATA = {"synthetic": "synthetic people", "sysu": "SYSU-MM01", "regdb": "RegDB"}
+_DATA = {"synthetic": "synthetic people", "sysu": "SYSU-MM01", "regdb": "RegDB", "thermal": "rendered thermal people"}
 
 
 def in_words(group: Group, experiment: Experiment) -> str:

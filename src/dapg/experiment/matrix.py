@@ -214,7 +214,7 @@ class Cell:
     arm: str
     finetuning: str
     data: str
-    """synthetic, sysu or regdb, with ``-t`` for RegDB's partition t."""
+    """synthetic, sysu, regdb or thermal, the last two with ``-t`` for partition t."""
     start: str
     """Where the very first weights come from: random or imagenet."""
     seed: int
@@ -239,7 +239,12 @@ class Source:
     """A data set to fine-tune and test on."""
 
     name: str
+    """synthetic, sysu, regdb, or thermal: rendered people in RegDB's layout."""
     root: str = ""
+
+
+PARTITIONS = {"regdb": 10, "thermal": 3}
+"""Data sets that are split into halves of persons several times, each a training of its own."""
 
 
 def cells(
@@ -256,7 +261,7 @@ def cells(
     Args:
         tables: of ``TABLES``.
         scale: one of ``SCALES``: networks and trainings.
-        sources: data sets; RegDB counts ten times, once a partition.
+        sources: data sets; RegDB counts ten times, once a partition, thermal people three times.
         starts: random, imagenet or both.
         seeds: seeds 0, 1, ... of each cell.
         root: where the trainings' folders are.
@@ -277,9 +282,8 @@ def cells(
     wanted: dict[str, tuple[Cell, DataConfig]] = {}
     for seed, start, table in itertools.product(range(seeds), starts, tables):
         arms, finetuners = _rows(table)
-        for data, finetuner, arm in itertools.product(_splits(sources), finetuners, arms):
+        for (name, data), finetuner, arm in itertools.product(_splits(sources), finetuners, arms):
             if start in arm_called(arm).starts:
-                name = data.name + data.split.replace("train", "")
                 cell = Cell(arm, finetuner, name, start, seed)
                 wanted.setdefault(cell.name, (cell, data))
     chosen = [name for name in wanted if any(fnmatch.fnmatch(name, pattern) for pattern in only.split())]
@@ -303,10 +307,14 @@ def _rows(table: str) -> tuple[list[str], list[str]]:
     return [*arms, *plugins.added_names(FOLDERS["pretrain"])], [*finetuners, *more]
 
 
-def _splits(sources: Sequence[Source]) -> Iterator[DataConfig]:
+def _splits(sources: Sequence[Source]) -> Iterator[tuple[str, DataConfig]]:
+    """What cells call it, and where it is."""
     for source in sources:
-        splits = [f"train-{partition}" for partition in range(1, 11)] if source.name == "regdb" else [""]
-        yield from (DataConfig(source.name, source.root, split) for split in splits)
+        if source.name in PARTITIONS:
+            for partition in range(1, PARTITIONS[source.name] + 1):
+                yield f"{source.name}-{partition}", DataConfig("regdb", source.root, f"train-{partition}")
+        else:
+            yield source.name, DataConfig(source.name, source.root)
 
 
 def _with_chain(cell: Cell, data: DataConfig, scale: str, root: Path) -> Cell:

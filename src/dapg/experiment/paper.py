@@ -18,10 +18,12 @@ ON_SYNTHETIC = "all-100"
 
 
 def modes_of(data: str) -> tuple[str, ...]:
-    """The published test modes of a data set; of synthetic people the one that is most like SYSU-MM01's first."""
+    """The published test modes of a data set; of synthetic people the one that is most like SYSU-MM01's first, of
+    rendered thermal people RegDB's.
+    """
     if data == "synthetic":
         return (ON_SYNTHETIC,)
-    return SEARCHES[2:] if data.startswith("regdb") else SEARCHES[:2]
+    return SEARCHES[2:] if data.startswith(("regdb", "thermal")) else SEARCHES[:2]
 
 
 def printed_mode(mode: str) -> str:

@@ -147,8 +147,9 @@ def legend(figures: Sequence[Line]) -> str:
     printed = ""
     if any(line.paper is not None for line in figures):
         ours = "ours minus it"
-        others = "on SYSU-MM01, for orientation only: these are other people"
-        what = ours if figures[0].data in PAPERS else others
+        data = figures[0].data
+        people = "RegDB" if data == "thermal" else "SYSU-MM01"
+        what = ours if data in PAPERS else f"on {people}, for orientation only: these are other people"
         printed = f", [the paper's value, {what}; † it was copied wrongly from its source]"
     return f"Per cent, 95 % interval{printed}."
 
