@@ -54,7 +54,7 @@ def main(words: list[str], program: str) -> None:
     print("boxes left out: " + ", ".join(f"{count:,} {reason}" for reason, count in result["dropped"].items()))
     if lost:
         print(f"{counted(lost, 'frame')} could not be decoded (damaged, or the video is cut off); the rest was used")
-    print(f"written: {settings.out} (real people: not to be shared)")
+    print(f"written: {settings.out} (not to be shared if it shows real people)")
     say_next(
         ("pre-train on them", dapg("pretrain", "dapg", "--preset", "small", "--data", settings.out)),
         ("or search them", dapg("index", "GALLERY", settings.out, "--model", "MODEL")),

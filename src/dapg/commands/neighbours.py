@@ -43,7 +43,6 @@ def main(words: list[str], program: str) -> None:
         persons = f"{interval['persons']} {result['test']}"
         print(f"{name:7} {100 * interval['value']:5.1f}   {within(interval)} over {persons}")
     print(f"rank-1 by guessing {100 * result['chance']:.1f}")
-    print(
-        f"written: {Path(settings.out) / 'result.json'}, {Path(settings.out) / SHEET} (real people: not to be shared)"
-    )
+    sheet = Path(settings.out) / SHEET
+    print(f"written: {Path(settings.out) / 'result.json'}, {sheet} (not to be shared if it shows real people)")
     say_next(("is another model better?", dapg("compare", settings.out, "OTHER")))

@@ -101,7 +101,7 @@ def main(words: list[str], program: str) -> None:
             print(f"to see the gallery's copies: --html PAGE, or {export}")
     if settings.html:
         _write_page(gallery, result, files, places[1:], settings.html)
-        print(f"written: {settings.html} (real people: not to be shared)")
+        print(f"written: {settings.html} (not to be shared if it shows real people)")
 
 
 _COPY = "copy of "

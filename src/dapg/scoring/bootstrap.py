@@ -6,8 +6,9 @@ are first averaged over galleries; then *persons* are drawn with replacement, al
 tests it. *Partitions* (RegDB's ten) are a level of their own: they are drawn first, then the seeds within each.
 """
 
+import functools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,9 @@ LEVEL = 0.95
 _ONE_SIDED = 0.05
 """Level of each of the two tests of ``equivalence``."""
 _BLOCK = 10_000_000
-"""Person weights drawn at a time."""
+"""How often persons were drawn, at a time."""
+_KEPT = 5 * _BLOCK
+"""Draws up to this size are kept: the scores of one table are all resampled by the same ones."""
 _ARRAYS = {
     "persons": "iu",
     "average_precision": "f",
@@ -369,7 +372,7 @@ def _resample(
     """Every measure of every side under the same draws of persons and partitions, and each side's own of seeds."""
     totals = [[_rows(model, persons) for model in side] for side in sides]
     table = np.concatenate([total for side in totals for total in side], axis=1)  # (persons, columns)
-    drawn = _draw_persons(table, replicates, np.random.default_rng(derive_seed("bootstrap persons", seed)))
+    drawn = _draw_persons(table, replicates, seed)
     generator = np.random.default_rng(derive_seed("bootstrap seeds", seed))
     names = sorted(set(partitions[0]), key=str)
     copies = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=replicates)
@@ -425,16 +428,24 @@ def _values(trial: QueryScores, measure: str) -> NDArray[np.float64]:
     return np.asarray(columns[measure], dtype=np.float64)
 
 
-def _draw_persons(table: NDArray[np.float64], replicates: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """(replicates, columns): column sums with as many persons drawn with replacement as there are; in blocks."""
-    count = len(table)
-    even = np.full(count, 1 / count)
-    step = max(1, _BLOCK // count)
-    blocks = [
-        generator.multinomial(count, even, size=min(step, replicates - start)).astype(np.float64) @ table
-        for start in range(0, replicates, step)
-    ]
-    return np.concatenate(blocks)
+def _draw_persons(table: NDArray[np.float64], replicates: int, seed: int) -> NDArray[np.float64]:
+    """(replicates, columns): column sums with as many persons drawn with replacement as there are."""
+    draw = _kept_draws if len(table) * replicates <= _KEPT else _draws
+    return np.concatenate([block.astype(np.float64) @ table for block in draw(len(table), replicates, seed)])
+
+
+def _draws(persons: int, replicates: int, seed: int) -> Iterator[NDArray[np.uint16]]:
+    """Blocks of (replicates, persons): how often each person was drawn."""
+    generator = np.random.default_rng(derive_seed("bootstrap persons", seed))
+    even = np.full(persons, 1 / persons)
+    step = max(1, _BLOCK // persons)
+    for start in range(0, replicates, step):
+        yield generator.multinomial(persons, even, size=min(step, replicates - start)).astype(np.uint16)
+
+
+@functools.lru_cache(maxsize=2)
+def _kept_draws(persons: int, replicates: int, seed: int) -> tuple[NDArray[np.uint16], ...]:
+    return tuple(_draws(persons, replicates, seed))
 
 
 def _measures(
