@@ -12,7 +12,6 @@ import argparse
 import fnmatch
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,40 +21,29 @@ from dapg.core.run_folder import commit
 from dapg.core.train_config import DataConfig
 from dapg.core.types import JsonObject
 from dapg.evaluation.benchmark import BenchmarkSettings, benchmark
+from dapg.experiment.cell import train_chain
 from dapg.experiment.leaderboard import leaderboard_rows
-from dapg.experiment.matrix import ARMS, Arm, alignment_settings, folder, poses, pretraining_settings
-from dapg.pose.generate import generate
-from dapg.recipes import finetuning
+from dapg.experiment.matrix import Source, cells
 from dapg.report.benchmark_page import family_rows, number_rows, open_set_rows, write_benchmark_page
 from dapg.report.score_tables import Row, to_csv, to_markdown
-from dapg.training.align import align
-from dapg.training.finetune import finetune
-from dapg.training.pretrain import pretrain
 
 Result = TypeVar("Result")
 SCALE, REFERENCE = "small", "AGW, ImageNet"
-STAGE_1 = ARMS["dapg-1-mixed-outside"]
+STAGE_1 = "dapg-1-mixed-outside"
 DRIFT = "FPIR at the clean threshold"
 LEFT_OUT = ("noise", "blur", "weather", "digital")
-MODELS: dict[str, tuple[str, Arm, str]] = {
-    f"{finetuner.upper()}, {title}": (finetuner, arm, start)
+MODELS: dict[str, tuple[str, str, str]] = {
+    f"{finetuner.upper()}, {title}": (arm, finetuner, start)
     for finetuner in ("agw", "cil")
     for title, arm, start in (
-        ("ImageNet", ARMS["in-sup"], "imagenet"),
+        ("ImageNet", "in-sup", "imagenet"),
         ("stage 1", STAGE_1, "imagenet"),
-        ("both stages", ARMS["dapg"], "imagenet"),
-        ("SimCLR", ARMS["simclr"], "imagenet"),
-        ("none", ARMS["none"], "random"),
+        ("both stages", "dapg", "imagenet"),
+        ("SimCLR", "simclr", "imagenet"),
+        ("none", "none", "random"),
     )
-} | {
-    f"AGW, stage 1 without {family}": (
-        "agw",
-        replace(STAGE_1, changes={**STAGE_1.changes, "chain.leave_out": (family,)}),
-        "imagenet",
-    )
-    for family in LEFT_OUT
-}
-"""Name -> fine-tuning, pre-training and first weights."""
+} | {f"AGW, stage 1 without {family}": (f"{STAGE_1}-no-{family}", "agw", "imagenet") for family in LEFT_OUT}
+"""Name -> arm of the experiment, fine-tuning and first weights."""
 
 
 def trained(name: str, seed: int, runs: Path) -> str:
@@ -64,22 +52,11 @@ def trained(name: str, seed: int, runs: Path) -> str:
     Raises:
         BusyError: another process trains it.
     """
-    finetuner, arm, start = MODELS[name]
-    settings = finetuning(finetuner, SCALE, start)
-    first = None
-    if arm.pretraining:
-        first = pretraining_settings(arm, SCALE, start, seed, runs)
-        pretrain(replace(first, device="cpu"))
-        settings = replace(settings, backbone=replace(settings.backbone, init=first.out))
-    if arm.alignment:
-        second = alignment_settings(arm, SCALE, first, start, seed, runs)
-        generate(second.data, replace(poses(second), device="cpu"))
-        align(replace(second, device="cpu"))
-        settings = replace(settings, backbone=replace(settings.backbone, init=second.out))
-    settings = replace(settings, data=DataConfig("synthetic"), seed=seed)
-    settings = replace(settings, out=str(folder(runs, "finetune", settings)), device="cpu")
-    finetune(settings)
-    return settings.out
+    arm, finetuner, start = MODELS[name]
+    wanted = f"{arm}+{finetuner}-synthetic-{start}-{seed}"
+    (cell,) = cells(("primary", "stage1"), SCALE, [Source("synthetic")], [start], seed + 1, runs, wanted)
+    train_chain(cell, "cpu")
+    return cell.chain[-1].out
 
 
 def measured(name: str, network: str, options: argparse.Namespace) -> JsonObject:

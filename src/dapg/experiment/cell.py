@@ -53,10 +53,7 @@ def run_cell(experiment: Experiment, cell: Cell, cache: Cache) -> CellResult:
     Raises:
         DapgError: whatever a training or the scoring refuses.
     """
-    trained: list[tuple[TrainingSettings, dict[str, Any]]] = []
-    for training in cell.chain:
-        settings = replace(training, device=experiment.device)
-        trained.append((settings, _train(settings)))
+    trained = train_chain(cell, experiment.device)
     started, pictures_kept = time.monotonic(), bool(cache)
     scores = _score(experiment, cell, cache)
     return CellResult(
@@ -77,6 +74,16 @@ def run_cell(experiment: Experiment, cell: Cell, cache: Cache) -> CellResult:
         version=__version__,
         commit=commit(),
     )
+
+
+def train_chain(cell: Cell, device: str) -> list[tuple[TrainingSettings, dict[str, Any]]]:
+    """Run the trainings of a cell that are not done yet; the settings and the result of each, in order.
+
+    Raises:
+        BusyError: another process runs one of them.
+    """
+    chain = [replace(training, device=device) for training in cell.chain]
+    return [(settings, _train(settings)) for settings in chain]
 
 
 def _train(settings: TrainingSettings) -> dict[str, Any]:

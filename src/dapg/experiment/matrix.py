@@ -122,6 +122,12 @@ ARMS: dict[str, Arm] = {
         "dapg",
         {**MIXED_OUTSIDE, "chain.geometry": "whole", "chain.bank": 2},
     ),
+    **{
+        f"dapg-1-mixed-outside-no-{family}": Arm(
+            f"stage 1 (mixed, outside), without {family}", "dapg", {**MIXED_OUTSIDE, "chain.leave_out": (family,)}
+        )
+        for family in ("noise", "blur", "weather", "digital")
+    },
     "dapg-1-mixed-outside-half": Arm("stage 1 (mixed, outside), half as long", "dapg", MIXED_OUTSIDE, length=0.5),
     "dapg-1-mixed-outside-again": Arm("stage 1 (mixed, outside), twice as long", "dapg", MIXED_OUTSIDE, length=2.0),
     "dapg-1-two-views": Arm("stage 1 of two views, clean and corrupted", "dapg", TWO_VIEWS),
@@ -178,6 +184,7 @@ _TABLE_ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             *("dapg-1-symmetric", "dapg-1-mixed", "dapg-1-mixed-second", "dapg-1-mixed-turns", "dapg-1-mixed-outside"),
             *("dapg-1-two-views", "dapg-1-two-views-mixed", "simclr-mixed"),
             *("dapg-1-mixed-outside-whole", "dapg-1-mixed-outside-bank"),
+            *(name for name in ARMS if name.startswith("dapg-1-mixed-outside-no-")),
         ),
         ("agw",),
     ),
