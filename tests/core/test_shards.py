@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,6 +145,26 @@ def test_an_interrupted_worker_gives_its_claim_back(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         work(job)
     assert not list((tmp_path / ".shards/claims").iterdir())
+
+
+def test_two_jobs_in_one_folder_wait_for_their_own_shards_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is opened while the first runs; its only shard is in the hands of a worker that lives."""
+    first = replace(digest_job(tmp_path), shards={"000000": 10, "000001": 10})
+    second = replace(first, shards={"000005": 10})
+    claim = leave_claim(second, "000005", pid=os.getppid())
+    leftover = tmp_path / ".shards/done/.other.1.tmp"
+    leftover.touch()
+
+    def work_while_another_starts(job: Job, advance: Callable[[str], object]) -> None:
+        work(job, advance)
+        opened(second)
+
+    monkeypatch.setattr("dapg.core.launch.work", work_while_another_starts)
+    launch(first, HERE)
+    assert words(tmp_path / "runs") == ["000000", "000001"]
+    assert not read_progress(tmp_path).finished, "of the second"
+    assert claim.exists()
+    assert leftover.exists(), "who works on the second may be writing it"
 
 
 def test_a_busy_shard_is_put_off_and_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

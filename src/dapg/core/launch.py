@@ -11,7 +11,7 @@ from dapg.core.engines.base import Engine, EngineSettings
 from dapg.core.engines.local import visible_gpus
 from dapg.core.errors import DapgError
 from dapg.core.progress import Bar, progress_bar
-from dapg.core.shards import Board, Job, Progress, read_progress, work
+from dapg.core.shards import Board, Job, Progress, work
 
 _PAUSE = 0.5
 
@@ -38,37 +38,37 @@ def launch(job: Job, settings: EngineSettings, bar: bool = True) -> int:
     board = Board(job.folder, job.tries, job.stale)
     board.open(job)
     workers = settings.workers or len(visible_gpus()) or os.cpu_count() or 1
-    begun = read_progress(job.folder)
+    begun = board.progress(job.about)
     with progress_bar(job.kind, job.unit, begun.size, begun.size_done, shown=bar) as shown:
         if settings.name == "local" and workers == 1:
-            progress = _here(job, shown)
+            progress = _here(job, board, shown)
         else:
             kind = plugins.load("core.engines", settings.name, Engine)
             with closing(kind(job, settings, workers)) as engine:
-                progress = _carried(job, engine, shown)
+                progress = _carried(job, board, engine, shown)
     board.tidy()
     if progress.failed:
         raise ShardsFailed(_failures(job, progress), progress.failed)
     return begun.size_done
 
 
-def _here(job: Job, shown: Bar) -> Progress:
+def _here(job: Job, board: Board, shown: Bar) -> Progress:
     """In this process; shards that others have claimed are waited for, in case the others die."""
     while True:
         work(job, lambda shard: shown.update(job.shards[shard]))
-        progress = read_progress(job.folder)
+        progress = board.progress(job.about)
         _update(shown, progress.size_done)
         if progress.finished:
             return progress
         time.sleep(_PAUSE)
 
 
-def _carried(job: Job, engine: Engine, shown: Bar) -> Progress:
+def _carried(job: Job, board: Board, engine: Engine, shown: Bar) -> Progress:
     """By workers, so many at a time as there are shards left for them."""
     started = ended = 0
     while True:
         before = time.process_time()
-        progress = read_progress(job.folder)
+        progress = board.progress(job.about)
         _update(shown, progress.size_done)
         if progress.finished:
             return progress

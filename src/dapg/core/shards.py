@@ -64,6 +64,11 @@ class Job:
     stale: float = 120.0
     """Seconds without heartbeat after which a claim from another machine is lost; network disks show times late."""
 
+    @property
+    def about(self) -> JsonObject:
+        """What its progress is counted from. Several jobs may share a folder, of which ``job.json`` tells the last."""
+        return {"kind": self.kind, "unit": self.unit, "shards": dict(self.shards)}
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -151,7 +156,7 @@ class Board:
         """Write down what is to be done. Shards that failed get new tries; shards whose files are gone are redone."""
         for place in (self._claims, self._done):
             place.mkdir(parents=True, exist_ok=True)
-        about = {"kind": job.kind, "unit": job.unit, "tries": job.tries, "stale": job.stale, "shards": dict(job.shards)}
+        about = {"tries": job.tries, "stale": job.stale, **job.about}
         atomic_write_text(self.folder / STATE / JOB, json.dumps(about))
         for shard in job.shards:
             if self.is_done(shard) and not self._whole(shard):
@@ -162,7 +167,9 @@ class Board:
                     attempt.path.unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Remove what killed writers left here; when nothing is left to run."""
+        """Remove what killed writers left here, unless a worker of another job is still writing."""
+        if any(self._is_running(attempts[-1]) for attempts in self._by_shard().values()):
+            return
         for place in (self.folder / STATE, self._claims, self._done):
             remove_leftovers(place)
         for probe in (self.folder / STATE).glob(".clock.*"):
@@ -210,7 +217,7 @@ class Board:
         atomic_write_text(claim, json.dumps(values))
 
     def progress(self, about: JsonObject) -> Progress:
-        """How far the job of ``job.json`` is."""
+        """How far a job is: what ``Job.about`` or ``job.json`` says of it."""
         sizes: dict[str, int] = about["shards"]
         names = {_key(shard): shard for shard in sizes}
         with os.scandir(self._done) as entries:
