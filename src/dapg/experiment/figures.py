@@ -189,6 +189,8 @@ class Comparison:
     value: float
     low: float
     high: float
+    detectable: float
+    """The difference that an equal study finds four times in five."""
     p_holm: float
     """Corrected together with all comparisons of the table."""
 
@@ -222,7 +224,7 @@ def comparisons(experiment: Experiment, table: str, stored: Stored) -> list[Comp
         for (mode, condition), other in itertools.product(_shown(experiment, table, group[0]), others):
             score = f"{mode}/{condition}"
             gap = difference(rows[group, other], rows[group, ours], score, _RESAMPLES)["mAP"]
-            value, low, high = (round(100 * number, 2) for number in (gap.value, gap.low, gap.high))
-            compared.append(Comparison(table, *group, ours, other, mode, condition, value, low, high, p_holm=gap.p))
+            points = (round(100 * number, 2) for number in (gap.value, gap.low, gap.high, gap.detectable()))
+            compared.append(Comparison(table, *group, ours, other, mode, condition, *points, p_holm=gap.p))
     corrected = holm([comparison.p_holm for comparison in compared])
     return [replace(comparison, p_holm=round(p, 4)) for comparison, p in zip(compared, corrected, strict=True)]

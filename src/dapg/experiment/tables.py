@@ -190,11 +190,11 @@ def _differences(compared: Sequence[Comparison]) -> list[str]:
     for gap in compared:
         difference = f"{gap.value:+.1f} ({gap.low:+.1f} to {gap.high:+.1f})"
         text.append(f"| {gap.other} | {gap.mode} | {gap.condition} | {difference} | {gap.p_holm:.4f} |")
-    smallest = float(np.mean([(gap.high - gap.low) / 2 for gap in compared]))
+    found = float(np.mean([gap.detectable for gap in compared]))
     return [
         *text,
         "",
-        f"The smallest gain these cells can show, half an interval on average: {smallest:.1f} points.",
+        f"The difference that an equal study finds four times in five, on average: {found:.1f} points.",
         "",
     ]
 

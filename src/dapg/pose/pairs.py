@@ -235,7 +235,8 @@ def key_points_of(dataset: Dataset, records: Sequence[Record], table: str, optio
     """
     if not table and isinstance(dataset, Synthetic):
         return exact_points(dataset, records)
-    file = Path(table) if table else dataset.root / TABLE
-    if not table and not file.is_file():
-        raise UsageError(f"no key points at {file}: run dapg pose estimate, and give its table as {option}")
+    beside = dataset.root / TABLE, Path(f"{dataset.root}-key_points") / TABLE  # where dapg pose estimate writes it
+    file = Path(table) if table else next((place for place in beside if place.is_file()), None)
+    if file is None:
+        raise UsageError(f"no key points at {beside[0]}: run dapg pose estimate, and give its table as {option}")
     return read_table(file).of(records)
