@@ -224,7 +224,8 @@ def comparisons(experiment: Experiment, table: str, stored: Stored) -> list[Comp
         for (mode, condition), other in itertools.product(_shown(experiment, table, group[0]), others):
             score = f"{mode}/{condition}"
             gap = difference(rows[group, other], rows[group, ours], score, _RESAMPLES)["mAP"]
-            points = (round(100 * number, 2) for number in (gap.value, gap.low, gap.high, gap.detectable()))
-            compared.append(Comparison(table, *group, ours, other, mode, condition, *points, p_holm=gap.p))
+            values = (gap.value, gap.low, gap.high, gap.detectable())
+            value, low, high, found = (round(100 * number, 2) for number in values)
+            compared.append(Comparison(table, *group, ours, other, mode, condition, value, low, high, found, gap.p))
     corrected = holm([comparison.p_holm for comparison in compared])
     return [replace(comparison, p_holm=round(p, 4)) for comparison, p in zip(compared, corrected, strict=True)]
