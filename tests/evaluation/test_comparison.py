@@ -171,10 +171,32 @@ def test_corrupted_scores_are_compared_by_name(tmp_path: Path) -> None:
         compare_results([paths[0]], [paths[1]], corrupted="fog")
 
 
+def test_corrupted_sets_of_one_name_and_other_images_are_refused(tmp_path: Path) -> None:
+    """``all`` of twenty types beside ``all`` of light fog; and the same types on the other kind of light."""
+    write_query_scores(tmp_path / "all.npz", {"after BN": [trial_of(FIRST)]})
+
+    def with_all(name: str, light: str = "visible", **drawn: object) -> Path:
+        row = {"name": "all", "per_query": ["all.npz"], "types": ["fog", "snow"], "severities": [1, 2], **drawn}
+        return saved(tmp_path, name, FIRST, corrupted=[row], corruption={"modality": light})
+
+    first, same = with_all("a"), with_all("b")
+    assert combine_results([first, same])["corrupted"]["all"]["scores"]["mAP"] == pytest.approx(0.5)
+    for other in (with_all("c", types=["fog"]), with_all("d", severities=[1]), with_all("e", "infrared")):
+        with pytest.raises(UsageError, match="'all' were not corrupted alike"):
+            compare_results([first], [other], corrupted="all")
+        with pytest.raises(UsageError, match="'all' were not corrupted alike"):
+            combine_results([first, other])
+        compare_results([first], [other])  # of clean images
+
+
 def test_what_has_no_mean_is_refused(tmp_path: Path) -> None:
     first = saved(tmp_path, "a", FIRST, model_seed=3)
+    nameless = saved(tmp_path, "n", FIRST)
+    for one in (first, nameless):
+        with pytest.raises(UsageError, match="occurs twice"):
+            combine_results([one, one])
     with pytest.raises(UsageError, match="occurs twice"):
-        combine_results([first, first])
+        combine_results([first, saved(tmp_path, "again", FIRST, model_seed=3)])
     with pytest.raises(UsageError, match="different protocols"):
         combine_results([first, saved(tmp_path, "b", FIRST, protocol="regdb")])
     with pytest.raises(UsageError, match="different tests"):

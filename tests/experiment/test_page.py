@@ -23,6 +23,7 @@ from dapg.experiment.page import write_report
 from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment
 from dapg.experiment.store import Stored, add_cell, read_cells
+from dapg.report.experiment_page import ExperimentPage
 from dapg.scoring.bootstrap import PersonScores
 from made_up_cells import made_up
 from page_text import check_page, shown_images
@@ -181,6 +182,18 @@ def test_difference_on_the_papers_data(tmp_path: Path) -> None:
     assert "100.0 (100.0–100.0) [66.37, +33.6]" in text
     assert "the paper's value, ours minus it" in text
     assert "--data=regdb=PATH" in text, "where the data lie is nobody's business"
+
+
+def test_figures_show_the_seeds_that_the_tables_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three are stored, always a hit with the first and never with the others."""
+    experiment = Experiment(("table3",), starts=("imagenet",), seeds=3, results=tmp_path)
+    store(experiment, {"dapg-1+agw-*-0": 1.0, "dapg-1+agw-*-[12]": 0.0})
+    pages: list[ExperimentPage] = []
+    monkeypatch.setattr("dapg.experiment.page.write_experiment", lambda path, page: pages.append(page))
+    for seeds, expected in ((1, 100.0), (3, 100 / 3)):
+        write_report(replace(experiment, seeds=seeds))
+        ((point,),) = pages.pop().points.values()
+        assert point.clean == pytest.approx(expected)
 
 
 def test_nothing_is_subtracted_from_rendered_thermal_people(tmp_path: Path) -> None:

@@ -125,6 +125,16 @@ def test_no_winner_is_named_where_intervals_overlap(tmp_path: Path, lowest: floa
     assert ("the highest of 3 evaluations" in text) != tied
 
 
+def test_models_of_different_test_lists_are_not_ranked(tmp_path: Path) -> None:
+    """Such as RegDB's partitions, which have one name and mode."""
+    for number in (1, 2):
+        data = {"name": "regdb", "mode": "visible-to-thermal", "hash": f"list {number}"}
+        evaluation(tmp_path / f"partition-{number}", data=data)
+    text = Reader(page(tmp_path, tmp_path)).text
+    assert text.count("reaches an mAP of 43.2 % on regdb, visible-to-thermal.") == 2
+    assert "the highest of" not in text
+
+
 def with_figures(folder: Path) -> Path:
     """Distances, a t-SNE map and one ranked list's maps beside an evaluation's result."""
     pair = {"modalities": ["infrared", "visible"], "same": [3, 1, 0], "other": [0, 1, 7]}

@@ -52,6 +52,14 @@ def test_equal_scores_are_refused_together() -> None:
     assert open_set.threshold_at(np.array([1.0, 2]), 1.0) == -math.inf
 
 
+def test_scores_in_single_precision_are_judged_as_in_double() -> None:
+    """Five scores, at most one of which may pass: the threshold lies between two of them, too close for float32."""
+    scores = np.array([0.9, 0.7, 0.7, 0.3, 0.1], dtype=np.float32)
+    threshold = open_set.threshold_at(scores, 0.2)
+    assert open_set.false_positive_rate(scores, threshold) == 0.2
+    assert open_set.false_negative_rate(scores, threshold) == 0.8
+
+
 def test_searches_by_hand() -> None:
     similarity = np.array([[0.9, 0.1, 0.2, 0.3], [0.3, 0.5, 0.6, 0.1], [0.1, 0.4, 0.2, 0.7], [0.2, 0.2, 0.8, 0.1]])
     gallery, queries = np.array([5, 5, 2, 9]), np.array([5, 2, 9, 7])

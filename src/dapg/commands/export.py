@@ -29,8 +29,10 @@ def main(words: list[str], program: str) -> None:
     from pathlib import Path
 
     from dapg.commands._training import data_option
+    from dapg.core.run_folder import CONFIG
+    from dapg.core.settings import read_yaml
     from dapg.evaluation.evaluate import own_data
-    from dapg.export.export import ExportSettings, export
+    from dapg.export.export import FINETUNING, ExportSettings, export
     from dapg.features.extract import left_out
 
     settings = parse(program, ExportSettings(), words, _HELP)
@@ -51,4 +53,7 @@ def main(words: list[str], program: str) -> None:
         for note in left_out(scores.get("unreadable", {}), "of those that int8 was made and scored with"):
             print(note)
     print(f"in Python: dapg.load({str(exported.folder)!r}); as first weights of a training: --init {exported.folder}")
-    say_next(("score it", dapg("evaluate", exported.folder, further=data_option(own_data(run)))))
+    if read_yaml(Path(run) / CONFIG)["stage"] == FINETUNING:
+        say_next(("score it", dapg("evaluate", exported.folder, further=data_option(own_data(run)))))
+    else:
+        say_next(("fine-tune from it", dapg("finetune", "agw", "--init", exported.folder)))

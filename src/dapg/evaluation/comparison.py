@@ -79,8 +79,8 @@ def compare_results(
         comparison of that measure made here.
 
     Raises:
-        UsageError: results of different protocols or test lists, of models trained in different precision, or without
-            the corrupted test set.
+        UsageError: results of different protocols or test lists, of models trained in different precision, without
+            the corrupted test set, or with one of other images.
         DataError: a file is missing or damaged.
     """
     start, *ends = ([_read(path) for path in side] for side in (first, *others))
@@ -91,6 +91,8 @@ def compare_results(
         parts = [_partitions([_observed(result) for result in side]) for side in (start, end)]
         paired = (parts[0], parts[1]) if parts[0] and parts[1] else None
         before, after = ([_trials(result, corrupted) for result in side] for side in (start, end))
+        if corrupted:
+            _refuse_other_images([*start, *end], corrupted)
         differences = compare(before, after, seed=seed, partitions=paired)
         comparisons.append(
             {
@@ -130,10 +132,13 @@ def combine_results(paths: Sequence[Path | str]) -> JsonObject:
         paths: result files, or folders that hold one.
 
     Raises:
-        UsageError: results of different protocols, modes, features or precisions, or one model twice.
+        UsageError: results of different protocols, modes, features or precisions, with corrupted test sets of one name
+            and other images, or one model twice.
         DataError: a file is missing or damaged.
     """
     results = [_read(path) for path in paths]
+    if len({result.path.resolve() for result in results}) < len(results):
+        raise UsageError("a result occurs twice; give each model's result once")
     _refuse_mixed_precision(results)
     for what, name in (("protocol", "protocols"), ("feature", "features")):
         values = sorted({str(result.content[what]) for result in results})
@@ -146,6 +151,8 @@ def combine_results(paths: Sequence[Path | str]) -> JsonObject:
     if len({tuple(sorted(level.items())) for trials in levels for level in trials}) < sum(map(len, levels)):
         raise UsageError("a seed and partition occurs twice; give each model's result once")
     everywhere = [name for name in _corrupted(results[0]) if all(name in _corrupted(result) for result in results)]
+    for name in everywhere:
+        _refuse_other_images(results, name)
     return {
         "results": [str(result.path) for result in results],
         "protocol": results[0].content["protocol"],
@@ -219,6 +226,18 @@ def _refuse_different_tests(first: Sequence[_Result], second: Sequence[_Result])
     if len(protocols) > 1:
         raise UsageError(f"different protocols cannot be compared: {', '.join(protocols)}")
     raise UsageError("the results were made on different test lists; only equal lists can be compared")
+
+
+def _refuse_other_images(results: Sequence[_Result], name: str) -> None:
+    """Corrupted test sets may have one name and differ in types, severities, size, draws, light or side."""
+    if any(_drawn(result, name) != _drawn(results[0], name) for result in results):
+        raise UsageError(f"the images of the corrupted test set {name!r} were not corrupted alike in all results")
+
+
+def _drawn(result: _Result, name: str) -> JsonObject:
+    row, policy = _corrupted(result)[name], result.content.get("corruption") or {}
+    own = {key: row.get(key) for key in ("types", "severities", "list")}
+    return own | {key: policy.get(key) for key in ("modality", "side", "weather")}
 
 
 def _refuse_mixed_precision(results: Sequence[_Result]) -> None:

@@ -5,6 +5,7 @@ A printed figure never stands without the protocol it was read by; what was rebu
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from dapg.core.errors import UsageError
 from dapg.core.types import JsonObject
@@ -15,7 +16,7 @@ from dapg.report.score_tables import Row
 COLUMNS = (
     *("model", "kind", "reconstruction", "source", "data", "mode", "protocol", "clean rank-1", "clean mAP"),
     *("mixture rank-1", "mixture mAP", "mixture mINP", "grid mAP", "retention", "mCE", "relative mCE"),
-    *("worst tenth", "persons", "comparable", "features"),
+    *("worst tenth", "persons", "test list", "comparable", "features"),
 )
 """Of ``leaderboard.csv``. Mixture: every image draws its type and severity; only these figures are in print."""
 
@@ -81,7 +82,8 @@ def printed() -> list[Printed]:
 
 
 def leaderboard_rows(results: Sequence[JsonObject], entries: Sequence[Printed]) -> list[Row]:
-    """Measured results, best grid mAP first, then printed entries, best mixture mAP first; by data, mode, protocol.
+    """Measured results, best grid mAP first, then printed entries, best mixture mAP first; by data, mode,
+    protocol and test list.
 
     Raises:
         UsageError: a result of another stage, or the same model twice on one test.
@@ -91,7 +93,8 @@ def leaderboard_rows(results: Sequence[JsonObject], entries: Sequence[Printed]) 
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"{', '.join(name)} is there twice; give models names of their own (--name)")
-    measured.sort(key=lambda row: (row["data"], row["mode"], row["protocol"], -float(row["grid mAP"])))
+    test = itemgetter("data", "mode", "protocol", "test list")
+    measured.sort(key=lambda row: (*test(row), -float(row["grid mAP"])))
     copied = [_entry(entry) for entry in entries]
     copied.sort(key=lambda row: (row["data"], row["mode"], row["protocol"], -float(row["mixture mAP"])))
     return [*measured, *copied]
@@ -123,6 +126,7 @@ def _measured(result: JsonObject) -> Iterator[Row]:
                 "relative mCE": _percent(summary["relative_mCE"]),
                 "worst tenth": _percent(summary["worst_tenth"]["mAP"]),
                 "persons": str(clean["intervals"]["mAP"]["persons"]),
+                "test list": str(result["data"].get("hash", ""))[:12],
                 "comparable": "yes" if result["data"]["comparable"] else "no",
                 "features": result["features"],
             }

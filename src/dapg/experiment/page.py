@@ -52,13 +52,14 @@ def write_report(experiment: Experiment) -> str:
     if primary.rows:
         sections.insert(0, Section(primary.heading, [Table("", primary.rows)], primary.note))
     checks = [Table(table.heading, table.rows, table.note) for table in checked if table.rows]
+    shown = {name: result for name, result in stored.items() if result.seed < experiment.seeds}
     page = ExperimentPage(
         title=f"DAPG: the experiment at scale {experiment.scale}",
         conclusion=conclusion(experiment, stored, primary),
-        points=_points(experiment, stored),
+        points=_points(experiment, shown),
         sections=[*sections, Section("The paper's text, checked", checks, folded=True)],
-        curves=_curves(experiment, stored),
-        gains=gains(stored),
+        curves=_curves(experiment, shown),
+        gains=gains(shown),
         sources=[costs(experiment, stored, sum((group["seconds"] for group in images), 0.0))],
         notes=[
             f"{len(stored)} cells are done{_draws(stored)}. Differences are points of mAP, ours minus the other, with "

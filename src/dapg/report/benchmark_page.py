@@ -60,13 +60,14 @@ def _conclusion(results: Sequence[JsonObject]) -> list[str]:
 
     Where other intervals overlap its own, it says of how many models these figures cannot tell the best.
     """
-    tests: dict[str, list[tuple[JsonObject, str]]] = {}
+    tests: dict[tuple[str, str], list[tuple[JsonObject, str]]] = {}
     for result in results:
         for name, protocol in result["protocols"].items():
             where = f"{result['data']['name']}, {result['data']['mode']}, protocol {name}"
-            tests.setdefault(where, []).append((protocol["summary"], result["model"]["name"]))
+            listed = str(result["data"].get("hash"))
+            tests.setdefault((where, listed), []).append((protocol["summary"], result["model"]["name"]))
     sentences = []
-    for where, models in tests.items():
+    for (where, _), models in tests.items():
         summary, model = max(models, key=lambda pair: pair[0]["mean"]["mAP"])
         retention = summary["retention"]["mAP"]
         lowest = summary["intervals"]["mAP"]["low"]

@@ -136,14 +136,14 @@ def _conclusion(runs: Sequence[Run]) -> str:
 
     No model is named the best where another one's interval overlaps its own.
     """
-    tests: dict[str, list[tuple[float, Run, JsonObject]]] = {}
+    tests: dict[tuple[str, str], list[tuple[float, Run, JsonObject]]] = {}
     for run in runs:
         if run.stage == "evaluate" and run.result is not None:
             where = f"{run.result['data']['name']}, {run.result['data']['mode']}"
             score = run.result["scores"][run.result["feature"]]["mAP"]
-            tests.setdefault(where, []).append((score, run, run.result))
+            tests.setdefault((where, str(run.result["data"].get("hash"))), []).append((score, run, run.result))
     sentences = []
-    for where, models in tests.items():
+    for (where, _), models in tests.items():
         models.sort(key=lambda model: -model[0])
         bounds = [result.get("intervals", {}).get("mAP") for _, _, result in models]
         sure = [f" (95 % interval {100 * b['low']:.1f} to {100 * b['high']:.1f})" if b else "" for b in bounds]

@@ -57,12 +57,12 @@ def threshold_at(non_mated: Float[np.ndarray, "N"], rate: float) -> float:
 
 def false_positive_rate(non_mated: Float[np.ndarray, "N"], threshold: float) -> float:
     """FPIR of searches, FMR of comparisons: the share of non-mated scores that reach the threshold."""
-    return float(np.mean(non_mated >= threshold))
+    return float(np.mean(non_mated.astype(np.float64) >= threshold))  # else NumPy rounds the threshold to float32
 
 
 def false_negative_rate(mated: Float[np.ndarray, "M"], threshold: float) -> float:
     """FNIR of searches, FNMR of comparisons: the share of mated scores that do not reach the threshold."""
-    return float(np.mean(mated < threshold))
+    return float(np.mean(mated.astype(np.float64) < threshold))
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ def missed_at(
     Raises:
         UsageError: no split, or another number of thresholds.
     """
-    below = [split.mated < threshold for split, threshold in _with(thresholds, trials)]
+    below = [split.mated.astype(np.float64) < threshold for split, threshold in _with(thresholds, trials)]
 
     def missed(split: int, drawn: Vector, everybody: NDArray[np.int64]) -> Vector:
         return _share(drawn, np.searchsorted(everybody, trials[split].mated_persons), None, below[split])
@@ -317,7 +317,7 @@ def passed_at(
     Raises:
         UsageError: no split, or another number of thresholds.
     """
-    above = [split.non_mated >= threshold for split, threshold in _with(thresholds, trials)]
+    above = [split.non_mated.astype(np.float64) >= threshold for split, threshold in _with(thresholds, trials)]
 
     def passed(split: int, drawn: Vector, everybody: NDArray[np.int64]) -> Vector:
         others = trials[split].non_mated_others
