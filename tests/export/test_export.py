@@ -27,9 +27,10 @@ from dapg.export.export import FLAT_FILE, PUBLISHED_FILE, UNFINISHED, ExportSett
 from dapg.export.onnx_files import FeatureNetwork, onnx_difference
 from dapg.methods.base import DataFacts
 from dapg.methods.finetuning.agw import AGW
-from dapg.methods.published import load_published
+from dapg.methods.published import export_published, load_published
 from dapg.methods.runs import load_method
 from dapg.models.backbones.resnet18 import ResNet18
+from dapg.models.backbones.resnet50 import ResNet50
 from dapg.models.weights.backbone_weights import HUB_FILE, backbone_from_file, init_backbone, save_backbone
 from dapg.recipes import pretraining
 from dapg.training.pretrain import pretrain
@@ -141,6 +142,24 @@ def test_a_fine_tuning_becomes_a_checkpoint_of_the_published_code(
     for modality in Modality:
         expected, found = method.encode(pictures, modality), read_back.encode(pictures, modality)
         assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    "network, backbone", [({"power": 2.0}, {}), ({"non_local_channels": 8}, {}), ({}, {"last_stride": 2})]
+)
+def test_another_network_is_no_checkpoint_of_the_published_code(
+    finetuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: dict[str, Any], backbone: dict[str, Any]
+) -> None:
+    """Of equal names and shapes, some of them, so that it could be loaded and would give other features."""
+    method = load_method(finetuned)
+    assert isinstance(method, AGW)
+    assert isinstance(method.backbone, ResNet50)
+    method.settings = replace(method.settings, network=replace(method.settings.network, **network))
+    method.backbone.config = replace(method.backbone.config, **backbone)
+    monkeypatch.setattr("dapg.methods.published.load_method", lambda run: method)
+    with pytest.raises(UsageError, match="would build another network"):
+        export_published(finetuned, tmp_path / "x.t")
+    assert not (tmp_path / "x.t").exists()
 
 
 @pytest.fixture(scope="module")

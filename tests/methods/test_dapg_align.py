@@ -116,6 +116,16 @@ def test_positives_have_one_channel_three_times_before_or_after_normalising(orde
         torch.testing.assert_close(inside, inside[:, :1].expand(-1, 3))
 
 
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_positives_are_the_same_in_bf16(order: str) -> None:
+    """Only the network may be rounded: the luma of eight bits would move by a level."""
+    images = torch.randint(0, 256, (COUNT, 3, 32, 16), generator=generator_from("images"), dtype=torch.uint8)
+    aligner = method(channel=1.0, channel_order=order)
+    plain = aligner._positive_view(images, draws(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(aligner._positive_view(images, draws(0)), plain)
+
+
 def features(aligner: DAPGAlign, level: int) -> torch.Tensor:
     """Of an image of one level, by a forward written here."""
     mean, std = (torch.tensor(value)[:, None, None] for value in (aligner.backbone.mean, aligner.backbone.std))

@@ -186,7 +186,7 @@ def _shifted_sum_at_once(
 def centre_zoom(images: Float[Tensor, "B C H W"], factor: float) -> Float[Tensor, "B C h w"]:
     """Enlarge the centre ceil(H / f) x ceil(W / f) by ``factor``, bilinear, corner pixels on corner pixels.
 
-    The result has round(ceil(H / f) f) rows, which rounding can make larger or smaller than H.
+    The result has round(ceil(H / f) f) rows: H or more.
     """
     height, width = images.shape[-2:]
     rows, columns = math.ceil(height / factor), math.ceil(width / factor)

@@ -162,8 +162,7 @@ def motion_trail(
 class ZoomBlur(Corruption):
     """The camera zooms: the mean of the image and its centre enlarged by growing factors.
 
-    The factors begin at 1, so the sharp image counts twice. Where rounding makes an enlarged image smaller than
-    the whole, it is added to the top left part only, as in imagecorruptions.
+    The factors begin at 1, so the sharp image counts twice.
     """
 
     name = "zoom_blur"

@@ -53,7 +53,8 @@ class QueueConfig(MethodConfig):
     momentum: Share = 0.999
     """Share of itself that the key encoder keeps at each step."""
     queue: Count = 65_536
-    """Keys remembered (K); at most half the number of images, so that no image meets its own older key."""
+    """Keys remembered (K); at most half the number of images, so that few (one in eight at most) meet their own older
+    key: every epoch has a new order."""
     head: MoCoHead.Config = field(default_factory=MoCoHead.Config)
     """Projection head."""
 

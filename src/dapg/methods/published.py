@@ -64,6 +64,14 @@ def export_published(run: Path, path: Path | str) -> None:
     method = load_method(run)
     if not isinstance(method.backbone, ResNet50):
         raise UsageError(f"the published code has a ResNet-50; {run} holds a {type(method.backbone).__name__}")
+    if not isinstance(method, TwoStreamMethod):
+        raise UsageError(f"the published code has a two-stream network; {run} is no fine-tuning of one")
+    kind: type[TwoStreamMethod] = AGW if any(method.settings.network.non_local) else Baseline
+    if method.settings.network != kind.paper().network or method.backbone.config != ResNet50.Config(last_stride=1):
+        raise UsageError(
+            f"the published code would build another network than that of {run}: it has the settings of --preset paper "
+            "(--method.network) on a ResNet-50 of last stride 1, all of it trained"
+        )
     result = read_json(run / RESULT, _Length)
     epochs = round(result["steps"] / max(result["steps_per_epoch"], 1))
     state = method.state_dict()

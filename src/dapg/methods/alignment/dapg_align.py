@@ -158,11 +158,12 @@ class DAPGAlign(AlignmentMethod["DAPGAlign.Config"], Contrastive["DAPGAlign.Conf
         """(B, 3, h, w): ChannelAug of a view of its own."""
         config = self.settings
         choice = draw_channels(config.channel, generator.fork("channel"))
-        if config.channel_order == "before":
-            changed = choose_channels(to_float(images), choice)
-            images = changed.mul(255).round().to(torch.uint8)
-        view = standard_view(images, config.views, generator.fork("view"), self.backbone.mean, self.backbone.std)
-        return view if config.channel_order == "before" else choose_channels(view, choice)
+        with torch.autocast(images.device.type, enabled=False):  # images stay in single precision
+            if config.channel_order == "before":
+                changed = choose_channels(to_float(images), choice)
+                images = changed.mul(255).round().to(torch.uint8)
+            view = standard_view(images, config.views, generator.fork("view"), self.backbone.mean, self.backbone.std)
+            return view if config.channel_order == "before" else choose_channels(view, choice)
 
 
 def draw_channels(probability: float, generator: SampleGenerator) -> Int[Tensor, "B"]:

@@ -135,16 +135,29 @@ class DEEN(TwoStreamMethod["DEEN.Config"]):
         dropout: SampleGenerator | None = None,
     ) -> Float[Tensor, "N D"]:
         """Pooled features of all images, then those of each expansion."""
+        return self._upper(self._dropped(self._lower(visible, infrared), dropout))
+
+    def compile_network(self) -> None:
+        """Compile what comes before the dropout, which draws, and what comes after: the network is not called whole."""
+        self._lower = torch.compile(self._lower)  # type: ignore[method-assign]
+        self._upper = torch.compile(self._upper)  # type: ignore[method-assign]
+
+    def _lower(
+        self, visible: Float[Tensor, "V 3 h w"] | None, infrared: Float[Tensor, "I 3 h w"] | None
+    ) -> Float[Tensor, "N C _ _"]:
+        """Maps of all images before the last stage, then those of each expansion."""
         x = self.two_stream.stems(self.backbone, visible, infrared)
-        stages = self.backbone.stages()
-        for stage, blocks in stages.items():
-            if stage == list(stages)[-1]:
-                x = self._dropped(self.expansion(x), dropout)
+        for stage, blocks in list(self.backbone.stages().items())[:-1]:
             below = x
             for block in blocks:
                 x = self.backbone.apply_block(block, x)
-            if stage in self.attention:
-                x = self.attention[stage](x, below)
+            x = self.attention[stage](x, below)
+        return self.expansion(x)
+
+    def _upper(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D"]:
+        """The last stage, and pooled."""
+        for block in list(self.backbone.stages().values())[-1]:
+            x = self.backbone.apply_block(block, x)
         return self.two_stream.pool(x)
 
     def _dropped(self, maps: Float[Tensor, "N C h w"], generator: SampleGenerator | None) -> Float[Tensor, "N C h w"]:
@@ -159,7 +172,7 @@ class DEEN(TwoStreamMethod["DEEN.Config"]):
     def _features(self, images: Float[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
         """``before_bn``, ``after_bn``: the three rows of an image, each of length one, side by side; ``joined``: both.
 
-        A dot product of joined rows is the sum of six likenesses, by which the published code ranks.
+        A dot product of joined rows is the mean of six likenesses, by whose sum the published code ranks.
         """
         visible = modality == Modality.VISIBLE
         pooled = self._expanded(images if visible else None, None if visible else images)

@@ -109,7 +109,9 @@ class PNL(TwoViews["PNL.Config"], Contrastive["PNL.Config"]):
         logits = self.classifier(pooled).float()
         query = functional.normalize(self.head(pooled))
         key = self.keys(strong, generator)
-        nearness = (query @ self.prototypes.to(query.dtype).T).float() / config.temperature  # (B, N)
+        with torch.autocast(query.device.type, enabled=False):  # rounded to bf16, similarities would be too coarse
+            exact = torch.promote_types(query.dtype, torch.float32)
+            nearness = (query.to(exact) @ self.prototypes.to(exact).T).float() / config.temperature  # (B, N)
         given = torch.searchsorted(self.persons, batch.persons)
         labels = given
         if progress >= config.correction_from:
