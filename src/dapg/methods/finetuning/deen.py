@@ -152,7 +152,8 @@ class DEEN(TwoStreamMethod["DEEN.Config"]):
             for block in blocks:
                 x = self.backbone.apply_block(block, x)
             x = self.attention[stage](x, below)
-        return self.expansion(x)
+        expanded: Tensor = self.expansion(x)
+        return expanded
 
     def _upper(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D"]:
         """The last stage, and pooled."""
