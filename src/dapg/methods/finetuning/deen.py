@@ -139,8 +139,8 @@ class DEEN(TwoStreamMethod["DEEN.Config"]):
 
     def compile_network(self) -> None:
         """Compile what comes before the dropout, which draws, and what comes after: the network is not called whole."""
-        self._lower = torch.compile(self._lower)  # type: ignore[method-assign]
-        self._upper = torch.compile(self._upper)  # type: ignore[method-assign]
+        for part in ("_lower", "_upper"):
+            setattr(self, part, torch.compile(getattr(self, part)))
 
     def _lower(
         self, visible: Float[Tensor, "V 3 h w"] | None, infrared: Float[Tensor, "I 3 h w"] | None
