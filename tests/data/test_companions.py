@@ -121,7 +121,7 @@ def test_unreadable_and_missing_companions(pictures: tuple[Folder, list[Record],
     batch = next(training_batches(dataset, records, batches, LOADER, False))
     row = batch.indices.tolist().index(2)
     assert batch.extras["companions_valid"][row].tolist() == [True, False]
-    assert [bad.path.endswith("2_left.png") for bad in batch.bad_images] == [True]
+    assert [bad.name.endswith("2_left.png") for bad in batch.bad_images] == [True]
     (manifest.folder / "2_left.png").unlink()
     with pytest.raises(DataError, match=r"2_left\.png: .*run dapg pose generate again"):
         dataset.companions(records[2])

@@ -115,7 +115,7 @@ def test_the_next_picture_of_the_same_person_and_modality_stands_in(folder: Path
     damage(folder, 9)
     notes = [bad for batch in one_epoch(folder, config()) for bad in batch.bad_images]
     stands_in = {"03.png": "04.png", "09.png": "10.png"}
-    assert {note.path for note in notes} == {"03.png", "09.png"}
+    assert {note.name for note in notes} == {"03.png", "09.png"}
     for batch in one_epoch(folder, config()):
         assert all(bad.replacement in stands_in.values() for bad in batch.bad_images)
         assert {3, 9}.isdisjoint(batch.indices.tolist())
@@ -132,7 +132,7 @@ def test_a_missing_file_counts_as_unreadable(folder: Path) -> None:
         for batch in training_batches(dataset, dataset.records(), batches, config(), pin_memory=False)
         for bad in batch.bad_images
     ]
-    assert [(note.path, note.replacement) for note in notes] == [("05.png", "11.png")]
+    assert [(note.name, note.replacement) for note in notes] == [("05.png", "11.png")]
     assert "No such file" in notes[0].reason
 
 
@@ -171,6 +171,18 @@ def test_a_box_is_cut_before_resizing(tmp_path: Path) -> None:
     (batch,) = ordered_batches(dataset, records, 2, config())
     assert batch.images[0].unique().tolist() == [200]
     assert batch.images[1].unique().tolist() == [0]
+
+
+def test_each_unreadable_box_of_a_file_is_listed(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 16)).save(tmp_path / "a.png")
+    boxes = [(0, 0, 4, 8), (90, 0, 94, 8), (95, 0, 99, 8)]
+    records = [Record("a.png", box=box) for box in boxes]
+    (batch,) = ordered_batches(Folder(tmp_path), records, 3, config(), skip=True)
+    said = {note.name: note.reason for note in batch.bad_images}
+    assert said == {
+        f"a.png#{box}": f"a.png#{box}: box ({box.replace(',', ', ')}) has no area inside an image of 8 x 16"
+        for box in ("90,0,94,8", "95,0,99,8")
+    }
 
 
 def test_resuming_in_mid_epoch_gives_the_same_batches(folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from command_line import run
 from dapg.core.engines.base import EngineSettings
@@ -14,10 +15,12 @@ from dapg.core.errors import DataError, UsageError
 from dapg.core.launch import ShardsFailed
 from dapg.core.runtime import Runtime
 from dapg.core.train_config import DataConfig
+from dapg.core.types import Protocol, Trial
+from dapg.data.sets.folder import Folder
 from dapg.data.sets.synthetic import Synthetic
 from dapg.features import extract_shards as sharded
 from dapg.features.build_encoder import build_encoder
-from dapg.features.extract import extract
+from dapg.features.extract import Unreadable, extract, left_out, readable_trials
 from dapg.features.extract_shards import ExtractSettings, extract_features
 from figures import make_figures
 
@@ -88,3 +91,22 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert "already finished, reused" in run(capsys, "extract", "agw-imagenet-small", *words)[1]
     code, _, err = run(capsys, "extract", "histogram", *words[:-3], tmp_path / "other", "--feature", "no")
     assert (code, "there is no feature 'no'" in err) == (2, True)
+
+
+def test_a_box_outside_its_image_costs_no_other_person_of_the_frame(tmp_path: Path) -> None:
+    figure = np.random.default_rng(0).integers(0, 256, (64, 32, 3), dtype=np.uint8)
+    Image.fromarray(figure).save(tmp_path / "frame.png")
+    rows = ["frame.png,x,0,0,32,64", "frame.png,y,100,0,104,8", "frame.png,x,0,0,16,64"]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,person,left,top,right,bottom", *rows]) + "\n")
+    data = DataConfig("folder", str(tmp_path))
+    result = extract_features(settings(tmp_path / "out", data))
+    assert np.isnan(np.load(tmp_path / "out" / "features.npy")).all(axis=1).tolist() == [False, True, False]
+    assert list(result["unreadable"]) == ["frame.png#100,0,104,8"]
+    dataset = Folder(tmp_path)
+    records, unreadable = dataset.records(), Unreadable()
+    encoder = build_encoder("histogram", None, (64, 32), 0, torch.device("cpu"))
+    assert extract(encoder, dataset, records, Runtime(), unreadable).records == [records[0], records[2]]
+    assert left_out(unreadable, "")[0].startswith("1 unreadable image left out; first frame.png#100,0,104,8: box")
+    trial = Trial("trial 1", "all", (records[0],), tuple(records), Protocol("all"))
+    (rest,) = readable_trials([trial], unreadable)
+    assert (rest.query, rest.gallery, rest.comparable) == ((records[0],), (records[0], records[2]), False)

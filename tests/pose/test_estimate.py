@@ -1,5 +1,6 @@
 """The estimation stage: exact truth in, table out; killed, shared, damaged; and BlazePose on synthetic people."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -149,6 +150,17 @@ def test_unreadable_pictures_are_listed_and_have_no_points(
     strict = EstimateSettings("annotations", Annotations.Config(), data, on_bad_image="fail", out=out)
     with pytest.raises(ShardsFailed, match=r"cam1/0002/0001\.jpg"):
         estimate(strict)
+
+
+def test_each_unreadable_box_of_a_file_is_listed(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 16)).save(tmp_path / "a.png")
+    rows = ["path,left,top,right,bottom", "a.png,0,0,4,8", "a.png,90,0,94,8", "a.png,95,0,99,8"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    points = [[1.0, 2.0, 2]] * 18
+    (tmp_path / "annotations.jsonl").write_text(json.dumps({"path": "a.png", "key_points": points}) + "\n")
+    data = DataConfig("folder", str(tmp_path))
+    result = estimate(EstimateSettings("annotations", Annotations.Config(), data, out=str(tmp_path / "out")))
+    assert list(result["unreadable"]) == ["a.png#90,0,94,8", "a.png#95,0,99,8"]
 
 
 def test_without_out_the_table_lies_beside_the_data(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from dapg.core.rng import generator_from
 from dapg.core.train_config import DataConfig
 from dapg.core.types import Modality, Record
 from dapg.data.manifest import read_manifest
+from dapg.data.sets.folder import Folder
 from dapg.data.sets.synthetic import Synthetic
 from dapg.models.pn_gan import GeneratorConfig, build_generator
 from dapg.models.weights.pose_weights import GeneratorFacts, load_generator, save_generator
@@ -28,8 +29,9 @@ from dapg.pose.generate import (
     chosen_poses,
     file_of,
     generate,
+    names_of,
 )
-from dapg.pose.key_point_table import KeyPointTable, write_table
+from dapg.pose.key_point_table import TABLE, KeyPointTable, write_table
 from dapg.pose.pairs import exact_points
 
 POSES = ("front", "left", "back", "right")
@@ -141,13 +143,41 @@ def test_without_an_embedded_generator_the_error_says_what_to_do(
 
 
 def test_names_of_files_and_poses() -> None:
-    assert file_of(Record("cam1/0001/0002.jpg"), "back") == "pictures/cam1/0001/0002_to_back.png"
-    assert file_of(Record("street.jpg", box=(1, 2, 30, 40)), "left") == "pictures/street_1-2-30-40_to_left.png"
-    assert file_of(Record("a/b"), "left") == "pictures/a/b_to_left.png"
+    def files(*records: Record) -> list[str]:
+        return [file_of(name, "back") for name in names_of(records)]
+
+    boxes = [Record("street.jpg", box=(1, 2, 30, 40)), Record("street.jpg", box=(5, 2, 30, 40))]
+    assert files(Record("cam1/0001/0002.jpg")) == ["pictures/cam1/0001/0002_to_back.png"]
+    assert files(*boxes) == ["pictures/street_1-2-30-40_to_back.png", "pictures/street_5-2-30-40_to_back.png"]
+    assert files(Record("a/b")) == ["pictures/a/b_to_back.png"]
     assert tuple(chosen_poses("canonical")) == POSES
     assert tuple(chosen_poses("back, front")) == ("back", "front")
     with pytest.raises(UsageError, match="did you mean 'front'"):
         chosen_poses("frontt")
+
+
+def test_no_two_sources_have_one_file() -> None:
+    """Images of one array, and images that only their suffixes tell apart; the first two lines name the same image."""
+    paths = ["a.npy#0", "a.npy#0", "a.npy#1", "b/x.jpg", "b/x.png", "c/x.jpg"]
+    assert names_of([Record(path) for path in paths]) == [*paths[:5], "c/x"]
+    with pytest.raises(UsageError, match=r"generated from x\.jpg and x\.jpg\.png would both be called"):
+        names_of([Record("x.jpg"), Record("x.png"), Record("x.jpg.png")])
+
+
+def test_a_box_outside_its_image_is_passed_on_alone(generator_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (32, 64)).save(folder / "a.png")
+    rows = ["path,left,top,right,bottom", "a.png,0,0,32,64", "a.png,90,0,94,8", "a.png,0,0,16,64"]
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    data = DataConfig("folder", str(folder))
+    keys = tuple((record.path, record.box) for record in Folder(folder).records())
+    points = canonical_poses()["front"].expand(3, 18, 3)
+    write_table(folder / TABLE, KeyPointTable(keys, points))
+    generate(data, GenerateSettings(str(tmp_path / "out"), poses="back", generator=str(generator_file), device="cpu"))
+    files = read_manifest(tmp_path / "out").by_source()
+    assert [list(files[key]) for key in keys] == [["back"], [], ["back"]]
+    assert all(file.is_file() for made in files.values() for file in made.values())
 
 
 def test_repose_is_the_generator_pose_by_pose() -> None:
@@ -179,7 +209,7 @@ def test_parts_are_carried_by_the_sources_own_key_points(tmp_path: Path) -> None
 
     save_generator(carrying, tmp_path / "g.safetensors", GeneratorFacts(64, 32, "self", {}))
     run(tmp_path / "out", tmp_path / "g.safetensors", subset=0, poses="front")
-    with Image.open(tmp_path / "out" / file_of(record, "front")) as image:
+    with Image.open(tmp_path / "out" / file_of(names_of([record])[0], "front")) as image:
         stored = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     assert (stored.int() - made[0].int()).abs().max() <= 1  # batch sizes round differently
 

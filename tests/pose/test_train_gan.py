@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from dapg.augment.carry import carry
@@ -25,6 +26,7 @@ from dapg.losses.adversarial import feature_loss
 from dapg.models.pn_gan import AttentionGenerator, GeneratorConfig
 from dapg.models.weights.pose_weights import GENERATOR_FILE, load_generator
 from dapg.pose import pairs
+from dapg.pose.key_point_table import TABLE, KeyPointTable, write_table
 from dapg.pose.mask import person_mask
 from dapg.pose.pairs import Pairs, PairSampler, exact_points, held_out_persons, make_pairs, persons_tested
 from dapg.pose.recipe import PAPER, PRESETS, settings
@@ -159,6 +161,40 @@ def test_test_persons_in_the_training_pictures_are_refused(tmp_path: Path, monke
     monkeypatch.setattr(Synthetic, "records", lambda self, split: self._shots(people.persons("test")[0], 1))
     with pytest.raises(UsageError, match="test persons are in the training images"):
         open_pairs(small(tmp_path))
+
+
+def folder_settings(folder: Path, labels: str, kind: Any) -> GanSettings:
+    """A folder of two images, with key points beside them."""
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (32, 64)).save(folder / name)
+    if labels:
+        (folder / "labels.csv").write_text(labels)
+    write_table(folder / TABLE, KeyPointTable((("a.png", None), ("b.png", None)), points(2)))
+    base = small(folder.with_suffix(".run"), data=DataConfig("folder", str(folder)))
+    return replace(base, pairs=replace(base.pairs, kind=kind))
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        ("", "self"),
+        ("path,person\na.png,ann\nb.png,ann\n", "labels"),
+        ("path,person,split\na.png,ann,train\nb.png,ann,train\n", "labels"),
+    ],
+)
+def test_a_folder_that_sets_no_test_person_apart_can_be_trained_on(labels: str, kind: Any, tmp_path: Path) -> None:
+    chosen = folder_settings(tmp_path / "images", labels, kind)
+    assert len(open_pairs(chosen).pairs) == 2
+    held = replace(chosen, pairs=replace(chosen.pairs, held_out=str(tmp_path / "images")))
+    with pytest.raises(UsageError, match="sets no test or validation persons apart"):
+        open_pairs(held)
+
+
+def test_test_rows_of_a_folder_are_refused(tmp_path: Path) -> None:
+    labels = "path,person,split\na.png,ann,train\nb.png,ann,test\n"
+    with pytest.raises(UsageError, match="test persons are in the training images"):
+        open_pairs(folder_settings(tmp_path / "images", labels, "self"))
 
 
 def test_exact_points_are_parts_of_the_picture() -> None:

@@ -1,5 +1,6 @@
 """Parts of the renderer that need no kit: rasteriser, skinning, poses, wardrobe, framing, lists."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,27 @@ def _scene(vertices: list[list[float]], surface: list[int], **changes: np.ndarra
 
 FAR: list[list[float]] = [[0, 0, 0], [8, 0, 0], [0, 8, 0]]
 NEAR: list[list[float]] = [[0, 0, 1], [4, 0, 1], [0, 4, 1]]
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [
+        ({}, [100, 20, 100]),  # SYSU-MM01's shares: 1/11 and 5/11
+        ({"test_persons": 200}, [0, 20, 200]),
+        ({"test_persons": 201}, None),
+        ({"validation_persons": 121}, None),
+        ({"validation_persons": 0, "test_persons": 220}, [0, 0, 220]),
+    ],
+)
+def test_no_person_is_in_two_splits(given: dict[str, int], sizes: list[int] | None) -> None:
+    chosen = Settings(Path("out"), persons=220, **given)  # type: ignore[arg-type]
+    if sizes is None:
+        with pytest.raises(UsageError, match="do not fit into 220 persons"):
+            chosen.check()
+        return
+    chosen.check()
+    assert [len(persons) for persons in chosen.splits().values()] == sizes
+    assert [*itertools.chain.from_iterable(chosen.splits().values())] == list(range(1, 221))
 
 
 def test_triangle_covers_the_pixels_whose_centres_it_holds() -> None:

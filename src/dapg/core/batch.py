@@ -11,9 +11,9 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class BadImage:
-    """An image that could not be read in training, and what stood in for it."""
+    """An image that could not be read, and in training what stood in for it; both by name (``Record.name``)."""
 
-    path: str
+    name: str
     reason: str
     replacement: str
 

@@ -47,7 +47,7 @@ def leads_out(path: str) -> bool:
 class Record:
     """One image of a data set, not opened yet.
 
-    ``path`` is relative to the data set's root, with forward slashes: it names the image in results, and seeds
+    ``path`` is relative to the data set's root, with forward slashes: it names the file in results, and seeds
     its test corruption. ``box`` is (left, top, right, bottom) in pixels of the stored image; None means all of it.
     """
 
@@ -65,6 +65,11 @@ class Record:
         """
         if leads_out(self.path):
             raise DataError(f"{self.path!r} is no path below the data set's folder")
+
+    @property
+    def name(self) -> str:
+        """Of this image alone: its path, and its box where it has one, as a file may show several persons."""
+        return self.path if self.box is None else f"{self.path}#{','.join(map(str, self.box))}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,24 @@
-"""Shared: files that say something about each image (path<TAB>text), such as which pseudo-person it shows."""
+"""Shared: files that say something about each image (name<TAB>text), such as which pseudo-person it shows.
+
+An image's name is its path and, where it is a box of a file, ``#left,top,right,bottom``; a path alone speaks of all
+boxes of the file.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from dapg.core.errors import DataError
 from dapg.core.files import atomic_write_text
 from dapg.core.types import Record
 from dapg.data import listing
 
+Said = TypeVar("Said")
+
 
 def read_groups(path: Path) -> dict[str, int]:
-    """Path -> group number.
+    """Name of an image -> group number.
 
     Raises:
         DataError: missing, or a line of another form.
@@ -25,7 +32,7 @@ def read_groups(path: Path) -> dict[str, int]:
 
 
 def read_lines(path: Path, what: str) -> dict[str, str]:
-    """Path of an image -> what a file says about it: ``path<TAB>text``, an image a line.
+    """Name of an image -> what a file says about it: ``name<TAB>text``, an image a line.
 
     Raises:
         DataError: missing, a line without a tab, or an image that is named twice.
@@ -53,7 +60,12 @@ def with_groups(records: Sequence[Record], groups: Mapping[str, int]) -> list[Re
     Raises:
         DataError: none of them is.
     """
-    return [replace(record, person=groups[record.path]) for record in named(records, groups, "group")]
+    return [replace(record, person=said_of(record, groups)) for record in named(records, groups, "group")]
+
+
+def said_of(record: Record, said: Mapping[str, Said]) -> Said:
+    """What is said of one of the records that ``named`` gives: of this image, else of its whole file."""
+    return said[record.name if record.name in said else record.path]
 
 
 def named(records: Sequence[Record], said: Mapping[str, object], what: str) -> list[Record]:
@@ -62,7 +74,7 @@ def named(records: Sequence[Record], said: Mapping[str, object], what: str) -> l
     Raises:
         DataError: none of them is; says how their paths begin. ``what`` is missing, such as a caption.
     """
-    known = [record for record in records if record.path in said]
+    known = [record for record in records if record.name in said or record.path in said]
     if not known:
         raise DataError(
             f"no {what} is given for any of the {len(records)} images; paths begin at the data set's root, such as "

@@ -86,22 +86,22 @@ class _Images(TorchDataset[_Item]):
             except DataError as error:
                 if self.skip:
                     black = torch.zeros(3, self.config.height, self.config.width, dtype=torch.uint8)
-                    return _Item(candidate, black, record, (BadImage(record.path, str(error), ""),), {})
+                    return _Item(candidate, black, record, (BadImage(record.name, str(error), ""),), {})
                 if not self.replace:
                     raise
                 bad.append((record, str(error)))
                 continue
-            notes = [BadImage(broken.path, reason, record.path) for broken, reason in bad]
+            notes = [BadImage(broken.name, reason, record.name) for broken, reason in bad]
             extras = self._companions(record, notes) if self.dataset.companion_slots else {}
             return _Item(candidate, image, record, tuple(notes), extras)
-        listed = ", ".join(record.path for record, _ in bad[:5])
+        listed = ", ".join(record.name for record, _ in bad[:5])
         raise DataError(f"{len(bad)} images in a row cannot be read ({listed}, ...); first: {bad[0][1]}")
 
     def _image(self, index: int, record: Record) -> UInt8[Tensor, "3 H W"]:
         if self._memory is not None and index in self._memory:
             return self._memory[index]
         size = (self.config.height, self.config.width)
-        image = decode(self.dataset.read(record), size, record.box, record.path)
+        image = decode(self.dataset.read(record), size, record.box, record.name)
         if self._memory is not None:
             self._memory[index] = image
         return image
@@ -121,7 +121,7 @@ class _Images(TorchDataset[_Item]):
             except DataError as error:
                 if not self.replace:
                     raise
-                notes.append(BadImage(where, str(error), record.path))
+                notes.append(BadImage(where, str(error), record.name))
         return {"companions": images, "companions_valid": valid}
 
     def _candidates(self, index: int) -> Iterator[int]:

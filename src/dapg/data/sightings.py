@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from dapg.core.errors import DataError, UsageError
+from dapg.core.files import plain_cell
 from dapg.core.run_folder import CONFIG
 from dapg.core.settings import read_yaml
 from dapg.core.types import UNKNOWN, Modality, Record
@@ -149,7 +150,7 @@ def _folder(dataset: Folder, root: Path, settings: SourceSettings) -> list[Sight
     """A CSV list, with times and tracks from its columns ``time`` and ``track`` or from the crops' manifest."""
     root = root.resolve()
     names = dataset.person_names
-    more = {**_manifest(root, settings), **_more_columns(dataset.labels)}
+    more = {**_manifest(root, settings), **_more_columns(dataset)}
     answers = []
     for record in dataset.records(settings.split or "all"):
         path = root / record.path
@@ -179,30 +180,33 @@ _More = dict[tuple[str, Box | None], tuple[float | None, str, str]]
 
 def _manifest(root: Path, settings: SourceSettings) -> _More:
     """What `dapg data crop` knows about its crops."""
-    if not (root / MANIFEST).is_file() or not (root / CONFIG).is_file() or read_yaml(root / CONFIG)["stage"] != "crop":
+    if (
+        not (root / MANIFEST).is_file()
+        or not (root / CONFIG).is_file()
+        or read_yaml(root / CONFIG).get("stage") != "crop"
+    ):
         return {}
     start = seconds(settings.start) if settings.start else 0.0
     with (root / MANIFEST).open(newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
-    return {(row["file"], None): (start + float(row["seconds"]), row["track"], row["video"]) for row in rows}
+    more: _More = {}
+    for row in rows:
+        file, track, video = (plain_cell(row[name]) for name in ("file", "track", "video"))
+        more[file, None] = (start + float(row["seconds"]), track, video)
+    return more
 
 
-def _more_columns(labels: Path) -> _More:
+def _more_columns(dataset: Folder) -> _More:
     """The columns ``time`` (ISO 8601, or seconds) and ``track`` of a CSV list, where it has them."""
     more: _More = {}
-    with labels.open(newline="", encoding="utf-8-sig") as handle:
-        reader = csv.DictReader(handle, skipinitialspace=True)
-        if not {"time", "track"} & set(reader.fieldnames or ()):
+    for where, image, row in dataset.cells():
+        if not {"time", "track"} & row.keys():
             return more
-        for row in reader:
-            time, track = (row.get("time") or "").strip(), (row.get("track") or "").strip()
-            try:
-                sides = [int(float(row[side])) for side in ("left", "top", "right", "bottom") if row.get(side)]
-                moment = seconds(time) if time else None
-            except (UsageError, ValueError) as error:
-                raise DataError(f"{labels}, line {reader.line_num}: {error}") from error
-            box = (max(sides[0], 0), max(sides[1], 0), sides[2], sides[3]) if len(sides) == 4 else None
-            more[row["path"].strip(), box] = (moment, track, "")
+        time = row.get("time", "")
+        try:
+            more[image] = (seconds(time) if time else None, row.get("track", ""), "")
+        except UsageError as error:
+            raise DataError(f"{where}: {error}") from error
     return more
 
 

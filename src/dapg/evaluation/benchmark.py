@@ -31,7 +31,6 @@ from dapg.evaluation.benchmark_sets import (
     Maker,
     TestSet,
     damaged_by,
-    key_of,
     sets_of,
 )
 from dapg.evaluation.corrupted_sets import CorruptionPolicy, protocols_of
@@ -343,5 +342,5 @@ def image_list(dataset: Dataset, settings: ImageListSettings) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "modality", "person", "camera"])
-    writer.writerows((key_of(r), r.modality.name.lower(), r.person, r.camera) for r in records)
+    writer.writerows((r.name, r.modality.name.lower(), r.person, r.camera) for r in records)
     return text.getvalue()

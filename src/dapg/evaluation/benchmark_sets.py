@@ -92,11 +92,6 @@ def sets_of(policies: Sequence[CorruptionPolicy], repeats: int) -> list[TestSet]
     return list(sets.values())
 
 
-def key_of(record: Record) -> str:
-    """What names an image in a file of features: its path, and its box where it has one."""
-    return record.path if record.box is None else f"{record.path}#{','.join(map(str, record.box))}"
-
-
 @dataclass(frozen=True)
 class FeatureFolder:
     """Where features are."""
@@ -110,7 +105,7 @@ class FeatureFolder:
     def write(self, name: str, records: Sequence[Record], features: Float[Tensor, "N D"]) -> None:
         """Store a test set."""
         with atomic_path(self._file(name)) as temporary, temporary.open("wb") as handle:
-            np.savez(handle, features=features.numpy(), paths=np.array([key_of(record) for record in records]))
+            np.savez(handle, features=features.numpy(), paths=np.array([record.name for record in records]))
 
     def read(self, name: str, records: Sequence[Record]) -> Float[Tensor, "N D"]:
         """Unit features of some images, in their order.
@@ -127,7 +122,7 @@ class FeatureFolder:
         if features.ndim != 2 or len(features) != len(paths) or features.dtype.kind != "f":
             raise DataError(f"{file}: {features.dtype} features of shape {features.shape} for {len(paths)} paths")
         rows = {path: row for row, path in enumerate(paths)}
-        wanted = [key_of(record) for record in records]
+        wanted = [record.name for record in records]
         absent = [path for path in wanted if path not in rows]
         if absent:
             raise DataError(f"{file} has no features of {len(absent)} of {len(wanted)} images, such as {absent[0]}")
@@ -141,7 +136,7 @@ class FeatureFolder:
         write_json(self.path / UNREADABLE, unreadable)
 
     def unreadable(self) -> Unreadable:
-        """Path -> why, of images that have no features because they cannot be read."""
+        """Name -> why, of images that have no features because they cannot be read."""
         path = self.path / UNREADABLE
         return read_json(path, dict[str, str]) if path.exists() else {}
 
@@ -191,7 +186,7 @@ class Maker:
             folder.note_unreadable(unreadable or {})
             folder.write(CLEAN_SET, clean.records, clean[self.feature])
         missing_images = folder.unreadable()
-        readable = [record for record in self.records if record.path not in missing_images]
+        readable = [record for record in self.records if record.name not in missing_images]
         damaging = [test_set for test_set in sets if damaged_by(test_set, self.dataset, readable)]
         missing = [test_set for test_set in damaging if not folder.has(test_set.name)]
         if not missing:
@@ -299,7 +294,7 @@ class _Blocks(TorchDataset[Tensor]):
         return decode(self.dataset.read(record), self._stored, record.box, record.path)
 
     def _described(self, number: int, content: str) -> dict[str, object]:
-        images = [[key_of(record), what.name, what.severity, what.seed] for record, what in self.damaged[number]]
+        images = [[record.name, what.name, what.severity, what.seed] for record, what in self.damaged[number]]
         return {
             "content": content,
             "images": images,

@@ -201,8 +201,7 @@ def assign(
     names = policy.names(record.modality)
     if not names:
         return CLEAN
-    where = record.path if record.box is None else f"{record.path}#{','.join(map(str, record.box))}"
-    key = ("corruption", data_set, where, repeat, policy.seed)
+    key = ("corruption", data_set, record.name, repeat, policy.seed)
     drawn = key
     if policy.weather != "picture":
         spot = record.camera if policy.weather == "camera" else (places or {}).get(record.camera, record.camera)

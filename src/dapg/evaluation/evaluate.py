@@ -33,7 +33,7 @@ from dapg.features.embedding_map import distance_histograms, require_tsne, tsne_
 from dapg.features.encoders import Encoder, FlipAveraged
 from dapg.features.extract import Unreadable, checked_feature, left_out, readable_trials, trial_features
 from dapg.features.grad_cam import backbone_of
-from dapg.features.ranked_lists import describe_lists, save_maps, save_thumbnails
+from dapg.features.ranked_lists import describe_lists, picture_name, save_maps, save_thumbnails
 from dapg.features.table import CENTRED, FeatureTable
 from dapg.scoring.bootstrap import write_query_scores
 from dapg.scoring.metrics import Scores, score_trials
@@ -246,9 +246,9 @@ def _corrupted(
     def look(view: CorruptedDataset, table: FeatureTable) -> None:
         plain = replace(work, settings=replace(settings, activations=False))
         lists = _ranked_lists(plain, view, view.mark(work.trials[0]), table, folder)
-        assignments = {record.path: view.assignment(record) for record in table.records}
+        assignments = {picture_name(record): view.assignment(record) for record in table.records}
         for image in _images(lists):
-            assignment = assignments[image["path"]]
+            assignment = assignments[image["picture"]]
             image["picture"] = str(place / image["picture"])
             image["corruption"] = f"{assignment.name} {assignment.severity}".removesuffix(" 0")
         write_json(folder / CORRUPTED_LISTS, lists)

@@ -219,7 +219,7 @@ def calibration_images(
     skip = unreadable is not None
     for batch in ordered_batches(dataset, [chosen[row] for row in order.tolist()], 1, config, skip=skip):
         if unreadable is not None and batch.bad_images:
-            unreadable |= {bad.path: bad.reason for bad in batch.bad_images}
+            unreadable |= {bad.name: bad.reason for bad in batch.bad_images}
             continue
         images = to_float(batch.images)
         yield normalise(images) if taken == "imagenet" else images

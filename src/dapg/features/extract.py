@@ -20,7 +20,7 @@ from dapg.features.encoders import Encoder
 from dapg.features.table import FeatureTable
 
 Unreadable = dict[str, str]
-"""Path -> why an image could not be read."""
+"""Name of an image (``Record.name``) -> why it could not be read."""
 
 
 def extract(
@@ -62,7 +62,7 @@ def encode_batches(
     with progress_bar("features", "image", len(records), shown=progress) as bar:
         for batch in batches:
             if unreadable is not None:
-                unreadable |= {bad.path: bad.reason for bad in batch.bad_images}
+                unreadable |= {bad.name: bad.reason for bad in batch.bad_images}
             collected: dict[str, Tensor] = {}
             images = batch.images.to(encoder.device, non_blocking=True)
             for modality in Modality:
@@ -80,10 +80,10 @@ def encode_batches(
     table = FeatureTable({name: torch.cat(blocks) for name, blocks in parts.items()}, records)
     if not unreadable:
         return table
-    rest = [record for record in records if record.path not in unreadable]
+    rest = [record for record in records if record.name not in unreadable]
     if not rest:
-        path, reason = next(iter(unreadable.items()))
-        raise DataError(f"none of {len(records)} images can be read; first {path}: {reason}")
+        name, reason = next(iter(unreadable.items()))
+        raise DataError(f"none of {len(records)} images can be read; first {name}: {reason}")
     return table.of(rest)
 
 
@@ -118,7 +118,7 @@ def readable_trials(trials: Sequence[Trial], unreadable: Unreadable) -> list[Tri
         return list(trials)
 
     def rest(records: Sequence[Record]) -> tuple[Record, ...]:
-        return tuple(record for record in records if record.path not in unreadable)
+        return tuple(record for record in records if record.name not in unreadable)
 
     return [replace(trial, query=rest(trial.query), gallery=rest(trial.gallery), comparable=False) for trial in trials]
 
@@ -127,8 +127,8 @@ def left_out(unreadable: Unreadable, consequence: str = "so that the score is an
     """A note for a result, if there is something to note."""
     if not unreadable:
         return []
-    path, reason = next(iter(unreadable.items()))
-    said = reason if path in reason else f"{path}: {reason}"
+    name, reason = next(iter(unreadable.items()))
+    said = reason if name in reason else f"{name}: {reason}"
     what = f"{counted(len(unreadable), 'unreadable image')} left out"
     return [f"{', '.join(filter(None, [what, consequence]))}; first {said}"]
 

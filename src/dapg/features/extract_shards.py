@@ -122,13 +122,13 @@ def _start(settings: ExtractSettings, dataset: Dataset, records: Sequence[Record
         try:
             skipped = None if settings.on_bad_image == "fail" else unreadable
             rows = extract(encoder, dataset, chosen, runtime, skipped)[feature].numpy()
-            features[[record.path not in unreadable for record in chosen]] = rows
+            features[[record.name not in unreadable for record in chosen]] = rows
         except DataError:  # of a single shard none may be readable
-            if settings.on_bad_image == "fail" or any(record.path not in unreadable for record in chosen):
+            if settings.on_bad_image == "fail" or any(record.name not in unreadable for record in chosen):
                 raise
-        paths, reasons = (np.array(words, dtype=np.str_) for words in (list(unreadable), list(unreadable.values())))
+        names, reasons = (np.array(words, dtype=np.str_) for words in (list(unreadable), list(unreadable.values())))
         path = piece(Path(settings.out), shard, ".npz")
-        write_arrays(path, {"features": features, "unreadable": paths, "reasons": reasons})
+        write_arrays(path, {"features": features, "unreadable": names, "reasons": reasons})
         return [path]
 
     return run_shard
@@ -154,7 +154,7 @@ def _merge(
                 arrays = read_arrays(path)
                 handle.write(arrays["features"].astype("<f4").tobytes())
                 unreadable |= dict(zip(arrays["unreadable"].tolist(), arrays["reasons"].tolist(), strict=True))
-            if all(record.path in unreadable for record in records):
+            if all(record.name in unreadable for record in records):
                 why = next(iter(unreadable.values()), "there are none")
                 raise DataError(f"none of {len(records)} images can be read: {why}")
         with atomic_path(folder / IMAGES) as temporary, temporary.open("w", encoding="utf-8") as handle:

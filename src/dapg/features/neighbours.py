@@ -125,7 +125,7 @@ def neighbours(settings: NeighbourSettings) -> JsonObject:
     unreadable: Unreadable = {}
     table = extract(encoder, dataset, records, runtime, unreadable if settings.on_bad_image == "skip" else None)
     if unreadable:
-        seen = seen.only(torch.tensor([row for row, record in enumerate(records) if record.path not in unreadable]))
+        seen = seen.only(torch.tensor([row for row, record in enumerate(records) if record.name not in unreadable]))
         records = list(table.records)
     features = unit_rows(table[encoder.headline])
     same, gallery = pairs(seen, test, settings.seconds)

@@ -59,7 +59,7 @@ class GroupSettings:
 
 
 def group(settings: GroupSettings, unreadable: Unreadable | None = None) -> dict[str, int]:
-    """Path of each image -> number of its group.
+    """Name of each image (``Record.name``) -> number of its group.
 
     Args:
         settings: which images, and what puts two of them together.
@@ -82,7 +82,7 @@ def group(settings: GroupSettings, unreadable: Unreadable | None = None) -> dict
     table = extract(encoder, dataset, records, runtime, left_out if settings.on_bad_image == "skip" else None)
     require_clusters(len(table), settings.groups)
     numbers = clusters(table[encoder.headline], settings.groups, settings.seed)
-    return {record.path: number for record, number in zip(table.records, numbers, strict=True)}
+    return {record.name: number for record, number in zip(table.records, numbers, strict=True)}
 
 
 def require_clusters(images: int, groups: int) -> None:

@@ -68,7 +68,7 @@ def thumbnails(
     config = LoaderConfig(height=size[0], width=size[1], workers=0)
     for batch in ordered_batches(dataset, records, 64, config):
         for index, image in zip(batch.indices.tolist(), batch.images, strict=True):
-            yield f"{PICTURES}/{_file_name(records[index])}", encode(to_pil(image), "JPEG", quality=quality)
+            yield picture_name(records[index]), encode(to_pil(image), "JPEG", quality=quality)
 
 
 def save_maps(
@@ -116,12 +116,12 @@ def _described(record: Record) -> JsonObject:
         "path": record.path,
         "person": record.person,
         "camera": record.camera,
-        "picture": f"{PICTURES}/{_file_name(record)}",
+        "picture": picture_name(record),
     }
 
 
-def _file_name(record: Record) -> str:
-    """A readable name, and a hash that tells ``a/b.png`` from ``a_b.png`` and two boxes of one image apart."""
+def picture_name(record: Record) -> str:
+    """Its file: a readable name, and a hash that tells ``a/b.png`` from ``a_b.png`` and boxes of one image apart."""
     readable = "".join(letter if letter.isalnum() else "_" for letter in record.path)[-60:]
     digest = hashlib.sha256(f"{record.path}\t{record.box}".encode()).hexdigest()[:8]
-    return f"{readable}-{digest}.jpg"
+    return f"{PICTURES}/{readable}-{digest}.jpg"

@@ -169,8 +169,8 @@ def _batches(
     def read(record: Record) -> tuple[Tensor, tuple[int, int], str]:
         try:
             data = dataset.read(record)
-            size = upright_size(data, record.box, record.path)
-            return decode(data, (height, width), record.box, record.path), size, ""
+            size = upright_size(data, record.box, record.name)
+            return decode(data, (height, width), record.box, record.name), size, ""
         except DataError as error:
             return torch.full((3, height, width), 128, dtype=torch.uint8), (height, width), str(error)
 
@@ -178,7 +178,7 @@ def _batches(
         chosen = records[start : start + network.batch_size]
         images, sizes, problems = zip(*pool.map(read, chosen), strict=True)
         broken = [number for number, problem in enumerate(problems) if problem]
-        named = {chosen[number].path: problems[number] for number in broken}
+        named = {chosen[number].name: problems[number] for number in broken}
         yield _Images(torch.stack(images), torch.tensor(sizes), chosen, named, broken)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,8 +28,9 @@ from dapg.core.train_config import DataConfig
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.compact import CompactRecords
+from dapg.data.listing import IMAGE_SUFFIXES
 from dapg.data.loading import LoaderConfig, OnBadImage, ordered_batches
-from dapg.data.manifest import ABOUT, GeneratedImage, Manifest, write_manifest
+from dapg.data.manifest import ABOUT, Box, GeneratedImage, Manifest, write_manifest
 from dapg.data.source import list_hash, open_dataset, select_records
 from dapg.models.weights.pose_weights import GeneratorFacts, load_generator
 from dapg.pose.pairs import key_points_of
@@ -71,12 +73,12 @@ class GenerateSettings:
 def generate(source: DataConfig, settings: GenerateSettings) -> JsonObject:
     """Generate images; returns counts.
 
-    ``pictures/`` then holds ``<source's path>_to_<pose>.png`` (as PN-GAN names them) for every usable image, and
+    ``pictures/`` then holds ``<source's path>_to_<pose>.png`` (see ``names_of``) for every usable image, and
     ``manifest.csv`` lists all (``data/manifest.py``). Unusable images have a line without file: they go on unchanged;
     ``unchanged.jsonl`` says why. An interrupted run goes on where it stopped.
 
     Raises:
-        UsageError: an unknown pose, a folder made with other settings, no key points.
+        UsageError: an unknown pose, a folder made with other settings, no key points, two images of one name.
         ShardsFailed: an image cannot be read, with ``on_bad_image: fail``; else it goes on unchanged.
     """
     poses = chosen_poses(settings.poses)
@@ -86,6 +88,7 @@ def generate(source: DataConfig, settings: GenerateSettings) -> JsonObject:
     records = CompactRecords(select_records(dataset, wanted, settings.seed))
     out = Path(settings.out)
     key_points_of(dataset, records, settings.key_points, "--key_points")
+    names = names_of(records)
     about = _claim(out, dataset, records, list(poses), facts, settings)  # whatever can be refused has been
     shards = chunks(len(records), _SHARD)
     start = functools.partial(_start, settings, dataset, records, _SHARD)
@@ -93,8 +96,8 @@ def generate(source: DataConfig, settings: GenerateSettings) -> JsonObject:
     reasons = [reason for shard in shards for reason in read_json(piece(out, shard, ".json"), list[str])]
     unchanged = [(record.path, record.box, reason) for record, reason in zip(records, reasons, strict=True) if reason]
     images = tuple(
-        GeneratedImage(record.path, record.box, pose, file_of(record, pose) if pose else "")
-        for record, reason in zip(records, reasons, strict=True)
+        GeneratedImage(record.path, record.box, pose, file_of(name, pose) if pose else "")
+        for record, name, reason in zip(records, names, reasons, strict=True)
         for pose in ([""] if reason else poses)
     )
     with folder_lock(out, patience=3600.0):  # others that worked with us may be writing the same
@@ -116,9 +119,11 @@ def _start(settings: GenerateSettings, dataset: Dataset, records: Sequence[Recor
     generator.to(resolve_device(settings.device))
     poses, out = chosen_poses(settings.poses), Path(settings.out)
     everything = key_points_of(dataset, records, settings.key_points, "--key_points")
+    names = names_of(records)
 
     def run_shard(shard: str) -> list[Path]:
-        chosen, points = records[chunk(shard, size)], everything[chunk(shard, size)]
+        mine = chunk(shard, size)
+        chosen, points, places = records[mine], everything[mine], names[mine]
         reasons = _reasons(chosen, points, settings)
         usable = [number for number, reason in enumerate(reasons) if not reason]
         files = [piece(out, shard, ".json")]
@@ -126,7 +131,7 @@ def _start(settings: GenerateSettings, dataset: Dataset, records: Sequence[Recor
             generated = repose(generator, images, torch.stack(list(poses.values())), points[numbers]).cpu()
             for number, versions in zip(numbers, generated, strict=True):
                 for pose, version in zip(poses, versions, strict=True):
-                    files.append(out / file_of(chosen[number], pose))
+                    files.append(out / file_of(places[number], pose))
                     atomic_write_bytes(files[-1], encode(to_pil(version), "PNG"))
         write_json(files[0], reasons)
         return files
@@ -148,11 +153,39 @@ def chosen_poses(text: str) -> dict[str, Float[Tensor, "18 3"]]:
     return {name: known[name] for name in names}
 
 
-def file_of(record: Record, pose: str) -> str:
-    """Where an image in a pose is stored, relative to the folder."""
-    path = PurePosixPath(record.path)
-    place = "" if record.box is None else "_" + "-".join(map(str, record.box))
-    return f"{PICTURES}/{path.with_name(f'{path.stem}{place}_to_{pose}.png')}"
+def file_of(name: str, pose: str) -> str:
+    """Where an image in a pose is stored, relative to the folder; ``name`` is one of ``names_of``."""
+    return f"{PICTURES}/{name}_to_{pose}.png"
+
+
+def names_of(records: Sequence[Record]) -> list[str]:
+    """What the files of each image begin with: its path and box, as PN-GAN names them without the image's suffix.
+
+    The suffix stays where only it tells an image from another one.
+
+    Raises:
+        UsageError: two images would still have the same files.
+    """
+    sources = list(dict.fromkeys((record.path, record.box) for record in records))
+    short = {source: _name(*source, suffix=False) for source in sources}
+    counts = Counter(short.values())
+    names = {source: name if counts[name] == 1 else _name(*source, suffix=True) for source, name in short.items()}
+    owners: dict[str, tuple[str, Box | None]] = {}
+    for source, name in names.items():
+        other = owners.setdefault(name, source)
+        if other != source:
+            raise UsageError(
+                f"images generated from {other[0]} and {source[0]} would both be called {file_of(name, 'POSE')}; "
+                "rename one of the sources"
+            )
+    return [names[record.path, record.box] for record in records]
+
+
+def _name(text: str, box: Box | None, suffix: bool) -> str:
+    path = PurePosixPath(text)
+    place = "" if box is None else "_" + "-".join(map(str, box))
+    whole = suffix or path.suffix.lower() not in IMAGE_SUFFIXES  # of an array with a number: array.npy#7
+    return str(path.with_name((path.name if whole else path.stem) + place))
 
 
 def _claim(
@@ -211,10 +244,10 @@ def _batches(
     config = LoaderConfig(height=facts.height, width=facts.width, workers=0)
     skip = settings.on_bad_image == "skip"
     for batch in ordered_batches(dataset, [records[n] for n in chosen], settings.batch_size, config, skip=skip):
-        bad = {image.path for image in batch.bad_images}
+        bad = {image.name for image in batch.bad_images}
         numbers = [chosen[place] for place in batch.indices.tolist()]
         for number in numbers:
-            if records[number].path in bad:
+            if records[number].name in bad:
                 reasons[number] = "unreadable"
         rows = [row for row, number in enumerate(numbers) if not reasons[number]]
         if rows:

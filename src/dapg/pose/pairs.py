@@ -17,6 +17,7 @@ from dapg.core.key_points import usable
 from dapg.core.rng import generator_from
 from dapg.core.types import UNKNOWN, Modality, Record
 from dapg.data.base import Dataset
+from dapg.data.image_lines import said_of
 from dapg.data.sets.synthetic import Synthetic
 from dapg.pose.key_point_table import TABLE, read_table
 
@@ -90,9 +91,9 @@ def _members(
             continue
         if kind == "groups":
             if groups is None:
-                raise UsageError("pairs of kind 'groups' need --groups FILE: one line an image, path and group")
-            if record.path in groups:
-                cells[groups[record.path]].append(number)
+                raise UsageError("pairs of kind 'groups' need --pairs.groups FILE: one line an image, path and group")
+            if record.name in groups or record.path in groups:
+                cells[said_of(record, groups)].append(number)
         elif record.person != UNKNOWN:
             place = record.camera if kind == "synthetic" else UNKNOWN
             cells[record.person, place, record.modality].append(number)
@@ -186,21 +187,36 @@ def training_records(records: Sequence[Record], held_out: set[int], visible_only
 
 
 def persons_tested(dataset: Dataset) -> set[int]:
-    """Persons that a data set's scores are about: those of its test splits and trials, if it has any."""
+    """Persons that a data set's scores are about: those of its test splits and trials, if it has any.
+
+    Of a folder that sets no test image apart nobody: its trials are over all images, those of training too.
+    """
     persons: set[int] = set()
     for split in {"test", "query", "gallery"} & set(dataset.splits):
-        persons |= {record.person for record in dataset.records(split)}
+        try:
+            persons |= {record.person for record in dataset.records(split)}
+        except UsageError:
+            return set()
     for mode in set(dataset.modes) - {"validation"}:
-        with contextlib.suppress(UsageError):  # a folder without test images has no trials
+        with contextlib.suppress(UsageError):  # a folder whose test images are of one kind of light has no such trials
             for trial in dataset.trials(mode):
                 persons |= {record.person for record in (*trial.query, *trial.gallery)}
     return persons - {UNKNOWN}
 
 
 def held_out_persons(dataset: Dataset) -> set[int]:
-    """Test persons, and those of the validation split where there is one."""
-    validation = {record.person for record in dataset.records("val")} if "val" in dataset.splits else set()
-    return (persons_tested(dataset) | validation) - {UNKNOWN}
+    """Test persons, and those of the validation split where there is one.
+
+    Raises:
+        UsageError: nobody is set apart, so that asking for it must be a mistake.
+    """
+    held_out = persons_tested(dataset)
+    if "val" in dataset.splits:
+        with contextlib.suppress(UsageError):  # a folder names the split whether it has such images or not
+            held_out |= {record.person for record in dataset.records("val")}
+    if not held_out - {UNKNOWN}:
+        raise UsageError(f"--pairs.held_out: {dataset.title} {dataset.root} sets no test or validation persons apart")
+    return held_out - {UNKNOWN}
 
 
 def same_people(first: Synthetic, second: Synthetic, numbers: set[int]) -> set[int]:

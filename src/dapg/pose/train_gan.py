@@ -330,7 +330,7 @@ def _train(settings: GanSettings, run: Path) -> JsonObject:
     try:
         with progress_bar("pose GAN", "step", total, start) as bar:
             for done, batch, terms in training.steps(total, check):
-                course.bad_images |= {note.path: [note.reason, note.replacement] for note in batch.bad_images}
+                course.bad_images |= {note.name: [note.reason, note.replacement] for note in batch.bad_images}
                 course.add(terms)
                 bar.update(1)
                 if done % settings.train.log_every == 0 or done == total:

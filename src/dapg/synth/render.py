@@ -95,10 +95,15 @@ class Settings:
     engine: EngineSettings = run_only(EngineSettings(workers=0))
     """Who does the work."""
 
-    def splits(self) -> dict[str, list[int]]:
-        """Person numbers of ``train``, ``val`` and ``test``: no person is in two."""
+    def shares(self) -> tuple[int, int]:
+        """How many persons validate and how many test: SYSU-MM01's shares where they are not given."""
         validation = self.persons // 11 if self.validation_persons is None else self.validation_persons
         test = self.persons * 5 // 11 if self.test_persons is None else self.test_persons
+        return validation, test
+
+    def splits(self) -> dict[str, list[int]]:
+        """Person numbers of ``train``, ``val`` and ``test``: no person is in two."""
+        validation, test = self.shares()
         train = self.persons - validation - test
         numbers = list(range(1, self.persons + 1))
         return {
@@ -123,9 +128,12 @@ class Settings:
             raise UsageError("nothing to render: give --persons or --unlabelled a number above 0")
         if self.persons > 9999:
             raise UsageError("--persons goes up to 9999: SYSU-MM01 writes persons with four digits")
-        parts = [self.validation_persons or 0, self.test_persons or 0]
-        if min(parts) < 0 or sum(parts) > self.persons:
-            raise UsageError(f"{sum(parts)} validation and test persons do not fit into {self.persons} persons")
+        validation, test = self.shares()
+        if min(validation, test) < 0 or validation + test > self.persons:
+            raise UsageError(
+                f"{validation} validation and {test} test persons do not fit into {self.persons} persons; lower "
+                "--validation_persons or --test_persons"
+            )
         if not 1 <= self.pictures_per_camera <= 9999:
             raise UsageError("--pictures_per_camera must lie in 1 ... 9999")
         if self.unlabelled_persons is not None and not 0 < 2 * self.unlabelled_persons <= self.unlabelled:

@@ -406,7 +406,7 @@ def _one_step(trainer: Trainer, source: Iterator[Batch], logging: bool, window: 
         window.waited += time.perf_counter() - waiting
         window.pictures += len(batch)
         for bad in batch.bad_images:
-            trainer.progress.bad_images[bad.path] = [bad.reason, bad.replacement]
+            trainer.progress.bad_images[bad.name] = [bad.reason, bad.replacement]
         first = trainer.batches.first_position(part)
         positions = torch.arange(first, first + len(batch))
         indices.append(batch.indices)

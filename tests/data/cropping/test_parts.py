@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from dapg.core.errors import DataError
+from dapg.core.settings import check, merge
 from dapg.data.cropping.boxes import best_of_overlapping, inside, iou
 from dapg.data.cropping.crop_quality import (
     FilterConfig,
@@ -97,6 +98,13 @@ def test_nobody_twice_in_a_frame() -> None:
 )
 def test_each_filter_names_its_reason(box: tuple[int, int, int, int], reason: str) -> None:
     assert reason_to_drop(box, (100, 200), FilterConfig()) == reason
+
+
+def test_boxes_at_the_edge_are_kept_where_asked_for() -> None:
+    kept = merge(FilterConfig(), {"edge": -1})
+    check(kept)
+    assert reason_to_drop((0, 10, 40, 100), (100, 200), kept) == ""
+    assert reason_to_drop((0, 10, 40, 100), (100, 200), FilterConfig(edge=0)) == "at the edge"
 
 
 def texture(seed: int) -> np.ndarray:

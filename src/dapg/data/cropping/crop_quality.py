@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from dapg.core.ranges import Count, Factor, Pixels, PixelsOrZero, Range, Weight
+from dapg.core.ranges import Count, Factor, Pixels, Range, Weight
 from dapg.data.cropping._opencv import opencv
 
 _SHARPNESS_SIZE = (64, 128)
@@ -28,7 +28,7 @@ class FilterConfig:
     """Height over width."""
     min_sharpness: Weight = 50.0
     """Variance of the Laplacian of the grey crop at 128 x 64, grey levels squared."""
-    edge: PixelsOrZero = 2
+    edge: Annotated[int, Range(-1, 4096)] = 2
     """Boxes so near to the frame's edge (pixels) are cut-off people and left out; -1 keeps them."""
     duplicate_bits: Annotated[int, Range(-1, 64)] = 5
     """A crop whose perceptual hash differs in so few of 64 bits from a kept one is left out; -1 keeps all."""

@@ -24,6 +24,8 @@ COLUMNS = ("path", "person", "camera", "modality", "split", "left", "top", "righ
 PATTERNS = {"market": r"^(?P<person>-?\d+)_c(?P<camera>\d+)"}
 """Name -> where file names say person and camera: Market-1501's and its kin."""
 
+Box = tuple[int, int, int, int]
+
 _NOBODY = {"", "-1", "nan", "none", "null", "unknown"}
 """What trackers and spreadsheets write for a person nobody knows."""
 _MODALITIES = {
@@ -194,12 +196,18 @@ class Folder(Dataset):
             where = self.labels if self.labels.exists() else self.root
             raise UsageError(f"scores need {needed}; {where} names none. See docs/reference/datasets.md.")
 
+    def cells(self) -> Iterator[tuple[str, tuple[str, Box | None], dict[str, str]]]:
+        """(place for messages, path and box of the record, column -> cell) of each row, for columns of one's own."""
+        if self.labels.exists():
+            for where, row in _rows(self.labels):
+                yield where, (inside(row["path"], where), _box(row, where)), row
+
     def _read_labels(self, labels: Path) -> None:
         rows = list(_rows(labels))
         names = sorted({row.get("person", "") for _, row in rows if row.get("person", "").lower() not in _NOBODY})
         self.person_names = names
         persons = {name: number for number, name in enumerate(names)}
-        seen: dict[tuple[str, tuple[int, int, int, int] | None], str] = {}
+        seen: dict[tuple[str, Box | None], str] = {}
         for where, row in rows:
             record = Record(
                 path=inside(row["path"], where),
@@ -293,7 +301,7 @@ def _modality(text: str | None, where: str) -> Modality:
     return _MODALITIES[text.lower()]
 
 
-def _box(row: Mapping[str, str], where: str) -> tuple[int, int, int, int] | None:
+def _box(row: Mapping[str, str], where: str) -> Box | None:
     columns = ("left", "top", "right", "bottom")
     if not any(row.get(column) for column in columns):
         return None

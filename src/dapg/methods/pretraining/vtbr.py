@@ -19,7 +19,7 @@ from dapg.core.rng import SampleGenerator
 from dapg.core.scales import Scale, Self
 from dapg.core.train_config import ParameterGroup, ScheduleConfig
 from dapg.core.types import Modality, Record
-from dapg.data.image_lines import named, read_lines
+from dapg.data.image_lines import named, read_lines, said_of
 from dapg.methods.base import DataFacts, Method, MethodConfig, Recipe
 from dapg.models.backbones.base import Backbone
 from dapg.models.blocks.pooling import average_pool
@@ -106,7 +106,7 @@ class VTBR(Method["VTBR.Config"]):
         if facts.records:  # there are none when a trained method is read back
             known = _captions(config)
             rows = torch.tensor(
-                [tokens(known[record.path], config.vocabulary, config.length) for record in facts.records]
+                [tokens(said_of(record, known), config.vocabulary, config.length) for record in facts.records]
             )
         self.register_buffer("captions", rows, persistent=False)
 
