@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from dapg.core.errors import DataError, UsageError
+from dapg.core.train_config import DataConfig
 from dapg.core.types import Modality, Record
 from dapg.data.base import example_image
 from dapg.data.samplers import LocalBatches, Sampler
@@ -21,10 +22,12 @@ from dapg.data.sets.folder import Folder
 from dapg.data.sets.market1501 import Market1501
 from dapg.data.sets.regdb import RegDB
 from dapg.data.sets.shards import Shards
+from dapg.data.sets.synthetic import Synthetic
 from dapg.data.sets.sysu import SysuMM01
 from dapg.data.shards.pack import pack, write_tars
 from dapg.data.shards.shard_sampler import ShardSampler
 from dapg.data.shards.tar_store import write_index
+from dapg.data.source import select_records
 
 
 @pytest.mark.parametrize("kind", [SysuMM01, RegDB, Market1501, Folder])
@@ -34,7 +37,7 @@ def test_a_packed_set_is_the_set(tmp_path: Path, kind: Any) -> None:
     pack(original, tmp_path / "packed", per_shard=7)
     packed = Shards(tmp_path / "packed")
     assert packed.title == original.title
-    assert packed.splits[0] == original.splits[0]
+    assert packed.splits[0] == original.default_split()
     for split in packed.splits:
         assert packed.records(split) == original.records(split)
         for record in packed.records(split):
@@ -42,6 +45,53 @@ def test_a_packed_set_is_the_set(tmp_path: Path, kind: Any) -> None:
     assert packed.modes
     for mode in packed.modes:
         assert packed.trials(mode) == original.trials(mode)
+
+
+@pytest.mark.parametrize("kind", [SysuMM01, RegDB, Market1501, Folder, Synthetic])
+def test_a_packed_set_chooses_and_refuses_as_the_set_does(tmp_path: Path, kind: Any) -> None:
+    """No test image is trained on unasked, nobody of validation is fitted, near is not taken for thermal."""
+
+    def answers(dataset: Any) -> dict[str, Any]:
+        split = dataset.labelled_split()
+        try:
+            fitting = dataset.fitting_split(split)
+        except UsageError as error:
+            fitting = str(error)
+        trained = select_records(dataset, DataConfig(), 0)
+        return {
+            "trained": list(trained),
+            "splits": (dataset.default_split(), split, fitting),
+            "light": (dataset.infrared, dict(dataset.places)),
+            "version": dataset.version,
+        }
+
+    kind.write_example(tmp_path / "raw")
+    original = kind(tmp_path / "raw")
+    pack(original, tmp_path / "packed")
+    assert answers(Shards(tmp_path / "packed")) == answers(original)
+
+
+def test_an_index_of_earlier_versions_is_read(tmp_path: Path) -> None:
+    SysuMM01.write_example(tmp_path / "raw")
+    pack(SysuMM01(tmp_path / "raw"), tmp_path / "packed")
+    with np.load(tmp_path / "packed/index.npz") as stored:
+        arrays = dict(stored)
+    meta = json.loads(str(arrays["meta"]))
+    for later in ("labelled", "fitting", "data_version"):
+        del meta[later]
+    np.savez(tmp_path / "packed/index.npz", **{**arrays, "meta": np.array(json.dumps(meta))})
+    packed = Shards(tmp_path / "packed")
+    assert (packed.labelled_split(), packed.fitting_split("trainval")) == ("trainval", "trainval")
+    assert (packed.infrared, packed.version) == ("near", None)
+
+
+def test_a_fitting_part_that_was_not_packed_is_missed(tmp_path: Path) -> None:
+    SysuMM01.write_example(tmp_path / "raw")
+    pack(SysuMM01(tmp_path / "raw"), tmp_path / "packed", ["val", "trainval"])
+    packed = Shards(tmp_path / "packed")
+    assert packed.splits == ("trainval", "val")
+    with pytest.raises(UsageError, match="has no split 'train'"):
+        packed.records(packed.fitting_split("trainval"))
 
 
 def test_only_what_was_asked_for_is_packed(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from dapg.data.shards.tar_store import TarStore, write_index
 class Shards(Dataset):
     """A folder of tars with an index, as ``dapg data shard`` writes it.
 
-    Splits, modes and title are those of the packed set.
+    Splits, modes, title and light are those of the packed set, and so is what it takes unless told otherwise: a default
+    of its own would train on test images, or compare two kinds of infrared, without a word.
     """
 
     title = "packed shards"
@@ -33,7 +34,9 @@ class Shards(Dataset):
         self.modes = tuple(meta["modes"])  # type: ignore[misc]
         self.title = meta["title"]  # type: ignore[misc]
         kinds = (plugins.load("data.sets", name, Dataset) for name in plugins.names("data.sets"))
-        self.places = next((kind.places for kind in kinds if kind.title == self.title), {})
+        packed: type[Dataset] = next((kind for kind in kinds if kind.title == self.title), Dataset)
+        self.places = dict(packed.places)  # it must travel to loader workers, which a mappingproxy cannot
+        self.infrared = packed.infrared  # type: ignore[misc]
 
     def records(self, split: str = "all") -> Sequence[Record]:
         """The records of a packed split, in the order of the original set."""
@@ -50,6 +53,19 @@ class Shards(Dataset):
         if seed:
             raise UsageError(f"{self.root} holds the trials of seed 0 only; use the original data set for seed {seed}")
         return self.store.trials(mode)
+
+    def labelled_split(self) -> str:
+        """That of the packed set, where it was packed."""
+        return self.store.meta.get("labelled", self.default_split())
+
+    def fitting_split(self, split: str) -> str:
+        """That of the packed set; ``records`` refuses it where it was not packed."""
+        return self.store.meta.get("fitting", {}).get(split) or super().fitting_split(split)
+
+    @property
+    def version(self) -> str | None:
+        """That of the packed set."""
+        return self.store.meta.get("data_version")
 
     def read(self, record: Record) -> bytes:
         """The image's bytes, from the middle of its tar."""

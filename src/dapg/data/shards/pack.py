@@ -1,12 +1,13 @@
 """Turns any data set into ``shard-000000.tar`` ... (readable by webdataset) and an index; killed, it goes on."""
 
+import contextlib
 import functools
 import hashlib
 import io
 import itertools
 import json
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from dapg.core.engines.base import EngineSettings
@@ -15,7 +16,7 @@ from dapg.core.files import atomic_path, folder_lock, remove_leftovers, write_js
 from dapg.core.launch import launch
 from dapg.core.schema import read_json
 from dapg.core.shards import Job, RunShard, chunk, chunks
-from dapg.core.types import Record, Trial
+from dapg.core.types import JsonObject, Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.compact import CompactRecords
 from dapg.data.listing import IMAGE_SUFFIXES
@@ -34,7 +35,8 @@ def pack(
     Args:
         dataset: what to pack.
         root: new folder for the tars.
-        splits: names; none: every split this copy has.
+        splits: names; none: every split this copy has. The set's default among them is written first: it is what a
+            packed set is trained on unless told otherwise, and streamed.
         per_shard: images per tar.
         engine: who does the work.
 
@@ -53,7 +55,9 @@ def pack(
     folder = Path(root)
     for split in splits:
         dataset.check_split(split)
-    chosen = _existing(dataset, splits or dataset.splits, optional=not splits)
+    first = dataset.default_split()
+    wanted = sorted(splits or dataset.splits, key=lambda split: split != first)  # the others stay in their order
+    chosen = _existing(dataset, wanted, optional=not splits)
     records = list(dict.fromkeys(itertools.chain.from_iterable(chosen.values())))
     by_path = {record.path: record for record in records}
     listed = hashlib.sha256("\n".join(by_path).encode()).hexdigest()
@@ -67,7 +71,8 @@ def pack(
     with folder_lock(folder, patience=3600.0):  # others that worked with us may be writing the same
         remove_leftovers(folder)
         if (folder / PACKING).exists():
-            write_index(folder, chosen, _trials_within(dataset, set(records)), dataset.title, dataset.licence)
+            trials, own = _trials_within(dataset, set(records)), _choices(dataset, chosen)
+            write_index(folder, chosen, trials, dataset.title, dataset.licence, own)
             (folder / PACKING).replace(folder / PACKED)
     size = sum(_tar(folder, int(shard)).stat().st_size for shard in shards)
     return {"pictures": len(by_path), "tars": len(shards), "bytes": size}
@@ -109,6 +114,20 @@ def _existing(dataset: Dataset, splits: Sequence[str], optional: bool) -> dict[s
             if not optional:
                 raise
     return existing
+
+
+def _choices(dataset: Dataset, chosen: Iterable[str]) -> JsonObject:
+    """What the set says of its splits and version, as the packed one must answer alike."""
+    fitting = {}
+    for split in chosen:
+        with contextlib.suppress(UsageError):  # a set without validation persons
+            fitting[split] = dataset.fitting_split(split)
+    labelled = dataset.labelled_split()
+    return {
+        "fitting": fitting,
+        "data_version": dataset.version,
+        **({"labelled": labelled} if labelled in chosen else {}),
+    }
 
 
 def _trials_within(dataset: Dataset, packed: set[Record]) -> dict[str, list[Trial]]:

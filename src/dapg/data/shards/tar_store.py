@@ -13,7 +13,8 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, TypedDict
+from types import MappingProxyType
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,11 @@ class _Meta(TypedDict):
     modes: dict[str, list[_Trial]]
     tars: list[str]
     sizes: list[int]
+    labelled: NotRequired[str]
+    """The split of fine-tunings. Indexes of earlier versions and of foreign tars lack this and what follows."""
+    fitting: NotRequired[dict[str, str]]
+    """Split -> its part without validation persons, packed or not."""
+    data_version: NotRequired[str | None]
 
 
 def _within(array: NDArray[np.generic], limit: int) -> bool:
@@ -92,7 +98,7 @@ class TarStore:
         described = parse_json(str(self._arrays.pop("meta")), root / INDEX, _REMEDY)
         if isinstance(described, dict) and described.get("version") != _VERSION:
             raise DataError(f"{root / INDEX} was written by another version of dapg: pack the set again")
-        self.meta = checked(described, _Meta, root / INDEX, _REMEDY)
+        self.meta: _Meta = checked(described, _Meta, root / INDEX, _REMEDY)
         self._check_index(root / INDEX)
         for name, size in zip(self.meta["tars"], self.meta["sizes"], strict=True):
             if Path(name).name != name:  # an index from elsewhere must not open files outside the folder
@@ -240,8 +246,9 @@ def write_index(
     trials: Mapping[str, Sequence[Trial]],
     title: str,
     licence: str = "",
+    choices: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
-    """Write ``index.npz`` for the tars of ``root``.
+    """Write ``index.npz`` for the tars of ``root``; ``choices`` are the optional keys of its ``meta``.
 
     Raises:
         DataError: a record's image is not in the tars.
@@ -291,6 +298,7 @@ def write_index(
         "modes": modes,
         "tars": names,
         "sizes": [(root / name).stat().st_size for name in names],
+        **choices,
     }
     arrays["meta"] = np.array(json.dumps(meta))
     with atomic_path(root / INDEX) as temporary, temporary.open("wb") as handle:
