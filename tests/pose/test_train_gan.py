@@ -16,7 +16,7 @@ from dapg.augment.carry import carry
 from dapg.augment.skeleton import draw_skeletons
 from dapg.cli import main
 from dapg.core.batch import BadImage, Batch
-from dapg.core.errors import UsageError
+from dapg.core.errors import DataError, UsageError
 from dapg.core.images import decode
 from dapg.core.train_config import DataConfig
 from dapg.core.types import UNKNOWN, Modality, Record
@@ -287,6 +287,27 @@ def test_resume_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "cut")
     assert train_gan(small(tmp_path / "cut"))["reused"]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_none_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A turned bit changes no length. A run that nothing can be read of is not begun again unasked."""
+    base = small(tmp_path / "run")
+    train_gan(base)
+    weights = tmp_path / "run" / "checkpoints" / "step_00000004" / "method.safetensors"
+    expected, torn = weights.read_bytes(), bytearray(weights.read_bytes())
+    torn[len(torn) // 2] ^= 128
+    weights.write_bytes(torn)
+    (tmp_path / "run" / "result.json").unlink()
+    train_gan(base)
+    assert f"{weights.parent} is damaged; going on from step 2" in capsys.readouterr().err
+    assert weights.read_bytes() == expected, "its steps were done again"
+    for manifest in tmp_path.glob("run/checkpoints/*/manifest.json"):
+        manifest.write_text("[]")
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(DataError, match=r"no checkpoint below .* can be read; delete .* to begin again"):
+        train_gan(base)
 
 
 def test_what_a_run_leaves_says_what_its_pairs_were(tmp_path: Path) -> None:

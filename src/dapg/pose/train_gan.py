@@ -29,6 +29,7 @@ from dapg.core.progress import progress_bar
 from dapg.core.ranges import Count, CountOrZero, Decay, Seed, Share, Weight
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.run_folder import RunFolder
+from dapg.core.schema import wall
 from dapg.core.settings import run_only, to_dict
 from dapg.core.train_config import DataConfig
 from dapg.core.types import UNKNOWN, JsonObject, Record
@@ -435,14 +436,16 @@ def _optimizer(networks: Networks, config: GanTrainConfig) -> torch.optim.Optimi
 
 
 def _restore(run: Path, networks: Networks, optimizer: torch.optim.Optimizer) -> tuple[int, _Course]:
-    checkpoint.prune(run, keep_last=10**9, keep_best=False)
-    whole = checkpoint.whole_checkpoints(run)
-    if not whole:
-        return 0, _Course()
-    course = _Course(**checkpoint.load(whole[-1], networks, optimizer))
     device = next(networks.parameters()).device
-    course.sums = {name: total.to(device) for name, total in course.sums.items()}
-    return whole[-1].step, course
+
+    def take(candidate: checkpoint.Checkpoint) -> tuple[int, _Course]:
+        state = checkpoint.load(candidate, networks, optimizer)
+        with wall(f"checkpoint {candidate.folder}"):
+            course = _Course(**state)
+            course.sums = {name: total.to(device) for name, total in course.sums.items()}
+        return candidate.step, course
+
+    return checkpoint.restore(run, device, take) or (0, _Course())
 
 
 @dataclass(frozen=True)

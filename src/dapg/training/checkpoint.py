@@ -7,15 +7,17 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from tqdm import tqdm
 
 from dapg.core import distributed
 from dapg.core.errors import DapgError, DataError, TrainingError
@@ -26,6 +28,7 @@ from dapg.core.types import JsonObject
 
 FOLDER = "checkpoints"
 _PARTIAL, _MANIFEST = ".partial", "manifest.json"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -106,13 +109,15 @@ def save(
     """
     final = run / FOLDER / f"step_{step:08d}"
     partial = final.with_name(final.name + _PARTIAL)
-    rank = distributed.rank()
+    rank, device = distributed.rank(), next(method.parameters()).device
     error: Exception | None = None
-    try:
+
+    def prepare() -> None:
         if rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-        distributed.barrier()
+
+    def write() -> None:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
         broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
         if broken:  # the gradients of a loss that is finite need not be
@@ -125,28 +130,23 @@ def save(
             trained = {name for name, _ in method.named_parameters()}
             own["buffers"] = {name: tensor for name, tensor in tensors.items() if name not in trained}
         torch.save(own, partial / f"rank{rank}.pt")
-    except (
-        OSError,
-        RuntimeError,
-        SafetensorError,
-        TrainingError,
-    ) as caught:  # torch and safetensors have own words for a full disk
-        error = caught
-    device = next(method.parameters()).device
-    failed = distributed.any_process(error is not None, device)  # also waits until all have written
-    if not failed:
-        try:
-            if rank == 0:
-                _publish(partial, final, {"step": step, "world_size": distributed.world_size(), "score": score})
-        except (OSError, DapgError) as caught:
-            error = caught
-        failed = distributed.any_process(error is not None, device)
-    if failed:
+
+    def publish() -> None:
         if rank == 0:
-            shutil.rmtree(partial, ignore_errors=True)
-        reason = f"{error}{full_disk(final, error)}" if error else "another process failed"
-        remedy = ". Try a lower learning rate, clipping or fp32." if isinstance(error, TrainingError) else ""
-        raise TrainingError(f"could not write checkpoint {final}: {reason}{last_good(run)}{remedy}") from error
+            _publish(partial, final, {"step": step, "world_size": distributed.world_size(), "score": score})
+
+    for part in (prepare, write, publish):
+        try:
+            part()
+        except (OSError, RuntimeError, SafetensorError, DapgError) as caught:  # torch's and safetensors' own words
+            error = caught
+        # Whoever fails asks all the same: processes that ask different questions would wait for each other for ever.
+        if distributed.any_process(error is not None, device):
+            if rank == 0:
+                shutil.rmtree(partial, ignore_errors=True)
+            reason = f"{error}{full_disk(final, error)}" if error else "another process failed"
+            remedy = ". Try a lower learning rate, clipping or fp32." if isinstance(error, TrainingError) else ""
+            raise TrainingError(f"could not write checkpoint {final}: {reason}{last_good(run)}{remedy}") from error
     return final
 
 
@@ -169,6 +169,44 @@ def last_good(run: Path) -> str:
     """``"; last good checkpoint: ..."`` for error messages."""
     whole = whole_checkpoints(run)
     return f"; last good checkpoint: {whole[-1].folder}" if whole else "; there is no earlier checkpoint"
+
+
+def restore(run: Path, device: torch.device, take: Callable[[Checkpoint], T]) -> T | None:
+    """What ``take`` makes of the newest checkpoint that it can read; None where a run begins. Every process calls it.
+
+    Newer checkpoints that cannot be used are named, once, and deleted: their steps are done again.
+
+    Raises:
+        DataError: there are checkpoints, and none can be read: to begin again unasked would lose them.
+    """
+    prune(run, keep_last=10**9, keep_best=True)
+    distributed.barrier()
+    failure: DapgError | None = None
+    for candidate in reversed(whole_checkpoints(run)):
+        try:
+            taken = take(candidate)
+        except DapgError as error:
+            failure = error
+        else:
+            failure = None
+        # Every process goes on from the same one.
+        if not distributed.any_process(failure is not None, device):
+            _tell_damaged(run, candidate.step)
+            return taken
+    if failure is not None or newer(run, step=0):
+        raise DataError(
+            f"no checkpoint below {run / FOLDER} can be read{f' ({failure})' if failure else ''}; "
+            f"delete {run} to begin again"
+        )
+    return None
+
+
+def _tell_damaged(run: Path, step: int) -> None:
+    if distributed.rank() > 0:
+        return
+    for folder in newer(run, step):
+        tqdm.write(f"warning: {folder} is damaged; going on from step {step}", file=sys.stderr)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def load(checkpoint: Checkpoint, method: nn.Module, optimizer: torch.optim.Optimizer) -> JsonObject:

@@ -6,10 +6,9 @@ functions of (seed, t), nothing else has memory than the method and the optimise
 """
 
 import copy
+import functools
 import os
-import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ from tqdm import tqdm
 from dapg.core import distributed
 from dapg.core.batch import Batch, StepResult, spread
 from dapg.core.device import faster_precision, keep_freed_memory, place, resolve_device
-from dapg.core.errors import DapgError, DataError, TrainingError, UsageError, killed_loader
+from dapg.core.errors import DapgError, TrainingError, UsageError, killed_loader
 from dapg.core.metrics_log import MetricsLog
 from dapg.core.progress import Bar, progress_bar
 from dapg.core.rng import SampleGenerator
@@ -317,27 +316,8 @@ def _base_rate(config: TrainConfig) -> float:
 def _restore(
     run: Path, method: Method, optimizer: AcceleratedOptimizer, accelerator: Accelerator
 ) -> tuple[Progress, "_Window"]:
-    checkpoint.prune(run, keep_last=10**9, keep_best=True)
-    distributed.barrier()
-    failure: DapgError | None = None
-    for candidate in reversed(checkpoint.whole_checkpoints(run)):
-        try:
-            progress, window = _load(candidate, method, optimizer, accelerator)
-        except DapgError as error:
-            failure = error
-        else:
-            failure = None
-        # Every process goes on from the same one.
-        if distributed.any_process(failure is not None, torch.device(accelerator.device)):
-            continue
-        _tell_damaged(run, progress.step)
-        return progress, window
-    if failure is not None or checkpoint.newer(run, step=0):
-        raise DataError(
-            f"no checkpoint below {run / checkpoint.FOLDER} can be read{f' ({failure})' if failure else ''}; delete "
-            f"{run} to begin again"
-        )
-    return Progress(), _Window()
+    load = functools.partial(_load, method=method, optimizer=optimizer, accelerator=accelerator)
+    return checkpoint.restore(run, torch.device(accelerator.device), load) or (Progress(), _Window())
 
 
 def _load(
@@ -348,15 +328,6 @@ def _load(
         accelerator.scaler.load_state_dict(state["scaler"])
     progress = from_dict(Progress, state.get("progress"), f"checkpoint {candidate.folder}: ")
     return progress, _Window(state.get("window"), accelerator.device)
-
-
-def _tell_damaged(run: Path, step: int) -> None:
-    """Newer checkpoints that cannot be used are named, once, and deleted: their steps are done again."""
-    if distributed.rank() > 0:
-        return
-    for folder in checkpoint.newer(run, step):
-        tqdm.write(f"warning: {folder} is damaged; going on from step {step}", file=sys.stderr)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: Bar) -> None:
