@@ -37,7 +37,7 @@ class Dataset(ABC):
     """Names ``trials`` accepts; empty for sets without a test protocol. One that is called ``validation`` scores
     persons outside the test, to choose checkpoints by."""
 
-    infrared: ClassVar[str] = "unknown"
+    infrared: str = "unknown"
     """Kind of its infrared light: near, thermal or unknown. A threshold of one kind says nothing about the other."""
     places: Mapping[int, int] = MappingProxyType({})
     """Camera -> place, of cameras that share one; any other camera is a place of its own."""

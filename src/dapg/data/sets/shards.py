@@ -36,7 +36,7 @@ class Shards(Dataset):
         kinds = (plugins.load("data.sets", name, Dataset) for name in plugins.names("data.sets"))
         packed: type[Dataset] = next((kind for kind in kinds if kind.title == self.title), Dataset)
         self.places = dict(packed.places)  # it must travel to loader workers, which a mappingproxy cannot
-        self.infrared = packed.infrared  # type: ignore[misc]
+        self.infrared = packed.infrared
 
     def records(self, split: str = "all") -> Sequence[Record]:
         """The records of a packed split, in the order of the original set."""

@@ -55,7 +55,7 @@ class Synthetic(Dataset):
     """People who do not exist, in four visible and two near-infrared cameras."""
 
     title: ClassVar[str] = "Synthetic people"
-    infrared: ClassVar[str] = "near"
+    infrared = "near"
     places = SAME_ROOM
     licence: ClassVar[str] = "CC0-1.0"
     access: ClassVar[str] = "ships with the package; larger sets: dapg data synth (docs/reference/synthetic.md)"
