@@ -117,12 +117,23 @@ def test_delete_check_audit_backup_and_export(capsys: pytest.CaptureFixture[str]
     assert entries[-1]["reason"] == "asked for it"
     code, out, _ = run(capsys, "gallery", "audit", folder, "--verify", "true", "--expect", entries[2]["hash"])
     assert (code, out) == (0, f"the chain is whole; last hash {entries[-1]['hash']}\n")
-    code, _, err = run(capsys, "gallery", "audit", folder, "--verify", "true", "--expect", "5f3c")
+    code, _, err = run(capsys, "gallery", "audit", folder, "--expect", "5f3c")
     assert (code, "1 problem in the audit" in err) == (1, True)
     assert run(capsys, "gallery", "backup", folder, "--out", folder.parent / "backup")[0] == 0
     assert Gallery(folder.parent / "backup").info()["pictures"] == 6
     for words in (("delete", folder), ("export", folder), ("backup", folder)):
         assert run(capsys, "gallery", *words)[0] == 2
+
+
+def test_a_demo_that_is_there_is_opened_with_the_model_that_was_given(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("uvicorn")
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # were it served, this would end it
+        port = taken.getsockname()[1]
+        code, _, err = run(capsys, "serve", "--demo", folder, "--model", "random", "--port", port, "--device", "cpu")
+    assert (code, "random is not the network that the gallery was made with" in err) == (2, True), err
 
 
 def test_a_taken_port_is_refused_with_a_way_out(

@@ -170,6 +170,20 @@ def test_a_deleted_person_stays_deleted(tmp_path: Path, figures: Path) -> None:
     assert kept.answers[0].picture.person == "person 000"
 
 
+def test_a_search_by_a_deleted_image_is_forgotten_where_a_filter_left_it_out(tmp_path: Path, figures: Path) -> None:
+    gallery = new(tmp_path)
+    gallery.index(figures)
+    asked, other = figures / "camera1" / "003_0.png", figures / "camera1" / "000_0.png"
+    for query in (asked, other):
+        gallery.search([query], filters=Filters(camera=("camera 2",)))
+    gallery.search([other, asked], filters=Filters(modality=Modality.INFRARED), top=1)
+    number = next(picture.number for picture in gallery.pictures() if picture.path == str(asked))
+    assert gallery.delete([number]) == 1
+    secrets = [entry.secret for entry in gallery.audit() if entry.action == "search"]
+    assert secrets == [None, {"queries": [hashlib.sha256(other.read_bytes()).hexdigest()]}, None]
+    assert gallery.check() == []
+
+
 def _decoded(path: Path, gallery: Gallery) -> torch.Tensor:
     return decode(path.read_bytes(), gallery.network().input_size)[None]
 
@@ -183,7 +197,7 @@ def test_verdicts_make_a_timeline_and_a_case(tmp_path: Path, figures: Path) -> N
     for picture, same in ((first, True), (second, True), (third, False), (second, False)):
         anna.verdict(result.number, picture, same)
     assert [picture.number for picture in gallery.timeline(result.number)] == [first]
-    assert gallery.info()["classes"] == {"unknown": 22, "matched": 0, "confirmed": 2}
+    assert gallery.info()["classes"] == {"unknown": 23, "matched": 0, "confirmed": 1}, "the last word counts"
     with pytest.raises(UsageError, match="no image 999"):
         anna.verdict(result.number, 999, True)
     anna.export(result.number, tmp_path / "case.zip")

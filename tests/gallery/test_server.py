@@ -5,6 +5,7 @@ import io
 import re
 import shlex
 import struct
+import threading
 import time
 import zipfile
 import zlib
@@ -18,11 +19,12 @@ from fastapi import HTTPException
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from dapg.core.errors import BusyError, DataError
+from dapg.core.errors import BusyError, DapgError, DataError
 from dapg.features.networks import NetworkSettings
 from dapg.gallery.gallery import Gallery
+from dapg.gallery.indexing import IndexReport
 from dapg.gallery.server import access, uploads
-from dapg.gallery.server.app import ServerSettings, create_app
+from dapg.gallery.server.app import ServerSettings, _keep_retention, create_app
 from dapg.gallery.server.uploads import Decoder, Prepared
 from figures import make_figures
 
@@ -205,6 +207,44 @@ def test_pictures_come_in_and_go_for_good(server: Server) -> None:
     assert server.gallery.check() == []
 
 
+def test_a_deletion_leaves_an_upload_alone_that_is_taken_in(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = Gallery.index
+
+    def index_after_deletion(self: Gallery, *arguments: Any) -> IndexReport:
+        self.delete()
+        return index(self, *arguments)
+
+    monkeypatch.setattr(Gallery, "index", index_after_deletion)
+    send = {"files": ("night.png", _png(48, 96, 99))}
+    answer = server.client("operator").post("/api/v1/pictures", files=send, data={"camera": "hall"})
+    assert answer.json()["added"] == 1
+    assert list(server.gallery.folder.glob("upload-*")) == []
+
+
+def test_retention_goes_on_after_a_failure_and_says_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The disk is full, nothing is wrong, somebody else writes; then the server ends."""
+    outcomes: list[Exception | int] = [DapgError("disk is full"), 0, BusyError("somebody writes")]
+    ends = [True, False, False]
+
+    def enforce(_: Gallery) -> int:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            return ends.pop()
+
+    monkeypatch.setattr(Gallery, "enforce_retention", enforce)
+    _keep_retention(server.gallery, Stop())
+    assert (outcomes, ends) == ([], [])
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(": ")[2] for line in lines] == ["disk is full", "somebody writes"]
+
+
 def test_a_session_must_prove_that_its_page_asks(server: Server) -> None:
     client, session = server.client(), "/api/v1/session"
     assert client.post("/api/v1/login", json={"token": server.tokens["admin"]}).is_success
@@ -232,6 +272,10 @@ def test_who_is_removed_is_out_at_once(server: Server) -> None:
     assert client.get("/api/v1/session").json()["name"] == "guest"
     server.gallery.remove_user("guest")
     assert client.get("/api/v1/session").status_code == 401
+    new = server.client()
+    new.post("/api/v1/login", json={"token": server.gallery.add_user("guest", "viewer")})
+    assert new.get("/api/v1/session").json()["name"] == "guest"
+    assert client.get("/api/v1/session").status_code == 401, "a new token does not let in who had the old one"
 
 
 def test_the_login_link_works_once(server: Server) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import UsageError
 from dapg.core.types import Modality
+from dapg.data.sightings import Sighting, sightings
 from dapg.features.networks import NetworkSettings
 from dapg.gallery import encoding, indexing
 from dapg.gallery.encoding import Damaged, Encoded
@@ -109,11 +110,28 @@ def test_shards_write_what_one_process_writes(tmp_path: Path, monkeypatch: pytes
 def test_a_deletion_removes_what_a_killed_command_left_of_pictures(tmp_path: Path) -> None:
     gallery = new(tmp_path)
     gallery.index(make_figures(tmp_path / "figures", persons=1), IndexSettings())
-    piece = gallery.folder / "incoming" / "shards-0" / ".shards" / "pieces" / "000000.npz"
-    piece.parent.mkdir(parents=True)
-    piece.write_bytes(b"features")
+    names = ("incoming/shards-0/.shards/pieces/000000.npz", "incoming/night.avi/0.jpg", "upload-x/a.png", "my/a.png")
+    left = [gallery.folder / name for name in names]
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"image")
     assert gallery.delete([1]) == 1
-    assert not piece.exists()
+    assert [path.exists() for path in left] == [False, False, False, True]
+
+
+def test_a_deletion_leaves_a_video_alone_that_is_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = new(tmp_path)
+    (tmp_path / "night.avi").write_bytes(b"video")
+
+    def cut(source: str, settings: IndexSettings, work: Path) -> Sequence[Sighting]:
+        crops = work / Path(source).name
+        draw_person(0, 1, 0, False).save(crops / "0.png")
+        gallery.delete()
+        return sightings(str(crops), settings, work)
+
+    monkeypatch.setattr(indexing, "sightings", cut)
+    assert gallery.index(tmp_path / "night.avi").added == 1
+    assert not (gallery.folder / "incoming").exists()
 
 
 def test_kinds_of_infrared_do_not_meet(tmp_path: Path) -> None:

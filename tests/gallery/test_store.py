@@ -226,7 +226,15 @@ def test_a_gallery_in_postgres_from_index_to_deletion(server: str, tmp_path: Pat
     assert gallery.index(figures, shards).counts()["known"] == 12
     result = gallery.search(figures / "camera1" / "001_0.png", top=2)
     assert [answer.picture.person for answer in result.answers] == ["person 001"] * 2
+    gallery.search(figures / "camera1" / "001_0.png", filters=Filters(camera=("camera 2",)))
+    gallery.verdict(1, result.answers[0].picture.number, True)
+    gallery.label([1, result.answers[0].picture.number], None)
+    assert gallery.info()["classes"] == {"unknown": 1, "matched": 0, "confirmed": 11}
+    gallery.verdict(1, result.answers[0].picture.number, False)
+    assert gallery.info()["classes"] == {"unknown": 2, "matched": 0, "confirmed": 10}
+    gallery.label([result.answers[0].picture.number], "person 001")
     assert gallery.delete(person="person 001") == 6
+    assert [entry.secret for entry in gallery.audit() if entry.action == "search"] == [None, None]
     assert gallery.index(figures, shards).counts() == {
         "added": 0,
         "known": 6,

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from dapg.core.schema import read_json
 from dapg.core.seeds import derive_seed
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.sets.regdb import RegDB
-from dapg.evaluation.thresholds import ThresholdSettings, _pair, _table
+from dapg.evaluation.thresholds import ThresholdSettings, _drawn, _pair, _table
 from dapg.features.networks import NetworkSettings
 from dapg.gallery.gallery import Gallery
 from dapg.gallery.verdicts import Threshold
@@ -102,6 +103,32 @@ def test_drawn_queries_search_a_gallery_of_everybody() -> None:
     table = _table(features[:2], asked, features, records, pair, everybody=True)
     assert table.persons.tolist() == [0, 1, 2]
     assert table.best.shape == (2, 3)
+
+
+def test_so_many_queries_of_each_light_are_drawn() -> None:
+    """Of 599 records 300, where a step of one takes all and a step of two 300; of ten all ten."""
+    records = [Record(f"{n}.png", n, 1, VISIBLE) for n in range(599)]
+    records += [Record(f"{n}.png", n, 1, INFRARED) for n in range(10)]
+    places = _drawn(records, 300)
+    assert places[300:] == [*range(599, 609)]
+    assert set(np.diff(places[:300])) == {1, 2}
+    assert places[:2] == [0, 1]
+    assert _drawn(records[:8], 4) == [0, 2, 4, 6]
+    assert _drawn(records, 0) == [*range(609)]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_only_thresholds_beside_a_model_come_with_it_into_a_new_gallery(
+    beside: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = {"data": {"name": "people", "split": "test"}, "persons": 20, "unreadable": 0, "pairs": []}
+    network = SimpleNamespace(card=SimpleNamespace(hash="", name="", infrared=""), encoder=None)
+    monkeypatch.setattr("dapg.evaluation.thresholds.measure", lambda *_: result)
+    monkeypatch.setattr("dapg.features.networks.Network", lambda *_: network)
+    monkeypatch.setattr("dapg.features.networks.thresholds_file", lambda model: tmp_path / "thresholds.json")
+    model = tmp_path if beside else "agw-imagenet-small"
+    code, said, err = run(capsys, "threshold", model, "--data", "synthetic", "--out", tmp_path / "out.json")
+    assert (code, "next: dapg index GALLERY IMAGES" in said) == (0, beside), err
 
 
 def test_a_gallery_gets_thresholds_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ class AuditSettings:
     verify: bool = False
     """Check the chain instead of printing it."""
     expect: str = ""
-    """A hash that --verify printed earlier: it must still be in the chain."""
+    """A hash that --verify printed earlier: it must still be in the chain, which is checked then, too."""
     after: CountOrZero = 0
     """Only entries with larger numbers."""
     limit: Count = 1000
@@ -42,7 +42,7 @@ def main(words: list[str], program: str) -> None:
     from dapg.gallery.gallery import Gallery
 
     gallery = Gallery(folder)
-    if not settings.verify:
+    if not (settings.verify or settings.expect):
         for entry in gallery.audit(settings.after, settings.limit):
             print(json.dumps(asdict(entry), ensure_ascii=False))
         return

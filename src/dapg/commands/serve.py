@@ -81,16 +81,17 @@ def _serve(folder: str, demo: bool, settings: ServeSettings) -> None:
     import torch
     import uvicorn
 
-    from dapg.gallery.gallery import Gallery
+    from dapg.gallery.gallery import ABOUT, Gallery
     from dapg.gallery.server.app import ServerSettings, create_app
     from dapg.pipelines.demo_gallery import MODEL, QUERIES, demo_gallery
 
-    place = Path(folder)
+    place, trained = Path(folder), ""
     if demo:
         from dapg.pipelines.demo import trained_network
 
         trained = trained_network(place)
         place = place / "gallery" if trained else place
+    if demo and not (place / ABOUT).is_file():
         gallery = demo_gallery(
             place, lambda line: print(line, flush=True), settings.model or trained or MODEL, settings.device
         )

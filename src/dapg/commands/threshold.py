@@ -68,5 +68,5 @@ def main(words: list[str], program: str) -> None:
     print(f"\nwritten: {', '.join(places)}")
     if gallery:
         say_next(("search with them", dapg("search", model, "IMAGE")))
-    else:
+    elif Path(model).is_dir():  # a gallery takes those that lie beside its model, none from --out
         say_next(("make a gallery with them", dapg("index", "GALLERY", "IMAGES", "--model", model)))

@@ -359,12 +359,12 @@ def _drift(
 
 
 def _drawn(records: Sequence[Record], count: int) -> list[int]:
-    """Places of evenly spaced records, ``count`` of each kind of light; 0: all."""
+    """Places of evenly spaced records, ``count`` of each kind of light, or all where there are fewer; 0: all."""
     places = []
     for modality in Modality:
         of_kind = [place for place, record in enumerate(records) if record.modality == modality]
-        step = max(1, len(of_kind) // count) if count else 1
-        places += of_kind[::step]
+        taken = min(count or len(of_kind), len(of_kind))
+        places += [of_kind[number * len(of_kind) // taken] for number in range(taken)]
     return places
 
 

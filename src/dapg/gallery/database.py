@@ -27,6 +27,8 @@ Row = tuple[Any, ...]
 Value = str | int | float | bytes | list[int] | None
 FILE = "gallery.sqlite"
 CACHE = "cache"
+INCOMING, UPLOAD, OWNER = "incoming", "upload-", 1
+"""Folders of images that are taken in, and the rank of their user's lock: a deletion removes those without one."""
 _SAFE = ("secure_delete = ON", "foreign_keys = ON")
 _PAGE = 16_384
 """Bytes: a feature of up to 8,000 numbers lies on one page, in one piece, so that what is left of it can be found."""

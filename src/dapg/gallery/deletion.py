@@ -5,6 +5,7 @@ To find a feature among gigabytes, eight of its bytes are marked by a keyed perm
 applies to every position of a file; where a mark occurs, the digest of the whole feature decides.
 """
 
+import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,17 +20,18 @@ from dapg.gallery.database import Database
 from dapg.gallery.indexing import Keys
 
 CLASSES = ("unknown", "matched", "confirmed")
-"""Nobody has connected the image with a query; a search called it the same person; a person did, or named it."""
-_CLASS = (
-    "CASE WHEN p.person IS NOT NULL OR EXISTS (SELECT 1 FROM verdicts v WHERE v.picture = p.id AND v.same = 1) "
-    "THEN 'confirmed' WHEN EXISTS (SELECT 1 FROM results r WHERE r.picture = p.id AND r.verdict = 'same') "
-    "THEN 'matched' ELSE 'unknown' END"
+"""Nothing connects the image with a query; a search called it the same person; a person's last word did, or a name."""
+_CLASSED = (
+    "SELECT p.id AS id, p.added AS added, CASE WHEN p.person IS NOT NULL OR EXISTS (SELECT 1 FROM verdicts v "
+    "WHERE v.picture = p.id AND v.same = 1 AND v.id = (SELECT MAX(w.id) FROM verdicts w WHERE w.search = v.search "
+    "AND w.picture = v.picture)) THEN 'confirmed' WHEN EXISTS (SELECT 1 FROM results r WHERE r.picture = p.id "
+    "AND r.verdict = 'same') THEN 'matched' ELSE 'unknown' END AS class FROM pictures p"
 )
 _CHUNK, _LONGEST = 2**25, 2**17
 
 
 def delete(database: Database, pictures: Sequence[int], actor: Actor, action: str = "delete") -> int:
-    """Remove images with crops, features, results and the query hashes of searches that found them; how many.
+    """Remove images with crops, features, results and the query hashes of searches that found or used them; how many.
 
     When this returns, the database has overwritten what it held, the log is cut, and the matrix is new.
 
@@ -48,6 +50,7 @@ def delete(database: Database, pictures: Sequence[int], actor: Actor, action: st
             forget(database, [int(row[0]) for row in searches])
             database.execute("DELETE FROM pictures WHERE id = ?", number)
             removed.append(number)
+        _forget_queries(database)
         database.execute("DELETE FROM tracks WHERE id NOT IN (SELECT track FROM pictures WHERE track IS NOT NULL)")
         database.count("epoch", 1)
         append(database, actor, action, {"pictures": removed, "version": version})
@@ -67,6 +70,20 @@ def _bury(database: Database, keys: Keys, number: int, sha256: str, box: str) ->
             number, digest, file, place, len(data), mark, keys.of(data), time.time(),
         )  # fmt: skip
         digest = keys.of(digest.encode())  # of a second model's feature, while a gallery is being re-encoded
+
+
+def unburied(database: Database, hashes: Iterable[str]) -> list[str]:
+    """Hashes of files without those of deleted images."""
+    keys, buried = Keys(database), {str(row[0]) for row in database.query("SELECT file FROM tombstones")}
+    return [sha256 for sha256 in hashes if keys.of(sha256.encode()) not in buried]
+
+
+def _forget_queries(database: Database) -> None:
+    """Of searches by a deleted image's own file, which a filter may have kept out of the results."""
+    rows = database.query("SELECT search, content FROM secrets WHERE search IS NOT NULL")
+    asked = {int(search): set(json.loads(content)["queries"]) for search, content in rows}
+    kept = set(unburied(database, set[str]().union(*asked.values())))
+    forget(database, [search for search, hashes in asked.items() if hashes - kept])
 
 
 def _place(feature: bytes) -> int:
@@ -96,24 +113,14 @@ def pictures_of(database: Database, person: str) -> list[int]:
 
 def classes(database: Database) -> dict[str, int]:
     """How many images are of each class."""
-    counts: dict[str, int] = dict(
-        database.query(
-            f"SELECT class, COUNT(*) FROM (SELECT {_CLASS} AS class FROM pictures p) AS every GROUP BY class"
-        )
-    )
-    return {name: int(counts.get(name, 0)) for name in CLASSES}
+    rows = database.query(f"SELECT class, COUNT(*) FROM ({_CLASSED}) AS classed GROUP BY class")
+    return dict.fromkeys(CLASSES, 0) | {name: int(count) for name, count in rows}
 
 
 def overdue(database: Database, now: float) -> list[int]:
     """Images that were taken in longer ago than their class may be kept."""
-    return [
-        int(row[0])
-        for row in database.query(
-            f"SELECT id FROM (SELECT p.id AS id, p.added AS added, {_CLASS} AS class FROM pictures p) AS sorted "
-            "JOIN retention USING (class) WHERE added < ? - days * 86400.0 ORDER BY id",
-            now,
-        )
-    ]
+    too_old = "JOIN retention USING (class) WHERE added < ? - days * 86400.0 ORDER BY id"
+    return [int(row[0]) for row in database.query(f"SELECT id FROM ({_CLASSED}) AS classed {too_old}", now)]
 
 
 def check(database: Database, texts: Sequence[str] = ()) -> list[str]:

@@ -24,8 +24,8 @@ from dapg.core.schema import read_arrays
 from dapg.core.shards import Job, RunShard, piece
 from dapg.data.sightings import Sighting
 from dapg.features.networks import Network, NetworkSettings
+from dapg.gallery.database import INCOMING, OWNER, UPLOAD
 
-INCOMING, _JOBS = "incoming", "shards-*"
 SHARD = 256
 """Images of a shard, which are also written in one transaction."""
 
@@ -119,7 +119,7 @@ def in_shards(
     if not shards:
         return
     failed: ShardsFailed | None = None
-    with folder_lock(folder):
+    with folder_lock(folder, OWNER):
         sizes = {shard: len(part) for shard, part in shards.items()}
         try:
             launch(Job("index", folder, sizes, "picture", functools.partial(_start, folder, shards, encoding)), engine)
@@ -136,8 +136,8 @@ def in_shards(
 
 def remove_pieces(gallery: Path) -> None:
     """What killed commands have left of images, which a deletion must not leave behind."""
-    for folder in (gallery / INCOMING).glob(_JOBS):
-        with suppress(BusyError), folder_lock(folder, patience=0.0):
+    for folder in (*(gallery / INCOMING).glob("*/"), *gallery.glob(f"{UPLOAD}*/")):
+        with suppress(BusyError), folder_lock(folder, OWNER, patience=0.0):
             shutil.rmtree(folder)
 
 

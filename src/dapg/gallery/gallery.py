@@ -35,7 +35,7 @@ from dapg.gallery import users as accounts
 from dapg.gallery.audit import Actor
 from dapg.gallery.database import Database, Filters, SqliteDatabase
 from dapg.gallery.encoding import remove_pieces
-from dapg.gallery.indexing import Indexer, IndexReport, IndexSettings, Keys
+from dapg.gallery.indexing import Indexer, IndexReport, IndexSettings
 from dapg.gallery.migration import insert_model, migrate
 from dapg.gallery.postgres import PostgresDatabase, without_password
 from dapg.gallery.search import Picture, Query, SearchResult
@@ -269,19 +269,16 @@ class Gallery:
     ) -> int:
         started, version, model = facts
         plain = {**asdict(filters), "modality": filters.modality and filters.modality.name.lower()}
-        words = [answer.verdict.word if answer.verdict else "" for answer in answers]
         with self.database.transaction():
-            number = int(
-                self.database.value(
-                    "INSERT INTO searches (started, ended, actor, reason, model, version, modality, filters) "
-                    "VALUES (?,?,?,?,?,?,?,?) RETURNING id",
-                    started, time.time(), self.actor.name, self.actor.reason, model, version, int(query.modality),
-                    json.dumps(plain),
-                )
+            number = self.database.value(
+                "INSERT INTO searches (started, ended, actor, reason, model, version, modality, filters) "
+                "VALUES (?,?,?,?,?,?,?,?) RETURNING id",
+                started, time.time(), self.actor.name, self.actor.reason, model, version, int(query.modality),
+                json.dumps(plain),
             )  # fmt: skip
             rows = [
-                (number, place, answer.picture.number, answer.score, word)
-                for place, (answer, word) in enumerate(zip(answers, words, strict=True), 1)
+                (number, place, answer.picture.number, answer.score, answer.verdict.word if answer.verdict else "")
+                for place, answer in enumerate(answers, 1)
                 if self.database.value("SELECT 1 FROM pictures WHERE id = ?", answer.picture.number)
             ]
             self.database.many("INSERT INTO results VALUES (?,?,?,?,?)", rows)
@@ -296,14 +293,9 @@ class Gallery:
                 "filters": plain,
                 "results": [[picture, round(score, 6), word] for _, _, picture, score, word in rows],
             }
-            auditing.append(self.database, self.actor, "search", body, {"queries": self._rememberable(query.hashes)})
-        return number
-
-    def _rememberable(self, hashes: Sequence[str]) -> list[str]:
-        """Hashes of query images, without those of deleted ones."""
-        keys = Keys(self.database)
-        buried = {str(row[0]) for row in self.database.query("SELECT file FROM tombstones")}
-        return [sha256 for sha256 in hashes if keys.of(sha256.encode()) not in buried]
+            secret: JsonObject = {"queries": deletion.unburied(self.database, query.hashes)}
+            auditing.append(self.database, self.actor, "search", body, secret)
+        return int(number)
 
     @property
     def identity(self) -> str:

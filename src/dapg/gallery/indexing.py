@@ -22,6 +22,7 @@ from jaxtyping import Float16
 
 from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import DataError, UsageError
+from dapg.core.files import folder_lock
 from dapg.core.progress import progress_bar
 from dapg.core.ranges import Count, Threads, Weight
 from dapg.core.types import JsonObject, Modality
@@ -31,8 +32,8 @@ from dapg.data.loading import OnBadImage
 from dapg.data.sightings import Box, Sighting, SourceSettings, refuse_other_infrared, sightings
 from dapg.features.networks import Network, NetworkSettings
 from dapg.gallery.audit import Actor, append
-from dapg.gallery.database import Database, Value
-from dapg.gallery.encoding import INCOMING, SHARD, Damaged, Decoded, Encoded, Encoding, encode, in_shards, read_decoded
+from dapg.gallery.database import INCOMING, OWNER, Database, Value
+from dapg.gallery.encoding import SHARD, Damaged, Decoded, Encoded, Encoding, encode, in_shards, read_decoded
 from dapg.gallery.verdicts import infrared_kinds
 
 T = TypeVar("T")
@@ -136,11 +137,12 @@ class Indexer:
         if video and self._known([key]) == {key: stamp}:
             return
         work = self.folder / INCOMING
-        self._take_in(source, sightings(source, self.settings, work), report)
-        if video:
-            shutil.rmtree(work / path.name, ignore_errors=True)
-            with self.database.transaction():
-                self._mark([(key, *stamp, "video", None)])
+        with folder_lock(work / path.name, OWNER) if video else contextlib.nullcontext():
+            self._take_in(source, sightings(source, self.settings, work), report)
+            if video:
+                shutil.rmtree(work / path.name, ignore_errors=True)
+                with self.database.transaction():
+                    self._mark([(key, *stamp, "video", None)])
 
     def _take_in(self, source: str, listed: Sequence[Sighting], report: IndexReport) -> None:
         limit = time.time_ns() - 2_000_000_000
@@ -232,9 +234,8 @@ class Indexer:
             sighting.person, time.time(),
         )  # fmt: skip
         if not rows:
-            first, path = database.query(
-                "SELECT id, path FROM pictures WHERE sha256 = ? AND box = ?", result.sha256, box
-            )[0]
+            held = "SELECT id, path FROM pictures WHERE sha256 = ? AND box = ?"
+            first, path = database.query(held, result.sha256, box)[0]
             if path != sighting.path:
                 report.note("duplicates", f"duplicate: {sighting.path} equals {path}")
             else:

@@ -17,7 +17,7 @@ from dapg.data.sets.folder import LABELS
 from dapg.data.source import open_dataset, parse_source
 from dapg.evaluation.thresholds import ThresholdSettings, measure
 from dapg.features.networks import NetworkSettings
-from dapg.gallery.gallery import ABOUT, Gallery
+from dapg.gallery.gallery import Gallery
 from dapg.gallery.indexing import IndexSettings
 
 QUERIES = "queries"
@@ -27,13 +27,11 @@ _EVENING = datetime.fromisoformat("2026-01-05T17:00:00+00:00")
 
 
 def demo_gallery(folder: Path, say: Callable[[str], None], model: str = MODEL, device: str = "auto") -> Gallery:
-    """The gallery in ``folder``, made in about a minute where it is missing; ``say`` is told so before.
+    """A new gallery in ``folder``, made in about a minute; ``say`` is told so before.
 
     Visible images of 100 test persons, and in ``queries/`` one infrared image of each of nine of them and of three
     strangers. All are drawn by a fixed seed, none by its result. The times are invented, as the people are.
     """
-    if (folder / ABOUT).is_file():
-        return Gallery(folder, device)
     say(f"making a gallery of {_ENROLLED} rendered people in {folder}; this takes about a minute")
     dataset = open_dataset(parse_source("synthetic"))
     records = dataset.records("test")

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dapg.gallery import users as accounts
 from dapg.gallery.database import Database
-from dapg.gallery.users import ROLES, Role
+from dapg.gallery.users import ROLES, Role, User
 
 COOKIE = "dapg_session"
 CSRF = "X-CSRF-Token"
@@ -52,9 +52,9 @@ class Visitor:
 
 @dataclass(frozen=True)
 class _Session:
-    name: str
-    role: Role | None
-    """Of the holder of the login link; None: looked up at every request, so that who is removed is out at once."""
+    user: User
+    linked: bool
+    """By the login link; else the user is looked up at every request: out is who was removed, or has a new token."""
     csrf: str
     ends: float
 
@@ -125,18 +125,18 @@ class Access:
             if key and self._link and hmac.compare_digest(key.encode(), self._link[0].encode()):
                 (_, name, ends), self._link = self._link, None
                 if time.monotonic() < ends:
-                    return self._begin(name, "admin")
+                    return self._begin(User(name, "admin", time.time()), linked=True)
         user = accounts.of_token(self.database, token) if token else None
         if user is None:
             self._slow_down(request)
             raise HTTPException(401, "this token or link lets nobody in; a link works once, for ten minutes")
         with self._lock:
-            return self._begin(user.name, None)
+            return self._begin(user, linked=False)
 
-    def _begin(self, name: str, role: Role | None) -> str:
+    def _begin(self, user: User, linked: bool) -> str:
         now, value = time.monotonic(), secrets.token_urlsafe(32)
         self._sessions = {known: session for known, session in self._sessions.items() if session.ends > now}
-        self._sessions[_hash(value)] = _Session(name, role, secrets.token_urlsafe(32), now + SESSION_SECONDS)
+        self._sessions[_hash(value)] = _Session(user, linked, secrets.token_urlsafe(32), now + SESSION_SECONDS)
         return value
 
     def leave(self, request: Request) -> None:
@@ -181,16 +181,13 @@ class Access:
         session = self._sessions.get(_hash(request.cookies.get(COOKIE, "")))
         if session is None or session.ends <= time.monotonic():
             return None
-        role = session.role or next(
-            (user.role for user in accounts.listed(self.database) if user.name == session.name), None
-        )
-        if role is None:
+        if not session.linked and session.user not in accounts.listed(self.database):
             return None
         if request.method not in ("GET", "HEAD"):
             sent = request.headers.get(CSRF, "")
             if not hmac.compare_digest(sent.encode(), session.csrf.encode()) or not _same_origin(request):
                 raise HTTPException(403, f"the header {CSRF} is missing or wrong; {_REMEDY}")
-        return Visitor(session.name, role, session.csrf)
+        return Visitor(session.user.name, session.user.role, session.csrf)
 
 
 def _hash(value: str) -> str:

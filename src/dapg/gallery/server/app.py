@@ -6,6 +6,7 @@ exports cases. An admin also deletes, reads the audit and lets others in.
 
 import contextlib
 import hashlib
+import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,7 +23,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from dapg.core.errors import BusyError, DapgError, DataError, UsageError
-from dapg.core.files import csv_text
+from dapg.core.files import csv_text, folder_lock
 from dapg.core.images import thumbnail
 from dapg.core.types import JsonObject, Modality
 from dapg.corruptions import library
@@ -31,7 +32,7 @@ from dapg.data.sets.folder import LABELS
 from dapg.data.sightings import clock
 from dapg.gallery import verdicts
 from dapg.gallery.audit import Entry
-from dapg.gallery.database import Filters
+from dapg.gallery.database import OWNER, UPLOAD, Filters
 from dapg.gallery.gallery import Gallery
 from dapg.gallery.indexing import IndexSettings
 from dapg.gallery.search import Picture, Query
@@ -327,7 +328,8 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
     ) -> JsonObject:
         """Take images of one camera and moment in."""
         prepared = _prepared(decoder, (files, []), None)  # none that a decoder dies of reaches this process
-        with tempfile.TemporaryDirectory(prefix="upload-", dir=gallery.folder) as name:
+        folder = tempfile.TemporaryDirectory(prefix=UPLOAD, dir=gallery.folder)
+        with folder as name, folder_lock(Path(name), OWNER):
             rows: list[Sequence[object]] = [("path", "modality", "time")]
             for file, (data, _) in zip(files, prepared, strict=True):
                 suffix = Path(file.filename or "").suffix.lower()
@@ -415,8 +417,10 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
 
 def _keep_retention(gallery: Gallery, stop: threading.Event) -> None:
     while True:
-        with contextlib.suppress(BusyError):  # again in an hour
+        try:
             gallery.acting("retention").enforce_retention()
+        except (DapgError, OSError) as error:
+            print(f"dapg: retention, which is tried again in an hour: {error}", file=sys.stderr, flush=True)
         if stop.wait(_RETENTION_SECONDS):
             return
 
