@@ -12,12 +12,14 @@ from dapg.augment.repose import repose
 from dapg.augment.skeleton import canonical_poses
 from dapg.commands import align, pretrain
 from dapg.core.errors import DapgError, UsageError
+from dapg.core.files import write_json
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.schema import read_json
 from dapg.core.settings import read_yaml
 from dapg.core.types import Modality
 from dapg.data.manifest import GeneratedImage, Manifest, write_manifest
 from dapg.data.sets.folder import Folder
+from dapg.data.sets.synthetic import Synthetic
 from dapg.methods.alignment._on_the_fly import OnTheFly
 from dapg.methods.runs import load_method
 from dapg.models.pn_gan import GeneratorConfig, build_generator
@@ -180,9 +182,28 @@ def test_the_sheet_shows_each_picture_above_its_positives(work: Path) -> None:
                 assert max(abs(a - b) for a, b in zip(found, wanted, strict=True)) < 12, (column, row)
 
 
+def test_a_finished_alignment_on_another_version_of_the_people_is_refused(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was made before alignments noted the version is taken as it is."""
+    words = ["--positives", "true", "--data", "synthetic", "--data.split", "train", "--data.persons", "4"]
+    words = [*SMALL, "--init", str(work / "first"), *words, "--out", str(work / "people")]
+    align.main(words, "dapg align")
+    result = dict(read_json(work / "people" / "result.json"))
+    assert result["data"]["version"] == Synthetic().version
+    monkeypatch.setattr(Synthetic, "version", "0")
+    with pytest.raises(UsageError, match="was trained on version"):
+        align.main(words, "dapg align")
+    result["data"]["version"] = None
+    write_json(work / "people" / "result.json", result)
+    align.main(words, "dapg align")
+
+
 def test_what_is_missing_is_said(work: Path) -> None:
     with pytest.raises(UsageError, match="needs --generated FOLDER"):
         run(work, "none")
+    with pytest.raises(UsageError, match="--streamed is for pre-training"):
+        run(work, "streamed", "--positives", "original", "--streamed", "true")
     with pytest.raises(DapgError, match="dapg pose generate makes it"):
         run(work, "absent", "--generated", str(work / "data"))
     with pytest.raises(UsageError, match="has poses front, left, not back"):

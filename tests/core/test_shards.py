@@ -17,7 +17,7 @@ from dapg.core.engines.base import EngineSettings
 from dapg.core.errors import BusyError, DapgError
 from dapg.core.launch import ShardsFailed, launch
 from dapg.core.shards import MOST_LOSSES, Board, Job, RunShard, chunk, chunks, piece, read_progress, work
-from shard_jobs import digest_job, merge, note
+from shard_jobs import burn, digest_job, merge, note
 
 HERE = EngineSettings()
 
@@ -102,12 +102,36 @@ def test_a_claim_belongs_to_one_worker_until_its_process_is_gone(tmp_path: Path)
     assert not list((tmp_path / ".shards/claims").iterdir())
 
 
-def test_a_claim_of_another_machine_is_lost_without_heartbeat(tmp_path: Path) -> None:
+@pytest.mark.parametrize("owner", [{"host": "elsewhere", "pid": 1}, {"pid": os.getppid()}])
+def test_a_claim_is_lost_without_heartbeat(tmp_path: Path, owner: dict[str, object]) -> None:
+    """Of another machine, or of a process here whose number another one has by now."""
     job = digest_job(tmp_path)
-    claim = leave_claim(job, "000000", host="elsewhere", pid=1)
+    claim = leave_claim(job, "000000", **owner)
     assert opened(job).claim("000000") is None
     os.utime(claim, (time.time() - 1000, time.time() - 1000))
     assert opened(job).claim("000000") is not None
+
+
+def test_a_long_shard_in_the_command_s_own_process_keeps_its_claim(tmp_path: Path) -> None:
+    """It ends when its heart has beaten: a thread that touches the claim while the shard runs."""
+
+    def start() -> RunShard:
+        def run_shard(shard: str) -> list[Path]:
+            claim = tmp_path / ".shards/claims" / f"{shard}.0"
+            os.utime(claim, (0, 0))
+            assert Board(tmp_path, job.tries, job.stale).claim(shard) is not None, "as if it had not beaten for long"
+            (tmp_path / ".shards/claims" / f"{shard}.1").unlink()
+            while claim.stat().st_mtime == 0:
+                burn(0.01)
+            assert Board(tmp_path, job.tries, job.stale).claim(shard) is None
+            return []
+
+        return run_shard
+
+    job = replace(digest_job(tmp_path, shards=1), start=start, stale=8.0, tries=1)
+    opened(job)
+    work(job)
+    assert read_progress(tmp_path).done == 1
 
 
 def test_a_shard_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ import torch
 from PIL import Image
 
 from dapg.core.errors import DataError, UsageError
-from dapg.core.types import Record
+from dapg.core.types import Record, Trial
+from dapg.data.base import Dataset
 from dapg.data.companions import WithCompanions, generated_companions, shuffled_companions, true_companions
 from dapg.data.loading import LoaderConfig, ordered_batches, training_batches
 from dapg.data.manifest import GeneratedImage, Manifest
 from dapg.data.samplers import InfiniteSampler, LocalBatches
 from dapg.data.sets.folder import Folder
+from dapg.data.sets.sysu import SysuMM01
 from figures import colour_at
 
 POSES = ("front", "left")
@@ -131,6 +133,35 @@ def test_nothing_to_align_with_is_an_error(pictures: tuple[Folder, list[Record],
     folder, records, manifest = pictures
     with pytest.raises(DataError, match="not one image has another"):
         WithCompanions(folder, generated_companions(manifest, records, POSES, 1.1))
+
+
+class Versioned(SysuMM01):
+    """Whatever a data set can say differs from what one says by itself."""
+
+    smallest = (9, 9)
+    embedded = True
+    version = "7"
+    shard_numbers = [3]
+
+    def default_split(self) -> str:
+        return "test"
+
+    def labelled_split(self) -> str:
+        return "val"
+
+
+def test_everything_but_companions_is_the_inner_data_set_s(tmp_path: Path) -> None:
+    SysuMM01.write_example(tmp_path)
+    inner = Versioned(tmp_path)
+    records = inner.records("train")
+    outer = WithCompanions(inner, true_companions(records, 1, seed=0))
+    kept = {"companion_slots", "companions", "example_layout", "write_example", "scale_grey"}
+    for name in {name for name in dir(Dataset) if not name.startswith("_")} - kept:
+        value = getattr(outer, name)
+        assert callable(value) or value == getattr(inner, name), name
+    assert (outer.default_split(), outer.labelled_split(), outer.fitting_split("trainval")) == ("test", "val", "train")
+    trials: list[Trial] = outer.trials("validation")
+    assert trials == inner.trials("validation")
 
 
 def test_workers_can_open_it(pictures: tuple[Folder, list[Record], Manifest]) -> None:

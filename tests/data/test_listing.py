@@ -73,6 +73,15 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     assert [record.path for record in Folder(root).records()] == ["b.png", "one/a.png"]
 
 
+def test_links_to_each_other_lead_round_once(tmp_path: Path) -> None:
+    """Neither link leads to a folder that it really lies in, only to one that is on the way to it."""
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.png").write_bytes(encoded())
+        (tmp_path / name / "link").symlink_to(tmp_path / other)
+    assert images_below(tmp_path) == ["a/a.png", "a/link/b.png", "b/b.png", "b/link/a.png"]
+
+
 def test_names_that_are_not_utf_8_are_named_by_every_reader(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded())
     bad = os.fsencode(tmp_path) + b"/caf\xe9.png"

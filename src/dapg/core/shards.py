@@ -62,7 +62,7 @@ class Job:
     tries: int = 3
     """Attempts that may fail before a shard is listed as failed."""
     stale: float = 120.0
-    """Seconds without heartbeat after which a claim from another machine is lost; network disks show times late."""
+    """Seconds without heartbeat after which a claim is lost, gone process or not; network disks show times late."""
 
     @property
     def about(self) -> JsonObject:
@@ -270,8 +270,9 @@ class Board:
     def _is_running(self, attempt: Attempt) -> bool:
         if attempt.reason:
             return False
-        if attempt.host == _host():
-            return _is_alive(attempt.pid)
+        if attempt.host == _host() and not _is_alive(attempt.pid):
+            return False
+        # A process of that number may be another one by now, such as in a container that was started again.
         return self._now() - _time(attempt.path) < self.stale
 
     def _gave_up(self, attempts: Sequence[Attempt]) -> bool:

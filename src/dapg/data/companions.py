@@ -13,7 +13,7 @@ import torch
 
 from dapg.core.errors import DataError, UsageError
 from dapg.core.rng import generator_from
-from dapg.core.types import UNKNOWN, Record
+from dapg.core.types import UNKNOWN, Record, Trial
 from dapg.data.base import Dataset
 from dapg.data.manifest import Box, Manifest
 
@@ -27,6 +27,10 @@ class WithCompanions(Dataset):
         """``companions``: by (path, box) of the record; files, or records of ``dataset``."""
         self.root = dataset.root
         self._dataset, self._companions = dataset, companions
+        # What a data set has by itself __getattr__ is not asked for.
+        for name in ("modes", "infrared", "published_persons", "smallest", "embedded"):
+            setattr(self, name, getattr(dataset, name))
+        self.places = dict(dataset.places)
         self.companion_slots = max((len(others) for others in companions.values()), default=0)
         if self.companion_slots == 0:
             raise DataError(
@@ -43,6 +47,32 @@ class WithCompanions(Dataset):
     def records(self, split: str) -> Sequence[Record]:
         """The inner data set's."""
         return self._dataset.records(split)
+
+    def trials(self, mode: str, seed: int = 0) -> list[Trial]:
+        """The inner data set's."""
+        return self._dataset.trials(mode, seed)
+
+    def default_split(self) -> str:
+        """The inner data set's."""
+        return self._dataset.default_split()
+
+    def labelled_split(self) -> str:
+        """The inner data set's."""
+        return self._dataset.labelled_split()
+
+    def fitting_split(self, split: str) -> str:
+        """The inner data set's."""
+        return self._dataset.fitting_split(split)
+
+    @property
+    def shard_numbers(self) -> Sequence[int] | None:
+        """The inner data set's."""
+        return self._dataset.shard_numbers
+
+    @property
+    def version(self) -> str | None:
+        """The inner data set's, which the result of an alignment states."""
+        return self._dataset.version
 
     def read(self, record: Record) -> bytes:
         """The inner data set's."""

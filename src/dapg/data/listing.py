@@ -45,20 +45,33 @@ def images_below(root: Path) -> list[str]:
 
 
 def files_below(root: Path) -> Iterator[str]:
-    """Relative paths of all files below ``root``; hidden folders, and links to a folder above them, are left out."""
-    for folder, folders, files in os.walk(root, followlinks=True):
-        here = Path(folder).resolve()
-        ways = {here, *here.parents}
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and name != "__MACOSX" and not _leads_back(Path(folder) / name, ways)
-        ]
-        yield from ((Path(folder) / name).relative_to(root).as_posix() for name in files)
+    """Relative paths of all files below ``root``, of the folders that ``walk`` passes through."""
+    for folder, _, files in walk(root):
+        yield from ((folder / name).relative_to(root).as_posix() for name in files)
 
 
-def _leads_back(folder: Path, ways: set[Path]) -> bool:
-    return folder.is_symlink() and folder.resolve() in ways
+def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """As ``os.walk``, in the order of names, and through links; what you take out of a list of folders is passed over.
+
+    Hidden folders are left out, and so are links to a folder on the way to them, which would lead round for ever.
+    """
+    for name, folders, files in os.walk(root, followlinks=True):
+        here = Path(name)
+        folders[:] = sorted(
+            folder
+            for folder in folders
+            if not folder.startswith(".") and folder != "__MACOSX" and not _leads_back(here / folder, root)
+        )
+        yield here, folders, files
+
+
+def _leads_back(folder: Path, root: Path) -> bool:
+    """Whether it is a link to one of the folders above it, by the way from the root or by where those really lie."""
+    if not folder.is_symlink():
+        return False
+    target = folder.resolve()
+    above = [way.resolve() for way in folder.parents if way.is_relative_to(root)]
+    return any(target == way or target in way.parents for way in above)
 
 
 def _utf8(paths: list[str], root: Path) -> list[str]:

@@ -38,6 +38,8 @@ def align(settings: AlignSettings, validate: Validate | None = None) -> JsonObje
     """
 
     def prepare() -> Work:
+        if settings.streamed:
+            raise UsageError("--streamed is for pre-training: an alignment takes its images in random order")
         dataset = open_dataset(settings.data)
         records = select_records(dataset, settings.data, settings.seed)
         if settings.visible_only:

@@ -231,6 +231,19 @@ def test_a_folder_of_footage_may_grow(settings: CropSettings, tmp_path: Path) ->
     assert second["crops"] > first["crops"]
 
 
+def test_crops_below_the_source_are_no_footage_the_second_time(settings: CropSettings, tmp_path: Path) -> None:
+    """Nor is what a link to a folder above leads to."""
+    footage = tmp_path / "footage"
+    write_frames(footage / "scene", 30)
+    (footage / "round").symlink_to(footage)
+    inside = replace(settings, source=str(footage), out=str(footage / "outputs" / "crops"))
+    first = crop(inside)
+    written = content(inside.out)
+    assert first["videos"] == 1
+    assert crop(inside) == first
+    assert content(inside.out) == written
+
+
 def test_what_is_refused(settings: CropSettings, tmp_path: Path) -> None:
     footage = write_frames(tmp_path / "footage" / "scene", 20)
     local = replace(settings, source=str(footage))

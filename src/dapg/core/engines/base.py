@@ -19,7 +19,7 @@ class EngineSettings:
     tries: Count = 3
     """Attempts that may fail before a shard is listed as failed."""
     stale: Positive = 120.0
-    """Seconds without a sign of life after which the shard of a worker on another machine is taken over."""
+    """Seconds without a sign of life after which a shard is taken over; at once where its worker is seen to be gone."""
     cpus: Count = 1
     """Processors of a worker (slurm, ray)."""
     gpus: Annotated[float, Range(0, 16)] = 0.0

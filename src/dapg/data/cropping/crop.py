@@ -102,7 +102,8 @@ def crop(settings: CropSettings) -> JsonObject:
     kind(settings.detect)  # what is missing is said before anything is written
     require_tracker(settings.tracks)
     out = Path(settings.out)
-    videos, problems = find_videos(Path(settings.source), settings.picture_rate)
+    crops = out if (out / CONFIG).exists() else None  # of an earlier call, if they lie below the source
+    videos, problems = find_videos(Path(settings.source), settings.picture_rate, without=crops)
     if out.resolve() in [
         folder for video in videos for folder in (video.path.resolve(), *video.path.resolve().parents)
     ]:

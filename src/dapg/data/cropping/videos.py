@@ -1,7 +1,6 @@
 """Shared: videos and folders of frames, read in order; what cannot be decoded is passed over and counted."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from jaxtyping import UInt8
 from dapg.core.errors import DataError
 from dapg.core.images import open_rgb
 from dapg.data.cropping._opencv import opencv
-from dapg.data.listing import is_image
+from dapg.data.listing import is_image, walk
 
 VIDEO_SUFFIXES = {
     ".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
@@ -51,12 +50,13 @@ class Moment:
     """None where this frame cannot be decoded."""
 
 
-def find_videos(source: Path, frames_per_second: float) -> tuple[list[Video], list[str]]:
+def find_videos(source: Path, frames_per_second: float, without: Path | None = None) -> tuple[list[Video], list[str]]:
     """The videos that a path names, sorted by name, and a message for each that cannot be opened.
 
     Args:
         source: a video, or a folder. Below a folder every video counts, and every folder that holds images.
         frames_per_second: of folders of images, which do not say.
+        without: a folder that is passed over, as it holds crops.
 
     Raises:
         DataError: there is no such path, no video, or none that can be opened.
@@ -66,11 +66,12 @@ def find_videos(source: Path, frames_per_second: float) -> tuple[list[Video], li
     if not source.is_dir():
         raise DataError(f"{source} is neither a video nor a folder")
     videos, problems = [], []
-    for folder, folders, files in os.walk(source, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    without = without and without.resolve()
+    for folder, folders, files in walk(source):
+        folders[:] = [name for name in folders if (folder / name).resolve() != without]
         visible = sorted(name for name in files if not name.startswith("."))
         for name in visible:
-            path = Path(folder) / name
+            path = folder / name
             if path.suffix.lower() in VIDEO_SUFFIXES:
                 try:
                     videos.append(_open_file(path, path.relative_to(source).as_posix()))
@@ -78,9 +79,9 @@ def find_videos(source: Path, frames_per_second: float) -> tuple[list[Video], li
                     problems.append(str(error))
         images = tuple(name for name in visible if is_image(name))
         if images:
-            relative = Path(folder).relative_to(source).as_posix()
+            relative = folder.relative_to(source).as_posix()
             name = source.resolve().name if relative == "." else relative
-            videos.append(_folder_of_images(Path(folder), name, images, frames_per_second))
+            videos.append(_folder_of_images(folder, name, images, frames_per_second))
     if not videos:
         reason = problems[0] if problems else f"no video ({', '.join(sorted(VIDEO_SUFFIXES))}) and no image"
         raise DataError(f"nothing to crop below {source}: {reason}")
