@@ -199,6 +199,7 @@ def test_figures_show_the_seeds_that_the_tables_show(tmp_path: Path, monkeypatch
 def test_nothing_is_subtracted_from_rendered_thermal_people(tmp_path: Path) -> None:
     """The paper's value for RegDB stands beside them, for orientation."""
     thermal = Experiment(("table1",), "small", (Source("thermal", "thermal"),), ("imagenet",), 1, results=tmp_path)
+    assert thermal.folder.name == "reproduce-small-thermal", "beside other people's tables"
     store(thermal, {"in-sup+agw-*": 1.0})
     (line,) = [
         each

@@ -62,7 +62,9 @@ class Experiment:
     @property
     def folder(self) -> Path:
         """Where the cells' results are (``store.py``)."""
-        return self.results / f"reproduce-{self.scale}{'-' if self.test else ''}{Path(self.test).name}"
+        thermal = any(source.name == "thermal" for source in self.sources)
+        apart = Path(self.test).name or ("thermal" if thermal else "")  # other people: their tables would be overwritten
+        return self.results / "-".join(filter(None, ("reproduce", self.scale, apart)))
 
     @property
     def corrupted_at(self) -> tuple[int, int]:
