@@ -63,7 +63,9 @@ class Experiment:
     def folder(self) -> Path:
         """Where the cells' results are (``store.py``)."""
         thermal = any(source.name == "thermal" for source in self.sources)
-        apart = Path(self.test).name or ("thermal" if thermal else "")  # other people: their tables would be overwritten
+        apart = Path(self.test).name or (
+            "thermal" if thermal else ""
+        )  # other people: their tables would be overwritten
         return self.results / "-".join(filter(None, ("reproduce", self.scale, apart)))
 
     @property
