@@ -240,7 +240,13 @@ def test_partitions_of_regdb_are_drawn_before_seeds(tmp_path: Path) -> None:
     assert (gap.value, gap.low, gap.high, gap.partitions, gap.seeds) == (0.5, 0.0, 1.0, 2, 2)
     assert spread_of(sides[1], "visible-to-thermal/clean")["mAP"].partitions == 2
     assert not in_common(sides[0], sides[2])
-    assert "regdb" in write_report(regdb), "an arm on another partition is compared with nothing"
+    text = write_report(regdb)
+    assert "| SimCLR | 2 |" in text, "two seeds, on each of two partitions"
+    assert "regdb" in text, "an arm on another partition is compared with nothing"
+    store(regdb, {"simclr+agw-regdb-3-*": 0.0, "in-sup+agw-regdb-3-*": 0.5})
+    write_report(regdb)
+    text = text_of(files_of(regdb)["page/report.html"].decode())
+    assert "AGW from ImageNet, 2 seeds: on corrupted images DAPG (stage 1) is ahead of" in text
 
 
 def test_claims_are_checked_against_tables_and_cells(experiment: Experiment) -> None:

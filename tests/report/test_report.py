@@ -16,6 +16,7 @@ from PIL import Image
 
 from dapg import cli
 from dapg.core.errors import DataError, UsageError
+from dapg.report import plots
 from dapg.report.collect import collect
 from dapg.report.experiment_page import ExperimentPage, Section, Table, write_experiment
 from dapg.report.run_page import write_page
@@ -133,6 +134,12 @@ def test_models_of_different_test_lists_are_not_ranked(tmp_path: Path) -> None:
     text = Reader(page(tmp_path, tmp_path)).text
     assert text.count("reaches an mAP of 43.2 % on regdb, visible-to-thermal.") == 2
     assert "the highest of" not in text
+
+
+def test_a_panel_shows_the_part_where_its_models_are() -> None:
+    """Two points of one span: a tenth of it on either side; of a single value half a point."""
+    assert plots._limits([(36.0, 35.0, 37.0), (40.0, 39.0, 45.0)]) == (34.0, 46.0)
+    assert plots._limits([(20.0,)]) == (19.5, 20.5)
 
 
 def with_figures(folder: Path) -> Path:

@@ -5,7 +5,7 @@ from statistics import fmean
 
 from dapg.core.words import counted
 from dapg.experiment import registration
-from dapg.experiment.figures import difference, ours_and_others
+from dapg.experiment.figures import difference, ours_and_others, seeds_of
 from dapg.experiment.matrix import Group, arm_called
 from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment
@@ -80,7 +80,8 @@ def _beside_the_strongest(experiment: Experiment, stored: Stored) -> Iterator[st
         others = [arm for arm in rivals if not arm.startswith("dapg")]
         if others:
             places = [_place(arms, ours, others, f"{modes_of(group[0])[0]}/{name}") for name in _CONDITIONS]
-            seeds = counted(len(arms[ours]), "seed")
+            seeds, parts = counted(seeds_of(arms[ours]), "seed"), len({result.data for result in arms[ours]})
+            seeds += f" on each of {parts} partitions" if parts > 1 else ""
             yield (
                 f"{in_words(group, experiment)}, {seeds}: on corrupted images {_called(ours)} is {places[0]}; "
                 f"on clean images it is {places[1]}."

@@ -84,6 +84,11 @@ def spread_of(results: Sequence[CellResult], score: str) -> dict[str, Interval]:
     return intervals([result.persons[score] for result in results], partitions=parts if len(set(parts)) > 1 else None)
 
 
+def seeds_of(results: Sequence[CellResult]) -> int:
+    """How many seeds an arm has; RegDB's partitions of one seed are one."""
+    return len({result.seed for result in results})
+
+
 def in_common(first: Sequence[CellResult], second: Sequence[CellResult]) -> set[str]:
     """Data sets, of RegDB partitions, that both sides have run on."""
     return {result.data for result in first} & {result.data for result in second}
@@ -147,7 +152,7 @@ def _figures(blank: Line, results: Sequence[CellResult]) -> list[Line]:
     figures = []
     for place, measure in enumerate(("rank-1", "mAP")):
         printed = _printed(blank, place)
-        line = replace(blank, measure=measure, seeds=len(results), paper=printed)
+        line = replace(blank, measure=measure, seeds=seeds_of(results), paper=printed)
         if results:
             interval = spread[measure]
             value, low, high = (round(100 * number, 2) for number in (interval.value, interval.low, interval.high))

@@ -12,6 +12,7 @@ import numpy as np
 
 from dapg.core.errors import UsageError
 from dapg.core.types import JsonObject
+from dapg.core.words import counted
 from dapg.report.collect import Run
 from dapg.report.styles import COLOURS, INK, styles
 from dapg.scoring.robustness import worst
@@ -221,13 +222,15 @@ class Point:
 def clean_against_corrupted(panels: Mapping[str, Sequence[Point]]) -> str:
     """Each model as a point with error bars, clean score to the right and corrupted score upwards.
 
-    On the line nothing is lost.
+    On the line nothing is lost. A panel shows the part where its models are: from 0 on, they would lie on each other.
     """
     axes = _panels(len(panels), height=3.2)
     chosen = styles(point.name for points in panels.values() for point in points)
     for axis, (title, points) in zip(axes, panels.items(), strict=True):
-        highest = 1.08 * max(max(point.clean, point.corrupted, *(point.clean_interval or ())) for point in points)
-        axis.plot([0, highest], [0, highest], color=_GRID, linewidth=0.8)
+        right = _limits([(point.clean, *(point.clean_interval or ())) for point in points])
+        up = _limits([(point.corrupted, *(point.corrupted_interval or ())) for point in points])
+        axis.set(xlim=right, ylim=up)
+        axis.plot([0, 100], [0, 100], color=_GRID, linewidth=0.8)
         for point in points:
             colour, marker, _ = chosen[point.name]
             axis.errorbar(
@@ -244,6 +247,13 @@ def clean_against_corrupted(panels: Mapping[str, Sequence[Point]]) -> str:
         _label(axis, title, "mAP on clean images (%)", "mAP on corrupted images (%)")
         _legend(axis)
     return _svg(axes)
+
+
+def _limits(values: Sequence[tuple[float, ...]]) -> tuple[float, float]:
+    """Of an axis: all values, and a tenth of their span, or half a point, on either side."""
+    lowest, highest = min(map(min, values)), max(map(max, values))
+    margin = max(0.1 * (highest - lowest), 0.5)
+    return lowest - margin, highest + margin
 
 
 @dataclass(frozen=True)
@@ -276,7 +286,7 @@ def gain_curves(panels: Mapping[str, Sequence[Gain]]) -> str:
                 capsize=2,
                 label=label,
             )
-        axis.set_xticks(range(len(gains)), [f"{gain.place}\n{gain.seeds} seeds" for gain in gains])
+        axis.set_xticks(range(len(gains)), [f"{gain.place}\n{counted(gain.seeds, 'seed')}" for gain in gains])
         _label(axis, title, "", "gain (points of mAP)")
         _legend(axis)
     return _svg(axes)
