@@ -63,8 +63,13 @@ def with_groups(records: Sequence[Record], groups: Mapping[str, int]) -> list[Re
     return [replace(record, person=said_of(record, groups)) for record in named(records, groups, "group")]
 
 
+def is_named(record: Record, said: Mapping[str, object]) -> bool:
+    """Whether something is said of an image, or of its whole file."""
+    return record.name in said or record.path in said
+
+
 def said_of(record: Record, said: Mapping[str, Said]) -> Said:
-    """What is said of one of the records that ``named`` gives: of this image, else of its whole file."""
+    """What is said of an image that ``is_named``: of itself, else of its whole file."""
     return said[record.name if record.name in said else record.path]
 
 
@@ -74,7 +79,7 @@ def named(records: Sequence[Record], said: Mapping[str, object], what: str) -> l
     Raises:
         DataError: none of them is; says how their paths begin. ``what`` is missing, such as a caption.
     """
-    known = [record for record in records if record.name in said or record.path in said]
+    known = [record for record in records if is_named(record, said)]
     if not known:
         raise DataError(
             f"no {what} is given for any of the {len(records)} images; paths begin at the data set's root, such as "

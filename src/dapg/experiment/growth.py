@@ -1,6 +1,6 @@
 """How the gain of stage 1 over its start grows: with its images, with its length, with the persons of fine-tuning."""
 
-from dapg.experiment.figures import difference, in_common
+from dapg.experiment.figures import difference, in_common, seeds_of
 from dapg.experiment.matrix import ARMS
 from dapg.experiment.paper import modes_of
 from dapg.experiment.store import CellResult, Stored
@@ -52,4 +52,4 @@ def _gain(place: str, before: list[CellResult], after: list[CellResult]) -> Gain
     for condition in ("clean", "all"):
         gap = difference(before, after, f"{mode}/{condition}")["mAP"]
         gaps[condition] = (100 * gap.value, 100 * gap.low, 100 * gap.high)
-    return Gain(place, gaps["clean"], gaps["all"], min(len(before), len(after)))
+    return Gain(place, gaps["clean"], gaps["all"], min(seeds_of(before), seeds_of(after)))

@@ -17,7 +17,7 @@ from dapg.core.key_points import usable
 from dapg.core.rng import generator_from
 from dapg.core.types import UNKNOWN, Modality, Record
 from dapg.data.base import Dataset
-from dapg.data.image_lines import said_of
+from dapg.data.image_lines import is_named, said_of
 from dapg.data.sets.synthetic import Synthetic
 from dapg.pose.key_point_table import TABLE, read_table
 
@@ -92,7 +92,7 @@ def _members(
         if kind == "groups":
             if groups is None:
                 raise UsageError("pairs of kind 'groups' need --pairs.groups FILE: one line an image, path and group")
-            if record.name in groups or record.path in groups:
+            if is_named(record, groups):
                 cells[said_of(record, groups)].append(number)
         elif record.person != UNKNOWN:
             place = record.camera if kind == "synthetic" else UNKNOWN
