@@ -22,7 +22,7 @@ from dapg.experiment.matrix import Source
 from dapg.experiment.page import write_report
 from dapg.experiment.paper import modes_of
 from dapg.experiment.plan import Experiment
-from dapg.experiment.store import Stored, add_cell, read_cells
+from dapg.experiment.store import CellResult, Stored, add_cell, read_cells
 from dapg.report.experiment_page import ExperimentPage
 from dapg.scoring.bootstrap import PersonScores
 from made_up_cells import made_up
@@ -227,6 +227,18 @@ def test_an_arm_with_one_seed_is_shown_but_not_judged(tmp_path: Path) -> None:
     assert others == {"in-sup", "simclr", "dapg-1-mixed-outside"}, "where all have one, each is compared"
     text = write_report(experiment)
     assert "| SimCLR | 1 |" in text
+
+
+def test_one_seed_on_three_partitions_is_one_seed(tmp_path: Path) -> None:
+    """It is not judged beside two seeds on one partition each, and does not take their place."""
+    regdb = Experiment(("primary",), "small", (Source("regdb", "/data/regdb"),), ("imagenet",), 2, results=tmp_path)
+    store(regdb, {"in-sup+agw-regdb-1-*": 0.0, "dapg-1+agw-regdb-1-*": 1.0, "dapg+agw-regdb-[123]-imagenet-0": 0.5})
+    store(regdb, {"simclr+agw-regdb-[123]-imagenet-0": 0.5})
+    arms: dict[str, list[CellResult]] = {}
+    for result in stored_of(regdb).values():
+        arms.setdefault(result.arm, []).append(result)
+    assert [len(arms[arm]) for arm in ("dapg-1", "dapg", "simclr")] == [2, 3, 3]
+    assert ours_and_others(arms) == ("dapg-1", ["in-sup"])
 
 
 def test_partitions_of_regdb_are_drawn_before_seeds(tmp_path: Path) -> None:

@@ -208,11 +208,11 @@ class Comparison:
 def ours_and_others(arms: Mapping[str, Sequence[CellResult]]) -> tuple[str, list[str]]:
     """Our arm of a group, and those that it can be compared with; none where there is nothing to compare.
 
-    One cell says nothing about the luck of a training, so where ours has several, arms with one are left out.
+    One seed says nothing about the luck of a training, so where ours has several, arms with one are left out.
     """
-    ours = max((arm for arm in OURS if arm in arms), key=lambda arm: len(arms[arm]), default="")
-    few = len(arms[ours]) < 2 if ours else False
-    rivals = [arm for arm, results in arms.items() if arm != ours and (few or len(results) > 1)] if ours else []
+    ours = max((arm for arm in OURS if arm in arms), key=lambda arm: (seeds_of(arms[arm]), len(arms[arm])), default="")
+    few = seeds_of(arms[ours]) < 2 if ours else False
+    rivals = [arm for arm, results in arms.items() if arm != ours and (few or seeds_of(results) > 1)] if ours else []
     return ours, [arm for arm in rivals if in_common(arms[arm], arms[ours])]
 
 
