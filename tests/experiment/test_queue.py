@@ -18,6 +18,7 @@ from dapg.core.shards import read_progress
 from dapg.core.train_config import DataConfig
 from dapg.corruptions.library import DRAWS
 from dapg.data.manifest import read_manifest
+from dapg.data.sets.regdb import RegDB
 from dapg.data.sets.synthetic import Synthetic
 from dapg.experiment import cell as cell_runs
 from dapg.experiment import heat_maps, matrix, provenance
@@ -285,6 +286,27 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
         ("beyond",), "small", (Source("sysu", str(tmp_path / "sysu")),), ("random",), 1, 1, only,
         tmp_path / "runs", tmp_path / "results", "cpu",
     )  # fmt: skip
+
+
+def test_a_cell_of_a_partition_is_scored_on_that_partition_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RegDB's other partitions test persons that the model was trained on."""
+    RegDB.write_example(tmp_path / "people")
+    shrink_small(monkeypatch)
+    experiment = Experiment(
+        ("primary",), "small", (Source("thermal", str(tmp_path / "people")),), ("random",), 1, 1,
+        "none+agw-thermal-2-*", tmp_path / "runs", tmp_path / "results", "cpu",
+    )  # fmt: skip
+    assert not run(experiment)
+    (result,) = read_cells(experiment.folder, with_persons=True).values()
+    people = RegDB(tmp_path / "people")
+    tested, trained = ({record.person for record in people.records(f"{part}-2")} for part in ("test", "train"))
+    assert tested
+    assert not tested & trained
+    for mode in ("visible-to-thermal", "thermal-to-visible"):
+        for condition in ("clean", "all"):
+            assert set(result.persons[f"{mode}/{condition}"].persons) == tested
 
 
 def test_data_that_are_not_there_are_named_before_anything_is_trained_or_estimated(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ severity and noise; its spread is told apart from that of the trials (galleries)
 
 import itertools
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from dapg.corruptions import library
 from dapg.data.base import Dataset
 from dapg.data.loading import LoaderConfig, ordered_batches
 from dapg.data.source import list_hash
+from dapg.data.verify import unseen_trials
 from dapg.evaluation.corrupted_sets import CLEAN, CorruptedDataset, CorruptionPolicy
 from dapg.features.encoders import Encoder
 from dapg.features.extract import encode_batches, trial_features, trial_records
@@ -138,6 +139,7 @@ def clean_and_corrupted(
     settings: CorruptionSettings,
     runtime: Runtime = Runtime(),
     seed: int = 0,
+    training_persons: Collection[int] = (),
 ) -> dict[str, dict[str, SetScores]]:
     """Scores in each mode under ``clean``, ``all``, ``seen``, ``unseen``, ...: what an experiment needs of a model.
 
@@ -148,11 +150,13 @@ def clean_and_corrupted(
         settings: which corruptions, how often, and how much detail (``lists``: all, seen and unseen).
         runtime: batch size, loader processes, progress, and a cache of corrupted images.
         seed: of the trials.
+        training_persons: trials that test any of them are left out: all of RegDB's partitions but the model's own.
 
     Raises:
         DataError: an image cannot be read, or is too small to be corrupted.
+        UsageError: every trial of a mode tests training persons.
     """
-    trials = {mode: dataset.trials(mode, seed) for mode in modes}
+    trials = {mode: unseen_trials(dataset.trials(mode, seed), training_persons) for mode in modes}
     clean = trial_features(encoder, dataset, list(itertools.chain(*trials.values())), runtime)
     repeats = {mode: {"clean": [_per_query(_score(clean, part))]} for mode, part in trials.items()}
     corrupted_sets = sets_to_score(settings)

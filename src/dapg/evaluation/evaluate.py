@@ -290,13 +290,19 @@ def untrained_trials(model: str, data: DataConfig, dataset: Dataset, trials: lis
     Raises:
         UsageError: every trial tests persons of the training part.
     """
+    return unseen_trials(trials, training_persons(model, data, dataset))
+
+
+def training_persons(model: str, data: DataConfig, dataset: Dataset) -> list[int]:
+    """Persons of a data set that a run was trained on; none where it is no run, or was trained on other people."""
     folder = Path(model)
     if not (folder / CONFIG).is_file():
-        return trials
+        return []
     trained_on = from_dict(DataConfig, read_settings(folder / CONFIG, _Trained)["data"], f"{folder / CONFIG}: data.")
     if not _same_people(trained_on, data, dataset):
-        return trials
-    return unseen_trials(trials, read_json(folder / RESULT, Network)["facts"]["persons"])
+        return []
+    persons: list[int] = read_json(folder / RESULT, Network)["facts"]["persons"]
+    return persons
 
 
 def _same_people(trained_on: DataConfig, tested_on: DataConfig, dataset: Dataset) -> bool:

@@ -25,6 +25,7 @@ from dapg.data.image_lines import write_lines
 from dapg.data.manifest import MANIFEST
 from dapg.data.source import open_dataset, select_records
 from dapg.evaluation.corrupted_scores import CorruptionSettings, clean_and_corrupted
+from dapg.evaluation.evaluate import training_persons
 from dapg.experiment.figures import WITHIN
 from dapg.experiment.matrix import Cell, poses
 from dapg.experiment.paper import modes_of
@@ -198,7 +199,9 @@ def _score(experiment: Experiment, cell: Cell, cache: Cache) -> _Scores:
     show with intervals.
     """
     last = cell.chain[-1]
-    dataset = open_dataset(experiment.test_data(cell))
+    data = experiment.test_data(cell)
+    dataset = open_dataset(data)
+    seen = training_persons(last.out, data, dataset)
     device = resolve_device(experiment.device)
     runtime = Runtime(device, progress=True, cache=cache)
     settings = _corruption(experiment)
@@ -210,7 +213,7 @@ def _score(experiment: Experiment, cell: Cell, cache: Cache) -> _Scores:
     modes = [mode for mode in modes_of(cell.data) if mode in dataset.modes]
     scores = _Scores(tuned.headline, {}, {})
     for prefix, encoder, asked in (("", tuned, [*modes, *within]), ("frozen ", frozen, within)):
-        scored = clean_and_corrupted(encoder, dataset, asked, settings, runtime) if asked else {}
+        scored = clean_and_corrupted(encoder, dataset, asked, settings, runtime, 0, seen) if asked else {}
         for mode, by_condition in scored.items():
             centred = [(f"{mode} centred", encoder.headline + CENTRED)] if mode in within else []
             for name, feature in [(mode, encoder.headline), *centred]:

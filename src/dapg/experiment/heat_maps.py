@@ -29,6 +29,7 @@ from dapg.data.source import open_dataset
 from dapg.evaluation.benchmark_scores import Test, grid_of, score_protocols
 from dapg.evaluation.benchmark_sets import FeatureFolder, Maker, sets_of
 from dapg.evaluation.corrupted_sets import CorruptedDataset, CorruptionPolicy
+from dapg.evaluation.evaluate import untrained_trials
 from dapg.evaluation.image_cache import ImageCache
 from dapg.experiment.figures import OURS
 from dapg.experiment.matrix import Cell, Group, arm_called
@@ -181,9 +182,10 @@ def _made(
     started = time.monotonic()
     device = resolve_device(experiment.device)
     last = cells["ours"].chain[-1]
-    dataset = open_dataset(experiment.test_data(cells["ours"]))
+    data = experiment.test_data(cells["ours"])
+    dataset = open_dataset(data)
     mode = modes_of(cells["ours"].data)[0]
-    trial = dataset.trials(mode)[0]
+    trial = untrained_trials(str(networks["ours"]), data, dataset, dataset.trials(mode))[0]
     encoders = {who: build_encoder(str(path), last.backbone, (0, 0), 0, device) for who, path in networks.items()}
     return {
         "heading": f"{group[2]} on {group[0]}, first weights {group[1]}",
