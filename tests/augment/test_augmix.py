@@ -74,30 +74,32 @@ def test_rows_do_not_depend_on_the_batch_and_the_mixture_is_convex() -> None:
     torch.testing.assert_close(whole, whole.round(), atol=1e-4, rtol=0)
 
 
-def test_a_chain_of_one_operation_by_hand() -> None:
-    """Width and depth 1: the result is (1 - m) x + m op(x) with the operation that was drawn."""
-    images = pictures(40).float() / 255
-    generator = SampleGenerator(torch.arange(40))
-    result = augmix.augmix(images, generator, severity=5.0, width=1, depth=1)
-    again = SampleGenerator(torch.arange(40))
-    again.integers(4, 1, low=1)
-    operation = again.integers(9, 1, 1)[:, 0, 0]
-    level = again.uniform(1, 1, low=0.1, high=5.0)[:, 0, 0]
-    sign = torch.where(again.bernoulli(0.5, 1, 1), -1, 1)[:, 0, 0]
-    again.exponential(1)
+def test_three_chains_by_hand() -> None:
+    """(1 - m) x + m (w_1 chain_1(x) + w_2 chain_2(x) + w_3 chain_3(x)), each chain of one to three drawn operations."""
+    images = pictures(12).float() / 255
+    result = augmix.augmix(images, SampleGenerator(torch.arange(12)), severity=5.0)
+    again = SampleGenerator(torch.arange(12))
+    depths = again.integers(4, 3, low=1)
+    operations = again.integers(9, 3, 3)
+    levels = again.uniform(3, 3, low=0.1, high=5.0)
+    signs = torch.where(again.bernoulli(0.5, 3, 3), -1, 1)
+    weights = again.exponential(3)
     share = again.uniform()
-    assert len(operation.unique()) == 9
-    for i in range(40):
-        row = slice(i, i + 1)
-        name = augmix.OPERATIONS[int(operation[i])]
-        changed = augmix.operate((images[row] * 255).round().to(torch.uint8), name, level[row], sign[row]).float() / 255
-        expected = (1 - share[i]) * images[row] + share[i] * changed
-        torch.testing.assert_close(result[row], expected, atol=1e-5, rtol=0)
+    assert set(depths.flatten().tolist()) == {1, 2, 3}
+    for i in range(12):
+        mixed = torch.zeros_like(images[i : i + 1])
+        for chain in range(3):
+            changed = (images[i : i + 1] * 255).round().to(torch.uint8)
+            for step in range(int(depths[i, chain])):
+                place = (slice(i, i + 1), chain, step)
+                name = augmix.OPERATIONS[int(operations[place])]
+                changed = augmix.operate(changed, name, levels[place], signs[place])
+            mixed += weights[i, chain] / weights[i].sum() * changed.float() / 255
+        expected = (1 - share[i]) * images[i : i + 1] + share[i] * mixed
+        torch.testing.assert_close(result[i : i + 1], expected, atol=1e-5, rtol=0)
 
 
 def test_mistakes_are_named() -> None:
     images = pictures().float() / 255
     with pytest.raises(UsageError, match="severity"):
         augmix.augmix(images, SampleGenerator(torch.arange(4)), severity=11.0)
-    with pytest.raises(UsageError, match="posterise"):
-        augmix.operate(pictures(), "posterise", torch.ones(4), torch.ones(4, dtype=torch.int64))

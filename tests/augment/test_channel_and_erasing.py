@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from dapg.augment import channel, erasing
-from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 
 
@@ -37,14 +36,10 @@ def test_channel_shares() -> None:
     third, quarter = 1 / 3, 1 / 4
     exchanged = channel.channel_exchange(images, streams(4000))
     assert shares(exchanged) == near({"red": third, "green": third, "blue": third})
-    exchanged = channel.channel_exchange(images, streams(4000), grey=3)
-    assert shares(exchanged) == near({"red": quarter, "green": quarter, "blue": quarter, "luma": quarter})
     adapted = channel.channel_adapt_grey(images, streams(4000), 0.5)
     assert shares(adapted) == near({"red": quarter, "green": quarter, "blue": quarter, "luma": 0.125, "same": 0.125})
     adapted = channel.channel_adapt_grey(images, streams(4000), 0.0)
     assert shares(adapted) == near({"red": quarter, "green": quarter, "blue": quarter, "same": quarter})
-    with pytest.raises(UsageError, match="grey"):
-        channel.channel_exchange(images, streams(4000), grey=1)
 
 
 def test_soft_erasing_mixes_one_rectangle_with_normal_noise() -> None:

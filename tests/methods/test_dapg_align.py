@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch.nn import functional
 
+from dapg.augment.channel import draw_channels
 from dapg.augment.views import ViewConfig
 from dapg.core.batch import Batch
 from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.scales import PRESETS
 from dapg.methods.alignment.base import positive_images
-from dapg.methods.alignment.dapg_align import DAPGAlign, draw_channels
+from dapg.methods.alignment.dapg_align import DAPGAlign
 from dapg.methods.base import DataFacts
 from dapg.models.backbones.resnet18 import ResNet18
 from dapg.models.blocks.pooling import average_pool
@@ -97,7 +98,7 @@ class TestPositivePictures:
 
 
 def test_channels_are_exchanged_with_the_stated_chances() -> None:
-    chosen = draw_channels(0.5, draws(1, 40_000))
+    chosen = draw_channels(0.5, draws(1, 40_000), luma=True)
     shares = [float((chosen == value).float().mean()) for value in (-1, 0, 1, 2, 3)]
     assert shares == pytest.approx([0.5, 0.125, 0.125, 0.125, 0.125], abs=0.01)
 

@@ -29,6 +29,8 @@ OPERATIONS = (
 )
 """In the order of the published list."""
 
+_CHAINS, _LONGEST = 3, 3
+"""Chains that are mixed, and the most operations in one."""
 _AFFINE = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 
 
@@ -36,8 +38,6 @@ def augmix(
     images: Float[Tensor, "B 3 H W"],
     generator: SampleGenerator,
     severity: float = 3.0,
-    width: int = 3,
-    depth: int | None = None,
     truncate: bool = False,
 ) -> Float[Tensor, "B 3 H W"]:
     """Mixed images in [0, 1].
@@ -46,32 +46,28 @@ def augmix(
         images: images in [0, 1].
         generator: one stream a sample.
         severity: levels are uniform in [0.1, severity], at most 10; 3 for CIFAR and CIL, 1 in AugMix's ImageNet script.
-        width: number of chains; their weights are Dirichlet(1, ..., 1).
-        depth: operations in a chain; None draws 1, 2 or 3 for each chain.
         truncate: end on whole grey levels, cut off, as CIL does before normalising.
 
     Raises:
-        UsageError: severity outside [0.1, 10], or no chain or no operation asked for.
+        UsageError: severity outside [0.1, 10].
     """
-    if not 0.1 <= severity <= 10 or width < 1 or (depth is not None and depth < 1):
-        raise UsageError("augmix: severity is 0.1 ... 10, width and depth at least 1")
+    if not 0.1 <= severity <= 10:
+        raise UsageError("augmix: severity is 0.1 ... 10")
     count = len(images)
-    longest = depth or 3
-    depths = generator.integers(4, width, low=1)
-    operations = generator.integers(len(OPERATIONS), width, longest)
-    levels = generator.uniform(width, longest, low=0.1, high=severity)
-    signs = torch.where(generator.bernoulli(0.5, width, longest), -1, 1)
-    weights = generator.exponential(width)
+    depths = generator.integers(_LONGEST + 1, _CHAINS, low=1)
+    operations = generator.integers(len(OPERATIONS), _CHAINS, _LONGEST)
+    levels = generator.uniform(_CHAINS, _LONGEST, low=0.1, high=severity)
+    signs = torch.where(generator.bernoulli(0.5, _CHAINS, _LONGEST), -1, 1)
+    weights = generator.exponential(_CHAINS)  # Dirichlet(1, ..., 1) when divided by their sum
     weights = send(weights / weights.sum(dim=1, keepdim=True), images.device)
     share = send(generator.uniform(), images.device)
 
     start = images.mul(255).round().clamp(0, 255).to(torch.uint8)
-    changed = start.repeat_interleave(width, dim=0)  # (B width, 3, H, W): all chains side by side
-    for step in range(longest):
-        active = (depths > step) | (depth is not None)
+    changed = start.repeat_interleave(_CHAINS, dim=0)  # (B chains, 3, H, W): all chains side by side
+    for step in range(_LONGEST):
         draws = (operations[:, :, step], levels[:, :, step], signs[:, :, step])
-        changed = _one_step(changed, active.flatten(), *(draw.flatten() for draw in draws))
-    chains = (changed.to(images.dtype) / 255).reshape(count, width, *images.shape[1:])
+        changed = _one_step(changed, (depths > step).flatten(), *(draw.flatten() for draw in draws))
+    chains = (changed.to(images.dtype) / 255).reshape(count, _CHAINS, *images.shape[1:])
     mixed = mix(images, chains, weights, share)
     return mixed.mul(255).clamp(0, 255).floor() / 255 if truncate else mixed
 
@@ -108,13 +104,7 @@ def _one_step(
 def operate(
     images: UInt8[Tensor, "B 3 H W"], name: str, level: Float[Tensor, "B"], sign: Int[Tensor, "B"]
 ) -> UInt8[Tensor, "B 3 H W"]:
-    """One operation by name; ``level`` up to 10, ``sign`` ±1 where an operation has a direction, both on the host.
-
-    Raises:
-        UsageError: no such operation.
-    """
-    if name not in OPERATIONS:
-        raise UsageError(f"AugMix has no operation {name!r}; known: {', '.join(OPERATIONS)}")
+    """One operation by name; ``level`` up to 10, ``sign`` ±1 where an operation has a direction, both on the host."""
     if name == "autocontrast":
         return autocontrast(images)
     if name == "equalize":
@@ -126,8 +116,8 @@ def operate(
         return solarize(images, 256 - (strength * 256 / 10).long())
     height, width = images.shape[-2:]
     pairs = zip(level.tolist(), sign.tolist(), strict=True)
-    matrices = torch.stack([affine_matrix(name, value, direction, height, width) for value, direction in pairs])
-    return warp(images, send(matrices, images.device))
+    matrices = [_affine_values(name, value, direction, height, width) for value, direction in pairs]
+    return warp(images, send(torch.tensor(matrices, dtype=torch.float64), images.device))
 
 
 def autocontrast(images: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 3 H W"]:
@@ -165,12 +155,8 @@ def solarize(images: UInt8[Tensor, "B 3 H W"], threshold: Int[Tensor, "B"]) -> U
     return torch.where(images < threshold[:, None, None, None], images, 255 - images)
 
 
-def affine_matrix(name: str, level: float, sign: int, height: int, width: int) -> Float[Tensor, "6"]:
-    """(a, b, c, d, e, f): output (x, y) reads input (a x + b y + c, d x + e y + f), in float64."""
-    return torch.tensor(_affine_values(name, level, sign, height, width), dtype=torch.float64)
-
-
 def _affine_values(name: str, level: float, sign: int, height: int, width: int) -> tuple[float, ...]:
+    """(a, b, c, d, e, f): output (x, y) reads input (a x + b y + c, d x + e y + f)."""
     if name == "rotate":
         angle = -math.radians(sign * int(level * 30 / 10))
         cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)

@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dapg.core.device import constant, send
-from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator
 
 CAJ_GREY = (0.2989, 0.5870, 0.1140)
@@ -30,17 +29,15 @@ def choose_channels(images: Float[Tensor, "B 3 H W"], choice: Int[Tensor, "B"]) 
     return torch.where(send(choice == KEEP, images.device)[:, None, None, None], images, single)
 
 
-def channel_exchange(
-    images: Float[Tensor, "B 3 H W"], generator: SampleGenerator, grey: int = 2
-) -> Float[Tensor, "B 3 H W"]:
-    """CAJ's ChannelExchange: one of the choices 0 ... ``grey`` with equal chance. With 2 (theirs) luma never occurs.
+def draw_channels(probability: float, generator: SampleGenerator, luma: bool) -> Int[Tensor, "B"]:
+    """Choices for ``choose_channels``: with ``probability`` a channel (``luma``: or that), else none."""
+    keep = ~generator.fork("whether").bernoulli(probability)
+    return torch.where(keep, KEEP, generator.fork("which").integers(GREY + 1 if luma else GREY))
 
-    Raises:
-        UsageError: ``grey`` is not 2 or 3.
-    """
-    if grey not in (2, 3):
-        raise UsageError(f"channel_exchange: grey is 2 (channels only) or 3 (with luma), not {grey}")
-    return choose_channels(images, generator.integers(grey + 1))
+
+def channel_exchange(images: Float[Tensor, "B 3 H W"], generator: SampleGenerator) -> Float[Tensor, "B 3 H W"]:
+    """CAJ's ChannelExchange: one of the three channels with equal chance; luma never occurs."""
+    return choose_channels(images, generator.integers(GREY))
 
 
 def channel_adapt_grey(

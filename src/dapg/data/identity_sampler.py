@@ -1,4 +1,4 @@
-"""Shared by methods that need several images of a person in a batch: P persons x K images, also cross-modal.
+"""For methods that need several images of a person in both lights in a batch: P persons x (K + K) images.
 
 Like the samplers of ``samplers.py`` a batch is a pure function of seed and step: resuming is a number, and the parts
 that ``LocalBatches`` hands to processes hold whole persons, because a batch goes person by person.
@@ -12,37 +12,6 @@ import torch
 from dapg.core.errors import UsageError
 from dapg.core.rng import generator_from
 from dapg.core.types import UNKNOWN, Modality, Record
-
-
-class IdentitySampler:
-    """``persons`` persons x ``images`` images: PK sampling of metric learning.
-
-    Persons are drawn without replacement within a batch; images without replacement where a person has enough, else
-    every image once and the rest again.
-    """
-
-    def __init__(self, records: Sequence[Record], persons: int, images: int, seed: int) -> None:
-        """Group the records by person; images without a person are not used.
-
-        Raises:
-            UsageError: fewer persons than a batch holds.
-        """
-        self.persons, self.images, self.seed = persons, images, seed
-        self.batch_size = persons * images
-        self._groups = list(_by_person(records).values())
-        self._numbers = sum(map(len, self._groups))
-        _refuse_too_few(len(self._groups), persons, "persons")
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in which as many images are drawn as there are."""
-        return max(1, self._numbers // self.batch_size)
-
-    def batch(self, step: int) -> list[int]:
-        """Numbers of the images of step ``step``, person by person."""
-        generator = generator_from("identity", self.seed, step)
-        chosen = torch.randperm(len(self._groups), generator=generator)[: self.persons].tolist()
-        return [number for group in chosen for number in _without(self._groups[group], self.images, generator)]
 
 
 class CrossModalSampler:
@@ -65,7 +34,11 @@ class CrossModalSampler:
         visible, infrared = (_by_person(records, modality) for modality in Modality)
         self._groups = [(visible[person], infrared[person]) for person in visible if person in infrared]
         self._numbers = max(sum(map(len, visible.values())), sum(map(len, infrared.values())))
-        _refuse_too_few(len(self._groups), persons, "persons with visible and infrared images")
+        if len(self._groups) < persons:
+            raise UsageError(
+                f"a batch of {persons} persons needs as many persons with visible and infrared images; "
+                f"there are {len(self._groups)}"
+            )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -84,24 +57,10 @@ class CrossModalSampler:
         return batch
 
 
-def _by_person(records: Sequence[Record], modality: Modality | None = None) -> dict[int, list[int]]:
+def _by_person(records: Sequence[Record], modality: Modality) -> dict[int, list[int]]:
     """Person -> numbers of the records, persons ascending."""
     numbers: dict[int, list[int]] = defaultdict(list)
     for number, record in enumerate(records):
-        if record.person > UNKNOWN and (modality is None or record.modality == modality):
+        if record.person > UNKNOWN and record.modality == modality:
             numbers[record.person].append(number)
     return dict(sorted(numbers.items()))
-
-
-def _without(numbers: list[int], count: int, generator: torch.Generator) -> list[int]:
-    """``count`` of the numbers, each one as often as any other, give or take one."""
-    drawn: list[int] = []
-    while len(drawn) < count:
-        order = torch.randperm(len(numbers), generator=generator).tolist()
-        drawn += [numbers[place] for place in order[: count - len(drawn)]]
-    return drawn
-
-
-def _refuse_too_few(there: int, needed: int, what: str) -> None:
-    if there < needed:
-        raise UsageError(f"a batch of {needed} persons needs as many {what}; there are {there}")

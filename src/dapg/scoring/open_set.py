@@ -12,10 +12,8 @@ Both have one arithmetic, so ``Trials`` holds either. Five strangers and four en
     >>> import numpy as np
     >>> strangers, enrolled = np.array([0.1, 0.2, 0.3, 0.4, 0.9]), np.array([0.35, 0.5, 0.8, 0.95])
     >>> threshold = threshold_at(strangers, 0.2)  # one of five may pass
-    >>> false_positive_rate(strangers, threshold), false_negative_rate(enrolled, threshold)
+    >>> float((strangers >= threshold).mean()), float((enrolled < threshold).mean())  # FPIR and FNIR
     (0.2, 0.25)
-    >>> auroc(enrolled, strangers)  # 16 of 20 pairs are in the right order
-    0.8
 
 Intervals draw *persons* with replacement, a probe's trials together, never pairs. A rate below 3 / n of n persons is
 not measurable: no error among n bounds a rate only by 3 / n (with 95 % confidence).
@@ -55,16 +53,6 @@ def threshold_at(non_mated: Float[np.ndarray, "N"], rate: float) -> float:
     return float(np.nextafter(np.sort(non_mated.astype(np.float64))[::-1][allowed], np.inf))
 
 
-def false_positive_rate(non_mated: Float[np.ndarray, "N"], threshold: float) -> float:
-    """FPIR of searches, FMR of comparisons: the share of non-mated scores that reach the threshold."""
-    return float(np.mean(non_mated.astype(np.float64) >= threshold))  # else NumPy rounds the threshold to float32
-
-
-def false_negative_rate(mated: Float[np.ndarray, "M"], threshold: float) -> float:
-    """FNIR of searches, FNMR of comparisons: the share of mated scores that do not reach the threshold."""
-    return float(np.mean(mated.astype(np.float64) < threshold))
-
-
 @dataclass(frozen=True)
 class Det:
     """Detection error trade-off: both error rates at every threshold that changes one, from the strictest down."""
@@ -87,16 +75,6 @@ def det(mated: Float[np.ndarray, "M"], non_mated: Float[np.ndarray, "N"]) -> Det
     passed = 1 - np.searchsorted(np.sort(non_mated), thresholds) / len(non_mated)
     missed = np.searchsorted(np.sort(mated), thresholds) / len(mated)
     return Det(thresholds, passed, missed)
-
-
-def auroc(mated: Float[np.ndarray, "M"], non_mated: Float[np.ndarray, "N"]) -> float:
-    """Chance that a mated score is above a non-mated one; equal scores count half.
-
-    Raises:
-        UsageError: one of the two is empty.
-    """
-    _refuse_empty(mated, non_mated)
-    return float(_separation(mated, non_mated, np.ones((1, len(mated))), np.ones((1, len(non_mated))))[0])
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from dapg.augment.channel import GREY, KEEP, choose_channels
+from dapg.augment.channel import choose_channels, draw_channels
 from dapg.augment.views import ViewConfig, standard_view
 from dapg.core.batch import Batch, StepResult
 from dapg.core.errors import UsageError
@@ -157,16 +157,10 @@ class DAPGAlign(AlignmentMethod["DAPGAlign.Config"], Contrastive["DAPGAlign.Conf
     def _positive_view(self, images: UInt8[Tensor, "B 3 H W"], generator: SampleGenerator) -> Tensor:
         """(B, 3, h, w): ChannelAug of a view of its own."""
         config = self.settings
-        choice = draw_channels(config.channel, generator.fork("channel"))
+        choice = draw_channels(config.channel, generator.fork("channel"), luma=True)
         with torch.autocast(images.device.type, enabled=False):  # images stay in single precision
             if config.channel_order == "before":
                 changed = choose_channels(to_float(images), choice)
                 images = changed.mul(255).round().to(torch.uint8)
             view = standard_view(images, config.views, generator.fork("view"), self.backbone.mean, self.backbone.std)
             return view if config.channel_order == "before" else choose_channels(view, choice)
-
-
-def draw_channels(probability: float, generator: SampleGenerator) -> Int[Tensor, "B"]:
-    """CAJ's ChannelExchange with luma (each channel and luma a quarter) with a probability, else no change."""
-    keep = ~generator.fork("whether").bernoulli(probability)
-    return torch.where(keep, KEEP, generator.fork("which").integers(GREY + 1))

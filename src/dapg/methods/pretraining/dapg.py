@@ -18,11 +18,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dapg.augment.chain_bank import ChainBank
-from dapg.augment.channel import KEEP, choose_channels
+from dapg.augment.channel import choose_channels, draw_channels
 from dapg.augment.noise_chain import ChainConfig
 from dapg.augment.views import ViewConfig, chain_views, clean_and_corrupted_views
 from dapg.core.batch import Batch, StepResult
@@ -194,7 +194,8 @@ class DAPG(Contrastive["DAPG.Config"]):
         if config.channel <= 0:
             return tuple(self._normalised(views))
         choices = [
-            _draw_channels(config.channel, generator.fork(f"channel {place}")) for place in range(config.positives)
+            draw_channels(config.channel, generator.fork(f"channel {place}"), luma=False)
+            for place in range(config.positives)
         ]
         with torch.autocast(views.device.type, enabled=False):
             if config.channel_order == "after":
@@ -270,9 +271,3 @@ class DAPG(Contrastive["DAPG.Config"]):
             norms.append(torch.zeros_like(term) if gradient is None else gradient.detach().norm())
         share: Tensor = norms[1] / (norms[0] + norms[1]).clamp_min(1e-12)
         return share.detach()
-
-
-def _draw_channels(probability: float, generator: SampleGenerator) -> Int[Tensor, "B"]:
-    """CAJ's ChannelExchange (each channel a third) with a probability, else no change."""
-    keep = ~generator.fork("whether").bernoulli(probability)
-    return torch.where(keep, KEEP, generator.fork("which").integers(3))
