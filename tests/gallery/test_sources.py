@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -182,3 +183,23 @@ def test_a_watched_folder_is_looked_at_again_until_interrupted(tmp_path: Path, m
     assert looks == [7.0, 7.0, 7.0]
     assert (report.added, report.known) == (2, 2)
     assert gallery.audit()[-1].body["added"] == 2
+
+
+def test_a_watched_video_waits_until_it_is_written_and_its_crops_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = tmp_path / "night.avi"
+    video.write_bytes(b"video")
+    now = video.stat().st_mtime_ns + 1_000_000_000
+
+    def cut(source: str, settings: IndexSettings, work: Path) -> Sequence[Sighting]:
+        return [Sighting("0.png", (figures / "camera1" / "000_0.png").read_bytes, (1, now))]
+
+    figures = make_figures(tmp_path / "figures", persons=1)
+    monkeypatch.setattr(indexing, "sightings", cut)
+    monkeypatch.setattr("dapg.gallery.indexing.time.time_ns", lambda: now)
+    monkeypatch.setattr("dapg.gallery.indexing.time.sleep", Mock(side_effect=KeyboardInterrupt))
+    gallery = new(tmp_path)
+    assert gallery.index(video, IndexSettings(watch=True)).added == 0
+    now += 2_000_000_000
+    assert gallery.index(video, IndexSettings(watch=True)).added == 1

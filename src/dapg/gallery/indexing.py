@@ -134,20 +134,22 @@ class Indexer:
         video = path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES
         stamp = (path.stat().st_size, path.stat().st_mtime_ns) if video else (-1, 0)
         key = self.keys.file(f"video {path.resolve()}", None)
-        if video and self._known([key]) == {key: stamp}:
+        if video and (self._known([key]) == {key: stamp} or self._unfinished(stamp)):
             return
         work = self.folder / INCOMING
         with folder_lock(work / path.name, OWNER) if video else contextlib.nullcontext():
-            self._take_in(source, sightings(source, self.settings, work), report)
+            listed = sightings(source, self.settings, work)  # of a video: crops, which were written just now
+            self._take_in(source, [s for s in listed if video or not self._unfinished(s.stamp)], report)
             if video:
                 shutil.rmtree(work / path.name, ignore_errors=True)
                 with self.database.transaction():
                     self._mark([(key, *stamp, "video", None)])
 
+    def _unfinished(self, stamp: tuple[int, int]) -> bool:
+        """While watching, what a camera may still be writing waits for the next look."""
+        return self.settings.watch and stamp[1] >= time.time_ns() - 2_000_000_000
+
     def _take_in(self, source: str, listed: Sequence[Sighting], report: IndexReport) -> None:
-        limit = time.time_ns() - 2_000_000_000
-        if self.settings.watch:  # what a camera may still be writing waits for the next look
-            listed = [sighting for sighting in listed if sighting.stamp[1] < limit]
         self._agree_on_infrared(listed)
         settings, engine = self.settings, self.settings.engine
         if engine.name != "local" or engine.workers != 1:
