@@ -1,6 +1,7 @@
 """What every store of a gallery promises, on features written by hand."""
 
 import math
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from dapg.core.errors import DapgError, UsageError
 from dapg.core.types import Modality
 from dapg.features.networks import NetworkSettings
 from dapg.gallery import audit
-from dapg.gallery.database import Database, Filters, SqliteDatabase
+from dapg.gallery.database import CACHE, Database, Filters, SqliteDatabase
 from dapg.gallery.deletion import check, delete, remains
 from dapg.gallery.gallery import Gallery
 from dapg.gallery.indexing import IndexSettings
@@ -77,6 +78,26 @@ def test_the_gallery_grows_between_searches(database: Database) -> None:
     assert found(database, degrees(0)) == [1]
     put(database, degrees(5))
     assert found(database, degrees(0)) == [2, 1]
+
+
+def test_a_lost_or_foreign_cache_is_made_anew(tmp_path: Path) -> None:
+    """The cache is deleted beneath a running process, and a backup is put back beside a newer cache."""
+    database, copy = tables(SqliteDatabase(tmp_path)), tmp_path / "copy"
+    put(database, degrees(0))
+    copy.mkdir()
+    database.backup(copy)
+    assert found(database, degrees(0)) == [1]
+    shutil.rmtree(tmp_path / CACHE)
+    put(database, degrees(90))
+    assert found(database, degrees(0)) == [1, 2]
+    audit.append(database, ME, "look", {})
+    put(database, degrees(180))
+    assert found(database, degrees(0)) == [1, 2, 3]
+    shutil.copytree(tmp_path / CACHE, copy / CACHE)
+    old = SqliteDatabase(copy)
+    put(old, degrees(80))
+    put(old, degrees(10))
+    assert found(old, degrees(0)) == [1, 3, 2]
 
 
 def test_the_pictures_of_a_track_vote(database: Database) -> None:

@@ -261,7 +261,7 @@ class SqliteDatabase(Database):
             if self._matrix is None or (self._matrix.model, self._matrix.epoch) != (model, epoch):
                 width = int(self.value("SELECT width FROM models WHERE id = ?", model))
                 self._matrix = Matrix(self.folder / CACHE, model, epoch, width)
-            self._matrix.extend(self._rows_after)
+            self._matrix.extend(self._rows_after, self.value)
             return self._matrix.rows
 
     def _rows_after(self, model: int, last: int, limit: int) -> tuple[Table, bytes, int]:

@@ -1,8 +1,9 @@
 """Exact search: the features of a gallery as one matrix of half precision in a memory-mapped file.
 
 The file is a cache that is read from the database and extended as that grows; a deletion begins a new epoch, with new
-files. Blocks of rows are cast to single precision, multiplied and summed there: no score is approximated, and a query
-reads half the bytes that single precision would take (measured: benchmarks/gallery_search.py).
+files. It names the audit's last entry: a database without that entry is another one, such as a backup that was put
+back, and has the file made anew. Blocks of rows are cast to single precision, multiplied and summed there: no score is
+approximated, and a query reads half the bytes that single precision takes (measured: benchmarks/gallery_search.py).
 """
 
 import json
@@ -10,7 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -95,15 +96,18 @@ class Matrix:
         self._last = 0
         self.rows = Rows(_columns(np.empty(0, ROW)), torch.empty(0, width, dtype=torch.float16))
 
-    def extend(self, read: ReadRows) -> None:
-        """Take in what the database has gained, from the files where another process took it in already."""
+    def extend(self, read: ReadRows, value: Callable[..., Any]) -> None:
+        """Take in what the database has gained, from the files where another process took it in already.
+
+        ``value`` is the database's own.
+        """
         labels, data, last = read(self.model, self._last, _READ)
         if not len(labels):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(self.folder, patience=600.0):
-            count, known = self._state()
-            if known > self._last:
+            count, known = self._state(value)
+            if known != self._last:  # another process was here, or the files are gone or of another database
                 labels, data, last = read(self.model, known, _READ)
             with (
                 self._open("rows", count * ROW.itemsize) as rows,
@@ -117,24 +121,28 @@ class Matrix:
                 for handle in (rows, features):
                     handle.flush()
                     os.fsync(handle.fileno())
-            atomic_write_text(self._path("json"), json.dumps({"rows": count, "last": known}))
+            audit = value("SELECT hash FROM audit ORDER BY id DESC LIMIT 1")  # read last: no row is younger than it
+            atomic_write_text(self._path("json"), json.dumps({"rows": count, "last": known, "audit": audit}))
             self.rows, self._last = self._map(count), known
 
     def _path(self, suffix: str) -> Path:
         return self.folder / f"{self.epoch}-{self.model}.{suffix}"
 
-    def _state(self) -> tuple[int, int]:
-        """(rows, number of the last feature) that the files are known to hold."""
+    def _state(self, value: Callable[..., Any]) -> tuple[int, int]:
+        """(rows, number of the last feature) that the files are known to hold of this database."""
         try:
             state = json.loads(self._path("json").read_text())
             count, last = int(state["rows"]), int(state["last"])
-            whole = self._path("rows").stat().st_size >= count * ROW.itemsize
+            whole = value("SELECT 1 FROM audit WHERE hash = ?", state["audit"])
+            whole = whole and self._path("rows").stat().st_size >= count * ROW.itemsize
             return (count, last) if whole and self._path("f16").stat().st_size >= count * 2 * self.width else (0, 0)
         except (OSError, ValueError, KeyError):
             return 0, 0
 
     def _open(self, suffix: str, size: int) -> BinaryIO:
         path = self._path(suffix)
+        if not size:  # others may still search the old file
+            path.unlink(missing_ok=True)
         path.touch()
         handle = path.open("r+b")
         handle.truncate(size)  # without what a killed process began to add
