@@ -95,7 +95,7 @@ def test_shards_write_what_one_process_writes(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Indexer, "_commit", commit_once)
     with pytest.raises(KeyboardInterrupt):
         together.index(figures, shards)
-    assert len(written(together)) == 4
+    assert len(written(together)) == together.audit()[-1].body["added"] == 4
     left = list((together.folder / "incoming").glob("shards-*/.shards/pieces/*.npz"))
     assert len(left) == 3
     monkeypatch.setattr(Indexer, "_commit", commit)
@@ -182,7 +182,6 @@ def test_a_watched_folder_is_looked_at_again_until_interrupted(tmp_path: Path, m
     report = gallery.index(folder, IndexSettings(watch=True, every=7.0))
     assert looks == [7.0, 7.0, 7.0]
     assert (report.added, report.known) == (2, 2)
-    assert gallery.audit()[-1].body["added"] == 2
 
 
 def test_a_watched_video_waits_until_it_is_written_and_its_crops_do_not(

@@ -159,8 +159,8 @@ class Gallery:
                 )
             self._networks[wanted.card.hash] = wanted
         names = [sources] if isinstance(sources, str | Path) else sources
-        indexer = Indexer(self.database, self.folder, self.network(), settings)
-        return indexer.run([str(name) for name in names], self.actor)
+        indexer = Indexer(self.database, self.folder, self.network(), settings, self.actor)
+        return indexer.run([str(name) for name in names])
 
     def migrate(self, network: NetworkSettings, batch_size: int = 64) -> int:
         """Re-encode all images with another network, and switch to it when the last one is done; how many it were.

@@ -98,13 +98,15 @@ class IndexReport:
 class Indexer:
     """Takes sightings into one gallery with one network."""
 
-    def __init__(self, database: Database, folder: Path, network: Network, settings: IndexSettings) -> None:
-        self.database, self.folder, self.network, self.settings = database, folder, network, settings
+    def __init__(
+        self, database: Database, folder: Path, network: Network, settings: IndexSettings, actor: Actor
+    ) -> None:
+        self.database, self.folder, self.network, self.settings, self.actor = database, folder, network, settings, actor
         self.model = int(database.value("SELECT id FROM models WHERE hash = ?", network.card.hash))
         self.keys = Keys(database)
 
-    def run(self, sources: Sequence[str], actor: Actor) -> IndexReport:
-        """Index all sources once, or again and again while watching; every run is one entry of the audit.
+    def run(self, sources: Sequence[str]) -> IndexReport:
+        """Index all sources once, or again and again while watching.
 
         Raises:
             DataError: a source is not there, or its list has a mistake.
@@ -125,8 +127,6 @@ class Indexer:
             with contextlib.suppress(OSError):
                 (self.folder / INCOMING).rmdir()
             report.seconds = time.time() - started
-            if report.added or report.damaged:
-                append(self.database, actor, "index", {**report.counts(), "seconds": round(report.seconds, 1)})
         return report
 
     def _source(self, source: str, report: IndexReport) -> None:
@@ -215,6 +215,8 @@ class Indexer:
                     self._mark([self._seen(result.sighting, "damaged", None)])
                 else:
                     self._insert(result, counted)
+            if counted.added or counted.damaged:  # in the same transaction: no kill parts images from their entry
+                append(self.database, self.actor, "index", counted.counts())
         for kind, number in counted.counts().items():
             setattr(report, kind, getattr(report, kind) + number)
         report.notes += counted.notes[: max(0, 2 * _SHOWN - len(report.notes))]
