@@ -1,5 +1,7 @@
 """Videos and watched folders as sources of a gallery."""
 
+import itertools
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,10 +127,9 @@ def test_a_deletion_leaves_a_video_alone_that_is_taken_in(tmp_path: Path, monkey
     (tmp_path / "night.avi").write_bytes(b"video")
 
     def cut(source: str, settings: IndexSettings, work: Path) -> Sequence[Sighting]:
-        crops = work / Path(source).name
-        draw_person(0, 1, 0, False).save(crops / "0.png")
+        draw_person(0, 1, 0, False).save(work / "0.png")
         gallery.delete()
-        return sightings(str(crops), settings, work)
+        return sightings(str(work), settings, work)
 
     monkeypatch.setattr(indexing, "sightings", cut)
     assert gallery.index(tmp_path / "night.avi").added == 1
@@ -202,3 +203,28 @@ def test_a_watched_video_waits_until_it_is_written_and_its_crops_do_not(
     assert gallery.index(video, IndexSettings(watch=True)).added == 0
     now += 2_000_000_000
     assert gallery.index(video, IndexSettings(watch=True)).added == 1
+
+
+def test_what_a_killed_command_left_of_a_video_is_in_no_other_ones_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = list[Path]()
+
+    def cut(source: str, settings: IndexSettings, work: Path) -> Sequence[Sighting]:
+        works.append(work)
+        raise SystemExit(source)
+
+    monkeypatch.setattr(indexing, "sightings", cut)
+    gallery = new(tmp_path)
+    videos = [tmp_path / name / "night.avi" for name in "ab"]
+    for video, settings in itertools.product(videos, (IndexSettings(), IndexSettings(modality="infrared"))):
+        video.parent.mkdir(exist_ok=True)
+        video.write_bytes(b"video")
+        os.utime(video, (1, 1))
+        with pytest.raises(SystemExit):
+            gallery.index(video, settings)
+    assert len(set(works)) == 4
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        gallery.index("b/night.avi", IndexSettings(modality="infrared"))
+    assert works[4] == works[3]

@@ -72,7 +72,7 @@ def sightings(source: str, settings: SourceSettings, work: Path) -> Sequence[Sig
     Args:
         source: a folder, a CSV file, a video, a data set as NAME or NAME=PATH.
         settings: what the source does not say.
-        work: folder for the crops of a video until they are indexed.
+        work: folder for the crops of a video until they are indexed, of this one alone.
 
     Raises:
         DataError: nothing is there, or a mistake in a list.
@@ -217,15 +217,12 @@ def _video(path: Path, settings: SourceSettings, work: Path) -> list[Sighting]:
         from dapg.data.cropping.detectors.yolo import Yolo
 
         detect = Yolo.Config(weights=settings.weights)
-    crops = CropSettings(str(path), settings.detector, detect, modality=settings.modality, out=str(work / path.name))
-    crop(crops)
-    out = Path(crops.out)
-    if not (out / LABELS).read_text(encoding="utf-8").count("\n") > 1:
+    source = str(path.absolute())  # the same from whatever folder a killed command is given again
+    crop(CropSettings(source, settings.detector, detect, modality=settings.modality, out=str(work)))
+    if not (work / LABELS).read_text(encoding="utf-8").count("\n") > 1:
         return []
-    named = replace(settings, camera=settings.camera or path.name)
-    return [
-        replace(crop_, path=f"{path.resolve()}:{Path(crop_.path).name}") for crop_ in _folder(Folder(out), out, named)
-    ]
+    crops = _folder(Folder(work), work, replace(settings, camera=settings.camera or path.name))
+    return [replace(crop_, path=f"{path.resolve()}:{Path(crop_.path).name}") for crop_ in crops]
 
 
 def refuse_other_infrared(kinds: Mapping[str, str], kind: str, what: str) -> None:

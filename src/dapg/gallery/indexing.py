@@ -130,18 +130,19 @@ class Indexer:
         return report
 
     def _source(self, source: str, report: IndexReport) -> None:
-        path = Path(source)
+        path, settings = Path(source), self.settings
         video = path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES
         stamp = (path.stat().st_size, path.stat().st_mtime_ns) if video else (-1, 0)
         key = self.keys.file(f"video {path.resolve()}", None)
         if video and (self._known([key]) == {key: stamp} or self._unfinished(stamp)):
             return
-        work = self.folder / INCOMING
-        with folder_lock(work / path.name, OWNER) if video else contextlib.nullcontext():
-            listed = sightings(source, self.settings, work)  # of a video: crops, which were written just now
+        about = f"{path.absolute()} {stamp} {settings.detector} {settings.weights} {settings.modality}"
+        work = self.folder / INCOMING / f"video-{self.keys.of(about.encode())[:16]}"
+        with folder_lock(work, OWNER) if video else contextlib.nullcontext():
+            listed = sightings(source, settings, work)  # of a video: crops, which were written just now
             self._take_in(source, [s for s in listed if video or not self._unfinished(s.stamp)], report)
             if video:
-                shutil.rmtree(work / path.name, ignore_errors=True)
+                shutil.rmtree(work, ignore_errors=True)
                 with self.database.transaction():
                     self._mark([(key, *stamp, "video", None)])
 
