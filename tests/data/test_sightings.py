@@ -7,7 +7,7 @@ from PIL import Image
 
 from dapg.core.errors import DataError
 from dapg.core.files import csv_text
-from dapg.data.sightings import SourceSettings, sightings
+from dapg.data.sightings import SourceSettings, clock, sightings
 
 
 def listed(folder: Path, text: str) -> list[tuple[float | None, str]]:
@@ -53,7 +53,13 @@ def test_crops_of_a_video_keep_their_time_whatever_it_is_called(tmp_path: Path) 
     assert (seen.time, seen.track, seen.camera) == (102.5, "3", "=v")
 
 
-def test_a_wrong_time_names_its_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("time", ["noon", "nan", "inf", "1764367200000"])
+def test_a_wrong_time_names_its_line(time: str, tmp_path: Path) -> None:
     pictures(tmp_path, "a.png")
-    with pytest.raises(DataError, match=r"labels\.csv, line 2: 'noon' is no time"):
-        listed(tmp_path, "path,time\na.png,noon\n")
+    hint = "; milliseconds[?] divide them by 1000" if time[0] == "1" else ""
+    with pytest.raises(DataError, match=rf"labels\.csv, line 2: '{time}' is no time; .* or seconds{hint}$"):
+        listed(tmp_path, f"path,time\na.png,{time}\n")
+
+
+def test_a_time_that_was_taken_in_once_and_is_none_does_not_stop_a_search() -> None:
+    assert [clock(moment) for moment in (1764367200000.0, float("inf"))] == ["1764367200000.0", "inf"]

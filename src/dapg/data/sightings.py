@@ -1,6 +1,8 @@
 """What can be indexed: folders of crops, CSV lists, data sets, videos. Each becomes a list of sightings, not opened."""
 
+import contextlib
 import csv
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -240,26 +242,30 @@ def seconds(text: str) -> float:
     """Seconds since 1970 of an ISO 8601 date and time, or of a plain number of seconds.
 
     Raises:
-        UsageError: neither.
+        UsageError: neither, or so many that they must be milliseconds.
     """
-    try:
-        return float(text)
-    except ValueError:
-        pass
+    hint = ""
+    with contextlib.suppress(ValueError):
+        number = float(text)
+        if abs(number) <= _LATEST:
+            return number
+        hint = "; milliseconds? divide them by 1000" if math.isfinite(number) else ""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise UsageError(f"{text!r} is no time; write 2026-11-28T22:00:00, or seconds") from error
+        raise UsageError(f"{text!r} is no time; write 2026-11-28T22:00:00, or seconds{hint}") from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-_DECADE = 10 * 365 * 86_400.0
+_DECADE, _LATEST = 10 * 365 * 86_400.0, 1e11
 
 
 def clock(moment: float | None) -> str:
     """A time in words: a date, or, of a video that does not say when it began, hours and minutes since then."""
     if moment is None:
         return ""
+    if not abs(moment) <= _LATEST:  # galleries took such in once
+        return str(moment)
     if moment < _DECADE:
         minutes, rest = divmod(moment, 60)
         return f"{int(minutes) // 60}:{int(minutes) % 60:02d}:{rest:04.1f}"
