@@ -3,11 +3,13 @@
 import json
 import socket
 from pathlib import Path
+from unittest.mock import MagicMock, Mock
 
 import pytest
 import torch
 
 from command_line import run
+from dapg.core.errors import UsageError
 from dapg.gallery.gallery import Gallery
 from figures import make_figures
 
@@ -144,3 +146,17 @@ def test_a_taken_port_is_refused_with_a_way_out(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, _, err = run(capsys, "serve", folder, "--port", taken.getsockname()[1], "--device", "cpu")
     assert (code, "; --port 0 takes a free one" in err) == (2, True), err
+
+
+@pytest.mark.parametrize(("host", "secure"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_cookies_are_for_tls_wherever_others_can_reach_the_server(
+    host: str, secure: bool, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("uvicorn")
+    gallery, app = MagicMock(), Mock(side_effect=UsageError("made"))
+    gallery.return_value.actor.name = "me"
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    monkeypatch.setattr("dapg.gallery.gallery.Gallery", gallery)
+    monkeypatch.setattr("dapg.gallery.server.app.create_app", app)
+    assert run(capsys, "serve", tmp_path, "--host", host, "--without_tls", "true")[2] == "dapg: made\n"
+    assert app.call_args.args[1].secure is secure

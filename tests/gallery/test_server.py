@@ -258,10 +258,11 @@ def test_a_session_must_prove_that_its_page_asks(server: Server) -> None:
     refused = client.post(place, json=body, headers={access.CSRF: "wrong"})
     assert refused.status_code == 403
     assert f"GET {session}, or sends Authorization: Bearer TOKEN" in refused.json()["detail"]
-    forged = {access.CSRF: csrf, "Origin": "https://evil.example"}
-    assert client.post(place, json=body, headers=forged).status_code == 403
-    assert client.post(place, json=body, headers={access.CSRF: csrf, "Origin": HOME}).is_success
-    assert client.delete("/api/v1/users/somebody", headers={access.CSRF: csrf}).is_success
+    for origin in ("https://evil.example", "https://localhost:1", "null", ""):
+        assert client.post(place, json=body, headers={access.CSRF: csrf, "Origin": origin}).status_code == 403
+    for own in (HOME, "https://localhost"):  # the page of this server, and of it behind a proxy that has TLS
+        assert client.post(place, json=body, headers={access.CSRF: csrf, "Origin": own}).is_success
+        assert client.delete("/api/v1/users/somebody", headers={access.CSRF: csrf}).is_success
     assert client.post("/api/v1/logout", headers={access.CSRF: csrf}).is_success
     assert client.get(session).status_code == 401
 

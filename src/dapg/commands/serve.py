@@ -105,7 +105,7 @@ def _serve(folder: str, demo: bool, settings: ServeSettings) -> None:
     app = create_app(
         gallery,
         ServerSettings(
-            secure=secure,
+            secure=secure or not alone,  # beyond this machine, TLS is here or in the proxy
             hosts=("localhost", "127.0.0.1", "[::1]", own, *names),
             login_name=gallery.actor.name if alone else "",
             queries=place / QUERIES if (place / QUERIES).is_dir() else None,
