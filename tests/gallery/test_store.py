@@ -165,6 +165,15 @@ def test_all_or_nothing(database: Database) -> None:
     assert database.count("version") == 1
 
 
+def test_a_full_disk_is_said_and_the_next_write_succeeds(tmp_path: Path) -> None:
+    database = tables(SqliteDatabase(tmp_path))
+    pages = database.value("PRAGMA page_count")
+    database.query(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(DapgError, match="No space left on device"), database.transaction():
+        database.execute("INSERT INTO meta VALUES ('x', ?)", "y" * 1_000_000)
+    assert put(database, degrees(0)) == 1
+
+
 def test_migrations_are_applied_once_and_newer_tables_are_refused(database: Database) -> None:
     database.migrate()
     database.execute("INSERT INTO migrations VALUES (99)")

@@ -146,14 +146,15 @@ class Database(ABC):
             self._depth += 1
             try:
                 yield
+                if self._depth == 1:
+                    self._end(commit=True)
             except BaseException:
-                self._depth -= 1
-                if self._depth == 0:
-                    self._end(commit=False)
+                if self._depth == 1:
+                    with contextlib.suppress(DapgError):  # a full disk has SQLite roll back by itself
+                        self._end(commit=False)
                 raise
-            self._depth -= 1
-            if self._depth == 0:
-                self._end(commit=True)
+            finally:
+                self._depth -= 1
 
     def migrate(self) -> None:
         """Bring the tables up to the newest number.
