@@ -11,6 +11,7 @@ from PIL import Image
 from dapg.core.batch import BadImage, Batch
 from dapg.core.errors import DataError
 from dapg.core.types import Modality, Record
+from dapg.data.identity_sampler import CrossModalSampler
 from dapg.data.loading import LoaderConfig, ordered_batches, training_batches
 from dapg.data.samplers import InfiniteSampler, LocalBatches
 from dapg.data.sets.folder import Folder
@@ -121,6 +122,28 @@ def test_the_next_picture_of_the_same_person_and_modality_stands_in(folder: Path
         assert {3, 9}.isdisjoint(batch.indices.tolist())
         assert batch.images[:, 0, 0, 0].tolist() == [20 * index for index in batch.indices.tolist()]
         assert batch.persons.tolist() == [index % 3 for index in batch.indices.tolist()], "labels of the stand-in"
+
+
+def test_nobody_else_stands_in_where_a_batch_is_made_of_persons(tmp_path: Path) -> None:
+    """Person a's second image lies far behind; between come b, seen in one light only, and c."""
+    rows = ["a0,a,1", "b0,b,1", *(f"c{n},c,1" for n in range(120)), "a1,a,1", "a2,a,2", "c200,c,2"]
+    records = []
+    for row in rows:
+        name, person, modality = row.split(",")
+        Image.new("RGB", (8, 16)).save(tmp_path / f"{name}.png")
+        records.append(Record(f"{name}.png", ord(person), 1, Modality(int(modality))))
+    (tmp_path / "a0.png").write_bytes(b"")
+    batches = LocalBatches(CrossModalSampler(records, persons=2, images=2, seed=0), 0, 4)
+
+    def read() -> list[Batch]:
+        return list(training_batches(Folder(tmp_path), records, batches, config(), pin_memory=False))
+
+    for batch in read():
+        assert sorted(batch.persons.tolist()) == 4 * [ord("a")] + 4 * [ord("c")]
+        assert {bad.replacement for bad in batch.bad_images} <= {"a1.png"}
+    (tmp_path / "a1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"person 97 has no visible image that can be read \(a[01]\.png, a[01]\.png\)"):
+        read()
 
 
 def test_a_missing_file_counts_as_unreadable(folder: Path) -> None:

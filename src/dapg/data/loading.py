@@ -1,5 +1,7 @@
 """Shared by all data sets: from records to batches. Workers decode, cut and resize; the device does the rest."""
 
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,8 +18,9 @@ from dapg.core.images import decode
 from dapg.core.progress import uninterrupted
 from dapg.core.ranges import Count, CountOrZero, Pixels, Processes
 from dapg.core.settings import run_only
-from dapg.core.types import UNKNOWN, Record
+from dapg.core.types import UNKNOWN, Modality, Record
 from dapg.data.base import Dataset
+from dapg.data.identity_sampler import CrossModalSampler
 from dapg.data.samplers import LocalBatches
 
 _MAX_REPLACEMENTS = 100
@@ -37,8 +40,8 @@ class LoaderConfig:
     width: Pixels = 128
     """Columns of the decoded image (the paper: 128)."""
     on_bad_image: Literal["replace", "fail"] = "replace"
-    """An unreadable image in training: use the next one of the same person (or the next one) and list it in the
-    result, or stop."""
+    """An unreadable image in training: use the next one of the same person (or, in pre-training, the next one) and
+    list it in the result, or stop."""
     workers: Processes = run_only(2)
     """Loader processes per training process; 0 decodes in the training process."""
     prefetch: Count = run_only(4)
@@ -61,9 +64,21 @@ class _Images(TorchDataset[_Item]):
     """Decodes record number i; in training an unreadable one gives way by a fixed rule."""
 
     def __init__(
-        self, dataset: Dataset, records: Sequence[Record], config: LoaderConfig, replace: bool, skip: bool = False
+        self,
+        dataset: Dataset,
+        records: Sequence[Record],
+        config: LoaderConfig,
+        replace: bool,
+        skip: bool = False,
+        whole_persons: bool = False,
     ) -> None:
         self.dataset, self.records, self.config, self.replace, self.skip = dataset, records, config, replace, skip
+        self._alike: dict[tuple[int, Modality], list[int]] | None = None
+        """Where a batch is made of persons in both lights, whose place nobody else may take: each one's records."""
+        if replace and whole_persons:
+            self._alike = defaultdict(list)
+            for number, record in enumerate(records):
+                self._alike[record.person, record.modality].append(number)
         self._memory: dict[int, UInt8[Tensor, "3 H W"]] | None = None
 
     def keep(self) -> bool:
@@ -95,6 +110,12 @@ class _Images(TorchDataset[_Item]):
             extras = self._companions(record, notes) if self.dataset.companion_slots else {}
             return _Item(candidate, image, record, tuple(notes), extras)
         listed = ", ".join(record.name for record, _ in bad[:5])
+        if self._alike is not None:
+            wanted = self.records[index]
+            raise DataError(
+                f"person {wanted.person} has no {wanted.modality.name.lower()} image that can be read ({listed}); "
+                f"first: {bad[0][1]}; mend its images or leave the person out of the set"
+            )
         raise DataError(f"{len(bad)} images in a row cannot be read ({listed}, ...); first: {bad[0][1]}")
 
     def _image(self, index: int, record: Record) -> UInt8[Tensor, "3 H W"]:
@@ -129,6 +150,11 @@ class _Images(TorchDataset[_Item]):
         yield index
         if not self.replace:
             return
+        if self._alike is not None:
+            alike = self._alike[self.records[index].person, self.records[index].modality]
+            after = bisect_right(alike, index)
+            yield from (alike[after:] + alike[: after - 1])[: _MAX_REPLACEMENTS - 1]
+            return
         wanted, count = self.records[index], len(self.records)
         following = [(index + offset) % count for offset in range(1, min(count, _MAX_REPLACEMENTS))]
         same = [
@@ -160,9 +186,11 @@ def training_batches(
     """This process's batches in the order of ``batches``, on the CPU.
 
     Raises:
-        DataError: an unreadable image with ``on_bad_image: fail``, or too many in a row.
+        DataError: an unreadable image with ``on_bad_image: fail``, too many in a row, or of a person whom a fine-tuning
+            needs in this light and who has no other.
     """
-    images = _Images(dataset, records, config, replace=config.on_bad_image == "replace")
+    whole_persons = isinstance(batches.sampler, CrossModalSampler)
+    images = _Images(dataset, records, config, config.on_bad_image == "replace", whole_persons=whole_persons)
     workers = 0 if images.keep() else config.workers
     loader = DataLoader(
         images,
