@@ -113,7 +113,7 @@ def test_a_push_before_backward_leaves_the_loss_alone() -> None:
     assert query.grad.tolist() == [[2.0, 2.0]]
 
 
-def test_synchronised_batch_norms_need_no_shuffling(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synchronised_and_absent_batch_norms_need_no_shuffling(monkeypatch: pytest.MonkeyPatch) -> None:
     """With several processes images travel to others' batches, unless all processes are one batch to batch norm."""
 
     def refuse(rows: torch.Tensor) -> torch.Tensor:
@@ -128,3 +128,5 @@ def test_synchronised_batch_norms_need_no_shuffling(monkeypatch: pytest.MonkeyPa
         keys(view, generator)
     synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(keys)
     assert synchronised(view, generator).shape == (2, 2)
+    without = KeyEncoder(nn.Conv2d(3, 4, 3), nn.Linear(4, 2), 0.9, 8, 2)
+    assert without(view, generator).shape == (2, 2)

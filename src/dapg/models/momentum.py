@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dapg.core import distributed
 from dapg.core.errors import UsageError
@@ -123,12 +124,13 @@ class KeyEncoder(nn.Module):
         """Unit keys of this process's images.
 
         With several processes each image is encoded in another process's batch, so that batch norm leaks nothing. The
-        order is the same everywhere: it hangs on the seeds of all samples (MoCo's "shuffling BN"). Where batch norms
-        are synchronised, as the loop does on GPUs, all images are in one batch already, and none is sent.
+        order is the same everywhere: it hangs on the seeds of all samples (MoCo's "shuffling BN"). None is sent where
+        there is no batch norm (transformers), nor where all images are in one batch already, as the loop synchronises
+        batch norms on GPUs.
         """
-        if not distributed.active() or self._synchronised():
+        if not distributed.active() or not self._has_own_statistics():
             return self._encode(view)
-        seeds = distributed.gather_without_gradient(generator.fork("shuffle").seeds)
+        seeds = distributed.gather_without_gradient(generator.fork("shuffle").seeds.to(view.device))
         order = seeds.argsort(stable=True)
         first = distributed.first_row(len(view))
         mine = order[first : first + len(view)]
@@ -149,8 +151,10 @@ class KeyEncoder(nn.Module):
             self.queue.push(keys, labels)
         self._new.clear()
 
-    def _synchronised(self) -> bool:
-        return any(isinstance(module, nn.SyncBatchNorm) for module in self.modules())
+    def _has_own_statistics(self) -> bool:
+        """Whether a batch norm sees this process's images alone."""
+        norms = (module for module in self.modules() if isinstance(module, _BatchNorm))
+        return not all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
 
     def _encode(self, view: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
         return functional.normalize(self.head(average_pool(self.backbone(view))))
