@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import process_jobs
 import warm_processes
 from dapg.core import distributed
+from dapg.core.errors import UsageError
 
 
 def test_two_processes_have_the_loss_and_gradient_of_one(tmp_path: Path) -> None:
@@ -64,3 +66,16 @@ def test_under_torchrun_a_worker_dies_with_its_launcher(tmp_path: Path) -> None:
     launcher.send(signal.SIGKILL)
     select.select([handle], [], [])  # until the worker has ended
     os.close(handle)
+
+
+class WithActivation(nn.BatchNorm2d):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input).relu()
+
+
+def test_batch_norms_that_compute_more_are_not_exchanged() -> None:
+    """PyTorch's exchange would drop the activation without a word."""
+    plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    assert isinstance(distributed.with_synchronised_batch_norms(plain)[1], nn.SyncBatchNorm)
+    with pytest.raises(UsageError, match="WithActivation of Sequential"):
+        distributed.with_synchronised_batch_norms(nn.Sequential(WithActivation(4)))

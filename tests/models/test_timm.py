@@ -30,6 +30,14 @@ class Convolutional(nn.Module):
         return maps.movedim(1, -1) if self.last else maps
 
 
+class WithHead(Convolutional):
+    """Has a layer that its features do without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+
+
 class Tokens(Convolutional):
     """Gives a class token and the patches."""
 
@@ -44,12 +52,13 @@ def create_model(name: str, pretrained: bool, num_classes: int, **settings: Any)
     assert (pretrained, num_classes) == (False, 0)
     if name != "tokens" and settings:
         raise TypeError("no dynamic_img_size")
-    return {"tokens": Tokens(), "plain": Convolutional(), "last": Convolutional(last=True)}[name]
+    kinds = {"tokens": Tokens(), "plain": Convolutional(), "last": Convolutional(last=True), "head": WithHead()}
+    return kinds[name]
 
 
 @pytest.fixture
 def timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["tokens", "plain", "last"]
+    names = ["tokens", "plain", "last", "head"]
     stand_in = SimpleNamespace(list_models=lambda: names, create_model=create_model)
     monkeypatch.setitem(sys.modules, "timm", stand_in)
 
@@ -79,6 +88,13 @@ def test_weights_depend_on_the_generator_and_torchs_is_left_alone(timm: None) ->
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_what_the_features_do_without_is_not_trained(timm: None) -> None:
+    network, _ = init_backbone("timm:head", None, "random", 0)
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert trained == {"network.conv_stem.weight", "network.conv_stem.bias"}
+    assert not next(network.parameters()).is_meta
 
 
 def test_what_is_missing_is_said(timm: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,18 @@ import ctypes
 import os
 import signal
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dapg.core.errors import UsageError
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def rank() -> int:
@@ -75,6 +81,27 @@ def any_process(flag: bool, device: torch.device) -> bool:
     value = torch.tensor([float(flag)], device=device)
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return bool(value.item() > 0)
+
+
+def with_synchronised_batch_norms(network: Module) -> Module:
+    """The network with batch norms over the images of all processes.
+
+    Raises:
+        UsageError: a batch norm computes more than one (an activation, say), which the exchange would drop.
+    """
+    plain = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    norms = (type(module) for module in network.modules() if isinstance(module, _BatchNorm))
+    more = {kind for kind in norms if kind.forward not in plain}
+    convert: Callable[[Module], Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+    timm = sys.modules.get("timm.layers")  # there where a network of timm is; its own exchange keeps activations
+    if timm is not None and more <= {timm.BatchNormAct2d, timm.SyncBatchNormAct}:
+        convert = timm.convert_sync_batchnorm
+    elif more:
+        raise UsageError(
+            f"{min(kind.__qualname__ for kind in more)} of {type(network).__name__} is a batch norm with a forward of "
+            "its own, which cannot be synchronised over several GPUs: train on one, or make it nn.BatchNorm2d and more"
+        )
+    return convert(network)
 
 
 def barrier() -> None:

@@ -268,7 +268,7 @@ def _set_up(method: Method, job: Job) -> Trainer:
     if target.type == "cuda":
         torch.backends.cudnn.benchmark = True
         if accelerator.num_processes > 1:
-            method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
+            method = distributed.with_synchronised_batch_norms(method)
     place(method, accelerator.device)
     groups = method.parameter_groups(_base_rate(config), config.optimizer.weight_decay)
     optimizer = build_optimizer(config.optimizer, groups)

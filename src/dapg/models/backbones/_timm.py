@@ -3,6 +3,7 @@
 timm is imported when such a network is built. Weights come from a file, as for every backbone; nothing is downloaded.
 """
 
+import copy
 import functools
 import importlib
 from collections.abc import Mapping
@@ -39,7 +40,7 @@ class Timm(Backbone):
         """Build the network; timm draws its weights by torch's global generator, which is put back.
 
         Raises:
-            UsageError: timm is not installed, or has no such network.
+            UsageError: timm is not installed, has no such network, or its features are no map.
         """
         super().__init__(config, generator)
         generator = generator if generator is not None else generator_from("initialise", 0)
@@ -48,6 +49,15 @@ class Timm(Backbone):
             torch.manual_seed(seed)
             self.network = _create(self.model)
         self.feature_dim = int(self.network.num_features)
+        self._freeze_what_features_do_without()
+
+    def _freeze_what_features_do_without(self) -> None:
+        """Layers of timm's own head get no gradient, which data parallelism takes for an error in trained weights."""
+        size = getattr(self.network, "default_cfg", {}).get("input_size", (3, 224, 224))
+        shadow = copy.deepcopy(self).eval().to("meta")  # computes shapes only
+        shadow(torch.empty(1, *size, device="meta")).sum().backward()
+        for parameter, dry in zip(self.parameters(), shadow.parameters(), strict=True):
+            parameter.requires_grad_(dry.grad is not None)
 
     @property
     def architecture(self) -> str:
@@ -60,7 +70,9 @@ class Timm(Backbone):
         Raises:
             UsageError: the network's features are no map, nor tokens of one.
         """
-        features: Tensor = self.network.forward_features(images)
+        features = self.network.forward_features(images)
+        if not isinstance(features, Tensor):
+            raise UsageError(f"{self.architecture} gives several features, not one map")
         if features.ndim == 4:
             return features if features.shape[1] == self.feature_dim else features.movedim(-1, 1)
         if features.ndim != 3:
