@@ -66,6 +66,8 @@ class Progress:
     best_score: float | None = None
     best_step: int = 0
     worse_validations: int = 0
+    stopped_of: int = 0
+    """Steps asked for when early stopping ended the run; only more of them begin it again."""
     collapsed_logs: int = 0
     bad_images: dict[str, list[str]] = field(default_factory=dict)
     logs: dict[str, float] = field(default_factory=dict)
@@ -335,6 +337,8 @@ def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: B
     check = FiniteCheck(trainer.job.records, trainer.job.run, at_once=trainer.device.type == "cpu")
     window = trainer.window
     window.open()
+    if progress.stopped_of == trainer.total_steps:  # ended before its result was written
+        return
     while progress.step < trainer.total_steps:
         last = progress.step + 1 == trainer.total_steps
         logging = (progress.step + 1) % config.log_every == 0 or last
@@ -344,6 +348,8 @@ def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: B
             window.close(progress)
             _log(trainer, window, check, bar)
         stop, best = _validate_if_due(trainer, last)
+        if stop:
+            progress.stopped_of = trainer.total_steps
         stopping = _asked_to_stop(trainer, interrupt)
         if progress.step % config.checkpoint_every == 0 or last or stop or best or stopping:
             if check.failed is not None and distributed.any_process(bool(check.failed), trainer.device):
