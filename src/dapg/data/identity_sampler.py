@@ -23,6 +23,9 @@ class CrossModalSampler:
     infrared images. AGW's sizes are 8 x (4 + 4).
     """
 
+    whole_persons = True
+    """Losses count on each person's images in each light: the loader puts nobody else in a place."""
+
     def __init__(self, records: Sequence[Record], persons: int = 8, images: int = 4, seed: int = 0) -> None:
         """Group the records by person and modality.
 

@@ -20,7 +20,6 @@ from dapg.core.ranges import Count, CountOrZero, Pixels, Processes
 from dapg.core.settings import run_only
 from dapg.core.types import UNKNOWN, Modality, Record
 from dapg.data.base import Dataset
-from dapg.data.identity_sampler import CrossModalSampler
 from dapg.data.samplers import LocalBatches
 
 _MAX_REPLACEMENTS = 100
@@ -189,7 +188,7 @@ def training_batches(
         DataError: an unreadable image with ``on_bad_image: fail``, too many in a row, or of a person whom a fine-tuning
             needs in this light and who has no other.
     """
-    whole_persons = isinstance(batches.sampler, CrossModalSampler)
+    whole_persons = getattr(batches.sampler, "whole_persons", False)
     images = _Images(dataset, records, config, config.on_bad_image == "replace", whole_persons=whole_persons)
     workers = 0 if images.keep() else config.workers
     loader = DataLoader(
