@@ -71,7 +71,7 @@ def pack(
     with folder_lock(folder, patience=3600.0):  # others that worked with us may be writing the same
         remove_leftovers(folder)
         if (folder / PACKING).exists():
-            trials, own = _trials_within(dataset, set(records)), _choices(dataset, chosen)
+            trials, own = _trials_within(dataset, records), _choices(dataset, chosen)
             write_index(folder, chosen, trials, dataset.title, dataset.licence, own)
             (folder / PACKING).replace(folder / PACKED)
     size = sum(_tar(folder, int(shard)).stat().st_size for shard in shards)
@@ -130,14 +130,15 @@ def _choices(dataset: Dataset, chosen: Iterable[str]) -> JsonObject:
     }
 
 
-def _trials_within(dataset: Dataset, packed: set[Record]) -> dict[str, list[Trial]]:
-    within = {}
+def _trials_within(dataset: Dataset, packed: Sequence[Record]) -> dict[str, list[Trial]]:
+    """Those of whose images all are packed; their labels may be others than a split's (``leave-one-out``)."""
+    images, within = {record.name for record in packed}, {}
     for mode in dataset.modes:
         try:
             trials = dataset.trials(mode)
         except (UsageError, DataError):
             continue  # an optional mode whose files this copy does not have
-        if all(packed.issuperset(trial.query) and packed.issuperset(trial.gallery) for trial in trials):
+        if all(record.name in images for trial in trials for record in (*trial.query, *trial.gallery)):
             within[mode] = trials
     return within
 

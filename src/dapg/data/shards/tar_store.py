@@ -255,7 +255,8 @@ def write_index(
     """
     names, samples = _scan(root)
     number_of = {path: number for number, (path, *_) in enumerate(samples)}
-    records = list(dict.fromkeys(itertools.chain.from_iterable(splits.values())))
+    tested = (side for of_mode in trials.values() for trial in of_mode for side in (trial.query, trial.gallery))
+    records = list(dict.fromkeys(itertools.chain(*splits.values(), *tested)))
     place = {record: number for number, record in enumerate(records)}
     absent = [record.path for record in records if record.path not in number_of]
     if absent:
