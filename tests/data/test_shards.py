@@ -201,6 +201,12 @@ def test_stream_uses_every_record_once_per_epoch() -> None:
     assert stream[:130] != stream[130:]
 
 
+def test_no_picture_is_twice_in_a_batch() -> None:
+    """13 x 10 images make 16 batches of 8; two images sit each epoch out."""
+    assert all(len(set(sampler().batch(step))) == 8 for step in range(50))
+    assert max(Counter(itertools.chain.from_iterable(sampler().batch(step) for step in range(16))).values()) == 1
+
+
 def test_stream_stays_within_a_few_tars() -> None:
     first = [number // 13 for step in range(3) for number in sampler(batch=13).batch(step)]
     assert len(set(first)) == 3

@@ -13,7 +13,10 @@ from dapg.core.rng import generator_from
 
 
 class ShardSampler:
-    """Every record once per epoch; tars in random order, a few at a time, random order within those few.
+    """Whole batches of every epoch's order: tars in random order, a few at a time, random order within those few.
+
+    The images that do not fill a batch sit this epoch out, so that no image is twice in one batch, where it would be
+    its own negative.
 
     Reading stays close together on the disk while batches stay mixed. Like every sampler of ours ``batch`` is a pure
     function of seed and step, and ``LocalBatches`` splits a batch over processes.
@@ -44,13 +47,14 @@ class ShardSampler:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps after which every record was seen once."""
+        """Not rounded: schedules count the images that sit an epoch out."""
         return self.count / self.batch_size
 
     def batch(self, step: int) -> list[int]:
         """Numbers of the records of step ``step``."""
-        first = step * self.batch_size
-        return [self._at(*divmod(place, self.count)) for place in range(first, first + self.batch_size)]
+        epoch, number = divmod(step, self.count // self.batch_size)
+        first = number * self.batch_size
+        return [self._at(epoch, place) for place in range(first, first + self.batch_size)]
 
     def _at(self, epoch: int, place: int) -> int:
         windows, ends = self._epoch(epoch)
