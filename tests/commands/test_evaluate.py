@@ -63,6 +63,23 @@ def test_scores_are_printed_stored_and_reused(
     assert "max_rank: 20 there, 3 now" in err
 
 
+def test_scores_on_other_labels_are_not_reused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path
+) -> None:
+    copy, out = tmp_path / "copy", tmp_path / "scores"
+    shutil.copytree(pictures, copy)
+    assert run(capsys, *words(copy, out))[0] == 0
+    code, said, _ = run(capsys, *words(copy, out))
+    assert (code, "already finished, reused" in said) == (0, True)
+    labels = (copy / "labels.csv").read_text()
+    (copy / "labels.csv").write_text(labels.replace("e.png,ben", "e.png,anna"))
+    code, _, err = run(capsys, *words(copy, out))
+    assert code == 2
+    assert "its test images or their labels changed since" in err
+    shutil.rmtree(copy)
+    assert run(capsys, *words(copy, out))[0] == 0, "nothing contradicts"
+
+
 def test_no_published_scores_are_spoken_of_where_there_are_none(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

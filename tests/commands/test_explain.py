@@ -75,6 +75,20 @@ def test_a_damaged_picture_of_the_gallery_is_left_out_and_counted(
     assert len(result["ranked_lists"][0]["answers"]) == 2
 
 
+def test_maps_of_an_image_that_was_replaced_are_not_reused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path
+) -> None:
+    asked = tmp_path / "asked.png"
+    asked.write_bytes((pictures / "anna1.png").read_bytes())
+    words = ("explain", "random", asked, *SMALL, *ON_CPU, "--out", tmp_path / "out")
+    assert run(capsys, *words)[0] == 0
+    assert "already finished, reused" in run(capsys, *words)[1]
+    asked.write_bytes((pictures / "ben1.png").read_bytes())
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert "asked.png changed since" in err
+
+
 def test_without_a_gallery_the_pictures_stand_alone(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path
 ) -> None:

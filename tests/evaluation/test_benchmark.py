@@ -346,6 +346,17 @@ def test_a_reference_must_be_of_the_same_test(few: Path, tmp_path: Path, monkeyp
     features = str(tmp_path / "base" / "features")
     by_features = benchmark(dataclasses.replace(again, out=str(tmp_path / "third"), reference=features))
     assert by_result["mCE"] == by_features["protocols"]["visible"]["summary"]["mCE"] == 1
+    assert benchmark(again)["reused"]
+    with np.load(Path(features) / "clean.npz") as clean:
+        arrays = dict(clean)
+    np.savez(Path(features) / "clean.npz", **{**arrays, "features": -arrays["features"]})
+    with pytest.raises(UsageError, match="features holds changed since"):
+        benchmark(dataclasses.replace(again, out=str(tmp_path / "third"), reference=features))
+    given = dataclasses.replace(settings, model=features, out=str(tmp_path / "given"))
+    benchmark(given)
+    np.savez(Path(features) / "clean.npz", **arrays)
+    with pytest.raises(UsageError, match="features holds changed since"):
+        benchmark(given)
     stored = json.loads((tmp_path / "base" / "result.json").read_text())
     stored["data"]["hash"] = "another"
     (tmp_path / "base" / "result.json").write_text(json.dumps(stored))

@@ -1,6 +1,6 @@
 """Score a model, or only its features, on clean images and under 20 types of corruption at five severities."""
 
-from dapg.commands._next import dapg, say_next
+from dapg.commands._next import dapg, finished, say_next
 from dapg.commands._settings import parse, take_positional
 
 _HELP = """usage: dapg benchmark RUN|FEATURES [--data SOURCE] [--NAME VALUE ...]
@@ -49,6 +49,8 @@ def main(words: list[str], program: str) -> None:
     defaults = BenchmarkSettings(model, own_data(model))
     settings = default_out(parse(program, defaults, words, _HELP, ("model",), _COMMON))
     result = benchmark(settings)
+    if result.get("reused"):
+        print(finished(result))
     print("per cent; higher is better, but of mCE less, where the reference model has 100; docs/reference/benchmark.md")
     print(to_markdown(number_rows([result])), end="")
     for note in left_out(result["unreadable"]):

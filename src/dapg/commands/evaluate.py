@@ -1,6 +1,6 @@
 """Score a model by a data set's published protocol: CMC, mAP, mINP, ranked lists."""
 
-from dapg.commands._next import dapg, say_next
+from dapg.commands._next import dapg, finished, say_next
 from dapg.commands._scores import print_scores
 from dapg.commands._settings import parse, take_positional
 
@@ -40,6 +40,8 @@ def main(words: list[str], program: str) -> None:
     defaults = EvaluateSettings(model, own_data(model))
     settings = default_out(parse(program, defaults, words, _HELP, ("model",), _COMMON))
     result = evaluate(settings)
+    if result.get("reused"):
+        print(finished(result))
     print(f"data: {settings.data.name}, {root_of(settings.data) or 'embedded'}")
     print_scores(result)
     if not result["comparable"] and settings.data.name != "synthetic":  # which nobody has published scores of

@@ -1,5 +1,6 @@
 """Where a model looks in images of your own, and what it finds nearest in a gallery; writes a page."""
 
+from dapg.commands._next import finished
 from dapg.commands._settings import parse, take_positional, take_words
 from dapg.core.errors import UsageError
 from dapg.core.words import counted
@@ -32,6 +33,8 @@ def main(words: list[str], program: str) -> None:
     if not settings.pictures:
         raise UsageError(f"{program} needs an image after the model; see {program} --help")
     result = explain(settings)
+    if result.get("reused"):
+        print(finished(result))
     if result["ranked_lists"]:
         print("similarity of the nearest images of the gallery: the cosine of their features, 1 for equal ones")
     for entry in result["ranked_lists"]:

@@ -173,6 +173,25 @@ def refuse_other_weights(folder: Path | str, held: str, source: str, then: str |
         )
 
 
+def refuse_changed(folder: Path | str, what: str, then: str | None, now: str | None) -> None:
+    """Refuse a finished folder whose input changed since: its settings name the input's place only.
+
+    Args:
+        folder: of the finished stage.
+        what: the input.
+        then: its hash when the folder was made; None where nobody noted it.
+        now: its hash now; None where it is not there, so that nothing contradicts.
+
+    Raises:
+        UsageError: the two differ.
+    """
+    if then is not None and now is not None and then != now:
+        raise UsageError(
+            f"{folder} is finished, but {what} changed since (hash {then[:12]} then, {now[:12]} now); give another "
+            "--out, or delete the folder"
+        )
+
+
 def refuse_other_input(path: Path, now: JsonObject) -> None:
     """Compare what a run reads with ``path``, where its first command wrote that down: all must see the same.
 

@@ -14,7 +14,7 @@ from dapg.core.device import resolve_device
 from dapg.core.errors import DapgError, UsageError, nearest
 from dapg.core.files import atomic_write_text, csv_text, write_json
 from dapg.core.ranges import Count, CountOrZero, Pixels, Processes, Seed, Weight
-from dapg.core.run_folder import RESULT, RunFolder, refuse_other_weights
+from dapg.core.run_folder import RESULT, RunFolder, refuse_changed, refuse_other_weights
 from dapg.core.runtime import Runtime
 from dapg.core.schema import read_json
 from dapg.core.settings import run_only, unset
@@ -34,7 +34,7 @@ from dapg.evaluation.benchmark_sets import (
     sets_of,
 )
 from dapg.evaluation.corrupted_sets import CorruptionPolicy, protocols_of
-from dapg.evaluation.evaluate import first_mode, untrained_trials, weights_hash
+from dapg.evaluation.evaluate import first_mode, trials_again, untrained_trials, weights_hash
 from dapg.evaluation.image_cache import ImageCache, default_folder
 from dapg.evaluation.result import describe_trial
 from dapg.features.build_encoder import build_encoder
@@ -117,7 +117,8 @@ def benchmark(settings: BenchmarkSettings) -> JsonObject:
         stage.close()
         now = weights_hash(settings.model)
         refuse_other_weights(folder, "the benchmark of", settings.model, finished["model"]["weights"], now)
-        return finished
+        _refuse_other_tests(settings, finished)
+        return {**finished, "reused": True}
     with stage.working():
         result = _benchmark(settings)
         atomic_write_text(folder / CELLS, cells_csv(result))
@@ -165,6 +166,30 @@ def _benchmark(settings: BenchmarkSettings) -> JsonObject:
     if not given and not settings.keep_features:
         shutil.rmtree(features.path)
     return result
+
+
+def _refuse_other_tests(settings: BenchmarkSettings, finished: JsonObject) -> None:
+    """Refuse to reuse scores of other test lists, or of features that were made anew since.
+
+    Raises:
+        UsageError: they differ.
+    """
+    scored, unreadable = finished["data"]["trials"], finished["unreadable"]
+    trials = trials_again(settings.data, finished["data"]["mode"], settings.seed, scored, unreadable)
+    if trials is None:
+        return
+    test = Test(open_dataset(settings.data), trials, settings.repeats)
+    tested = list_hash(test.records())
+    refuse_changed(settings.out, "its test images or their labels", finished["data"]["hash"], tested)
+    sets = sets_of(list(chosen_policies(settings).values()), settings.repeats)
+    for place, then in ((settings.model, finished), (settings.reference, finished["reference"])):
+        if place and is_features(place):
+            now = FeatureFolder(Path(place)).digest([CLEAN_SET, *(s.name for s in _needed(sets, test))])
+        elif place and then is not finished and (Path(place) / RESULT).is_file():
+            now = read_json(Path(place) / RESULT).get("features")
+        else:
+            continue
+        refuse_changed(settings.out, f"what {place} holds", then["features"], now)
 
 
 def _chosen(trials: list[Trial], numbers: tuple[int, ...]) -> list[Trial]:

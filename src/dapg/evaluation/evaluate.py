@@ -1,5 +1,6 @@
 """Evaluation as a stage: a model and a test protocol in, scores, ranked lists and a result out."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -8,12 +9,12 @@ import torch
 
 from dapg.core import plugins
 from dapg.core.device import resolve_device
-from dapg.core.errors import DataError, UsageError
+from dapg.core.errors import DapgError, DataError, UsageError
 from dapg.core.files import sha256, write_json
 from dapg.core.ranges import Count, CountOrZero, Pixels, Processes, Seed
 from dapg.core.results import Evaluation, Intervals, Network, RankedList, Spread
 from dapg.core.rng import generator_from
-from dapg.core.run_folder import CONFIG, RESULT, RunFolder, refuse_other_weights
+from dapg.core.run_folder import CONFIG, RESULT, RunFolder, refuse_changed, refuse_other_weights
 from dapg.core.runtime import Cache, Runtime
 from dapg.core.schema import checked, read_json, read_settings
 from dapg.core.settings import from_dict, read_yaml, run_only, to_dict, unset
@@ -144,6 +145,9 @@ def evaluate(settings: EvaluateSettings, cache: Cache | None = None) -> JsonObje
         now = weights_hash(settings.model)
         refuse_other_weights(folder, "scores of", settings.model, finished.get("weights"), now)
         _refuse_other_draws(folder, finished)
+        scored, unreadable = finished["trials"], finished.get("unreadable", {})
+        trials = trials_again(settings.data, settings.mode, settings.seed, scored, unreadable)
+        refuse_changed(folder, "its test images or their labels", finished.get("lists"), trials and _lists(trials))
         return {**finished, "reused": True}
     with stage.working():
         return stage.finish(_evaluate(settings, cache))
@@ -202,7 +206,7 @@ def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> JsonObject:
         },
         **describe_scores(trials[0].protocol, [describe_trial(trial) for trial in trials], feature, scores),
         "comparable": all(trial.comparable for trial in trials),
-        "lists": list_hash([record for trial in trials for record in (*trial.query, *trial.gallery)]),
+        "lists": _lists(trials),
         "rerank": None if settings.rerank.method == "none" else asdict(settings.rerank),
         "flip": settings.flip,
         "corruption": to_dict(settings.corruption) if settings.corruption.types else None,
@@ -218,6 +222,36 @@ def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> JsonObject:
     if settings.corruption.types:
         result["corrupted"], result["corrupted_lists"] = _corrupted(work, table, scores)
     return result
+
+
+def _lists(trials: Sequence[Trial]) -> str:
+    """Hash of the images and labels of all trials, in their order."""
+    return list_hash([record for trial in trials for record in (*trial.query, *trial.gallery)])
+
+
+def trials_again(
+    data: DataConfig, mode: str, seed: int, scored: Sequence[JsonObject], unreadable: Unreadable
+) -> list[Trial] | None:
+    """The trials of a finished folder as the data set has them now; None where it is not there any more.
+
+    Args:
+        data: the test data.
+        mode: as the settings say.
+        seed: of the galleries.
+        scored: what ``describe_trial`` said of each.
+        unreadable: images that were left out.
+
+    Raises:
+        UsageError: the data set has no such mode any more.
+        DataError: its lists cannot be read.
+    """
+    try:
+        dataset = open_dataset(data)
+    except DapgError:
+        return None
+    names = {trial.get("name") for trial in scored}
+    trials = [trial for trial in dataset.trials(mode or first_mode(dataset), seed) if trial.name in names]
+    return readable_trials(trials, unreadable)
 
 
 def _refuse_other_draws(folder: Path, finished: JsonObject) -> None:

@@ -1,5 +1,6 @@
 """Single images as a stage: where the network looks, and what it finds nearest in a gallery."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,17 +8,18 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from dapg.core.device import resolve_device
-from dapg.core.errors import UsageError
+from dapg.core.errors import DapgError, UsageError
+from dapg.core.files import sha256
 from dapg.core.ranges import Count, Pixels, Processes, Seed
-from dapg.core.run_folder import RunFolder
+from dapg.core.run_folder import RunFolder, refuse_changed
 from dapg.core.runtime import Runtime
 from dapg.core.settings import run_only, unset
 from dapg.core.train_config import BackboneConfig, DataConfig
 from dapg.core.types import UNKNOWN, JsonObject, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.loading import OnBadImage
-from dapg.data.source import open_dataset, select_records
-from dapg.features.build_encoder import build_encoder
+from dapg.data.source import list_hash, open_dataset, select_records
+from dapg.features.build_encoder import build_encoder, weights_file
 from dapg.features.extract import Unreadable, checked_feature, extract
 from dapg.features.grad_cam import backbone_of
 from dapg.features.ranked_lists import Answers, describe_lists, save_maps, save_thumbnails
@@ -101,9 +103,21 @@ def explain(settings: ExplainSettings) -> JsonObject:
     finished = stage.open()
     if finished is not None:
         stage.close()
+        for what, now in _inputs(settings).items():
+            refuse_changed(folder, what, finished.get("inputs", {}).get(what), now)
         return {**finished, "reused": True}
     with stage.working():
         return stage.finish(_explain(settings, folder))
+
+
+def _inputs(settings: ExplainSettings) -> dict[str, str | None]:
+    """Hashes of what the settings only name: weights, images and the gallery's list; None of what is not there."""
+    weights, listed = weights_file(settings.model), None
+    if settings.gallery.name:
+        with contextlib.suppress(DapgError):
+            listed = list_hash(select_records(open_dataset(settings.gallery), settings.gallery, settings.seed))
+    files = {path: sha256(path) if Path(path).is_file() else None for path in settings.pictures}
+    return {"its weights": weights and sha256(weights), "the gallery's list": listed, **files}
 
 
 def _explain(settings: ExplainSettings, folder: Path) -> JsonObject:
@@ -135,6 +149,7 @@ def _explain(settings: ExplainSettings, folder: Path) -> JsonObject:
             "mode": f"{len(candidates)} images searched",
         },
         "unreadable": unreadable,
+        "inputs": _inputs(settings),
         "ranked_lists": describe_lists(lists),
     }
 
