@@ -15,12 +15,13 @@ from dapg.core.errors import UsageError, WeightsError
 from dapg.core.train_config import BackboneConfig
 from dapg.core.types import Modality
 from dapg.features.build_encoder import build_encoder
+from dapg.features.networks import Network, NetworkSettings
 from dapg.methods.base import DataFacts
 from dapg.methods.finetuning.agw import AGW
 from dapg.methods.method_files import read_method, save_method
 from dapg.models.backbones.resnet18 import ResNet18
 from dapg.models.weights.addresses import Card, CardScore
-from dapg.models.weights.backbone_weights import init_backbone, load_backbone
+from dapg.models.weights.backbone_weights import init_backbone, load_backbone, save_backbone
 
 CARD = Card("rendered people", "CC0", "CC0-1.0", "tests", (CardScore("synthetic, all", 10.0, 12.5),))
 
@@ -150,6 +151,17 @@ def test_foreign_files_take_the_network_they_are_told(tmp_path: Path) -> None:
     assert "not stated" in str(model.card)
     with pytest.raises(WeightsError, match="fills only"):
         dapg.load(tmp_path / "foreign.pth", device="cpu")
+
+
+def test_a_gallery_believes_a_file_about_its_network(tmp_path: Path) -> None:
+    """The settings were not changed, so the file's own network and input count, and the hash tells them apart."""
+    network, _ = init_backbone("resnet18", {"width": 0.125, "last_stride": 1}, "random", 3)
+    save_backbone(network, tmp_path / "own.safetensors", {"input": [64, 32]})
+    loaded = Network(NetworkSettings(str(tmp_path / "own.safetensors")), "cpu")
+    told = NetworkSettings(loaded.settings.model, BackboneConfig("resnet18", width=0.125, last_stride=1), 64, 32)
+    assert loaded.input_size == (64, 32)
+    assert loaded.card.hash == Network(told, "cpu").card.hash
+    assert loaded.card.hash != Network(replace(told, height=48), "cpu").card.hash
 
 
 @pytest.mark.parametrize("kind", ["file", "pil", "uint8", "float32", "tensor"])

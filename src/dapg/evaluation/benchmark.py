@@ -218,9 +218,8 @@ def _make(
 ) -> None:
     """Encode what is not there yet; features of other weights are thrown away first."""
     device = resolve_device(settings.device)
-    own = settings.backbone == BackboneConfig()  # then a file that says which network it holds is believed
     size = settings.height, settings.width
-    encoder = build_encoder(settings.model, None if own else settings.backbone, size, settings.seed, device)
+    encoder = build_encoder(settings.model, settings.backbone, size, settings.seed, device)
     feature = checked_feature(encoder, settings.feature)
     about = {
         "name": settings.name or _label(settings),

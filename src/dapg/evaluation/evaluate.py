@@ -174,8 +174,7 @@ def _evaluate(settings: EvaluateSettings, cache: Cache | None) -> JsonObject:
     dataset = open_dataset(settings.data)
     mode = settings.mode or first_mode(dataset)
     size = settings.height, settings.width
-    own = settings.backbone == BackboneConfig()  # then a file that says which network it holds is believed
-    encoder = build_encoder(settings.model, None if own else settings.backbone, size, settings.seed, device)
+    encoder = build_encoder(settings.model, settings.backbone, size, settings.seed, device)
     if settings.flip:
         encoder = FlipAveraged(encoder)
     feature = checked_feature(encoder, settings.feature, (CENTRED,))

@@ -30,8 +30,8 @@ def build_encoder(
 
     Args:
         model: the name, path or address; nothing is downloaded here.
-        backbone: the network to fill; None: the one that the file says it holds, with its input size, or a ResNet-50
-            where it says nothing.
+        backbone: the network to fill; None, or settings that nobody changed: the one that the file says it holds, with
+            its input size, or a ResNet-50 where it says nothing.
         input_size: (height, width) where the model has none of its own.
         seed: of random weights.
         device: where it runs.
@@ -55,7 +55,7 @@ def build_encoder(
         if is_published(path):
             return MethodEncoder(load_published(path), device)
         stated = description(path)
-        if backbone is None and stated is not None:
+        if backbone in (None, BackboneConfig()) and stated is not None:
             height, width = stated["metadata"].get("input", input_size)
             return BackboneEncoder(backbone_from_file(path)[0], (height, width), device)
         model = str(path)

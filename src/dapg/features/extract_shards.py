@@ -25,7 +25,7 @@ from dapg.core.runtime import Runtime
 from dapg.core.schema import read_arrays
 from dapg.core.settings import run_only, unset
 from dapg.core.shards import Job, RunShard, chunk, chunks, piece
-from dapg.core.train_config import BackboneConfig, DataConfig
+from dapg.core.train_config import DataConfig
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.base import Dataset
 from dapg.data.compact import CompactRecords
@@ -93,10 +93,8 @@ def extract_features(settings: ExtractSettings) -> JsonObject:
 
 
 def _encoder(settings: ExtractSettings) -> Encoder:
-    own = settings.backbone == BackboneConfig()  # then a file that says which network it holds is believed
     size = (settings.height, settings.width)
-    backbone = None if own else settings.backbone
-    return build_encoder(settings.model, backbone, size, 0, resolve_device(settings.device))
+    return build_encoder(settings.model, settings.backbone, size, 0, resolve_device(settings.device))
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from dapg.core.train_config import BackboneConfig
 from dapg.core.types import JsonObject, Modality
 from dapg.data.base import Dataset
 from dapg.features.build_encoder import BUILT_IN, build_encoder, card_of
-from dapg.features.encoders import Encoder, MethodEncoder
+from dapg.features.encoders import BackboneEncoder, Encoder, MethodEncoder
 from dapg.methods.runs import METHOD_WEIGHTS
 from dapg.models.weights.addresses import Card, locate
 from dapg.models.weights.backbone_weights import HUB_FILE
@@ -140,13 +140,23 @@ def _card(settings: NetworkSettings, encoder: Encoder, width: int) -> ModelCard:
             file = source.path / HUB_FILE if source.path.is_dir() else source.path
             identity |= {"weights": sha256(file)}
             if not isinstance(encoder, MethodEncoder):  # what such a file does not say itself
-                identity |= {"network": {**to_dict(settings), "model": ""}}
+                identity |= {"network": to_dict(_effective(settings, encoder))}
             known = source.card or card_of(source.path)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     spec = json.dumps({**to_dict(settings), "model": place}, sort_keys=True)
     return ModelCard(
         digest, spec, name, encoder.headline, width, known.infrared, known.licence, f"{known.data}; {known.terms}"
     )
+
+
+def _effective(settings: NetworkSettings, encoder: Encoder) -> NetworkSettings:
+    """The settings of the network that was built, which a file may have stated itself."""
+    if not isinstance(encoder, BackboneEncoder):
+        return replace(settings, model="")
+    own = encoder.backbone.config
+    shared = {field.name: getattr(own, field.name) for field in fields(BackboneConfig) if hasattr(own, field.name)}
+    backbone = replace(settings.backbone, name=encoder.backbone.architecture, **shared)
+    return replace(settings, model="", backbone=backbone, height=encoder.input_size[0], width=encoder.input_size[1])
 
 
 def thresholds_file(model: str) -> Path:
