@@ -199,5 +199,7 @@ def test_what_has_no_mean_is_refused(tmp_path: Path) -> None:
         combine_results([first, saved(tmp_path, "again", FIRST, model_seed=3)])
     with pytest.raises(UsageError, match="different protocols"):
         combine_results([first, saved(tmp_path, "b", FIRST, protocol="regdb")])
+    with pytest.raises(UsageError, match="different test lists"):
+        combine_results([first, saved(tmp_path, "l", FIRST, data={"name": "toy", "mode": "all", "hash": "def"})])
     with pytest.raises(UsageError, match="different tests"):
         combine_results([first, saved(tmp_path, "c", FIRST, data={"name": "toy", "mode": "indoor", "hash": "abc"})])

@@ -132,8 +132,8 @@ def combine_results(paths: Sequence[Path | str]) -> JsonObject:
         paths: result files, or folders that hold one.
 
     Raises:
-        UsageError: results of different protocols, modes, features or precisions, with corrupted test sets of one name
-            and other images, or one model twice.
+        UsageError: results of different protocols, modes, test lists, features or precisions, with corrupted test sets
+            of one name and other images, or one model twice.
         DataError: a file is missing or damaged.
     """
     results = [_read(path) for path in paths]
@@ -148,6 +148,11 @@ def combine_results(paths: Sequence[Path | str]) -> JsonObject:
     if len(modes) > 1:
         raise UsageError(f"results of different tests have no mean: {'; '.join(modes)}")
     levels = [_levels(result, number) for number, result in enumerate(results)]
+    hashes: dict[tuple[object, ...], set[str]] = {}
+    for result, own in zip(results, levels, strict=True):  # each of RegDB's partitions has a list of its own
+        hashes.setdefault(tuple(level["partition"] for level in own), set()).add(result.content["data"]["hash"])
+    if any(len(tested) > 1 for tested in hashes.values()):
+        raise UsageError("the results were made on different test lists; only those of equal lists have a mean")
     if len({tuple(sorted(level.items())) for trials in levels for level in trials}) < sum(map(len, levels)):
         raise UsageError("a seed and partition occurs twice; give each model's result once")
     everywhere = [name for name in _corrupted(results[0]) if all(name in _corrupted(result) for result in results)]
