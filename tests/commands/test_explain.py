@@ -75,6 +75,25 @@ def test_a_damaged_picture_of_the_gallery_is_left_out_and_counted(
     assert len(result["ranked_lists"][0]["answers"]) == 2
 
 
+def test_queries_and_gallery_of_one_relative_path_have_a_thumbnail_each(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path
+) -> None:
+    """A damaged query is left out like a damaged image of the gallery."""
+    for folder, name in (("q", "anna1.png"), ("g", "ben1.png")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.png").write_bytes((pictures / name).read_bytes())
+    (tmp_path / "q" / "2.png").write_bytes(b"damaged")
+    files, out = (tmp_path / "q" / "1.png", tmp_path / "q" / "2.png"), tmp_path / "out"
+    words = ("explain", "random", *files, "--gallery", tmp_path / "g", *SMALL, *ON_CPU, "--out", out)
+    code, said, err = run(capsys, *words)
+    assert code == 0, err
+    assert "1 unreadable image left out; first 2.png" in said
+    (entry,) = json.loads((out / "result.json").read_text())["ranked_lists"]
+    shown = [entry["query"]["picture"], entry["answers"][0]["picture"]]
+    colours = [np.asarray(Image.open(out / place))[64, 32].argmax() for place in shown]
+    assert colours == [0, 1], "anna is red, ben is green"
+
+
 def test_maps_of_an_image_that_was_replaced_are_not_reused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path
 ) -> None:

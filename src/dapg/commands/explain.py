@@ -23,6 +23,7 @@ def main(words: list[str], program: str) -> None:
     from pathlib import Path
 
     from dapg.evaluation.explain import ExplainSettings, explain
+    from dapg.features.extract import left_out
     from dapg.report.collect import collect
     from dapg.report.run_page import write_page
 
@@ -41,6 +42,8 @@ def main(words: list[str], program: str) -> None:
         print(entry["query"]["path"])
         for answer in entry["answers"]:
             print(f"  {answer['similarity']:6.3f}  {answer['path']}")
+    for note in left_out(result.get("unreadable_queries", {}), ""):
+        print(note)
     if result.get("unreadable"):
         print(f"left out: {counted(len(result['unreadable']), 'unreadable image')} of the gallery")
     folder = Path(settings.out)

@@ -27,6 +27,9 @@ from dapg.features.table import FeatureTable
 from dapg.scoring.labels import Labels
 from dapg.scoring.ranking import rank
 
+QUERIES = "queries"
+"""Folder of the thumbnails of the images that were asked about."""
+
 
 @dataclass(frozen=True)
 class ExplainSettings:
@@ -128,19 +131,21 @@ def _explain(settings: ExplainSettings, folder: Path) -> JsonObject:
         raise UsageError(f"{settings.model} is no network, so there are no activations to draw")
     feature = checked_feature(encoder, settings.feature)
     asked = ImageFiles(settings.pictures, Modality[settings.modality.upper()])
-    queries = extract(encoder, asked, asked.records(), runtime)
+    damaged, unreadable, skip = Unreadable(), Unreadable(), settings.on_bad_image == "skip"
+    queries = extract(encoder, asked, asked.records(), runtime, damaged if skip else None)
     gallery: Dataset = asked
-    unreadable: Unreadable = {}
     candidates = FeatureTable({feature: queries[feature][:0]}, [])
     if settings.gallery.name:
         gallery = open_dataset(settings.gallery)
         records = select_records(gallery, settings.gallery, settings.seed)
-        skip = settings.on_bad_image == "skip"
         candidates = extract(encoder, gallery, records, runtime, unreadable if skip else None)
     lists = _nearest(queries, candidates, feature, settings.top)
-    save_thumbnails(folder, asked, queries.records)
+    save_thumbnails(folder / QUERIES, asked, queries.records)
     save_thumbnails(folder, gallery, [record for _, answers in lists for record, *_ in answers])
     save_maps(folder, encoder, (asked, gallery), lists, feature, (queries, candidates))
+    described = describe_lists(lists)
+    for entry in described:  # an image of the gallery may have the same relative path
+        entry["query"]["picture"] = f"{QUERIES}/{entry['query']['picture']}"
     return {
         "model": settings.model,
         "feature": feature,
@@ -149,8 +154,9 @@ def _explain(settings: ExplainSettings, folder: Path) -> JsonObject:
             "mode": f"{len(candidates)} images searched",
         },
         "unreadable": unreadable,
+        "unreadable_queries": damaged,
         "inputs": _inputs(settings),
-        "ranked_lists": describe_lists(lists),
+        "ranked_lists": described,
     }
 
 
