@@ -147,7 +147,8 @@ def evaluate(settings: EvaluateSettings, cache: Cache | None = None) -> JsonObje
         _refuse_other_draws(folder, finished)
         scored, unreadable = finished["trials"], finished.get("unreadable", {})
         trials = trials_again(settings.data, settings.mode, settings.seed, scored, unreadable)
-        refuse_changed(folder, "its test images or their labels", finished.get("lists"), trials and _lists(trials))
+        now = None if trials is None else _lists(trials)
+        refuse_changed(folder, "its test images or their labels", finished.get("lists"), now)
         return {**finished, "reused": True}
     with stage.working():
         return stage.finish(_evaluate(settings, cache))

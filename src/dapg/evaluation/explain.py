@@ -120,7 +120,7 @@ def _inputs(settings: ExplainSettings) -> dict[str, str | None]:
         with contextlib.suppress(DapgError):
             listed = list_hash(select_records(open_dataset(settings.gallery), settings.gallery, settings.seed))
     files = {path: sha256(path) if Path(path).is_file() else None for path in settings.pictures}
-    return {"its weights": weights and sha256(weights), "the gallery's list": listed, **files}
+    return {"its weights": None if weights is None else sha256(weights), "the gallery's list": listed, **files}
 
 
 def _explain(settings: ExplainSettings, folder: Path) -> JsonObject:
