@@ -6,14 +6,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from command_line import run
 from dapg.core.errors import UsageError
 from dapg.core.schema import read_json
 from dapg.core.seeds import derive_seed
+from dapg.core.train_config import DataConfig
 from dapg.core.types import JsonObject, Modality, Record
 from dapg.data.sets.regdb import RegDB
-from dapg.evaluation.thresholds import ThresholdSettings, _drawn, _pair, _table
+from dapg.evaluation.thresholds import ThresholdSettings, _drawn, _pair, _table, measure
+from dapg.features.encoders import HistogramEncoder
 from dapg.features.networks import NetworkSettings
 from dapg.gallery.gallery import Gallery
 from dapg.gallery.verdicts import Threshold
@@ -93,6 +97,29 @@ def test_too_few_persons_are_refused() -> None:
     assert len(best_by_person(features[:4, :4], np.array([1, 1, 2, 2]))[0]) == 2
 
 
+def test_a_thin_pair_of_lights_is_left_out_and_named(tmp_path: Path) -> None:
+    """Twenty persons in visible light, six of them in infrared too; no split column; four queries for the drift."""
+    lines = ["path,person,camera,modality"]
+    for person in range(20):
+        for camera in (1, 2) if person >= 6 else (1, 2, 3):
+            Image.new("RGB", (32, 64), (12 * person, 255 - 12 * person, 60 * camera)).save(
+                tmp_path / f"{person}-{camera}.png"
+            )
+            light = "infrared" if camera == 3 else "visible"
+            lines.append(f"{person}-{camera}.png,{person},{camera},{light}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    data = DataConfig("folder", str(tmp_path))
+    settings = ThresholdSettings(data, splits=2, drift=("brightness",), drift_queries=4, replicates=20, workers=0)
+    result = measure(HistogramEncoder((16, 8), torch.device("cpu")), "unknown", settings)
+    assert result["data"]["split"] == "all"
+    assert [(pair["query"], pair["gallery"]) for pair in result["pairs"]] == [("visible", "visible")]
+    assert result["too_few"][0].startswith("visible query, infrared gallery: 6 persons are too few")
+    assert len(result["drift"]) == 5
+    (tmp_path / "labels.csv").write_text("\n".join(line for line in lines if "-2." not in line))
+    with pytest.raises(UsageError, match="infrared query, visible gallery: 6 persons are too few"):
+        measure(HistogramEncoder((16, 8), torch.device("cpu")), "unknown", settings)
+
+
 def test_drawn_queries_search_a_gallery_of_everybody() -> None:
     """Two queries of person 0; persons 1 and 2 are only in the gallery, where a stranger may resemble them."""
     records = [Record(f"{person}-{camera}.png", person, camera, VISIBLE) for person in range(3) for camera in (1, 2)]
@@ -121,7 +148,7 @@ def test_so_many_queries_of_each_light_are_drawn() -> None:
 def test_only_thresholds_beside_a_model_come_with_it_into_a_new_gallery(
     beside: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = {"data": {"name": "people", "split": "test"}, "persons": 20, "unreadable": 0, "pairs": []}
+    result = {"data": {"name": "people", "split": "test"}, "persons": 20, "unreadable": 0, "pairs": [], "too_few": []}
     network = SimpleNamespace(card=SimpleNamespace(hash="", name="", infrared=""), encoder=None)
     monkeypatch.setattr("dapg.evaluation.thresholds.measure", lambda *_: result)
     monkeypatch.setattr("dapg.features.networks.Network", lambda *_: network)

@@ -54,6 +54,8 @@ def main(words: list[str], program: str) -> None:
     print(f"{result['data']['name']}, split {result['data']['split']}: {result['persons']} persons")
     for note in left_out(result["unreadable"], "so that the thresholds are of the others"):
         print(note)
+    for pair in result["too_few"]:
+        print(f"left out: {pair}")
     print("FPIR: strangers who are called somebody; FNIR: persons who are missed; of both less is better")
     for pair in result["pairs"]:
         aimed, lights = pair["aimed"], f"{pair['query']} query, {pair['gallery']} gallery"

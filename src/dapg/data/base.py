@@ -88,6 +88,10 @@ class Dataset(ABC):
         """The split that fine-tuning takes unless told otherwise; sets with unlabelled images name another."""
         return self.default_split()
 
+    def tested_split(self) -> str:
+        """The split of the test persons; where there is none, that of the labelled images."""
+        return "test" if "test" in self.splits else self.labelled_split()
+
     def fitting_split(self, split: str) -> str:
         """The part of a training split without the persons of mode ``validation``.
 

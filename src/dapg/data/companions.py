@@ -60,6 +60,10 @@ class WithCompanions(Dataset):
         """The inner data set's."""
         return self._dataset.labelled_split()
 
+    def tested_split(self) -> str:
+        """The inner data set's."""
+        return self._dataset.tested_split()
+
     def fitting_split(self, split: str) -> str:
         """The inner data set's."""
         return self._dataset.fitting_split(split)

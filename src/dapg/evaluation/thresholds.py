@@ -5,6 +5,7 @@ and probabilities are set on one half and read on the other. Within a half, half
 search as strangers. What is stored is the mean of the thresholds, and what is said of it was read on other persons.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated
@@ -120,11 +121,11 @@ def measure(encoder: Encoder, infrared: str, settings: ThresholdSettings) -> Jso
         settings: the rest.
 
     Raises:
-        UsageError: too few persons, another kind of infrared than the network's, or scikit-learn is missing.
+        UsageError: too few persons for every pair, another infrared than the network's, or scikit-learn is missing.
     """
     library.expand(settings.drift)  # an unknown one is named before the images are encoded
     dataset = open_dataset(settings.data)
-    split = settings.data.split or ("test" if "test" in dataset.splits else dataset.labelled_split())
+    split = settings.data.split or dataset.tested_split()
     kind = dataset.infrared
     if "unknown" not in (kind, infrared) and kind != infrared:
         raise UsageError(f"{dataset.title} is {kind} infrared; the network has learnt {infrared} infrared")
@@ -133,13 +134,19 @@ def measure(encoder: Encoder, infrared: str, settings: ThresholdSettings) -> Jso
     unreadable: Unreadable = {}
     table = extract(encoder, dataset, records, runtime, unreadable if settings.on_bad_image == "skip" else None)
     features, records = _rounded(table[encoder.headline]), list(table.records)
-    pairs = []
+    pairs, too_few = list[JsonObject](), list[str]()
     for query, gallery in _PAIRS:
         compared = _table(features, records, features, records, (query, gallery))
-        if len(compared.best) and len(compared.persons):
+        if not len(compared.best) or not len(compared.persons):
+            continue
+        try:
             pairs.append({"query": query.name.lower(), "gallery": gallery.name.lower(), **_pair(compared, settings)})
+        except _TooFew as error:
+            too_few.append(f"{query.name.lower()} query, {gallery.name.lower()} gallery: {error}")
     if not pairs:
-        raise UsageError(f"{dataset.title}, split {split}: no person is seen twice")
+        remedy = "label more of them, or choose the split that has them with --data.split"
+        why = "; ".join([*too_few, remedy]) if too_few else "no person is seen twice"
+        raise UsageError(f"{dataset.title}, split {split}: {why}")
     drift = _drift(encoder, dataset, settings, table, (features, pairs, runtime)) if settings.drift else []
     return {
         "infrared": infrared if kind == "unknown" else kind,
@@ -148,6 +155,7 @@ def measure(encoder: Encoder, infrared: str, settings: ThresholdSettings) -> Jso
         "pictures": len(records),
         "unreadable": unreadable,
         "pairs": pairs,
+        "too_few": too_few,
         "drift": drift,
     }
 
@@ -190,11 +198,14 @@ _FEWEST = 16
 """Persons of whom a quarter, the strangers of one half, are four: of three no rate below 3 / 3 can be told."""
 
 
+class _TooFew(UsageError):
+    """Of one pair of kinds of light; others may have enough."""
+
+
 def _pair(table: _Table, settings: ThresholdSettings) -> JsonObject:
     if len(table.persons) < _FEWEST:
-        raise UsageError(
-            f"{len(table.persons)} persons are too few to set a threshold on (at least {_FEWEST}, better hundreds): "
-            "label more of them, or choose the split that has them with --data.split"
+        raise _TooFew(
+            f"{len(table.persons)} persons are too few to set a threshold on (at least {_FEWEST}, better hundreds)"
         )
     halves, count = person_splits(table.persons, settings.splits, 0.5, settings.seed), settings.replicates
     everybody = frozenset(table.persons.tolist())
@@ -373,11 +384,12 @@ def _read_again(table: _Table, pair: JsonObject, settings: ThresholdSettings) ->
     halves = person_splits(table.persons, settings.splits, 0.5, settings.seed)
     everybody, sides = frozenset(table.persons.tolist()), list[Trials]()
     for number, half in enumerate(halves):
-        sides.append(_trials(table.of(everybody - half), settings.seed + number))
+        with contextlib.suppress(UsageError):  # the few queries that were drawn may be of strangers alone, or of none
+            sides.append(_trials(table.of(everybody - half), settings.seed + number))
     errors = {
         "strangers called same": [float(np.mean(side.non_mated >= pair["same"])) for side in sides],
         "persons not called same": [float(np.mean(side.mated < pair["same"])) for side in sides],
         "persons called unknown": [float(np.mean(side.mated < pair["ask"])) for side in sides],
     }
-    means = {name: round(float(np.mean(values)), 4) for name, values in errors.items()}
+    means = {name: round(float(np.mean(values)), 4) if values else None for name, values in errors.items()}
     return {"query": pair["query"], "gallery": pair["gallery"], **means}

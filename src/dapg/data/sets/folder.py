@@ -131,6 +131,10 @@ class Folder(Dataset):
         """``train`` where labels.csv has such rows, so that nothing is trained on test images unasked."""
         return "train" if "train" in self._splits else "all"
 
+    def tested_split(self) -> str:
+        """``test`` where labels.csv has such rows, else all."""
+        return "test" if "test" in self._splits else "all"
+
     def trials(self, mode: str, seed: int = 0) -> list[Trial]:
         """One trial over the test rows (all rows where there is no split column).
 
@@ -140,7 +144,7 @@ class Folder(Dataset):
         but the same image: such a score says less than one across cameras.
         """
         self.check_mode(mode)
-        split = "val" if mode == "validation" else "test" if "test" in self._splits else "all"
+        split = "val" if mode == "validation" else self.tested_split()
         records = self.records(split)
         known = [record for record in records if record.person != UNKNOWN]
         visible = tuple(record for record in known if record.modality == Modality.VISIBLE)
