@@ -17,7 +17,8 @@ from dapg import cli
 from dapg.core.errors import DataError, UsageError
 from dapg.core.images import decode
 from dapg.core.runtime import Runtime
-from dapg.core.types import Modality, Record
+from dapg.core.train_config import DataConfig
+from dapg.core.types import Modality, Record, Trial
 from dapg.corruptions import library
 from dapg.data.sets.folder import Folder
 from dapg.evaluation import benchmark_sets
@@ -368,7 +369,7 @@ def test_a_reference_must_be_of_the_same_test(few: Path, tmp_path: Path, monkeyp
 
 def test_foreign_features_are_checked(few: Path, tmp_path: Path) -> None:
     records, store = Folder(few).trials("cross-modal")[0].query, FeatureFolder(tmp_path)
-    with pytest.raises(DataError, match=r"clean.npz has no arrays"):
+    with pytest.raises(DataError, match=r"clean.npz does not exist"):
         store.read("clean", records)
     store.write("clean", records[1:], torch.rand(len(records) - 1, 4))
     with pytest.raises(DataError, match=f"no features of 1 of {len(records)} images, such as {records[0].path}"):
@@ -376,6 +377,12 @@ def test_foreign_features_are_checked(few: Path, tmp_path: Path) -> None:
     store.write("clean", records, torch.full((len(records), 4), torch.nan))
     with pytest.raises(DataError, match="NaN"):
         store.read("clean", records)
+    whole = (tmp_path / "clean.npz").read_bytes()
+    for damage in (whole[: len(whole) // 2], whole.replace(b"features.npy", b"vectors_.npy")):
+        (tmp_path / "clean.npz").write_bytes(damage)
+        for use in (lambda: store.read("clean", records), lambda: store.digest(["clean"])):
+            with pytest.raises(DataError, match=r"clean.npz cannot be read"):
+                use()
     shuffled = list(reversed(records))
     values = torch.rand(len(records), 4)
     store.write("clean", shuffled, values)
@@ -403,7 +410,9 @@ def test_the_list_of_images_is_what_features_are_asked_for(few: Path, capsys: py
     assert "0-2.png,infrared,0,2" in lines
 
 
-def test_single_trials_are_scored_where_they_are_named(few: Path) -> None:
+def test_single_trials_are_scored_where_they_are_named(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dapg.evaluation.benchmark import _chosen
 
     (trial,) = Folder(few).trials("cross-modal")
@@ -412,3 +421,12 @@ def test_single_trials_are_scored_where_they_are_named(few: Path) -> None:
     assert _chosen(trials, (1,)) == trials[1:]
     with pytest.raises(UsageError, match="2 trials are counted from 0"):
         _chosen(trials, (2,))
+
+    def stop(model: str, data: DataConfig, dataset: Folder, chosen: list[Trial]) -> list[Trial]:
+        raise UsageError(f"asked for {[trial.name for trial in chosen]}")
+
+    monkeypatch.setattr(Folder, "trials", lambda *_: trials)
+    monkeypatch.setattr("dapg.evaluation.benchmark.untrained_trials", stop)
+    settings = BenchmarkSettings("histogram", DataConfig("folder", str(few)), trials=(1,), out=str(tmp_path / "out"))
+    with pytest.raises(UsageError, match="asked for \\['second'\\]"):  # counted before a run's own partition is kept
+        benchmark(settings)

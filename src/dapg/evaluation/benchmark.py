@@ -131,10 +131,9 @@ def _benchmark(settings: BenchmarkSettings) -> JsonObject:
     dataset = open_dataset(settings.data)
     mode = settings.mode or first_mode(dataset)
     given = is_features(settings.model)
-    trials = dataset.trials(mode, settings.seed)
+    trials = _chosen(dataset.trials(mode, settings.seed), settings.trials)
     if not given:
         trials = untrained_trials(settings.model, settings.data, dataset, trials)
-    trials = _chosen(trials, settings.trials)
     policies = chosen_policies(settings)
     sets = sets_of(list(policies.values()), settings.repeats)
     features = FeatureFolder(Path(settings.model) if given else Path(settings.out) / FEATURES)

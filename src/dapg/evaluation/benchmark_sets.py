@@ -9,10 +9,12 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -24,7 +26,7 @@ from dapg.core.images import decode, from_numpy, to_pil
 from dapg.core.progress import progress_bar
 from dapg.core.rng import SampleGenerator
 from dapg.core.runtime import Runtime
-from dapg.core.schema import read_json
+from dapg.core.schema import read_json, wall
 from dapg.core.types import Modality, Record
 from dapg.corruptions import library
 from dapg.data.base import Dataset
@@ -114,14 +116,10 @@ class FeatureFolder:
             DataError: no such file, an image that is not in it, or numbers that are no features.
         """
         file = self._file(name)
-        try:
-            with np.load(file, allow_pickle=False) as stored:
-                features, paths = stored["features"], stored["paths"].tolist()
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{file} has no arrays `features` and `paths` that can be read ({error})") from error
-        if features.ndim != 2 or len(features) != len(paths) or features.dtype.kind != "f":
-            raise DataError(f"{file}: {features.dtype} features of shape {features.shape} for {len(paths)} paths")
-        rows = {path: row for row, path in enumerate(paths)}
+        features, paths = self._arrays(name)
+        if features.ndim != 2 or paths.ndim != 1 or len(features) != len(paths) or features.dtype.kind != "f":
+            raise DataError(f"{file}: {features.dtype} features of shape {features.shape} for {paths.size} paths")
+        rows = {path: row for row, path in enumerate(paths.tolist())}
         wanted = [record.name for record in records]
         absent = [path for path in wanted if path not in rows]
         if absent:
@@ -141,14 +139,24 @@ class FeatureFolder:
         return read_json(path, dict[str, str]) if path.exists() else {}
 
     def digest(self, names: Sequence[str]) -> str:
-        """Hash of the content of some files: what a result was made from."""
+        """Hash of the content of some files: what a result was made from.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
         total = hashlib.sha256()
         for name in sorted(names):
-            with np.load(self._file(name), allow_pickle=False) as stored:
-                for key in ("paths", "features"):
-                    total.update(f"{name}/{key}".encode())
-                    total.update(np.ascontiguousarray(stored[key]).tobytes())
+            features, paths = self._arrays(name)
+            for key, array in (("paths", paths), ("features", features)):
+                total.update(f"{name}/{key}".encode())
+                total.update(np.ascontiguousarray(array).tobytes())
         return total.hexdigest()
+
+    def _arrays(self, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The two arrays of a file; others beside them are not read."""
+        file, remedy = self._file(name), "make its arrays `features` and `paths` anew"
+        with wall(file, remedy), np.load(file, allow_pickle=False) as stored:
+            return stored["features"], stored["paths"]
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.npz"
