@@ -58,6 +58,8 @@ def test_scores_are_printed_stored_and_reused(
     before = (out / "result.json").stat().st_mtime_ns
     assert run(capsys, *words(pictures, out, "--batch_size", "2"))[0] == 0
     assert (out / "result.json").stat().st_mtime_ns == before
+    _, said, _ = run(capsys, *words(pictures, tmp_path / "short", "--max_rank", "1"))
+    assert "100.0      -  100.0" in said
     code, _, err = run(capsys, *words(pictures, out, "--max_rank", "3"))
     assert code == 2
     assert "max_rank: 20 there, 3 now" in err
@@ -173,6 +175,7 @@ def test_wrong_names_are_refused_before_a_picture_is_encoded(
     for given, message in (
         (("--feature", "histogramm"), "there is no feature 'histogramm'; there are histogram"),
         (("--activations", "true"), "histogram is no network"),
+        (("--data.split", "train"), "--data.split does nothing here: --mode says which images are tested"),
         (("--corruption.types", "fogg"), "no corruption is called 'fogg'; did you mean 'fog'"),
     ):
         code, _, err = run(capsys, *words(pictures, tmp_path / "scores", *given))

@@ -17,8 +17,9 @@ def print_scores(result: JsonObject) -> None:
     width = max(map(len, result["scores"]))
     print(f"{'feature':{width}}  rank-1  rank-5    mAP   mINP  queries with a match")
     for name, scores in sorted(result["scores"].items(), key=lambda item: item[0] != result["feature"]):
-        numbers = (scores["cmc"][0], scores["cmc"][min(4, len(scores["cmc"]) - 1)], scores["mAP"], scores["mINP"])
-        row = "  ".join(f"{100 * number:5.1f}" for number in numbers)
+        fifth = scores["cmc"][4] if len(scores["cmc"]) > 4 else None  # a shorter --max_rank
+        numbers = (scores["cmc"][0], fifth, scores["mAP"], scores["mINP"])
+        row = "  ".join(f"{'-':>5}" if number is None else f"{100 * number:5.1f}" for number in numbers)
         print(f"{name:{width}}   {row}  {scores['valid_queries']} of {scores['queries']}")
     middle = result["intervals"]["rank-1"]
     print(

@@ -21,9 +21,7 @@ examples:
   dapg benchmark features/mine --data sysu=/data/SYSU-MM01 --name mine --out outputs/benchmark/mine
   dapg benchmark outputs/agw --protocols all                  every side, and cameras that share the weather
 """
-_COMMON = (
-    "mode name source protocols reference repeats trials data.split feature keep_features cache_size workers out device"
-)
+_COMMON = "mode name source protocols reference repeats trials feature keep_features cache_size workers out device"
 
 
 def main(words: list[str], program: str) -> None:

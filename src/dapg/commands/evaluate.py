@@ -24,7 +24,7 @@ examples:
 Features of another program are scored by dapg score; dapg compare and dapg combine read what this command writes.
 """
 _COMMON = (
-    "data.split mode feature backbone.init backbone.width height width flip ranked_lists activations tsne "
+    "mode feature backbone.init backbone.width height width flip ranked_lists activations tsne "
     "corruption.repeats corruption.detail seed batch_size workers out device"
 )
 

@@ -63,6 +63,26 @@ def root_of(config: DataConfig) -> Path | None:
     return Path(root) if root else None
 
 
+def refuse_parts(
+    data: DataConfig,
+    names: Sequence[str] = ("split", "subset", "persons"),
+    why: str = "--mode says which images are tested",
+) -> None:
+    """Refuse settings of a part of the data set where they would do nothing.
+
+    Args:
+        data: as the user gave it.
+        names: of the settings.
+        why: what decides in their place.
+
+    Raises:
+        UsageError: one of them is set.
+    """
+    for name in names:
+        if getattr(data, name):
+            raise UsageError(f"--data.{name} does nothing here: {why}")
+
+
 def select_records(dataset: Dataset, config: DataConfig, seed: int) -> Sequence[Record]:
     """The records of the split, or those of some persons, or a random subset of them, in their own order."""
     records = draw_persons(dataset.records(config.split or dataset.default_split()), config.persons, seed)

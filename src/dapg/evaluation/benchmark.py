@@ -22,7 +22,7 @@ from dapg.core.train_config import BackboneConfig, DataConfig
 from dapg.core.types import JsonObject, Trial
 from dapg.data.base import Dataset
 from dapg.data.loading import OnBadImage
-from dapg.data.source import list_hash, open_dataset
+from dapg.data.source import list_hash, open_dataset, refuse_parts
 from dapg.evaluation import corruption_list
 from dapg.evaluation.benchmark_scores import Test, relative_errors, score_protocols
 from dapg.evaluation.benchmark_sets import (
@@ -110,6 +110,7 @@ def benchmark(settings: BenchmarkSettings) -> JsonObject:
         UsageError: unknown model, mode, protocol or feature, or the folder holds another benchmark.
         DataError: an image or a feature is missing or cannot be read.
     """
+    refuse_parts(settings.data)
     folder = Path(settings.out)
     stage = RunFolder(folder, settings, "benchmark", alone=True)
     finished = stage.open()
@@ -359,8 +360,9 @@ def image_list(dataset: Dataset, settings: ImageListSettings) -> str:
     """Every image of a mode's trials as CSV: path, kind of light, person, camera.
 
     Raises:
-        UsageError: no such mode.
+        UsageError: no such mode, or a part of the data set was asked for.
     """
+    refuse_parts(settings.data)
     records = Test(dataset, dataset.trials(settings.mode or first_mode(dataset), settings.seed), 1).records()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -24,7 +24,7 @@ from dapg.corruptions import library
 from dapg.data.base import Dataset
 from dapg.data.loading import OnBadImage
 from dapg.data.sets.shards import Shards
-from dapg.data.source import list_hash, open_dataset, root_of
+from dapg.data.source import list_hash, open_dataset, refuse_parts, root_of
 from dapg.data.verify import unseen_trials
 from dapg.evaluation.corrupted_scores import CorruptionSettings, SetScores, Store, score_corrupted, summary
 from dapg.evaluation.corrupted_sets import CorruptedDataset
@@ -136,6 +136,7 @@ def evaluate(settings: EvaluateSettings, cache: Cache | None = None) -> JsonObje
         UsageError: unknown model, mode or feature, or the folder holds another evaluation.
         DataError: the data set or one of its test images cannot be read.
     """
+    refuse_parts(settings.data)
     folder = Path(settings.out)
     stage = RunFolder(folder, settings, "evaluate", shape=Evaluation, alone=True)
     finished = stage.open()

@@ -28,7 +28,7 @@ from dapg.core.types import UNKNOWN, JsonObject, Modality, Record
 from dapg.corruptions import library
 from dapg.data.base import Dataset
 from dapg.data.loading import OnBadImage
-from dapg.data.source import open_dataset, root_of
+from dapg.data.source import open_dataset, refuse_parts, root_of
 from dapg.evaluation.corrupted_sets import CorruptedDataset, CorruptionPolicy
 from dapg.features.encoders import Encoder
 from dapg.features.extract import Unreadable, extract
@@ -124,6 +124,7 @@ def measure(encoder: Encoder, infrared: str, settings: ThresholdSettings) -> Jso
         UsageError: too few persons for every pair, another infrared than the network's, or scikit-learn is missing.
     """
     library.expand(settings.drift)  # an unknown one is named before the images are encoded
+    refuse_parts(settings.data, ("subset", "persons"), "thresholds are set on all labelled persons of the split")
     dataset = open_dataset(settings.data)
     split = settings.data.split or dataset.tested_split()
     kind = dataset.infrared

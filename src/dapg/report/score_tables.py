@@ -29,7 +29,7 @@ def score_rows(runs: Sequence[Run]) -> list[Row]:
                     "data": f"{run.result['data']['name']}, {run.result['data']['mode']}",
                     "feature": feature,
                     "rank-1": _percent(scores["cmc"][0]),
-                    "rank-5": _percent(scores["cmc"][min(4, len(scores["cmc"]) - 1)]),
+                    "rank-5": _percent(scores["cmc"][4]) if len(scores["cmc"]) > 4 else "-",
                     "mAP": _percent(scores["mAP"]),
                     "mINP": _percent(scores["mINP"]),
                     "trials": str(len(run.result["trials"])),
