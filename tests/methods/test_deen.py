@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dapg.core.batch import Batch
+from dapg.core.errors import UsageError
 from dapg.core.rng import SampleGenerator, generator_from
 from dapg.core.types import Modality
 from dapg.losses.centre_pairs import centre_pair_loss, orthogonality
@@ -16,6 +17,7 @@ from dapg.methods.base import DataFacts
 from dapg.methods.finetuning.deen import DEEN
 from dapg.models.backbones.resnet18 import ResNet18
 from dapg.models.blocks.expansion import DiverseExpansion, StageAttention
+from dapg.models.two_stream import TwoStreamConfig
 from dapg.recipes import finetuning
 
 PERSONS = (3, 5, 8)
@@ -103,6 +105,13 @@ def test_pairs_person_by_person_with_gradients(margin: float) -> None:
 def test_orthogonality_is_the_mean_dot_product() -> None:
     first, second = torch.tensor([[1.0, 2], [0, 3]]), torch.tensor([[3.0, 1], [5, 0]])
     assert orthogonality(first, second).item() == pytest.approx((5 + 0) / 2)
+    assert orthogonality(first, -second).item() == 0
+
+
+def test_non_local_blocks_are_refused() -> None:
+    """The stages are walked without them: they would be neither run nor trained."""
+    with pytest.raises(UsageError, match="no non-local blocks"):
+        build(network=TwoStreamConfig(pooling="average"))
 
 
 def test_attention_is_the_published_one() -> None:

@@ -79,7 +79,10 @@ def _centres(
 
 
 def orthogonality(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
-    """Mean dot product of an image's two expansions; features come from a ReLU, so it is not negative."""
+    """Mean dot product of an image's two expansions, a negative one counted as 0.
+
+    The published features come from a ReLU, and none is negative; of signed ones the sum would fall without end.
+    """
     with torch.autocast(first.device.type, enabled=False):
         wide = torch.promote_types(first.dtype, torch.float32)
-        return (first.to(wide) * second.to(wide)).sum(dim=1).mean()
+        return (first.to(wide) * second.to(wide)).sum(dim=1).clamp(min=0).mean()

@@ -43,7 +43,7 @@ class DEEN(TwoStreamMethod["DEEN.Config"]):
         network: TwoStreamConfig = field(
             default_factory=lambda: TwoStreamConfig(pooling="average", non_local=(0, 0, 0, 0))
         )
-        """Pooling; DEEN has attention of its own."""
+        """Pooling; DEEN has attention of its own, and takes no non-local blocks."""
         views: PaddedViewConfig = field(
             default_factory=lambda: PaddedViewConfig(height=384, erasing=0.5, erasing_area=(0.2, 0.8))
         )
@@ -84,8 +84,10 @@ class DEEN(TwoStreamMethod["DEEN.Config"]):
         """Draw attention and expansion.
 
         Raises:
-            UsageError: a network without stages.
+            UsageError: a network without stages, or non-local blocks.
         """
+        if any(config.network.non_local):
+            raise UsageError("DEEN has attention of its own and takes no non-local blocks: leave out network.non_local")
         super().__init__(config, backbone, facts, generator)
         stages = list(backbone.stages())
         if len(stages) < 2:
