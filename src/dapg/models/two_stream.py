@@ -22,7 +22,7 @@ class TwoStreamConfig(Scaled):
     """Network beyond the backbone. Defaults are AGW's without its code's slips (docs/explanation/finetuners.md)."""
 
     pooling: Literal["gem", "average"] = "gem"
-    """From feature map to vector: generalised mean or average."""
+    """From feature map to vector: generalised mean (which drops negative values, as transformers have) or average."""
     stripes: Layers | None = unset(None)
     """Also the means of so many horizontal stripes, reduced to 64 channels each; none when not given."""
     power: Factor = 3.0

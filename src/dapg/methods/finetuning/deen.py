@@ -175,7 +175,8 @@ class DEEN(TwoStreamMethod["DEEN.Config"]):
     def _features(self, images: Float[Tensor, "B 3 H W"], modality: Modality) -> dict[str, Float[Tensor, "B D"]]:
         """``before_bn``, ``after_bn``: the three rows of an image, each of length one, side by side; ``joined``: both.
 
-        A dot product of joined rows is the mean of six likenesses, by whose sum the published code ranks.
+        A dot product of joined rows is the mean of six likenesses, by whose sum the published code ranks. With
+        ``flip_test`` it ranks by sums over image and mirror image whose length is not set to one.
         """
         visible = modality == Modality.VISIBLE
         pooled = self._expanded(images if visible else None, None if visible else images)

@@ -30,7 +30,8 @@ from dapg.models.momentum import KeyEncoder
 class PNL(TwoViews["PNL.Config"], Contrastive["PNL.Config"]):
     """A classifier, MoCo's instances and a prototype of each label; where two of them agree, a label is corrected.
 
-    Source: DengpanFu/LUPerson-NL, folder PNL. The query sees a weak view (pad, crop, mirror), the key a strong one.
+    Source: DengpanFu/LUPerson-NL, folder PNL, where keys are positives by the query's label before its correction. The
+    query sees a weak view (pad, crop, mirror), the key a strong one.
     """
 
     @dataclass(frozen=True)

@@ -18,8 +18,8 @@ def gem_pool(
 ) -> Float[Tensor, "B C"]:
     """(mean over positions of x^power + epsilon)^(1/power); 3 is the fixed power of the published AGW code.
 
-    Features come from a ReLU; a negative one counts as 0. Half-precision input is pooled in float32, where its cube
-    does not overflow.
+    A negative value counts as 0: a ResNet's map comes from a ReLU and has none, but that of a transformer or of
+    MobileNetV2's ``layer3`` is signed. Half-precision input is pooled in float32, where its cube does not overflow.
     """
     wide = features.to(torch.promote_types(features.dtype, torch.float32)).clamp(min=0)
     return (wide.pow(power).mean(dim=(2, 3)) + epsilon).pow(1 / power)
