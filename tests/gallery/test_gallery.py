@@ -309,3 +309,14 @@ def test_a_backup_is_a_gallery(tmp_path: Path, figures: Path) -> None:
         gallery.backup(tmp_path / "backup")
     with pytest.raises(UsageError, match="is no gallery"):
         Gallery(tmp_path / "figures")
+
+
+def test_a_gallery_without_its_database_is_refused_and_gets_no_empty_one(tmp_path: Path) -> None:
+    file = tmp_path / "gallery.sqlite"
+    (tmp_path / "gallery.json").write_text('{"store": "sqlite"}')
+    with pytest.raises(DataError, match=rf"{file}, the database of the gallery, is gone; put back a copy"):
+        Gallery(tmp_path)
+    assert not file.exists()
+    file.touch()
+    with pytest.raises(DataError, match="is empty; put back a copy"):
+        Gallery(tmp_path)

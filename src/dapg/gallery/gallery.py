@@ -33,7 +33,7 @@ from dapg.gallery import deletion, verdicts
 from dapg.gallery import search as searching
 from dapg.gallery import users as accounts
 from dapg.gallery.audit import Actor
-from dapg.gallery.database import Database, Filters, SqliteDatabase
+from dapg.gallery.database import FILE, Database, Filters, SqliteDatabase
 from dapg.gallery.encoding import remove_pieces
 from dapg.gallery.indexing import Indexer, IndexReport, IndexSettings
 from dapg.gallery.migration import insert_model, migrate
@@ -66,6 +66,7 @@ class Gallery:
 
         Raises:
             UsageError: there is no gallery in the folder.
+            DataError: its database is gone, or empty.
         """
         self.folder, self._device, self._moved = Path(folder), device, model
         if not (self.folder / ABOUT).is_file():
@@ -74,6 +75,8 @@ class Gallery:
         self.actor = Actor(_login())
         self._networks: dict[str, Network] = {}
         self.database.migrate()
+        if not self.database.value("SELECT 1 FROM meta"):
+            raise DataError(f"the database of the gallery {folder} is empty; put back a copy")
         with contextlib.suppress(BusyError):  # what a killed deletion left to do; at the next opening otherwise
             self.database.forget()
 
@@ -96,7 +99,7 @@ class Gallery:
         _refuse_used(folder)
         loaded = Network(network, device)
         with _being_made(folder) as identity:
-            database = _connect(folder, store)
+            database = _connect(folder, store, True)
             database.migrate()
             start(database, loaded.card, Actor(_login()), identity)
             database.close()
@@ -593,8 +596,10 @@ def _contents(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not path.name.startswith(".lock.")] if folder.exists() else []
 
 
-def _connect(folder: Path, store: str) -> Database:
+def _connect(folder: Path, store: str, new: bool = False) -> Database:
     if store == SQLITE:
+        if not new and not (folder / FILE).is_file():
+            raise DataError(f"{folder / FILE}, the database of the gallery, is gone; put back a copy")
         return SqliteDatabase(folder)
     if store.startswith(("postgresql://", "postgres://")):
         return PostgresDatabase(store)
