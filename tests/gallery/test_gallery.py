@@ -275,6 +275,8 @@ def test_a_gallery_whose_making_was_killed_is_begun_anew(tmp_path: Path, monkeyp
     (tmp_path / "other" / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty and holds no gallery"):
         Gallery.create(tmp_path / "other", settings, "cpu")
+    with pytest.raises(UsageError, match=r"mine\.txt is a file; give a folder"):
+        Gallery.create(tmp_path / "other" / "mine.txt", settings, "cpu")
 
 
 def test_a_database_elsewhere_is_taken_up_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

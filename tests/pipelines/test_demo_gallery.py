@@ -2,11 +2,14 @@
 
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from dapg.core.errors import UsageError
 from dapg.core.types import Modality
 from dapg.data.source import open_dataset, parse_source
+from dapg.gallery.gallery import Gallery
 from dapg.pipelines.demo_gallery import demo_gallery, query_name
 
 
@@ -33,3 +36,21 @@ def test_names_of_queries_need_no_quotes() -> None:
     name = query_name("person", night)
     assert name == f"person-{night.person:03d}_camera-{night.camera}.png"
     assert re.fullmatch(r"[a-z0-9._-]+", name)
+
+
+def test_a_folder_that_is_there_is_refused_at_once_and_others_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("people/mine.txt", "new.making/mine.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    for taken in ("people", "people/mine.txt", "."):
+        with pytest.raises(UsageError, match="is there already"):
+            demo_gallery(Path(taken), pytest.fail)
+    monkeypatch.setattr(Gallery, "create", Mock(side_effect=_Told))
+    with pytest.raises(_Told):
+        demo_gallery(tmp_path / "new", print)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "new.making", "new.making/mine.txt", "people", "people/mine.txt",
+    ]  # fmt: skip

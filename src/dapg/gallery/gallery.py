@@ -588,6 +588,8 @@ def _being_made(folder: Path) -> Iterator[str]:
 def _refuse_used(folder: Path) -> None:
     if (folder / ABOUT).exists():
         raise UsageError(f"{folder} holds a gallery already; give another folder")
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; give a folder")
     if _contents(folder) and not (folder / _BEGUN).exists():
         raise UsageError(f"{folder} is not empty and holds no gallery; give another folder")
 

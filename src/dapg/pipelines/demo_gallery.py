@@ -1,12 +1,12 @@
 """A gallery of the embedded rendered people, with night images to search it by: ``dapg serve --demo``."""
 
 import importlib.util
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from dapg.core.errors import UsageError
 from dapg.core.files import atomic_write_bytes, csv_text
 from dapg.core.images import encode, open_rgb
 from dapg.core.seeds import derive_seed
@@ -31,27 +31,36 @@ def demo_gallery(folder: Path, say: Callable[[str], None], model: str = MODEL, d
 
     Visible images of 100 test persons, and in ``queries/`` one infrared image of each of nine of them and of three
     strangers. All are drawn by a fixed seed, none by its result. The times are invented, as the people are.
+
+    Raises:
+        UsageError: there is a folder already.
     """
+    if folder.exists():
+        raise UsageError(f"{folder} is there already and holds no gallery; give a folder that is not there yet")
+    folder.parent.mkdir(parents=True, exist_ok=True)
     say(f"making a gallery of {_ENROLLED} rendered people in {folder}; this takes about a minute")
     dataset = open_dataset(parse_source("synthetic"))
     records = dataset.records("test")
     persons = sorted({r.person for r in records}, key=lambda person: derive_seed("demo gallery", _SEED, person))
     enrolled, strangers = set(persons[:_ENROLLED]), persons[_ENROLLED : _ENROLLED + _STRANGERS]
     visible = [r for r in records if r.modality is Modality.VISIBLE and r.person in enrolled]
-    making = folder.with_name(f"{folder.name}.making")
-    shutil.rmtree(making, ignore_errors=True)  # of a start that was killed
-    gallery = Gallery.create(making, NetworkSettings(model), device).acting("demo", "rendered people")
-    with tempfile.TemporaryDirectory() as name:
-        _write(dataset, visible, Path(name))
-        gallery.index(name, IndexSettings(threads=1))
-    others = [r for r in records if r.person not in enrolled and r.person not in strangers]
-    _set_thresholds(gallery, dataset, [*others, *dataset.records("val")])
-    for person in [*persons[:_ASKED], *strangers]:
-        night = next(r for r in records if r.modality is Modality.INFRARED and r.person == person)
-        name = query_name("person" if person in enrolled else "stranger", night)
-        atomic_write_bytes(making / QUERIES / name, encode(open_rgb(dataset.read(night), "query"), "PNG"))
-    gallery.close()
-    making.replace(folder)
+    with tempfile.TemporaryDirectory(prefix=".gallery-", dir=folder.parent) as beside:
+        making = Path(beside) / "gallery"
+        gallery = Gallery.create(making, NetworkSettings(model), device).acting("demo", "rendered people")
+        with tempfile.TemporaryDirectory() as name:
+            _write(dataset, visible, Path(name))
+            gallery.index(name, IndexSettings(threads=1))
+        others = [r for r in records if r.person not in enrolled and r.person not in strangers]
+        _set_thresholds(gallery, dataset, [*others, *dataset.records("val")])
+        for person in [*persons[:_ASKED], *strangers]:
+            night = next(r for r in records if r.modality is Modality.INFRARED and r.person == person)
+            name = query_name("person" if person in enrolled else "stranger", night)
+            atomic_write_bytes(making / QUERIES / name, encode(open_rgb(dataset.read(night), "query"), "PNG"))
+        gallery.close()
+        try:
+            making.rename(folder)
+        except OSError as error:  # another process made one meanwhile
+            raise UsageError(f"could not write {folder}: {error.strerror}; give another folder") from error
     return Gallery(folder, device)
 
 
