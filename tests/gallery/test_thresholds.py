@@ -158,6 +158,15 @@ def test_only_thresholds_beside_a_model_come_with_it_into_a_new_gallery(
     assert (code, "next: dapg index GALLERY IMAGES" in said) == (0, beside), err
 
 
+def test_thresholds_without_a_place_are_refused_before_they_are_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dapg.features.networks.Network", lambda *_: None)
+    monkeypatch.setattr("dapg.evaluation.thresholds.measure", pytest.fail)
+    code, _, err = run(capsys, "threshold", "agw-imagenet-small", "--data", "synthetic")
+    assert (code, "agw-imagenet-small is no folder: give --out FILE.json" in err) == (2, True), err
+
+
 def test_a_gallery_gets_thresholds_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = make_figures(tmp_path / "figures", persons=20, pictures=1)
     words = ("--model", "histogram", "--height", "32", "--width", "16")

@@ -39,6 +39,8 @@ def main(words: list[str], program: str) -> None:
     gallery = Gallery(model, settings.device) if (Path(model) / ABOUT).is_file() else None
     wanted = NetworkSettings(model, settings.backbone, settings.height, settings.width)
     network = gallery.network() if gallery else Network(wanted, settings.device)
+    if not settings.out and not settings.html and not Path(model).is_dir():
+        raise UsageError(f"{model} is no folder: give --out FILE.json")
     card = network.card
     result = {"model": card.hash, "name": card.name, **measure(network.encoder, card.infrared, settings)}
     places = [settings.out] if settings.out else []
@@ -47,8 +49,6 @@ def main(words: list[str], program: str) -> None:
         places.append(model)
     elif Path(model).is_dir():
         places.append(str(thresholds_file(model)))
-    elif not settings.out and not settings.html:
-        raise UsageError(f"{model} is no folder: give --out FILE.json")
     for place in places[: len(places) - bool(gallery)]:
         write_json(place, result)
     print(f"{result['data']['name']}, split {result['data']['split']}: {result['persons']} persons")
