@@ -160,3 +160,16 @@ def test_cookies_are_for_tls_wherever_others_can_reach_the_server(
     monkeypatch.setattr("dapg.gallery.server.app.create_app", app)
     assert run(capsys, "serve", tmp_path, "--host", host, "--without_tls", "true")[2] == "dapg: made\n"
     assert app.call_args.args[1].secure is secure
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_wrong_certificate_is_named_before_anything_is_opened(
+    content: str | None, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("uvicorn")
+    if content:
+        (tmp_path / "c.pem").write_text(content)
+    monkeypatch.setattr("dapg.gallery.gallery.Gallery", pytest.fail)
+    code, out, err = run(capsys, "serve", tmp_path, "--certificate", tmp_path / "c.pem", "--key", tmp_path / "k.pem")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"--certificate {tmp_path}/c.pem and --key {tmp_path}/k.pem are not a chain in PEM and its key: " in err

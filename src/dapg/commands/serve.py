@@ -76,6 +76,7 @@ def main(words: list[str], program: str) -> None:
 def _serve(folder: str, demo: bool, settings: ServeSettings) -> None:
     import errno
     import socket
+    import ssl
     from pathlib import Path
 
     import torch
@@ -85,6 +86,12 @@ def _serve(folder: str, demo: bool, settings: ServeSettings) -> None:
     from dapg.gallery.server.app import ServerSettings, create_app
     from dapg.pipelines.demo_gallery import MODEL, QUERIES, demo_gallery
 
+    if settings.certificate:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.certificate, settings.key)
+        except OSError as error:
+            files = f"--certificate {settings.certificate} and --key {settings.key}"
+            raise UsageError(f"{files} are not a chain in PEM and its key: {error.strerror}") from error
     place, trained = Path(folder), ""
     if demo:
         from dapg.pipelines.demo import trained_network
