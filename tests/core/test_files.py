@@ -154,11 +154,20 @@ def test_leftovers_of_our_files_go_and_those_of_others_stay(tmp_path: Path) -> N
     for name in ("a/mine.jpg", "a/theirs.jpg", "b/mine.jpg"):
         with atomic_path(tmp_path / name) as temporary:
             temporary.write_bytes(b"1")
-            shutil.copy(temporary, temporary.with_name(temporary.name.replace(str(os.getpid()), "1")))
+            shutil.copy(temporary, temporary.with_name(f"{temporary.name[:-4]}0.tmp"))
     remove_leftovers_of([tmp_path / "a/mine.jpg", tmp_path / "c/never.jpg"])
     assert len(list((tmp_path / "a").glob(".*.tmp"))) == len(list((tmp_path / "b").glob(".*.tmp"))) == 1
     remove_leftovers_of([tmp_path / "a/theirs.jpg", tmp_path / "b/mine.jpg"])
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["mine.jpg", "mine.jpg", "theirs.jpg"]
+
+
+def test_processes_of_one_number_do_not_share_a_temporary_file(tmp_path: Path) -> None:
+    """As the first ones of two containers are; here it is one process twice."""
+    with atomic_path(tmp_path / "x") as first, atomic_path(tmp_path / "x") as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "x").read_text() == "first", "the last to be done"
+    assert names(tmp_path) == ["x"]
 
 
 def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:

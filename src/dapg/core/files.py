@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def atomic_path(path: Path | str, flushed: bool = True) -> Iterator[Path]:
     """
     final = Path(path)
     # Not the whole name: a legal name of 250 characters would become one of more than 255.
-    temporary = final.with_name(f"{_stem(final)}.{os.getpid()}.tmp")
+    temporary = final.with_name(f"{_stem(final)}.{own_name()}.tmp")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         mode = _mode_of_a_new_file(temporary)
@@ -102,6 +103,11 @@ def remove_leftovers_of(files: Iterable[Path]) -> None:
         for temporary in folder.glob(".*.tmp"):
             if temporary.name.rsplit(".", 2)[0] in mine:
                 temporary.unlink(missing_ok=True)
+
+
+def own_name() -> str:
+    """A part of a file's name that no other writer has: in each container, the first process is number 1."""
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _stem(final: Path) -> str:

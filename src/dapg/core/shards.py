@@ -28,7 +28,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from dapg.core.errors import BusyError, DapgError
-from dapg.core.files import atomic_write_text, remove_leftovers, remove_leftovers_of, write_failure
+from dapg.core.files import atomic_write_text, own_name, remove_leftovers, remove_leftovers_of, write_failure
 from dapg.core.schema import read_json
 from dapg.core.types import JsonObject
 
@@ -289,7 +289,7 @@ class Board:
 
     def _now(self) -> float:
         """By the clock of the disk, which the times of claims are from."""
-        probe = self.folder / STATE / f".clock.{os.getpid()}"
+        probe = self.folder / STATE / f".clock.{own_name()}"
         probe.touch()
         now = probe.stat().st_mtime
         probe.unlink(missing_ok=True)
