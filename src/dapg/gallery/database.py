@@ -53,6 +53,7 @@ class Database(ABC):
 
     words: dict[str, str]
     """What the braces of the schema stand for."""
+    begin = "BEGIN"
     append_only: str
     """What makes the table ``audit`` refuse changes, after the first migration."""
 
@@ -71,12 +72,6 @@ class Database(ABC):
     @abstractmethod
     def _script(self, statements: str) -> None:
         """Run statements without values, within the transaction."""
-
-    @abstractmethod
-    def _begin(self) -> None: ...
-
-    @abstractmethod
-    def _end(self, commit: bool) -> None: ...
 
     @abstractmethod
     def close(self) -> None:
@@ -142,16 +137,16 @@ class Database(ABC):
         """All or nothing; one writer at a time. A transaction inside another joins it."""
         with self._lock:
             if self._depth == 0:
-                self._begin()
+                self._run(self.begin, ())
             self._depth += 1
             try:
                 yield
                 if self._depth == 1:
-                    self._end(commit=True)
+                    self._run("COMMIT", ())
             except BaseException:
                 if self._depth == 1:
                     with contextlib.suppress(DapgError):  # a full disk has SQLite roll back by itself
-                        self._end(commit=False)
+                        self._run("ROLLBACK", ())
                 raise
             finally:
                 self._depth -= 1
@@ -186,6 +181,7 @@ class SqliteDatabase(Database):
     words = {
         "id": "INTEGER PRIMARY KEY AUTOINCREMENT", "int": "INTEGER", "real": "REAL", "blob": "BLOB", "vector": "BLOB",
     }  # fmt: skip
+    begin = "BEGIN IMMEDIATE"
     append_only = """
         CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END;
         CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END;
@@ -234,12 +230,6 @@ class SqliteDatabase(Database):
             if sqlite3.complete_statement(part):
                 self._run(part, ())
                 part = ""
-
-    def _begin(self) -> None:
-        self._run("BEGIN IMMEDIATE", ())
-
-    def _end(self, commit: bool) -> None:
-        self._run("COMMIT" if commit else "ROLLBACK", ())
 
     def close(self) -> None:
         """Let the connection go."""

@@ -70,12 +70,6 @@ class PostgresDatabase(Database):
         with self._errors():
             self._connection.execute(statements.encode())
 
-    def _begin(self) -> None:
-        self._run("BEGIN", ())
-
-    def _end(self, commit: bool) -> None:
-        self._run("COMMIT" if commit else "ROLLBACK", ())
-
     def close(self) -> None:
         """Let the connection go."""
         self._connection.close()

@@ -129,8 +129,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         stop = threading.Event()
-        keeper = threading.Thread(target=_keep_retention, args=(gallery, stop), daemon=True)
-        keeper.start()
+        threading.Thread(target=_keep_retention, args=(gallery, stop), daemon=True).start()
         yield
         stop.set()
         decoder.close()
