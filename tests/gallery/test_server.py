@@ -207,6 +207,16 @@ def test_pictures_come_in_and_go_for_good(server: Server) -> None:
     assert server.gallery.check() == []
 
 
+def test_names_with_a_slash_can_be_taken_back(server: Server) -> None:
+    picture, admin = _png(48, 96, 78), server.client("admin")
+    admin.post("/api/v1/pictures", files={"files": ("a.png", picture)}, data={"camera": "yard"})
+    number = admin.get("/api/v1/pictures?limit=500").json()["pictures"][-1]["number"]
+    assert admin.post(f"/api/v1/pictures/{number}/label", json={"person": "a/b"}).is_success
+    assert admin.delete("/api/v1/persons/a%2Fb?reason=x").json() == {"deleted": 1}
+    assert admin.post("/api/v1/users", json={"name": "c/d"}).is_success
+    assert admin.delete("/api/v1/users/c%2Fd").json() == {"removed": "c/d"}
+
+
 def test_a_deletion_leaves_an_upload_alone_that_is_taken_in(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     index = Gallery.index
 
@@ -407,6 +417,8 @@ def test_thirty_forged_requests(server: Server) -> None:
     assert all(admin.post(f"/api/v1/searches/{number}/verdicts", json=body).status_code == 422 for body in bodies)
     assert admin.get("/api/v1/session", headers={"Host": "evil.example"}).status_code == 400
     assert admin.post("/api/v1/users", json={"name": "x", "role": "king"}).status_code == 422
+    half = admin.post("/api/v1/login", content=rb'{"token": "\ud800"}', headers={"Content-Type": "application/json"})
+    assert half.status_code == 422
     assert len(places) + len(bodies) + 2 == 30
     assert server.gallery.verify_audit()[0] == []
 

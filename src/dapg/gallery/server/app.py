@@ -6,6 +6,7 @@ exports cases. An admin also deletes, reads the audit and lets others in.
 
 import contextlib
 import hashlib
+import json
 import sys
 import tempfile
 import threading
@@ -17,6 +18,8 @@ from typing import Annotated, Literal
 from fastapi import Depends, FastAPI, File, Form, HTTPException, Request, Response, UploadFile
 from fastapi import Path as Place
 from fastapi import Query as Parameter
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from fastapi.security import APIKeyCookie, HTTPBearer
 from pydantic import BaseModel, Field, StringConstraints
@@ -144,6 +147,11 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
     def refuse(_: Request, error: DapgError) -> JSONResponse:
         code = 503 if isinstance(error, BusyError) else 409 if isinstance(error, UsageError) else 422
         return JSONResponse({"detail": str(error)}, code)
+
+    @app.exception_handler(RequestValidationError)
+    def correct(_: Request, error: RequestValidationError) -> Response:
+        """In ASCII: what was sent is named, and half a surrogate pair has no UTF-8."""
+        return Response(json.dumps({"detail": jsonable_encoder(error.errors())}), 422, media_type="application/json")
 
     def let_in(role: Role) -> Callable[..., Visitor]:
         def check(request: Request, _token: _Token, _session: _Session) -> Visitor:  # FastAPI reads the types
@@ -356,7 +364,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         known(number)
         return {"deleted": gallery.acting(visitor.name, reason).delete([number])}
 
-    @app.delete(f"{API}/persons/{{person}}", tags=["gallery"])
+    @app.delete(f"{API}/persons/{{person:path}}", tags=["gallery"])
     def forget(visitor: Admin, person: Annotated[Name, Place()], reason: Reason) -> JsonObject:
         """Remove all images of a named person, for good."""
         if not gallery.pictures(0, 1, person):
@@ -389,7 +397,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         """Let somebody in; the token is shown this once."""
         return {"name": body.name, "token": gallery.acting(visitor.name).add_user(body.name, body.role)}
 
-    @app.delete(f"{API}/users/{{name}}", tags=["server"])
+    @app.delete(f"{API}/users/{{name:path}}", tags=["server"])
     def remove_user(visitor: Admin, name: Annotated[Name, Place()]) -> JsonObject:
         """Let somebody in no longer; sessions end at once."""
         if name not in {user.name for user in gallery.users()}:
