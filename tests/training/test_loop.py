@@ -291,6 +291,8 @@ def test_early_stop_and_the_best_checkpoint_is_kept(figures: Path, tmp_path: Pat
     assert [line["mAP"] for line in validations] == [0.1, 0.5, 0.3, 0.2]
     again, _ = run(figures, tmp_path, config, validate=scores_of([]))  # killed before its result was written
     assert again.step == 8
+    extended, _ = run(figures, tmp_path, replace(config, steps=16), validate=scores_of([0.1, 0.1]))
+    assert extended.step == 12
 
 
 def test_validation_leaves_training_mode_and_randomness_alone(figures: Path, tmp_path: Path) -> None:

@@ -339,6 +339,8 @@ def _run(trainer: Trainer, source: Iterator[Batch], interrupt: Interrupt, bar: B
     window.open()
     if progress.stopped_of == trainer.total_steps:  # ended before its result was written
         return
+    if progress.stopped_of:  # extended: its patience begins anew
+        progress.stopped_of = progress.worse_validations = 0
     while progress.step < trainer.total_steps:
         last = progress.step + 1 == trainer.total_steps
         logging = (progress.step + 1) % config.log_every == 0 or last
