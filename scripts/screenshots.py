@@ -41,18 +41,17 @@ def main() -> None:
             page = (demo / "report.html").resolve().as_uri()
             shoot(driver, page, "demo-page", 1400, 1560)
             shoot(driver, page, "demo-page-phone", 390, 1100)
-            for cells in sorted((ROOT / "results").glob("reproduce-*/cells.jsonl")):
-                name = cells.parent.name.replace("reproduce", "experiment-page")
-                shoot(driver, experiment_page(cells.parent), name, 1400, 1500)
+            page = experiment_page(ROOT / "results" / "reproduce-small-test1000")
+            shoot(driver, page, "experiment-page-small-test1000", 1400, 1560)
+            shoot(driver, page, "experiment-growth-small-test1000", 1400, 340, "How the gain grows")
             shoot_gallery(driver, demo)
         finally:
             driver.quit()
 
 
 def experiment_page(folder: Path) -> str:
-    """Address of the page that is made from stored cells, by the command that the registered or first table names."""
-    tables = sorted(folder.glob("tables/*.md"), key=lambda path: (path.stem != "primary", path.stem))
-    table = tables[0].read_text(encoding="utf-8")
+    """Address of the page that is made from stored cells, by the command that the registered table names."""
+    table = (folder / "tables" / "primary.md").read_text(encoding="utf-8")
     (command, *_) = re.findall(r"Run by `dapg reproduce run ([^`]+)`", table)
     words = [*DAPG, "reproduce", "show", *shlex.split(command)]
     subprocess.run(words, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -80,10 +79,13 @@ def shoot_gallery(driver: "Chrome", demo: Path) -> None:
             server.terminate()
 
 
-def shoot(driver: "Chrome", address: str, name: str, width: int, height: int) -> None:
-    """The top of a page at a width."""
+def shoot(driver: "Chrome", address: str, name: str, width: int, height: int, heading: str = "") -> None:
+    """The top of a page at a width, or what begins with a heading."""
     resize(driver, width, height)
     driver.get(address)
+    if heading:
+        script = "[...document.querySelectorAll('h2')].find((h) => h.textContent === arguments[0]).scrollIntoView()"
+        driver.execute_script(script, heading)
     save(driver, name)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import html
 import io
 import json
 import re
@@ -140,6 +141,16 @@ def test_a_panel_shows_the_part_where_its_models_are() -> None:
     """Two points of one span: a tenth of it on either side; of a single value half a point."""
     assert plots._limits([(36.0, 35.0, 37.0), (40.0, 39.0, 45.0)]) == (34.0, 46.0)
     assert plots._limits([(20.0,)]) == (19.5, 20.5)
+
+
+def test_a_long_name_of_a_legend_is_wrapped_and_not_cut_off() -> None:
+    name = "stage 1 without L_total: InfoNCE with one positive, the batch's negatives"
+    drawn = plots.clean_against_corrupted({"AGW": [plots.Point(name, 36.0, 20.0), plots.Point("none", 35.0, 19.0)]})
+    texts = [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]+)</text>", drawn)]
+    assert max(map(len, texts)) <= 50
+    assert name in " ".join(texts)
+
+
 
 
 def with_figures(folder: Path) -> Path:

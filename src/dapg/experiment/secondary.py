@@ -62,6 +62,12 @@ QUESTIONS = (
     *_under("agw", "AGW"),
     *_under("cil", "CIL"),
     Question("d", "Table III: L_total is above InfoNCE with one positive", ("dapg-1-single", "agw"), ("dapg-1", "agw")),
+    Question(
+        "d",
+        "Table III: L_total is above one positive with the batch's negatives",
+        ("dapg-1-single-batch", "agw"),
+        ("dapg-1", "agw"),
+    ),
     Question("d", "Table III: both stages are above stage 1", ("dapg-1", "agw"), ("dapg", "agw")),
     Question("d", "Table III: both stages are above stage 2 alone", ("dapg-2", "agw"), ("dapg", "agw")),
     Question("d", "Table III: stage 2 alone is below ImageNet", _START, ("dapg-2", "agw"), above=False),

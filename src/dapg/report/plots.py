@@ -4,6 +4,7 @@ import hashlib
 import html
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -406,8 +407,10 @@ def _legend(axis: Any) -> None:
     handles, labels = axis.get_legend_handles_labels()
     if not labels:
         return
-    columns = max(1, min(3, len(labels), 60 // (max(map(len, labels)) + 6)))
-    axis.figure.set_figheight(axis.figure.get_figheight() + 0.18 * -(-len(labels) // columns))
+    labels = [textwrap.fill(label, 50) for label in labels]
+    lines = [line for label in labels for line in label.splitlines()]
+    columns = max(1, min(3, len(labels), 60 // (max(map(len, lines)) + 6)))
+    axis.figure.set_figheight(axis.figure.get_figheight() + 0.18 * -(-len(lines) // columns))
     axis.figure.legend(
         handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False, labelcolor=INK
     )
