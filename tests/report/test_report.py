@@ -151,8 +151,6 @@ def test_a_long_name_of_a_legend_is_wrapped_and_not_cut_off() -> None:
     assert name in " ".join(texts)
 
 
-
-
 def with_figures(folder: Path) -> Path:
     """Distances, a t-SNE map and one ranked list's maps beside an evaluation's result."""
     pair = {"modalities": ["infrared", "visible"], "same": [3, 1, 0], "other": [0, 1, 7]}
