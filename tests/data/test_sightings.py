@@ -53,7 +53,7 @@ def test_crops_of_a_video_keep_their_time_whatever_it_is_called(tmp_path: Path) 
     assert (seen.time, seen.track, seen.camera) == (102.5, "3", "=v")
 
 
-@pytest.mark.parametrize("time", ["noon", "nan", "inf", "1764367200000"])
+@pytest.mark.parametrize("time", ["noon", "nan", "inf", "1764367200000", "1710123100000"])
 def test_a_wrong_time_names_its_line(time: str, tmp_path: Path) -> None:
     pictures(tmp_path, "a.png")
     hint = "; milliseconds[?] divide them by 1000" if time[0] == "1" else ""

@@ -201,5 +201,8 @@ def test_what_has_no_mean_is_refused(tmp_path: Path) -> None:
         combine_results([first, saved(tmp_path, "b", FIRST, protocol="regdb")])
     with pytest.raises(UsageError, match="different test lists"):
         combine_results([first, saved(tmp_path, "l", FIRST, data={"name": "toy", "mode": "all", "hash": "def"})])
+    drawn = [{"name": "trial 0", "cause": "gallery", "drawn": "Random(10)"}]
+    data = {"name": "toy", "mode": "all", "hash": "def"}
+    assert combine_results([first, saved(tmp_path, "d", FIRST, model_seed=4, data=data, trials=drawn)])
     with pytest.raises(UsageError, match="different tests"):
         combine_results([first, saved(tmp_path, "c", FIRST, data={"name": "toy", "mode": "indoor", "hash": "abc"})])

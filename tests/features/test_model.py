@@ -162,6 +162,8 @@ def test_a_gallery_believes_a_file_about_its_network(tmp_path: Path) -> None:
     assert loaded.input_size == (64, 32)
     assert loaded.card.hash == Network(told, "cpu").card.hash
     assert loaded.card.hash != Network(replace(told, height=48), "cpu").card.hash
+    with pytest.raises(WeightsError, match="holds a resnet18, the network to fill is a resnet50"):
+        dapg.load(tmp_path / "own.safetensors", device="cpu", backbone="resnet50")
 
 
 @pytest.mark.parametrize("kind", ["file", "pil", "uint8", "float32", "tensor"])

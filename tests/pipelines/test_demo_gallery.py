@@ -49,8 +49,11 @@ def test_a_folder_that_is_there_is_refused_at_once_and_others_are_left_alone(
         with pytest.raises(UsageError, match="is there already"):
             demo_gallery(Path(taken), pytest.fail)
     monkeypatch.setattr(Gallery, "create", Mock(side_effect=_Told))
-    with pytest.raises(_Told):
-        demo_gallery(tmp_path / "new", print)
+    (tmp_path / "empty").mkdir()
+    for free in ("new", "empty"):
+        with pytest.raises(_Told):
+            demo_gallery(tmp_path / free, print)
+    (tmp_path / "empty").rmdir()
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
         "new.making", "new.making/mine.txt", "people", "people/mine.txt",
     ]  # fmt: skip

@@ -88,6 +88,8 @@ class Trial(TypedDict):
 
     name: str
     cause: str
+    drawn: NotRequired[str]
+    """By what it was drawn, such as a list of the data set, or a seed."""
 
 
 class FeatureScores(TypedDict):

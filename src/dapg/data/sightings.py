@@ -244,16 +244,17 @@ def seconds(text: str) -> float:
     Raises:
         UsageError: neither, or so many that they must be milliseconds.
     """
-    hint = ""
+    said = f"{text!r} is no time; write 2026-11-28T22:00:00, or seconds"
     with contextlib.suppress(ValueError):
         number = float(text)
         if abs(number) <= _LATEST:
             return number
-        hint = "; milliseconds? divide them by 1000" if math.isfinite(number) else ""
+        if math.isfinite(number):  # some of these are dates too, with a digit for the T
+            raise UsageError(said + "; milliseconds? divide them by 1000")
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise UsageError(f"{text!r} is no time; write 2026-11-28T22:00:00, or seconds{hint}") from error
+        raise UsageError(said) from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 

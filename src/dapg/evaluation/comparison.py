@@ -4,6 +4,7 @@ A result names its feature (``feature``), its protocol (``protocol``), the hash 
 file of its query scores (``per_query``, relative to the JSON file).
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -149,8 +150,10 @@ def combine_results(paths: Sequence[Path | str]) -> JsonObject:
         raise UsageError(f"results of different tests have no mean: {'; '.join(modes)}")
     levels = [_levels(result, number) for number, result in enumerate(results)]
     hashes: dict[tuple[object, ...], set[str]] = {}
-    for result, own in zip(results, levels, strict=True):  # each of RegDB's partitions has a list of its own
-        hashes.setdefault(tuple(level["partition"] for level in own), set()).add(result.content["data"]["hash"])
+    for result, own in zip(results, levels, strict=True):
+        # Each of RegDB's partitions has a list of its own, and so have galleries that another seed has drawn.
+        drawn = (level["partition"] for level in own), (trial.get("drawn", "") for trial in result.content["trials"])
+        hashes.setdefault(tuple(itertools.chain(*drawn)), set()).add(result.content["data"]["hash"])
     if any(len(tested) > 1 for tested in hashes.values()):
         raise UsageError("the results were made on different test lists; only those of equal lists have a mean")
     if len({tuple(sorted(level.items())) for trials in levels for level in trials}) < sum(map(len, levels)):

@@ -24,7 +24,12 @@ BUILT_IN = ("histogram", "random", "imagenet")
 
 
 def build_encoder(
-    model: str, backbone: BackboneConfig | None, input_size: tuple[int, int], seed: int, device: torch.device
+    model: str,
+    backbone: BackboneConfig | None,
+    input_size: tuple[int, int],
+    seed: int,
+    device: torch.device,
+    believe: bool = True,
 ) -> Encoder:
     """An encoder by what the user names: one of ``BUILT_IN``, or whatever ``models/weights/addresses.py`` locates.
 
@@ -35,6 +40,7 @@ def build_encoder(
         input_size: (height, width) where the model has none of its own.
         seed: of random weights.
         device: where it runs.
+        believe: take settings that nobody changed for none.
 
     Raises:
         UsageError: nothing of that name, or a folder that is no finished run.
@@ -55,7 +61,7 @@ def build_encoder(
         if is_published(path):
             return MethodEncoder(load_published(path), device)
         stated = description(path)
-        if backbone in (None, BackboneConfig()) and stated is not None:
+        if stated is not None and (backbone is None or (believe and backbone == BackboneConfig())):
             height, width = stated["metadata"].get("input", input_size)
             return BackboneEncoder(backbone_from_file(path)[0], (height, width), device)
         model = str(path)

@@ -114,10 +114,10 @@ def load(
         >>> load("mobilenet_v2-imagenet", device="cpu").encode(torch.zeros(2, 3, 64, 32)).shape
         torch.Size([2, 1280])
     """
-    network = BackboneConfig(backbone or BackboneConfig.name) if isinstance(backbone, str) else backbone
+    network = (BackboneConfig(backbone) if backbone else None) if isinstance(backbone, str) else backbone
     place = None if source in BUILT_IN else locate(str(source), download)
     named = str(place.path if place else source)
-    encoder = build_encoder(named, network, size, 0, resolve_device(device))
+    encoder = build_encoder(named, network, size, 0, resolve_device(device), believe=False)
     if place is None:
         return Model(encoder, Card(), batch_size)
     return Model(encoder, place.card or card_of(place.path), batch_size)

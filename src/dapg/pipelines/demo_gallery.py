@@ -33,10 +33,10 @@ def demo_gallery(folder: Path, say: Callable[[str], None], model: str = MODEL, d
     strangers. All are drawn by a fixed seed, none by its result. The times are invented, as the people are.
 
     Raises:
-        UsageError: there is a folder already.
+        UsageError: there is something in the folder already, or a file in its place.
     """
-    if folder.exists():
-        raise UsageError(f"{folder} is there already and holds no gallery; give a folder that is not there yet")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is there already and holds no gallery; give an empty folder or a new one")
     folder.parent.mkdir(parents=True, exist_ok=True)
     say(f"making a gallery of {_ENROLLED} rendered people in {folder}; this takes about a minute")
     dataset = open_dataset(parse_source("synthetic"))

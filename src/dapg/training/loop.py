@@ -563,7 +563,7 @@ def _validate_if_due(trainer: Trainer, last: bool) -> tuple[bool, bool]:
             trainer.metrics.write(progress.step, "validation", progress.scores)
     stop = config.early_stop > 0 and progress.worse_validations >= config.early_stop
     best = progress.best_step == progress.step
-    return distributed.any_process(stop, trainer.device) and not last, distributed.any_process(best, trainer.device)
+    return distributed.any_process(stop, trainer.device), distributed.any_process(best, trainer.device)
 
 
 def _asked_to_stop(trainer: Trainer, interrupt: Interrupt) -> bool:

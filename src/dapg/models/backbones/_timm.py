@@ -45,11 +45,11 @@ class Timm(Backbone):
         super().__init__(config, generator)
         generator = generator if generator is not None else generator_from("initialise", 0)
         seed = int(torch.randint(0, 2**31, (), generator=generator))
-        with torch.random.fork_rng(devices=[]):
+        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = _create(self.model)
-        self.feature_dim = int(self.network.num_features)
-        self._freeze_what_features_do_without()
+            self.feature_dim = int(self.network.num_features)
+            self._freeze_what_features_do_without()
 
     def _freeze_what_features_do_without(self) -> None:
         """Layers of timm's own head get no gradient, which data parallelism takes for an error in trained weights."""
